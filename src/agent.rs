@@ -1,0 +1,264 @@
+//! What a user of the crate implements: [`SessionAgent`], and [`SessionAgentBuilder`] to make one.
+
+use std::fmt;
+
+use crate::error::AgentError;
+use crate::model::{AssistantBlock, Message, RunResult, Session, SessionId, SessionSnapshot, SkillId};
+use crate::service::{SessionSpec, WeakService};
+use crate::sync::Arc;
+use crate::turn::context::TurnContext;
+use crate::turn::events::EventSender;
+use crate::wait::cancel::CancelToken;
+
+/// Builds the agent of each session, on that session's own thread.
+///
+/// The builder is shared by all threads; the agents that it builds need not be `Send`. Closures are builders too: see
+/// [`builder_fn`] and, for small agents, [`agent_fn`].
+pub trait SessionAgentBuilder: Send + Sync + 'static {
+    /// What it builds. No `Send` bound: the agent lives and dies on one thread.
+    type Agent: SessionAgent;
+
+    /// Builds an agent for a session.
+    ///
+    /// `spec.session_id` is always there. An agent with a history goes on from `spec.resume`.
+    ///
+    /// # Errors
+    /// Whatever keeps the agent from being built: the creator of the session gets it as
+    /// [`SessionError::Build`](crate::SessionError::Build), and there is no session. A panic counts as an error.
+    fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Self::Agent, AgentError>;
+}
+
+impl<F, A> SessionAgentBuilder for F
+where
+    F: Fn(&SessionSpec, &SessionContext) -> Result<A, AgentError> + Send + Sync + 'static,
+    A: SessionAgent,
+{
+    type Agent = A;
+
+    fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<A, AgentError> {
+        self(spec, session)
+    }
+}
+
+/// A shared builder is a builder.
+impl<B: SessionAgentBuilder> SessionAgentBuilder for Arc<B> {
+    type Agent = B::Agent;
+
+    fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<B::Agent, AgentError> {
+        (**self).build_agent(spec, session)
+    }
+}
+
+/// Returns the closure as it is; its bound lets the compiler infer the closure's types.
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use turnwise::{builder_fn, AgentError, EphemeralSessionService, RunResult, Session, SessionAgent, TurnContext};
+///
+/// /// Counts its turns in something that cannot leave its thread.
+/// struct Counting { session: Session, turns: Rc<Cell<u32>> }
+///
+/// impl SessionAgent for Counting {
+///     fn run_turn(&mut self, _prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+///         self.turns.set(self.turns.get() + 1);
+///         Ok(turn.finish(self.turns.get().to_string()))
+///     }
+///
+///     fn session_clone(&self) -> Session {
+///         self.session.clone()
+///     }
+/// }
+///
+/// let builder = builder_fn(|_spec, context| {
+///     Ok(Counting { session: Session::with_id(context.session_id()), turns: Rc::default() })
+/// });
+/// let service = EphemeralSessionService::new(builder, 8);
+/// # drop(service);
+/// ```
+pub fn builder_fn<F, A>(builder: F) -> F
+where
+    F: Fn(&SessionSpec, &SessionContext) -> Result<A, AgentError> + Send + Sync + 'static,
+    A: SessionAgent,
+{
+    builder
+}
+
+/// The living half of a session: runs its turns and knows its history.
+///
+/// It is built, run and dropped on one thread. `Rc`, script engines, GUI and FFI handles with thread affinity are welcome.
+///
+/// # Panics
+/// A panic in [`run_turn`](Self::run_turn), [`set_skill_references`](Self::set_skill_references) or
+/// [`cancel`](Self::cancel) faults the session: its caller gets
+/// [`SessionError::Faulted`](crate::SessionError::Faulted), and it runs no more turns. A panic in
+/// [`snapshot`](Self::snapshot), [`session_clone`](Self::session_clone) or the agent's drop is contained, and no more.
+/// All of that needs `panic = "unwind"`, which is Cargo's default.
+pub trait SessionAgent: 'static {
+    /// Runs a turn.
+    ///
+    /// It should look at [`TurnContext::check`] from time to time, or emit events, which does the same: an interrupt is a
+    /// request, and only the agent can heed it.
+    ///
+    /// # Errors
+    /// Whatever keeps the turn from ending well. The session goes on.
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError>;
+
+    /// The history, for exports. Costs nothing worth mentioning with the copy-on-write of [`Session`].
+    fn session_clone(&self) -> Session;
+
+    /// What reads show after this turn. Called after every turn.
+    fn snapshot(&self) -> SessionSnapshot {
+        SessionSnapshot::from(&self.session_clone())
+    }
+
+    /// Which skills the coming turn may use; `None` where the request does not say. Called before every turn.
+    fn set_skill_references(&mut self, skills: Option<Vec<SkillId>>) {
+        let _ = skills;
+    }
+
+    /// Rolls back what an interrupted turn left half-done. Called after [`run_turn`](Self::run_turn) has failed in a
+    /// turn that was told to stop.
+    fn cancel(&mut self) {}
+}
+
+/// A boxed agent is an agent: for builders that choose among several kinds.
+impl<A: SessionAgent + ?Sized> SessionAgent for Box<A> {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        (**self).run_turn(prompt, turn)
+    }
+
+    fn session_clone(&self) -> Session {
+        (**self).session_clone()
+    }
+
+    fn snapshot(&self) -> SessionSnapshot {
+        (**self).snapshot()
+    }
+
+    fn set_skill_references(&mut self, skills: Option<Vec<SkillId>>) {
+        (**self).set_skill_references(skills);
+    }
+
+    fn cancel(&mut self) {
+        (**self).cancel();
+    }
+}
+
+/// What a session is told of itself while its agent is built. An agent may keep a clone, and hand it to threads of its own.
+#[derive(Clone, Debug)]
+pub struct SessionContext {
+    session_id: SessionId,
+    events: EventSender,
+    service: WeakService,
+    cancel: CancelToken,
+}
+
+impl SessionContext {
+    pub(crate) fn new(
+        session_id: SessionId,
+        events: EventSender,
+        service: WeakService,
+        cancel: CancelToken,
+    ) -> Self {
+        Self { session_id, events, service, cancel }
+    }
+
+    /// The session's id.
+    pub fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// Where events go that are no part of a turn.
+    pub fn events(&self) -> &EventSender {
+        &self.events
+    }
+
+    /// The service that hosts the session, for agents that use other sessions.
+    pub fn service(&self) -> WeakService {
+        self.service.clone()
+    }
+
+    /// The token of the first turn; of a session that is opened without one, a token that only an archive or a shutdown
+    /// cancels. It lets a slow build stop, and is over with the first turn or the build.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+}
+
+/// Makes a builder of small agents out of what they do in a turn. They keep the history by themselves: the system prompt
+/// and what they resume from, then prompt and answer of every turn that ends well. A turn that fails leaves no trace, so
+/// that it can be tried again.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase()))), 8);
+/// let result = service.create_session(CreateSessionRequest::new("hello"))?;
+/// assert_eq!(result.text, "HELLO");
+/// assert_eq!(service.export_session(result.session_id)?.messages().len(), 2);
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
+pub fn agent_fn<F>(run_turn: F) -> AgentFn<F>
+where
+    F: Fn(String, &TurnContext) -> Result<RunResult, AgentError> + Send + Sync + 'static,
+{
+    AgentFn { run_turn: Arc::new(run_turn) }
+}
+
+/// The builder that [`agent_fn`] makes.
+pub struct AgentFn<F> {
+    run_turn: Arc<F>,
+}
+
+impl<F> SessionAgentBuilder for AgentFn<F>
+where
+    F: Fn(String, &TurnContext) -> Result<RunResult, AgentError> + Send + Sync + 'static,
+{
+    type Agent = FnAgent<F>;
+
+    fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<FnAgent<F>, AgentError> {
+        let resumed = spec.resume.clone();
+        let mut history = resumed.unwrap_or_else(|| Session::with_id(session.session_id()));
+        if let Some(prompt) = &spec.system_prompt {
+            history.set_system_prompt(prompt.as_str());
+        }
+        Ok(FnAgent { run_turn: Arc::clone(&self.run_turn), history })
+    }
+}
+
+impl<F> fmt::Debug for AgentFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentFn").finish_non_exhaustive()
+    }
+}
+
+/// The agent that [`agent_fn`]'s builder builds.
+pub struct FnAgent<F> {
+    run_turn: Arc<F>,
+    history: Session,
+}
+
+impl<F> SessionAgent for FnAgent<F>
+where
+    F: Fn(String, &TurnContext) -> Result<RunResult, AgentError> + Send + Sync + 'static,
+{
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        let result = (self.run_turn)(prompt.clone(), turn)?;
+        let blocks = vec![AssistantBlock::Text { text: result.text.clone() }];
+        let answer = Message::Assistant { blocks, stop_reason: result.stop_reason };
+        self.history.push_batch([Message::user(prompt), answer]);
+        self.history.record_usage(result.usage);
+        Ok(result)
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+}
+
+impl<F> fmt::Debug for FnAgent<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FnAgent").field("history", &self.history).finish_non_exhaustive()
+    }
+}

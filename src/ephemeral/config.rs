@@ -1,0 +1,111 @@
+//! How a service is set up.
+
+use crate::agent::SessionAgentBuilder;
+use crate::error::ConfigError;
+
+use super::service::EphemeralSessionService;
+
+/// More threads than a process can have on any system that this runs on. (Linux: `PID_MAX_LIMIT`, 2²² on 64 bits.)
+pub(crate) const MAX_THREADS: usize = 1 << 22;
+const DEFAULT_MAX_SESSIONS: usize = 64;
+/// Below this, threads on common systems do not even start (Linux: `PTHREAD_STACK_MIN`, 16 KiB).
+const MIN_STACK: usize = 16 << 10;
+const MAX_STACK: usize = 1 << 30;
+
+/// The settings of an [`EphemeralSessionService`]; made by [`EphemeralSessionService::configure`].
+///
+/// ```
+/// use turnwise::{agent_fn, EphemeralSessionService};
+///
+/// let service = EphemeralSessionService::configure(agent_fn(|prompt, turn| Ok(turn.finish(prompt))))
+///     .max_sessions(1_000)
+///     .max_running_turns(8)
+///     .stack_size(256 << 10)
+///     .build()?;
+/// # drop(service);
+/// # Ok::<(), turnwise::ConfigError>(())
+/// ```
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct ServiceConfig<B> {
+    builder: B,
+    pub(crate) settings: Settings,
+}
+
+/// The settings without the builder.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) max_sessions: usize,
+    pub(crate) max_running_turns: Option<usize>,
+    pub(crate) stack_size: Option<usize>,
+    pub(crate) thread_name_prefix: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_sessions: DEFAULT_MAX_SESSIONS,
+            max_running_turns: None,
+            stack_size: None,
+            thread_name_prefix: "turnwise".to_owned(),
+        }
+    }
+}
+
+impl<B: SessionAgentBuilder> ServiceConfig<B> {
+    pub(crate) fn new(builder: B) -> Self {
+        Self { builder, settings: Settings::default() }
+    }
+
+    /// How many sessions there may be at a time, each of them a thread; archived ones count until they have ended.
+    /// 0 admits nobody. Default: 64.
+    pub fn max_sessions(mut self, max_sessions: usize) -> Self {
+        self.settings.max_sessions = max_sessions;
+        self
+    }
+
+    /// How many turns may run at a time. Others that are admitted wait, first come first served, and can be interrupted
+    /// meanwhile. Default: no limit but the number of sessions.
+    pub fn max_running_turns(mut self, max_running_turns: usize) -> Self {
+        self.settings.max_running_turns = Some(max_running_turns);
+        self
+    }
+
+    /// The stack of each session's thread, in bytes; only what is used of it takes memory. Default: that of
+    /// `std::thread`, 2 MiB unless `RUST_MIN_STACK` says otherwise.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.settings.stack_size = Some(bytes);
+        self
+    }
+
+    /// What the threads' names begin with; the end of the session's id follows. Linux shows the first 15 bytes of a name.
+    /// Default: `turnwise`.
+    pub fn thread_name_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.settings.thread_name_prefix = prefix.into();
+        self
+    }
+
+    /// Makes the service. Starts no thread.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where a figure cannot work: `max_sessions` above 4,194,304, `max_running_turns` of 0 or above
+    /// that, a `stack_size` outside of 16 KiB to 1 GiB, a `thread_name_prefix` with a NUL character in it.
+    pub fn build(self) -> Result<EphemeralSessionService<B>, ConfigError> {
+        let settings = &self.settings;
+        in_range("max_sessions", settings.max_sessions, 0, MAX_THREADS)?;
+        in_range("max_running_turns", settings.max_running_turns.unwrap_or(1), 1, MAX_THREADS)?;
+        in_range("stack_size", settings.stack_size.unwrap_or(MIN_STACK), MIN_STACK, MAX_STACK)?;
+        if settings.thread_name_prefix.contains('\0') {
+            return Err(ConfigError::ThreadName);
+        }
+        Ok(EphemeralSessionService::with_settings(self.builder, self.settings))
+    }
+}
+
+fn in_range(option: &'static str, value: usize, min: usize, max: usize) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::OutOfRange { option, value, min, max })
+    }
+}

@@ -1,0 +1,81 @@
+//! What a service and the threads of its sessions share. It knows no builder and no agent.
+
+use crate::error::SessionError;
+use crate::model::SessionId;
+use crate::session::handle::SessionHandle;
+use crate::sync::Arc;
+use crate::turn::counters::Counters;
+use crate::wait::deadline::Deadlines;
+use crate::wait::semaphore::{Permit, Semaphore};
+
+use super::config::{Settings, MAX_THREADS};
+use super::registry::Registry;
+use super::threads::Threads;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) registry: Registry,
+    /// One permit for each session that holds capacity.
+    pub(crate) capacity: Arc<Semaphore>,
+    /// One permit for each turn that its agent runs now.
+    pub(crate) running: Arc<Semaphore>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) threads: Arc<Threads>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Core {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let max_running = settings.max_running_turns.unwrap_or(MAX_THREADS);
+        Self {
+            registry: Registry::new(),
+            capacity: Semaphore::new(settings.max_sessions.min(MAX_THREADS)),
+            running: Semaphore::new(max_running),
+            deadlines: Deadlines::new(format!("{}-deadlines", settings.thread_name_prefix)),
+            threads: Arc::default(),
+            counters: Arc::default(),
+            settings,
+        }
+    }
+
+    /// The session with this id, if it is there for callers.
+    pub(crate) fn open(&self, id: SessionId) -> Result<Arc<SessionHandle>, SessionError> {
+        self.registry.find(id).filter(|handle| handle.is_open()).ok_or(SessionError::NotFound { id })
+    }
+
+    /// As an error of somebody who wants to work: a session that a shutdown has closed is not merely gone.
+    pub(crate) fn refusal(&self, error: SessionError) -> SessionError {
+        match error {
+            SessionError::NotFound { .. } if self.registry.is_shut_down() => SessionError::ShuttingDown,
+            error => error,
+        }
+    }
+}
+
+/// A session's place: its capacity and its id. Dropping it frees both, then tells whoever waits for the session's end.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Seat {
+    core: Arc<Core>,
+    handle: Arc<SessionHandle>,
+    capacity: Option<Permit>,
+}
+
+impl Seat {
+    pub(crate) fn reserve(core: &Arc<Core>, handle: &Arc<SessionHandle>) -> Result<Self, SessionError> {
+        let permit = core.registry.reserve(handle, &core.capacity)?;
+        Ok(Self { core: Arc::clone(core), handle: Arc::clone(handle), capacity: Some(permit) })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // However the thread came to its end: nobody is admitted after it.
+        self.handle.gate().close();
+        // Capacity first: whoever finds the id gone may count on it.
+        drop(self.capacity.take());
+        self.core.registry.remove(self.handle.id());
+        self.handle.ended().set();
+    }
+}

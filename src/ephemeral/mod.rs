@@ -1,0 +1,11 @@
+//! Many sessions in one process: who there is, how many there may be, and how they all end.
+
+mod config;
+mod core;
+mod registry;
+mod service;
+mod shutdown;
+mod threads;
+
+pub use config::ServiceConfig;
+pub use service::EphemeralSessionService;

@@ -1,0 +1,252 @@
+//! Which sessions hold capacity, in the order of their creation.
+//!
+//! A session is in the registry from its reservation until its thread holds nothing of it. Whether callers see it is not
+//! decided here: a closed session is hidden by its own gate, which makes archiving a matter of one atomic operation.
+//!
+//! **Invariants.**
+//! - The lock is held for look-ups and changes of the map only, never while anything waits or user code runs.
+//! - An entry without a handle is a gap, left by a session that has ended. Taking an entry out of the middle would move all
+//!   that come after it, under the write lock; so gaps stay until they are a fraction of the map, and go all at once.
+//!   A gap at the end goes at once. Gaps are never counted, found or listed.
+
+use std::collections::VecDeque;
+
+use indexmap::IndexMap;
+
+use crate::error::SessionError;
+use crate::model::SessionId;
+use crate::service::SessionQuery;
+use crate::session::handle::SessionHandle;
+use crate::sync::{Arc, Mutex, RwLock};
+use crate::wait::latch::Latch;
+use crate::wait::semaphore::{Permit, Semaphore};
+
+/// How many ended sessions are remembered, for `archive_wait`.
+const REMEMBERED: usize = 1_024;
+/// Gaps are taken out when there are more than this, plus one for every eighth entry.
+const FEW_GAPS: usize = 32;
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    sessions: RwLock<Sessions>,
+    registered: Mutex<Registered>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    entries: IndexMap<SessionId, Option<Arc<SessionHandle>>>,
+    gaps: usize,
+    shut_down: bool,
+    /// The last to end, latest last.
+    ended: VecDeque<SessionId>,
+}
+
+/// How many sessions were ever registered, and what the next one sets.
+#[derive(Debug, Default)]
+struct Registered {
+    count: u64,
+    next: Option<Arc<Latch>>,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        Self { sessions: RwLock::default(), registered: Mutex::default() }
+    }
+
+    /// Takes a place for a session, or says why there is none. All of it or nothing.
+    pub(crate) fn reserve(
+        &self,
+        handle: &Arc<SessionHandle>,
+        capacity: &Arc<Semaphore>,
+    ) -> Result<Permit, SessionError> {
+        let mut sessions = self.sessions.write();
+        if sessions.shut_down {
+            return Err(SessionError::ShuttingDown);
+        }
+        if sessions.contains(handle.id()) {
+            return Err(SessionError::AlreadyExists { id: handle.id() });
+        }
+        let permit = capacity.try_acquire().map_err(|active| {
+            let max = capacity.limit();
+            SessionError::CapacityExceeded { active, max }
+        })?;
+        sessions.insert(Arc::clone(handle));
+        Ok(permit)
+    }
+
+    /// Takes out a session that has ended.
+    pub(crate) fn remove(&self, id: SessionId) {
+        let handle = self.sessions.write().remove(id);
+        // Possibly the last one: dropped with no lock held.
+        drop(handle);
+    }
+
+    /// Whoever has this id, closed or not.
+    pub(crate) fn find(&self, id: SessionId) -> Option<Arc<SessionHandle>> {
+        self.sessions.read().entries.get(&id).cloned().flatten()
+    }
+
+    /// Whether a session with this id has ended not long ago.
+    pub(crate) fn has_ended(&self, id: SessionId) -> bool {
+        self.sessions.read().ended.contains(&id)
+    }
+
+    /// The open sessions that `query` is about, oldest first.
+    pub(crate) fn page(&self, query: &SessionQuery) -> Result<Vec<Arc<SessionHandle>>, SessionError> {
+        let sessions = self.sessions.read();
+        let first = match query.after {
+            None => 0,
+            Some(id) => sessions.open_index(id).ok_or(SessionError::NotFound { id })? + 1,
+        };
+        let entries = sessions.entries.get_range(first..).map(|entries| entries.values());
+        let matching = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|handle| handle.is_open() && handle.has_labels(&query.labels));
+        let page = matching.skip(query.offset.unwrap_or(0)).take(query.limit.unwrap_or(usize::MAX));
+        Ok(page.cloned().collect())
+    }
+
+    /// Refuses all further reservations, and gives whoever holds capacity.
+    pub(crate) fn shut_down(&self) -> Vec<Arc<SessionHandle>> {
+        let mut sessions = self.sessions.write();
+        sessions.shut_down = true;
+        sessions.entries.values().flatten().cloned().collect()
+    }
+
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.sessions.read().shut_down
+    }
+
+    /// Counts a registered session, and wakes whoever waits for one.
+    pub(crate) fn count_registration(&self) {
+        let waiters = {
+            let mut registered = self.registered.lock();
+            registered.count += 1;
+            registered.next.take()
+        };
+        if let Some(waiters) = waiters {
+            waiters.set();
+        }
+    }
+
+    /// How many sessions were ever registered.
+    pub(crate) fn registrations(&self) -> u64 {
+        self.registered.lock().count
+    }
+
+    /// The count if it has passed `seen`; else a latch that the next registration sets. One look: none can be missed.
+    pub(crate) fn registrations_after(&self, seen: u64) -> Result<u64, Arc<Latch>> {
+        let mut registered = self.registered.lock();
+        if registered.count > seen {
+            return Ok(registered.count);
+        }
+        Err(Arc::clone(registered.next.get_or_insert_with(|| Arc::new(Latch::new()))))
+    }
+}
+
+impl Sessions {
+    fn contains(&self, id: SessionId) -> bool {
+        matches!(self.entries.get(&id), Some(Some(_)))
+    }
+
+    fn open_index(&self, id: SessionId) -> Option<usize> {
+        let (index, _, handle) = self.entries.get_full(&id)?;
+        handle.as_ref().filter(|handle| handle.is_open()).map(|_| index)
+    }
+
+    fn insert(&mut self, handle: Arc<SessionHandle>) {
+        // An id that comes again is a new session: it belongs at the end, not in the gap of the old one.
+        if self.entries.shift_remove(&handle.id()).is_some() {
+            self.gaps -= 1;
+        }
+        self.entries.insert(handle.id(), Some(handle));
+    }
+
+    fn remove(&mut self, id: SessionId) -> Option<Arc<SessionHandle>> {
+        let handle = self.entries.get_mut(&id)?.take()?;
+        self.gaps += 1;
+        self.remember(id);
+        while matches!(self.entries.last(), Some((_, None))) {
+            self.entries.pop();
+            self.gaps -= 1;
+        }
+        if self.gaps > FEW_GAPS + self.entries.len() / 8 {
+            self.entries.retain(|_, handle| handle.is_some());
+            self.gaps = 0;
+        }
+        Some(handle)
+    }
+
+    fn remember(&mut self, id: SessionId) {
+        if self.ended.len() == REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Session, SessionSnapshot};
+    use crate::wait::cancel::CancelToken;
+
+    fn handle(id: SessionId) -> Arc<SessionHandle> {
+        let snapshot = SessionSnapshot::from(&Session::with_id(id));
+        let (handle, _commands, active, admission) =
+            SessionHandle::new(id, Default::default(), snapshot, None, CancelToken::new());
+        drop((active, admission));
+        handle
+    }
+
+    fn listed(registry: &Registry, query: &SessionQuery) -> Vec<SessionId> {
+        registry.page(query).unwrap().iter().map(|handle| handle.id()).collect()
+    }
+
+    #[test]
+    fn order_and_pages_stand_through_any_removals() {
+        let (registry, capacity) = (Registry::new(), Semaphore::new(1_000));
+        let mut permits = Vec::new();
+        let mut live = Vec::new();
+        let mut seed = 7_u64;
+        for _ in 0..3_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            if (seed >> 33) % 3 > 0 || live.is_empty() {
+                let id = SessionId::new();
+                permits.push(registry.reserve(&handle(id), &capacity).unwrap());
+                live.push(id);
+            } else {
+                let id = live.remove((seed >> 40) as usize % live.len());
+                registry.remove(id);
+                permits.pop();
+                assert!(registry.find(id).is_none());
+                assert!(registry.has_ended(id));
+            }
+            let sessions = registry.sessions.read();
+            assert_eq!(sessions.entries.len() - sessions.gaps, live.len());
+            assert!(sessions.gaps <= FEW_GAPS + sessions.entries.len() / 8);
+        }
+        assert_eq!(listed(&registry, &SessionQuery::new()), live);
+        let middle = live.len() / 2;
+        let page = listed(&registry, &SessionQuery::new().after(live[middle]).limit(5));
+        assert_eq!(page, live[middle + 1..middle + 6]);
+        assert_eq!(listed(&registry, &SessionQuery::new().offset(live.len())), []);
+    }
+
+    #[test]
+    fn an_id_that_comes_again_goes_to_the_end() {
+        let (registry, capacity) = (Registry::new(), Semaphore::new(8));
+        let ids: Vec<_> = (0..3).map(|_| SessionId::new()).collect();
+        let mut permits: Vec<_> =
+            ids.iter().map(|id| registry.reserve(&handle(*id), &capacity).unwrap()).collect();
+        let again = registry.reserve(&handle(ids[0]), &capacity);
+        assert!(matches!(again, Err(SessionError::AlreadyExists { .. })));
+        registry.remove(ids[0]);
+        assert!(registry.page(&SessionQuery::new().after(ids[0])).is_err());
+        permits.push(registry.reserve(&handle(ids[0]), &capacity).unwrap());
+        assert_eq!(listed(&registry, &SessionQuery::new()), [ids[1], ids[2], ids[0]]);
+        assert_eq!(registry.sessions.read().gaps, 0);
+    }
+}

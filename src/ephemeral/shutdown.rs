@@ -1,0 +1,61 @@
+//! How all sessions of a service end.
+//!
+//! # No session is left behind
+//!
+//! A create reserves its place under the registry's write lock, and a shutdown marks the registry under the same lock. So a
+//! create either comes first, and the shutdown finds its session, building or not; or it comes second and is refused.
+//!
+//! # Two rounds
+//!
+//! First every session is closed and every token set, then the hooks run, then the waiting begins: a hook that takes its
+//! time delays no other session's cancellation.
+
+use std::collections::HashSet;
+
+use crate::error::CancelReason;
+use crate::service::{ArchiveMode, ShutdownReport};
+use crate::session::handle::SessionHandle;
+use crate::sync::{Arc, Instant};
+use crate::wait::own_thread;
+
+use super::core::Core;
+
+/// Closes every session and waits until `deadline` for all of them to end.
+pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: Instant) -> ShutdownReport {
+    log::debug!(target: "turnwise::service", "shutdown, {mode:?}");
+    let sessions = close_all(core, mode);
+    let mut report = ShutdownReport::default();
+    let mut stuck = HashSet::new();
+    let permit = own_thread::lend_permit();
+    for session in &sessions {
+        if wait_for_end(session, deadline) {
+            report.joined += 1;
+        } else {
+            report.stuck.push(session.id());
+            stuck.insert(session.key());
+        }
+    }
+    core.threads.join_all_but(&stuck);
+    if stuck.is_empty() {
+        // No turn is left that could have a deadline.
+        core.deadlines.stop(deadline);
+    }
+    drop(permit);
+    report
+}
+
+/// Closes every session, and waits for none.
+pub(crate) fn close_all(core: &Core, mode: ArchiveMode) -> Vec<Arc<SessionHandle>> {
+    let sessions = core.registry.shut_down();
+    let closed: Vec<_> = sessions.iter().map(|session| session.close(mode, CancelReason::Shutdown)).collect();
+    drop(closed);
+    sessions
+}
+
+fn wait_for_end(session: &SessionHandle, deadline: Instant) -> bool {
+    if !own_thread::is_own(session.key()) {
+        // Disconnected or not in time: the latch knows.
+        let _ = session.ended().receiver().recv_deadline(deadline);
+    }
+    session.ended().is_set()
+}

@@ -1,0 +1,409 @@
+//! What can go wrong: [`SessionError`] for callers, [`AgentError`] for agents, [`ConfigError`] for configurations.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::model::{Brief, SessionId};
+use crate::sync::Arc;
+
+/// Why a turn was told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum CancelReason {
+    /// Somebody called `interrupt`.
+    Interrupted,
+    /// The request's timeout ran out.
+    DeadlineExceeded,
+    /// The session was archived with [`ArchiveMode::Interrupt`](crate::ArchiveMode::Interrupt).
+    Archived,
+    /// The service was shut down, or its last handle was dropped.
+    Shutdown,
+}
+
+impl fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupted => "interrupted",
+            Self::DeadlineExceeded => "deadline exceeded",
+            Self::Archived => "session archived",
+            Self::Shutdown => "service shut down",
+        })
+    }
+}
+
+/// The turn has been told to stop. An agent passes it on with `?`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the turn was cancelled: {reason}")]
+pub struct Cancelled {
+    /// Why.
+    pub reason: CancelReason,
+}
+
+/// Why a call to a service failed.
+///
+/// Cheap to clone: sources are shared. [`code`](SessionError::code) is stable, for programs and logs;
+/// [`session_id`](SessionError::session_id) names the session where there is one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// There is no such session: never was, is archived, or its build failed.
+    #[error("session {id} not found")]
+    NotFound {
+        /// The session.
+        id: SessionId,
+    },
+    /// The session is building or runs a turn; turns do not queue.
+    #[error("session {id} is busy")]
+    Busy {
+        /// The session.
+        id: SessionId,
+    },
+    /// There is no turn to interrupt.
+    #[error("session {id} has no such turn running")]
+    NotRunning {
+        /// The session.
+        id: SessionId,
+    },
+    /// The id is taken by a live session. An archived session that still finishes its turn is live.
+    #[error("session {id} exists already")]
+    AlreadyExists {
+        /// The session.
+        id: SessionId,
+    },
+    /// The service has as many sessions as it may.
+    #[error("no capacity for another session: {active} of {max} in use")]
+    CapacityExceeded {
+        /// Sessions that hold capacity, archived ones that have not ended yet included.
+        active: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The service takes no new work.
+    #[error("the service is shutting down")]
+    ShuttingDown,
+    /// The session's agent has panicked. The session can be read, exported and archived, but runs no more turns.
+    #[error("session {id} is faulted: its agent panicked: {message}")]
+    Faulted {
+        /// The session.
+        id: SessionId,
+        /// What the panic said.
+        message: Arc<str>,
+    },
+    /// A wait on a session's own thread ended because the session's own turn was cancelled. What was waited for goes on.
+    #[error("session {id} stopped waiting: {reason}")]
+    Interrupted {
+        /// The session that was waiting.
+        id: SessionId,
+        /// Why its turn was cancelled.
+        reason: CancelReason,
+    },
+    /// The session would wait for itself, at once or through a chain of sessions that wait for each other.
+    #[error("session {id} would wait for itself")]
+    Reentrant {
+        /// The session that asked.
+        id: SessionId,
+    },
+    /// A bounded wait ran out.
+    #[error("session {id} was not ready after {waited:?}")]
+    Timeout {
+        /// The session.
+        id: SessionId,
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// The agent could not be built; there is no session.
+    #[error("session {id} could not be built: {source}")]
+    Build {
+        /// The session that would have been.
+        id: SessionId,
+        /// Why not.
+        source: BuildError,
+    },
+    /// The agent failed its turn; the session goes on. A cancelled turn ends like this too, mostly with
+    /// [`AgentError::Cancelled`]: see [`SessionError::cancel_reason`].
+    #[error("the turn of session {id} failed: {source}")]
+    Agent {
+        /// The session.
+        id: SessionId,
+        /// What the agent said.
+        source: AgentError,
+    },
+    /// The system refuses another thread.
+    #[error("no thread for another session: {source}")]
+    Spawn {
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+}
+
+impl SessionError {
+    /// A name for the kind of error that does not change between releases.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "SESSION_NOT_FOUND",
+            Self::Busy { .. } => "SESSION_BUSY",
+            Self::NotRunning { .. } => "SESSION_NOT_RUNNING",
+            Self::AlreadyExists { .. } => "SESSION_ALREADY_EXISTS",
+            Self::CapacityExceeded { .. } => "CAPACITY_EXCEEDED",
+            Self::ShuttingDown => "SHUTTING_DOWN",
+            Self::Faulted { .. } => "SESSION_FAULTED",
+            Self::Interrupted { .. } => "SESSION_INTERRUPTED",
+            Self::Reentrant { .. } => "SESSION_REENTRANT",
+            Self::Timeout { .. } => "SESSION_TIMEOUT",
+            Self::Build { .. } => "SESSION_BUILD_FAILED",
+            Self::Agent { .. } => "AGENT_ERROR",
+            Self::Spawn { .. } => "THREAD_SPAWN_FAILED",
+        }
+    }
+
+    /// The session concerned, if it is about one.
+    pub const fn session_id(&self) -> Option<SessionId> {
+        match self {
+            Self::NotFound { id }
+            | Self::Busy { id }
+            | Self::NotRunning { id }
+            | Self::AlreadyExists { id }
+            | Self::Faulted { id, .. }
+            | Self::Interrupted { id, .. }
+            | Self::Reentrant { id }
+            | Self::Timeout { id, .. }
+            | Self::Build { id, .. }
+            | Self::Agent { id, .. } => Some(*id),
+            Self::CapacityExceeded { .. } | Self::ShuttingDown | Self::Spawn { .. } => None,
+        }
+    }
+
+    /// Why the turn was cancelled, if that is how it ended.
+    pub const fn cancel_reason(&self) -> Option<CancelReason> {
+        match self {
+            Self::Interrupted { reason, .. }
+            | Self::Agent { source: AgentError::Cancelled { reason }, .. }
+            | Self::Build { source: BuildError::Agent(AgentError::Cancelled { reason }), .. } => Some(*reason),
+            _ => None,
+        }
+    }
+}
+
+/// Why there is no agent.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The builder returned this.
+    #[error(transparent)]
+    Agent(AgentError),
+    /// The builder panicked with this message.
+    #[error("the builder panicked: {0}")]
+    Panicked(Arc<str>),
+}
+
+/// Why an agent's turn, or its building, failed.
+#[derive(Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The turn was told to stop, and stopped.
+    #[error("cancelled: {reason}")]
+    Cancelled {
+        /// Why.
+        reason: CancelReason,
+    },
+    /// A model call failed.
+    #[error("{provider}: {reason}: {message}")]
+    Llm {
+        /// Whose model.
+        provider: String,
+        /// What kind of failure.
+        reason: LlmFailure,
+        /// What the provider said.
+        message: String,
+    },
+    /// A tool failed in a way that ends the turn.
+    #[error("tool '{name}': {message}")]
+    Tool {
+        /// Which tool.
+        name: String,
+        /// What it said.
+        message: String,
+    },
+    /// The agent was set up wrongly.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// The turn used more tokens than it may.
+    #[error("token budget exceeded: {used} used of {limit}")]
+    TokenBudgetExceeded {
+        /// Tokens used.
+        used: u64,
+        /// Tokens allowed.
+        limit: u64,
+    },
+    /// The turn took longer than its agent allows.
+    #[error("time budget exceeded: {elapsed:?} of {limit:?}")]
+    TimeBudgetExceeded {
+        /// Time taken.
+        elapsed: Duration,
+        /// Time allowed.
+        limit: Duration,
+    },
+    /// The turn made more tool calls than it may.
+    #[error("tool call budget exceeded: {count} calls of {limit}")]
+    ToolCallBudgetExceeded {
+        /// Calls made.
+        count: u32,
+        /// Calls allowed.
+        limit: u32,
+    },
+    /// The turn called its model more often than it may.
+    #[error("still not done after {turns} model calls")]
+    MaxTurnsReached {
+        /// Model calls made.
+        turns: u32,
+    },
+    /// The host has to run this tool and start another turn with its result.
+    #[error("waiting for the host to run tool '{tool_name}'")]
+    CallbackPending {
+        /// Which tool.
+        tool_name: String,
+        /// Its arguments as JSON text.
+        args: String,
+    },
+    /// Something in the agent is broken.
+    #[error("internal error: {0}")]
+    Internal(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(#[source] Arc<dyn Error + Send + Sync>),
+}
+
+/// What kind of failure a model call met.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LlmFailure {
+    /// Too many calls.
+    #[error("rate limited")]
+    RateLimited {
+        /// When to try again, if the provider says so.
+        retry_after: Option<Duration>,
+    },
+    /// The conversation is too long for the model.
+    #[error("context of {requested} tokens exceeds {max}")]
+    ContextExceeded {
+        /// What the model takes, in tokens.
+        max: u64,
+        /// What it was given, in tokens.
+        requested: u64,
+    },
+    /// The provider does not accept the key.
+    #[error("not authorised")]
+    Auth,
+    /// There is no such model.
+    #[error("unknown model '{0}'")]
+    InvalidModel(String),
+    /// The request could not be understood.
+    #[error("bad request")]
+    InvalidRequest,
+    /// The connection failed or was cut.
+    #[error("network failure")]
+    Network,
+    /// The provider took too long.
+    #[error("timed out")]
+    Timeout,
+    /// The provider is at fault or overloaded.
+    #[error("provider failure")]
+    Provider,
+}
+
+impl LlmFailure {
+    /// Whether the same call may well succeed later.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::RateLimited { .. } | Self::Network | Self::Timeout | Self::Provider)
+    }
+}
+
+impl AgentError {
+    /// Any error as an [`AgentError::Other`], shared and with its sources.
+    pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Other(Arc::from(error.into()))
+    }
+
+    /// Whether the agent stopped at a limit that it was given: the history is sound and another turn may go on from it.
+    pub const fn is_graceful(&self) -> bool {
+        matches!(
+            self,
+            Self::TokenBudgetExceeded { .. }
+                | Self::TimeBudgetExceeded { .. }
+                | Self::ToolCallBudgetExceeded { .. }
+                | Self::MaxTurnsReached { .. }
+        )
+    }
+
+    /// Whether the same turn may well succeed later.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Llm { reason, .. } if reason.is_retryable())
+    }
+}
+
+impl fmt::Debug for AgentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // Tool arguments are part of the conversation.
+            Self::CallbackPending { tool_name, args } => f
+                .debug_struct("CallbackPending")
+                .field("tool_name", tool_name)
+                .field("args", &Brief(args))
+                .finish(),
+            Self::Other(source) => f.debug_tuple("Other").field(source).finish(),
+            other => write!(f, "AgentError({other})"),
+        }
+    }
+}
+
+impl From<Cancelled> for AgentError {
+    fn from(cancelled: Cancelled) -> Self {
+        Self::Cancelled { reason: cancelled.reason }
+    }
+}
+
+impl From<io::Error> for AgentError {
+    fn from(error: io::Error) -> Self {
+        Self::other(error)
+    }
+}
+
+/// A wait that the agent's own cancellation ended is a cancelled turn; every other error of a service keeps its type.
+impl From<SessionError> for AgentError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Interrupted { reason, .. } => Self::Cancelled { reason },
+            error => Self::other(error),
+        }
+    }
+}
+
+impl From<Box<dyn Error + Send + Sync>> for AgentError {
+    fn from(error: Box<dyn Error + Send + Sync>) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Why a [`ServiceConfig`](crate::ServiceConfig) makes no service.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A figure that cannot work.
+    #[error("{option} of {value} is out of range: {min} to {max}")]
+    OutOfRange {
+        /// The option, as its setter is called.
+        option: &'static str,
+        /// What was asked for.
+        value: usize,
+        /// The least that works.
+        min: usize,
+        /// The most that works.
+        max: usize,
+    },
+    /// A thread's name cannot contain a NUL character.
+    #[error("thread_name_prefix contains a NUL character")]
+    ThreadName,
+}

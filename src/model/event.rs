@@ -1,0 +1,165 @@
+//! What happens in a turn, for whoever watches.
+
+use std::fmt;
+
+use super::{Brief, InteractionId, SessionId, SkillId, StopReason, TurnId, Usage};
+
+/// Something that happened in a session.
+///
+/// The library emits [`RunStarted`](AgentEvent::RunStarted) and exactly one of [`RunCompleted`](AgentEvent::RunCompleted)
+/// and [`RunFailed`](AgentEvent::RunFailed) around every turn; agents emit what is in between, as much of it as they like.
+/// `Debug` shows texts by their length only.
+#[derive(Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(tag = "type", rename_all = "snake_case")
+)]
+#[non_exhaustive]
+#[allow(missing_docs)] // The fields of most variants are their own description.
+pub enum AgentEvent {
+    /// A turn begins. For the first turn of a session this comes before the agent is built.
+    RunStarted { session_id: SessionId, turn_id: TurnId, prompt: String },
+    /// A turn has ended well.
+    RunCompleted { session_id: SessionId, turn_id: TurnId, result: String, usage: Usage },
+    /// A turn has failed, was cancelled, or panicked.
+    RunFailed { session_id: SessionId, turn_id: TurnId, error: String },
+
+    /// The agent calls its model, for the `turn_number`th time in this turn.
+    TurnStarted { turn_number: u32 },
+    /// A piece of the answer.
+    TextDelta { delta: String },
+    /// The whole answer.
+    TextComplete { content: String },
+    /// A piece of what the model thinks.
+    ReasoningDelta { delta: String },
+    /// All of what the model thought.
+    ReasoningComplete { content: String },
+    /// The model asks for a tool; `args` is JSON text.
+    ToolCallRequested { id: String, name: String, args: String },
+    /// The model is told what the tool answered.
+    ToolResultReceived { id: String, name: String, is_error: bool },
+    /// A model call has ended.
+    TurnCompleted { stop_reason: StopReason, usage: Usage },
+
+    /// A tool starts.
+    ToolExecutionStarted { id: String, name: String },
+    /// A tool has ended, after so many milliseconds.
+    ToolExecutionCompleted { id: String, name: String, result: String, is_error: bool, duration_ms: u64 },
+    /// A tool took longer than it may.
+    ToolExecutionTimedOut { id: String, name: String, timeout_ms: u64 },
+
+    /// A model call failed and is tried again after so many milliseconds; `attempt` counts from 1.
+    Retrying { attempt: u32, max_attempts: u32, error: String, delay_ms: u64 },
+    /// A budget is nearly used up; `percent` is 0 to 100.
+    BudgetWarning { budget_type: BudgetType, used: u64, limit: u64, percent: f32 },
+
+    /// The history is being made shorter.
+    CompactionStarted { input_tokens: u64, estimated_history_tokens: u64, message_count: usize },
+    /// The history has been made shorter.
+    CompactionCompleted { summary_tokens: u64, messages_before: usize, messages_after: usize },
+    /// The history could not be made shorter.
+    CompactionFailed { error: String },
+
+    /// The skills that a turn asked for are in its context.
+    SkillsResolved { skills: Vec<SkillId>, injection_bytes: usize },
+    /// A skill that a turn asked for is not to be had.
+    SkillResolutionFailed { reference: String, error: String },
+
+    /// An interaction has been answered.
+    InteractionComplete { interaction_id: InteractionId, result: String },
+    /// An interaction will not be answered.
+    InteractionFailed { interaction_id: InteractionId, error: String },
+    /// Events are missing from here on.
+    StreamTruncated { reason: String },
+
+    /// Whatever else an agent has to tell; `payload` is JSON text.
+    Custom { name: String, payload: String },
+}
+
+/// What there is a limit of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum BudgetType {
+    /// Tokens.
+    Tokens,
+    /// Time.
+    Time,
+    /// Tool calls.
+    ToolCalls,
+}
+
+/// An event with its place in the life of its session.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SessionEvent {
+    /// Whose event.
+    pub session_id: SessionId,
+    /// The turn it belongs to, if any.
+    pub turn_id: Option<TurnId>,
+    /// Its number in the session, rising by one.
+    pub seq: u64,
+    /// What happened.
+    pub event: AgentEvent,
+}
+
+impl fmt::Debug for AgentEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// One arm's body: every field as it is, those before the `;` by their length.
+        macro_rules! show {
+            ($name:literal, $($text:ident)*; $($field:ident)*) => {{
+                let mut out = f.debug_struct($name);
+                $(out.field(stringify!($field), $field);)*
+                $(out.field(stringify!($text), &Brief($text));)*
+                out.finish()
+            }};
+        }
+        match self {
+            Self::RunStarted { session_id, turn_id, prompt } => show!("RunStarted", prompt; session_id turn_id),
+            Self::RunCompleted { session_id, turn_id, result, usage } => {
+                show!("RunCompleted", result; session_id turn_id usage)
+            }
+            Self::RunFailed { session_id, turn_id, error } => show!("RunFailed", error; session_id turn_id),
+            Self::TurnStarted { turn_number } => show!("TurnStarted", ; turn_number),
+            Self::TextDelta { delta } => show!("TextDelta", delta;),
+            Self::TextComplete { content } => show!("TextComplete", content;),
+            Self::ReasoningDelta { delta } => show!("ReasoningDelta", delta;),
+            Self::ReasoningComplete { content } => show!("ReasoningComplete", content;),
+            Self::ToolCallRequested { id, name, args } => show!("ToolCallRequested", args; id name),
+            Self::ToolResultReceived { id, name, is_error } => show!("ToolResultReceived", ; id name is_error),
+            Self::TurnCompleted { stop_reason, usage } => show!("TurnCompleted", ; stop_reason usage),
+            Self::ToolExecutionStarted { id, name } => show!("ToolExecutionStarted", ; id name),
+            Self::ToolExecutionCompleted { id, name, result, is_error, duration_ms } => {
+                show!("ToolExecutionCompleted", result; id name is_error duration_ms)
+            }
+            Self::ToolExecutionTimedOut { id, name, timeout_ms } => {
+                show!("ToolExecutionTimedOut", ; id name timeout_ms)
+            }
+            Self::Retrying { attempt, max_attempts, error, delay_ms } => {
+                show!("Retrying", error; attempt max_attempts delay_ms)
+            }
+            Self::BudgetWarning { budget_type, used, limit, percent } => {
+                show!("BudgetWarning", ; budget_type used limit percent)
+            }
+            Self::CompactionStarted { input_tokens, estimated_history_tokens, message_count } => {
+                show!("CompactionStarted", ; input_tokens estimated_history_tokens message_count)
+            }
+            Self::CompactionCompleted { summary_tokens, messages_before, messages_after } => {
+                show!("CompactionCompleted", ; summary_tokens messages_before messages_after)
+            }
+            Self::CompactionFailed { error } => show!("CompactionFailed", error;),
+            Self::SkillsResolved { skills, injection_bytes } => show!("SkillsResolved", ; skills injection_bytes),
+            Self::SkillResolutionFailed { reference, error } => {
+                show!("SkillResolutionFailed", error; reference)
+            }
+            Self::InteractionComplete { interaction_id, result } => {
+                show!("InteractionComplete", result; interaction_id)
+            }
+            Self::InteractionFailed { interaction_id, error } => {
+                show!("InteractionFailed", error; interaction_id)
+            }
+            Self::StreamTruncated { reason } => show!("StreamTruncated", ; reason),
+            Self::Custom { name, payload } => show!("Custom", payload; name),
+        }
+    }
+}

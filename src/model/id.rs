@@ -1,0 +1,155 @@
+//! What sessions, turns, interactions and skills are called.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+/// A text that is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid id: {0}")]
+pub struct InvalidId(uuid::Error);
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A fresh id: a UUID of version 7, which sorts by the time of its making.
+            #[allow(clippy::new_without_default)] // An id that comes out of nowhere by `default()` surprises.
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The id with this UUID, of whatever version.
+            pub const fn from_uuid(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
+            /// The UUID behind the id.
+            pub const fn as_uuid(&self) -> &Uuid {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Uuid::parse_str(text).map(Self).map_err(InvalidId)
+            }
+        }
+    };
+}
+
+uuid_id! {
+    /// Which session. The library gives it out before anything is built.
+    ///
+    /// ```
+    /// use turnwise::SessionId;
+    ///
+    /// let id = SessionId::new();
+    /// assert_eq!(id.to_string().parse::<SessionId>()?, id);
+    /// # Ok::<(), turnwise::InvalidId>(())
+    /// ```
+    SessionId
+}
+
+uuid_id! {
+    /// Which interaction of a session with somebody other than its prompting caller.
+    InteractionId
+}
+
+/// Which turn of a session: 1 for its first, rising by one with every turn that is admitted.
+///
+/// A resumed session counts from 1 again: the number tells turns of one live session apart, nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct TurnId(u64);
+
+impl TurnId {
+    /// The turn with this number. 0 names no turn of any session.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The turn's number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for TurnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Which skill: a path of names separated by `/`, the last one being the skill's own.
+///
+/// ```
+/// use turnwise::SkillId;
+///
+/// let skill = SkillId::new("office/mail/triage");
+/// assert_eq!(skill.collection(), Some("office/mail"));
+/// assert_eq!(skill.skill_name(), "triage");
+/// assert_eq!(SkillId::new("triage").collection(), None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct SkillId(String);
+
+impl SkillId {
+    /// The skill at this path.
+    pub fn new(path: impl Into<String>) -> Self {
+        Self(path.into())
+    }
+
+    /// The whole path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What comes before the last `/`; `None` for a skill at the root.
+    pub fn collection(&self) -> Option<&str> {
+        self.0.rsplit_once('/').map(|(collection, _)| collection)
+    }
+
+    /// What comes after the last `/`.
+    pub fn skill_name(&self) -> &str {
+        self.0.rsplit_once('/').map_or(self.as_str(), |(_, name)| name)
+    }
+}
+
+impl fmt::Display for SkillId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for SkillId {
+    fn from(path: &str) -> Self {
+        Self::new(path)
+    }
+}
+
+impl From<String> for SkillId {
+    fn from(path: String) -> Self {
+        Self(path)
+    }
+}

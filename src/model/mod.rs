@@ -1,0 +1,15 @@
+//! The words of the crate: plain data, without behaviour that could block or lock.
+
+mod brief;
+mod event;
+mod id;
+mod result;
+mod snapshot;
+mod transcript;
+
+pub(crate) use brief::Brief;
+pub use event::{AgentEvent, BudgetType, SessionEvent};
+pub use id::{InteractionId, InvalidId, SessionId, SkillId, TurnId};
+pub use result::{RunResult, StopReason, Usage};
+pub use snapshot::SessionSnapshot;
+pub use transcript::{AssistantBlock, Message, Session, ToolResult};

@@ -1,0 +1,430 @@
+//! The conversation of a session, as it is kept, exported and resumed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::SystemTime;
+
+use super::{Brief, SessionId, StopReason, Usage};
+use crate::sync::Arc;
+
+/// The layout of a kept session. Readers refuse a newer one instead of guessing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
+struct FormatVersion(u32);
+
+impl FormatVersion {
+    const CURRENT: Self = Self(1);
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for FormatVersion {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let version = u32::deserialize(deserializer)?;
+        if version == 0 || version > Self::CURRENT.0 {
+            return Err(serde::de::Error::custom(format_args!(
+                "this session is of format version {version}, but only versions 1 to {} can be read here",
+                Self::CURRENT.0
+            )));
+        }
+        Ok(Self(version))
+    }
+}
+
+/// A conversation: what was said, what it cost, when it happened.
+///
+/// Messages and metadata are shared until they are written to, so that [`clone`](Clone::clone), [`fork`](Session::fork)
+/// and [`SessionAgent::session_clone`](crate::SessionAgent::session_clone) cost the same however long the history is.
+///
+/// With the feature `serde` a session can be kept as JSON and resumed by another process. One of a newer format version
+/// is refused while it is read, with an error that says so.
+///
+/// ```
+/// use turnwise::{Message, Session};
+///
+/// let mut session = Session::new();
+/// session.set_system_prompt("Answer in one word.");
+/// session.push(Message::user("What falls in autumn?"));
+/// session.push(Message::assistant("Leaves."));
+/// let other = session.fork_at(2);
+/// assert_eq!(session.last_assistant_text().as_deref(), Some("Leaves."));
+/// assert_eq!(other.messages().len(), 2);
+/// assert_ne!(other.id(), session.id());
+/// ```
+#[derive(Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Session {
+    // First in the text, so that a newer layout is refused before its unknown parts are met.
+    format_version: FormatVersion,
+    id: SessionId,
+    created_at: SystemTime,
+    updated_at: SystemTime,
+    usage: Usage,
+    #[cfg_attr(feature = "serde", serde(default))]
+    metadata: Arc<BTreeMap<String, String>>,
+    messages: Arc<Vec<Message>>,
+}
+
+impl Session {
+    /// An empty conversation with an id of its own.
+    #[allow(clippy::new_without_default)] // It takes the time and an id: not a neutral value.
+    pub fn new() -> Self {
+        Self::with_id(SessionId::new())
+    }
+
+    /// An empty conversation of the session with this id.
+    pub fn with_id(id: SessionId) -> Self {
+        let now = SystemTime::now();
+        Self {
+            format_version: FormatVersion::CURRENT,
+            id,
+            created_at: now,
+            updated_at: now,
+            usage: Usage::default(),
+            metadata: Arc::default(),
+            messages: Arc::default(),
+        }
+    }
+
+    /// Whose conversation it is.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The same conversation, of the session with this id.
+    pub(crate) fn owned_by(mut self, id: SessionId) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// The version of the layout it is kept in.
+    pub fn format_version(&self) -> u32 {
+        self.format_version.0
+    }
+
+    /// When it began.
+    pub fn created_at(&self) -> SystemTime {
+        self.created_at
+    }
+
+    /// When it last changed.
+    pub fn updated_at(&self) -> SystemTime {
+        self.updated_at
+    }
+
+    /// All messages, oldest first.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// All messages, to be changed. Copies them first where another clone shares them.
+    pub fn messages_mut(&mut self) -> &mut Vec<Message> {
+        self.touch();
+        Arc::make_mut(&mut self.messages)
+    }
+
+    /// The last `n` messages, or all where there are fewer.
+    pub fn last_n(&self, n: usize) -> &[Message] {
+        &self.messages[self.messages.len().saturating_sub(n)..]
+    }
+
+    /// Adds a message.
+    pub fn push(&mut self, message: Message) {
+        self.messages_mut().push(message);
+    }
+
+    /// Adds several messages at once.
+    pub fn push_batch(&mut self, messages: impl IntoIterator<Item = Message>) {
+        self.messages_mut().extend(messages);
+    }
+
+    /// Makes `prompt` the system prompt: replaces the one at the head of the conversation, or puts it there.
+    pub fn set_system_prompt(&mut self, prompt: impl Into<String>) {
+        let content = prompt.into();
+        let messages = self.messages_mut();
+        match messages.first_mut() {
+            Some(Message::System { content: old }) => *old = content,
+            _ => messages.insert(0, Message::System { content }),
+        }
+    }
+
+    /// Tokens used so far, by kind.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Tokens used so far.
+    pub fn total_tokens(&self) -> u64 {
+        self.usage.total_tokens()
+    }
+
+    /// Adds what a model call used.
+    pub fn record_usage(&mut self, usage: Usage) {
+        self.usage += usage;
+        self.touch();
+    }
+
+    /// The text of the last assistant message that has any.
+    pub fn last_assistant_text(&self) -> Option<String> {
+        self.messages.iter().rev().find_map(|message| match message {
+            Message::Assistant { blocks, .. } => text_of(blocks),
+            _ => None,
+        })
+    }
+
+    /// How many tool calls the assistant made in all.
+    pub fn tool_call_count(&self) -> usize {
+        let calls_in = |message: &Message| match message {
+            Message::Assistant { blocks, .. } => {
+                blocks.iter().filter(|block| matches!(block, AssistantBlock::ToolUse { .. })).count()
+            }
+            _ => 0,
+        };
+        self.messages.iter().map(calls_in).sum()
+    }
+
+    /// What the host noted about the conversation.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Notes something about the conversation, replacing an older note of the same name.
+    pub fn set_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
+        self.touch();
+    }
+
+    /// A conversation with a fresh id and the same past. Costs the same however long that is.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let now = SystemTime::now();
+        Self { id: SessionId::new(), created_at: now, updated_at: now, ..self.clone() }
+    }
+
+    /// A conversation with a fresh id and the first `index` messages, or all where there are fewer. Its usage is that of
+    /// the whole: what was spent stays spent.
+    #[must_use]
+    pub fn fork_at(&self, index: usize) -> Self {
+        let kept = &self.messages[..index.min(self.messages.len())];
+        Self { messages: Arc::new(kept.to_vec()), ..self.fork() }
+    }
+
+    fn touch(&mut self) {
+        self.updated_at = SystemTime::now();
+    }
+}
+
+fn text_of(blocks: &[AssistantBlock]) -> Option<String> {
+    let mut text: Option<String> = None;
+    for block in blocks {
+        if let AssistantBlock::Text { text: part } = block {
+            text.get_or_insert_with(String::new).push_str(part);
+        }
+    }
+    text
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("created_at", &self.created_at)
+            .field("updated_at", &self.updated_at)
+            .field("messages", &self.messages.len())
+            .field("usage", &self.usage)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One message of a conversation.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(tag = "role", rename_all = "snake_case")
+)]
+pub enum Message {
+    /// What the assistant is to be.
+    System {
+        /// The text.
+        content: String,
+    },
+    /// What the user said.
+    User {
+        /// The text.
+        content: String,
+    },
+    /// What the assistant said and asked for.
+    Assistant {
+        /// Its parts, in order.
+        blocks: Vec<AssistantBlock>,
+        /// Why it stopped there.
+        stop_reason: StopReason,
+    },
+    /// What the tools answered.
+    ToolResults {
+        /// An answer for each call.
+        results: Vec<ToolResult>,
+    },
+}
+
+impl Message {
+    /// A system prompt.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self::System { content: content.into() }
+    }
+
+    /// A message of the user.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self::User { content: content.into() }
+    }
+
+    /// A finished answer that is only text.
+    pub fn assistant(text: impl Into<String>) -> Self {
+        let blocks = vec![AssistantBlock::Text { text: text.into() }];
+        Self::Assistant { blocks, stop_reason: StopReason::EndTurn }
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System { content } => f.debug_struct("System").field("content", &Brief(content)).finish(),
+            Self::User { content } => f.debug_struct("User").field("content", &Brief(content)).finish(),
+            Self::Assistant { blocks, stop_reason } => f
+                .debug_struct("Assistant")
+                .field("blocks", blocks)
+                .field("stop_reason", stop_reason)
+                .finish(),
+            Self::ToolResults { results } => {
+                f.debug_struct("ToolResults").field("results", results).finish()
+            }
+        }
+    }
+}
+
+/// A part of what an assistant said.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(tag = "type", rename_all = "snake_case")
+)]
+pub enum AssistantBlock {
+    /// Text for the user.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// What the model thought before it answered.
+    Reasoning {
+        /// The text.
+        text: String,
+    },
+    /// A tool call.
+    ToolUse {
+        /// Which call, for the result to refer to.
+        id: String,
+        /// Which tool.
+        name: String,
+        /// Its arguments as JSON text.
+        args: String,
+    },
+}
+
+impl fmt::Debug for AssistantBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text { text } => f.debug_struct("Text").field("text", &Brief(text)).finish(),
+            Self::Reasoning { text } => f.debug_struct("Reasoning").field("text", &Brief(text)).finish(),
+            Self::ToolUse { id, name, args } => f
+                .debug_struct("ToolUse")
+                .field("id", id)
+                .field("name", name)
+                .field("args", &Brief(args))
+                .finish(),
+        }
+    }
+}
+
+/// What a tool answered.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ToolResult {
+    /// The call that it answers.
+    pub tool_use_id: String,
+    /// The answer.
+    pub content: String,
+    /// Whether the tool failed.
+    pub is_error: bool,
+}
+
+impl fmt::Debug for ToolResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolResult")
+            .field("tool_use_id", &self.tool_use_id)
+            .field("content", &Brief(&self.content))
+            .field("is_error", &self.is_error)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_shares_messages_until_one_side_writes() {
+        let mut session = Session::new();
+        session.push(Message::user("one"));
+        let clone = session.clone();
+        assert!(Arc::ptr_eq(&session.messages, &clone.messages));
+        assert!(Arc::ptr_eq(&session.messages, &session.fork().messages));
+        session.push(Message::user("two"));
+        assert_eq!(clone.messages().len(), 1);
+        assert_eq!(session.messages().len(), 2);
+    }
+
+    #[test]
+    fn the_system_prompt_is_replaced_not_repeated() {
+        let mut session = Session::new();
+        session.push(Message::user("hello"));
+        session.set_system_prompt("be brief");
+        session.set_system_prompt("be kind");
+        assert_eq!(session.messages(), [Message::system("be kind"), Message::user("hello")]);
+    }
+
+    #[test]
+    fn the_last_assistant_text_passes_over_pure_tool_calls() {
+        let mut session = Session::new();
+        assert_eq!(session.last_assistant_text(), None);
+        session.push(Message::assistant("said"));
+        let call = AssistantBlock::ToolUse { id: "1".into(), name: "clock".into(), args: "{}".into() };
+        session.push(Message::Assistant { blocks: vec![call], stop_reason: StopReason::ToolUse });
+        assert_eq!(session.last_assistant_text().as_deref(), Some("said"));
+        assert_eq!(session.tool_call_count(), 1);
+        assert_eq!(session.last_n(1).len(), 1);
+        assert_eq!(session.last_n(9).len(), 2);
+        assert_eq!(session.fork_at(1).messages().len(), 1);
+        assert_eq!(session.fork_at(9).messages().len(), 2);
+    }
+
+    #[test]
+    fn debug_output_does_not_contain_what_was_said() {
+        let mut session = Session::new();
+        session.push(Message::assistant("a secret"));
+        assert!(!format!("{session:?} {:?}", session.messages()).contains("secret"));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_newer_format_version_is_refused_with_a_clear_error() {
+        let session = Session::new();
+        let json = serde_json::to_string(&session).unwrap();
+        assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session);
+        let mut newer: serde_json::Value = serde_json::from_str(&json).unwrap();
+        newer["format_version"] = 2.into();
+        newer["messages"] = serde_json::json!([{ "role": "narrator", "content": "of the future" }]);
+        let error = serde_json::from_value::<Session>(newer).unwrap_err().to_string();
+        assert!(error.contains("format version 2"), "{error}");
+    }
+}

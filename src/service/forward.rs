@@ -1,0 +1,37 @@
+//! Every method of `SessionService` passed on, so that an implementor's own provided methods are kept.
+
+/// The body of an implementation that passes every call on: `forward_session_service!(self => self.inner)`.
+macro_rules! forward_session_service {
+    ($this:ident => $target:expr) => {
+        forward_session_service!(@methods $this, $target;
+            fn create_session(request: CreateSessionRequest) -> Result<RunResult, SessionError>;
+            fn start_turn(id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError>;
+            fn create_session_with(request: CreateSessionRequest, on_event: &mut dyn FnMut(AgentEvent))
+                -> Result<RunResult, SessionError>;
+            fn start_turn_with(id: SessionId, request: StartTurnRequest, on_event: &mut dyn FnMut(AgentEvent))
+                -> Result<RunResult, SessionError>;
+            fn archive(id: SessionId) -> Result<(), SessionError>;
+            fn export_session(id: SessionId) -> Result<Session, SessionError>;
+            fn begin_session(request: CreateSessionRequest) -> Result<TurnHandle, SessionError>;
+            fn begin_turn(id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError>;
+            fn stream_session(request: CreateSessionRequest) -> Result<TurnStream, SessionError>;
+            fn stream_turn(id: SessionId, request: StartTurnRequest) -> Result<TurnStream, SessionError>;
+            fn interrupt(id: SessionId) -> Result<(), SessionError>;
+            fn interrupt_turn(id: SessionId, turn: TurnId) -> Result<(), SessionError>;
+            fn read(id: SessionId) -> Result<SessionView, SessionError>;
+            fn list(query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
+            fn archive_with(id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;
+            fn open_session(spec: SessionSpec) -> Result<SessionId, SessionError>;
+            fn export_session_timeout(id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
+            fn archive_wait(id: SessionId, timeout: Duration) -> Result<(), SessionError>;
+            fn take_session(id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
+        );
+    };
+    (@methods $this:ident, $target:expr; $(fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+        $(fn $name(&$this, $($arg: $type),*) -> $out {
+            $target.$name($($arg),*)
+        })*
+    };
+}
+
+pub(crate) use forward_session_service;

@@ -1,0 +1,307 @@
+//! The contract between a host program and whatever hosts its sessions.
+
+mod forward;
+mod request;
+mod view;
+
+use std::fmt;
+use std::time::Duration;
+
+pub(crate) use forward::forward_session_service;
+pub use request::{CreateSessionRequest, SessionQuery, SessionSpec, StartTurnRequest};
+pub use view::{
+    ServiceStats, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport,
+};
+
+use crate::error::SessionError;
+use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
+use crate::sync::{bounded, Arc, Weak};
+use crate::turn::handle::TurnHandle;
+use crate::turn::stream::TurnStream;
+
+/// What becomes of a running turn when its session is archived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ArchiveMode {
+    /// It may finish, and its caller gets the result.
+    Drain,
+    /// It is cancelled.
+    Interrupt,
+}
+
+/// Hosts sessions. [`EphemeralSessionService`](crate::EphemeralSessionService) is the one of this crate.
+///
+/// Every call may come from any thread, at any time; from a session's own thread too, so that agents can use other
+/// sessions as sub-agents. See [`TurnHandle`] for what is different there.
+///
+/// # Errors
+/// An unknown id is [`SessionError::NotFound`], everywhere. A service that has been shut down answers new sessions and
+/// turns with [`SessionError::ShuttingDown`].
+pub trait SessionService: Send + Sync {
+    /// Creates a session, runs its first turn and returns the result.
+    ///
+    /// # Errors
+    /// Those of [`begin_session`](Self::begin_session) and [`TurnHandle::wait`]. Where the *turn* failed the session is
+    /// there all the same; [`SessionError::session_id`] names it. Where the *build* failed
+    /// ([`SessionError::Build`]) it is not.
+    ///
+    /// # Blocking
+    /// Until the agent is built and the turn has ended.
+    fn create_session(&self, request: CreateSessionRequest) -> Result<RunResult, SessionError> {
+        self.begin_session(request)?.wait()
+    }
+
+    /// Runs a turn of a session and returns the result.
+    ///
+    /// # Errors
+    /// Those of [`begin_turn`](Self::begin_turn) and [`TurnHandle::wait`]. On a session's own thread
+    /// [`SessionError::Reentrant`] where session `id` waits for this one.
+    ///
+    /// # Blocking
+    /// Until the turn has ended. Does not queue: a busy session is an error at once.
+    fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
+        self.begin_turn(id, request)?.wait()
+    }
+
+    /// As [`create_session`](Self::create_session), with the turn's events on the calling thread as they happen. The
+    /// request's own `event_tx` is replaced.
+    ///
+    /// # Errors
+    /// Those of [`create_session`](Self::create_session).
+    ///
+    /// # Blocking
+    /// Until the turn has ended. The turn waits while `on_event` is 256 events behind.
+    fn create_session_with(
+        &self,
+        request: CreateSessionRequest,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<RunResult, SessionError> {
+        let mut stream = self.stream_session(request)?;
+        stream.by_ref().for_each(on_event);
+        stream.wait()
+    }
+
+    /// As [`start_turn`](Self::start_turn), with the turn's events on the calling thread as they happen. The request's own
+    /// `event_tx` is replaced.
+    ///
+    /// # Errors
+    /// Those of [`start_turn`](Self::start_turn).
+    ///
+    /// # Blocking
+    /// Until the turn has ended. The turn waits while `on_event` is 256 events behind.
+    fn start_turn_with(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<RunResult, SessionError> {
+        let mut stream = self.stream_turn(id, request)?;
+        stream.by_ref().for_each(on_event);
+        stream.wait()
+    }
+
+    /// Archives a session; a running turn may finish. Short for [`archive_with`](Self::archive_with) and
+    /// [`ArchiveMode::Drain`].
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`].
+    ///
+    /// # Blocking
+    /// Does not block.
+    fn archive(&self, id: SessionId) -> Result<(), SessionError> {
+        self.archive_with(id, ArchiveMode::Drain)
+    }
+
+    /// The session's history, as of the end of the running turn if there is one.
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`]; [`SessionError::Reentrant`] on a session's own thread where session `id` waits for
+    /// this one; [`SessionError::Interrupted`] there where this one's turn is cancelled.
+    ///
+    /// # Blocking
+    /// Until the running turn ends, or the build does.
+    fn export_session(&self, id: SessionId) -> Result<Session, SessionError>;
+
+    /// Creates a session and has it build its agent and run its first turn; returns before either is done.
+    ///
+    /// Until the build is done the session is [`SessionState::Building`]: others get [`SessionError::Busy`], an interrupt
+    /// reaches the first turn (which is then answered without being run), and an archive or a shutdown ends the session
+    /// after the build. A build that fails is the handle's result.
+    ///
+    /// # Errors
+    /// [`SessionError::AlreadyExists`], [`SessionError::CapacityExceeded`], [`SessionError::ShuttingDown`], and
+    /// [`SessionError::Spawn`] where the system refuses a thread. In none of them a session is left behind.
+    ///
+    /// # Blocking
+    /// Does not block.
+    fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError>;
+
+    /// Starts a turn of a session and returns at once. The turn is admitted: nobody else's can come before it.
+    ///
+    /// # Errors
+    /// [`SessionError::Busy`] while another turn runs or the session builds, [`SessionError::Faulted`] after a panic,
+    /// [`SessionError::NotFound`], [`SessionError::ShuttingDown`]; [`SessionError::Spawn`] where the request has a timeout
+    /// and the system refuses the thread that watches deadlines.
+    ///
+    /// # Blocking
+    /// Does not block.
+    fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError>;
+
+    /// As [`begin_session`](Self::begin_session), with the turn's events as an iterator. The request's own `event_tx` is
+    /// replaced.
+    ///
+    /// # Errors
+    /// Those of [`begin_session`](Self::begin_session).
+    ///
+    /// # Blocking
+    /// Does not block; iterating does.
+    fn stream_session(&self, mut request: CreateSessionRequest) -> Result<TurnStream, SessionError> {
+        let (event_tx, events) = bounded(TurnStream::CAPACITY);
+        request.turn.event_tx = Some(event_tx);
+        self.begin_session(request).map(|handle| TurnStream::new(handle, events))
+    }
+
+    /// As [`begin_turn`](Self::begin_turn), with the turn's events as an iterator. The request's own `event_tx` is
+    /// replaced.
+    ///
+    /// # Errors
+    /// Those of [`begin_turn`](Self::begin_turn).
+    ///
+    /// # Blocking
+    /// Does not block; iterating does.
+    fn stream_turn(&self, id: SessionId, mut request: StartTurnRequest) -> Result<TurnStream, SessionError> {
+        let (event_tx, events) = bounded(TurnStream::CAPACITY);
+        request.event_tx = Some(event_tx);
+        self.begin_turn(id, request).map(|handle| TurnStream::new(handle, events))
+    }
+
+    /// Tells the running turn of a session to stop; the session stays.
+    ///
+    /// The turn sees it in its [`TurnContext`](crate::TurnContext) and ends when the agent heeds it.
+    ///
+    /// # Errors
+    /// [`SessionError::NotRunning`] where no turn runs, [`SessionError::NotFound`].
+    ///
+    /// # Blocking
+    /// Does not wait for the turn. Runs the agent's cancel hooks on this thread.
+    fn interrupt(&self, id: SessionId) -> Result<(), SessionError>;
+
+    /// Tells one certain turn to stop, never the next one.
+    ///
+    /// # Errors
+    /// [`SessionError::NotRunning`] where that turn is over or has not been, [`SessionError::NotFound`].
+    ///
+    /// # Blocking
+    /// As [`interrupt`](Self::interrupt).
+    fn interrupt_turn(&self, id: SessionId, turn: TurnId) -> Result<(), SessionError>;
+
+    /// What a session shows of itself. State and figures are from one instant.
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`].
+    ///
+    /// # Blocking
+    /// Does not block, whatever the session is doing.
+    fn read(&self, id: SessionId) -> Result<SessionView, SessionError>;
+
+    /// The sessions that there are, oldest first. Each one's state and figures are from one instant; different ones' may
+    /// be from different instants.
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`] where [`SessionQuery::after`] names no live session.
+    ///
+    /// # Blocking
+    /// Does not block, whatever the sessions are doing.
+    fn list(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
+
+    /// Archives a session: it is gone from `read`, `list` and `begin_turn` at once, and ends when its running turn has.
+    ///
+    /// Its capacity comes back when it has ended: see [`archive_wait`](Self::archive_wait). Until then a second call with
+    /// [`ArchiveMode::Interrupt`] cancels a turn that was allowed to finish.
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`], also for a second call with [`ArchiveMode::Drain`].
+    ///
+    /// # Blocking
+    /// Does not wait for the turn. Where it interrupts, it runs the agent's cancel hooks on this thread.
+    fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;
+
+    /// Creates a session without running a turn.
+    ///
+    /// # Errors
+    /// Those of [`begin_session`](Self::begin_session); [`SessionError::Build`] where the agent could not be built: there
+    /// is no session then; [`SessionError::Interrupted`] where the session was archived or shut down meanwhile.
+    ///
+    /// # Blocking
+    /// Until the agent is built.
+    fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError>;
+
+    /// As [`export_session`](Self::export_session), but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// Those of [`export_session`](Self::export_session), and [`SessionError::Timeout`].
+    ///
+    /// # Blocking
+    /// Until the running turn ends, or the build does, at most for `timeout`.
+    fn export_session_timeout(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
+
+    /// Archives a session ([`ArchiveMode::Drain`], unless it is archived already) and waits until it has ended: its agent
+    /// is dropped, its thread holds nothing of it, its capacity and its id are free.
+    ///
+    /// # Errors
+    /// [`SessionError::Timeout`] where it has not ended in time, and stays archived; [`SessionError::NotFound`] where the
+    /// id is unknown or ended long ago (the last 1,024 to end are remembered); [`SessionError::Reentrant`] on a session's
+    /// own thread where session `id` waits for this one, or is this one: nothing is archived then.
+    ///
+    /// # Blocking
+    /// Until the session has ended, at most for `timeout`.
+    fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError>;
+
+    /// Exports a session and archives it, with no turn in between: the returned history is the last word.
+    ///
+    /// # Errors
+    /// Those of [`export_session_timeout`](Self::export_session_timeout). Where it fails the session is untouched.
+    ///
+    /// # Blocking
+    /// Until no turn runs, at most for `timeout`.
+    fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
+}
+
+/// A way to a service that does not keep it alive: for agents that use the service that hosts them.
+///
+/// An agent that held a strong reference would keep the service from ever ending by itself.
+#[derive(Clone)]
+pub struct WeakService {
+    service: Weak<dyn SessionService>,
+}
+
+impl WeakService {
+    pub(crate) fn new(service: Weak<dyn SessionService>) -> Self {
+        Self { service }
+    }
+
+    /// The service, if somebody still has a handle to it. Keep what you get only for as long as you use it.
+    pub fn upgrade(&self) -> Option<Arc<dyn SessionService>> {
+        self.service.upgrade()
+    }
+}
+
+impl fmt::Debug for WeakService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakService").field("alive", &(self.service.strong_count() > 0)).finish()
+    }
+}
+
+/// A reference to a service is a service.
+impl<S: SessionService + ?Sized> SessionService for &S {
+    forward_session_service!(self => **self);
+}
+
+/// A boxed service is a service.
+impl<S: SessionService + ?Sized> SessionService for Box<S> {
+    forward_session_service!(self => **self);
+}
+
+/// A shared service is a service.
+impl<S: SessionService + ?Sized> SessionService for Arc<S> {
+    forward_session_service!(self => **self);
+}

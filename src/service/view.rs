@@ -1,0 +1,148 @@
+//! What services answer with.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::SystemTime;
+
+use crate::model::{Brief, SessionId, Usage};
+use crate::sync::Arc;
+
+/// What a session is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum SessionState {
+    /// Its agent is being built.
+    Building,
+    /// It waits for a turn.
+    Idle,
+    /// It runs a turn.
+    Running,
+    /// Its agent has panicked: it can be read, exported and archived, but runs no more turns.
+    Faulted,
+}
+
+/// One line of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct SessionSummary {
+    /// Which session.
+    pub session_id: SessionId,
+    /// When the conversation began.
+    pub created_at: SystemTime,
+    /// When it last changed.
+    pub updated_at: SystemTime,
+    /// Messages in it.
+    pub message_count: usize,
+    /// Tokens used so far.
+    pub total_tokens: u64,
+    /// Whether it builds or runs a turn.
+    pub is_active: bool,
+    /// What it is at.
+    pub state: SessionState,
+    /// Its labels, shared with the session.
+    pub labels: Arc<BTreeMap<String, String>>,
+}
+
+/// What one session shows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct SessionView {
+    /// What it is at.
+    pub state: SessionInfo,
+    /// What it has cost.
+    pub billing: SessionUsage,
+}
+
+impl SessionView {
+    /// Which session.
+    pub fn session_id(&self) -> SessionId {
+        self.state.session_id
+    }
+}
+
+/// What a session is at.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Which session.
+    pub session_id: SessionId,
+    /// When the conversation began.
+    pub created_at: SystemTime,
+    /// When it last changed.
+    pub updated_at: SystemTime,
+    /// Messages in it.
+    pub message_count: usize,
+    /// Whether it builds or runs a turn.
+    pub is_active: bool,
+    /// What it is at.
+    pub state: SessionState,
+    /// What the assistant said last, shared with the session.
+    pub last_assistant_text: Option<Arc<str>>,
+}
+
+impl fmt::Debug for SessionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionInfo")
+            .field("session_id", &self.session_id)
+            .field("created_at", &self.created_at)
+            .field("updated_at", &self.updated_at)
+            .field("message_count", &self.message_count)
+            .field("is_active", &self.is_active)
+            .field("state", &self.state)
+            .field("last_assistant_text", &self.last_assistant_text.as_deref().map(Brief))
+            .finish()
+    }
+}
+
+/// What a session has cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct SessionUsage {
+    /// Tokens used so far.
+    pub total_tokens: u64,
+    /// The same, by kind.
+    pub usage: Usage,
+}
+
+/// What a shutdown came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ShutdownReport {
+    /// Sessions that had not ended when the call began, and have.
+    pub joined: usize,
+    /// Sessions that have not ended in time: their agents neither return nor heed their cancel token. Call again to wait
+    /// for them longer.
+    pub stuck: Vec<SessionId>,
+}
+
+/// Figures of a service. Each is true for some instant of the call, not all for the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ServiceStats {
+    /// Sessions that hold capacity: live ones, and archived ones that have not ended yet.
+    pub sessions: usize,
+    /// How many there may be.
+    pub max_sessions: usize,
+    /// Turns that their agents run now. One that waits for a running permit, or for another session, is not counted.
+    pub running_turns: usize,
+    /// Sessions ever created, failed builds included.
+    pub sessions_created: u64,
+    /// Turns that were ever taken up by their sessions' threads. Each ends as one of the next four.
+    pub turns_started: u64,
+    /// Turns that ended well.
+    pub turns_completed: u64,
+    /// Turns that failed, those whose session could not be built included.
+    pub turns_failed: u64,
+    /// Turns that failed after they had been told to stop, or were stopped before they ran.
+    pub turns_cancelled: u64,
+    /// Turns whose agent panicked.
+    pub faults: u64,
+    /// Events that were not delivered because the receiver was full when the turn was cancelled.
+    pub events_dropped: u64,
+}

@@ -1,0 +1,162 @@
+//! The one word that decides who may run.
+
+use crate::model::TurnId;
+use crate::service::SessionState;
+use crate::sync::{AtomicU64, Ordering};
+
+const RUNNING: u64 = 1;
+const CLOSED: u64 = 2;
+const BUILDING: u64 = 4;
+const FAULTED: u64 = 8;
+const TURN: u32 = 4;
+
+/// The number of the last admitted turn, and four flags.
+///
+/// | Flags | Who may do what |
+/// |---|---|
+/// | BUILDING, RUNNING | the session's thread builds the agent; the first turn, if there is one, is admitted already |
+/// | none | anybody may admit the next turn, with one compare-and-swap |
+/// | RUNNING | whoever holds the admission: its caller until the command is sent, then the session's thread |
+/// | FAULTED | nobody may run; exports are answered |
+/// | CLOSED | nobody may be admitted; without RUNNING the thread ends |
+///
+/// CLOSED and FAULTED are never cleared, BUILDING is never set again.
+#[derive(Debug)]
+pub(crate) struct Gate(AtomicU64);
+
+/// What the gate was at some instant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GateState(u64);
+
+/// Why a turn is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Closed,
+    Faulted,
+    Busy,
+}
+
+impl Gate {
+    /// The gate of a session that is being built, with its first turn admitted or without one.
+    pub(crate) fn building(first: Option<TurnId>) -> Self {
+        let number = first.map_or(0, TurnId::get);
+        Self(AtomicU64::new(number << TURN | BUILDING | RUNNING))
+    }
+
+    pub(crate) fn state(&self) -> GateState {
+        GateState(self.0.load(Ordering::SeqCst))
+    }
+
+    /// Admits the next turn, or says why not. Of all who try at the same time one succeeds.
+    pub(crate) fn admit(&self) -> Result<TurnId, Refusal> {
+        let mut seen = self.state();
+        loop {
+            seen.refusal()?;
+            let number = (seen.0 >> TURN) + 1;
+            let next = number << TURN | RUNNING;
+            match self.0.compare_exchange_weak(seen.0, next, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Ok(TurnId::new(number)),
+                Err(other) => seen = GateState(other),
+            }
+        }
+    }
+
+    /// The agent is built.
+    pub(crate) fn end_build(&self) {
+        self.0.fetch_and(!BUILDING, Ordering::SeqCst);
+    }
+
+    /// The admitted turn is over, or was never run.
+    pub(crate) fn end_turn(&self) {
+        self.0.fetch_and(!RUNNING, Ordering::SeqCst);
+    }
+
+    /// No turn will ever run again.
+    pub(crate) fn fault(&self) {
+        self.0.fetch_or(FAULTED, Ordering::SeqCst);
+    }
+
+    /// Admits nobody any more. Whether this call did it.
+    pub(crate) fn close(&self) -> bool {
+        !GateState(self.0.fetch_or(CLOSED, Ordering::SeqCst)).is_closed()
+    }
+
+    /// Closes the gate if no turn is admitted. Whether this call did it.
+    pub(crate) fn close_if_idle(&self) -> bool {
+        let close = |gate: u64| (gate & (RUNNING | CLOSED) == 0).then_some(gate | CLOSED);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, close).is_ok()
+    }
+}
+
+impl GateState {
+    /// Why a turn would be refused now.
+    pub(crate) fn refusal(self) -> Result<(), Refusal> {
+        if self.is_closed() {
+            Err(Refusal::Closed)
+        } else if self.0 & FAULTED != 0 {
+            Err(Refusal::Faulted)
+        } else if self.is_running() {
+            Err(Refusal::Busy)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn is_closed(self) -> bool {
+        self.0 & CLOSED != 0
+    }
+
+    pub(crate) fn is_running(self) -> bool {
+        self.0 & RUNNING != 0
+    }
+
+    pub(crate) fn session_state(self) -> SessionState {
+        if self.0 & BUILDING != 0 {
+            SessionState::Building
+        } else if self.0 & FAULTED != 0 {
+            SessionState::Faulted
+        } else if self.is_running() {
+            SessionState::Running
+        } else {
+            SessionState::Idle
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_turn_at_a_time_and_none_after_the_close() {
+        let gate = Gate::building(Some(TurnId::new(1)));
+        assert_eq!(gate.state().session_state(), SessionState::Building);
+        assert_eq!(gate.admit(), Err(Refusal::Busy));
+        gate.end_build();
+        assert_eq!(gate.state().session_state(), SessionState::Running);
+        assert!(!gate.close_if_idle());
+        gate.end_turn();
+        assert_eq!(gate.admit(), Ok(TurnId::new(2)));
+        assert_eq!(gate.admit(), Err(Refusal::Busy));
+        assert!(gate.close());
+        assert!(!gate.close());
+        gate.end_turn();
+        assert_eq!(gate.admit(), Err(Refusal::Closed));
+        assert!(!gate.close_if_idle());
+    }
+
+    #[test]
+    fn a_faulted_gate_admits_nobody_and_can_be_closed() {
+        let gate = Gate::building(None);
+        gate.end_build();
+        gate.end_turn();
+        assert_eq!(gate.admit(), Ok(TurnId::new(1)));
+        gate.fault();
+        assert_eq!(gate.admit(), Err(Refusal::Faulted));
+        gate.end_turn();
+        assert_eq!(gate.admit(), Err(Refusal::Faulted));
+        assert_eq!(gate.state().session_state(), SessionState::Faulted);
+        assert!(gate.close_if_idle());
+        assert_eq!(gate.admit(), Err(Refusal::Closed));
+    }
+}

@@ -1,0 +1,282 @@
+//! What the rest of the world holds of a session. Nothing here waits for a turn.
+
+use std::collections::BTreeMap;
+
+use crate::error::{CancelReason, SessionError};
+use crate::model::{SessionId, SessionSnapshot, TurnId};
+use crate::panics::PanicMessage;
+use crate::service::{ArchiveMode, SessionInfo, SessionSummary, SessionUsage, SessionView};
+use crate::sync::{unbounded, Arc, Mutex, OnceLock, Receiver, Sender};
+use crate::turn::published::Published;
+use crate::wait::cancel::{CancelToken, DueHooks};
+use crate::wait::latch::Latch;
+use crate::wait::own_thread::WaitKey;
+
+use super::command::Command;
+use super::gate::{Gate, GateState, Refusal};
+
+/// The shared half of a session.
+#[derive(Debug)]
+pub(crate) struct SessionHandle {
+    id: SessionId,
+    key: WaitKey,
+    labels: Arc<BTreeMap<String, String>>,
+    gate: Gate,
+    /// Whom an interrupt or a close reaches. Locked for a few instructions at a time; see the head of [`super`].
+    active: Mutex<Option<Active>>,
+    published: Arc<Published>,
+    fault: OnceLock<PanicMessage>,
+    commands: Sender<Command>,
+    closed: Latch,
+    ended: Latch,
+}
+
+/// The turn that is admitted, or the build.
+#[derive(Debug)]
+struct Active {
+    /// `None` for the build of a session that is opened without a turn: nothing that `interrupt` is about.
+    turn: Option<TurnId>,
+    cancel: CancelToken,
+}
+
+/// Clears the active entry when it is dropped, and seals its token.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct ActiveEntry {
+    handle: Arc<SessionHandle>,
+}
+
+/// The right to run, given back to the gate when it is dropped.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Admission {
+    handle: Arc<SessionHandle>,
+    /// Whether the session's thread has it, and so needs no waking.
+    picked_up: bool,
+}
+
+/// What a close has done. The hooks of a turn that it cancelled run when this is dropped.
+#[must_use = "the cancelled turn's hooks run when this is dropped: hold it until no lock is held"]
+#[derive(Debug)]
+pub(crate) struct Closed {
+    /// Whether the session was open before.
+    pub(crate) first: bool,
+    _hooks: Option<DueHooks>,
+}
+
+impl SessionHandle {
+    /// The handle of a session about to be built, what its thread listens to, and the guards of its first turn, or of its
+    /// build.
+    pub(crate) fn new(
+        id: SessionId,
+        labels: BTreeMap<String, String>,
+        snapshot: SessionSnapshot,
+        first: Option<TurnId>,
+        cancel: CancelToken,
+    ) -> (Arc<Self>, Receiver<Command>, ActiveEntry, Admission) {
+        let (commands, receiver) = unbounded();
+        let handle = Arc::new(Self {
+            id,
+            key: WaitKey::new(),
+            labels: Arc::new(labels),
+            gate: Gate::building(first),
+            active: Mutex::new(Some(Active { turn: first, cancel })),
+            published: Arc::new(Published::new(snapshot)),
+            fault: OnceLock::new(),
+            commands,
+            closed: Latch::new(),
+            ended: Latch::new(),
+        });
+        let active = ActiveEntry { handle: Arc::clone(&handle) };
+        let admission = Admission { handle: Arc::clone(&handle), picked_up: false };
+        (handle, receiver, active, admission)
+    }
+
+    pub(crate) fn id(&self) -> SessionId {
+        self.id
+    }
+
+    pub(crate) fn key(&self) -> WaitKey {
+        self.key
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub(crate) fn published(&self) -> &Arc<Published> {
+        &self.published
+    }
+
+    /// Set once nobody is admitted any more.
+    pub(crate) fn closed(&self) -> &Latch {
+        &self.closed
+    }
+
+    /// Set once the session's thread holds nothing of it.
+    pub(crate) fn ended(&self) -> &Latch {
+        &self.ended
+    }
+
+    /// Whether the session is there for callers.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.gate.state().is_closed()
+    }
+
+    pub(crate) fn has_labels(&self, wanted: &BTreeMap<String, String>) -> bool {
+        wanted.iter().all(|(name, value)| self.labels.get(name) == Some(value))
+    }
+
+    /// Admits the next turn, cancelled through `cancel`.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        cancel: &CancelToken,
+    ) -> Result<(TurnId, ActiveEntry, Admission), SessionError> {
+        let refused = |refusal| self.refused(refusal);
+        // Most refusals need no lock.
+        self.gate.state().refusal().map_err(refused)?;
+        let turn = {
+            let mut active = self.active.lock();
+            let turn = self.gate.admit().map_err(refused)?;
+            *active = Some(Active { turn: Some(turn), cancel: cancel.clone() });
+            turn
+        };
+        let active = ActiveEntry { handle: Arc::clone(self) };
+        Ok((turn, active, Admission { handle: Arc::clone(self), picked_up: false }))
+    }
+
+    fn refused(&self, refusal: Refusal) -> SessionError {
+        let id = self.id;
+        match refusal {
+            Refusal::Closed => SessionError::NotFound { id },
+            Refusal::Busy => SessionError::Busy { id },
+            Refusal::Faulted => SessionError::Faulted { id, message: self.fault_message() },
+        }
+    }
+
+    /// Hands a command to the session's thread. Where that has ended, the command is dropped, which answers it.
+    pub(crate) fn send(&self, command: Command) {
+        drop(self.commands.send(command));
+    }
+
+    /// Cancels the admitted turn: any, or that one only.
+    pub(crate) fn interrupt(&self, only: Option<TurnId>) -> Result<(), SessionError> {
+        let cancel = {
+            let active = self.active.lock();
+            match &*active {
+                Some(Active { turn: Some(turn), cancel }) if only.map_or(true, |only| only == *turn) => {
+                    cancel.clone()
+                }
+                _ => return Err(SessionError::NotRunning { id: self.id }),
+            }
+        };
+        drop(cancel.cancel(CancelReason::Interrupted));
+        Ok(())
+    }
+
+    /// Admits nobody any more. A turn that is admitted is cancelled, or may finish.
+    pub(crate) fn close(&self, mode: ArchiveMode, reason: CancelReason) -> Closed {
+        let first = self.gate.close();
+        let hooks = match mode {
+            ArchiveMode::Drain => None,
+            ArchiveMode::Interrupt => {
+                let cancel = self.active.lock().as_ref().map(|active| active.cancel.clone());
+                cancel.and_then(|cancel| cancel.cancel(reason))
+            }
+        };
+        self.closed.set();
+        if first {
+            log::debug!(target: "turnwise::session", "session {}: closed, {mode:?}", self.id);
+        }
+        Closed { first, _hooks: hooks }
+    }
+
+    /// Notes a panic of the agent: no turn will run any more.
+    pub(crate) fn fault(&self, message: PanicMessage) -> SessionError {
+        let message = self.fault.get_or_init(|| message).clone();
+        self.gate.fault();
+        SessionError::Faulted { id: self.id, message }
+    }
+
+    fn fault_message(&self) -> PanicMessage {
+        // The message is put there before the gate says so.
+        self.fault.get().cloned().unwrap_or_else(|| Arc::from(""))
+    }
+
+    /// State and figures of one instant; see the head of [`super`].
+    fn look(&self) -> (GateState, SessionSnapshot) {
+        loop {
+            let before = self.gate.state();
+            let snapshot = self.published.get();
+            if self.gate.state() == before {
+                return (before, snapshot);
+            }
+        }
+    }
+
+    /// What the session shows of itself; `None` if it is closed.
+    pub(crate) fn view(&self) -> Option<SessionView> {
+        let (gate, snapshot) = self.look();
+        if gate.is_closed() {
+            return None;
+        }
+        let state = SessionInfo {
+            session_id: self.id,
+            created_at: snapshot.created_at,
+            updated_at: snapshot.updated_at,
+            message_count: snapshot.message_count,
+            is_active: gate.is_running(),
+            state: gate.session_state(),
+            last_assistant_text: snapshot.last_assistant_text,
+        };
+        let billing = SessionUsage { total_tokens: snapshot.total_tokens, usage: snapshot.usage };
+        Some(SessionView { state, billing })
+    }
+
+    pub(crate) fn summary(&self) -> SessionSummary {
+        let (gate, snapshot) = self.look();
+        SessionSummary {
+            session_id: self.id,
+            created_at: snapshot.created_at,
+            updated_at: snapshot.updated_at,
+            message_count: snapshot.message_count,
+            total_tokens: snapshot.total_tokens,
+            is_active: gate.is_running(),
+            state: gate.session_state(),
+            labels: Arc::clone(&self.labels),
+        }
+    }
+}
+
+impl ActiveEntry {
+    /// Why the build was told to stop, if it was.
+    pub(crate) fn cancelled(&self) -> Option<CancelReason> {
+        self.handle.active.lock().as_ref().and_then(|active| active.cancel.reason())
+    }
+}
+
+impl Drop for ActiveEntry {
+    fn drop(&mut self) {
+        let entry = self.handle.active.lock().take();
+        if let Some(entry) = entry {
+            entry.cancel.seal();
+        }
+    }
+}
+
+impl Admission {
+    /// The session's thread has taken the turn up.
+    pub(crate) fn pick_up(&mut self) {
+        self.picked_up = true;
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.handle.gate.end_turn();
+        if !self.picked_up {
+            // The thread may be waiting for this turn's command, to end after it.
+            self.handle.send(Command::Wake);
+        }
+    }
+}

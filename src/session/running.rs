@@ -1,0 +1,104 @@
+//! A turn from the moment that the session's thread takes it up.
+
+use crate::error::SessionError;
+use crate::model::{AgentEvent, RunResult, SkillId};
+use crate::turn::context::TurnContext;
+use crate::turn::counters::Counters;
+use crate::turn::outcome::{Answer, TurnResult};
+use crate::wait::deadline::DeadlineGuard;
+use crate::wait::own_thread::RunningPermit;
+
+use super::command::Turn;
+use super::handle::{ActiveEntry, Admission};
+
+/// A turn in the hands of the session's thread.
+///
+/// **The order of the fields is the order in which the turn gives things back**, on every way out: the event channel
+/// disconnects, the deadline is taken back, the token is sealed and no interrupt finds it any more, the running permit goes
+/// to the next, the gate opens, and then the caller gets the result.
+pub(crate) struct RunningTurn {
+    context: TurnContext,
+    _deadline: Option<DeadlineGuard>,
+    _active: ActiveEntry,
+    permit: Option<RunningPermit>,
+    _admission: Admission,
+    answer: Answer,
+}
+
+/// What the agent is given, apart from the context.
+pub(crate) struct Input {
+    pub(crate) prompt: String,
+    pub(crate) skills: Option<Vec<SkillId>>,
+}
+
+impl RunningTurn {
+    /// Takes up an admitted turn: its first event is out when this returns.
+    pub(crate) fn take_up(turn: Turn, counters: &Counters) -> (Self, Input) {
+        let Turn { prompt, skills, context, deadline, active, mut admission, answer } = turn;
+        admission.pick_up();
+        counters.turns_started.add_one();
+        context.events().emit_own(|| AgentEvent::RunStarted {
+            session_id: context.session_id(),
+            turn_id: context.turn_id(),
+            prompt: prompt.clone(),
+        });
+        let running = Self {
+            context,
+            _deadline: deadline,
+            _active: active,
+            permit: None,
+            _admission: admission,
+            answer,
+        };
+        (running, Input { prompt, skills })
+    }
+
+    pub(crate) fn context(&self) -> &TurnContext {
+        &self.context
+    }
+
+    /// Keeps the running permit until the right place in the order of the end.
+    pub(crate) fn hold(&mut self, permit: RunningPermit) {
+        self.permit = Some(permit);
+    }
+
+    /// Ends the turn: terminal event, then everything is given back, then the caller has the result.
+    pub(crate) fn end(self, result: TurnResult, counters: &Counters) {
+        drop(self.end_but_answer(result, counters));
+    }
+
+    /// Ends the turn, but leaves the caller waiting until the answer is dropped.
+    pub(crate) fn end_but_answer(self, result: TurnResult, counters: &Counters) -> Answer {
+        self.count(&result, counters);
+        self.context.events().emit_own(|| self.terminal_event(&result));
+        let Self { context, _deadline, _active, permit, _admission, mut answer } = self;
+        answer.prepare(result);
+        // The order of the fields; see there.
+        drop(context);
+        drop(_deadline);
+        drop(_active);
+        drop(permit);
+        drop(_admission);
+        answer
+    }
+
+    fn count(&self, result: &TurnResult, counters: &Counters) {
+        match result {
+            Ok(_) => &counters.turns_completed,
+            Err(SessionError::Faulted { .. }) => &counters.faults,
+            Err(_) if self.context.is_cancelled() => &counters.turns_cancelled,
+            Err(_) => &counters.turns_failed,
+        }
+        .add_one();
+    }
+
+    fn terminal_event(&self, result: &TurnResult) -> AgentEvent {
+        let (session_id, turn_id) = (self.context.session_id(), self.context.turn_id());
+        match result {
+            Ok(RunResult { text, usage, .. }) => {
+                AgentEvent::RunCompleted { session_id, turn_id, result: text.clone(), usage: *usage }
+            }
+            Err(error) => AgentEvent::RunFailed { session_id, turn_id, error: error.to_string() },
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What an agent is lent for the length of a turn.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Cancelled;
+use crate::model::{AgentEvent, RunResult, SessionId, SessionSnapshot, TurnId};
+use crate::sync::{Arc, Instant};
+use crate::turn::events::TurnEvents;
+use crate::turn::published::Published;
+use crate::wait::cancel::CancelToken;
+
+/// The turn that an agent is running: who it is, whether it should stop, where its events go.
+///
+/// It is `Sync` and may be lent to scoped threads, for tools that run in parallel. It cannot be kept: when
+/// [`run_turn`](crate::SessionAgent::run_turn) returns, the loan is over.
+///
+/// ```
+/// use turnwise::{AgentError, AgentEvent, RunResult, TurnContext};
+///
+/// fn count_down(prompt: &str, turn: &TurnContext) -> Result<RunResult, AgentError> {
+///     let from: u32 = prompt.parse().map_err(AgentError::other::<std::num::ParseIntError>)?;
+///     for number in (1..=from).rev() {
+///         turn.emit(AgentEvent::TextDelta { delta: format!("{number} ") })?; // ends here if interrupted
+///     }
+///     Ok(turn.finish("lift-off"))
+/// }
+/// ```
+///
+/// ```compile_fail
+/// use turnwise::{AgentError, RunResult, TurnContext};
+///
+/// /// A context outlives no turn: this does not compile.
+/// fn keep(turn: &TurnContext) -> std::thread::JoinHandle<bool> {
+///     std::thread::spawn(|| turn.is_cancelled())
+/// }
+/// ```
+pub struct TurnContext {
+    session_id: SessionId,
+    turn_id: TurnId,
+    events: Arc<TurnEvents>,
+    cancel: CancelToken,
+    published: Arc<Published>,
+}
+
+impl TurnContext {
+    pub(crate) fn new(
+        session_id: SessionId,
+        turn_id: TurnId,
+        events: Arc<TurnEvents>,
+        cancel: CancelToken,
+        published: Arc<Published>,
+    ) -> Self {
+        Self { session_id, turn_id, events, cancel, published }
+    }
+
+    /// The session that runs.
+    pub fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// The turn that runs.
+    pub fn turn_id(&self) -> TurnId {
+        self.turn_id
+    }
+
+    /// Sends an event to the caller's event receiver, if there is one.
+    ///
+    /// A receiver that has been dropped is no error: the turn goes on without it.
+    ///
+    /// # Errors
+    /// [`Cancelled`] if the turn has been told to stop; the event was not sent.
+    ///
+    /// # Blocking
+    /// Waits for room where the receiver's channel is bounded and full. A cancel ends the wait.
+    pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
+        self.events.emit(event)
+    }
+
+    /// An error if the turn has been told to stop: for loops.
+    ///
+    /// # Errors
+    /// [`Cancelled`], with the reason.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        self.cancel.check()
+    }
+
+    /// Whether the turn has been told to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// The turn's token: for helper threads, as an arm of `select!`, and for hooks.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    /// Sleeps.
+    ///
+    /// # Errors
+    /// [`Cancelled`] as soon as the turn is told to stop.
+    ///
+    /// # Blocking
+    /// For `duration`, or until the turn is cancelled. A duration past the end of time waits for the cancel alone.
+    pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
+        self.cancel.check()?;
+        match Instant::now().checked_add(duration) {
+            Some(deadline) => drop(self.cancel.cancelled().recv_deadline(deadline)),
+            None => drop(self.cancel.cancelled().recv()),
+        }
+        self.cancel.check()
+    }
+
+    /// Shows progress: what `read` and `list` answer with until the end of the turn, or the next call.
+    pub fn publish(&self, snapshot: SessionSnapshot) {
+        self.published.publish(snapshot);
+    }
+
+    /// A result of this turn with this answer; add to it with the `with_` methods of [`RunResult`].
+    pub fn finish(&self, text: impl Into<String>) -> RunResult {
+        RunResult::new(self.session_id, self.turn_id, text)
+    }
+
+    pub(crate) fn events(&self) -> &Arc<TurnEvents> {
+        &self.events
+    }
+}
+
+impl fmt::Debug for TurnContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TurnContext")
+            .field("session_id", &self.session_id)
+            .field("turn_id", &self.turn_id)
+            .field("cancelled", &self.cancel.reason())
+            .finish_non_exhaustive()
+    }
+}

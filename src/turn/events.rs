@@ -1,0 +1,178 @@
+//! Where events go: straight from the emitting thread into the receiver's channel.
+//!
+//! **Invariant.** A turn's `event_tx` is reached through its [`TurnEvents`] only, which lives on the session's thread and
+//! is lent to the agent by reference. When the terminal event is emitted the loan is over, so nothing can come after it.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use crate::error::Cancelled;
+use crate::model::{AgentEvent, SessionId, TurnId};
+use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySendError};
+use crate::turn::counters::Counters;
+use crate::wait::cancel::CancelToken;
+
+/// The event channel of one turn.
+pub(crate) struct TurnEvents {
+    session_id: SessionId,
+    turn_id: TurnId,
+    receiver: Option<Sender<AgentEvent>>,
+    receiver_is_gone: AtomicBool,
+    cancel: CancelToken,
+    counters: Arc<Counters>,
+}
+
+impl TurnEvents {
+    pub(crate) fn new(
+        session_id: SessionId,
+        turn_id: TurnId,
+        receiver: Option<Sender<AgentEvent>>,
+        cancel: CancelToken,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let receiver_is_gone = AtomicBool::new(receiver.is_none());
+        Self { session_id, turn_id, receiver, receiver_is_gone, cancel, counters }
+    }
+
+    /// Sends an event of the agent. Waits for room, or for the cancellation of the turn.
+    pub(crate) fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
+        self.cancel.check()?;
+        match self.offer(event) {
+            None => Ok(()),
+            Some((receiver, event)) => select! {
+                send(receiver, event) -> sent => {
+                    if sent.is_err() {
+                        self.note_gone();
+                    }
+                    Ok(())
+                }
+                recv(self.cancel.cancelled()) -> _ => self.cancel.check(),
+            },
+        }
+    }
+
+    /// Sends an event of the library: to a cancelled turn's receiver as well, as long as it has room. Where it has none,
+    /// the turn's cancellation ends the wait, and the event is counted as dropped.
+    pub(crate) fn emit_own(&self, event: impl FnOnce() -> AgentEvent) {
+        // ORDERING: Relaxed; see `note_gone`.
+        if self.receiver_is_gone.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some((receiver, event)) = self.offer(event()) else { return };
+        // Asked first: where both arms are ready, `select!` would pick either.
+        if self.cancel.is_cancelled() {
+            self.counters.events_dropped.add_one();
+            return;
+        }
+        select! {
+            send(receiver, event) -> sent => {
+                if sent.is_err() {
+                    self.note_gone();
+                }
+            }
+            recv(self.cancel.cancelled()) -> _ => self.counters.events_dropped.add_one(),
+        }
+    }
+
+    /// Sends if that needs no waiting; else gives back what to wait with.
+    fn offer(&self, event: AgentEvent) -> Option<(&Sender<AgentEvent>, AgentEvent)> {
+        let receiver = self.receiver.as_ref()?;
+        match receiver.try_send(event) {
+            Ok(()) => None,
+            Err(TrySendError::Full(event)) => Some((receiver, event)),
+            Err(TrySendError::Disconnected(_)) => {
+                self.note_gone();
+                None
+            }
+        }
+    }
+
+    /// The receiver has been dropped: said once, and the turn goes on.
+    fn note_gone(&self) {
+        // ORDERING: Relaxed; the flag only saves work and repeated log records, the channel itself is the truth.
+        if !self.receiver_is_gone.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                target: "turnwise::events",
+                "session {}: the event receiver of turn {} was dropped; the turn goes on",
+                self.session_id,
+                self.turn_id
+            );
+        }
+    }
+}
+
+impl fmt::Debug for TurnEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TurnEvents")
+            .field("session_id", &self.session_id)
+            .field("turn_id", &self.turn_id)
+            .finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// The event channel of the first turn, while this thread builds its agent.
+    static BUILDING: RefCell<Option<(EventSender, Arc<TurnEvents>)>> = const { RefCell::new(None) };
+}
+
+/// Emits events on behalf of a session outside of its turns: while it is being built, and from threads that its agent
+/// keeps.
+///
+/// What is emitted on the session's own thread while the agent is being built reaches the event receiver of the request
+/// that created the session. Everything else is no part of any turn, and never reaches a turn's receiver.
+#[derive(Clone)]
+pub struct EventSender {
+    /// Shared by the clones of one session's sender: who they are.
+    session: Arc<SessionId>,
+}
+
+impl EventSender {
+    pub(crate) fn new(session_id: SessionId) -> Self {
+        Self { session: Arc::new(session_id) }
+    }
+
+    /// Emits an event.
+    ///
+    /// # Errors
+    /// [`Cancelled`] while building, if the session's first turn has been told to stop.
+    ///
+    /// # Blocking
+    /// While building: waits for room in the creator's event receiver, if that is bounded, or for the first turn to be
+    /// cancelled. Otherwise does not block.
+    pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
+        match self.building() {
+            Some(events) => events.emit(event),
+            None => Ok(()),
+        }
+    }
+
+    /// Has this thread's events reach `events` until the guard is dropped.
+    pub(crate) fn while_building(&self, events: Arc<TurnEvents>) -> BuildingEvents {
+        BUILDING.with(|slot| *slot.borrow_mut() = Some((self.clone(), events)));
+        BuildingEvents
+    }
+
+    fn building(&self) -> Option<Arc<TurnEvents>> {
+        BUILDING.with(|slot| match &*slot.borrow() {
+            Some((sender, events)) if Arc::ptr_eq(&sender.session, &self.session) => Some(Arc::clone(events)),
+            _ => None,
+        })
+    }
+}
+
+impl fmt::Debug for EventSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EventSender").field(&self.session).finish()
+    }
+}
+
+/// Ends the connection of a build with its creator's receiver.
+#[must_use]
+pub(crate) struct BuildingEvents;
+
+impl Drop for BuildingEvents {
+    fn drop(&mut self) {
+        let building = BUILDING.with(|slot| slot.borrow_mut().take());
+        drop(building);
+    }
+}

@@ -1,0 +1,131 @@
+//! What a caller holds while a turn runs.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{CancelReason, SessionError};
+use crate::model::{RunResult, SessionId, TurnId};
+use crate::sync::{Arc, Instant, Receiver};
+use crate::turn::outcome::Outcome;
+use crate::wait::cancel::CancelToken;
+use crate::wait::own_thread::{Wait, WaitError, WaitKey};
+
+/// A turn that has been admitted: wait for its result, look whether it is there, or interrupt it.
+///
+/// Dropping the handle detaches: the turn goes on, its result is lost. Answers repeat: once the turn is over, every way of
+/// asking gives the same result again.
+///
+/// # On a session's own thread
+/// An agent that waits for another session's turn gives its running permit back meanwhile, stops waiting with
+/// [`SessionError::Interrupted`] when its own turn is cancelled, and is refused with [`SessionError::Reentrant`] what
+/// would have it wait for itself.
+#[must_use = "dropping it detaches from the turn: its result is lost"]
+pub struct TurnHandle {
+    session_id: SessionId,
+    turn_id: TurnId,
+    key: WaitKey,
+    cancel: CancelToken,
+    outcome: Arc<Outcome>,
+}
+
+impl TurnHandle {
+    pub(crate) fn new(
+        session_id: SessionId,
+        turn_id: TurnId,
+        key: WaitKey,
+        cancel: CancelToken,
+        outcome: Arc<Outcome>,
+    ) -> Self {
+        Self { session_id, turn_id, key, cancel, outcome }
+    }
+
+    /// The session that runs.
+    pub fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// The turn that runs.
+    pub fn turn_id(&self) -> TurnId {
+        self.turn_id
+    }
+
+    /// Tells this turn to stop. Never reaches another one: once this turn is over it does nothing.
+    ///
+    /// # Blocking
+    /// Does not wait for the turn. Runs the agent's cancel hooks on this thread.
+    pub fn interrupt(&self) {
+        drop(self.cancel.cancel(CancelReason::Interrupted));
+    }
+
+    /// Whether the result is there.
+    pub fn is_finished(&self) -> bool {
+        self.outcome.finished().is_set()
+    }
+
+    /// The result, if it is there: for frame loops.
+    ///
+    /// # Errors
+    /// Inside: what the turn ended with.
+    pub fn try_wait(&mut self) -> Option<Result<RunResult, SessionError>> {
+        self.outcome.get()
+    }
+
+    /// The result, if it comes in time; `None` otherwise.
+    ///
+    /// # Errors
+    /// Inside: what the turn ended with; on a session's own thread also what ended the wait (see [`TurnHandle`]).
+    ///
+    /// # Blocking
+    /// Until the turn ends, at most for `timeout`. On a session's own thread the wait for its running permit comes on top.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<RunResult, SessionError>> {
+        let started = Instant::now();
+        match self.wait_until(started.checked_add(timeout)) {
+            Ok(()) => self.outcome.get(),
+            Err(WaitError::TimedOut) => None,
+            Err(error) => Some(Err(error.into_session_error(self.session_id, started))),
+        }
+    }
+
+    /// The result.
+    ///
+    /// # Errors
+    /// [`SessionError::Agent`] where the agent failed or was cancelled, [`SessionError::Faulted`] where it panicked,
+    /// [`SessionError::Build`] where it could not be built; on a session's own thread also what ended the wait (see
+    /// [`TurnHandle`]).
+    ///
+    /// # Blocking
+    /// Until the turn ends. An agent that neither returns nor heeds its cancel token makes this wait for ever; a caller
+    /// who cannot afford that uses [`wait_timeout`](TurnHandle::wait_timeout).
+    pub fn wait(self) -> Result<RunResult, SessionError> {
+        let started = Instant::now();
+        self.wait_until(None).map_err(|error| error.into_session_error(self.session_id, started))?;
+        self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
+    }
+
+    /// A channel that carries nothing and disconnects at the end of the turn: to `select!` over many turns.
+    pub fn finished(&self) -> &Receiver<Infallible> {
+        self.outcome.finished().receiver()
+    }
+
+    pub(crate) fn key(&self) -> WaitKey {
+        self.key
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<(), WaitError> {
+        if self.is_finished() {
+            return Ok(());
+        }
+        Wait::on(self.key)?.receive(self.finished(), deadline).map(drop)
+    }
+}
+
+impl fmt::Debug for TurnHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TurnHandle")
+            .field("session_id", &self.session_id)
+            .field("turn_id", &self.turn_id)
+            .field("finished", &self.is_finished())
+            .finish_non_exhaustive()
+    }
+}

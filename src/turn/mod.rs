@@ -1,0 +1,9 @@
+//! One turn: what the agent is lent while it runs, and what the caller holds meanwhile.
+
+pub(crate) mod context;
+pub(crate) mod counters;
+pub(crate) mod events;
+pub(crate) mod handle;
+pub(crate) mod outcome;
+pub(crate) mod published;
+pub(crate) mod stream;

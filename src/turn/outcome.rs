@@ -1,0 +1,68 @@
+//! How a turn's result gets from the session's thread to whoever holds the turn's handle.
+
+use crate::error::SessionError;
+use crate::model::{RunResult, SessionId};
+use crate::sync::{Arc, Mutex};
+use crate::wait::latch::Latch;
+
+pub(crate) type TurnResult = Result<RunResult, SessionError>;
+
+/// The place for one result. It is put there before `finished` is set, and stays until the last taker.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    result: Mutex<Option<TurnResult>>,
+    finished: Latch,
+}
+
+/// The duty to give one result. Dropping it gives the result, so that no caller can be left waiting: what
+/// [`prepare`](Answer::prepare) put in, or that the session is gone.
+#[must_use = "dropping it answers the caller"]
+#[derive(Debug)]
+pub(crate) struct Answer {
+    outcome: Arc<Outcome>,
+    session_id: SessionId,
+    prepared: Option<TurnResult>,
+}
+
+impl Outcome {
+    pub(crate) fn new(session_id: SessionId) -> (Answer, Arc<Self>) {
+        let outcome = Arc::new(Self { result: Mutex::new(None), finished: Latch::new() });
+        (Answer { outcome: Arc::clone(&outcome), session_id, prepared: None }, outcome)
+    }
+
+    pub(crate) fn finished(&self) -> &Latch {
+        &self.finished
+    }
+
+    /// A copy of the result, once it is there.
+    pub(crate) fn get(&self) -> Option<TurnResult> {
+        if !self.finished.is_set() {
+            return None;
+        }
+        self.result.lock().clone()
+    }
+
+    /// The result itself, once it is there; for the last who asks.
+    pub(crate) fn take(&self) -> Option<TurnResult> {
+        if !self.finished.is_set() {
+            return None;
+        }
+        self.result.lock().take()
+    }
+}
+
+impl Answer {
+    /// Decides what the caller will get when this is dropped.
+    pub(crate) fn prepare(&mut self, result: TurnResult) {
+        self.prepared = Some(result);
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let gone = || Err(SessionError::NotFound { id: self.session_id });
+        let result = self.prepared.take().unwrap_or_else(gone);
+        *self.outcome.result.lock() = Some(result);
+        self.outcome.finished.set();
+    }
+}

@@ -1,0 +1,80 @@
+//! A turn's events as an iterator.
+
+use crate::error::SessionError;
+use crate::model::{AgentEvent, RunResult};
+use crate::sync::Receiver;
+use crate::turn::handle::TurnHandle;
+use crate::wait::own_thread::Wait;
+
+/// The events of one turn, in order, until it ends; then [`wait`](TurnStream::wait) gives its result.
+///
+/// The stream holds up to [`TurnStream::CAPACITY`] events that have not been read; the turn waits while it is full.
+/// Dropping the stream detaches from the turn, which goes on.
+///
+/// ```
+/// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| {
+///     for word in prompt.split(' ') {
+///         turn.emit(AgentEvent::TextDelta { delta: word.to_uppercase() })?;
+///     }
+///     Ok(turn.finish("done"))
+/// }), 1);
+/// let mut stream = service.stream_session(CreateSessionRequest::new("one two"))?;
+/// let mut words = Vec::new();
+/// for event in &mut stream {
+///     if let AgentEvent::TextDelta { delta } = event {
+///         words.push(delta);
+///     }
+/// }
+/// assert_eq!(words, ["ONE", "TWO"]);
+/// assert_eq!(stream.wait()?.text, "done");
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
+#[must_use = "dropping it detaches from the turn: its result is lost"]
+#[derive(Debug)]
+pub struct TurnStream {
+    handle: TurnHandle,
+    events: Receiver<AgentEvent>,
+}
+
+impl TurnStream {
+    /// How many unread events a stream holds.
+    pub const CAPACITY: usize = 256;
+
+    pub(crate) fn new(handle: TurnHandle, events: Receiver<AgentEvent>) -> Self {
+        Self { handle, events }
+    }
+
+    /// The turn's handle.
+    pub fn handle(&self) -> &TurnHandle {
+        &self.handle
+    }
+
+    /// The channel that the events come from: for `try_recv` in a frame loop, or as an arm of `select!`.
+    pub fn events(&self) -> &Receiver<AgentEvent> {
+        &self.events
+    }
+
+    /// The turn's result. Events that were not read are discarded.
+    ///
+    /// # Errors
+    /// Those of [`TurnHandle::wait`].
+    ///
+    /// # Blocking
+    /// Until the turn ends.
+    pub fn wait(mut self) -> Result<RunResult, SessionError> {
+        self.by_ref().for_each(drop);
+        self.handle.wait()
+    }
+}
+
+/// Waits for the next event, or the end of the turn. On a session's own thread the iteration ends early when the turn of
+/// that session is cancelled.
+impl Iterator for TurnStream {
+    type Item = AgentEvent;
+
+    fn next(&mut self) -> Option<AgentEvent> {
+        Wait::on(self.handle.key()).ok()?.receive(&self.events, None).ok()?
+    }
+}

@@ -1,0 +1,286 @@
+//! The cancel token of a turn, and the hooks that abort blocking calls.
+//!
+//! # States
+//!
+//! | State | `cancel` | `seal` | a new hook |
+//! |---|---|---|---|
+//! | live | → cancelled | → sealed | is kept |
+//! | cancelled (reason) | ignored | keeps the reason | runs at once |
+//! | sealed, never cancelled | ignored | - | never runs |
+//! | sealed, cancelled before | ignored | - | runs at once |
+//!
+//! # Two steps
+//!
+//! Cancelling is two steps, so that one slow hook delays no other session: [`CancelToken::cancel`] sets the reason and
+//! wakes whoever waits; the [`DueHooks`] that it returns run the hooks, on the cancelling thread, one after the other,
+//! with no lock held. Whoever cancels many sessions takes the first step for all of them, then the second.
+//!
+//! # A hook and its guard
+//!
+//! A hook often shuts down a connection. If it could still be running when its guard is gone, it could hit the connection
+//! of the *next* turn:
+//!
+//! ```text
+//! canceller: takes the hook ─────────────── descheduled ───────────── shuts the socket down
+//! turn:            reply arrives, guard dropped, turn ends; next turn reuses the socket  ✗
+//! ```
+//!
+//! So dropping a [`CancelHook`] takes the hook back where it has not been started, and waits for it where it is running
+//! on another thread. (On the same thread it is the hook itself that drops its guard: nothing to wait for.)
+
+use std::convert::Infallible;
+use std::fmt;
+
+use crate::error::{CancelReason, Cancelled};
+use crate::panics::contain_and_log;
+use crate::sync::{current, Arc, AtomicU8, Condvar, Mutex, Ordering, Receiver, ThreadId};
+use crate::wait::latch::Latch;
+
+/// Set once the turn is over; the other bits are the reason, 0 for none.
+const SEALED: u8 = 0x80;
+
+/// Tells a turn that it should stop, and why.
+///
+/// Cheap to clone, and free to pass to other threads. It belongs to one turn: once that is over, the token neither fires
+/// nor changes any more.
+///
+/// Use [`is_cancelled`](CancelToken::is_cancelled) in a loop, [`cancelled`](CancelToken::cancelled) as an arm of a
+/// `select!`, and [`on_cancel`](CancelToken::on_cancel) around a call that blocks on something else.
+#[derive(Clone)]
+pub struct CancelToken {
+    cell: Arc<Cell>,
+}
+
+struct Cell {
+    state: AtomicU8,
+    fired: Latch,
+    hooks: Mutex<Hooks>,
+    hook_returned: Condvar,
+}
+
+#[derive(Default)]
+struct Hooks {
+    next_id: u64,
+    waiting: Vec<(u64, Hook)>,
+    /// The hook being run by the cancelling thread. Only that one thread runs waiting hooks: the one whose cancel won.
+    running: Option<(u64, ThreadId)>,
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+impl CancelToken {
+    pub(crate) fn new() -> Self {
+        let cell = Cell {
+            state: AtomicU8::new(0),
+            fired: Latch::new(),
+            hooks: Mutex::new(Hooks::default()),
+            hook_returned: Condvar::new(),
+        };
+        Self { cell: Arc::new(cell) }
+    }
+
+    /// Whether the turn has been told to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.reason().is_some()
+    }
+
+    /// Why the turn has been told to stop, if it has.
+    pub fn reason(&self) -> Option<CancelReason> {
+        decode(self.cell.state.load(Ordering::SeqCst))
+    }
+
+    /// An error if the turn has been told to stop.
+    ///
+    /// # Errors
+    /// [`Cancelled`], with the reason.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        match self.reason() {
+            None => Ok(()),
+            Some(reason) => Err(Cancelled { reason }),
+        }
+    }
+
+    /// A channel that carries nothing and disconnects on cancel: an arm for `select!`.
+    ///
+    /// ```
+    /// use turnwise::crossbeam_channel::{select, Receiver};
+    /// use turnwise::{AgentError, TurnContext};
+    ///
+    /// /// Waits for a line of input, or for the turn to be interrupted.
+    /// fn next_line(lines: &Receiver<String>, turn: &TurnContext) -> Result<String, AgentError> {
+    ///     select! {
+    ///         recv(lines) -> line => line.map_err(|_| AgentError::Config("input closed".into())),
+    ///         recv(turn.cancel_token().cancelled()) -> _ => Err(turn.check().unwrap_err().into()),
+    ///     }
+    /// }
+    /// ```
+    pub fn cancelled(&self) -> &Receiver<Infallible> {
+        self.cell.fired.receiver()
+    }
+
+    /// Has `hook` run when the turn is cancelled, to abort a call that blocks on something else: to shut a socket down,
+    /// to kill a child process. Dropping the returned guard disarms it.
+    ///
+    /// The hook runs at most once: at once on this thread if the turn is cancelled already, else on the thread that
+    /// cancels, after the token has been set. It should do its one thing and not wait: the thread may be the one that
+    /// watches the deadlines of the whole service. A panic in it is logged and goes no further.
+    ///
+    /// # Blocking
+    /// Does not block, but for a hook that runs at once. Dropping the guard waits for a hook that is just running on
+    /// another thread, so that it cannot hit what comes after.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::net::{Shutdown, TcpStream};
+    /// use turnwise::{AgentError, TurnContext};
+    ///
+    /// /// Reads the whole answer; an interrupt ends the read at once.
+    /// fn read_answer(socket: &mut TcpStream, turn: &TurnContext) -> Result<String, AgentError> {
+    ///     let aborted = socket.try_clone()?;
+    ///     let _hook = turn.cancel_token().on_cancel(move || drop(aborted.shutdown(Shutdown::Both)));
+    ///     let mut answer = String::new();
+    ///     let read = socket.read_to_string(&mut answer);
+    ///     turn.check()?; // rather than the error that the shutdown caused
+    ///     read?;
+    ///     Ok(answer)
+    /// }
+    /// ```
+    pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> CancelHook {
+        let id = {
+            let mut hooks = self.cell.hooks.lock();
+            // Under the lock: a cancel that comes later finds the hook in the list, one that came before is seen here.
+            match self.cell.state.load(Ordering::SeqCst) {
+                0 => {
+                    let id = hooks.next_id;
+                    hooks.next_id += 1;
+                    hooks.waiting.push((id, Box::new(hook)));
+                    return CancelHook { token: self.clone(), id: Some(id) };
+                }
+                state => decode(state),
+            }
+        };
+        if id.is_some() {
+            contain_and_log("a cancel hook", hook);
+        }
+        CancelHook { token: self.clone(), id: None }
+    }
+
+    /// First step of a cancel: sets the reason and wakes whoever waits. `None` if the token was cancelled or sealed
+    /// already; else the second step, to be taken with no lock held.
+    pub(crate) fn cancel(&self, reason: CancelReason) -> Option<DueHooks> {
+        self.cell.state.compare_exchange(0, encode(reason), Ordering::SeqCst, Ordering::SeqCst).ok()?;
+        self.cell.fired.set();
+        Some(DueHooks { token: self.clone() })
+    }
+
+    /// Ends the token's life with its turn: later cancels are ignored, hooks that have not been started never will be.
+    pub(crate) fn seal(&self) {
+        self.cell.state.fetch_or(SEALED, Ordering::SeqCst);
+        let disarmed = std::mem::take(&mut self.cell.hooks.lock().waiting);
+        for (_, hook) in disarmed {
+            contain_and_log("the drop of a cancel hook", move || drop(hook));
+        }
+    }
+
+    /// Whether the turn is over.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.cell.state.load(Ordering::SeqCst) & SEALED != 0
+    }
+
+    /// Whether a cancel would have, or has, hooks to run.
+    pub(crate) fn has_hooks(&self) -> bool {
+        !self.cell.hooks.lock().waiting.is_empty()
+    }
+
+    fn start_next_hook(&self) -> Option<Hook> {
+        let mut hooks = self.cell.hooks.lock();
+        if hooks.waiting.is_empty() {
+            return None;
+        }
+        let (id, hook) = hooks.waiting.remove(0);
+        hooks.running = Some((id, current().id()));
+        Some(hook)
+    }
+
+    fn finish_hook(&self) {
+        self.cell.hooks.lock().running = None;
+        self.cell.hook_returned.notify_all();
+    }
+}
+
+impl fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelToken").field("reason", &self.reason()).finish_non_exhaustive()
+    }
+}
+
+/// Second step of a cancel: the hooks. They run when this is dropped, on the dropping thread.
+#[must_use = "the hooks run when this is dropped: hold it until no lock is held"]
+#[derive(Debug)]
+pub(crate) struct DueHooks {
+    token: CancelToken,
+}
+
+impl DueHooks {
+    pub(crate) fn are_none(&self) -> bool {
+        !self.token.has_hooks()
+    }
+}
+
+impl Drop for DueHooks {
+    fn drop(&mut self) {
+        while let Some(hook) = self.token.start_next_hook() {
+            contain_and_log("a cancel hook", hook);
+            self.token.finish_hook();
+        }
+    }
+}
+
+/// Keeps a hook armed; made by [`CancelToken::on_cancel`].
+#[must_use = "dropping it disarms the hook"]
+pub struct CancelHook {
+    token: CancelToken,
+    /// `None` where nothing was kept.
+    id: Option<u64>,
+}
+
+impl Drop for CancelHook {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        let cell = &self.token.cell;
+        let mut hooks = cell.hooks.lock();
+        let taken_back = hooks.waiting.iter().position(|(other, _)| *other == id);
+        let hook = taken_back.map(|at| hooks.waiting.remove(at));
+        while hooks.running.is_some_and(|(other, thread)| other == id && thread != current().id()) {
+            cell.hook_returned.wait(&mut hooks);
+        }
+        drop(hooks);
+        // The hook is a user's value: it goes with no lock held.
+        drop(hook);
+    }
+}
+
+impl fmt::Debug for CancelHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelHook").field("armed", &self.id.is_some()).finish_non_exhaustive()
+    }
+}
+
+fn encode(reason: CancelReason) -> u8 {
+    match reason {
+        CancelReason::Interrupted => 1,
+        CancelReason::DeadlineExceeded => 2,
+        CancelReason::Archived => 3,
+        CancelReason::Shutdown => 4,
+    }
+}
+
+fn decode(state: u8) -> Option<CancelReason> {
+    match state & !SEALED {
+        1 => Some(CancelReason::Interrupted),
+        2 => Some(CancelReason::DeadlineExceeded),
+        3 => Some(CancelReason::Archived),
+        4 => Some(CancelReason::Shutdown),
+        _ => None,
+    }
+}

@@ -1,0 +1,16 @@
+//! Everything that a thread of this crate can wait for, and everything that can end such a wait.
+//!
+//! | Wait for | Ends with |
+//! |---|---|
+//! | a [`Latch`](latch::Latch): a turn's end, a session's close or end | the latch being set |
+//! | a [`CancelToken`](cancel::CancelToken) | a cancel, or the seal at the end of the turn |
+//! | a [`Permit`](semaphore::Permit) | a permit coming back, or the cancel token |
+//! | another session, from a session's own thread ([`own_thread`]) | its answer, the waiter's own cancel token, the deadline; refused where it would close a circle |
+//!
+//! Nothing here knows what a session or a service is.
+
+pub(crate) mod cancel;
+pub(crate) mod deadline;
+pub(crate) mod latch;
+pub(crate) mod own_thread;
+pub(crate) mod semaphore;

@@ -1,0 +1,290 @@
+//! Waits on a session's own thread.
+//!
+//! An agent may call the service that hosts it: a sub-agent is a session like any other. Such a wait differs from one on
+//! a thread of the host in three ways, all of them here:
+//!
+//! 1. The turn's running permit is given back meanwhile, so that a limit of one running turn does not make parent and
+//!    child wait for each other.
+//! 2. The wait also ends when the waiting turn is cancelled. What it waited for goes on.
+//! 3. It is refused if the other side waits for this session already, however long the chain.
+//!
+//! # Who waits for whom
+//!
+//! Circles run through any number of sessions and may run through several services, so the edges are kept for the whole
+//! process. An edge is looked for and added under one lock: of two sessions that turn to each other at the same time, the
+//! second is refused, and only the second. A thread waits for one thing at a time, so every session has at most one edge
+//! and following them ends.
+//!
+//! What this cannot see: a thread that the *agent* started, and a `select!` of the agent's own over
+//! [`TurnHandle::finished`](crate::TurnHandle::finished).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::error::{CancelReason, Cancelled, SessionError};
+use crate::model::SessionId;
+use crate::sync::{at_or_never, never, select, thread_local, Arc, Instant, Mutex, Receiver};
+use crate::wait::cancel::CancelToken;
+use crate::wait::semaphore::{Permit, Semaphore};
+
+/// A live session among all of the process: ids may repeat from service to service, these do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct WaitKey(u64);
+
+impl WaitKey {
+    pub(crate) fn new() -> Self {
+        Self(crate::sync::unique_number())
+    }
+}
+
+/// Why a wait brought nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WaitError {
+    TimedOut,
+    /// The waiting session's own turn was cancelled.
+    Interrupted {
+        waiter: SessionId,
+        reason: CancelReason,
+    },
+    Reentrant {
+        waiter: SessionId,
+    },
+}
+
+impl WaitError {
+    /// As the error of a call about session `id` that waited since `started`.
+    pub(crate) fn into_session_error(self, id: SessionId, started: Instant) -> SessionError {
+        match self {
+            Self::TimedOut => SessionError::Timeout { id, waited: started.elapsed() },
+            Self::Interrupted { waiter, reason } => SessionError::Interrupted { id: waiter, reason },
+            Self::Reentrant { waiter } => SessionError::Reentrant { id: waiter },
+        }
+    }
+}
+
+thread_local! {
+    /// Set while this thread is a session's.
+    static OWN: RefCell<Option<Rc<Own>>> = const { RefCell::new(None) };
+}
+
+struct Own {
+    id: SessionId,
+    key: WaitKey,
+    running: Arc<Semaphore>,
+    turn: RefCell<OwnTurn>,
+}
+
+/// What the session is at: a turn, or its build.
+struct OwnTurn {
+    cancel: CancelToken,
+    permit: Option<Permit>,
+}
+
+/// Makes this thread a session's until it is dropped.
+pub(crate) struct OwnThread {
+    own: Rc<Own>,
+}
+
+impl OwnThread {
+    pub(crate) fn enter(id: SessionId, key: WaitKey, running: Arc<Semaphore>, build: CancelToken) -> Self {
+        let turn = RefCell::new(OwnTurn { cancel: build, permit: None });
+        let own = Rc::new(Own { id, key, running, turn });
+        OWN.with(|slot| *slot.borrow_mut() = Some(Rc::clone(&own)));
+        Self { own }
+    }
+
+    /// Waits for a running permit, which the returned guard gives back.
+    pub(crate) fn start_turn(&self, cancel: &CancelToken) -> Result<RunningPermit, Cancelled> {
+        let permit = self.own.running.acquire(cancel)?;
+        let last = self.own.turn.replace(OwnTurn { cancel: cancel.clone(), permit: Some(permit) });
+        drop(last);
+        Ok(RunningPermit { own: Rc::clone(&self.own) })
+    }
+}
+
+impl Drop for OwnThread {
+    fn drop(&mut self) {
+        OWN.with(|slot| *slot.borrow_mut() = None);
+    }
+}
+
+/// The running permit of the turn that is on. While the turn waits for another session it is not held.
+#[must_use = "dropping it gives the permit back"]
+pub(crate) struct RunningPermit {
+    own: Rc<Own>,
+}
+
+impl Drop for RunningPermit {
+    fn drop(&mut self) {
+        let permit = self.own.turn.borrow_mut().permit.take();
+        drop(permit);
+    }
+}
+
+/// Whether this thread belongs to the session with this key.
+pub(crate) fn is_own(key: WaitKey) -> bool {
+    own().is_some_and(|own| own.key == key)
+}
+
+/// Gives the running turn's permit back until the guard is dropped, which waits for one again.
+pub(crate) fn lend_permit() -> Option<LentPermit> {
+    own().map(LentPermit::give_back)
+}
+
+/// A wait for a session, from before the session is asked for anything until its answer is there. Once this is had, the
+/// answer can be waited for: no circle can close any more.
+#[must_use]
+pub(crate) struct Wait {
+    /// On a session's own thread: who waits, and its edge.
+    own: Option<(Rc<Own>, Edge)>,
+}
+
+impl Wait {
+    /// Announces a wait for session `target`.
+    pub(crate) fn on(target: WaitKey) -> Result<Self, WaitError> {
+        match own() {
+            None => Ok(Self { own: None }),
+            Some(own) => Edge::add(&own, target).map(|edge| Self { own: Some((own, edge)) }),
+        }
+    }
+
+    /// Receives what the session answers on `channel`; `None` once it is disconnected.
+    ///
+    /// On a thread of the host this is a receive with a deadline. On a session's own thread see the head of this module.
+    pub(crate) fn receive<T>(
+        self,
+        channel: &Receiver<T>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<T>, WaitError> {
+        match self.own {
+            None => receive_until(channel, deadline),
+            Some((own, edge)) => {
+                if let Some(ready) = receive_now(channel) {
+                    return Ok(ready);
+                }
+                let permit = LentPermit::give_back(Rc::clone(&own));
+                let received = own.receive(channel, deadline);
+                // The edge goes first: waiting for a permit is no wait for the target any more.
+                drop(edge);
+                drop(permit);
+                received
+            }
+        }
+    }
+}
+
+/// Receives from `channel`, which no session in particular serves; `None` once it is disconnected.
+pub(crate) fn receive<T>(channel: &Receiver<T>, deadline: Option<Instant>) -> Result<Option<T>, WaitError> {
+    match own() {
+        None => receive_until(channel, deadline),
+        Some(own) => {
+            let _permit = LentPermit::give_back(Rc::clone(&own));
+            own.receive(channel, deadline)
+        }
+    }
+}
+
+fn own() -> Option<Rc<Own>> {
+    OWN.with(|slot| slot.borrow().clone())
+}
+
+/// `Some(None)` if the channel is disconnected, `None` if a receiver would have to wait.
+fn receive_now<T>(channel: &Receiver<T>) -> Option<Option<T>> {
+    match channel.try_recv() {
+        Ok(value) => Some(Some(value)),
+        Err(error) => error.is_disconnected().then_some(None),
+    }
+}
+
+fn receive_until<T>(channel: &Receiver<T>, deadline: Option<Instant>) -> Result<Option<T>, WaitError> {
+    match deadline {
+        None => Ok(channel.recv().ok()),
+        Some(deadline) => match channel.recv_deadline(deadline) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_timeout() => Err(WaitError::TimedOut),
+            Err(_) => Ok(None),
+        },
+    }
+}
+
+impl Own {
+    fn receive<T>(&self, channel: &Receiver<T>, deadline: Option<Instant>) -> Result<Option<T>, WaitError> {
+        let cancel = self.turn.borrow().cancel.clone();
+        // Between turns the token is that of the last one: what the agent's own code waits for then, such as its drop,
+        // is not for a turn to end.
+        let cancelled = if cancel.is_sealed() { never() } else { cancel.cancelled().clone() };
+        select! {
+            recv(channel) -> value => Ok(value.ok()),
+            recv(cancelled) -> _ => match cancel.reason() {
+                Some(reason) => Err(WaitError::Interrupted { waiter: self.id, reason }),
+                None => Ok(None),
+            },
+            recv(at_or_never(deadline)) -> _ => Err(WaitError::TimedOut),
+        }
+    }
+}
+
+/// A running permit that its turn does without while it waits.
+pub(crate) struct LentPermit {
+    own: Rc<Own>,
+    lent: bool,
+}
+
+impl LentPermit {
+    fn give_back(own: Rc<Own>) -> Self {
+        let permit = own.turn.borrow_mut().permit.take();
+        Self { own, lent: permit.is_some() }
+    }
+}
+
+impl Drop for LentPermit {
+    /// Waits for a permit again. A turn that is cancelled goes on without one, since all it has to do is to end.
+    fn drop(&mut self) {
+        if self.lent {
+            let cancel = self.own.turn.borrow().cancel.clone();
+            let permit = self.own.running.acquire(&cancel).ok();
+            self.own.turn.borrow_mut().permit = permit;
+        }
+    }
+}
+
+/// From each waiting session to the one that it waits for.
+static WAITS: Mutex<BTreeMap<WaitKey, WaitKey>> = Mutex::new(BTreeMap::new());
+
+/// An entry of [`WAITS`], for as long as it lives.
+struct Edge {
+    /// `None` where an outer wait for the same target has made the entry already.
+    from: Option<WaitKey>,
+}
+
+impl Edge {
+    fn add(own: &Own, target: WaitKey) -> Result<Self, WaitError> {
+        let mut waits = WAITS.lock();
+        if leads_to(&waits, target, own.key) {
+            return Err(WaitError::Reentrant { waiter: own.id });
+        }
+        let outer = waits.insert(own.key, target);
+        Ok(Self { from: outer.is_none().then_some(own.key) })
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        if let Some(from) = self.from {
+            WAITS.lock().remove(&from);
+        }
+    }
+}
+
+/// Whether whoever waits for `from` waits for `to`, at once or in the end.
+fn leads_to(waits: &BTreeMap<WaitKey, WaitKey>, from: WaitKey, to: WaitKey) -> bool {
+    let mut next = Some(from);
+    while let Some(key) = next {
+        if key == to {
+            return true;
+        }
+        next = waits.get(&key).copied();
+    }
+    false
+}

@@ -1,0 +1,136 @@
+//! C42, C43, and the bounded waits: export, take, resume.
+
+use std::thread;
+
+use turnwise::{Message, SessionError, SessionService, SessionSpec, SessionState};
+
+use crate::support::*;
+
+#[cfg(feature = "serde")]
+#[test]
+fn c42_a_history_survives_json_and_goes_on_elsewhere() {
+    run(|| {
+        let (here, _stage) = scripted(1);
+        let id = here.create_session(create("one")).unwrap().session_id;
+        here.start_turn(id, turn("two")).unwrap();
+        let exported = here.export_session(id).unwrap();
+        let json = serde_json::to_string(&exported).unwrap();
+        let (there, _stage) = scripted(1);
+        let read: turnwise::Session = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, exported);
+        assert_eq!(there.open_session(SessionSpec::new().resume(read)).unwrap(), id);
+        assert_eq!(there.start_turn(id, turn("three")).unwrap().text, "three");
+        let history = there.export_session(id).unwrap();
+        assert_eq!(history.messages()[..4], *exported.messages());
+        assert_eq!(history.last_assistant_text().as_deref(), Some("three"));
+        assert_eq!(history.created_at(), exported.created_at());
+    });
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn c42_a_history_of_a_newer_format_is_a_clear_error() {
+    run(|| {
+        let json = serde_json::to_string(&turnwise::Session::new()).unwrap();
+        let newer = json.replacen("\"format_version\":1", "\"format_version\":7", 1);
+        assert_ne!(json, newer);
+        let error = serde_json::from_str::<turnwise::Session>(&newer).unwrap_err().to_string();
+        assert!(error.contains("format version 7"), "{error}");
+    });
+}
+
+#[test]
+fn c42_an_export_waits_for_the_turn_boundary_and_no_longer_than_it_may() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let running = service.begin_session(create("deaf")).unwrap();
+        let (id, _) = stage.wait_entered();
+        let late = service.export_session_timeout(id, SHORT);
+        assert_matches!(late, Err(SessionError::Timeout { waited, .. }) if waited >= SHORT);
+        thread::scope(|scope| {
+            let export = scope.spawn(|| service.export_session(id));
+            stage.release();
+            assert_eq!(export.join().unwrap().unwrap().messages().len(), 2);
+        });
+        running.wait().unwrap();
+        let exported = service.export_session_timeout(id, LONG).unwrap();
+        assert_eq!(exported.messages(), [Message::user("deaf"), Message::assistant("released")]);
+    });
+}
+
+#[test]
+fn c43_a_faulted_session_can_be_exported_and_taken() {
+    run(|| {
+        let (service, _stage) = scripted(1);
+        let id = service.create_session(create("kept")).unwrap().session_id;
+        service.start_turn(id, turn("panic")).unwrap_err();
+        assert_eq!(service.export_session(id).unwrap().last_assistant_text().as_deref(), Some("kept"));
+        let taken = service.take_session(id, LONG).unwrap();
+        service.archive_wait(id, LONG).unwrap();
+        assert_eq!(service.open_session(SessionSpec::new().resume(taken)).unwrap(), id);
+        assert_eq!(service.start_turn(id, turn("on")).unwrap().text, "on");
+    });
+}
+
+#[test]
+fn c43_take_session_lets_no_turn_in_between() {
+    run(|| {
+        let (service, _stage) = scripted(1);
+        for _ in 0..300 {
+            let id = service.open_session(SessionSpec::new()).unwrap();
+            thread::scope(|scope| {
+                let turns = scope.spawn(|| {
+                    let mut finished = 0;
+                    loop {
+                        match service.start_turn(id, turn("x")) {
+                            Ok(_) => finished += 1,
+                            Err(SessionError::NotFound { .. }) => return finished,
+                            Err(other) => panic!("{other:?}"),
+                        }
+                    }
+                });
+                let taken = service.take_session(id, LONG).unwrap();
+                assert_matches!(service.read(id), Err(SessionError::NotFound { .. }));
+                // Every turn that was answered is in the history, and none came after it.
+                assert_eq!(taken.messages().len(), 2 * turns.join().unwrap());
+            });
+            service.archive_wait(id, LONG).unwrap();
+        }
+    });
+}
+
+#[test]
+fn c43_of_many_who_take_one_gets_the_session() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        for _ in 0..100 {
+            let running = service.begin_session(create("deaf")).unwrap();
+            let (id, _) = stage.wait_entered();
+            thread::scope(|scope| {
+                let takers: Vec<_> = (0..3).map(|_| scope.spawn(|| service.take_session(id, LONG))).collect();
+                stage.release();
+                let taken: Vec<_> = takers.into_iter().map(|taker| taker.join().unwrap()).collect();
+                assert_eq!(taken.iter().filter(|result| result.is_ok()).count(), 1, "{taken:?}");
+                for result in taken {
+                    assert_matches!(result, Ok(_) | Err(SessionError::NotFound { .. }));
+                }
+            });
+            running.wait().unwrap();
+            service.archive_wait(id, LONG).unwrap();
+        }
+    });
+}
+
+#[test]
+fn c43_a_take_that_is_too_late_leaves_the_session_as_it_is() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let running = service.begin_session(create("deaf")).unwrap();
+        let (id, _) = stage.wait_entered();
+        assert_matches!(service.take_session(id, SHORT), Err(SessionError::Timeout { .. }));
+        stage.release();
+        running.wait().unwrap();
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
+        assert_eq!(service.start_turn(id, turn("on")).unwrap().text, "on");
+    });
+}

@@ -1,0 +1,15 @@
+//! The contract, row by row: every test's name begins with the number of the row that it holds the library to.
+//!
+//! Nothing sleeps to let something happen. Agents stop at gates that the test opens, and every test runs under a watchdog
+//! (see `support::run`), so that a call that waits for what it must not wait for fails the test instead of hanging it.
+
+mod archive;
+mod events;
+mod faults;
+mod input;
+mod interrupt;
+mod keeping;
+mod reading;
+mod registry;
+mod support;
+mod turns;

@@ -1,0 +1,234 @@
+//! C24–C26: reads and lists.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use turnwise::crossbeam_channel::unbounded;
+use turnwise::{
+    agent_fn, builder_fn, AgentError, EphemeralSessionService, Message, RunResult, Session, SessionAgent, SessionError,
+    SessionId, SessionQuery, SessionService, SessionSnapshot, SessionSpec, SessionState, TurnContext, Usage,
+};
+
+use crate::support::*;
+
+#[test]
+fn c24_read_and_list_never_wait_for_a_turn() {
+    run(|| {
+        let (service, stage) = scripted(2);
+        let id = service.create_session(create("before")).unwrap().session_id;
+        let running = service.begin_turn(id, turn("deaf")).unwrap();
+        stage.wait_entered();
+        // The turn ends only after these have answered.
+        let view = service.read(id).unwrap();
+        assert_eq!((view.session_id(), view.state.state, view.state.is_active), (id, SessionState::Running, true));
+        assert_eq!(view.state.last_assistant_text.as_deref(), Some("before"));
+        let listed = service.list(SessionQuery::new()).unwrap();
+        assert_eq!((listed[0].state, listed[0].message_count), (SessionState::Running, 2));
+        stage.release();
+        running.wait().unwrap();
+        assert_eq!(service.read(id).unwrap().state.message_count, 4);
+    });
+}
+
+/// Publishes an odd message count when a turn begins and shows an even one after it.
+struct Odd {
+    session: Session,
+    turns: usize,
+}
+
+impl SessionAgent for Odd {
+    fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        turn.publish(SessionSnapshot { message_count: 2 * self.turns + 1, ..self.snapshot() });
+        self.turns += 1;
+        Ok(turn.finish(""))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.session.clone()
+    }
+
+    fn snapshot(&self) -> SessionSnapshot {
+        SessionSnapshot {
+            message_count: 2 * self.turns,
+            total_tokens: self.turns as u64,
+            usage: Usage { input_tokens: self.turns as u64, ..Usage::default() },
+            ..SessionSnapshot::from(&self.session)
+        }
+    }
+}
+
+#[test]
+fn c24_state_and_figures_are_from_one_instant() {
+    run(|| {
+        let builder =
+            builder_fn(|_, context| Ok(Odd { session: Session::with_id(context.session_id()), turns: 0 }));
+        let service = EphemeralSessionService::new(builder, 1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut looks = 0_u64;
+                let mut last = 0;
+                while !done.load(Ordering::SeqCst) {
+                    let view = service.read(id).unwrap();
+                    let (state, count) = (view.state.state, view.state.message_count);
+                    // An idle session shows what its last turn left; in the middle of a turn either figure is right.
+                    assert!(state == SessionState::Running || count % 2 == 0, "{state:?} with {count}");
+                    assert_eq!(view.billing.total_tokens, view.billing.usage.input_tokens);
+                    assert!(count >= last, "figures went back from {last} to {count}");
+                    last = count;
+                    let listed = &service.list(SessionQuery::new()).unwrap()[0];
+                    assert!(listed.state == SessionState::Running || listed.message_count % 2 == 0);
+                    looks += 1;
+                }
+                looks
+            });
+            for _ in 0..5_000 {
+                service.start_turn(id, turn("x")).unwrap();
+            }
+            done.store(true, Ordering::SeqCst);
+            assert!(reader.join().unwrap() > 0);
+        });
+    });
+}
+
+#[test]
+fn c24_an_agent_can_publish_in_the_middle_of_a_turn() {
+    run(|| {
+        let (enter, entered) = unbounded();
+        let (go, gate) = unbounded::<()>();
+        let service = EphemeralSessionService::new(
+            agent_fn(move |_, turn| {
+                let mut progress = SessionSnapshot::from(&Session::new());
+                progress.last_assistant_text = Some("half of".into());
+                turn.publish(progress);
+                enter.send(()).unwrap();
+                let _ = gate.recv();
+                Ok(turn.finish("half of it and more"))
+            }),
+            1,
+        );
+        let running = service.begin_session(create("x")).unwrap();
+        entered.recv().unwrap();
+        let id = running.session_id();
+        assert_eq!(service.read(id).unwrap().state.last_assistant_text.as_deref(), Some("half of"));
+        go.send(()).unwrap();
+        running.wait().unwrap();
+        assert_eq!(service.read(id).unwrap().state.last_assistant_text.as_deref(), Some("half of it and more"));
+    });
+}
+
+fn ids(service: &impl SessionService, query: SessionQuery) -> Vec<SessionId> {
+    service.list(query).unwrap().iter().map(|session| session.session_id).collect()
+}
+
+#[test]
+fn c25_list_order_is_creation_order_and_stays_so_across_archives() {
+    run(|| {
+        let (service, _stage) = scripted(200);
+        let mut live = Vec::new();
+        for number in 0..120 {
+            // Ids that sort against the order of creation.
+            let id = SessionId::from_uuid(uuid_from(u128::MAX - number));
+            let parity = if number % 2 == 0 { "even" } else { "odd" };
+            let spec = SessionSpec::new().session_id(id).label("parity", parity).label("all", "yes");
+            live.push(service.open_session(spec).unwrap());
+        }
+        assert_eq!(ids(&service, SessionQuery::new()), live);
+        for index in [0, 1, 7, 50, 100, 110] {
+            let id = live.remove(index);
+            service.archive_wait(id, LONG).unwrap();
+            assert_eq!(ids(&service, SessionQuery::new()), live);
+        }
+        assert_eq!(ids(&service, SessionQuery::new().limit(3)), live[..3]);
+        assert_eq!(ids(&service, SessionQuery::new().limit(0)), []);
+        assert_eq!(ids(&service, SessionQuery::new().offset(5).limit(3)), live[5..8]);
+        assert_eq!(ids(&service, SessionQuery::new().offset(1_000)), []);
+        assert_eq!(ids(&service, SessionQuery::new().after(live[9]).limit(2)), live[10..12]);
+        assert_eq!(ids(&service, SessionQuery::new().after(live[9]).offset(2).limit(2)), live[12..14]);
+        assert_eq!(ids(&service, SessionQuery::new().after(*live.last().unwrap())), []);
+        let unknown = service.list(SessionQuery::new().after(SessionId::new()));
+        assert_matches!(unknown, Err(SessionError::NotFound { .. }));
+
+        let odd = service.list(SessionQuery::new().label("parity", "odd").label("all", "yes")).unwrap();
+        assert!(odd.len() > 50 && odd.iter().all(|session| session.labels["parity"] == "odd"));
+        assert_eq!(ids(&service, SessionQuery::new().label("parity", "neither")), []);
+        assert_eq!(ids(&service, SessionQuery::new().label("none", "")), []);
+    });
+}
+
+fn uuid_from(number: u128) -> uuid::Uuid {
+    uuid::Uuid::from_u128(number)
+}
+
+#[test]
+fn c25_an_archived_session_is_in_no_list_while_it_ends() {
+    run(|| {
+        let (service, stage) = scripted(3);
+        let first = service.open_session(SessionSpec::new()).unwrap();
+        let running = service.begin_session(create("deaf")).unwrap();
+        let last = service.open_session(SessionSpec::new()).unwrap();
+        stage.wait_entered();
+        service.archive(running.session_id()).unwrap();
+        assert_eq!(ids(&service, SessionQuery::new()), [first, last]);
+        assert_eq!(ids(&service, SessionQuery::new().after(first)), [last]);
+        let after_gone = service.list(SessionQuery::new().after(running.session_id()));
+        assert_matches!(after_gone, Err(SessionError::NotFound { .. }));
+        stage.release();
+        running.wait().unwrap();
+    });
+}
+
+#[test]
+fn c25_a_page_after_an_id_costs_the_page_and_not_the_sessions() {
+    run(|| {
+        // Compared with itself: a page near the end of many sessions, and one near the end of few.
+        let page_time = |sessions: usize| {
+            let (builder, _stage) = scripted_with(|config| config.max_sessions(sessions).stack_size(64 << 10));
+            let opened: Vec<_> =
+                (0..sessions).map(|_| builder.open_session(SessionSpec::new()).unwrap()).collect();
+            let query = SessionQuery::new().after(opened[sessions - 20]).limit(10);
+            let sample = || {
+                let before = Instant::now();
+                for _ in 0..200 {
+                    assert_eq!(builder.list(query.clone()).unwrap().len(), 10);
+                }
+                before.elapsed()
+            };
+            let best = (0..10).map(|_| sample()).min().unwrap();
+            builder.shutdown(LONG);
+            best
+        };
+        let (few, many) = (page_time(40), page_time(2_000));
+        // Fifty times the sessions; a scan of them would show as far more than this.
+        assert!(many < 10 * few + Duration::from_millis(1), "{few:?} among 40, {many:?} among 2,000");
+    });
+}
+
+#[test]
+fn c26_a_resumed_session_shows_its_figures_from_the_moment_it_is_registered() {
+    run(|| {
+        let mut history = Session::new();
+        history.push_batch([Message::user("then"), Message::assistant("long ago")]);
+        history.record_usage(Usage { input_tokens: 40, output_tokens: 2, ..Usage::default() });
+        let (go, gate) = unbounded::<()>();
+        let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+        let builder = builder_fn(move |spec, context| {
+            let _ = gate.recv();
+            turnwise::SessionAgentBuilder::build_agent(&echo, spec, context)
+        });
+        let service = EphemeralSessionService::new(builder, 1);
+        let resumed = create("now").session(SessionSpec::new().resume(history.clone()));
+        let building = service.begin_session(resumed).unwrap();
+        let view = service.read(history.id()).unwrap();
+        assert_eq!((view.state.state, view.state.message_count), (SessionState::Building, 2));
+        assert_eq!(view.state.last_assistant_text.as_deref(), Some("long ago"));
+        assert_eq!((view.billing.total_tokens, view.billing.usage), (42, history.usage()));
+        assert_eq!(view.state.created_at, history.created_at());
+        assert_eq!(service.list(SessionQuery::new()).unwrap()[0].total_tokens, 42);
+        go.send(()).unwrap();
+        building.wait().unwrap();
+        assert_eq!(service.read(history.id()).unwrap().state.message_count, 4);
+    });
+}

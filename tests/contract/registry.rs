@@ -1,0 +1,431 @@
+//! C01–C09: creating sessions, capacity, ids.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
+use turnwise::{
+    agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, BuildError, CancelReason, EphemeralSessionService,
+    RunResult, Session, SessionAgent, SessionAgentBuilder, SessionError, SessionId, SessionQuery, SessionService,
+    SessionSpec, SessionState, TurnContext,
+};
+
+use crate::support::*;
+
+/// An agent whose drop waits at a gate.
+struct SlowToGo {
+    session: Session,
+    gate: Receiver<()>,
+}
+
+impl SessionAgent for SlowToGo {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        Ok(turn.finish(prompt))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.session.clone()
+    }
+}
+
+impl Drop for SlowToGo {
+    fn drop(&mut self) {
+        let _ = self.gate.recv();
+    }
+}
+
+/// A builder that signals, then waits at a gate, then builds an echo or fails.
+fn gated_builder(
+    started: Sender<()>,
+    gate: Receiver<Result<(), AgentError>>,
+) -> impl SessionAgentBuilder {
+    let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+    builder_fn(move |spec, context| {
+        started.send(()).unwrap();
+        gate.recv().unwrap()?;
+        echo.build_agent(spec, context)
+    })
+}
+
+#[test]
+fn c01_create_builds_on_a_thread_of_its_own_runs_the_first_turn_and_returns_its_result() {
+    run(|| {
+        let (threads, seen) = unbounded();
+        let echo = agent_fn({
+            let threads = threads.clone();
+            move |prompt, turn| {
+                threads.send(thread::current().id()).unwrap();
+                Ok(turn.finish(prompt))
+            }
+        });
+        let builder = builder_fn(move |spec, context| {
+            threads.send(thread::current().id()).unwrap();
+            assert_eq!(spec.session_id, Some(context.session_id()));
+            echo.build_agent(spec, context)
+        });
+        let service = EphemeralSessionService::new(builder, 2);
+        let first = service.create_session(create("one")).unwrap();
+        let second = service.create_session(create("two")).unwrap();
+        assert_eq!((first.text.as_str(), first.turn_id.get()), ("one", 1));
+        let built_and_run: Vec<_> = seen.try_iter().collect();
+        assert_eq!(built_and_run[0], built_and_run[1]);
+        assert_eq!(built_and_run[2], built_and_run[3]);
+        assert_ne!(built_and_run[0], built_and_run[2]);
+        assert!(!built_and_run.contains(&thread::current().id()));
+        let listed = service.list(SessionQuery::new()).unwrap();
+        let ids: Vec<_> = listed.iter().map(|session| session.session_id).collect();
+        assert_eq!(ids, [first.session_id, second.session_id]);
+    });
+}
+
+#[test]
+fn c01_ids_are_the_specs_or_the_resumed_sessions_whatever_the_agent_says() {
+    run(|| {
+        // An agent that makes up its own id.
+        struct Liar(Session);
+        impl SessionAgent for Liar {
+            fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+                Ok(RunResult::new(SessionId::new(), turn.turn_id(), "who am I?"))
+            }
+            fn session_clone(&self) -> Session {
+                self.0.clone()
+            }
+        }
+        let service = EphemeralSessionService::new(builder_fn(|_, _| Ok(Liar(Session::new()))), 8);
+        let id = SessionId::new();
+        let wanted = create("x").session(SessionSpec::new().session_id(id));
+        assert_eq!(service.create_session(wanted).unwrap().session_id, id);
+        assert_eq!(service.export_session(id).unwrap().id(), id);
+        let history = Session::new();
+        let resumed = create("x").session(SessionSpec::new().resume(history.clone()));
+        assert_eq!(service.create_session(resumed).unwrap().session_id, history.id());
+        let both = SessionId::new();
+        let spec = SessionSpec::new().resume(history).session_id(both);
+        assert_eq!(service.open_session(spec).unwrap(), both);
+    });
+}
+
+#[test]
+fn c02_of_many_concurrent_creates_exactly_max_are_admitted_and_no_agent_is_built_for_the_rest() {
+    run(|| {
+        const MAX: usize = 3;
+        const CALLERS: usize = 12;
+        for _ in 0..20 {
+            let builds = Arc::new(AtomicUsize::new(0));
+            let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+            let counted = Arc::clone(&builds);
+            let builder = builder_fn(move |spec, context| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                echo.build_agent(spec, context)
+            });
+            let service = EphemeralSessionService::new(builder, MAX);
+            let start = Barrier::new(CALLERS);
+            let results: Vec<_> = thread::scope(|scope| {
+                let callers: Vec<_> = (0..CALLERS)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            service.create_session(create("x"))
+                        })
+                    })
+                    .collect();
+                callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+            });
+            let (admitted, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+            assert_eq!(admitted.len(), MAX);
+            for result in refused {
+                assert_matches!(result, Err(SessionError::CapacityExceeded { active: MAX, max: MAX }));
+            }
+            assert_eq!(builds.load(Ordering::SeqCst), MAX);
+        }
+    });
+}
+
+#[test]
+fn c02_a_limit_of_zero_admits_nobody() {
+    run(|| {
+        let (service, _stage) = scripted(0);
+        let refused = service.create_session(create("x"));
+        assert_matches!(refused, Err(SessionError::CapacityExceeded { active: 0, max: 0 }));
+    });
+}
+
+#[test]
+fn c03_a_build_that_fails_is_answered_after_its_capacity_is_back() {
+    run(|| {
+        let (started, _starts) = unbounded();
+        let (gate, gated) = unbounded();
+        let service = EphemeralSessionService::new(gated_builder(started, gated), 1);
+        for _ in 0..200 {
+            gate.send(Err(AgentError::Config("no key".into()))).unwrap();
+            let (event_tx, events) = unbounded();
+            let failed = service.create_session(create("x").event_tx(event_tx)).unwrap_err();
+            let SessionError::Build { id, source: BuildError::Agent(AgentError::Config(_)) } = &failed else {
+                panic!("{failed:?}");
+            };
+            // With a limit of one, the next create shows whether capacity was back in time.
+            gate.send(Ok(())).unwrap();
+            let next = service.create_session(create("y").session(SessionSpec::new().session_id(*id))).unwrap();
+            let events: Vec<_> = events.iter().collect();
+            assert_matches!(&events[..], [AgentEvent::RunStarted { .. }, AgentEvent::RunFailed { .. }]);
+            service.archive_wait(next.session_id, LONG).unwrap();
+        }
+        assert_eq!(service.list(SessionQuery::new()).unwrap(), []);
+        assert_eq!(service.stats().sessions, 0);
+        gate.send(Err(AgentError::Config("no key".into()))).unwrap();
+        assert_matches!(service.open_session(SessionSpec::new()), Err(SessionError::Build { .. }));
+        assert_eq!(service.stats().sessions, 0);
+    });
+}
+
+#[test]
+fn c04_a_build_that_panics_is_an_error_with_its_message_and_leaves_nothing() {
+    run(|| {
+        type Echo = fn(String, &TurnContext) -> Result<RunResult, AgentError>;
+        let builder = builder_fn(|_, _| -> Result<turnwise::FnAgent<Echo>, AgentError> { panic!("no engine") });
+        let service = EphemeralSessionService::new(builder, 1);
+        for _ in 0..50 {
+            let failed = service.create_session(create("x")).unwrap_err();
+            let SessionError::Build { id, source: BuildError::Panicked(message) } = failed else {
+                panic!("{failed:?}");
+            };
+            assert_eq!(&*message, "no engine");
+            assert_matches!(service.read(id), Err(SessionError::NotFound { .. }));
+            assert_eq!(service.stats().sessions, 0);
+        }
+    });
+}
+
+#[test]
+fn c05_an_id_that_is_live_is_refused_before_anything_is_built() {
+    run(|| {
+        let (service, stage) = scripted(4);
+        let history = Session::new();
+        let id = history.id();
+        let spec = SessionSpec::new().resume(history);
+        service.open_session(spec.clone()).unwrap();
+        let again = service.create_session(create("other").session(spec.clone()));
+        assert_matches!(again, Err(SessionError::AlreadyExists { id: is }) if is == id);
+        assert_eq!(service.read(id).unwrap().state.message_count, 0);
+        assert_eq!(service.start_turn(id, turn("mine")).unwrap().turn_id.get(), 1);
+        // Archived, but still finishing its turn: live.
+        let running = service.begin_turn(id, turn("deaf")).unwrap();
+        stage.wait_entered();
+        service.archive(id).unwrap();
+        assert_matches!(service.open_session(spec.clone()), Err(SessionError::AlreadyExists { .. }));
+        stage.release();
+        assert_eq!(running.wait().unwrap().text, "released");
+        service.archive_wait(id, LONG).unwrap();
+        assert_eq!(service.open_session(spec).unwrap(), id);
+    });
+}
+
+#[test]
+fn c06_a_failed_first_turn_leaves_a_session_that_works() {
+    run(|| {
+        let (service, _stage) = scripted(1);
+        let failed = service.create_session(create("fail")).unwrap_err();
+        assert_matches!(&failed, SessionError::Agent { source: AgentError::Internal(_), .. });
+        let id = failed.session_id().unwrap();
+        let next = service.start_turn(id, turn("hello")).unwrap();
+        assert_eq!((next.text.as_str(), next.turn_id.get()), ("hello", 2));
+    });
+}
+
+#[test]
+fn c07_begin_session_returns_before_the_agent_is_built_and_the_session_shows_as_building() {
+    run(|| {
+        let (started, starts) = unbounded();
+        let (gate, gated) = unbounded();
+        let service = EphemeralSessionService::new(gated_builder(started, gated), 4);
+        let begun = service.begin_session(create("hello")).unwrap();
+        let id = begun.session_id();
+        starts.recv().unwrap();
+        assert!(!begun.is_finished());
+        assert_eq!(begun.turn_id().get(), 1);
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Building);
+        assert_eq!(service.list(SessionQuery::new()).unwrap()[0].state, SessionState::Building);
+        assert_matches!(service.begin_turn(id, turn("x")), Err(SessionError::Busy { .. }));
+        gate.send(Ok(())).unwrap();
+        assert_eq!(begun.wait().unwrap().text, "hello");
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
+    });
+}
+
+#[test]
+fn c07_an_interrupt_while_building_reaches_the_first_turn_which_is_never_run() {
+    run(|| {
+        let (started, starts) = unbounded();
+        let (gate, gated) = unbounded();
+        let service = EphemeralSessionService::new(gated_builder(started, gated), 4);
+        let (event_tx, events) = unbounded();
+        let begun = service.begin_session(create("hello").event_tx(event_tx)).unwrap();
+        let id = begun.session_id();
+        starts.recv().unwrap();
+        service.interrupt(id).unwrap();
+        gate.send(Ok(())).unwrap();
+        assert_cancelled(begun.wait(), CancelReason::Interrupted);
+        let events: Vec<_> = events.iter().collect();
+        assert_matches!(&events[..], [AgentEvent::RunStarted { .. }, AgentEvent::RunFailed { .. }]);
+        assert_eq!(service.read(id).unwrap().state.message_count, 0);
+        assert_eq!(service.start_turn(id, turn("next")).unwrap().text, "next");
+    });
+}
+
+#[test]
+fn c07_archive_and_shutdown_while_building_end_the_session_after_the_build() {
+    run(|| {
+        for mode in [ArchiveMode::Drain, ArchiveMode::Interrupt] {
+            let (started, starts) = unbounded();
+            let (gate, gated) = unbounded();
+            let service = EphemeralSessionService::new(gated_builder(started, gated), 4);
+            let begun = service.begin_session(create("hello")).unwrap();
+            let id = begun.session_id();
+            starts.recv().unwrap();
+            service.archive_with(id, mode).unwrap();
+            assert_matches!(service.read(id), Err(SessionError::NotFound { .. }));
+            assert_matches!(service.archive_wait(id, SHORT), Err(SessionError::Timeout { .. }));
+            gate.send(Ok(())).unwrap();
+            match mode {
+                ArchiveMode::Drain => assert_eq!(begun.wait().unwrap().text, "hello"),
+                ArchiveMode::Interrupt => assert_cancelled(begun.wait(), CancelReason::Archived),
+            }
+            service.archive_wait(id, LONG).unwrap();
+
+            let begun = service.begin_session(create("hello")).unwrap();
+            starts.recv().unwrap();
+            assert_eq!(service.shutdown_with(mode, SHORT).stuck, [begun.session_id()]);
+            gate.send(Ok(())).unwrap();
+            match mode {
+                ArchiveMode::Drain => assert_eq!(begun.wait().unwrap().text, "hello"),
+                ArchiveMode::Interrupt => assert_cancelled(begun.wait(), CancelReason::Shutdown),
+            }
+            assert_eq!(service.shutdown_with(mode, LONG).stuck, []);
+        }
+    });
+}
+
+#[test]
+fn c07_open_session_waits_for_the_build_and_runs_no_turn() {
+    run(|| {
+        let (started, starts) = unbounded();
+        let (gate, gated) = bounded(0);
+        let service = EphemeralSessionService::new(gated_builder(started, gated), 4);
+        let id = SessionId::new();
+        thread::scope(|scope| {
+            let opening = scope.spawn(|| service.open_session(SessionSpec::new().session_id(id)));
+            starts.recv().unwrap();
+            assert_eq!(service.read(id).unwrap().state.state, SessionState::Building);
+            assert_matches!(service.begin_turn(id, turn("x")), Err(SessionError::Busy { .. }));
+            // There is no turn yet that could be interrupted.
+            assert_matches!(service.interrupt(id), Err(SessionError::NotRunning { .. }));
+            assert!(!opening.is_finished());
+            gate.send(Ok(())).unwrap();
+            assert_eq!(opening.join().unwrap().unwrap(), id);
+        });
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
+        assert_eq!(service.stats().turns_started, 0);
+        assert_eq!(service.start_turn(id, turn("first")).unwrap().turn_id.get(), 1);
+    });
+}
+
+#[test]
+fn c07_the_builds_token_is_the_first_turns_or_the_closes() {
+    run(|| {
+        let (started, starts) = unbounded();
+        let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+        let builder = builder_fn(move |spec, context| {
+            started.send(()).unwrap();
+            let _ = context.cancel_token().cancelled().recv();
+            context.cancel_token().check()?;
+            echo.build_agent(spec, context)
+        });
+        let service = EphemeralSessionService::new(builder, 4);
+        let begun = service.begin_session(create("x")).unwrap();
+        starts.recv().unwrap();
+        begun.interrupt();
+        let failed = begun.wait().unwrap_err();
+        assert_eq!(failed.cancel_reason(), Some(CancelReason::Interrupted), "{failed:?}");
+
+        let id = SessionId::new();
+        thread::scope(|scope| {
+            let opening = scope.spawn(|| service.open_session(SessionSpec::new().session_id(id)));
+            starts.recv().unwrap();
+            service.archive_with(id, ArchiveMode::Interrupt).unwrap();
+            let failed = opening.join().unwrap().unwrap_err();
+            assert_eq!(failed.cancel_reason(), Some(CancelReason::Archived), "{failed:?}");
+        });
+        assert_eq!(service.stats().sessions, 0);
+    });
+}
+
+#[test]
+fn c08_wait_session_registered_misses_none_and_times_out() {
+    run(|| {
+        let (service, _stage) = scripted(200);
+        assert_eq!(service.registered_sessions(), 0);
+        assert_eq!(service.wait_session_registered(0, SHORT), None);
+        thread::scope(|scope| {
+            // One after the other, each woken by the one before: a missed wake-up hangs.
+            let watcher = scope.spawn(|| {
+                let mut seen = 0;
+                while seen < 100 {
+                    seen = service.wait_session_registered(seen, LONG).expect("a registration");
+                }
+                seen
+            });
+            for _ in 0..100 {
+                service.open_session(SessionSpec::new()).unwrap();
+            }
+            assert_eq!(watcher.join().unwrap(), 100);
+        });
+        // What has been is not waited for.
+        assert_eq!(service.wait_session_registered(99, LONG), Some(100));
+        assert_eq!(service.registered_sessions(), 100);
+    });
+}
+
+#[test]
+fn c09_capacity_comes_back_when_the_agent_is_dropped_and_not_before() {
+    run(|| {
+        let (go, gate) = unbounded::<()>();
+        let builder = builder_fn(move |_, context| {
+            Ok(SlowToGo { session: Session::with_id(context.session_id()), gate: gate.clone() })
+        });
+        let service = EphemeralSessionService::new(builder, 1);
+        let id = service.create_session(create("x")).unwrap().session_id;
+        service.archive(id).unwrap();
+        // The agent is still on its way out.
+        assert_matches!(service.archive_wait(id, SHORT), Err(SessionError::Timeout { .. }));
+        let refused = service.create_session(create("y"));
+        assert_matches!(refused, Err(SessionError::CapacityExceeded { active: 1, max: 1 }));
+        go.send(()).unwrap();
+        service.archive_wait(id, LONG).unwrap();
+        // And once it is back it is back: no retry.
+        let next = service.create_session(create("y")).unwrap();
+        // A session that has ended already is not unknown: archiving first and waiting second is no race.
+        service.archive_wait(id, LONG).unwrap();
+        assert_matches!(service.archive_wait(SessionId::new(), LONG), Err(SessionError::NotFound { .. }));
+        drop(go);
+        service.archive_wait(next.session_id, LONG).unwrap();
+    });
+}
+
+#[test]
+fn c09_an_archived_running_session_holds_its_capacity() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let running = service.begin_session(create("deaf")).unwrap();
+        stage.wait_entered();
+        service.archive_with(running.session_id(), ArchiveMode::Interrupt).unwrap();
+        let refused = service.create_session(create("y"));
+        assert_matches!(refused, Err(SessionError::CapacityExceeded { active: 1, max: 1 }));
+        stage.release();
+        let id = running.session_id();
+        // Deaf to its cancel, it ended well: that stands.
+        assert_eq!(running.wait().unwrap().text, "released");
+        service.archive_wait(id, LONG).unwrap();
+        service.create_session(create("y")).unwrap();
+    });
+}

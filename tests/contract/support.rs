@@ -1,0 +1,206 @@
+//! Agents with a script, gates, and a watchdog.
+
+use std::panic;
+use std::sync::{Mutex, Once};
+use std::thread;
+use std::time::Duration;
+
+use turnwise::crossbeam_channel::{bounded, select, unbounded, Receiver, Sender};
+use turnwise::{
+    agent_fn, AgentError, AgentEvent, CancelReason, CreateSessionRequest, EphemeralSessionService, RunResult,
+    ServiceConfig, SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionSpec,
+    StartTurnRequest, TurnContext, TurnId,
+};
+
+/// Longer than anything here takes on a loaded machine.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+/// For waits that are meant to run out.
+pub(crate) const SHORT: Duration = Duration::from_millis(5);
+
+/// Runs a test's body; one that hangs fails with a message.
+pub(crate) fn run(body: impl FnOnce() + Send + 'static) {
+    let name = thread::current().name().unwrap_or("test").to_owned();
+    let (done, finished) = bounded::<()>(0);
+    let test = thread::Builder::new().name(name.clone()).spawn(move || {
+        let _done = done;
+        body();
+    });
+    let test = test.expect("a thread for the test");
+    match finished.recv_timeout(2 * LONG) {
+        Err(error) if error.is_timeout() => panic!("{name} hangs"),
+        _ => test.join().unwrap_or_else(|payload| panic::resume_unwind(payload)),
+    }
+}
+
+/// What the test and its agents share.
+pub(crate) struct Stage {
+    /// Every turn that has reached its script's waiting point.
+    pub(crate) entered: Receiver<(SessionId, TurnId)>,
+    release: Sender<String>,
+}
+
+impl Stage {
+    /// Waits until some turn is at its waiting point.
+    pub(crate) fn wait_entered(&self) -> (SessionId, TurnId) {
+        self.entered.recv_timeout(LONG).expect("a turn enters")
+    }
+
+    /// Lets one waiting turn finish with the text "released".
+    pub(crate) fn release(&self) {
+        self.release.send("released".to_owned()).expect("agents are listening");
+    }
+}
+
+/// Builds agents that do what their prompts say:
+///
+/// | Prompt | What happens |
+/// |---|---|
+/// | `hold` | waits to be released or cancelled |
+/// | `deaf` | waits to be released, and does not look at its token |
+/// | `fail` | fails |
+/// | `panic` | panics with the message `scripted` |
+/// | `emit N` | emits N events |
+/// | `flood` | emits until it is cancelled |
+/// | anything | is the answer |
+pub(crate) struct Script {
+    enter: Sender<(SessionId, TurnId)>,
+    released: Receiver<String>,
+}
+
+impl SessionAgentBuilder for Script {
+    type Agent = Box<dyn SessionAgent>;
+
+    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Self::Agent, AgentError> {
+        let (enter, released) = (self.enter.clone(), self.released.clone());
+        let agent = agent_fn(move |prompt, turn| play(&prompt, turn, &enter, &released));
+        Ok(Box::new(agent.build_agent(spec, context)?))
+    }
+}
+
+fn play(
+    prompt: &str,
+    turn: &TurnContext,
+    enter: &Sender<(SessionId, TurnId)>,
+    released: &Receiver<String>,
+) -> Result<RunResult, AgentError> {
+    let enter = || enter.send((turn.session_id(), turn.turn_id())).expect("the test is listening");
+    let closed = |_| AgentError::Internal("the stage is gone".into());
+    match prompt.split_once(' ').unwrap_or((prompt, "")) {
+        ("hold", _) => {
+            enter();
+            select! {
+                recv(released) -> text => Ok(turn.finish(text.map_err(closed)?)),
+                recv(turn.cancel_token().cancelled()) -> _ => Err(turn.check().unwrap_err().into()),
+            }
+        }
+        ("deaf", _) => {
+            enter();
+            Ok(turn.finish(released.recv().map_err(closed)?))
+        }
+        ("fail", _) => Err(AgentError::Internal("scripted".into())),
+        ("panic", _) => panic!("scripted"),
+        ("emit", count) => {
+            for number in 0..count.parse().expect("emit takes a number") {
+                turn.emit(delta(number))?;
+            }
+            Ok(turn.finish("emitted"))
+        }
+        ("flood", _) => {
+            enter();
+            for number in 0.. {
+                turn.emit(delta(number))?;
+            }
+            unreachable!()
+        }
+        _ => Ok(turn.finish(prompt)),
+    }
+}
+
+/// The `number`th scripted event.
+pub(crate) fn delta(number: usize) -> AgentEvent {
+    AgentEvent::TextDelta { delta: number.to_string() }
+}
+
+/// A service of scripted agents.
+pub(crate) fn scripted(max_sessions: usize) -> (EphemeralSessionService<Script>, Stage) {
+    scripted_with(|config| config.max_sessions(max_sessions))
+}
+
+/// A service of scripted agents, set up by `configure`.
+pub(crate) fn scripted_with(
+    configure: impl FnOnce(ServiceConfig<Script>) -> ServiceConfig<Script>,
+) -> (EphemeralSessionService<Script>, Stage) {
+    let (enter, entered) = unbounded();
+    let (release, released) = unbounded();
+    let config = EphemeralSessionService::configure(Script { enter, released });
+    (configure(config).build().expect("the settings work"), Stage { entered, release })
+}
+
+pub(crate) fn create(prompt: &str) -> CreateSessionRequest {
+    CreateSessionRequest::new(prompt)
+}
+
+pub(crate) fn turn(prompt: &str) -> StartTurnRequest {
+    StartTurnRequest::new(prompt)
+}
+
+/// Asserts that a turn was cancelled, and for this reason.
+#[track_caller]
+pub(crate) fn assert_cancelled(result: Result<RunResult, SessionError>, reason: CancelReason) {
+    match result {
+        Err(SessionError::Agent { source: AgentError::Cancelled { reason: is }, .. }) if is == reason => {}
+        other => panic!("expected a turn cancelled because {reason}, got {other:?}"),
+    }
+}
+
+/// Asserts that a value matches a pattern, and shows it where it does not.
+macro_rules! assert_matches {
+    ($value:expr, $($pattern:tt)+) => {
+        match $value {
+            $($pattern)+ => {}
+            other => panic!("expected {}, got {other:?}", stringify!($($pattern)+)),
+        }
+    };
+}
+pub(crate) use assert_matches;
+
+/// How many threads of this process have a name that begins like this.
+#[cfg(target_os = "linux")]
+pub(crate) fn threads_named(prefix: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("procfs");
+    let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(prefix)).count()
+}
+
+static RECORDS: Mutex<Vec<(log::Level, String)>> = Mutex::new(Vec::new());
+
+struct Recorder;
+
+impl log::Log for Recorder {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = format!("{} {}", record.target(), record.args());
+        RECORDS.lock().unwrap().push((record.level(), text));
+    }
+
+    fn flush(&self) {}
+}
+
+/// Records what the whole process logs from now on.
+pub(crate) fn record_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&Recorder).expect("no other logger");
+        log::set_max_level(log::LevelFilter::Trace);
+    });
+}
+
+/// What was logged so far about `subject`, at this level.
+pub(crate) fn logged(level: log::Level, subject: &str) -> Vec<String> {
+    let records = RECORDS.lock().unwrap();
+    let about = records.iter().filter(|(is, text)| *is == level && text.contains(subject));
+    about.map(|(_, text)| text.clone()).collect()
+}

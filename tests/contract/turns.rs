@@ -1,0 +1,285 @@
+//! C10–C16: admission, results, options of one turn, the limit of running turns.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use turnwise::crossbeam_channel::unbounded;
+use turnwise::{
+    agent_fn, builder_fn, AgentError, CancelReason, EphemeralSessionService, RunResult, Session, SessionAgent,
+    SessionError, SessionService, SessionSpec, SessionState, SkillId, StartTurnRequest, TurnContext,
+};
+
+use crate::support::*;
+
+#[test]
+fn c10_of_many_concurrent_starts_exactly_one_is_admitted() {
+    run(|| {
+        const CALLERS: usize = 8;
+        let (service, stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        for round in 1..=100 {
+            let start = Barrier::new(CALLERS);
+            let begun: Vec<_> = thread::scope(|scope| {
+                let callers: Vec<_> = (0..CALLERS)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            service.begin_turn(id, turn("deaf"))
+                        })
+                    })
+                    .collect();
+                callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+            });
+            let (admitted, refused): (Vec<_>, Vec<_>) = begun.into_iter().partition(Result::is_ok);
+            assert_eq!(admitted.len(), 1);
+            for result in refused {
+                assert_matches!(result, Err(SessionError::Busy { .. }));
+            }
+            stage.release();
+            for admitted in admitted {
+                assert_eq!(admitted.unwrap().wait().unwrap().turn_id.get(), round);
+            }
+            stage.wait_entered();
+        }
+        // Nothing was queued.
+        assert_eq!(service.stats().turns_started, 100);
+        assert!(stage.entered.is_empty());
+    });
+}
+
+#[test]
+fn c11_whoever_has_a_result_can_start_the_next_turn_and_reads_that_turns_figures() {
+    run(|| {
+        let (service, _stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        for number in 1..=2_000 {
+            let text = number.to_string();
+            let result = service.start_turn(id, turn(&text)).expect("the session is free");
+            assert_eq!(result.turn_id.get(), number);
+            let view = service.read(id).unwrap();
+            assert_eq!(view.state.state, SessionState::Idle);
+            assert_eq!(view.state.message_count as u64, 2 * number);
+            assert_eq!(view.state.last_assistant_text.as_deref(), Some(text.as_str()));
+        }
+    });
+}
+
+#[test]
+fn c11_every_way_of_asking_gives_the_result_again() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let mut running = service.begin_session(create("hold")).unwrap();
+        stage.wait_entered();
+        assert!(running.try_wait().is_none());
+        assert!(running.wait_timeout(SHORT).is_none());
+        assert!(!running.is_finished());
+        assert!(running.finished().try_recv().unwrap_err().is_empty());
+        stage.release();
+        assert!(running.finished().recv().is_err());
+        for _ in 0..2 {
+            assert_eq!(running.try_wait().unwrap().unwrap().text, "released");
+            assert_eq!(running.wait_timeout(LONG).unwrap().unwrap().text, "released");
+        }
+        assert!(running.is_finished());
+        assert_eq!(running.wait().unwrap().text, "released");
+    });
+}
+
+#[test]
+fn c12_a_session_is_free_after_every_way_a_turn_can_end() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        for _ in 0..50 {
+            service.start_turn(id, turn("ok")).unwrap();
+            service.start_turn(id, turn("fail")).unwrap_err();
+            // Cancelled before or after the thread has taken it up.
+            let cancelled = service.begin_turn(id, turn("hold")).unwrap();
+            cancelled.interrupt();
+            assert_cancelled(cancelled.wait(), CancelReason::Interrupted);
+            // The caller is gone.
+            let left = service.begin_turn(id, turn("hold")).unwrap();
+            let finished = left.finished().clone();
+            drop(left);
+            service.interrupt(id).unwrap();
+            assert!(finished.recv().is_err());
+            // The receiver of its events is gone.
+            let (event_tx, events) = unbounded();
+            drop(events);
+            service.start_turn(id, turn("emit 3").event_tx(event_tx)).unwrap();
+        }
+        while stage.entered.try_recv().is_ok() {}
+        assert_matches!(service.start_turn(id, turn("panic")), Err(SessionError::Faulted { .. }));
+        assert_matches!(service.start_turn(id, turn("ok")), Err(SessionError::Faulted { .. }));
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Faulted);
+        assert!(!service.read(id).unwrap().state.is_active);
+    });
+}
+
+#[test]
+fn c13_dropping_the_handle_detaches() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let running = service.begin_session(create("hold")).unwrap();
+        let (id, finished) = (running.session_id(), running.finished().clone());
+        stage.wait_entered();
+        drop(running);
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Running);
+        assert_matches!(service.begin_turn(id, turn("x")), Err(SessionError::Busy { .. }));
+        stage.release();
+        assert!(finished.recv().is_err());
+        assert_eq!(service.read(id).unwrap().state.last_assistant_text.as_deref(), Some("released"));
+    });
+}
+
+/// Says which skills it was given.
+struct Skilled {
+    session: Session,
+    skills: Option<Vec<SkillId>>,
+}
+
+impl SessionAgent for Skilled {
+    fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        Ok(turn.finish(format!("{:?}", self.skills)))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.session.clone()
+    }
+
+    fn set_skill_references(&mut self, skills: Option<Vec<SkillId>>) {
+        self.skills = skills;
+    }
+}
+
+#[test]
+fn c14_options_of_a_turn_never_leak_into_the_next() {
+    run(|| {
+        let builder = builder_fn(|_, context| {
+            Ok(Skilled { session: Session::with_id(context.session_id()), skills: None })
+        });
+        let service = EphemeralSessionService::new(builder, 1);
+        let skills = vec![SkillId::new("office/mail")];
+        let (event_tx, events) = unbounded();
+        let request = create("x").skill_references(skills.clone()).event_tx(event_tx).timeout(LONG);
+        let first = service.create_session(request).unwrap();
+        assert_eq!(first.text, format!("{:?}", Some(skills)));
+        assert_eq!(events.iter().count(), 2);
+        let second = service.start_turn(first.session_id, turn("x")).unwrap();
+        assert_eq!(second.text, "None");
+        assert!(events.recv().is_err());
+    });
+}
+
+#[test]
+fn c14_a_timeout_that_has_not_run_out_does_not_reach_the_next_turn() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let short = std::time::Duration::from_millis(20);
+        service.start_turn(id, turn("quick").timeout(short)).unwrap_or_else(|error| {
+            // On a machine that stalls the quick turn may be late; it is over in any case.
+            assert_eq!(error.cancel_reason(), Some(CancelReason::DeadlineExceeded));
+            RunResult::new(id, turnwise::TurnId::new(1), "late")
+        });
+        let mut next = service.begin_turn(id, turn("hold")).unwrap();
+        stage.wait_entered();
+        assert!(next.wait_timeout(3 * short).is_none(), "the last turn's deadline hit this one");
+        stage.release();
+        assert_eq!(next.wait().unwrap().text, "released");
+    });
+}
+
+#[test]
+fn c15_turn_ids_rise_by_one_per_admitted_turn() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let running = service.begin_session(create("hold")).unwrap();
+        let id = running.session_id();
+        stage.wait_entered();
+        for _ in 0..5 {
+            service.begin_turn(id, turn("refused")).unwrap_err();
+        }
+        stage.release();
+        assert_eq!(running.wait().unwrap().turn_id.get(), 1);
+        service.start_turn(id, turn("fail")).unwrap_err();
+        assert_eq!(service.start_turn(id, turn("x")).unwrap().turn_id.get(), 3);
+    });
+}
+
+#[test]
+fn c16_no_more_turns_run_at_a_time_than_allowed() {
+    run(|| {
+        const LIMIT: usize = 2;
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counting = {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            agent_fn(move |_, turn| {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                for _ in 0..20 {
+                    thread::yield_now();
+                }
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(turn.finish(""))
+            })
+        };
+        let config = EphemeralSessionService::configure(counting).max_sessions(8).max_running_turns(LIMIT);
+        let service = config.build().unwrap();
+        let ids: Vec<_> = (0..8).map(|_| service.open_session(SessionSpec::new()).unwrap()).collect();
+        for _ in 0..50 {
+            let turns: Vec<_> = ids.iter().map(|id| service.begin_turn(*id, turn("x")).unwrap()).collect();
+            turns.into_iter().for_each(|turn| drop(turn.wait().unwrap()));
+            assert!(service.stats().running_turns == 0);
+        }
+        assert_eq!(now.load(Ordering::SeqCst), 0);
+        assert!(most.load(Ordering::SeqCst) <= LIMIT);
+    });
+}
+
+#[test]
+fn c16_a_turn_that_waits_for_its_permit_can_be_interrupted() {
+    run(|| {
+        let (service, stage) = scripted_with(|config| config.max_sessions(3).max_running_turns(1));
+        let running = service.begin_session(create("deaf")).unwrap();
+        stage.wait_entered();
+        let waiting = service.begin_session(create("never run")).unwrap();
+        let id = waiting.session_id();
+        waiting.interrupt();
+        assert_cancelled(waiting.wait(), CancelReason::Interrupted);
+        assert_eq!(service.stats().running_turns, 1);
+        assert_eq!(service.read(id).unwrap().state.message_count, 0);
+        stage.release();
+        running.wait().unwrap();
+        // The permit that was waited for in vain is not lost.
+        assert_eq!(service.start_turn(id, turn("x")).unwrap().text, "x");
+    });
+}
+
+#[test]
+fn c16_a_turn_that_waits_for_a_sub_agents_turn_holds_no_permit() {
+    run(|| {
+        let parent_and_child = builder_fn(|spec, context| {
+            let (service, is_child) = (context.service(), spec.model == "child");
+            let agent = agent_fn(move |prompt, turn| {
+                if is_child {
+                    return Ok(turn.finish(format!("child says {prompt}")));
+                }
+                let service = service.upgrade().expect("the test has a handle");
+                let child = create(&prompt).session(SessionSpec::new().model("child"));
+                let answer = service.create_session(child)?;
+                let again = service.start_turn(answer.session_id, StartTurnRequest::new("more"))?;
+                let mut stream = service.stream_turn(answer.session_id, StartTurnRequest::new("streamed"))?;
+                stream.by_ref().for_each(drop);
+                stream.wait()?;
+                service.archive_wait(answer.session_id, LONG)?;
+                Ok(turn.finish(again.text))
+            });
+            turnwise::SessionAgentBuilder::build_agent(&agent, spec, context)
+        });
+        let config = EphemeralSessionService::configure(parent_and_child).max_sessions(2).max_running_turns(1);
+        let service = config.build().unwrap();
+        assert_eq!(service.create_session(create("hello")).unwrap().text, "child says more");
+        assert_eq!(service.stats().running_turns, 0);
+    });
+}
