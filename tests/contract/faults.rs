@@ -59,8 +59,12 @@ impl SessionAgent for Fragile {
             turn.check()?;
         }
         if prompt == "hook" {
-            let _hook = turn.cancel_token().on_cancel(|| panic!("broken in hook"));
-            let _ = turn.cancel_token().cancelled().recv();
+            let (start, started) = bounded(1);
+            let _hook = turn.cancel_token().on_cancel(move || {
+                start.send(()).unwrap();
+                panic!("broken in hook")
+            });
+            started.recv().unwrap();
         }
         Ok(turn.finish(prompt))
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::{bounded, unbounded};
+use turnwise::crossbeam_channel::{bounded, select, unbounded};
 use turnwise::{
     agent_fn, AgentError, ArchiveMode, CancelReason, CancelToken, EphemeralSessionService, SessionError, SessionId,
     SessionService, SessionSpec, TurnContext, TurnId,
@@ -377,23 +377,33 @@ fn c23_a_hook_that_blocks_delays_no_other_deadline() {
         let (enter, entered) = unbounded();
         let service = EphemeralSessionService::new(
             agent_fn(move |prompt, turn: &TurnContext| {
-                let gate = gate.clone();
-                let enter = enter.clone();
-                let hook = (prompt == "blocks").then(|| {
-                    turn.cancel_token().on_cancel(move || {
-                        enter.send(()).unwrap();
-                        let _ = gate.recv();
-                    })
+                let cancelled = || turn.check().unwrap_err().into();
+                if prompt != "blocks" {
+                    let _ = turn.cancel_token().cancelled().recv();
+                    return Err(cancelled());
+                }
+                enter.send(()).unwrap();
+                let (gate, (start, started)) = (gate.clone(), bounded(1));
+                let hook = turn.cancel_token().on_cancel(move || {
+                    start.send(()).unwrap();
+                    let _ = gate.recv();
                 });
-                let _ = turn.cancel_token().cancelled().recv();
-                drop(hook);
-                Err(turn.check().unwrap_err().into())
+                started.recv().unwrap();
+                drop(hook); // waits for it
+                Err(cancelled())
             }),
             8,
         );
-        let soon = Duration::from_millis(5);
-        let blocked = service.begin_session(create("blocks").timeout(soon)).unwrap();
-        entered.recv().unwrap();
+        let mut soon = Duration::from_millis(5);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let blocked = loop {
+            let blocked = service.begin_turn(id, turn("blocks").timeout(soon)).unwrap();
+            select! {
+                recv(entered) -> _ => break blocked,
+                // On a machine that stalls its time was up before it ran: with no hook, so once more.
+                recv(blocked.finished()) -> _ => soon *= 2,
+            }
+        };
         for _ in 0..3 {
             let other = service.create_session(create("x").timeout(soon));
             assert_cancelled(other, CancelReason::DeadlineExceeded);

@@ -164,9 +164,20 @@ macro_rules! assert_matches {
 }
 pub(crate) use assert_matches;
 
-/// How many threads of this process have a name that begins like this.
+/// Asserts that no thread of this process has a name that begins like this.
 #[cfg(target_os = "linux")]
-pub(crate) fn threads_named(prefix: &str) -> usize {
+#[track_caller]
+pub(crate) fn assert_no_threads(prefix: &str) {
+    // A thread that has been joined may be listed for another moment: the system wakes who joins it, then buries it.
+    let started = std::time::Instant::now();
+    while threads_named(prefix) > 0 {
+        assert!(started.elapsed() < LONG / 10, "{} threads called {prefix} are left", threads_named(prefix));
+        thread::yield_now();
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn threads_named(prefix: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("procfs");
     let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|name| name.starts_with(prefix)).count()
