@@ -155,12 +155,7 @@ pub struct SessionContext {
 }
 
 impl SessionContext {
-    pub(crate) fn new(
-        session_id: SessionId,
-        events: EventSender,
-        service: WeakService,
-        cancel: CancelToken,
-    ) -> Self {
+    pub(crate) fn new(session_id: SessionId, events: EventSender, service: WeakService, cancel: CancelToken) -> Self {
         Self { session_id, events, service, cancel }
     }
 

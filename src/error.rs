@@ -348,11 +348,9 @@ impl fmt::Debug for AgentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // Tool arguments are part of the conversation.
-            Self::CallbackPending { tool_name, args } => f
-                .debug_struct("CallbackPending")
-                .field("tool_name", tool_name)
-                .field("args", &Brief(args))
-                .finish(),
+            Self::CallbackPending { tool_name, args } => {
+                f.debug_struct("CallbackPending").field("tool_name", tool_name).field("args", &Brief(args)).finish()
+            }
             Self::Other(source) => f.debug_tuple("Other").field(source).finish(),
             other => write!(f, "AgentError({other})"),
         }

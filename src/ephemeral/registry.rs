@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn order_and_pages_stand_through_any_removals() {
-        let (registry, capacity) = (Registry::new(), Semaphore::new(1_000));
+        let (registry, capacity) = (Registry::new(), Semaphore::new(3_000));
         let mut permits = Vec::new();
         let mut live = Vec::new();
         let mut seed = 7_u64;
@@ -239,8 +239,7 @@ mod tests {
     fn an_id_that_comes_again_goes_to_the_end() {
         let (registry, capacity) = (Registry::new(), Semaphore::new(8));
         let ids: Vec<_> = (0..3).map(|_| SessionId::new()).collect();
-        let mut permits: Vec<_> =
-            ids.iter().map(|id| registry.reserve(&handle(*id), &capacity).unwrap()).collect();
+        let mut permits: Vec<_> = ids.iter().map(|id| registry.reserve(&handle(*id), &capacity).unwrap()).collect();
         let again = registry.reserve(&handle(ids[0]), &capacity);
         assert!(matches!(again, Err(SessionError::AlreadyExists { .. })));
         registry.remove(ids[0]);

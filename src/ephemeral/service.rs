@@ -295,8 +295,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         let handle = self.core.open(id).map_err(|error| self.core.refusal(error))?;
         self.prepare_timeout(request.timeout)?;
         let cancel = CancelToken::new();
-        let (turn_id, active, admission) =
-            handle.admit(&cancel).map_err(|error| self.core.refusal(error))?;
+        let (turn_id, active, admission) = handle.admit(&cancel).map_err(|error| self.core.refusal(error))?;
         let (turn_handle, turn) = self.turn(&handle, turn_id, request, cancel, (active, admission));
         handle.send(Command::Turn(turn));
         Ok(turn_handle)

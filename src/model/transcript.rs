@@ -290,14 +290,10 @@ impl fmt::Debug for Message {
         match self {
             Self::System { content } => f.debug_struct("System").field("content", &Brief(content)).finish(),
             Self::User { content } => f.debug_struct("User").field("content", &Brief(content)).finish(),
-            Self::Assistant { blocks, stop_reason } => f
-                .debug_struct("Assistant")
-                .field("blocks", blocks)
-                .field("stop_reason", stop_reason)
-                .finish(),
-            Self::ToolResults { results } => {
-                f.debug_struct("ToolResults").field("results", results).finish()
+            Self::Assistant { blocks, stop_reason } => {
+                f.debug_struct("Assistant").field("blocks", blocks).field("stop_reason", stop_reason).finish()
             }
+            Self::ToolResults { results } => f.debug_struct("ToolResults").field("results", results).finish(),
         }
     }
 }
@@ -336,12 +332,9 @@ impl fmt::Debug for AssistantBlock {
         match self {
             Self::Text { text } => f.debug_struct("Text").field("text", &Brief(text)).finish(),
             Self::Reasoning { text } => f.debug_struct("Reasoning").field("text", &Brief(text)).finish(),
-            Self::ToolUse { id, name, args } => f
-                .debug_struct("ToolUse")
-                .field("id", id)
-                .field("name", name)
-                .field("args", &Brief(args))
-                .finish(),
+            Self::ToolUse { id, name, args } => {
+                f.debug_struct("ToolUse").field("id", id).field("name", name).field("args", &Brief(args)).finish()
+            }
         }
     }
 }

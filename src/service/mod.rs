@@ -9,9 +9,7 @@ use std::time::Duration;
 
 pub(crate) use forward::forward_session_service;
 pub use request::{CreateSessionRequest, SessionQuery, SessionSpec, StartTurnRequest};
-pub use view::{
-    ServiceStats, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport,
-};
+pub use view::{ServiceStats, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport};
 
 use crate::error::SessionError;
 use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};

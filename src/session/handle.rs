@@ -164,9 +164,7 @@ impl SessionHandle {
         let cancel = {
             let active = self.active.lock();
             match &*active {
-                Some(Active { turn: Some(turn), cancel }) if only.map_or(true, |only| only == *turn) => {
-                    cancel.clone()
-                }
+                Some(Active { turn: Some(turn), cancel }) if only.map_or(true, |only| only == *turn) => cancel.clone(),
                 _ => return Err(SessionError::NotRunning { id: self.id }),
             }
         };

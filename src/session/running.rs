@@ -42,14 +42,8 @@ impl RunningTurn {
             turn_id: context.turn_id(),
             prompt: prompt.clone(),
         });
-        let running = Self {
-            context,
-            _deadline: deadline,
-            _active: active,
-            permit: None,
-            _admission: admission,
-            answer,
-        };
+        let running =
+            Self { context, _deadline: deadline, _active: active, permit: None, _admission: admission, answer };
         (running, Input { prompt, skills })
     }
 

@@ -92,6 +92,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
 }
 
 /// [`First`], once the thread has taken it up.
+#[allow(clippy::large_enum_variant)] // One on the stack of its thread, for the length of the build.
 enum FirstStep {
     Turn(RunningTurn, Input),
     Open(Opening),
@@ -119,9 +120,7 @@ impl FirstStep {
         context: SessionContext,
     ) -> Result<B::Agent, BuildError> {
         let building = match self {
-            Self::Turn(turn, _) => {
-                Some(context.events().while_building(Arc::clone(turn.context().events())))
-            }
+            Self::Turn(turn, _) => Some(context.events().while_building(Arc::clone(turn.context().events()))),
             Self::Open(_) => None,
         };
         let built = contain(|| builder.build_agent(&spec, &context));

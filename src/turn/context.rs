@@ -19,7 +19,7 @@ use crate::wait::cancel::CancelToken;
 /// use turnwise::{AgentError, AgentEvent, RunResult, TurnContext};
 ///
 /// fn count_down(prompt: &str, turn: &TurnContext) -> Result<RunResult, AgentError> {
-///     let from: u32 = prompt.parse().map_err(AgentError::other::<std::num::ParseIntError>)?;
+///     let from: u32 = prompt.parse().map_err(|error: std::num::ParseIntError| AgentError::other(error))?;
 ///     for number in (1..=from).rev() {
 ///         turn.emit(AgentEvent::TextDelta { delta: format!("{number} ") })?; // ends here if interrupted
 ///     }

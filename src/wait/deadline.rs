@@ -12,9 +12,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::error::CancelReason;
-use crate::sync::{
-    at_or_never, bounded, current, select, Arc, Builder, Instant, JoinHandle, Mutex, Receiver, Sender,
-};
+use crate::sync::{at_or_never, bounded, current, select, Arc, Builder, Instant, JoinHandle, Mutex, Receiver, Sender};
 use crate::wait::cancel::{CancelToken, DueHooks};
 use crate::wait::latch::Latch;
 

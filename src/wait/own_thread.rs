@@ -152,11 +152,7 @@ impl Wait {
     /// Receives what the session answers on `channel`; `None` once it is disconnected.
     ///
     /// On a thread of the host this is a receive with a deadline. On a session's own thread see the head of this module.
-    pub(crate) fn receive<T>(
-        self,
-        channel: &Receiver<T>,
-        deadline: Option<Instant>,
-    ) -> Result<Option<T>, WaitError> {
+    pub(crate) fn receive<T>(self, channel: &Receiver<T>, deadline: Option<Instant>) -> Result<Option<T>, WaitError> {
         match self.own {
             None => receive_until(channel, deadline),
             Some((own, edge)) => {

@@ -41,10 +41,7 @@ fn c27_interrupt_cancels_the_turn_and_escalates_a_draining_archive() {
         service.archive_with(id, ArchiveMode::Interrupt).unwrap();
         assert_cancelled(running.wait(), CancelReason::Archived);
         service.archive_wait(id, LONG).unwrap();
-        assert_matches!(
-            service.archive_with(id, ArchiveMode::Interrupt),
-            Err(SessionError::NotFound { .. })
-        );
+        assert_matches!(service.archive_with(id, ArchiveMode::Interrupt), Err(SessionError::NotFound { .. }));
 
         let running = service.begin_session(create("hold")).unwrap();
         let (id, _) = stage.wait_entered();
@@ -251,8 +248,7 @@ fn c29_on_a_sessions_thread_shutdown_does_not_wait_for_that_session() {
         let slot = Switch::default();
         let agents = Arc::clone(&slot);
         let builder = builder_fn(move |_, _| Ok(ShutsDown { switch: Arc::clone(&agents) }));
-        let service =
-            EphemeralSessionService::configure(builder).max_sessions(2).max_running_turns(1).build().unwrap();
+        let service = EphemeralSessionService::configure(builder).max_sessions(2).max_running_turns(1).build().unwrap();
         service.open_session(SessionSpec::new()).unwrap();
         let handle = service.clone();
         *slot.lock().unwrap() = Some(Box::new(move || handle.shutdown(LONG)));

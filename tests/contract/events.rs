@@ -115,10 +115,7 @@ fn c35_scoped_tool_threads_may_emit_and_are_done_before_the_terminal_event() {
         service.create_session(create("x").event_tx(event_tx)).unwrap();
         let seen: Vec<_> = events.iter().collect();
         assert_eq!(seen.len(), 402);
-        assert_matches!(
-            &seen[401],
-            AgentEvent::RunCompleted { usage: Usage { input_tokens: 3, .. }, .. }
-        );
+        assert_matches!(&seen[401], AgentEvent::RunCompleted { usage: Usage { input_tokens: 3, .. }, .. });
     });
 }
 

@@ -173,8 +173,7 @@ fn c32_a_panic_that_carries_a_value_which_panics_when_dropped_is_contained() {
                 panic!("boom");
             }
         }
-        let service =
-            EphemeralSessionService::new(agent_fn(|_, _| std::panic::panic_any(Bomb)), 1);
+        let service = EphemeralSessionService::new(agent_fn(|_, _| std::panic::panic_any(Bomb)), 1);
         let fault = service.create_session(create("x")).unwrap_err();
         assert_matches!(&fault, SessionError::Faulted { .. });
         service.archive_wait(fault.session_id().unwrap(), LONG).unwrap();
@@ -214,7 +213,8 @@ struct Jobs {
 impl Jobs {
     fn new(max_running_turns: usize) -> Self {
         let next = Arc::default();
-        let config = EphemeralSessionService::configure(JobBuilder(Arc::clone(&next))).max_running_turns(max_running_turns);
+        let config =
+            EphemeralSessionService::configure(JobBuilder(Arc::clone(&next))).max_running_turns(max_running_turns);
         Self { service: config.build().unwrap(), next }
     }
 
@@ -358,11 +358,9 @@ fn c34_an_interrupt_of_the_parent_ends_its_wait_and_the_child_goes_on() {
             let _ = gate.recv();
             Ok("child is done".into())
         });
-        let waiting = jobs.begin(parent, "parent", move |service, _| {
-            match service.start_turn(child, turn("child")) {
-                Err(error @ SessionError::Interrupted { id, .. }) if id == parent => Err(error.into()),
-                other => panic!("{other:?}"),
-            }
+        let waiting = jobs.begin(parent, "parent", move |service, _| match service.start_turn(child, turn("child")) {
+            Err(error @ SessionError::Interrupted { id, .. }) if id == parent => Err(error.into()),
+            other => panic!("{other:?}"),
         });
         entered.recv().unwrap();
         waiting.interrupt();

@@ -361,8 +361,7 @@ fn c23_deadlines_fire_in_the_order_of_their_times_whatever_the_order_of_the_requ
     run(|| {
         let (service, _stage) = scripted(8);
         let hour = Duration::from_secs(3_600);
-        let late: Vec<_> =
-            (0..3).map(|_| service.begin_session(create("hold").timeout(hour)).unwrap()).collect();
+        let late: Vec<_> = (0..3).map(|_| service.begin_session(create("hold").timeout(hour)).unwrap()).collect();
         let soon = service.begin_session(create("hold").timeout(Duration::from_millis(5))).unwrap();
         assert_cancelled(soon.wait(), CancelReason::DeadlineExceeded);
         assert!(late.iter().all(|turn| !turn.is_finished()));

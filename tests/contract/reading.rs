@@ -61,8 +61,7 @@ impl SessionAgent for Odd {
 #[test]
 fn c24_state_and_figures_are_from_one_instant() {
     run(|| {
-        let builder =
-            builder_fn(|_, context| Ok(Odd { session: Session::with_id(context.session_id()), turns: 0 }));
+        let builder = builder_fn(|_, context| Ok(Odd { session: Session::with_id(context.session_id()), turns: 0 }));
         let service = EphemeralSessionService::new(builder, 1);
         let id = service.open_session(SessionSpec::new()).unwrap();
         let done = AtomicBool::new(false);
@@ -186,8 +185,7 @@ fn c25_a_page_after_an_id_costs_the_page_and_not_the_sessions() {
         // Compared with itself: a page near the end of many sessions, and one near the end of few.
         let page_time = |sessions: usize| {
             let (builder, _stage) = scripted_with(|config| config.max_sessions(sessions).stack_size(64 << 10));
-            let opened: Vec<_> =
-                (0..sessions).map(|_| builder.open_session(SessionSpec::new()).unwrap()).collect();
+            let opened: Vec<_> = (0..sessions).map(|_| builder.open_session(SessionSpec::new()).unwrap()).collect();
             let query = SessionQuery::new().after(opened[sessions - 20]).limit(10);
             let sample = || {
                 let before = Instant::now();

@@ -36,10 +36,7 @@ impl Drop for SlowToGo {
 }
 
 /// A builder that signals, then waits at a gate, then builds an echo or fails.
-fn gated_builder(
-    started: Sender<()>,
-    gate: Receiver<Result<(), AgentError>>,
-) -> impl SessionAgentBuilder {
+fn gated_builder(started: Sender<()>, gate: Receiver<Result<(), AgentError>>) -> impl SessionAgentBuilder {
     let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
     builder_fn(move |spec, context| {
         started.send(()).unwrap();

@@ -156,9 +156,8 @@ impl SessionAgent for Skilled {
 #[test]
 fn c14_options_of_a_turn_never_leak_into_the_next() {
     run(|| {
-        let builder = builder_fn(|_, context| {
-            Ok(Skilled { session: Session::with_id(context.session_id()), skills: None })
-        });
+        let builder =
+            builder_fn(|_, context| Ok(Skilled { session: Session::with_id(context.session_id()), skills: None }));
         let service = EphemeralSessionService::new(builder, 1);
         let skills = vec![SkillId::new("office/mail")];
         let (event_tx, events) = unbounded();

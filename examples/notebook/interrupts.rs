@@ -1,0 +1,27 @@
+//! Ctrl-C: interrupts whatever runs; with nothing running it ends the program.
+
+use std::process;
+
+use turnwise::{SessionQuery, SessionService};
+
+use crate::Notebook;
+
+/// The exit code of a program that SIGINT ended, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+pub(crate) fn install(notebook: &Notebook) -> Result<(), ctrlc::Error> {
+    // A weak handle: the signal handler lives as long as the program, the kernels need not.
+    let notebook = notebook.downgrade();
+    ctrlc::set_handler(move || {
+        let interrupted = notebook.upgrade().map_or(0, |notebook| interrupt_all(&notebook));
+        if interrupted == 0 {
+            process::exit(INTERRUPTED);
+        }
+    })
+}
+
+/// Interrupts every running cell. How many there were.
+fn interrupt_all(notebook: &impl SessionService) -> usize {
+    let kernels = notebook.list(SessionQuery::new()).unwrap_or_default();
+    kernels.iter().filter(|kernel| notebook.interrupt(kernel.session_id).is_ok()).count()
+}

@@ -1,0 +1,212 @@
+//! The interactive prompt.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use rustyline::error::ReadlineError;
+use rustyline::DefaultEditor;
+use turnwise::{
+    ArchiveMode, Session, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnStream,
+};
+
+use crate::report::{explain, show};
+use crate::{seconds, Notebook};
+
+const HELP: &str = "\
+A line is a cell, and runs; a line that ends with a backslash goes on in the next.
+A line that ends with ' &' runs in the background. Ctrl-C interrupts the running cell, Ctrl-D ends the notebook.
+  :open NAME            open a kernel and switch to it
+  :switch NAME          switch to another kernel
+  :list                 all kernels
+  :read [NAME]          what a kernel shows of itself
+  :export FILE [NAME]   keep a kernel's cells in a JSON file
+  :resume FILE [NAME]   open a kernel from such a file: its cells run again, without output
+  :interrupt [NAME]     interrupt a kernel's cell
+  :archive [NAME]       end a kernel; a running cell is interrupted
+  :limit SECONDS|off    how long a cell may take
+  :quit                 end the notebook";
+
+/// The prompt's state: which kernels have which names, and which of them is addressed.
+struct Prompt<'a> {
+    notebook: &'a Notebook,
+    kernels: BTreeMap<String, SessionId>,
+    current: String,
+    limit: Option<Duration>,
+}
+
+/// What a line does to the loop.
+enum Next {
+    Go,
+    Quit,
+}
+
+pub(crate) fn run(notebook: &Notebook, limit: Option<Duration>) -> Result<ExitCode, String> {
+    let mut editor = DefaultEditor::new().map_err(|error| error.to_string())?;
+    let mut prompt = Prompt { notebook, kernels: BTreeMap::new(), current: "main".into(), limit };
+    prompt.open("main", SessionSpec::new())?;
+    println!("turnwise notebook: every line is a cell; :help lists the commands");
+    while let Some(line) = read_cell(&mut editor, &prompt.current)? {
+        let _ = editor.add_history_entry(line.as_str());
+        match prompt.on_line(line.trim()) {
+            Ok(Next::Go) => {}
+            Ok(Next::Quit) => break,
+            Err(message) => eprintln!("{message}"),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The next cell or command; `None` at the end of the input.
+fn read_cell(editor: &mut DefaultEditor, kernel: &str) -> Result<Option<String>, String> {
+    let mut cell = String::new();
+    loop {
+        let prompt = if cell.is_empty() { format!("{kernel}> ") } else { "... ".into() };
+        match editor.readline(&prompt) {
+            Ok(line) => match line.strip_suffix('\\') {
+                Some(begun) => cell.extend([begun, "\n"]),
+                None => {
+                    cell.push_str(&line);
+                    return Ok(Some(cell));
+                }
+            },
+            // Ctrl-C at the prompt gives up what has been typed.
+            Err(ReadlineError::Interrupted) => cell.clear(),
+            Err(ReadlineError::Eof) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+impl Prompt<'_> {
+    fn on_line(&mut self, line: &str) -> Result<Next, String> {
+        let Some(command) = line.strip_prefix(':') else {
+            if !line.is_empty() {
+                self.on_cell(line)?;
+            }
+            return Ok(Next::Go);
+        };
+        let words: Vec<&str> = command.split_whitespace().collect();
+        match words[..] {
+            ["help"] => println!("{HELP}"),
+            ["open", name] => self.open(name, SessionSpec::new())?,
+            ["switch", name] => {
+                self.kernel(name)?;
+                self.current = name.to_owned();
+            }
+            ["list"] => self.list()?,
+            ["read"] => self.read(&self.current)?,
+            ["read", name] => self.read(name)?,
+            ["export", file] => self.export(file, &self.current)?,
+            ["export", file, name] => self.export(file, name)?,
+            ["resume", file] => self.resume(file, None)?,
+            ["resume", file, name] => self.resume(file, Some(name))?,
+            ["interrupt"] => self.interrupt(&self.current)?,
+            ["interrupt", name] => self.interrupt(name)?,
+            ["archive"] => self.archive(&self.current.clone())?,
+            ["archive", name] => self.archive(name)?,
+            ["limit", "off"] => self.limit = None,
+            ["limit", text] => self.limit = Some(seconds(text)?),
+            ["quit"] => return Ok(Next::Quit),
+            _ => return Err(format!("error: unknown command ':{command}'; :help lists them")),
+        }
+        Ok(Next::Go)
+    }
+
+    fn on_cell(&self, line: &str) -> Result<(), String> {
+        let background = line.strip_suffix(" &");
+        let mut request = StartTurnRequest::new(background.unwrap_or(line));
+        request.timeout = self.limit;
+        let kernel = self.kernel(&self.current)?;
+        let stream = self.notebook.stream_turn(kernel, request).map_err(|error| explain(&error))?;
+        if background.is_some() {
+            self.show_in_background(stream)
+        } else {
+            show(stream, "");
+            Ok(())
+        }
+    }
+
+    fn show_in_background(&self, stream: TurnStream) -> Result<(), String> {
+        let prefix = format!("[{}] ", self.current);
+        let spawned = thread::Builder::new().name("background".into()).spawn(move || show(stream, &prefix));
+        spawned.map(drop).map_err(|error| format!("error: no thread to watch the cell: {error}"))
+    }
+
+    fn kernel(&self, name: &str) -> Result<SessionId, String> {
+        let unknown = || format!("error: there is no kernel '{name}'; :open {name} makes one");
+        self.kernels.get(name).copied().ok_or_else(unknown)
+    }
+
+    fn open(&mut self, name: &str, spec: SessionSpec) -> Result<(), String> {
+        if self.kernels.contains_key(name) {
+            return Err(format!("error: there is a kernel '{name}' already"));
+        }
+        let kernel = self.notebook.open_session(spec.label("name", name)).map_err(|error| explain(&error))?;
+        self.kernels.insert(name.to_owned(), kernel);
+        self.current = name.to_owned();
+        Ok(())
+    }
+
+    fn list(&self) -> Result<(), String> {
+        for kernel in self.notebook.list(SessionQuery::new()).map_err(|error| explain(&error))? {
+            let name = kernel.labels.get("name").map_or("", String::as_str);
+            let mark = if name == self.current { '*' } else { ' ' };
+            let state = format!("{:?}", kernel.state).to_lowercase();
+            println!("{mark} {name:<16} {state:<9} {:>4} cells", kernel.message_count / 2);
+        }
+        Ok(())
+    }
+
+    fn read(&self, name: &str) -> Result<(), String> {
+        let view = self.notebook.read(self.kernel(name)?).map_err(|error| explain(&error))?.state;
+        let state = format!("{:?}", view.state).to_lowercase();
+        println!("{name}: {state}, {} cells, session {}", view.message_count / 2, view.session_id);
+        if let Some(answer) = view.last_assistant_text.filter(|answer| !answer.is_empty()) {
+            println!("last output:\n{}", answer.trim_end());
+        }
+        Ok(())
+    }
+
+    fn export(&self, file: &str, name: &str) -> Result<(), String> {
+        /// Longer than that is a running cell that should be interrupted first.
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let exported = self.notebook.export_session_timeout(self.kernel(name)?, PATIENCE);
+        let history = exported.map_err(|error| explain(&error))?;
+        let json = serde_json::to_string_pretty(&history).map_err(|error| format!("error: {error}"))?;
+        fs::write(file, json).map_err(|error| format!("error: {file}: {error}"))?;
+        println!("{} cells of '{name}' are in {file}", history.messages().len() / 2);
+        Ok(())
+    }
+
+    fn resume(&mut self, file: &str, name: Option<&str>) -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Display| format!("error: {file}: {error}");
+        let json = fs::read_to_string(file).map_err(|error| failed(&error))?;
+        let mut history: Session = serde_json::from_str(&json).map_err(|error| failed(&error))?;
+        // The kernel that was exported may still be live: the resumed one is another.
+        if self.notebook.read(history.id()).is_ok() {
+            history = history.fork();
+        }
+        let short = history.id().to_string();
+        let name = name.unwrap_or(&short[short.len() - 6..]);
+        self.open(name, SessionSpec::new().resume(history))
+    }
+
+    fn interrupt(&self, name: &str) -> Result<(), String> {
+        self.notebook.interrupt(self.kernel(name)?).map_err(|error| explain(&error))
+    }
+
+    fn archive(&mut self, name: &str) -> Result<(), String> {
+        let kernel = self.kernel(name)?;
+        self.notebook.archive_with(kernel, ArchiveMode::Interrupt).map_err(|error| explain(&error))?;
+        self.kernels.remove(name);
+        if self.current == name {
+            if let Some(other) = self.kernels.keys().next() {
+                self.current = other.clone();
+            }
+        }
+        Ok(())
+    }
+}
