@@ -138,8 +138,12 @@ fn the_prompt_opens_switches_lists_reads_exports_resumes_and_archives() {
     assert!(printed.contains(&format!("3 cells of 'main' are in {json}")), "{printed}");
     assert!(printed.contains("= 12\n"), "the resumed kernel has its values back: {printed}");
     let errors = err(&output);
-    let expected =
-        ["Variable not found: a", "there is no kernel 'again'", "has no such turn running", "there is no kernel 'b'"];
+    let expected = [
+        "Variable not found: a",
+        "there is no kernel 'again'",
+        "that kernel is not running a cell",
+        "there is no kernel 'b'",
+    ];
     assert_eq!(errors.lines().count(), expected.len(), "{errors}");
     for (line, part) in errors.lines().zip(expected) {
         assert!(line.contains(part), "'{part}' in '{line}'");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use turnwise::{SessionId, SessionService, SessionSpec, StartTurnRequest};
 
-use crate::report::{explain, show};
+use crate::report::{explain, show, to_terminal};
 use crate::Notebook;
 
 /// What begins a new cell, at the beginning of a line.
@@ -91,7 +91,7 @@ fn run_cell(notebook: &Notebook, kernel: SessionId, cell: &str, prefix: &str, li
     let mut request = StartTurnRequest::new(cell);
     request.timeout = limit;
     match notebook.stream_turn(kernel, request) {
-        Ok(stream) => show(stream, prefix),
+        Ok(stream) => show(stream, &mut to_terminal(prefix)),
         Err(error) => {
             eprintln!("{prefix}{}", explain(&error));
             false

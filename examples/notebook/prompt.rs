@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustyline::error::ReadlineError;
-use rustyline::DefaultEditor;
+use rustyline::{DefaultEditor, ExternalPrinter};
 use turnwise::{
     ArchiveMode, Session, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnStream,
 };
 
-use crate::report::{explain, show};
+use crate::report::{explain, show, to_terminal, Line};
 use crate::{seconds, Notebook};
 
 const HELP: &str = "\
@@ -35,7 +36,11 @@ struct Prompt<'a> {
     kernels: BTreeMap<String, SessionId>,
     current: String,
     limit: Option<Duration>,
+    /// Prints above the line that is being typed.
+    above: Arc<Mutex<Print>>,
 }
+
+type Print = Box<dyn FnMut(String) + Send>;
 
 /// What a line does to the loop.
 enum Next {
@@ -45,7 +50,8 @@ enum Next {
 
 pub(crate) fn run(notebook: &Notebook, limit: Option<Duration>) -> Result<ExitCode, String> {
     let mut editor = DefaultEditor::new().map_err(|error| error.to_string())?;
-    let mut prompt = Prompt { notebook, kernels: BTreeMap::new(), current: "main".into(), limit };
+    let above = Arc::new(Mutex::new(above_prompt(&mut editor)));
+    let mut prompt = Prompt { notebook, kernels: BTreeMap::new(), current: "main".into(), limit, above };
     prompt.open("main", SessionSpec::new())?;
     println!("turnwise notebook: every line is a cell; :help lists the commands");
     while let Some(line) = read_cell(&mut editor, &prompt.current)? {
@@ -57,6 +63,15 @@ pub(crate) fn run(notebook: &Notebook, limit: Option<Duration>) -> Result<ExitCo
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A way to print while the editor waits for a line. Where it has none, the input is no terminal, and there is no line to spare.
+fn above_prompt(editor: &mut DefaultEditor) -> Print {
+    match editor.create_external_printer() {
+        // Where it fails the terminal is gone.
+        Ok(mut printer) => Box::new(move |text| _ = printer.print(text)),
+        Err(_) => Box::new(|text| print!("{text}")),
+    }
 }
 
 /// The next cell or command; `None` at the end of the input.
@@ -124,14 +139,18 @@ impl Prompt<'_> {
         if background.is_some() {
             self.show_in_background(stream)
         } else {
-            show(stream, "");
+            show(stream, &mut to_terminal(""));
             Ok(())
         }
     }
 
     fn show_in_background(&self, stream: TurnStream) -> Result<(), String> {
-        let prefix = format!("[{}] ", self.current);
-        let spawned = thread::Builder::new().name("background".into()).spawn(move || show(stream, &prefix));
+        let (name, above) = (self.current.clone(), Arc::clone(&self.above));
+        let mut print = move |line: Line<'_>| {
+            let (Line::Output(text) | Line::Trouble(text)) = line;
+            above.lock().unwrap_or_else(PoisonError::into_inner)(format!("[{name}] {text}\n"));
+        };
+        let spawned = thread::Builder::new().name("background".into()).spawn(move || show(stream, &mut print));
         spawned.map(drop).map_err(|error| format!("error: no thread to watch the cell: {error}"))
     }
 

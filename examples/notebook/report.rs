@@ -4,24 +4,44 @@ use std::io::{self, Write};
 
 use turnwise::{AgentEvent, BuildError, CancelReason, RunResult, SessionError, TurnStream};
 
-/// Runs a cell's stream to its end, showing what it prints as it comes. Whether it ended well.
-pub(crate) fn show(mut stream: TurnStream, prefix: &str) -> bool {
-    for event in &mut stream {
-        if let AgentEvent::TextDelta { delta } = event {
-            write_lines(prefix, &delta);
-        }
-    }
-    show_result(&stream.wait(), prefix)
+/// A line to show.
+pub(crate) enum Line<'a> {
+    /// Of a cell's output, or its value.
+    Output(&'a str),
+    /// Of what went wrong.
+    Trouble(&'a str),
 }
 
-/// Shows how a cell ended. Whether it ended well.
-pub(crate) fn show_result(result: &Result<RunResult, SessionError>, prefix: &str) -> bool {
+/// Runs a cell's stream to its end, showing what it prints as it comes. Whether it ended well.
+pub(crate) fn show(mut stream: TurnStream, to: &mut dyn FnMut(Line<'_>)) -> bool {
+    for event in &mut stream {
+        if let AgentEvent::TextDelta { delta } = event {
+            delta.lines().for_each(|line| to(Line::Output(line)));
+        }
+    }
+    let result = stream.wait();
+    show_result(&result, to);
+    result.is_ok()
+}
+
+fn show_result(result: &Result<RunResult, SessionError>, to: &mut dyn FnMut(Line<'_>)) {
     match result {
         Ok(result) if result.text.is_empty() => {}
-        Ok(result) => write_lines(prefix, &format!("= {}\n", result.text)),
-        Err(error) => eprintln!("{prefix}{}", explain(error)),
+        Ok(result) => format!("= {}", result.text).lines().for_each(|line| to(Line::Output(line))),
+        Err(error) => to(Line::Trouble(&explain(error))),
     }
-    result.is_ok()
+}
+
+/// Shows lines where the program's own output goes, behind `prefix`.
+pub(crate) fn to_terminal(prefix: &str) -> impl FnMut(Line<'_>) + '_ {
+    // A whole line at a time, so that kernels that print at the same time do not mix within a line. Where nobody reads
+    // on, nothing can be said about it.
+    move |line| {
+        let _ = match line {
+            Line::Output(text) => writeln!(io::stdout().lock(), "{prefix}{text}"),
+            Line::Trouble(text) => writeln!(io::stderr().lock(), "{prefix}{text}"),
+        };
+    }
 }
 
 /// What went wrong, without the library's view of it.
@@ -36,17 +56,10 @@ pub(crate) fn explain(error: &SessionError) -> String {
         SessionError::Agent { source, .. } | SessionError::Build { source: BuildError::Agent(source), .. } => {
             format!("error: {source}")
         }
-        SessionError::Busy { .. } => "error: that kernel is running a cell; :interrupt stops it".into(),
+        SessionError::Busy { .. } | SessionError::Timeout { .. } => {
+            "error: that kernel is running a cell; :interrupt stops it".into()
+        }
+        SessionError::NotRunning { .. } => "error: that kernel is not running a cell".into(),
         other => format!("error: {other}"),
     }
-}
-
-/// Whole lines at a time, so that kernels that print at the same time do not mix within a line.
-fn write_lines(prefix: &str, text: &str) {
-    let mut out = io::stdout().lock();
-    for line in text.lines() {
-        // Nobody reads on: nothing can be said about it.
-        let _ = writeln!(out, "{prefix}{line}");
-    }
-    let _ = out.flush();
 }

@@ -1,5 +1,7 @@
 //! C27–C30: archive, shutdown, drop.
 
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -94,6 +96,39 @@ fn c28_a_turn_is_admitted_before_the_close_and_answered_or_refused() {
             service.archive_wait(id, LONG).unwrap();
         }
         assert_eq!(service.stats().turns_completed, answered);
+    });
+}
+
+#[test]
+fn c28_a_turn_that_races_with_an_interrupting_close_is_cancelled_or_refused() {
+    run(|| {
+        let (service, _stage) = scripted(2);
+        for round in 0..1_000 {
+            let (shut, _stage) = scripted(1);
+            let service = if round % 2 == 0 { &service } else { &shut };
+            let id = service.open_session(SessionSpec::new()).unwrap();
+            let start = Barrier::new(2);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    start.wait();
+                    match round % 2 {
+                        0 => service.archive_with(id, ArchiveMode::Interrupt).unwrap(),
+                        _ => assert_eq!(service.shutdown(LONG).stuck, []),
+                    }
+                });
+                start.wait();
+                // It ends in no other way: admitted but not cancelled, it hangs.
+                match service.begin_turn(id, turn("hold")) {
+                    Ok(admitted) => {
+                        let ended = admitted.wait().unwrap_err();
+                        assert!(ended.cancel_reason().is_some(), "{ended:?}");
+                    }
+                    Err(SessionError::NotFound { .. } | SessionError::ShuttingDown) => {}
+                    Err(other) => panic!("{other:?}"),
+                }
+            });
+            service.archive_wait(id, LONG).unwrap();
+        }
     });
 }
 
@@ -218,6 +253,45 @@ fn c29_every_thread_is_gone_after_shutdown_however_its_session_ended() {
         assert_eq!(service.shutdown(LONG).stuck, []);
         #[cfg(target_os = "linux")]
         assert_no_threads("c29-gone");
+    });
+}
+
+/// Takes its time to go, after everything of the session has gone.
+struct LateToGo(Arc<AtomicUsize>);
+
+impl Drop for LateToGo {
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            thread::yield_now();
+        }
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+thread_local! {
+    static LATE: RefCell<Option<LateToGo>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn c29_shutdown_joins_threads_to_the_last_of_their_thread_locals() {
+    run(|| {
+        let gone = Arc::new(AtomicUsize::new(0));
+        let service = {
+            let gone = Arc::clone(&gone);
+            let agent = turnwise::agent_fn(move |_, turn| {
+                LATE.with(|late| *late.borrow_mut() = Some(LateToGo(Arc::clone(&gone))));
+                Ok(turn.finish(""))
+            });
+            EphemeralSessionService::new(agent, 8)
+        };
+        for _ in 0..30 {
+            // These end by themselves; the last eight by the shutdown.
+            let ids: Vec<_> = (0..4).map(|_| service.create_session(create("x")).unwrap().session_id).collect();
+            ids.iter().for_each(|id| service.archive_wait(*id, LONG).unwrap());
+        }
+        (0..8).for_each(|_| drop(service.create_session(create("x")).unwrap()));
+        assert_eq!(service.shutdown(LONG).stuck, []);
+        assert_eq!(gone.load(Ordering::SeqCst), 4 * 30 + 8);
     });
 }
 

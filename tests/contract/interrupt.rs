@@ -112,6 +112,27 @@ fn c20_an_interrupt_after_begin_turn_is_never_lost() {
 }
 
 #[test]
+fn c20_the_end_of_a_turn_does_not_take_the_next_turns_token_with_it() {
+    run(|| {
+        let (service, _stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        for _ in 0..2_000 {
+            let ending = service.begin_turn(id, turn("quick")).unwrap();
+            // Admitted as early as can be, not only after the result of the turn before.
+            let next = loop {
+                match service.begin_turn(id, turn("hold")) {
+                    Ok(next) => break next,
+                    Err(error) => assert_matches!(error, SessionError::Busy { .. }),
+                }
+            };
+            service.interrupt_turn(id, next.turn_id()).expect("the turn is admitted and does not end by itself");
+            assert_cancelled(next.wait(), CancelReason::Interrupted);
+            ending.wait().unwrap();
+        }
+    });
+}
+
+#[test]
 fn c21_it_reaches_a_turn_blocked_on_a_full_event_channel() {
     run(|| {
         for capacity in [0, 1, 16] {

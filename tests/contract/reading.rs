@@ -83,7 +83,7 @@ fn c24_state_and_figures_are_from_one_instant() {
                 }
                 looks
             });
-            for _ in 0..5_000 {
+            for _ in 0..30_000 {
                 service.start_turn(id, turn("x")).unwrap();
             }
             done.store(true, Ordering::SeqCst);
@@ -135,8 +135,9 @@ fn c25_list_order_is_creation_order_and_stays_so_across_archives() {
             live.push(service.open_session(spec).unwrap());
         }
         assert_eq!(ids(&service, SessionQuery::new()), live);
-        for index in [0, 1, 7, 50, 100, 110] {
-            let id = live.remove(index);
+        // Enough of them, from all over, for the registry to tidy up more than once.
+        for round in 0..60 {
+            let id = live.remove(round * 37 % live.len());
             service.archive_wait(id, LONG).unwrap();
             assert_eq!(ids(&service, SessionQuery::new()), live);
         }
@@ -151,7 +152,7 @@ fn c25_list_order_is_creation_order_and_stays_so_across_archives() {
         assert_matches!(unknown, Err(SessionError::NotFound { .. }));
 
         let odd = service.list(SessionQuery::new().label("parity", "odd").label("all", "yes")).unwrap();
-        assert!(odd.len() > 50 && odd.iter().all(|session| session.labels["parity"] == "odd"));
+        assert!(odd.len() > 20 && odd.iter().all(|session| session.labels["parity"] == "odd"));
         assert_eq!(ids(&service, SessionQuery::new().label("parity", "neither")), []);
         assert_eq!(ids(&service, SessionQuery::new().label("none", "")), []);
     });
