@@ -118,7 +118,7 @@ pub trait SessionAgent: 'static {
     }
 
     /// Rolls back what an interrupted turn left half-done. Called after [`run_turn`](Self::run_turn) has failed in a
-    /// turn that was told to stop.
+    /// turn that was told to stop; its token is still set, so waits for other sessions end at once here.
     fn cancel(&mut self) {}
 }
 

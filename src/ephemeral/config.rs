@@ -66,6 +66,10 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
 
     /// How many turns may run at a time. Others that are admitted wait, first come first served, and can be interrupted
     /// meanwhile. Default: no limit but the number of sessions.
+    ///
+    /// A turn that waits for another session, or for room in its event channel, does not count meanwhile, and waits for its
+    /// turn again afterwards. Where that wait is cut short, by its timeout or by an interrupt, the turn goes on at once, one
+    /// above the limit if need be: it may be the very one that has to stop the others.
     pub fn max_running_turns(mut self, max_running_turns: usize) -> Self {
         self.settings.max_running_turns = Some(max_running_turns);
         self

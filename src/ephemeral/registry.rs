@@ -46,6 +46,8 @@ struct Sessions {
 struct Registered {
     count: u64,
     next: Option<Arc<Latch>>,
+    /// Whether there will be no next.
+    shut_down: bool,
 }
 
 impl Registry {
@@ -110,9 +112,20 @@ impl Registry {
 
     /// Refuses all further reservations, and gives whoever holds capacity.
     pub(crate) fn shut_down(&self) -> Vec<Arc<SessionHandle>> {
-        let mut sessions = self.sessions.write();
-        sessions.shut_down = true;
-        sessions.entries.values().flatten().cloned().collect()
+        let live = {
+            let mut sessions = self.sessions.write();
+            sessions.shut_down = true;
+            sessions.entries.values().flatten().cloned().collect()
+        };
+        let waiters = {
+            let mut registered = self.registered.lock();
+            registered.shut_down = true;
+            registered.next.take()
+        };
+        if let Some(waiters) = waiters {
+            waiters.set();
+        }
+        live
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {
@@ -136,13 +149,17 @@ impl Registry {
         self.registered.lock().count
     }
 
-    /// The count if it has passed `seen`; else a latch that the next registration sets. One look: none can be missed.
-    pub(crate) fn registrations_after(&self, seen: u64) -> Result<u64, Arc<Latch>> {
+    /// The count if it has passed `seen`; else a latch that the next registration sets, if there can be one. All in one
+    /// look, so that none can be missed.
+    pub(crate) fn registrations_after(&self, seen: u64) -> Result<u64, Option<Arc<Latch>>> {
         let mut registered = self.registered.lock();
         if registered.count > seen {
             return Ok(registered.count);
         }
-        Err(Arc::clone(registered.next.get_or_insert_with(|| Arc::new(Latch::new()))))
+        if registered.shut_down {
+            return Err(None);
+        }
+        Err(Some(Arc::clone(registered.next.get_or_insert_with(|| Arc::new(Latch::new())))))
     }
 }
 

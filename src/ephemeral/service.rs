@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::agent::{SessionAgentBuilder, SessionContext};
 use crate::error::{CancelReason, SessionError};
 use crate::model::{AgentEvent, RunResult, Session, SessionId, SessionSnapshot, TurnId};
+use crate::panics::contain_and_log;
 use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceStats, SessionQuery, SessionService,
     SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
 };
-use crate::session::command::{Command, TakeSlot, Turn};
+use crate::session::command::{Command, HistoryReply, Turn};
 use crate::session::handle::{ActiveEntry, Admission, SessionHandle};
 use crate::session::thread::{self, First, Opening, Start};
 use crate::sync::{bounded, Arc, Instant, Weak};
@@ -25,6 +26,7 @@ use crate::wait::own_thread::{self, Wait, WaitError};
 use super::config::{ServiceConfig, Settings};
 use super::core::{Core, Seat};
 use super::shutdown;
+use super::threads::ThreadSpec;
 
 /// Hosts sessions in memory, each on a thread of its own. What is worth keeping is kept by whoever
 /// [exports](SessionService::export_session) it.
@@ -77,7 +79,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     }
 
     /// Waits until more than `seen` sessions have been registered, and returns how many; `None` where that does not happen
-    /// in time. A registration between two calls is never missed.
+    /// in time, or never will after a shutdown. A registration between two calls is never missed.
     ///
     /// # Blocking
     /// Until the next registration, at most for `timeout`; on a session's own thread also until its turn is cancelled.
@@ -86,7 +88,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         loop {
             match self.inner.core.registry.registrations_after(seen) {
                 Ok(count) => return Some(count),
-                Err(next) => drop(own_thread::receive(next.receiver(), Some(deadline)).ok()?),
+                Err(next) => drop(own_thread::receive(next?.receiver(), Some(deadline)).ok()?),
             }
         }
     }
@@ -112,10 +114,12 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// Refuses new sessions and turns from now on, cancels every turn, and waits for every thread to end.
     ///
     /// Can be called again, to wait longer for sessions that were stuck, and from several threads. From a session's own
-    /// thread it works too, but cannot wait for that session, which is reported as stuck.
+    /// thread it works too, but cannot wait for that session, nor for one that waits for it: those are reported as stuck. A
+    /// wait for *another* service's sessions ends there when the waiting turn is cancelled.
     ///
     /// # Blocking
-    /// Until all sessions have ended, at most for `timeout`; runs the agents' cancel hooks on this thread.
+    /// Until all sessions have ended, at most for `timeout`. The agents' cancel hooks run on this thread, before the waiting
+    /// begins; what time they take comes on top, which is why they should take none.
     pub fn shutdown(&self, timeout: Duration) -> ShutdownReport {
         self.shutdown_with(ArchiveMode::Interrupt, timeout)
     }
@@ -170,7 +174,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         first_turn: Option<TurnId>,
         cancel: CancelToken,
         first: impl FnOnce(&Arc<SessionHandle>, ActiveEntry, Admission) -> First,
-    ) -> Result<SessionId, SessionError> {
+    ) -> Result<Arc<SessionHandle>, SessionError> {
         let core = &self.core;
         let id = identify(&mut spec);
         let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
@@ -191,16 +195,18 @@ impl<B: SessionAgentBuilder> Inner<B> {
             let owed = thread::run(start);
             // Capacity and id are free before a failed build is answered.
             drop(seat);
-            drop(owed);
+            contain_and_log("the drop of a builder's error", move || drop(owed));
         };
         let settings = &core.settings;
+        let name = thread_name(&settings.thread_name_prefix, id);
+        let thread = ThreadSpec { name, stack_size: settings.stack_size };
         core.threads
-            .spawn(handle.key(), thread_name(&settings.thread_name_prefix, id), settings.stack_size, life)
+            .spawn(handle.key(), thread, life)
             .map_err(|source| SessionError::Spawn { source: Arc::new(source) })?;
         core.counters.sessions_created.add_one();
         core.registry.count_registration();
         log::debug!(target: "turnwise::service", "session {id}: created");
-        Ok(id)
+        Ok(handle)
     }
 
     /// Makes sure that a timeout can be kept, before anything is admitted.
@@ -246,17 +252,32 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let failed = |error: WaitError| error.into_session_error(id, started);
         let handle = self.core.open(id)?;
         let wait = Wait::on(handle.key()).map_err(failed)?;
-        let (reply, exported) = bounded(1);
-        handle.send(Command::Export(reply));
-        let exported = wait.receive(&exported, deadline).map_err(failed)?;
-        exported.unwrap_or(Err(SessionError::NotFound { id }))
+        let (request, reply) = HistoryReply::new();
+        handle.send(Command::Export(request));
+        let waited = wait.receive(reply.decided().receiver(), deadline);
+        conclude(&reply, waited, id, started)
+    }
+}
+
+/// What a request for a history has come to, now that nobody waits for it any more.
+fn conclude<T>(
+    reply: &HistoryReply,
+    waited: Result<T, WaitError>,
+    id: SessionId,
+    started: Instant,
+) -> Result<Session, SessionError> {
+    // What was decided in the very moment in which the wait ended stands.
+    match (reply.give_up(), waited) {
+        (Some(result), _) => result,
+        (None, Err(error)) => Err(error.into_session_error(id, started)),
+        (None, Ok(_)) => Err(SessionError::NotFound { id }),
     }
 }
 
 impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
-        let _wait = self.wait_on(id)?;
-        self.begin_turn(id, request)?.wait()
+        let wait = self.wait_on(id)?;
+        self.begin_turn(id, request)?.wait_announced(wait)
     }
 
     fn start_turn_with(
@@ -331,15 +352,19 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
         let started = Instant::now();
         let (reply, opened) = bounded(1);
-        let mut key = None;
-        let id = self.launch(spec, None, CancelToken::new(), |handle, active, admission| {
-            key = Some(handle.key());
-            First::Open(Opening { active, admission, reply })
-        })?;
-        // `launch` calls its closure before it can succeed.
-        let key = key.ok_or(SessionError::ShuttingDown)?;
-        let opened = Wait::on(key).and_then(|wait| wait.receive(&opened, None));
-        opened.map_err(|error| error.into_session_error(id, started))?.unwrap_or(Err(SessionError::NotFound { id }))
+        let first = |_: &_, active, admission| First::Open(Opening { active, admission, reply });
+        let handle = self.launch(spec, None, CancelToken::new(), first)?;
+        let id = handle.id();
+        match Wait::on(handle.key()).and_then(|wait| wait.receive(&opened, None)) {
+            Ok(opened) => {
+                opened.unwrap_or(Err(SessionError::NotFound { id })).map_err(|error| self.core.refusal(error))
+            }
+            Err(error) => {
+                // An error means that there is no session: its id may be known to nobody.
+                drop(handle.close(ArchiveMode::Interrupt, CancelReason::Archived));
+                Err(error.into_session_error(id, started))
+            }
+        }
     }
 
     fn export_session_timeout(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
@@ -361,18 +386,15 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
         let started = Instant::now();
         let handle = self.core.open(id)?;
-        let failed = |error: WaitError| error.into_session_error(id, started);
-        let wait = Wait::on(handle.key()).map_err(failed)?;
-        let (takeover, slot) = TakeSlot::new();
-        handle.send(Command::Take(takeover));
-        let decided = slot.decided().receiver();
-        let waited = wait.receive(decided, Some(deadline_after(timeout)));
-        // Where it is decided in the very moment in which the wait ends, the session is gone: that stands.
-        match (slot.give_up(), waited) {
-            (Some(result), _) => result,
-            (None, Err(error)) => Err(failed(error)),
-            (None, Ok(_)) => Err(SessionError::NotFound { id }),
-        }
+        let deadline = Some(deadline_after(timeout));
+        let wait = Wait::on(handle.key()).map_err(|error| error.into_session_error(id, started))?;
+        let (request, reply) = HistoryReply::new();
+        handle.send(Command::Take(request));
+        let waited = wait.receive(reply.decided().receiver(), deadline);
+        let taken = conclude(&reply, waited, id, started)?;
+        // So that the caller can resume what it has taken. Too late or interrupted: the history is the caller's all the same.
+        let _ = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), deadline));
+        Ok(taken)
     }
 }
 

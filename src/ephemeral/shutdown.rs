@@ -16,7 +16,7 @@ use crate::error::CancelReason;
 use crate::service::{ArchiveMode, ShutdownReport};
 use crate::session::handle::SessionHandle;
 use crate::sync::{Arc, Instant};
-use crate::wait::own_thread;
+use crate::wait::own_thread::{self, Wait};
 
 use super::core::Core;
 
@@ -24,18 +24,21 @@ use super::core::Core;
 pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: Instant) -> ShutdownReport {
     log::debug!(target: "turnwise::service", "shutdown, {mode:?}");
     let sessions = close_all(core, mode);
+    // On the thread of one of them this call has just cancelled its own turn: no reason not to wait for the others.
+    let cancels_itself =
+        mode == ArchiveMode::Interrupt && sessions.iter().any(|session| own_thread::is_own(session.key()));
+    let permit = own_thread::lend_permit(Some(deadline));
     let mut report = ShutdownReport::default();
     let mut stuck = HashSet::new();
-    let permit = own_thread::lend_permit();
     for session in &sessions {
-        if wait_for_end(session, deadline) {
+        if wait_for_end(session, deadline, cancels_itself) {
             report.joined += 1;
         } else {
             report.stuck.push(session.id());
             stuck.insert(session.key());
         }
     }
-    core.threads.join_all_but(&stuck);
+    core.threads.join_all_but(&stuck, deadline);
     if stuck.is_empty() {
         // No turn is left that could have a deadline.
         core.deadlines.stop(deadline);
@@ -52,10 +55,12 @@ pub(crate) fn close_all(core: &Core, mode: ArchiveMode) -> Vec<Arc<SessionHandle
     sessions
 }
 
-fn wait_for_end(session: &SessionHandle, deadline: Instant) -> bool {
-    if !own_thread::is_own(session.key()) {
-        // Disconnected or not in time: the latch knows.
-        let _ = session.ended().receiver().recv_deadline(deadline);
+/// Whether the session ends in time. One that waits for this thread's session, or is it, cannot: that is not waited for.
+fn wait_for_end(session: &SessionHandle, deadline: Instant, regardless: bool) -> bool {
+    if let Ok(wait) = Wait::on(session.key()) {
+        let ended = session.ended().receiver();
+        // In time, too late or interrupted: the latch knows.
+        let _ = if regardless { wait.receive_regardless(ended, deadline) } else { wait.receive(ended, Some(deadline)) };
     }
     session.ended().is_set()
 }

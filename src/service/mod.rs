@@ -29,11 +29,13 @@ pub enum ArchiveMode {
 /// Hosts sessions. [`EphemeralSessionService`](crate::EphemeralSessionService) is the one of this crate.
 ///
 /// Every call may come from any thread, at any time; from a session's own thread too, so that agents can use other
-/// sessions as sub-agents. See [`TurnHandle`] for what is different there.
+/// sessions as sub-agents. See [`TurnHandle`] for what is different there. A blocking call that is interrupted there names
+/// the waiting session, not the one it was about: who wants to find that again begins with
+/// [`begin_session`](Self::begin_session), which gives the id first.
 ///
 /// # Errors
-/// An unknown id is [`SessionError::NotFound`], everywhere. A service that has been shut down answers new sessions and
-/// turns with [`SessionError::ShuttingDown`].
+/// An unknown id is [`SessionError::NotFound`], everywhere. After a shutdown new sessions and turns, whatever their ids, are
+/// [`SessionError::ShuttingDown`].
 pub trait SessionService: Send + Sync {
     /// Creates a session, runs its first turn and returns the result.
     ///
@@ -227,7 +229,9 @@ pub trait SessionService: Send + Sync {
     ///
     /// # Errors
     /// Those of [`begin_session`](Self::begin_session); [`SessionError::Build`] where the agent could not be built: there
-    /// is no session then; [`SessionError::Interrupted`] where the session was archived or shut down meanwhile.
+    /// is no session then; [`SessionError::NotFound`] or [`SessionError::ShuttingDown`] where it was archived or shut down
+    /// meanwhile. On a session's own thread [`SessionError::Interrupted`] where that session's turn is cancelled; the new
+    /// session is archived then. Whatever the error, no session is left.
     ///
     /// # Blocking
     /// Until the agent is built.
@@ -260,7 +264,8 @@ pub trait SessionService: Send + Sync {
     /// Those of [`export_session_timeout`](Self::export_session_timeout). Where it fails the session is untouched.
     ///
     /// # Blocking
-    /// Until no turn runs, at most for `timeout`.
+    /// Until no turn runs, and then until the session has ended, so that it can be resumed under its id; at most for `timeout`
+    /// in all. Where only the end takes longer than that the history is returned all the same.
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
 }
 

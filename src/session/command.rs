@@ -1,11 +1,11 @@
 //! What a session's thread is asked to do.
 //!
-//! **Invariant.** Every command answers when it is dropped, run or not: a turn by its [`Answer`], an export by its channel
-//! disconnecting, a takeover by its latch. So nobody waits for a command that a dying queue took with it.
+//! **Invariant.** Every command answers when it is dropped, run or not: a turn by its [`Answer`], a request for the history
+//! by its latch. So nobody waits for a command that a dying queue took with it.
 
 use crate::error::SessionError;
 use crate::model::{Session, SkillId};
-use crate::sync::{Arc, Mutex, Sender};
+use crate::sync::{Arc, Mutex};
 use crate::turn::context::TurnContext;
 use crate::turn::outcome::Answer;
 use crate::wait::deadline::DeadlineGuard;
@@ -18,9 +18,9 @@ pub(crate) enum Command {
     /// Run a turn that has been admitted.
     Turn(Box<Turn>),
     /// Hand out the history.
-    Export(Sender<Result<Session, SessionError>>),
+    Export(HistoryRequest),
     /// Hand out the history and end, with no turn in between.
-    Take(Takeover),
+    Take(HistoryRequest),
     /// Look again: an admission was given up.
     Wake,
 }
@@ -40,66 +40,67 @@ pub(crate) struct Turn {
     pub(crate) answer: Answer,
 }
 
-/// An attempt to take a session, seen from its caller and from the session's thread.
+/// A request for a session's history, as its caller holds it. See [`HistoryRequest`] for the other end.
 #[derive(Debug)]
-pub(crate) struct TakeSlot {
-    state: Mutex<TakeState>,
+pub(crate) struct HistoryReply {
+    state: Mutex<ReplyState>,
     decided: Latch,
 }
 
 #[derive(Debug)]
-enum TakeState {
+enum ReplyState {
     Waiting,
-    /// The caller has stopped waiting: the session stays as it is.
+    /// The caller has stopped waiting: nothing is done for it any more.
     GivenUp,
     Done(Result<Session, SessionError>),
 }
 
-/// The session thread's end of a [`TakeSlot`]. Dropped without a decision it leaves the caller with none.
+/// The session thread's end of a [`HistoryReply`]. Dropped without a decision it leaves the caller with none.
 #[derive(Debug)]
-pub(crate) struct Takeover(Arc<TakeSlot>);
+pub(crate) struct HistoryRequest(Arc<HistoryReply>);
 
-impl TakeSlot {
-    pub(crate) fn new() -> (Takeover, Arc<Self>) {
-        let slot = Arc::new(Self { state: Mutex::new(TakeState::Waiting), decided: Latch::new() });
-        (Takeover(Arc::clone(&slot)), slot)
+impl HistoryReply {
+    pub(crate) fn new() -> (HistoryRequest, Arc<Self>) {
+        let reply = Arc::new(Self { state: Mutex::new(ReplyState::Waiting), decided: Latch::new() });
+        (HistoryRequest(Arc::clone(&reply)), reply)
     }
 
+    /// Set when there is nothing more to wait for.
     pub(crate) fn decided(&self) -> &Latch {
         &self.decided
     }
 
     /// What was decided; if nothing was, nothing will be.
     pub(crate) fn give_up(&self) -> Option<Result<Session, SessionError>> {
-        match std::mem::replace(&mut *self.state.lock(), TakeState::GivenUp) {
-            TakeState::Done(result) => Some(result),
-            TakeState::Waiting | TakeState::GivenUp => None,
+        match std::mem::replace(&mut *self.state.lock(), ReplyState::GivenUp) {
+            ReplyState::Done(result) => Some(result),
+            ReplyState::Waiting | ReplyState::GivenUp => None,
         }
     }
 }
 
-impl Takeover {
+impl HistoryRequest {
     /// Whether nobody waits for this any more.
     pub(crate) fn is_given_up(&self) -> bool {
-        matches!(*self.0.state.lock(), TakeState::GivenUp)
+        matches!(*self.0.state.lock(), ReplyState::GivenUp)
     }
 
-    /// Decides: `close` and the delivery of `session` happen both or not at all. Whether it is decided; if not, the turn
-    /// that is on its way comes first.
-    pub(crate) fn decide(&self, session: Result<Session, SessionError>, close: impl FnOnce() -> bool) -> bool {
+    /// Delivers `history` if the caller still waits, and if `commit` agrees: both or neither. A failure needs no commit.
+    /// Whether it is decided; if not, `commit` has refused.
+    pub(crate) fn decide(&self, history: Result<Session, SessionError>, commit: impl FnOnce() -> bool) -> bool {
         let mut state = self.0.state.lock();
         match *state {
-            TakeState::Waiting if session.is_err() || close() => {
-                *state = TakeState::Done(session);
+            ReplyState::Waiting if history.is_err() || commit() => {
+                *state = ReplyState::Done(history);
                 true
             }
-            TakeState::Waiting => false,
-            TakeState::GivenUp | TakeState::Done(_) => true,
+            ReplyState::Waiting => false,
+            ReplyState::GivenUp | ReplyState::Done(_) => true,
         }
     }
 }
 
-impl Drop for Takeover {
+impl Drop for HistoryRequest {
     fn drop(&mut self) {
         self.0.decided.set();
     }

@@ -95,7 +95,7 @@ impl GateState {
             Err(Refusal::Closed)
         } else if self.0 & FAULTED != 0 {
             Err(Refusal::Faulted)
-        } else if self.is_running() {
+        } else if self.is_busy() {
             Err(Refusal::Busy)
         } else {
             Ok(())
@@ -108,6 +108,11 @@ impl GateState {
 
     pub(crate) fn is_running(self) -> bool {
         self.0 & RUNNING != 0
+    }
+
+    /// Whether the session builds or runs a turn.
+    pub(crate) fn is_busy(self) -> bool {
+        self.0 & (RUNNING | BUILDING) != 0
     }
 
     pub(crate) fn session_state(self) -> SessionState {

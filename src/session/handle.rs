@@ -223,7 +223,7 @@ impl SessionHandle {
             created_at: snapshot.created_at,
             updated_at: snapshot.updated_at,
             message_count: snapshot.message_count,
-            is_active: gate.is_running(),
+            is_active: gate.is_busy(),
             state: gate.session_state(),
             last_assistant_text: snapshot.last_assistant_text,
         };
@@ -239,17 +239,10 @@ impl SessionHandle {
             updated_at: snapshot.updated_at,
             message_count: snapshot.message_count,
             total_tokens: snapshot.total_tokens,
-            is_active: gate.is_running(),
+            is_active: gate.is_busy(),
             state: gate.session_state(),
             labels: Arc::clone(&self.labels),
         }
-    }
-}
-
-impl ActiveEntry {
-    /// Why the build was told to stop, if it was.
-    pub(crate) fn cancelled(&self) -> Option<CancelReason> {
-        self.handle.active.lock().as_ref().and_then(|active| active.cancel.reason())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::SessionError;
 use crate::model::{AgentEvent, RunResult, SkillId};
+use crate::panics::{contain, contain_and_log};
 use crate::turn::context::TurnContext;
 use crate::turn::counters::Counters;
 use crate::turn::outcome::{Answer, TurnResult};
@@ -58,22 +59,19 @@ impl RunningTurn {
 
     /// Ends the turn: terminal event, then everything is given back, then the caller has the result.
     pub(crate) fn end(self, result: TurnResult, counters: &Counters) {
-        drop(self.end_but_answer(result, counters));
+        let answer = self.end_but_answer(result, counters);
+        // Where nobody holds the turn's handle any more the result goes with it, with whatever the agent put in.
+        contain_and_log("the drop of a turn's result", move || drop(answer));
     }
 
     /// Ends the turn, but leaves the caller waiting until the answer is dropped.
     pub(crate) fn end_but_answer(self, result: TurnResult, counters: &Counters) -> Answer {
         self.count(&result, counters);
         self.context.events().emit_own(|| self.terminal_event(&result));
-        let Self { context, _deadline, _active, permit, _admission, mut answer } = self;
+        let mut answer = self.answer;
         answer.prepare(result);
-        // The order of the fields; see there.
-        drop(context);
-        drop(_deadline);
-        drop(_active);
-        drop(permit);
-        drop(_admission);
         answer
+        // The other fields go here, in their order.
     }
 
     fn count(&self, result: &TurnResult, counters: &Counters) {
@@ -92,7 +90,11 @@ impl RunningTurn {
             Ok(RunResult { text, usage, .. }) => {
                 AgentEvent::RunCompleted { session_id, turn_id, result: text.clone(), usage: *usage }
             }
-            Err(error) => AgentEvent::RunFailed { session_id, turn_id, error: error.to_string() },
+            Err(error) => {
+                // An error of the agent may be of any type, with a `Display` that is its own.
+                let text = contain(|| error.to_string()).unwrap_or_else(|_| error.code().to_owned());
+                AgentEvent::RunFailed { session_id, turn_id, error: text }
+            }
         }
     }
 }

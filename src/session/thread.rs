@@ -15,7 +15,7 @@ use crate::turn::outcome::{Answer, TurnResult};
 use crate::wait::own_thread::OwnThread;
 use crate::wait::semaphore::Semaphore;
 
-use super::command::{Command, Takeover, Turn};
+use super::command::{Command, HistoryRequest, Turn};
 use super::handle::{ActiveEntry, Admission, SessionHandle};
 use super::running::{Input, RunningTurn};
 
@@ -72,7 +72,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
         Ok(agent) => agent,
         Err(source) => {
             log::debug!(target: "turnwise::session", "session {id}: not built");
-            return Some(first.fail(SessionError::Build { id, source }, &handle, &counters));
+            return Some(first.fail(SessionError::Build { id, source }, &counters));
         }
     };
     log::debug!(target: "turnwise::session", "session {id}: built");
@@ -81,11 +81,16 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
     let mut thread = SessionThread { agent, handle, commands, closed, takeovers, own, counters };
     thread.publish();
     thread.handle.gate().end_build();
-    first.succeed(&mut thread);
-    thread.serve();
-    let SessionThread { agent, commands, .. } = thread;
-    // Whoever is in the queue by now is answered at once, however long the agent takes to go.
+    // Everything that may panic in there is contained one by one. Should that not be all: an agent is never dropped while
+    // its thread unwinds, where a second panic would end the program.
+    contain_and_log("a session's thread", || {
+        first.succeed(&mut thread);
+        thread.serve();
+    });
+    let SessionThread { agent, commands, takeovers, .. } = thread;
+    // Whoever has asked for something is answered now, however long the agent takes to go.
     drop(commands);
+    drop(takeovers);
     contain_and_log("the drop of an agent", move || drop(agent));
     log::debug!(target: "turnwise::session", "session {id}: ended");
     None
@@ -126,15 +131,14 @@ impl FirstStep {
         let built = contain(|| builder.build_agent(&spec, &context));
         drop(building);
         // A user's values, so they may panic: the agent is there all the same, and outlives them.
-        contain_and_log("the drop of a builder or a session's specification", move || {
-            drop((builder, spec, context));
-        });
+        contain_and_log("the drop of a builder", move || drop(builder));
+        contain_and_log("the drop of a session's specification", move || drop(spec));
+        drop(context);
         built.map_err(BuildError::Panicked)?.map_err(BuildError::Agent)
     }
 
-    fn fail(self, error: SessionError, handle: &SessionHandle, counters: &Counters) -> Owed {
-        // Nobody may come in any more, and whoever has a command in the queue gets an answer when it goes.
-        handle.gate().close();
+    /// Until the session is gone it is `Building`, so that an interrupt still finds a turn whose last event has no room.
+    fn fail(self, error: SessionError, counters: &Counters) -> Owed {
         match self {
             Self::Turn(turn, _) => Owed::Turn { _answer: turn.end_but_answer(Err(error), counters) },
             Self::Open(Opening { active, admission, reply }) => {
@@ -149,14 +153,11 @@ impl FirstStep {
         match self {
             Self::Turn(turn, input) => thread.run_turn(turn, input),
             Self::Open(Opening { active, admission, reply }) => {
-                let id = thread.handle.id();
-                let result = match active.cancelled() {
-                    Some(reason) => Err(SessionError::Interrupted { id, reason }),
-                    None => Ok(id),
-                };
                 drop(active);
                 drop(admission);
-                // Nobody listens where the caller has stopped waiting: the session is there all the same.
+                let id = thread.handle.id();
+                let result = if thread.handle.is_open() { Ok(id) } else { Err(SessionError::NotFound { id }) };
+                // Nobody listens where the caller has stopped waiting.
                 let _ = reply.try_send(result);
             }
         }
@@ -171,7 +172,7 @@ struct SessionThread<A> {
     /// Disconnects when the session is closed; then it is replaced by a channel that never becomes ready.
     closed: Receiver<Infallible>,
     /// Those that found a turn on its way, and are decided after it.
-    takeovers: Vec<Takeover>,
+    takeovers: Vec<HistoryRequest>,
     own: OwnThread,
     counters: Arc<Counters>,
 }
@@ -181,8 +182,8 @@ impl<A: SessionAgent> SessionThread<A> {
         while let Some(command) = self.next_command() {
             match command {
                 Command::Turn(turn) => self.on_turn(*turn),
-                Command::Export(reply) => self.on_export(&reply),
-                Command::Take(takeover) => self.takeovers.push(takeover),
+                Command::Export(request) => self.on_export(&request),
+                Command::Take(request) => self.takeovers.push(request),
                 Command::Wake => {}
             }
             self.decide_takeovers();
@@ -259,7 +260,10 @@ impl<A: SessionAgent> SessionThread<A> {
         let agent = &mut self.agent;
         match contain(|| agent.cancel()) {
             Ok(()) => Err(SessionError::Agent { id: self.handle.id(), source }),
-            Err(message) => Err(self.fault(message, turn)),
+            Err(message) => {
+                contain_and_log("the drop of an agent's error", move || drop(source));
+                Err(self.fault(message, turn))
+            }
         }
     }
 
@@ -285,9 +289,10 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    fn on_export(&self, reply: &Sender<Result<Session, SessionError>>) {
-        // Nobody listens where the caller has stopped waiting.
-        let _ = reply.try_send(self.export());
+    fn on_export(&self, request: &HistoryRequest) {
+        if !request.is_given_up() {
+            request.decide(self.export(), || true);
+        }
     }
 
     /// The history, under the session's own id whatever the agent says.

@@ -15,6 +15,9 @@ use crate::wait::cancel::CancelToken;
 /// It is `Sync` and may be lent to scoped threads, for tools that run in parallel. It cannot be kept: when
 /// [`run_turn`](crate::SessionAgent::run_turn) returns, the loan is over.
 ///
+/// Only the session's own thread can lend the turn's running permit while it waits: where
+/// [`max_running_turns`](crate::ServiceConfig::max_running_turns) is set, use sub-agents from there, not from scoped threads.
+///
 /// ```
 /// use turnwise::{AgentError, AgentEvent, RunResult, TurnContext};
 ///

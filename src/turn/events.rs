@@ -2,6 +2,9 @@
 //!
 //! **Invariant.** A turn's `event_tx` is reached through its [`TurnEvents`] only, which lives on the session's thread and
 //! is lent to the agent by reference. When the terminal event is emitted the loan is over, so nothing can come after it.
+//!
+//! A turn that waits for room lends its running permit meanwhile. Otherwise a session that reads the events of a sub-agent,
+//! and needs a permit to go on reading, would wait for a permit that the sub-agent keeps while it waits for the reading.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,6 +14,7 @@ use crate::model::{AgentEvent, SessionId, TurnId};
 use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySendError};
 use crate::turn::counters::Counters;
 use crate::wait::cancel::CancelToken;
+use crate::wait::own_thread;
 
 /// The event channel of one turn.
 pub(crate) struct TurnEvents {
@@ -39,15 +43,18 @@ impl TurnEvents {
         self.cancel.check()?;
         match self.offer(event) {
             None => Ok(()),
-            Some((receiver, event)) => select! {
-                send(receiver, event) -> sent => {
-                    if sent.is_err() {
-                        self.note_gone();
+            Some((receiver, event)) => {
+                let _permit = own_thread::lend_permit(None);
+                select! {
+                    send(receiver, event) -> sent => {
+                        if sent.is_err() {
+                            self.note_gone();
+                        }
+                        Ok(())
                     }
-                    Ok(())
+                    recv(self.cancel.cancelled()) -> _ => self.cancel.check(),
                 }
-                recv(self.cancel.cancelled()) -> _ => self.cancel.check(),
-            },
+            }
         }
     }
 
@@ -64,6 +71,7 @@ impl TurnEvents {
             self.counters.events_dropped.add_one();
             return;
         }
+        let _permit = own_thread::lend_permit(None);
         select! {
             send(receiver, event) -> sent => {
                 if sent.is_err() {
@@ -153,10 +161,12 @@ impl EventSender {
     }
 
     fn building(&self) -> Option<Arc<TurnEvents>> {
-        BUILDING.with(|slot| match &*slot.borrow() {
+        let building = BUILDING.try_with(|slot| match &*slot.borrow() {
             Some((sender, events)) if Arc::ptr_eq(&sender.session, &self.session) => Some(Arc::clone(events)),
             _ => None,
-        })
+        });
+        // Where the slot is gone, the thread is on its way out, and builds nothing.
+        building.ok().flatten()
     }
 }
 

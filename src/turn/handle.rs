@@ -98,12 +98,24 @@ impl TurnHandle {
     /// Until the turn ends. An agent that neither returns nor heeds its cancel token makes this wait for ever; a caller
     /// who cannot afford that uses [`wait_timeout`](TurnHandle::wait_timeout).
     pub fn wait(self) -> Result<RunResult, SessionError> {
+        self.wait_announced(None)
+    }
+
+    /// As [`wait`](Self::wait), where the wait may have been announced already.
+    pub(crate) fn wait_announced(self, wait: Option<Wait>) -> Result<RunResult, SessionError> {
         let started = Instant::now();
-        self.wait_until(None).map_err(|error| error.into_session_error(self.session_id, started))?;
+        if !self.is_finished() {
+            let wait = wait.map_or_else(|| Wait::on(self.key), Ok);
+            let waited = wait.and_then(|wait| wait.receive(self.finished(), None));
+            waited.map_err(|error| error.into_session_error(self.session_id, started))?;
+        }
         self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
 
     /// A channel that carries nothing and disconnects at the end of the turn: to `select!` over many turns.
+    ///
+    /// For threads of the host. A session's own thread that waits for it directly keeps its running permit, is not ended by
+    /// its own cancellation, and is not kept from waiting for itself.
     pub fn finished(&self) -> &Receiver<Infallible> {
         self.outcome.finished().receiver()
     }

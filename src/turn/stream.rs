@@ -52,6 +52,8 @@ impl TurnStream {
     }
 
     /// The channel that the events come from: for `try_recv` in a frame loop, or as an arm of `select!`.
+    ///
+    /// For threads of the host; see [`TurnHandle::finished`] for what a session's own thread misses here.
     pub fn events(&self) -> &Receiver<AgentEvent> {
         &self.events
     }

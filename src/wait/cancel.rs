@@ -102,6 +102,9 @@ impl CancelToken {
 
     /// A channel that carries nothing and disconnects on cancel: an arm for `select!`.
     ///
+    /// It does not disconnect when the turn ends uncancelled. It does when the last clone of the token is dropped: who keeps
+    /// a clone of the receiver keeps one of the token too, and asks it for the [`reason`](CancelToken::reason).
+    ///
     /// ```
     /// use turnwise::crossbeam_channel::{select, Receiver};
     /// use turnwise::{AgentError, TurnContext};
@@ -255,8 +258,8 @@ impl Drop for CancelHook {
             cell.hook_returned.wait(&mut hooks);
         }
         drop(hooks);
-        // The hook is a user's value: it goes with no lock held.
-        drop(hook);
+        // The hook is a user's value: it goes with no lock held, and must not panic in a drop.
+        contain_and_log("the drop of a cancel hook", move || drop(hook));
     }
 }
 

@@ -93,11 +93,17 @@ impl Deadlines {
             state.retired.drain(..).chain(watcher).collect()
         };
         for watcher in watchers {
-            if watcher.thread.thread().id() != current().id()
-                && watcher.ended.receiver().recv_deadline(deadline).is_err_and(|error| error.is_disconnected())
-            {
+            let is_own = watcher.thread.thread().id() == current().id();
+            if !is_own {
+                // Disconnected or not in time: the latch knows.
+                let _ = watcher.ended.receiver().recv_deadline(deadline);
+            }
+            if !is_own && watcher.ended.is_set() {
                 // The thread has nothing left to do but to end.
                 let _ = watcher.thread.join();
+            } else {
+                // For the next call.
+                self.watch.state.lock().retired.push(watcher);
             }
         }
     }

@@ -3,11 +3,11 @@
 //! | Wait for | Ends with |
 //! |---|---|
 //! | a [`Latch`](latch::Latch): a turn's end, a session's close or end | the latch being set |
-//! | a [`CancelToken`](cancel::CancelToken) | a cancel, or the seal at the end of the turn |
-//! | a [`Permit`](semaphore::Permit) | a permit coming back, or the cancel token |
+//! | a [`CancelToken`](cancel::CancelToken) | a cancel; not by the end of the turn |
+//! | a [`Permit`](semaphore::Permit) | a permit coming back, the cancel token, or a deadline |
 //! | another session, from a session's own thread ([`own_thread`]) | its answer, the waiter's own cancel token, the deadline; refused where it would close a circle |
 //!
-//! Nothing here knows what a session or a service is.
+//! Nothing here knows how a session or a service works.
 
 pub(crate) mod cancel;
 pub(crate) mod deadline;

@@ -128,8 +128,8 @@ pub(crate) fn is_own(key: WaitKey) -> bool {
 }
 
 /// Gives the running turn's permit back until the guard is dropped, which waits for one again.
-pub(crate) fn lend_permit() -> Option<LentPermit> {
-    own().map(LentPermit::give_back)
+pub(crate) fn lend_permit(until: Option<Instant>) -> Option<LentPermit> {
+    own().map(|own| LentPermit::give_back(own, until))
 }
 
 /// A wait for a session, from before the session is asked for anything until its answer is there. Once this is had, the
@@ -149,6 +149,16 @@ impl Wait {
         }
     }
 
+    /// As [`receive`](Self::receive), but the own turn's cancellation does not end it: for who has cancelled that itself.
+    pub(crate) fn receive_regardless<T>(
+        self,
+        channel: &Receiver<T>,
+        deadline: Instant,
+    ) -> Result<Option<T>, WaitError> {
+        let _permit = lend_permit(Some(deadline));
+        receive_until(channel, Some(deadline))
+    }
+
     /// Receives what the session answers on `channel`; `None` once it is disconnected.
     ///
     /// On a thread of the host this is a receive with a deadline. On a session's own thread see the head of this module.
@@ -159,7 +169,7 @@ impl Wait {
                 if let Some(ready) = receive_now(channel) {
                     return Ok(ready);
                 }
-                let permit = LentPermit::give_back(Rc::clone(&own));
+                let permit = LentPermit::give_back(Rc::clone(&own), deadline);
                 let received = own.receive(channel, deadline);
                 // The edge goes first: waiting for a permit is no wait for the target any more.
                 drop(edge);
@@ -175,14 +185,15 @@ pub(crate) fn receive<T>(channel: &Receiver<T>, deadline: Option<Instant>) -> Re
     match own() {
         None => receive_until(channel, deadline),
         Some(own) => {
-            let _permit = LentPermit::give_back(Rc::clone(&own));
+            let _permit = LentPermit::give_back(Rc::clone(&own), deadline);
             own.receive(channel, deadline)
         }
     }
 }
 
 fn own() -> Option<Rc<Own>> {
-    OWN.with(|slot| slot.borrow().clone())
+    // Where the slot is gone, the thread is on its way out, and no session's any more.
+    OWN.try_with(|slot| slot.borrow().clone()).ok().flatten()
 }
 
 /// `Some(None)` if the channel is disconnected, `None` if a receiver would have to wait.
@@ -225,22 +236,24 @@ impl Own {
 pub(crate) struct LentPermit {
     own: Rc<Own>,
     lent: bool,
+    until: Option<Instant>,
 }
 
 impl LentPermit {
-    fn give_back(own: Rc<Own>) -> Self {
+    fn give_back(own: Rc<Own>, until: Option<Instant>) -> Self {
         let permit = own.turn.borrow_mut().permit.take();
-        Self { own, lent: permit.is_some() }
+        Self { own, lent: permit.is_some(), until }
     }
 }
 
 impl Drop for LentPermit {
-    /// Waits for a permit again. A turn that is cancelled goes on without one, since all it has to do is to end.
+    /// Waits for a permit again. A turn that is cancelled, or whose wait was to be over by now, takes one beyond the limit
+    /// instead: it may be the very one that has to stop the others.
     fn drop(&mut self) {
         if self.lent {
             let cancel = self.own.turn.borrow().cancel.clone();
-            let permit = self.own.running.acquire(&cancel).ok();
-            self.own.turn.borrow_mut().permit = permit;
+            let permit = self.own.running.acquire_or_exceed(&cancel, self.until);
+            self.own.turn.borrow_mut().permit = Some(permit);
         }
     }
 }

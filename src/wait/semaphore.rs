@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 
 use crate::error::Cancelled;
-use crate::sync::{bounded, select, Arc, AtomicUsize, Mutex, Ordering, Sender};
+use crate::sync::{at_or_never, bounded, select, Arc, AtomicUsize, Instant, Mutex, Ordering, Sender};
 use crate::wait::cancel::CancelToken;
 
 /// So many permits, given out one at a time, first come first served.
@@ -61,14 +61,24 @@ impl Semaphore {
     pub(crate) fn acquire(self: &Arc<Self>, cancel: &CancelToken) -> Result<Permit, Cancelled> {
         loop {
             cancel.check()?;
-            if let Some(permit) = self.wait_in_queue(cancel) {
+            if let Some(permit) = self.wait_in_queue(cancel, None) {
                 return Ok(permit);
             }
         }
     }
 
-    /// `None` where the token fired first.
-    fn wait_in_queue(self: &Arc<Self>, cancel: &CancelToken) -> Option<Permit> {
+    /// As [`acquire`](Self::acquire), but where `cancel` or `deadline` ends the wait, a permit beyond the limit. It counts
+    /// like any other: nobody else gets one until so many have come back.
+    pub(crate) fn acquire_or_exceed(self: &Arc<Self>, cancel: &CancelToken, deadline: Option<Instant>) -> Permit {
+        let in_time = if cancel.is_cancelled() { None } else { self.wait_in_queue(cancel, deadline) };
+        in_time.unwrap_or_else(|| {
+            self.held.fetch_add(1, Ordering::SeqCst);
+            Permit { semaphore: Arc::clone(self) }
+        })
+    }
+
+    /// `None` where the token fired first, or the time was up.
+    fn wait_in_queue(self: &Arc<Self>, cancel: &CancelToken, deadline: Option<Instant>) -> Option<Permit> {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             if let Ok(permit) = self.try_acquire() {
                 return Some(permit);
@@ -84,6 +94,7 @@ impl Semaphore {
         select! {
             recv(granted) -> _ => return Some(Permit { semaphore: Arc::clone(self) }),
             recv(cancel.cancelled()) -> _ => {}
+            recv(at_or_never(deadline)) -> _ => {}
         }
         if !self.leave_queue(&grant) {
             // Granted in the same instant: the permit is ours to give back.

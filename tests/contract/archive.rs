@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::{unbounded, Sender};
+use turnwise::crossbeam_channel::{bounded, unbounded, Sender};
 use turnwise::{
     builder_fn, AgentError, ArchiveMode, CancelReason, EphemeralSessionService, RunResult, Session, SessionAgent,
     SessionError, SessionId, SessionQuery, SessionService, SessionSpec, ShutdownReport, TurnContext, WeakService,
@@ -429,5 +429,111 @@ fn c30_agents_that_keep_a_weak_service_do_not_keep_it_alive() {
         drop(service);
         // Disconnects when builder and agents are gone.
         assert!(left.recv_timeout(LONG).unwrap_err().is_disconnected());
+    });
+}
+
+/// Calls the service when its thread goes.
+struct CallsOnDrop(Box<dyn FnOnce()>);
+
+impl Drop for CallsOnDrop {
+    fn drop(&mut self) {
+        std::mem::replace(&mut self.0, Box::new(|| {}))();
+    }
+}
+
+thread_local! {
+    static LAST_CALL: RefCell<Option<CallsOnDrop>> = const { RefCell::new(None) };
+}
+
+fn at_thread_end(call: impl FnOnce() + 'static) {
+    LAST_CALL.with(|slot| *slot.borrow_mut() = Some(CallsOnDrop(Box::new(call))));
+}
+
+#[test]
+fn c29_shutdown_may_be_called_by_a_thread_on_its_way_out() {
+    run(|| {
+        // A thread of the host.
+        let (service, _stage) = scripted(1);
+        service.open_session(SessionSpec::new()).unwrap();
+        let last = service.clone();
+        let host = thread::spawn(move || at_thread_end(move || assert_eq!(last.shutdown(LONG).stuck, [])));
+        host.join().unwrap();
+        assert_eq!(service.stats().sessions, 0);
+        // A session's own.
+        let (give, handles) = unbounded::<EphemeralSessionService<Script>>();
+        let (report, reports) = unbounded();
+        let agent = turnwise::agent_fn(move |_, turn| {
+            let (service, report) = (handles.recv().unwrap(), report.clone());
+            at_thread_end(move || report.send(service.shutdown(SHORT)).unwrap());
+            Ok(turn.finish(""))
+        });
+        let service = EphemeralSessionService::new(agent, 1);
+        let (other, _stage) = scripted(1);
+        other.open_session(SessionSpec::new()).unwrap();
+        give.send(other).unwrap();
+        let id = service.create_session(create("x")).unwrap().session_id;
+        service.archive_wait(id, LONG).unwrap();
+        assert_eq!(reports.recv().unwrap().stuck.len() + reports.len(), 0);
+        service.shutdown(LONG);
+    });
+}
+
+#[test]
+fn c29_a_thread_that_blocks_on_its_way_out_keeps_no_other_and_no_shutdown() {
+    run(|| {
+        let (go, gate) = unbounded::<()>();
+        let agent = turnwise::agent_fn(move |prompt, turn| {
+            if prompt == "block" {
+                let gate = gate.clone();
+                at_thread_end(move || _ = gate.recv());
+            }
+            Ok(turn.finish(prompt))
+        });
+        let config = EphemeralSessionService::configure(agent).thread_name_prefix("c29-late");
+        let service = config.build().unwrap();
+        let blocked = service.create_session(create("block")).unwrap().session_id;
+        service.archive_wait(blocked, LONG).unwrap();
+        for _ in 0..100 {
+            let id = service.create_session(create("x")).unwrap().session_id;
+            service.archive_wait(id, LONG).unwrap();
+        }
+        #[cfg(target_os = "linux")]
+        assert_at_most_threads(1, "c29-late");
+        assert_eq!(service.shutdown(SHORT).stuck, []);
+        drop(go);
+        service.shutdown(LONG);
+        #[cfg(target_os = "linux")]
+        assert_no_threads("c29-late");
+    });
+}
+
+#[test]
+fn c29_a_shutdown_that_is_called_again_still_sees_the_deadline_thread_off() {
+    run(|| {
+        let (go, gate) = bounded::<()>(0);
+        let (start, started) = bounded(1);
+        let agent = turnwise::agent_fn(move |_, turn| {
+            let (gate, start) = (gate.clone(), start.clone());
+            // Forgotten, so that nobody waits for the hook but the thread that runs it.
+            std::mem::forget(turn.cancel_token().on_cancel(move || {
+                start.send(()).unwrap();
+                let _ = gate.recv();
+            }));
+            turn.cancel_token().cancelled().recv().unwrap_err();
+            started.recv().unwrap();
+            Err(turn.check().unwrap_err().into())
+        });
+        let config = EphemeralSessionService::configure(agent).thread_name_prefix("c29-dead");
+        let service = config.build().unwrap();
+        let mut soon = SHORT;
+        while service.stats().turns_cancelled < 1 || service.stats().turns_started < 1 {
+            service.create_session(create("x").timeout(soon)).unwrap_err();
+            soon *= 2;
+        }
+        assert_eq!(service.shutdown(SHORT).stuck, []);
+        drop(go);
+        assert_eq!(service.shutdown(LONG).stuck, []);
+        #[cfg(target_os = "linux")]
+        assert_no_threads("c29-dead");
     });
 }

@@ -1,11 +1,13 @@
 //! C31–C34: panics, and sessions that use other sessions.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
 
 use turnwise::crossbeam_channel::{bounded, unbounded};
 use turnwise::{
-    agent_fn, builder_fn, AgentError, CancelReason, EphemeralSessionService, Message, RunResult, Session, SessionAgent,
-    SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionQuery, SessionService, SessionSnapshot,
+    agent_fn, builder_fn, AgentError, ArchiveMode, CancelReason, EphemeralSessionService, Message, RunResult, Session,
+    SessionAgent, SessionAgentBuilder, SessionError, SessionId, SessionQuery, SessionService, SessionSnapshot,
     SessionSpec, SessionState, SkillId, TurnContext, TurnHandle,
 };
 
@@ -180,69 +182,6 @@ fn c32_a_panic_that_carries_a_value_which_panics_when_dropped_is_contained() {
     });
 }
 
-/// What a turn is to do, with the service at hand.
-type Job = Box<dyn FnOnce(&dyn SessionService, &TurnContext) -> Result<String, AgentError> + Send>;
-
-/// Builds agents that run the job with the name that their prompt says.
-struct JobBuilder(Arc<Mutex<Vec<(String, Job)>>>);
-
-impl SessionAgentBuilder for JobBuilder {
-    type Agent = Box<dyn SessionAgent>;
-
-    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Self::Agent, AgentError> {
-        let (jobs, service) = (Arc::clone(&self.0), context.service());
-        let agent = agent_fn(move |prompt, turn| {
-            let job = {
-                let mut jobs = jobs.lock().unwrap();
-                let at = jobs.iter().position(|(name, _)| *name == prompt).expect("a job for the prompt");
-                jobs.swap_remove(at).1
-            };
-            let service = service.upgrade().expect("the test has a handle");
-            job(&service, turn).map(|text| turn.finish(text))
-        });
-        Ok(Box::new(agent.build_agent(spec, context)?))
-    }
-}
-
-/// Sessions whose turns run closures that the test makes up.
-struct Jobs {
-    service: EphemeralSessionService<JobBuilder>,
-    next: Arc<Mutex<Vec<(String, Job)>>>,
-}
-
-impl Jobs {
-    fn new(max_running_turns: usize) -> Self {
-        let next = Arc::default();
-        let config =
-            EphemeralSessionService::configure(JobBuilder(Arc::clone(&next))).max_running_turns(max_running_turns);
-        Self { service: config.build().unwrap(), next }
-    }
-
-    fn open(&self) -> SessionId {
-        self.service.open_session(SessionSpec::new()).unwrap()
-    }
-
-    /// Has session `id` run `job` in a turn called `name`.
-    fn begin(
-        &self,
-        id: SessionId,
-        name: &str,
-        job: impl FnOnce(&dyn SessionService, &TurnContext) -> Result<String, AgentError> + Send + 'static,
-    ) -> TurnHandle {
-        self.prepare(name, job);
-        self.service.begin_turn(id, turn(name)).unwrap()
-    }
-
-    /// Keeps `job` for whoever starts a turn called `name`.
-    fn prepare(
-        &self,
-        name: &str,
-        job: impl FnOnce(&dyn SessionService, &TurnContext) -> Result<String, AgentError> + Send + 'static,
-    ) {
-        self.next.lock().unwrap().push((name.to_owned(), Box::new(job)));
-    }
-}
-
 #[test]
 fn c33_a_wait_of_a_session_for_itself_is_reentrant() {
     run(|| {
@@ -392,5 +331,217 @@ fn c34_builders_may_use_the_service_too() {
         let service = EphemeralSessionService::configure(builder).max_running_turns(1).build().unwrap();
         assert_eq!(service.create_session(create("x")).unwrap().text, "x");
         assert_eq!(service.stats().sessions, 2);
+    });
+}
+
+/// An error whose every part panics when told to.
+#[derive(Debug)]
+struct Nasty {
+    shown: bool,
+    dropped: bool,
+}
+
+impl std::fmt::Display for Nasty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        assert!(!self.shown, "broken in display");
+        f.write_str("nasty")
+    }
+}
+
+impl std::error::Error for Nasty {}
+
+impl Drop for Nasty {
+    fn drop(&mut self) {
+        assert!(!self.dropped || thread::panicking(), "broken in drop");
+    }
+}
+
+#[test]
+fn c32_an_error_that_panics_when_shown_is_delivered_all_the_same() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        let nasty = || AgentError::other(Nasty { shown: true, dropped: false });
+        jobs.prepare("x", move |_, _| Err(nasty()));
+        let (event_tx, events) = unbounded();
+        let failed = jobs.service.start_turn(id, turn("x").event_tx(event_tx));
+        assert!(matches!(failed, Err(SessionError::Agent { source: AgentError::Other(_), .. })));
+        assert_eq!(events.iter().count(), 2);
+        assert_eq!(jobs.service.start_turn(id, turn("fine")).unwrap().text, "fine");
+
+        let builder = builder_fn(move |_, _| -> Result<Fragile, AgentError> { Err(nasty()) });
+        let service = EphemeralSessionService::new(builder, 1);
+        let (event_tx, _events) = unbounded();
+        let failed = service.create_session(create("x").event_tx(event_tx));
+        assert!(matches!(failed, Err(SessionError::Build { .. })));
+    });
+}
+
+#[test]
+fn c32_an_error_that_panics_when_dropped_takes_no_session_with_it() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        let nasty = || AgentError::other(Nasty { shown: false, dropped: true });
+        let (go, gate) = bounded::<()>(0);
+        let running = jobs.begin(id, "x", move |_, _| {
+            let _ = gate.recv();
+            Err(nasty())
+        });
+        let finished = running.finished().clone();
+        // Nobody is left to take the error: it goes on the session's thread.
+        drop(running);
+        drop(go);
+        assert!(finished.recv().is_err());
+        assert_eq!(jobs.service.start_turn(id, turn("fine")).unwrap().text, "fine");
+
+        let builder = builder_fn(move |_, _| -> Result<Fragile, AgentError> { Err(nasty()) });
+        let service = EphemeralSessionService::configure(builder).thread_name_prefix("c32-nasty").build().unwrap();
+        drop(service.begin_session(create("x")).unwrap());
+        assert_eq!(service.shutdown(LONG).stuck, []);
+        #[cfg(target_os = "linux")]
+        assert_no_threads("c32-nasty");
+    });
+}
+
+#[test]
+fn c32_a_hook_whose_captures_panic_when_dropped_does_no_harm() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        jobs.prepare("x", |_, own_turn| {
+            let captured = Nasty { shown: false, dropped: true };
+            drop(own_turn.cancel_token().on_cancel(move || drop(captured)));
+            Ok("fine".into())
+        });
+        assert_eq!(jobs.service.start_turn(id, turn("x")).unwrap().text, "fine");
+    });
+}
+
+#[test]
+fn c32_a_builder_and_a_specification_that_both_panic_when_dropped_do_no_harm() {
+    run(|| {
+        let (start, started) = bounded(0);
+        let (go, gate) = bounded::<()>(0);
+        let captured = Nasty { shown: false, dropped: true };
+        let builder = builder_fn(move |_, _| {
+            let _captured = &captured;
+            start.send(()).unwrap();
+            let _ = gate.recv();
+            Err::<Fragile, _>(AgentError::Config("none".into()))
+        });
+        let service = EphemeralSessionService::new(builder, 1);
+        let extension = Arc::new(Nasty { shown: false, dropped: true });
+        let spec = SessionSpec::new().extension(extension);
+        let building = service.begin_session(create("x").session(spec)).unwrap();
+        started.recv().unwrap();
+        // From here on the session's thread is the last owner of both.
+        drop(service);
+        drop(go);
+        assert_matches!(building.wait(), Err(SessionError::Build { .. }));
+    });
+}
+
+#[test]
+fn c33_sessions_that_shut_down_at_the_same_time_do_not_wait_for_each_other() {
+    run(|| {
+        let jobs = Jobs::new(4);
+        let (a, b) = (jobs.open(), jobs.open());
+        let meet = Arc::new(Barrier::new(2));
+        let shut_down = |meet: &Arc<Barrier>| {
+            let (meet, service) = (Arc::clone(meet), jobs.service.clone());
+            move |_: &dyn SessionService, _: &TurnContext| {
+                meet.wait();
+                // For ever, as far as the time goes.
+                let report = service.shutdown(Duration::MAX);
+                Ok(report.stuck.len().to_string())
+            }
+        };
+        let one = jobs.begin(a, "a", shut_down(&meet));
+        let two = jobs.begin(b, "b", shut_down(&meet));
+        let (one, two) = (one.wait().unwrap().text, two.wait().unwrap().text);
+        // Each is stuck for itself; the later of the two may have seen the other one end.
+        for stuck in [one, two] {
+            assert!(stuck == "1" || stuck == "2", "{stuck}");
+        }
+        assert_eq!(jobs.service.shutdown(LONG).stuck, []);
+    });
+}
+
+#[test]
+fn c34_a_turn_that_waits_in_another_services_shutdown_can_be_interrupted() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        let (other, stage) = scripted(1);
+        let deaf = other.begin_session(create("deaf")).unwrap();
+        stage.wait_entered();
+        let (enter, entered) = bounded(0);
+        let waiting = jobs.begin(id, "x", move |_, own_turn| {
+            enter.send(()).unwrap();
+            let report = other.shutdown(Duration::MAX);
+            assert_eq!(report.stuck.len(), 1);
+            own_turn.check()?;
+            Ok("not interrupted".into())
+        });
+        entered.recv().unwrap();
+        waiting.interrupt();
+        assert_cancelled(waiting.wait(), CancelReason::Interrupted);
+        stage.release();
+        deaf.wait().unwrap();
+    });
+}
+
+#[test]
+fn c34_an_opened_session_does_not_outlive_an_open_that_fails() {
+    run(|| {
+        let (start, started) = bounded(0);
+        let (go, gate) = bounded::<()>(0);
+        let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+        let builder = builder_fn(move |spec, context| {
+            if spec.model == "child" {
+                start.send(()).unwrap();
+                let _ = gate.recv();
+                return echo.build_agent(spec, context).map(|agent| Box::new(agent) as Box<dyn SessionAgent>);
+            }
+            let service = context.service();
+            let opens = agent_fn(move |_, turn| {
+                let service = service.upgrade().expect("the test has a handle");
+                service.open_session(SessionSpec::new().model("child"))?;
+                Ok(turn.finish("opened"))
+            });
+            opens.build_agent(spec, context).map(|agent| Box::new(agent) as Box<dyn SessionAgent>)
+        });
+        let service = EphemeralSessionService::new(builder, 2);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        // The parent is interrupted.
+        let parent = service.begin_turn(id, turn("x")).unwrap();
+        started.recv().unwrap();
+        parent.interrupt();
+        assert_cancelled(parent.wait(), CancelReason::Interrupted);
+        assert_eq!(service.list(SessionQuery::new()).unwrap().len(), 1, "the child is archived");
+        drop(go);
+        while service.stats().sessions > 1 {
+            thread::yield_now();
+        }
+        // The child is archived: that is not the parent's cancellation.
+        for mode in [ArchiveMode::Drain, ArchiveMode::Interrupt] {
+            let parent = service.begin_turn(id, turn("x")).unwrap();
+            started.recv().unwrap();
+            let child = service.list(SessionQuery::new()).unwrap()[1].session_id;
+            service.archive_with(child, mode).unwrap();
+            match parent.wait() {
+                Err(SessionError::Agent { source: AgentError::Other(source), .. }) => {
+                    let source = source.downcast_ref::<SessionError>().expect("the service's error");
+                    assert_matches!(source, SessionError::NotFound { id } if *id == child);
+                }
+                // Opened before it was archived.
+                Ok(result) => assert_eq!(result.text, "opened"),
+                other => panic!("{other:?}"),
+            }
+            while service.stats().sessions > 1 {
+                thread::yield_now();
+            }
+        }
     });
 }

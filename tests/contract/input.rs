@@ -159,6 +159,12 @@ fn refused_threads() {
         assert_matches!(service.open_session(spec), Err(SessionError::Spawn { .. }));
         assert_matches!(service.read(id), Err(SessionError::NotFound { .. }));
     }
+    // A value of the refused session that calls the service as it goes: nothing is locked meanwhile.
+    let (told, tell) = turnwise::crossbeam_channel::bounded(1);
+    let extension = Arc::new(CallsService(service.clone(), told));
+    let spec = SessionSpec::new().extension(extension);
+    assert_matches!(service.open_session(spec), Err(SessionError::Spawn { .. }));
+    assert_eq!(tell.recv().unwrap(), "THREAD_SPAWN_FAILED");
     assert_eq!(service.stats().sessions, live.len());
     assert_eq!(service.registered_sessions() as usize, live.len());
     // What was refused took nothing with it: the capacity, and the live sessions, are as before.
@@ -166,4 +172,14 @@ fn refused_threads() {
         assert_eq!(service.start_turn(id, turn("y")).unwrap().text, "y");
     }
     assert_eq!(service.shutdown(LONG).stuck, []);
+}
+
+#[cfg(target_os = "linux")]
+struct CallsService(EphemeralSessionService<Script>, turnwise::crossbeam_channel::Sender<&'static str>);
+
+#[cfg(target_os = "linux")]
+impl Drop for CallsService {
+    fn drop(&mut self) {
+        self.1.send(self.0.open_session(SessionSpec::new()).unwrap_err().code()).unwrap();
+    }
 }

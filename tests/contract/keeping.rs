@@ -134,3 +134,56 @@ fn c43_a_take_that_is_too_late_leaves_the_session_as_it_is() {
         assert_eq!(service.start_turn(id, turn("on")).unwrap().text, "on");
     });
 }
+
+#[test]
+fn c43_what_was_taken_can_be_resumed_at_once() {
+    run(|| {
+        let (service, _stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        for number in 1..=200 {
+            service.start_turn(id, turn("x")).unwrap();
+            let taken = service.take_session(id, LONG).unwrap();
+            assert_eq!(taken.messages().len(), 2 * number);
+            assert_eq!(service.open_session(SessionSpec::new().resume(taken)).unwrap(), id);
+        }
+    });
+}
+
+#[test]
+fn c42_exports_that_nobody_waits_for_any_more_are_not_made() {
+    run(|| {
+        let clones = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        struct Counting(std::sync::Arc<std::sync::atomic::AtomicUsize>, turnwise::crossbeam_channel::Receiver<()>);
+        impl turnwise::SessionAgent for Counting {
+            fn run_turn(
+                &mut self,
+                _: String,
+                turn: &turnwise::TurnContext,
+            ) -> Result<turnwise::RunResult, turnwise::AgentError> {
+                let _ = self.1.recv();
+                Ok(turn.finish(""))
+            }
+            fn session_clone(&self) -> turnwise::Session {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                turnwise::Session::new()
+            }
+            fn snapshot(&self) -> turnwise::SessionSnapshot {
+                turnwise::SessionSnapshot::from(&turnwise::Session::new())
+            }
+        }
+        let (go, gate) = turnwise::crossbeam_channel::bounded::<()>(0);
+        let counted = std::sync::Arc::clone(&clones);
+        let builder = turnwise::builder_fn(move |_, _| Ok(Counting(std::sync::Arc::clone(&counted), gate.clone())));
+        let service = turnwise::EphemeralSessionService::new(builder, 1);
+        let running = service.begin_session(create("x")).unwrap();
+        let id = running.session_id();
+        for _ in 0..100 {
+            let late = service.export_session_timeout(id, std::time::Duration::ZERO);
+            assert_matches!(late, Err(SessionError::Timeout { .. }));
+        }
+        drop(go);
+        running.wait().unwrap();
+        service.export_session(id).unwrap();
+        assert_eq!(clones.load(std::sync::atomic::Ordering::SeqCst), 1);
+    });
+}

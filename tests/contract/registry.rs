@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 
 use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use turnwise::{
@@ -172,6 +173,23 @@ fn c03_a_build_that_fails_is_answered_after_its_capacity_is_back() {
         assert_eq!(service.stats().sessions, 0);
         gate.send(Err(AgentError::Config("no key".into()))).unwrap();
         assert_matches!(service.open_session(SessionSpec::new()), Err(SessionError::Build { .. }));
+        assert_eq!(service.stats().sessions, 0);
+    });
+}
+
+#[test]
+fn c03_a_failed_build_whose_last_event_has_no_room_can_be_interrupted_by_its_id() {
+    run(|| {
+        let (started, starts) = unbounded();
+        let (gate, gated) = unbounded();
+        let service = EphemeralSessionService::new(gated_builder(started, gated), 1);
+        let (event_tx, _events) = bounded(1); // RunStarted takes it
+        let begun = service.begin_session(create("x").event_tx(event_tx)).unwrap();
+        starts.recv().unwrap();
+        gate.send(Err(AgentError::Config("no key".into()))).unwrap();
+        assert_eq!(service.read(begun.session_id()).unwrap().state.state, SessionState::Building);
+        service.interrupt(begun.session_id()).unwrap();
+        assert_matches!(begun.wait(), Err(SessionError::Build { .. }));
         assert_eq!(service.stats().sessions, 0);
     });
 }
@@ -380,6 +398,12 @@ fn c08_wait_session_registered_misses_none_and_times_out() {
         // What has been is not waited for.
         assert_eq!(service.wait_session_registered(99, LONG), Some(100));
         assert_eq!(service.registered_sessions(), 100);
+        // What will never be is not waited for either.
+        thread::scope(|scope| {
+            let watcher = scope.spawn(|| service.wait_session_registered(100, Duration::MAX));
+            service.shutdown(LONG);
+            assert_eq!(watcher.join().unwrap(), None);
+        });
     });
 }
 

@@ -1,15 +1,15 @@
 //! Agents with a script, gates, and a watchdog.
 
 use std::panic;
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::Duration;
 
 use turnwise::crossbeam_channel::{bounded, select, unbounded, Receiver, Sender};
 use turnwise::{
     agent_fn, AgentError, AgentEvent, CancelReason, CreateSessionRequest, EphemeralSessionService, RunResult,
-    ServiceConfig, SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionSpec,
-    StartTurnRequest, TurnContext, TurnId,
+    ServiceConfig, SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionService,
+    SessionSpec, StartTurnRequest, TurnContext, TurnHandle, TurnId,
 };
 
 /// Longer than anything here takes on a loaded machine.
@@ -144,6 +144,70 @@ pub(crate) fn turn(prompt: &str) -> StartTurnRequest {
     StartTurnRequest::new(prompt)
 }
 
+/// What a turn is to do, with the service at hand.
+pub(crate) type Job = Box<dyn FnOnce(&dyn SessionService, &TurnContext) -> Result<String, AgentError> + Send>;
+
+/// Builds agents that run the job with the name that their prompt says; without one they echo.
+pub(crate) struct JobBuilder(Arc<Mutex<Vec<(String, Job)>>>);
+
+impl SessionAgentBuilder for JobBuilder {
+    type Agent = Box<dyn SessionAgent>;
+
+    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Self::Agent, AgentError> {
+        let (jobs, service) = (Arc::clone(&self.0), context.service());
+        let agent = agent_fn(move |prompt, turn| {
+            let job = {
+                let mut jobs = jobs.lock().unwrap();
+                let at = jobs.iter().position(|(name, _)| *name == prompt);
+                at.map(|at| jobs.swap_remove(at).1)
+            };
+            let Some(job) = job else { return Ok(turn.finish(prompt)) };
+            let service = service.upgrade().expect("the test has a handle");
+            job(&service, turn).map(|text| turn.finish(text))
+        });
+        Ok(Box::new(agent.build_agent(spec, context)?))
+    }
+}
+
+/// Sessions whose turns run closures that the test makes up.
+pub(crate) struct Jobs {
+    pub(crate) service: EphemeralSessionService<JobBuilder>,
+    next: Arc<Mutex<Vec<(String, Job)>>>,
+}
+
+impl Jobs {
+    pub(crate) fn new(max_running_turns: usize) -> Self {
+        let next = Arc::default();
+        let config =
+            EphemeralSessionService::configure(JobBuilder(Arc::clone(&next))).max_running_turns(max_running_turns);
+        Self { service: config.build().unwrap(), next }
+    }
+
+    pub(crate) fn open(&self) -> SessionId {
+        self.service.open_session(SessionSpec::new()).unwrap()
+    }
+
+    /// Has session `id` run `job` in a turn called `name`.
+    pub(crate) fn begin(
+        &self,
+        id: SessionId,
+        name: &str,
+        job: impl FnOnce(&dyn SessionService, &TurnContext) -> Result<String, AgentError> + Send + 'static,
+    ) -> TurnHandle {
+        self.prepare(name, job);
+        self.service.begin_turn(id, turn(name)).unwrap()
+    }
+
+    /// Keeps `job` for whoever starts a turn called `name`.
+    pub(crate) fn prepare(
+        &self,
+        name: &str,
+        job: impl FnOnce(&dyn SessionService, &TurnContext) -> Result<String, AgentError> + Send + 'static,
+    ) {
+        self.next.lock().unwrap().push((name.to_owned(), Box::new(job)));
+    }
+}
+
 /// Asserts that a turn was cancelled, and for this reason.
 #[track_caller]
 pub(crate) fn assert_cancelled(result: Result<RunResult, SessionError>, reason: CancelReason) {
@@ -168,9 +232,16 @@ pub(crate) use assert_matches;
 #[cfg(target_os = "linux")]
 #[track_caller]
 pub(crate) fn assert_no_threads(prefix: &str) {
+    assert_at_most_threads(0, prefix);
+}
+
+/// Asserts that no more threads of this process than `most` have a name that begins like this.
+#[cfg(target_os = "linux")]
+#[track_caller]
+pub(crate) fn assert_at_most_threads(most: usize, prefix: &str) {
     // A thread that has been joined may be listed for another moment: the system wakes who joins it, then buries it.
     let started = std::time::Instant::now();
-    while threads_named(prefix) > 0 {
+    while threads_named(prefix) > most {
         assert!(started.elapsed() < LONG / 10, "{} threads called {prefix} are left", threads_named(prefix));
         thread::yield_now();
     }

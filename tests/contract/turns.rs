@@ -282,3 +282,49 @@ fn c16_a_turn_that_waits_for_a_sub_agents_turn_holds_no_permit() {
         assert_eq!(service.stats().running_turns, 0);
     });
 }
+
+#[test]
+fn c16_a_parent_that_reads_a_sub_agents_events_does_not_starve_it_of_its_permit() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let (parent, child) = (jobs.open(), jobs.open());
+        // Far more events than a stream holds.
+        jobs.prepare("child", |_, turn| {
+            (0..2_000).try_for_each(|number| turn.emit(delta(number)))?;
+            Ok("done".into())
+        });
+        let reading = jobs.begin(parent, "parent", move |service, _| {
+            let mut seen = 0;
+            service.start_turn_with(child, turn("child"), &mut |_| seen += 1)?;
+            Ok(seen.to_string())
+        });
+        assert_eq!(reading.wait().unwrap().text, "2002");
+        assert_eq!(jobs.service.stats().running_turns, 0);
+    });
+}
+
+#[test]
+fn c16_a_bounded_wait_comes_back_in_time_to_stop_the_turn_that_has_the_permit() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let (one, other) = (jobs.open(), jobs.open());
+        let (enter, entered) = unbounded();
+        jobs.prepare("endless", move |_, turn| {
+            enter.send(()).unwrap();
+            turn.sleep(std::time::Duration::MAX)?;
+            Ok("never".into())
+        });
+        let stopping = jobs.begin(one, "stops the other", move |service, _| {
+            let endless = service.begin_turn(other, turn("endless"))?;
+            // It gets the permit as soon as this turn waits, and keeps it.
+            while entered.is_empty() {
+                assert_matches!(service.export_session_timeout(other, SHORT), Err(SessionError::Timeout { .. }));
+            }
+            endless.interrupt();
+            assert_cancelled(endless.wait(), CancelReason::Interrupted);
+            Ok("stopped".into())
+        });
+        assert_eq!(stopping.wait().unwrap().text, "stopped");
+        assert_eq!(jobs.service.stats().running_turns, 0);
+    });
+}
