@@ -1,8 +1,8 @@
-//! Ctrl-C: interrupts whatever runs; with nothing running it ends the program.
+//! Ctrl-C: interrupts whatever runs or is being built; with nothing to interrupt it ends the program.
 
 use std::process;
 
-use turnwise::{SessionQuery, SessionService};
+use turnwise::{ArchiveMode, SessionQuery, SessionService, SessionState, SessionSummary};
 
 use crate::Notebook;
 
@@ -23,5 +23,10 @@ pub(crate) fn install(notebook: &Notebook) -> Result<(), ctrlc::Error> {
 /// Interrupts every running cell. How many there were.
 fn interrupt_all(notebook: &impl SessionService) -> usize {
     let kernels = notebook.list(SessionQuery::new()).unwrap_or_default();
-    kernels.iter().filter(|kernel| notebook.interrupt(kernel.session_id).is_ok()).count()
+    let interrupted = |kernel: &&SessionSummary| match kernel.state {
+        // A resumed kernel that runs its cells again: no turn yet, so nothing is left of it.
+        SessionState::Building => notebook.archive_with(kernel.session_id, ArchiveMode::Interrupt).is_ok(),
+        _ => notebook.interrupt(kernel.session_id).is_ok(),
+    };
+    kernels.iter().filter(interrupted).count()
 }

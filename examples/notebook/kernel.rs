@@ -49,12 +49,14 @@ impl Kernel {
 
     /// Runs the cells of the history again, without their output, to get their values back.
     fn replay(&mut self, cancel: &CancelToken) -> Result<(), AgentError> {
-        let cancel = cancel.clone();
-        self.engine.on_progress(move |_| cancel.is_cancelled().then_some(Dynamic::UNIT));
+        let stop = cancel.clone();
+        self.engine.on_progress(move |_| stop.is_cancelled().then_some(Dynamic::UNIT));
         for message in self.history.clone().messages() {
             if let Message::User { content } = message {
                 let broken = |error| format!("a cell of the history does not run any more: {error}");
-                self.eval(content).map(drop).map_err(|error| AgentError::Config(broken(error)))?;
+                let replayed = self.eval(content).map(drop);
+                cancel.check()?;
+                replayed.map_err(|error| AgentError::Config(broken(error)))?;
             }
         }
         self.printed.borrow_mut().clear();

@@ -47,7 +47,7 @@ pub(crate) fn to_terminal(prefix: &str) -> impl FnMut(Line<'_>) + '_ {
 /// What went wrong, without the library's view of it.
 pub(crate) fn explain(error: &SessionError) -> String {
     match error.cancel_reason() {
-        Some(CancelReason::Interrupted) => return "interrupted".into(),
+        Some(CancelReason::Interrupted | CancelReason::Archived) => return "interrupted".into(),
         Some(CancelReason::DeadlineExceeded) => return "stopped: the cell's time limit is over".into(),
         Some(reason) => return format!("stopped: {reason}"),
         None => {}

@@ -19,6 +19,7 @@ use crate::turn::stream::TurnStream;
 
 /// What becomes of a running turn when its session is archived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum ArchiveMode {
     /// It may finish, and its caller gets the result.
     Drain,

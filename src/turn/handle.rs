@@ -124,7 +124,7 @@ impl TurnHandle {
         self.key
     }
 
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<(), WaitError> {
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Result<(), WaitError> {
         if self.is_finished() {
             return Ok(());
         }

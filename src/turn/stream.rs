@@ -71,12 +71,17 @@ impl TurnStream {
     }
 }
 
-/// Waits for the next event, or the end of the turn. On a session's own thread the iteration ends early when the turn of
+/// Waits for the next event, or the end of the turn: then the session is free for the next one. On a session's own thread the iteration ends early when the turn of
 /// that session is cancelled.
 impl Iterator for TurnStream {
     type Item = AgentEvent;
 
     fn next(&mut self) -> Option<AgentEvent> {
-        Wait::on(self.handle.key()).ok()?.receive(&self.events, None).ok()?
+        let event = Wait::on(self.handle.key()).ok()?.receive(&self.events, None).ok()?;
+        if event.is_none() {
+            // The channel disconnects a moment before the session is free. Whoever has seen the end may start the next turn.
+            let _ = self.handle.wait_until(None);
+        }
+        event
     }
 }
