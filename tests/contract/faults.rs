@@ -395,9 +395,14 @@ fn c32_an_error_that_panics_when_dropped_takes_no_session_with_it() {
         assert!(finished.recv().is_err());
         assert_eq!(jobs.service.start_turn(id, turn("fine")).unwrap().text, "fine");
 
-        let builder = builder_fn(move |_, _| -> Result<Fragile, AgentError> { Err(nasty()) });
+        let (go, gate) = bounded::<()>(0);
+        let builder = builder_fn(move |_, _| -> Result<Fragile, AgentError> {
+            let _ = gate.recv();
+            Err(nasty())
+        });
         let service = EphemeralSessionService::configure(builder).thread_name_prefix("c32-nasty").build().unwrap();
         drop(service.begin_session(create("x")).unwrap());
+        drop(go);
         assert_eq!(service.shutdown(LONG).stuck, []);
         #[cfg(target_os = "linux")]
         assert_no_threads("c32-nasty");
