@@ -17,7 +17,7 @@ use crate::error::SessionError;
 use crate::model::SessionId;
 use crate::service::SessionQuery;
 use crate::session::handle::SessionHandle;
-use crate::sync::{Arc, Mutex, RwLock};
+use crate::sync::{Arc, RwLock};
 use crate::wait::latch::Latch;
 use crate::wait::semaphore::{Permit, Semaphore};
 
@@ -29,7 +29,6 @@ const FEW_GAPS: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Registry {
     sessions: RwLock<Sessions>,
-    registered: Mutex<Registered>,
 }
 
 #[derive(Debug, Default)]
@@ -37,22 +36,17 @@ struct Sessions {
     entries: IndexMap<SessionId, Option<Arc<SessionHandle>>>,
     gaps: usize,
     shut_down: bool,
+    /// How many were ever reserved.
+    registered: u64,
+    /// Set by the next reservation, and by the shutdown, after which there is none.
+    next_registration: Option<Arc<Latch>>,
     /// The last to end, latest last.
     ended: VecDeque<SessionId>,
 }
 
-/// How many sessions were ever registered, and what the next one sets.
-#[derive(Debug, Default)]
-struct Registered {
-    count: u64,
-    next: Option<Arc<Latch>>,
-    /// Whether there will be no next.
-    shut_down: bool,
-}
-
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { sessions: RwLock::default(), registered: Mutex::default() }
+        Self { sessions: RwLock::default() }
     }
 
     /// Takes a place for a session, or says why there is none. All of it or nothing.
@@ -61,18 +55,25 @@ impl Registry {
         handle: &Arc<SessionHandle>,
         capacity: &Arc<Semaphore>,
     ) -> Result<Permit, SessionError> {
-        let mut sessions = self.sessions.write();
-        if sessions.shut_down {
-            return Err(SessionError::ShuttingDown);
+        let (permit, waiters) = {
+            let mut sessions = self.sessions.write();
+            if sessions.shut_down {
+                return Err(SessionError::ShuttingDown);
+            }
+            if sessions.contains(handle.id()) {
+                return Err(SessionError::AlreadyExists { id: handle.id() });
+            }
+            let permit = capacity.try_acquire().map_err(|active| {
+                let max = capacity.limit();
+                SessionError::CapacityExceeded { active, max }
+            })?;
+            sessions.insert(Arc::clone(handle));
+            sessions.registered += 1;
+            (permit, sessions.next_registration.take())
+        };
+        if let Some(waiters) = waiters {
+            waiters.set();
         }
-        if sessions.contains(handle.id()) {
-            return Err(SessionError::AlreadyExists { id: handle.id() });
-        }
-        let permit = capacity.try_acquire().map_err(|active| {
-            let max = capacity.limit();
-            SessionError::CapacityExceeded { active, max }
-        })?;
-        sessions.insert(Arc::clone(handle));
         Ok(permit)
     }
 
@@ -112,15 +113,10 @@ impl Registry {
 
     /// Refuses all further reservations, and gives whoever holds capacity.
     pub(crate) fn shut_down(&self) -> Vec<Arc<SessionHandle>> {
-        let live = {
+        let (live, waiters) = {
             let mut sessions = self.sessions.write();
             sessions.shut_down = true;
-            sessions.entries.values().flatten().cloned().collect()
-        };
-        let waiters = {
-            let mut registered = self.registered.lock();
-            registered.shut_down = true;
-            registered.next.take()
+            (sessions.entries.values().flatten().cloned().collect(), sessions.next_registration.take())
         };
         if let Some(waiters) = waiters {
             waiters.set();
@@ -132,34 +128,22 @@ impl Registry {
         self.sessions.read().shut_down
     }
 
-    /// Counts a registered session, and wakes whoever waits for one.
-    pub(crate) fn count_registration(&self) {
-        let waiters = {
-            let mut registered = self.registered.lock();
-            registered.count += 1;
-            registered.next.take()
-        };
-        if let Some(waiters) = waiters {
-            waiters.set();
-        }
-    }
-
     /// How many sessions were ever registered.
     pub(crate) fn registrations(&self) -> u64 {
-        self.registered.lock().count
+        self.sessions.read().registered
     }
 
     /// The count if it has passed `seen`; else a latch that the next registration sets, if there can be one. All in one
     /// look, so that none can be missed.
     pub(crate) fn registrations_after(&self, seen: u64) -> Result<u64, Option<Arc<Latch>>> {
-        let mut registered = self.registered.lock();
-        if registered.count > seen {
-            return Ok(registered.count);
+        let mut sessions = self.sessions.write();
+        if sessions.registered > seen {
+            return Ok(sessions.registered);
         }
-        if registered.shut_down {
+        if sessions.shut_down {
             return Err(None);
         }
-        Err(Some(Arc::clone(registered.next.get_or_insert_with(|| Arc::new(Latch::new())))))
+        Err(Some(Arc::clone(sessions.next_registration.get_or_insert_with(|| Arc::new(Latch::new())))))
     }
 }
 

@@ -72,8 +72,8 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         Self { inner: Arc::new_cyclic(|weak| Inner { core, builder, weak: weak.clone() }) }
     }
 
-    /// How many sessions were ever registered: a number to give to
-    /// [`wait_session_registered`](Self::wait_session_registered).
+    /// How many sessions were ever registered, those included that could not be built then or got no thread: a number to
+    /// give to [`wait_session_registered`](Self::wait_session_registered).
     pub fn registered_sessions(&self) -> u64 {
         self.inner.core.registry.registrations()
     }
@@ -199,12 +199,11 @@ impl<B: SessionAgentBuilder> Inner<B> {
         };
         let settings = &core.settings;
         let name = thread_name(&settings.thread_name_prefix, id);
-        let thread = ThreadSpec { name, stack_size: settings.stack_size };
+        let thread = ThreadSpec { session: id, name, stack_size: settings.stack_size };
         core.threads
             .spawn(handle.key(), thread, life)
             .map_err(|source| SessionError::Spawn { source: Arc::new(source) })?;
         core.counters.sessions_created.add_one();
-        core.registry.count_registration();
         log::debug!(target: "turnwise::service", "session {id}: created");
         Ok(handle)
     }
@@ -241,10 +240,10 @@ impl<B: SessionAgentBuilder> Inner<B> {
         (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome), Box::new(turn))
     }
 
-    /// Announces that this thread will wait for session `id`, if there is one.
-    fn wait_on(&self, id: SessionId) -> Result<Option<Wait>, SessionError> {
-        let wait = self.core.registry.find(id).map(|handle| Wait::on(handle.key())).transpose();
-        wait.map_err(|error| error.into_session_error(id, Instant::now()))
+    /// Refuses a blocking call, before it has any effect, that would have this thread's session wait for itself.
+    fn refuse_circle(&self, id: SessionId) -> Result<(), SessionError> {
+        let Some(handle) = self.core.registry.find(id) else { return Ok(()) };
+        own_thread::refuse_circle(handle.key()).map_err(|error| error.into_session_error(id, Instant::now()))
     }
 
     fn export_until(&self, id: SessionId, deadline: Option<Instant>) -> Result<Session, SessionError> {
@@ -276,8 +275,8 @@ fn conclude<T>(
 
 impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
-        let wait = self.wait_on(id)?;
-        self.begin_turn(id, request)?.wait_announced(wait)
+        self.refuse_circle(id)?;
+        self.begin_turn(id, request)?.wait_or_interrupt()
     }
 
     fn start_turn_with(
@@ -286,10 +285,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         request: StartTurnRequest,
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<RunResult, SessionError> {
-        let wait = self.wait_on(id)?;
+        self.refuse_circle(id)?;
         let mut stream = self.stream_turn(id, request)?;
-        // From here on `on_event` may have waits of its own.
-        drop(wait);
         stream.by_ref().for_each(on_event);
         stream.wait()
     }

@@ -13,6 +13,7 @@
 use std::collections::HashSet;
 
 use crate::error::CancelReason;
+use crate::model::SessionId;
 use crate::service::{ArchiveMode, ShutdownReport};
 use crate::session::handle::SessionHandle;
 use crate::sync::{Arc, Instant};
@@ -24,27 +25,26 @@ use super::core::Core;
 pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: Instant) -> ShutdownReport {
     log::debug!(target: "turnwise::service", "shutdown, {mode:?}");
     let sessions = close_all(core, mode);
-    // On the thread of one of them this call has just cancelled its own turn: no reason not to wait for the others.
-    let cancels_itself =
-        mode == ArchiveMode::Interrupt && sessions.iter().any(|session| own_thread::is_own(session.key()));
+    // On the thread of one of them, told to stop by this very call or before: no reason not to wait for the others.
+    let is_own = sessions.iter().any(|session| own_thread::is_own(session.key()));
+    let regardless = is_own && own_thread::is_cancelled();
     let permit = own_thread::lend_permit(Some(deadline));
-    let mut report = ShutdownReport::default();
-    let mut stuck = HashSet::new();
-    for session in &sessions {
-        if wait_for_end(session, deadline, cancels_itself) {
-            report.joined += 1;
-        } else {
-            report.stuck.push(session.id());
-            stuck.insert(session.key());
-        }
+    let late = sessions.iter().filter(|session| !wait_for_end(session, deadline, regardless));
+    let mut stuck: Vec<SessionId> = Vec::new();
+    let mut keys = HashSet::new();
+    for session in late {
+        stuck.push(session.id());
+        keys.insert(session.key());
     }
-    core.threads.join_all_but(&stuck, deadline);
+    // A session may have ended whose thread has not: its thread-local values take their time.
+    stuck.extend(core.threads.join_all_but(&keys, deadline));
     if stuck.is_empty() {
         // No turn is left that could have a deadline.
         core.deadlines.stop(deadline);
     }
     drop(permit);
-    report
+    let joined = sessions.iter().filter(|session| !stuck.contains(&session.id())).count();
+    ShutdownReport { joined, stuck }
 }
 
 /// Closes every session, and waits for none.

@@ -12,8 +12,9 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
+use crate::model::SessionId;
 use crate::panics::contain_and_log;
-use crate::sync::{current, thread_local, Arc, Builder, Instant, JoinHandle, Mutex, ThreadId};
+use crate::sync::{current, thread_local, Arc, Builder, Instant, JoinHandle, Mutex};
 use crate::wait::latch::Latch;
 use crate::wait::own_thread::WaitKey;
 
@@ -31,13 +32,15 @@ struct State {
 
 #[derive(Debug)]
 struct Thread {
+    session: SessionId,
     handle: JoinHandle<()>,
     /// Set by the last of the thread's code.
     gone: Arc<Latch>,
 }
 
-/// What a thread is called and how large its stack is.
+/// Whose a thread is, what it is called and how large its stack is.
 pub(crate) struct ThreadSpec {
+    pub(crate) session: SessionId,
     pub(crate) name: String,
     pub(crate) stack_size: Option<usize>,
 }
@@ -75,34 +78,30 @@ impl Threads {
             // Locked over the spawn, so that a thread that ends at once finds its own handle.
             let mut state = self.state.lock();
             let spawned = builder.spawn(on_thread);
-            spawned.map(|handle| drop(state.running.insert(key, Thread { handle, gone })))
+            spawned.map(|handle| drop(state.running.insert(key, Thread { session: spec.session, handle, gone })))
         };
         contain_and_log("the drop of a session that got no thread", move || drop(life));
         spawned
     }
 
-    /// Joins every thread but those of `except`, and this one. Those others have ended their sessions; one that has not gone
-    /// by `deadline` is left to the next call.
-    pub(crate) fn join_all_but(&self, except: &HashSet<WaitKey>, deadline: Instant) {
+    /// Waits until `deadline` for every thread to go, but for those of `except` and for this one, and joins them. Returns
+    /// whose have not gone. May be called by several threads at once.
+    pub(crate) fn join_all_but(&self, except: &HashSet<WaitKey>, deadline: Instant) -> Vec<SessionId> {
         let own = current().id();
-        let leaving: Vec<Thread> = {
-            let mut state = self.state.lock();
-            let running = state.running.iter().filter(|(key, thread)| !except.contains(key) && !thread.is(own));
-            let keys: Vec<WaitKey> = running.map(|(key, _)| *key).collect();
-            let (own, mut leaving): (Vec<_>, Vec<_>) = state.ending.drain(..).partition(|thread| thread.is(own));
-            state.ending = own;
-            leaving.extend(keys.iter().filter_map(|key| state.running.remove(key)));
-            leaving
+        let leaving: Vec<(SessionId, Arc<Latch>)> = {
+            let state = self.state.lock();
+            let running = state.running.iter().filter(|(key, _)| !except.contains(key)).map(|(_, thread)| thread);
+            let leaving = running.chain(&state.ending).filter(|thread| thread.handle.thread().id() != own);
+            leaving.map(|thread| (thread.session, Arc::clone(&thread.gone))).collect()
         };
-        for thread in leaving {
+        let late = leaving.into_iter().filter(|(_, gone)| {
             // Disconnected or not in time: the latch knows.
-            let _ = thread.gone.receiver().recv_deadline(deadline);
-            if thread.gone.is_set() {
-                thread.join();
-            } else {
-                self.state.lock().ending.push(thread);
-            }
-        }
+            let _ = gone.receiver().recv_deadline(deadline);
+            !gone.is_set()
+        });
+        let late = late.map(|(session, _)| session).collect();
+        self.join_gone();
+        late
     }
 
     /// Joins the threads that have gone, without waiting for any.
@@ -116,18 +115,10 @@ impl Threads {
             state.ending = ending;
             gone
         };
-        gone.into_iter().for_each(Thread::join);
-    }
-}
-
-impl Thread {
-    fn is(&self, id: ThreadId) -> bool {
-        self.handle.thread().id() == id
-    }
-
-    fn join(self) {
-        // A thread that panicked has been reported by the panic hook; there is nothing else to learn from it.
-        let _ = self.handle.join();
+        for thread in gone {
+            // A thread that panicked has been reported by the panic hook; there is nothing else to learn from it.
+            let _ = thread.handle.join();
+        }
     }
 }
 
@@ -154,7 +145,6 @@ impl Drop for EndOnDrop {
     fn drop(&mut self) {
         {
             let mut state = self.threads.state.lock();
-            // Not there where a shutdown is about to join this thread.
             let own = state.running.remove(&self.key);
             state.ending.extend(own);
         }

@@ -71,7 +71,8 @@ impl TurnEvents {
             self.counters.events_dropped.add_one();
             return;
         }
-        let _permit = own_thread::lend_permit(None);
+        // Before the agent runs there is no permit yet, after it there is no more need of one.
+        own_thread::give_up_permit();
         select! {
             send(receiver, event) -> sent => {
                 if sent.is_err() {

@@ -77,7 +77,7 @@ impl TurnHandle {
     /// Inside: what the turn ended with; on a session's own thread also what ended the wait (see [`TurnHandle`]).
     ///
     /// # Blocking
-    /// Until the turn ends, at most for `timeout`. On a session's own thread the wait for its running permit comes on top.
+    /// Until the turn ends, at most for `timeout`.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<RunResult, SessionError>> {
         let started = Instant::now();
         match self.wait_until(started.checked_add(timeout)) {
@@ -98,18 +98,20 @@ impl TurnHandle {
     /// Until the turn ends. An agent that neither returns nor heeds its cancel token makes this wait for ever; a caller
     /// who cannot afford that uses [`wait_timeout`](TurnHandle::wait_timeout).
     pub fn wait(self) -> Result<RunResult, SessionError> {
-        self.wait_announced(None)
+        let started = Instant::now();
+        self.wait_until(None).map_err(|error| error.into_session_error(self.session_id, started))?;
+        self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
 
-    /// As [`wait`](Self::wait), where the wait may have been announced already.
-    pub(crate) fn wait_announced(self, wait: Option<Wait>) -> Result<RunResult, SessionError> {
-        let started = Instant::now();
-        if !self.is_finished() {
-            let wait = wait.map_or_else(|| Wait::on(self.key), Ok);
-            let waited = wait.and_then(|wait| wait.receive(self.finished(), None));
-            waited.map_err(|error| error.into_session_error(self.session_id, started))?;
+    /// As [`wait`](Self::wait), for a caller who has nothing but the wait: where a circle has closed since the turn was
+    /// admitted, nobody could ever stop it.
+    pub(crate) fn wait_or_interrupt(self) -> Result<RunResult, SessionError> {
+        let cancel = self.cancel.clone();
+        let result = self.wait();
+        if matches!(result, Err(SessionError::Reentrant { .. })) {
+            drop(cancel.cancel(CancelReason::Interrupted));
         }
-        self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
+        result
     }
 
     /// A channel that carries nothing and disconnects at the end of the turn: to `select!` over many turns.

@@ -8,6 +8,9 @@ use crate::wait::own_thread::Wait;
 
 /// The events of one turn, in order, until it ends; then [`wait`](TurnStream::wait) gives its result.
 ///
+/// On a session's own thread: do not wait for that session in another way while its stream is unread. It may be waiting for
+/// room in the stream, and that circle is not seen.
+///
 /// The stream holds up to [`TurnStream::CAPACITY`] events that have not been read; the turn waits while it is full.
 /// Dropping the stream detaches from the turn, which goes on.
 ///

@@ -1,12 +1,13 @@
 //! The one thread that cancels turns whose time is up.
 //!
-//! It starts with the first deadline and ends when the watch is stopped. Hooks are user code: before it runs any, the
-//! thread hands the watch over to a fresh one, so that a hook that blocks delays no other deadline.
+//! It starts with the first deadline and ends when the watch is stopped. Hooks are user code: before it runs those of one
+//! turn, the thread hands the watch over to a fresh one, with the hooks of other turns that are due as well. So a hook that
+//! blocks delays nobody else's.
 //!
 //! **Invariant.** At most one thread has the watch; it is the one in [`State::watcher`]. A thread that has handed over
 //! only finishes its hooks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -33,6 +34,8 @@ struct State {
     /// By time; the number tells deadlines of the same instant apart.
     due: BTreeMap<(Instant, u64), CancelToken>,
     next_number: u64,
+    /// Hooks of turns that are cancelled already, each turn's for a thread of its own.
+    hooks: VecDeque<DueHooks>,
     watcher: Option<Watcher>,
     /// Threads that have handed over.
     retired: Vec<Watcher>,
@@ -87,24 +90,27 @@ impl Deadlines {
     /// Only once no turn runs any more: deadlines that are still out never fire.
     pub(crate) fn stop(&self, deadline: Instant) {
         self.watch.stop();
-        let watchers: Vec<Watcher> = {
-            let mut state = self.watch.state.lock();
-            let watcher = state.watcher.take();
-            state.retired.drain(..).chain(watcher).collect()
+        let own = current().id();
+        let ends: Vec<Arc<Latch>> = {
+            let state = self.watch.state.lock();
+            let others = state.retired.iter().chain(&state.watcher).filter(|other| other.thread.thread().id() != own);
+            others.map(|other| Arc::clone(&other.ended)).collect()
         };
-        for watcher in watchers {
-            let is_own = watcher.thread.thread().id() == current().id();
-            if !is_own {
-                // Disconnected or not in time: the latch knows.
-                let _ = watcher.ended.receiver().recv_deadline(deadline);
-            }
-            if !is_own && watcher.ended.is_set() {
-                // The thread has nothing left to do but to end.
-                let _ = watcher.thread.join();
-            } else {
-                // For the next call.
-                self.watch.state.lock().retired.push(watcher);
-            }
+        for end in ends {
+            // Disconnected or not in time: the latch knows.
+            let _ = end.receiver().recv_deadline(deadline);
+        }
+        let ended: Vec<Watcher> = {
+            let mut state = self.watch.state.lock();
+            let watchers: Vec<Watcher> = state.watcher.take().into_iter().chain(state.retired.drain(..)).collect();
+            // Those that have not ended are for the next call.
+            let (ended, left) = watchers.into_iter().partition(|watcher| watcher.ended.is_set());
+            state.retired = left;
+            ended
+        };
+        for watcher in ended {
+            // The thread has nothing left to do but to end.
+            let _ = watcher.thread.join();
         }
     }
 }
@@ -128,38 +134,42 @@ impl Watch {
 
     /// The whole life of a watching thread.
     fn keep(self: &Arc<Self>) {
-        while let Some((overdue, next)) = self.take_overdue() {
-            let hooks = cancel_all(overdue);
-            if !hooks.is_empty() {
-                let handed_over = self.hand_over();
-                drop(hooks);
-                if handed_over {
-                    return;
+        while let Some(step) = self.next_step() {
+            match step {
+                Step::Run(hooks) => {
+                    let handed_over = self.hand_over();
+                    drop(hooks);
+                    if handed_over {
+                        return;
+                    }
                 }
-                continue;
-            }
-            select! {
-                recv(self.bell.1) -> _ => {}
-                recv(at_or_never(next)) -> _ => {}
+                Step::Wait(until) => select! {
+                    recv(self.bell.1) -> _ => {}
+                    recv(at_or_never(until)) -> _ => {}
+                },
             }
         }
     }
 
-    /// The tokens whose time is up, and when the next one is; `None` when the watch is over.
-    fn take_overdue(&self) -> Option<(Vec<CancelToken>, Option<Instant>)> {
-        let mut state = self.state.lock();
-        if state.stopped {
-            return None;
-        }
-        let now = Instant::now();
-        let mut overdue = Vec::new();
-        while let Some(entry) = state.due.first_entry() {
-            if entry.key().0 > now {
-                break;
+    /// What to do next; `None` when the watch is over.
+    fn next_step(&self) -> Option<Step> {
+        loop {
+            let (overdue, next) = {
+                let mut state = self.state.lock();
+                if let Some(hooks) = state.hooks.pop_front() {
+                    return Some(Step::Run(hooks));
+                }
+                if state.stopped {
+                    return None;
+                }
+                (state.take_overdue(), state.due.keys().next().map(|(at, _)| *at))
+            };
+            let hooks = cancel_all(&overdue);
+            if hooks.is_empty() {
+                return Some(Step::Wait(next));
             }
-            overdue.push(entry.remove());
+            self.state.lock().hooks.extend(hooks);
         }
-        Some((overdue, state.due.keys().next().map(|(at, _)| *at)))
     }
 
     /// Whether another thread has the watch now. Where the system refuses one, this thread keeps it.
@@ -186,7 +196,27 @@ impl Watch {
     }
 }
 
-fn cancel_all(overdue: Vec<CancelToken>) -> Vec<DueHooks> {
+enum Step {
+    Run(DueHooks),
+    Wait(Option<Instant>),
+}
+
+impl State {
+    fn take_overdue(&mut self) -> Vec<CancelToken> {
+        let now = Instant::now();
+        let mut overdue = Vec::new();
+        while let Some(entry) = self.due.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            overdue.push(entry.remove());
+        }
+        overdue
+    }
+}
+
+/// Cancels them all, and returns the hooks of those that have any.
+fn cancel_all(overdue: &[CancelToken]) -> Vec<DueHooks> {
     let due = overdue.iter().filter_map(|token| token.cancel(CancelReason::DeadlineExceeded));
     due.filter(|hooks| !hooks.are_none()).collect()
 }

@@ -15,8 +15,9 @@
 //! second is refused, and only the second. A thread waits for one thing at a time, so every session has at most one edge
 //! and following them ends.
 //!
-//! What this cannot see: a thread that the *agent* started, and a `select!` of the agent's own over
-//! [`TurnHandle::finished`](crate::TurnHandle::finished).
+//! What this cannot see: a thread that the *agent* started; a `select!` of the agent's own over
+//! [`TurnHandle::finished`](crate::TurnHandle::finished); and a target that waits for room in an event channel which the
+//! waiting session was to read.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -130,6 +131,25 @@ pub(crate) fn is_own(key: WaitKey) -> bool {
 /// Gives the running turn's permit back until the guard is dropped, which waits for one again.
 pub(crate) fn lend_permit(until: Option<Instant>) -> Option<LentPermit> {
     own().map(|own| LentPermit::give_back(own, until))
+}
+
+/// Gives the running turn's permit back for good: its agent does not run any more.
+pub(crate) fn give_up_permit() {
+    let permit = own().and_then(|own| own.turn.borrow_mut().permit.take());
+    drop(permit);
+}
+
+/// Refuses what would have this thread's session wait for itself by way of session `target`, as things are.
+pub(crate) fn refuse_circle(target: WaitKey) -> Result<(), WaitError> {
+    match own() {
+        Some(own) if leads_to(&WAITS.lock(), target, own.key) => Err(WaitError::Reentrant { waiter: own.id }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this thread's session is at a turn, or its build, that has been told to stop.
+pub(crate) fn is_cancelled() -> bool {
+    own().is_some_and(|own| own.turn.borrow().cancel.is_cancelled())
 }
 
 /// A wait for a session, from before the session is asked for anything until its answer is there. Once this is had, the
@@ -261,10 +281,10 @@ impl Drop for LentPermit {
 /// From each waiting session to the one that it waits for.
 static WAITS: Mutex<BTreeMap<WaitKey, WaitKey>> = Mutex::new(BTreeMap::new());
 
-/// An entry of [`WAITS`], for as long as it lives.
+/// An entry of [`WAITS`], for as long as it lives. A thread has one at a time: between making it and dropping it the thread
+/// asks the target for its answer and waits, and runs no code of a user.
 struct Edge {
-    /// `None` where an outer wait for the same target has made the entry already.
-    from: Option<WaitKey>,
+    from: WaitKey,
 }
 
 impl Edge {
@@ -273,16 +293,14 @@ impl Edge {
         if leads_to(&waits, target, own.key) {
             return Err(WaitError::Reentrant { waiter: own.id });
         }
-        let outer = waits.insert(own.key, target);
-        Ok(Self { from: outer.is_none().then_some(own.key) })
+        waits.insert(own.key, target);
+        Ok(Self { from: own.key })
     }
 }
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        if let Some(from) = self.from {
-            WAITS.lock().remove(&from);
-        }
+        WAITS.lock().remove(&self.from);
     }
 }
 

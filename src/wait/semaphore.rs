@@ -62,7 +62,8 @@ impl Semaphore {
         loop {
             cancel.check()?;
             if let Some(permit) = self.wait_in_queue(cancel, None) {
-                return Ok(permit);
+                // Granted in the same instant: who is told to stop does not start.
+                return cancel.check().map(|()| permit);
             }
         }
     }
@@ -77,7 +78,7 @@ impl Semaphore {
         })
     }
 
-    /// `None` where the token fired first, or the time was up.
+    /// `None` where the token fired, or the time was up, before there was one.
     fn wait_in_queue(self: &Arc<Self>, cancel: &CancelToken, deadline: Option<Instant>) -> Option<Permit> {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             if let Ok(permit) = self.try_acquire() {
@@ -96,26 +97,28 @@ impl Semaphore {
             recv(cancel.cancelled()) -> _ => {}
             recv(at_or_never(deadline)) -> _ => {}
         }
-        if !self.leave_queue(&grant) {
-            // Granted in the same instant: the permit is ours to give back.
-            drop(Permit { semaphore: Arc::clone(self) });
-        }
-        None
+        // Granted in the same instant, the permit is ours all the same.
+        (!self.leave_queue(&grant)).then(|| Permit { semaphore: Arc::clone(self) })
     }
 
     /// Gives free permits to the longest waiting.
     fn hand_over(&self) {
-        if self.waiting.load(Ordering::SeqCst) == 0 {
-            return;
+        while self.waiting.load(Ordering::SeqCst) > 0 {
+            let Some(grant) = self.count_one_for_the_first() else { return };
+            // Never full: one grant for each place. Gone where the waiter has left since; then it has seen that its place was
+            // gone, and taken the permit.
+            let _ = grant.try_send(());
         }
+    }
+
+    fn count_one_for_the_first(&self) -> Option<Sender<()>> {
         let mut queue = self.queue.lock();
-        while !queue.is_empty() && self.count_one().is_ok() {
-            if let Some(grant) = queue.pop_front() {
-                // Never full and never gone: one grant for each place, and the waiter holds a sender of its own.
-                let _ = grant.try_send(());
-            }
+        if queue.is_empty() || self.count_one().is_err() {
+            return None;
         }
+        let first = queue.pop_front();
         self.waiting.store(queue.len(), Ordering::SeqCst);
+        first
     }
 
     /// Whether this waiter was still in the queue.

@@ -499,9 +499,16 @@ fn c29_a_thread_that_blocks_on_its_way_out_keeps_no_other_and_no_shutdown() {
         }
         #[cfg(target_os = "linux")]
         assert_at_most_threads(1, "c29-late");
-        assert_eq!(service.shutdown(SHORT).stuck, []);
-        drop(go);
-        service.shutdown(LONG);
+        // Its session has ended, its code has not.
+        assert_eq!(service.shutdown(SHORT).stuck, [blocked]);
+        thread::scope(|scope| {
+            // Several who wait for it all wait.
+            let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| service.shutdown(LONG))).collect();
+            assert_eq!(service.shutdown(SHORT).stuck, [blocked]);
+            assert!(waiting.iter().all(|call| !call.is_finished()));
+            drop(go);
+            waiting.into_iter().for_each(|call| assert_eq!(call.join().unwrap().stuck, []));
+        });
         #[cfg(target_os = "linux")]
         assert_no_threads("c29-late");
     });
@@ -535,5 +542,32 @@ fn c29_a_shutdown_that_is_called_again_still_sees_the_deadline_thread_off() {
         assert_eq!(service.shutdown(LONG).stuck, []);
         #[cfg(target_os = "linux")]
         assert_no_threads("c29-dead");
+    });
+}
+
+#[test]
+fn c29_a_draining_shutdown_from_an_interrupted_turn_still_waits_for_the_others() {
+    run(|| {
+        let jobs = Jobs::new(4);
+        let (one, other) = (jobs.open(), jobs.open());
+        let (go, gate) = bounded::<()>(0);
+        let slow = jobs.begin(other, "slow", move |_, _| {
+            let _ = gate.recv();
+            Ok("slow".into())
+        });
+        let service = jobs.service.clone();
+        let interrupted = jobs.begin(one, "interrupted", move |_, own_turn| {
+            let _ = own_turn.cancel_token().cancelled().recv();
+            drop(go);
+            let report = service.shutdown_with(ArchiveMode::Drain, LONG);
+            assert_eq!((report.joined, report.stuck), (1, vec![one]));
+            Ok("done".into())
+        });
+        while jobs.service.stats().running_turns < 2 {
+            thread::yield_now();
+        }
+        interrupted.interrupt();
+        assert_eq!(interrupted.wait().unwrap().text, "done");
+        assert_eq!(slow.wait().unwrap().text, "slow");
     });
 }

@@ -550,3 +550,27 @@ fn c34_an_opened_session_does_not_outlive_an_open_that_fails() {
         }
     });
 }
+
+#[test]
+fn c33_a_start_that_is_refused_makes_no_circle() {
+    run(|| {
+        let jobs = Jobs::new(4);
+        let (one, other) = (jobs.open(), jobs.open());
+        let meet = Arc::new(Barrier::new(2));
+        let ask = |whom: SessionId| {
+            let meet = Arc::clone(&meet);
+            move |service: &dyn SessionService, _: &TurnContext| {
+                meet.wait();
+                for _ in 0..20_000 {
+                    // Busy, as long as the other one's turn goes on: nothing is waited for.
+                    assert_matches!(service.start_turn(whom, turn("x")), Ok(_) | Err(SessionError::Busy { .. }));
+                }
+                Ok("done".into())
+            }
+        };
+        let asking = jobs.begin(one, "asks", ask(other));
+        let asked = jobs.begin(other, "is asked", ask(one));
+        assert_eq!(asked.wait().unwrap().text, "done");
+        assert_eq!(asking.wait().unwrap().text, "done");
+    });
+}

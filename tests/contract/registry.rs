@@ -408,6 +408,26 @@ fn c08_wait_session_registered_misses_none_and_times_out() {
 }
 
 #[test]
+fn c08_no_registration_comes_after_a_shutdown_has_been_seen() {
+    run(|| {
+        for _ in 0..500 {
+            let (service, _stage) = scripted(4);
+            let start = Barrier::new(2);
+            thread::scope(|scope| {
+                let created = scope.spawn(|| {
+                    start.wait();
+                    service.begin_session(create("x")).is_ok()
+                });
+                start.wait();
+                service.shutdown(Duration::ZERO);
+                let seen = service.wait_session_registered(0, LONG);
+                assert_eq!(created.join().unwrap(), seen.is_some());
+            });
+        }
+    });
+}
+
+#[test]
 fn c09_capacity_comes_back_when_the_agent_is_dropped_and_not_before() {
     run(|| {
         let (go, gate) = unbounded::<()>();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use turnwise::crossbeam_channel::unbounded;
+use turnwise::crossbeam_channel::{bounded, unbounded};
 use turnwise::{
     agent_fn, builder_fn, AgentError, CancelReason, EphemeralSessionService, RunResult, Session, SessionAgent,
     SessionError, SessionService, SessionSpec, SessionState, SkillId, StartTurnRequest, TurnContext,
@@ -326,5 +326,24 @@ fn c16_a_bounded_wait_comes_back_in_time_to_stop_the_turn_that_has_the_permit() 
         });
         assert_eq!(stopping.wait().unwrap().text, "stopped");
         assert_eq!(jobs.service.stats().running_turns, 0);
+    });
+}
+
+#[test]
+fn c16_a_turn_whose_last_event_waits_for_room_needs_no_permit_any_more() {
+    run(|| {
+        let (service, stage) = scripted_with(|config| config.max_running_turns(1));
+        let (one, other) =
+            (service.open_session(SessionSpec::new()).unwrap(), service.open_session(SessionSpec::new()).unwrap());
+        let (event_tx, events) = bounded(1); // RunStarted fills it
+        let answered = service.begin_turn(one, turn("answer").event_tx(event_tx)).unwrap();
+        let holding = service.begin_turn(other, turn("hold")).unwrap();
+        // The first turn is done but for its last event; the other one has the permit and keeps it.
+        stage.wait_entered();
+        assert_eq!(events.iter().count(), 2);
+        assert_eq!(answered.wait().unwrap().text, "answer");
+        stage.release();
+        holding.wait().unwrap();
+        assert_eq!(service.stats().running_turns, 0);
     });
 }
