@@ -434,3 +434,36 @@ fn c23_a_hook_that_blocks_delays_no_other_deadline() {
         assert_eq!(service.shutdown(LONG).stuck, []);
     });
 }
+
+#[test]
+fn c23_of_turns_that_are_due_at_once_every_hook_runs_though_another_blocks() {
+    run(|| {
+        let (go, gate) = unbounded::<()>();
+        let (start, started) = unbounded();
+        let (enter, entered) = unbounded();
+        let service = EphemeralSessionService::new(
+            agent_fn(move |_, turn| {
+                let (start, gate) = (start.clone(), gate.clone());
+                let (run, ran) = bounded(1);
+                let hook = turn.cancel_token().on_cancel(move || {
+                    start.send(()).unwrap();
+                    run.send(()).unwrap();
+                    let _ = gate.recv();
+                });
+                enter.send(()).unwrap();
+                ran.recv().unwrap();
+                drop(hook); // waits for it
+                Err(turn.check().unwrap_err().into())
+            }),
+            8,
+        );
+        // Far enough away for all of them to be running by then, and all due when the first one is.
+        let soon = Duration::from_millis(200);
+        let turns: Vec<_> = (0..4).map(|_| service.begin_session(create("x").timeout(soon)).unwrap()).collect();
+        let running = turns.iter().filter(|_| entered.recv_timeout(soon).is_ok()).count();
+        // Every one that runs has its hook started, though none of them returns.
+        (0..running).for_each(|_| started.recv_timeout(LONG).expect("a hook is kept waiting by another"));
+        drop(go);
+        turns.into_iter().for_each(|turn| assert_cancelled(turn.wait(), CancelReason::DeadlineExceeded));
+    });
+}
