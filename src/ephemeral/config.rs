@@ -39,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) max_running_turns: Option<usize>,
     pub(crate) stack_size: Option<usize>,
     pub(crate) thread_name_prefix: String,
+    pub(crate) idle_threads: usize,
 }
 
 impl Default for Settings {
@@ -48,6 +49,7 @@ impl Default for Settings {
             max_running_turns: None,
             stack_size: None,
             thread_name_prefix: "turnwise".to_owned(),
+            idle_threads: 0,
         }
     }
 }
@@ -82,21 +84,31 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// What the threads' names begin with; the end of the session's id follows. Linux shows the first 15 bytes of a name.
-    /// Default: `turnwise`.
+    /// What the threads' names begin with; the end of the id of their (first) session follows. Linux shows the first 15
+    /// bytes of a name. Default: `turnwise`.
     pub fn thread_name_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.thread_name_prefix = prefix.into();
+        self
+    }
+
+    /// How many threads whose sessions have ended may wait for another session, each for up to 10 seconds. A session that
+    /// gets one of them is created faster; it has the thread to itself all the same. But thread-local values that an agent
+    /// has left behind are there for the next agent on that thread, and are dropped only with the thread. Default: 0, a new
+    /// thread for every session.
+    pub fn idle_threads(mut self, idle_threads: usize) -> Self {
+        self.settings.idle_threads = idle_threads;
         self
     }
 
     /// Makes the service. Starts no thread.
     ///
     /// # Errors
-    /// [`ConfigError`] where a figure cannot work: `max_sessions` above 4,194,304, `max_running_turns` of 0 or above
+    /// [`ConfigError`] where a figure cannot work: `max_sessions` or `idle_threads` above 4,194,304, `max_running_turns` of 0 or above
     /// that, a `stack_size` outside of 16 KiB to 1 GiB, a `thread_name_prefix` with a NUL character in it.
     pub fn build(self) -> Result<EphemeralSessionService<B>, ConfigError> {
         let settings = &self.settings;
         in_range("max_sessions", settings.max_sessions, 0, MAX_THREADS)?;
+        in_range("idle_threads", settings.idle_threads, 0, MAX_THREADS)?;
         in_range("max_running_turns", settings.max_running_turns.unwrap_or(1), 1, MAX_THREADS)?;
         in_range("stack_size", settings.stack_size.unwrap_or(MIN_STACK), MIN_STACK, MAX_STACK)?;
         if settings.thread_name_prefix.contains('\0') {

@@ -33,7 +33,7 @@ impl Core {
             capacity: Semaphore::new(settings.max_sessions.min(MAX_THREADS)),
             running: Semaphore::new(max_running),
             deadlines: Deadlines::new(format!("{}-deadlines", settings.thread_name_prefix)),
-            threads: Arc::default(),
+            threads: Threads::new(settings.idle_threads),
             counters: Arc::default(),
             settings,
         }

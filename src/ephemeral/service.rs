@@ -199,9 +199,9 @@ impl<B: SessionAgentBuilder> Inner<B> {
         };
         let settings = &core.settings;
         let name = thread_name(&settings.thread_name_prefix, id);
-        let thread = ThreadSpec { session: id, name, stack_size: settings.stack_size };
+        let thread = ThreadSpec { name, stack_size: settings.stack_size };
         core.threads
-            .spawn(handle.key(), thread, life)
+            .spawn((handle.key(), id), thread, life)
             .map_err(|source| SessionError::Spawn { source: Arc::new(source) })?;
         core.counters.sessions_created.add_one();
         log::debug!(target: "turnwise::service", "session {id}: created");
@@ -240,10 +240,36 @@ impl<B: SessionAgentBuilder> Inner<B> {
         (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome), Box::new(turn))
     }
 
-    /// Refuses a blocking call, before it has any effect, that would have this thread's session wait for itself.
-    fn refuse_circle(&self, id: SessionId) -> Result<(), SessionError> {
-        let Some(handle) = self.core.registry.find(id) else { return Ok(()) };
-        own_thread::refuse_circle(handle.key()).map_err(|error| error.into_session_error(id, Instant::now()))
+    /// Admits a turn; the session's thread is not told yet. Dropping the turn gives the admission up.
+    fn admit(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+    ) -> Result<(Arc<SessionHandle>, TurnHandle, Box<Turn>), SessionError> {
+        let refused = |error| self.core.refusal(error);
+        let handle = self.core.open(id).map_err(refused)?;
+        self.prepare_timeout(request.timeout)?;
+        let cancel = CancelToken::new();
+        let (turn_id, active, admission) = handle.admit(&cancel).map_err(refused)?;
+        let (turn_handle, turn) = self.turn(&handle, turn_id, request, cancel, (active, admission));
+        Ok((handle, turn_handle, turn))
+    }
+
+    /// Starts a turn that this thread will wait for.
+    ///
+    /// The wait is announced between the admission and the command. Later, the turn could ask for this session before the
+    /// announcement, and this session would be the one to be refused. Earlier, a start that is refused as busy would look
+    /// like a wait for a moment, and refuse others.
+    fn start(&self, id: SessionId, request: StartTurnRequest) -> Result<(TurnHandle, Wait), SessionError> {
+        let failed = |error: WaitError| error.into_session_error(id, Instant::now());
+        if let Some(handle) = self.core.registry.find(id) {
+            // Rather than that it is busy, which it is too.
+            own_thread::refuse_circle(handle.key()).map_err(failed)?;
+        }
+        let (handle, turn_handle, turn) = self.admit(id, request)?;
+        let wait = Wait::on(handle.key()).map_err(failed)?;
+        handle.send(Command::Turn(turn));
+        Ok((turn_handle, wait))
     }
 
     fn export_until(&self, id: SessionId, deadline: Option<Instant>) -> Result<Session, SessionError> {
@@ -275,8 +301,8 @@ fn conclude<T>(
 
 impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
-        self.refuse_circle(id)?;
-        self.begin_turn(id, request)?.wait_or_interrupt()
+        let (turn, wait) = self.start(id, request)?;
+        turn.wait_announced(wait)
     }
 
     fn start_turn_with(
@@ -285,9 +311,12 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         request: StartTurnRequest,
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<RunResult, SessionError> {
-        self.refuse_circle(id)?;
-        let mut stream = self.stream_turn(id, request)?;
-        stream.by_ref().for_each(on_event);
+        let (event_tx, events) = bounded(TurnStream::CAPACITY);
+        let (turn, wait) = self.start(id, request.event_tx(event_tx))?;
+        let started = Instant::now();
+        let first = wait.receive(&events, None).map_err(|error| error.into_session_error(id, started))?;
+        let mut stream = TurnStream::new(turn, events);
+        first.into_iter().chain(stream.by_ref()).for_each(on_event);
         stream.wait()
     }
 
@@ -310,11 +339,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
-        let handle = self.core.open(id).map_err(|error| self.core.refusal(error))?;
-        self.prepare_timeout(request.timeout)?;
-        let cancel = CancelToken::new();
-        let (turn_id, active, admission) = handle.admit(&cancel).map_err(|error| self.core.refusal(error))?;
-        let (turn_handle, turn) = self.turn(&handle, turn_id, request, cancel, (active, admission));
+        let (handle, turn_handle, turn) = self.admit(id, request)?;
         handle.send(Command::Turn(turn));
         Ok(turn_handle)
     }

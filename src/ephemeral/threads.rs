@@ -1,5 +1,8 @@
 //! The session threads of a service, so that a shutdown can see every one of them off.
 //!
+//! A session has a thread of its own for as long as it lives. Where the settings allow it, a thread whose session has ended
+//! waits a while for another one, which is cheaper than a new thread.
+//!
 //! Nobody waits for a session that ends by itself, but its thread has to be joined: only then is it certain that none of its
 //! code runs any more, thread-local destructors included. So a thread that ends leaves its handle behind, and the next to
 //! start or to end joins those that have gone. It never waits for one: each thread says when it is as good as gone, by the
@@ -11,49 +14,89 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::time::Duration;
 
 use crate::model::SessionId;
 use crate::panics::contain_and_log;
-use crate::sync::{current, thread_local, Arc, Builder, Instant, JoinHandle, Mutex};
+use crate::sync::{bounded, current, thread_local, Arc, Builder, Instant, JoinHandle, Mutex, Sender};
 use crate::wait::latch::Latch;
 use crate::wait::own_thread::WaitKey;
 
-#[derive(Debug, Default)]
+/// How long a thread without a session waits for another one.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// What a thread does for one session.
+type Life = Box<dyn FnOnce() + Send>;
+
+#[derive(Debug)]
 pub(crate) struct Threads {
+    /// How many may wait for another session.
+    max_idle: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    running: HashMap<WaitKey, Thread>,
+    /// By a number of their own.
+    running: HashMap<u64, Thread>,
+    /// Those that wait for another session, last come first served: the ones that have not waited long are the warmest.
+    idle: Vec<(u64, Sender<Life>)>,
     /// Those that have nothing left to do but to go.
     ending: Vec<Thread>,
+    next_number: u64,
+    /// Whether nobody is to wait for another session any more.
+    closed: bool,
 }
 
 #[derive(Debug)]
 struct Thread {
-    session: SessionId,
+    /// Whom it serves, or has served last.
+    session: (WaitKey, SessionId),
     handle: JoinHandle<()>,
     /// Set by the last of the thread's code.
     gone: Arc<Latch>,
 }
 
-/// Whose a thread is, what it is called and how large its stack is.
+/// What a new thread is called and how large its stack is.
 pub(crate) struct ThreadSpec {
-    pub(crate) session: SessionId,
     pub(crate) name: String,
     pub(crate) stack_size: Option<usize>,
 }
 
 impl Threads {
-    /// Runs `life` on a thread of its own.
+    pub(crate) fn new(max_idle: usize) -> Arc<Self> {
+        Arc::new(Self { max_idle, state: Mutex::default() })
+    }
+
+    /// Runs `life` on a thread of its own: one that waits for a session, or a new one.
     pub(crate) fn spawn(
         self: &Arc<Self>,
-        key: WaitKey,
+        session: (WaitKey, SessionId),
         spec: ThreadSpec,
         life: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
         self.join_gone();
+        let life: Life = Box::new(life);
+        match self.take_idle(session) {
+            Some(idle) => {
+                // It waits for exactly this, and for as long as it takes.
+                drop(idle.send(life));
+                Ok(())
+            }
+            None => self.spawn_new(session, spec, life),
+        }
+    }
+
+    fn take_idle(&self, session: (WaitKey, SessionId)) -> Option<Sender<Life>> {
+        let mut state = self.state.lock();
+        let (number, idle) = state.idle.pop()?;
+        if let Some(thread) = state.running.get_mut(&number) {
+            thread.session = session;
+        }
+        Some(idle)
+    }
+
+    fn spawn_new(self: &Arc<Self>, session: (WaitKey, SessionId), spec: ThreadSpec, life: Life) -> io::Result<()> {
         let mut builder = Builder::new().name(spec.name);
         if let Some(bytes) = spec.stack_size {
             builder = builder.stack_size(bytes);
@@ -61,38 +104,77 @@ impl Threads {
         // Kept here too: where there is no thread, `life` is dropped with its user's values, and not under the lock.
         let life = Arc::new(Mutex::new(Some(life)));
         let gone = Arc::new(Latch::new());
-        let on_thread = {
-            let (threads, life, gone) = (Arc::clone(self), Arc::clone(&life), Arc::clone(&gone));
-            move || {
-                GONE.with(|slot| *slot.borrow_mut() = Some(SetOnDrop(gone)));
-                let end = EndOnDrop { threads, key };
-                let own_life = life.lock().take();
-                drop(life);
-                if let Some(life) = own_life {
-                    life();
-                }
-                drop(end);
-            }
-        };
+        let (threads, first, own_gone) = (Arc::clone(self), Arc::clone(&life), Arc::clone(&gone));
         let spawned = {
             // Locked over the spawn, so that a thread that ends at once finds its own handle.
             let mut state = self.state.lock();
-            let spawned = builder.spawn(on_thread);
-            spawned.map(|handle| drop(state.running.insert(key, Thread { session: spec.session, handle, gone })))
+            let number = state.next_number;
+            let spawned = builder.spawn(move || {
+                GONE.with(|slot| *slot.borrow_mut() = Some(SetOnDrop(own_gone)));
+                let end = EndOnDrop { threads, number };
+                let mut life = first.lock().take();
+                drop(first);
+                while let Some(this) = life {
+                    this();
+                    life = end.threads.next_life(number);
+                }
+            });
+            spawned.map(|handle| {
+                state.next_number += 1;
+                drop(state.running.insert(number, Thread { session, handle, gone }));
+            })
         };
         contain_and_log("the drop of a session that got no thread", move || drop(life));
         spawned
     }
 
+    /// Waits for another session for thread `number`; `None` where it is to end.
+    fn next_life(&self, number: u64) -> Option<Life> {
+        let (sender, next) = bounded(1);
+        {
+            let mut state = self.state.lock();
+            if state.closed || state.idle.len() >= self.max_idle {
+                return None;
+            }
+            state.idle.push((number, sender));
+        }
+        match next.recv_timeout(KEEP_ALIVE) {
+            Ok(life) => Some(life),
+            Err(error) if error.is_disconnected() => None,
+            Err(_) => {
+                let place = {
+                    let mut state = self.state.lock();
+                    let place = state.idle.iter().position(|(other, _)| *other == number);
+                    place.map(|place| state.idle.remove(place))
+                };
+                match place {
+                    Some(_) => None,
+                    // Taken in the same instant: the session is on its way.
+                    None => next.recv().ok(),
+                }
+            }
+        }
+    }
+
+    /// Has threads end that wait for another session, now and from now on. Waits for none.
+    pub(crate) fn close(&self) {
+        let idle = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.idle)
+        };
+        drop(idle);
+    }
+
     /// Waits until `deadline` for every thread to go, but for those of `except` and for this one, and joins them. Returns
-    /// whose have not gone. May be called by several threads at once.
+    /// whose have not gone. May be called by several threads at once; [`close`](Self::close) comes first.
     pub(crate) fn join_all_but(&self, except: &HashSet<WaitKey>, deadline: Instant) -> Vec<SessionId> {
         let own = current().id();
         let leaving: Vec<(SessionId, Arc<Latch>)> = {
             let state = self.state.lock();
-            let running = state.running.iter().filter(|(key, _)| !except.contains(key)).map(|(_, thread)| thread);
+            let running = state.running.values().filter(|thread| !except.contains(&thread.session.0));
             let leaving = running.chain(&state.ending).filter(|thread| thread.handle.thread().id() != own);
-            leaving.map(|thread| (thread.session, Arc::clone(&thread.gone))).collect()
+            leaving.map(|thread| (thread.session.1, Arc::clone(&thread.gone))).collect()
         };
         let late = leaving.into_iter().filter(|(_, gone)| {
             // Disconnected or not in time: the latch knows.
@@ -135,17 +217,17 @@ impl Drop for SetOnDrop {
     }
 }
 
-/// Notes the end of a thread, also where a panic ends it.
+/// Notes the end of a thread, also where a panic ends it: then it serves nobody else.
 struct EndOnDrop {
     threads: Arc<Threads>,
-    key: WaitKey,
+    number: u64,
 }
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         {
             let mut state = self.threads.state.lock();
-            let own = state.running.remove(&self.key);
+            let own = state.running.remove(&self.number);
             state.ending.extend(own);
         }
         self.threads.join_gone();

@@ -103,15 +103,12 @@ impl TurnHandle {
         self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
 
-    /// As [`wait`](Self::wait), for a caller who has nothing but the wait: where a circle has closed since the turn was
-    /// admitted, nobody could ever stop it.
-    pub(crate) fn wait_or_interrupt(self) -> Result<RunResult, SessionError> {
-        let cancel = self.cancel.clone();
-        let result = self.wait();
-        if matches!(result, Err(SessionError::Reentrant { .. })) {
-            drop(cancel.cancel(CancelReason::Interrupted));
-        }
-        result
+    /// As [`wait`](Self::wait), with a wait that has been announced already.
+    pub(crate) fn wait_announced(self, wait: Wait) -> Result<RunResult, SessionError> {
+        let started = Instant::now();
+        let waited = wait.receive(self.finished(), None);
+        waited.map_err(|error| error.into_session_error(self.session_id, started))?;
+        self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
 
     /// A channel that carries nothing and disconnects at the end of the turn: to `select!` over many turns.

@@ -32,6 +32,7 @@ fn absurd_settings_are_refused_by_name() {
     refused(config().max_sessions(usize::MAX).build().unwrap_err(), "max_sessions");
     refused(config().max_running_turns(0).build().unwrap_err(), "max_running_turns");
     refused(config().max_running_turns(usize::MAX).build().unwrap_err(), "max_running_turns");
+    refused(config().idle_threads(usize::MAX).build().unwrap_err(), "idle_threads");
     refused(config().stack_size(0).build().unwrap_err(), "stack_size");
     refused(config().stack_size(usize::MAX).build().unwrap_err(), "stack_size");
     assert_eq!(config().thread_name_prefix("a\0b").build().unwrap_err(), ConfigError::ThreadName);

@@ -132,8 +132,13 @@ pub(crate) fn scripted_with(
 ) -> (EphemeralSessionService<Script>, Stage) {
     let (enter, entered) = unbounded();
     let (release, released) = unbounded();
-    let config = EphemeralSessionService::configure(Script { enter, released });
+    let config = EphemeralSessionService::configure(Script { enter, released }).idle_threads(idle_threads());
     (configure(config).build().expect("the settings work"), Stage { entered, release })
+}
+
+/// How many threads scripted services keep for another session: the contract holds with and without.
+fn idle_threads() -> usize {
+    std::env::var("TURNWISE_IDLE_THREADS").map_or(0, |text| text.parse().expect("a number"))
 }
 
 pub(crate) fn create(prompt: &str) -> CreateSessionRequest {

@@ -1,7 +1,8 @@
 //! C10–C16: admission, results, options of one turn, the limit of running turns.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 use turnwise::crossbeam_channel::{bounded, unbounded};
@@ -336,14 +337,68 @@ fn c16_a_turn_whose_last_event_waits_for_room_needs_no_permit_any_more() {
         let (one, other) =
             (service.open_session(SessionSpec::new()).unwrap(), service.open_session(SessionSpec::new()).unwrap());
         let (event_tx, events) = bounded(1); // RunStarted fills it
-        let answered = service.begin_turn(one, turn("answer").event_tx(event_tx)).unwrap();
-        let holding = service.begin_turn(other, turn("hold")).unwrap();
-        // The first turn is done but for its last event; the other one has the permit and keeps it.
+        let answered = service.begin_turn(one, turn("hold").event_tx(event_tx)).unwrap();
         stage.wait_entered();
+        let holding = service.begin_turn(other, turn("hold")).unwrap();
+        stage.release();
+        // The first turn is done but for its last event; the other one has the permit and keeps it.
+        assert_eq!(stage.wait_entered().0, other);
         assert_eq!(events.iter().count(), 2);
-        assert_eq!(answered.wait().unwrap().text, "answer");
+        assert_eq!(answered.wait().unwrap().text, "released");
         stage.release();
         holding.wait().unwrap();
         assert_eq!(service.stats().running_turns, 0);
+    });
+}
+
+#[test]
+fn c12_a_thread_that_is_handed_over_serves_the_next_session_like_a_new_one() {
+    run(|| {
+        let threads = Arc::new(Mutex::new(HashSet::new()));
+        let seen = Arc::clone(&threads);
+        let agent = agent_fn(move |prompt, turn| {
+            seen.lock().unwrap().insert(thread::current().id());
+            match prompt.as_str() {
+                "fail" => Err(AgentError::Internal("scripted".into())),
+                "panic" => panic!("scripted"),
+                "hold" => turn.sleep(std::time::Duration::MAX).map(|()| turn.finish("")).map_err(Into::into),
+                _ => Ok(turn.finish(prompt)),
+            }
+        });
+        let config = EphemeralSessionService::configure(agent).max_sessions(1).idle_threads(1);
+        let service = config.thread_name_prefix("c12-hand").build().unwrap();
+        for _ in 0..50 {
+            for prompt in ["ok", "fail", "panic", "hold"] {
+                let begun = service.begin_session(create(prompt)).unwrap();
+                let id = begun.session_id();
+                if prompt == "hold" {
+                    begun.interrupt();
+                }
+                let ended = begun.wait();
+                assert_eq!(ended.is_ok(), prompt == "ok");
+                // Nothing of the session before it: a new session, whatever became of the last one.
+                assert_eq!(service.read(id).unwrap().state.state == SessionState::Faulted, prompt == "panic");
+                service.archive_wait(id, LONG).unwrap();
+            }
+        }
+        // The thread may not have been back in time for each of them, but it was for most.
+        assert!(threads.lock().unwrap().len() < 150, "{} threads", threads.lock().unwrap().len());
+        assert_eq!(service.shutdown(LONG).stuck, []);
+        #[cfg(target_os = "linux")]
+        assert_no_threads("c12-hand");
+    });
+}
+
+#[test]
+fn c12_idle_threads_end_with_the_service() {
+    run(|| {
+        let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+        let config = EphemeralSessionService::configure(agent).idle_threads(8).thread_name_prefix("c12-idle");
+        let service = config.build().unwrap();
+        let ids: Vec<_> = (0..8).map(|_| service.open_session(SessionSpec::new()).unwrap()).collect();
+        ids.into_iter().for_each(|id| service.archive_wait(id, LONG).unwrap());
+        drop(service);
+        #[cfg(target_os = "linux")]
+        assert_no_threads("c12-idle");
     });
 }
