@@ -115,8 +115,8 @@ pub struct SessionUsage {
 pub struct ShutdownReport {
     /// Sessions that had not ended when the call began, and have.
     pub joined: usize,
-    /// Sessions that have not ended in time: their agents neither return nor heed their cancel token. Call again to wait
-    /// for them longer.
+    /// Sessions that have not ended in time: their agents neither return nor heed their cancel token, or have left
+    /// thread-local values behind that block as they are dropped. Call again to wait for them longer.
     pub stuck: Vec<SessionId>,
 }
 
