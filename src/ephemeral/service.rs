@@ -21,7 +21,7 @@ use crate::turn::handle::TurnHandle;
 use crate::turn::outcome::Outcome;
 use crate::turn::stream::TurnStream;
 use crate::wait::cancel::CancelToken;
-use crate::wait::own_thread::{self, Wait, WaitError};
+use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
 
 use super::config::{ServiceConfig, Settings};
 use super::core::{Core, Seat};
@@ -240,6 +240,32 @@ impl<B: SessionAgentBuilder> Inner<B> {
         (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome), Box::new(turn))
     }
 
+    /// Registers a session with its first turn, and starts its thread. `before` is called with its key just before that.
+    fn begin(&self, request: CreateSessionRequest, before: impl FnOnce(WaitKey)) -> Result<TurnHandle, SessionError> {
+        let CreateSessionRequest { session, turn: request } = request;
+        self.prepare_timeout(request.timeout)?;
+        let (turn_id, cancel) = (TurnId::new(1), CancelToken::new());
+        let mut begun = None;
+        self.launch(session, Some(turn_id), cancel.clone(), |handle, active, admission| {
+            let (turn_handle, turn) = self.turn(handle, turn_id, request, cancel, (active, admission));
+            begun = Some(turn_handle);
+            before(handle.key());
+            First::Turn(turn)
+        })?;
+        // `launch` calls its closure before it can succeed.
+        begun.ok_or(SessionError::ShuttingDown)
+    }
+
+    /// As [`begin`](Self::begin), for a thread that will wait for the first turn. The wait is announced before the session
+    /// can ask for anybody; a fresh session closes no circle.
+    fn begin_and_announce(&self, request: CreateSessionRequest) -> Result<(TurnHandle, Wait), SessionError> {
+        let mut announced = None;
+        let turn = self.begin(request, |key| announced = Some(Wait::on(key)))?;
+        let wait = announced.unwrap_or_else(|| Wait::on(turn.key()));
+        let wait = wait.map_err(|error| error.into_session_error(turn.session_id(), Instant::now()))?;
+        Ok((turn, wait))
+    }
+
     /// Admits a turn; the session's thread is not told yet. Dropping the turn gives the admission up.
     fn admit(
         &self,
@@ -284,6 +310,14 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 }
 
+/// Passes a turn's events on as they come, the first by a wait that has been announced already; then its result.
+fn follow(mut stream: TurnStream, wait: Wait, on_event: &mut dyn FnMut(AgentEvent)) -> Result<RunResult, SessionError> {
+    let (id, started) = (stream.handle().session_id(), Instant::now());
+    let first = wait.receive(stream.events(), None).map_err(|error| error.into_session_error(id, started))?;
+    first.into_iter().chain(stream.by_ref()).for_each(on_event);
+    stream.wait()
+}
+
 /// What a request for a history has come to, now that nobody waits for it any more.
 fn conclude<T>(
     reply: &HistoryReply,
@@ -300,6 +334,22 @@ fn conclude<T>(
 }
 
 impl<B: SessionAgentBuilder> SessionService for Inner<B> {
+    fn create_session(&self, request: CreateSessionRequest) -> Result<RunResult, SessionError> {
+        let (turn, wait) = self.begin_and_announce(request)?;
+        turn.wait_announced(wait)
+    }
+
+    fn create_session_with(
+        &self,
+        mut request: CreateSessionRequest,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<RunResult, SessionError> {
+        let (event_tx, events) = bounded(TurnStream::CAPACITY);
+        request.turn = request.turn.event_tx(event_tx);
+        let (turn, wait) = self.begin_and_announce(request)?;
+        follow(TurnStream::new(turn, events), wait, on_event)
+    }
+
     fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
         let (turn, wait) = self.start(id, request)?;
         turn.wait_announced(wait)
@@ -313,11 +363,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     ) -> Result<RunResult, SessionError> {
         let (event_tx, events) = bounded(TurnStream::CAPACITY);
         let (turn, wait) = self.start(id, request.event_tx(event_tx))?;
-        let started = Instant::now();
-        let first = wait.receive(&events, None).map_err(|error| error.into_session_error(id, started))?;
-        let mut stream = TurnStream::new(turn, events);
-        first.into_iter().chain(stream.by_ref()).for_each(on_event);
-        stream.wait()
+        follow(TurnStream::new(turn, events), wait, on_event)
     }
 
     fn export_session(&self, id: SessionId) -> Result<Session, SessionError> {
@@ -325,17 +371,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError> {
-        let CreateSessionRequest { session, turn: request } = request;
-        self.prepare_timeout(request.timeout)?;
-        let (turn_id, cancel) = (TurnId::new(1), CancelToken::new());
-        let mut begun = None;
-        self.launch(session, Some(turn_id), cancel.clone(), |handle, active, admission| {
-            let (turn_handle, turn) = self.turn(handle, turn_id, request, cancel, (active, admission));
-            begun = Some(turn_handle);
-            First::Turn(turn)
-        })?;
-        // `launch` calls its closure before it can succeed.
-        begun.ok_or(SessionError::ShuttingDown)
+        self.begin(request, |_| {})
     }
 
     fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
@@ -374,10 +410,15 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
         let started = Instant::now();
         let (reply, opened) = bounded(1);
-        let first = |_: &_, active, admission| First::Open(Opening { active, admission, reply });
-        let handle = self.launch(spec, None, CancelToken::new(), first)?;
+        let mut wait = None;
+        let handle = self.launch(spec, None, CancelToken::new(), |handle, active, admission| {
+            // Announced before the session can ask for anybody.
+            wait = Some(Wait::on(handle.key()));
+            First::Open(Opening { active, admission, reply })
+        })?;
         let id = handle.id();
-        match Wait::on(handle.key()).and_then(|wait| wait.receive(&opened, None)) {
+        let wait = wait.unwrap_or_else(|| Wait::on(handle.key()));
+        match wait.and_then(|wait| wait.receive(&opened, None)) {
             Ok(opened) => {
                 opened.unwrap_or(Err(SessionError::NotFound { id })).map_err(|error| self.core.refusal(error))
             }

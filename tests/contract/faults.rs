@@ -7,8 +7,8 @@ use std::time::Duration;
 use turnwise::crossbeam_channel::{bounded, unbounded};
 use turnwise::{
     agent_fn, builder_fn, AgentError, ArchiveMode, CancelReason, EphemeralSessionService, Message, RunResult, Session,
-    SessionAgent, SessionAgentBuilder, SessionError, SessionId, SessionQuery, SessionService, SessionSnapshot,
-    SessionSpec, SessionState, SkillId, TurnContext, TurnHandle,
+    SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionQuery, SessionService,
+    SessionSnapshot, SessionSpec, SessionState, SkillId, TurnContext, TurnHandle,
 };
 
 use crate::support::*;
@@ -572,5 +572,44 @@ fn c33_a_start_that_is_refused_makes_no_circle() {
         let asked = jobs.begin(other, "is asked", ask(one));
         assert_eq!(asked.wait().unwrap().text, "done");
         assert_eq!(asking.wait().unwrap().text, "done");
+    });
+}
+
+#[test]
+fn c33_a_created_session_that_asks_back_is_the_one_to_be_refused() {
+    run(|| {
+        let asks_back = |context: &SessionContext, parent: SessionId| {
+            let service = context.service().upgrade().expect("the test has a handle");
+            assert_matches!(service.export_session(parent), Err(SessionError::Reentrant { .. }));
+        };
+        let builder = builder_fn(move |spec, own| {
+            let (context, parent) = (own.clone(), spec.labels.get("parent").map(|id| id.parse().unwrap()));
+            if let Some(parent) = parent {
+                asks_back(&context, parent);
+            }
+            let agent = agent_fn(move |prompt, turn| {
+                if let Some(parent) = parent {
+                    asks_back(&context, parent);
+                    return Ok(turn.finish(prompt));
+                }
+                let service = context.service().upgrade().expect("the test has a handle");
+                let child = || SessionSpec::new().label("parent", context.session_id().to_string());
+                let created = service.create_session(create("x").session(child()))?;
+                let with = service.create_session_with(create("x").session(child()), &mut |_| {})?;
+                let opened = service.open_session(child())?;
+                service.start_turn(opened, self::turn("x"))?;
+                service.start_turn_with(opened, self::turn("x"), &mut |_| {})?;
+                for child in [created.session_id, with.session_id, opened] {
+                    service.archive_wait(child, LONG)?;
+                }
+                Ok(turn.finish("done"))
+            });
+            agent.build_agent(spec, own)
+        });
+        let service = EphemeralSessionService::configure(builder).max_running_turns(1).build().unwrap();
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        for _ in 0..50 {
+            assert_eq!(service.start_turn(id, turn("x")).unwrap().text, "done");
+        }
     });
 }
