@@ -310,11 +310,15 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 }
 
-/// Passes a turn's events on as they come, the first by a wait that has been announced already; then its result.
-fn follow(mut stream: TurnStream, wait: Wait, on_event: &mut dyn FnMut(AgentEvent)) -> Result<RunResult, SessionError> {
-    let (id, started) = (stream.handle().session_id(), Instant::now());
-    let first = wait.receive(stream.events(), None).map_err(|error| error.into_session_error(id, started))?;
-    first.into_iter().chain(stream.by_ref()).for_each(on_event);
+/// Passes a turn's events on as they come; then its result. The wait stays announced while `on_event` runs: this thread will
+/// come back to it, whatever happens.
+fn follow(
+    mut stream: TurnStream,
+    announced: Wait,
+    on_event: &mut dyn FnMut(AgentEvent),
+) -> Result<RunResult, SessionError> {
+    stream.by_ref().for_each(on_event);
+    drop(announced);
     stream.wait()
 }
 

@@ -12,15 +12,15 @@
 //!
 //! Circles run through any number of sessions and may run through several services, so the edges are kept for the whole
 //! process. An edge is looked for and added under one lock: of two sessions that turn to each other at the same time, the
-//! second is refused, and only the second. A thread waits for one thing at a time, so every session has at most one edge
-//! and following them ends.
+//! second is refused, and only the second. There never is a circle, so following the edges ends. A session mostly has one;
+//! it has two where it reads a turn's events by a callback, and the callback waits for something else.
 //!
 //! What this cannot see: a thread that the *agent* started; a `select!` of the agent's own over
 //! [`TurnHandle::finished`](crate::TurnHandle::finished); and a target that waits for room in an event channel which the
 //! waiting session was to read.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::error::{CancelReason, Cancelled, SessionError};
@@ -278,13 +278,13 @@ impl Drop for LentPermit {
     }
 }
 
-/// From each waiting session to the one that it waits for.
-static WAITS: Mutex<BTreeMap<WaitKey, WaitKey>> = Mutex::new(BTreeMap::new());
+/// From each waiting session to those that it waits for. Never a circle: an edge that would close one is not added.
+static WAITS: Mutex<BTreeSet<(WaitKey, WaitKey)>> = Mutex::new(BTreeSet::new());
 
-/// An entry of [`WAITS`], for as long as it lives. A thread has one at a time: between making it and dropping it the thread
-/// asks the target for its answer and waits, and runs no code of a user.
+/// An entry of [`WAITS`], for as long as it lives.
 struct Edge {
-    from: WaitKey,
+    /// `None` where an outer wait for the same target has made the entry already.
+    entry: Option<(WaitKey, WaitKey)>,
 }
 
 impl Edge {
@@ -293,25 +293,21 @@ impl Edge {
         if leads_to(&waits, target, own.key) {
             return Err(WaitError::Reentrant { waiter: own.id });
         }
-        waits.insert(own.key, target);
-        Ok(Self { from: own.key })
+        let entry = (own.key, target);
+        Ok(Self { entry: waits.insert(entry).then_some(entry) })
     }
 }
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        WAITS.lock().remove(&self.from);
+        if let Some(entry) = self.entry {
+            WAITS.lock().remove(&entry);
+        }
     }
 }
 
-/// Whether whoever waits for `from` waits for `to`, at once or in the end.
-fn leads_to(waits: &BTreeMap<WaitKey, WaitKey>, from: WaitKey, to: WaitKey) -> bool {
-    let mut next = Some(from);
-    while let Some(key) = next {
-        if key == to {
-            return true;
-        }
-        next = waits.get(&key).copied();
-    }
-    false
+/// Whether `from` is `to`, or waits for it, at once or in the end.
+fn leads_to(waits: &BTreeSet<(WaitKey, WaitKey)>, from: WaitKey, to: WaitKey) -> bool {
+    from == to
+        || waits.range((from, WaitKey(0))..=(from, WaitKey(u64::MAX))).any(|(_, next)| leads_to(waits, *next, to))
 }

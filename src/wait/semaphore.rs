@@ -62,8 +62,7 @@ impl Semaphore {
         loop {
             cancel.check()?;
             if let Some(permit) = self.wait_in_queue(cancel, None) {
-                // Granted in the same instant: who is told to stop does not start.
-                return cancel.check().map(|()| permit);
+                return Ok(permit);
             }
         }
     }
