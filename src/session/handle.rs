@@ -271,3 +271,43 @@ impl Drop for Admission {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Session;
+    use crate::service::SessionState;
+    use crate::sync::{AtomicBool, Ordering};
+
+    #[test]
+    fn state_and_figures_are_from_one_instant() {
+        let id = SessionId::new();
+        let snapshot = SessionSnapshot::from(&Session::with_id(id));
+        let (handle, _commands, active, mut admission) =
+            SessionHandle::new(id, BTreeMap::new(), snapshot.clone(), None, CancelToken::new());
+        handle.gate.end_build();
+        admission.pick_up();
+        drop((active, admission));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    let view = handle.view().unwrap().state;
+                    // Odd while a turn runs, even when it is over.
+                    assert!(view.state == SessionState::Running || view.message_count % 2 == 0, "{view:?}");
+                }
+            });
+            for turn in 0..1_000_000 {
+                let (_, active, mut admission) = handle.admit(&CancelToken::new()).unwrap();
+                admission.pick_up();
+                for message_count in [2 * turn + 1, 2 * turn + 2] {
+                    handle.published.publish(SessionSnapshot { message_count, ..snapshot.clone() });
+                }
+                drop(active);
+                drop(admission);
+            }
+            done.store(true, Ordering::SeqCst);
+            reader.join().unwrap();
+        });
+    }
+}
