@@ -117,8 +117,11 @@ fn ctrl_c_with_nothing_running_ends_the_program() {
         notebook().stdin(Stdio::piped()).stdout(Stdio::piped()).arg("--prompt").spawn().expect("the notebook starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     lines.next().expect("the greeting").expect("text");
+    // Kept open: waiting for the child would close it, and the end of the input ends the program too.
+    let input = child.stdin.take();
     interrupt(&child);
     assert_eq!(child.wait().expect("the notebook ends").code(), Some(130));
+    drop(input);
 }
 
 #[test]
