@@ -103,8 +103,8 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// Makes the service. Starts no thread.
     ///
     /// # Errors
-    /// [`ConfigError`] where a figure cannot work: `max_sessions` or `idle_threads` above 4,194,304, `max_running_turns` of 0 or above
-    /// that, a `stack_size` outside of 16 KiB to 1 GiB, a `thread_name_prefix` with a NUL character in it.
+    /// [`ConfigError`] where a figure cannot work: `max_sessions` or `idle_threads` above 4,194,304, `max_running_turns` of
+    /// 0 or above that, a `stack_size` outside of 16 KiB to 1 GiB, a `thread_name_prefix` with a NUL character in it.
     pub fn build(self) -> Result<EphemeralSessionService<B>, ConfigError> {
         let settings = &self.settings;
         in_range("max_sessions", settings.max_sessions, 0, MAX_THREADS)?;

@@ -11,7 +11,7 @@ use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceStats, SessionQuery, SessionService,
     SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
 };
-use crate::session::command::{Command, HistoryReply, Turn};
+use crate::session::command::{Command, HistoryReply, HistoryRequest, Turn};
 use crate::session::handle::{ActiveEntry, Admission, SessionHandle};
 use crate::session::thread::{self, First, Opening, Start};
 use crate::sync::{bounded, Arc, Instant, Weak};
@@ -166,26 +166,27 @@ impl<B: SessionAgentBuilder> Inner<B> {
         WeakService::new(self.weak.clone())
     }
 
-    /// Registers a session and starts its thread. `first` makes what comes with the build; whatever fails, nothing is
-    /// left of it.
-    fn launch(
+    /// Registers a session and starts its thread. `first` makes what comes with the build, and what the
+    /// caller gets back beside the handle; whatever fails, nothing is left of it.
+    fn launch<T>(
         &self,
         mut spec: SessionSpec,
         first_turn: Option<TurnId>,
         cancel: CancelToken,
-        first: impl FnOnce(&Arc<SessionHandle>, ActiveEntry, Admission) -> First,
-    ) -> Result<Arc<SessionHandle>, SessionError> {
+        first: impl FnOnce(&Arc<SessionHandle>, ActiveEntry, Admission) -> (First, T),
+    ) -> Result<(Arc<SessionHandle>, T), SessionError> {
         let core = &self.core;
         let id = identify(&mut spec);
         let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
         let (handle, commands, active, admission) =
             SessionHandle::new(id, spec.labels.clone(), snapshot, first_turn, cancel.clone());
         let seat = Seat::reserve(core, &handle)?;
+        let (first, made) = first(&handle, active, admission);
         let start = Start {
             builder: Arc::clone(&self.builder),
             spec,
             context: SessionContext::new(id, EventSender::new(id), self.weak_service(), cancel),
-            first: first(&handle, active, admission),
+            first,
             commands,
             running: Arc::clone(&core.running),
             counters: Arc::clone(&core.counters),
@@ -205,7 +206,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
             .map_err(|source| SessionError::Spawn { source: Arc::new(source) })?;
         core.counters.sessions_created.add_one();
         log::debug!(target: "turnwise::service", "session {id}: created");
-        Ok(handle)
+        Ok((handle, made))
     }
 
     /// Makes sure that a timeout can be kept, before anything is admitted.
@@ -241,27 +242,25 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     /// Registers a session with its first turn, and starts its thread. `before` is called with its key just before that.
-    fn begin(&self, request: CreateSessionRequest, before: impl FnOnce(WaitKey)) -> Result<TurnHandle, SessionError> {
+    fn begin<T>(
+        &self,
+        request: CreateSessionRequest,
+        before: impl FnOnce(WaitKey) -> T,
+    ) -> Result<(TurnHandle, T), SessionError> {
         let CreateSessionRequest { session, turn: request } = request;
         self.prepare_timeout(request.timeout)?;
         let (turn_id, cancel) = (TurnId::new(1), CancelToken::new());
-        let mut begun = None;
-        self.launch(session, Some(turn_id), cancel.clone(), |handle, active, admission| {
+        let launched = self.launch(session, Some(turn_id), cancel.clone(), |handle, active, admission| {
             let (turn_handle, turn) = self.turn(handle, turn_id, request, cancel, (active, admission));
-            begun = Some(turn_handle);
-            before(handle.key());
-            First::Turn(turn)
-        })?;
-        // `launch` calls its closure before it can succeed.
-        begun.ok_or(SessionError::ShuttingDown)
+            (First::Turn(turn), (turn_handle, before(handle.key())))
+        });
+        launched.map(|(_, begun)| begun)
     }
 
     /// As [`begin`](Self::begin), for a thread that will wait for the first turn. The wait is announced before the session
     /// can ask for anybody; a fresh session closes no circle.
     fn begin_and_announce(&self, request: CreateSessionRequest) -> Result<(TurnHandle, Wait), SessionError> {
-        let mut announced = None;
-        let turn = self.begin(request, |key| announced = Some(Wait::on(key)))?;
-        let wait = announced.unwrap_or_else(|| Wait::on(turn.key()));
+        let (turn, wait) = self.begin(request, Wait::on)?;
         let wait = wait.map_err(|error| error.into_session_error(turn.session_id(), Instant::now()))?;
         Ok((turn, wait))
     }
@@ -299,14 +298,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     fn export_until(&self, id: SessionId, deadline: Option<Instant>) -> Result<Session, SessionError> {
-        let started = Instant::now();
-        let failed = |error: WaitError| error.into_session_error(id, started);
         let handle = self.core.open(id)?;
-        let wait = Wait::on(handle.key()).map_err(failed)?;
-        let (request, reply) = HistoryReply::new();
-        handle.send(Command::Export(request));
-        let waited = wait.receive(reply.decided().receiver(), deadline);
-        conclude(&reply, waited, id, started)
+        request_history(&handle, Command::Export, deadline)
     }
 }
 
@@ -322,17 +315,22 @@ fn follow(
     stream.wait()
 }
 
-/// What a request for a history has come to, now that nobody waits for it any more.
-fn conclude<T>(
-    reply: &HistoryReply,
-    waited: Result<T, WaitError>,
-    id: SessionId,
-    started: Instant,
+/// Asks a session's thread for the history, and waits for it.
+fn request_history(
+    handle: &SessionHandle,
+    command: fn(HistoryRequest) -> Command,
+    deadline: Option<Instant>,
 ) -> Result<Session, SessionError> {
+    let (id, started) = (handle.id(), Instant::now());
+    let failed = |error: WaitError| error.into_session_error(id, started);
+    let wait = Wait::on(handle.key()).map_err(failed)?;
+    let (request, reply) = HistoryReply::new();
+    handle.send(command(request));
+    let waited = wait.receive(reply.decided().receiver(), deadline);
     // What was decided in the very moment in which the wait ended stands.
     match (reply.give_up(), waited) {
         (Some(result), _) => result,
-        (None, Err(error)) => Err(error.into_session_error(id, started)),
+        (None, Err(error)) => Err(failed(error)),
         (None, Ok(_)) => Err(SessionError::NotFound { id }),
     }
 }
@@ -375,7 +373,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError> {
-        self.begin(request, |_| {})
+        self.begin(request, |_| ()).map(|(turn, ())| turn)
     }
 
     fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
@@ -414,14 +412,11 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
         let started = Instant::now();
         let (reply, opened) = bounded(1);
-        let mut wait = None;
-        let handle = self.launch(spec, None, CancelToken::new(), |handle, active, admission| {
+        let (handle, wait) = self.launch(spec, None, CancelToken::new(), |handle, active, admission| {
             // Announced before the session can ask for anybody.
-            wait = Some(Wait::on(handle.key()));
-            First::Open(Opening { active, admission, reply })
+            (First::Open(Opening { active, admission, reply }), Wait::on(handle.key()))
         })?;
         let id = handle.id();
-        let wait = wait.unwrap_or_else(|| Wait::on(handle.key()));
         match wait.and_then(|wait| wait.receive(&opened, None)) {
             Ok(opened) => {
                 opened.unwrap_or(Err(SessionError::NotFound { id })).map_err(|error| self.core.refusal(error))
@@ -451,14 +446,9 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
-        let started = Instant::now();
         let handle = self.core.open(id)?;
         let deadline = Some(deadline_after(timeout));
-        let wait = Wait::on(handle.key()).map_err(|error| error.into_session_error(id, started))?;
-        let (request, reply) = HistoryReply::new();
-        handle.send(Command::Take(request));
-        let waited = wait.receive(reply.decided().receiver(), deadline);
-        let taken = conclude(&reply, waited, id, started)?;
+        let taken = request_history(&handle, Command::Take, deadline)?;
         // So that the caller can resume what it has taken. Too late or interrupted: the history is the caller's all the same.
         let _ = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), deadline));
         Ok(taken)

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::model::SessionId;
 use crate::panics::contain_and_log;
 use crate::sync::{bounded, current, thread_local, Arc, Builder, Instant, JoinHandle, Mutex, Sender};
-use crate::wait::latch::Latch;
+use crate::wait::latch::{Latch, SetOnDrop};
 use crate::wait::own_thread::WaitKey;
 
 /// How long a thread without a session waits for another one.
@@ -207,14 +207,6 @@ impl Threads {
 thread_local! {
     /// The first thread-local value of a session's thread, and so the last to be dropped.
     static GONE: RefCell<Option<SetOnDrop>> = const { RefCell::new(None) };
-}
-
-struct SetOnDrop(Arc<Latch>);
-
-impl Drop for SetOnDrop {
-    fn drop(&mut self) {
-        self.0.set();
-    }
 }
 
 /// Notes the end of a thread, also where a panic ends it: then it serves nobody else.

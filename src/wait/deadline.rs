@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::error::CancelReason;
 use crate::sync::{at_or_never, bounded, current, select, Arc, Builder, Instant, JoinHandle, Mutex, Receiver, Sender};
 use crate::wait::cancel::{CancelToken, DueHooks};
-use crate::wait::latch::Latch;
+use crate::wait::latch::{Latch, SetOnDrop};
 
 /// When which token is due. Dropping it stops the watch; it waits for nobody.
 pub(crate) struct Deadlines {
@@ -219,14 +219,6 @@ impl State {
 fn cancel_all(overdue: &[CancelToken]) -> Vec<DueHooks> {
     let due = overdue.iter().filter_map(|token| token.cancel(CancelReason::DeadlineExceeded));
     due.filter(|hooks| !hooks.are_none()).collect()
-}
-
-struct SetOnDrop(Arc<Latch>);
-
-impl Drop for SetOnDrop {
-    fn drop(&mut self) {
-        self.0.set();
-    }
 }
 
 impl Drop for DeadlineGuard {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 
-use crate::sync::{bounded, AtomicBool, Mutex, OnceLock, Ordering, Receiver, Sender};
+use crate::sync::{bounded, Arc, AtomicBool, Mutex, OnceLock, Ordering, Receiver, Sender};
 
 /// Starts unset; once set it stays set. Waiting is receiving from [`receiver`](Latch::receiver), a channel that never
 /// carries anything and disconnects when the latch is set, so a latch can be an arm of any `select!`.
@@ -48,6 +48,15 @@ impl Latch {
             }
             receiver
         })
+    }
+}
+
+/// Sets a latch when it is dropped: at the end of a thread, whichever way it ends.
+pub(crate) struct SetOnDrop(pub(crate) Arc<Latch>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
     }
 }
 
