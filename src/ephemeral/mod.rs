@@ -1,7 +1,9 @@
 //! Many sessions in one process: who there is, how many there may be, and how they all end.
 
+mod calls;
 mod config;
 mod core;
+mod launch;
 mod registry;
 mod service;
 mod shutdown;

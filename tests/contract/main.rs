@@ -14,5 +14,6 @@ mod interrupt;
 mod keeping;
 mod reading;
 mod registry;
+mod sub_agents;
 mod support;
 mod turns;

@@ -1,0 +1,174 @@
+//! What each call of a service does.
+
+use std::time::Duration;
+
+use crate::agent::SessionAgentBuilder;
+use crate::error::{CancelReason, SessionError};
+use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
+use crate::service::{
+    ArchiveMode, CreateSessionRequest, SessionQuery, SessionService, SessionSpec, SessionSummary, SessionView,
+    StartTurnRequest,
+};
+use crate::session::command::{Command, HistoryReply, HistoryRequest};
+use crate::session::handle::SessionHandle;
+use crate::session::thread::{First, Opening};
+use crate::sync::{bounded, Instant};
+use crate::turn::handle::TurnHandle;
+use crate::turn::stream::TurnStream;
+use crate::wait::cancel::CancelToken;
+use crate::wait::own_thread::{Wait, WaitError};
+
+use super::service::{deadline_after, Inner};
+impl<B: SessionAgentBuilder> SessionService for Inner<B> {
+    fn create_session(&self, request: CreateSessionRequest) -> Result<RunResult, SessionError> {
+        let (turn, wait) = self.begin_and_announce(request)?;
+        turn.wait_announced(wait)
+    }
+
+    fn create_session_with(
+        &self,
+        mut request: CreateSessionRequest,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<RunResult, SessionError> {
+        let (event_tx, events) = bounded(TurnStream::CAPACITY);
+        request.turn = request.turn.event_tx(event_tx);
+        let (turn, wait) = self.begin_and_announce(request)?;
+        follow(TurnStream::new(turn, events), wait, on_event)
+    }
+
+    fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
+        let (turn, wait) = self.start(id, request)?;
+        turn.wait_announced(wait)
+    }
+
+    fn start_turn_with(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<RunResult, SessionError> {
+        let (event_tx, events) = bounded(TurnStream::CAPACITY);
+        let (turn, wait) = self.start(id, request.event_tx(event_tx))?;
+        follow(TurnStream::new(turn, events), wait, on_event)
+    }
+
+    fn export_session(&self, id: SessionId) -> Result<Session, SessionError> {
+        let handle = self.core.open(id)?;
+        request_history(&handle, Command::Export, None)
+    }
+
+    fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError> {
+        self.begin(request, |_| ()).map(|(turn, ())| turn)
+    }
+
+    fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
+        let (handle, turn_handle, turn) = self.admit(id, request)?;
+        handle.send(Command::Turn(turn));
+        Ok(turn_handle)
+    }
+
+    fn interrupt(&self, id: SessionId) -> Result<(), SessionError> {
+        self.core.open(id)?.interrupt(None)
+    }
+
+    fn interrupt_turn(&self, id: SessionId, turn: TurnId) -> Result<(), SessionError> {
+        self.core.open(id)?.interrupt(Some(turn))
+    }
+
+    fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {
+        let handle = self.core.registry.find(id);
+        handle.and_then(|handle| handle.view()).ok_or(SessionError::NotFound { id })
+    }
+
+    fn list(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
+        let page = self.core.registry.page(&query)?;
+        Ok(page.iter().map(|handle| handle.summary()).collect())
+    }
+
+    fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
+        let handle = self.core.registry.find(id).ok_or(SessionError::NotFound { id })?;
+        if handle.close(mode, CancelReason::Archived).first || mode == ArchiveMode::Interrupt {
+            Ok(())
+        } else {
+            Err(SessionError::NotFound { id })
+        }
+    }
+
+    fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
+        let started = Instant::now();
+        let (reply, opened) = bounded(1);
+        let (handle, wait) = self.launch(spec, None, CancelToken::new(), |handle, active, admission| {
+            // Announced before the session can ask for anybody.
+            (First::Open(Opening { active, admission, reply }), Wait::on(handle.key()))
+        })?;
+        let id = handle.id();
+        match wait.and_then(|wait| wait.receive(&opened, None)) {
+            Ok(opened) => {
+                opened.unwrap_or(Err(SessionError::NotFound { id })).map_err(|error| self.core.refusal(error))
+            }
+            Err(error) => {
+                // An error means that there is no session: its id may be known to nobody.
+                drop(handle.close(ArchiveMode::Interrupt, CancelReason::Archived));
+                Err(error.into_session_error(id, started))
+            }
+        }
+    }
+
+    fn export_session_timeout(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
+        let handle = self.core.open(id)?;
+        request_history(&handle, Command::Export, Some(deadline_after(timeout)))
+    }
+
+    fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        let started = Instant::now();
+        let Some(handle) = self.core.registry.find(id) else {
+            return if self.core.registry.has_ended(id) { Ok(()) } else { Err(SessionError::NotFound { id }) };
+        };
+        let failed = |error: WaitError| error.into_session_error(id, started);
+        let wait = Wait::on(handle.key()).map_err(failed)?;
+        drop(handle.close(ArchiveMode::Drain, CancelReason::Archived));
+        let ended = handle.ended().receiver();
+        wait.receive(ended, Some(deadline_after(timeout))).map(drop).map_err(failed)
+    }
+
+    fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
+        let handle = self.core.open(id)?;
+        let deadline = Some(deadline_after(timeout));
+        let taken = request_history(&handle, Command::Take, deadline)?;
+        // So that the caller can resume what it has taken. Too late or interrupted: the history is the caller's all the same.
+        let _ = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), deadline));
+        Ok(taken)
+    }
+}
+
+/// Passes a turn's events on as they come; then its result. The wait stays announced while `on_event` runs: this thread will
+/// come back to it, whatever happens.
+fn follow(
+    mut stream: TurnStream,
+    announced: Wait,
+    on_event: &mut dyn FnMut(AgentEvent),
+) -> Result<RunResult, SessionError> {
+    stream.by_ref().for_each(on_event);
+    drop(announced);
+    stream.wait()
+}
+
+/// Asks a session's thread for the history, and waits for it.
+fn request_history(
+    handle: &SessionHandle,
+    command: fn(HistoryRequest) -> Command,
+    deadline: Option<Instant>,
+) -> Result<Session, SessionError> {
+    let (id, started) = (handle.id(), Instant::now());
+    let failed = |error: WaitError| error.into_session_error(id, started);
+    let wait = Wait::on(handle.key()).map_err(failed)?;
+    let (request, reply) = HistoryReply::new();
+    handle.send(command(request));
+    let waited = wait.receive(reply.decided().receiver(), deadline);
+    // What was decided in the very moment in which the wait ended stands.
+    match (reply.give_up(), waited) {
+        (Some(result), _) => result,
+        (None, Err(error)) => Err(failed(error)),
+        (None, Ok(_)) => Err(SessionError::NotFound { id }),
+    }
+}

@@ -1,0 +1,174 @@
+//! How sessions and turns start: all that happens on the caller's thread before the session's thread takes over.
+
+use std::time::Duration;
+
+use crate::agent::{SessionAgentBuilder, SessionContext};
+use crate::error::SessionError;
+use crate::model::{Session, SessionId, SessionSnapshot, TurnId};
+use crate::panics::contain_and_log;
+use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest, WeakService};
+use crate::session::command::{Command, Turn};
+use crate::session::handle::{ActiveEntry, Admission, SessionHandle};
+use crate::session::thread::{self, First, Start};
+use crate::sync::{Arc, Instant};
+use crate::turn::context::TurnContext;
+use crate::turn::events::{EventSender, TurnEvents};
+use crate::turn::handle::TurnHandle;
+use crate::turn::outcome::Outcome;
+use crate::wait::cancel::CancelToken;
+use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
+
+use super::core::Seat;
+use super::service::Inner;
+use super::threads::ThreadSpec;
+impl<B: SessionAgentBuilder> Inner<B> {
+    pub(super) fn weak_service(&self) -> WeakService {
+        WeakService::new(self.weak.clone())
+    }
+
+    /// Registers a session and starts its thread. `first` makes what comes with the build, and what the
+    /// caller gets back beside the handle; whatever fails, nothing is left of it.
+    pub(super) fn launch<T>(
+        &self,
+        mut spec: SessionSpec,
+        first_turn: Option<TurnId>,
+        cancel: CancelToken,
+        first: impl FnOnce(&Arc<SessionHandle>, ActiveEntry, Admission) -> (First, T),
+    ) -> Result<(Arc<SessionHandle>, T), SessionError> {
+        let core = &self.core;
+        let id = identify(&mut spec);
+        let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
+        let (handle, commands, active, admission) =
+            SessionHandle::new(id, spec.labels.clone(), snapshot, first_turn, cancel.clone());
+        let seat = Seat::reserve(core, &handle)?;
+        let (first, made) = first(&handle, active, admission);
+        let start = Start {
+            builder: Arc::clone(&self.builder),
+            spec,
+            context: SessionContext::new(id, EventSender::new(id), self.weak_service(), cancel),
+            first,
+            commands,
+            running: Arc::clone(&core.running),
+            counters: Arc::clone(&core.counters),
+            handle: Arc::clone(&handle),
+        };
+        let life = move || {
+            let owed = thread::run(start);
+            // Capacity and id are free before a failed build is answered.
+            drop(seat);
+            contain_and_log("the drop of a builder's error", move || drop(owed));
+        };
+        let settings = &core.settings;
+        let name = thread_name(&settings.thread_name_prefix, id);
+        let thread = ThreadSpec { name, stack_size: settings.stack_size };
+        core.threads
+            .spawn((handle.key(), id), thread, life)
+            .map_err(|source| SessionError::Spawn { source: Arc::new(source) })?;
+        core.counters.sessions_created.add_one();
+        log::debug!(target: "turnwise::service", "session {id}: created");
+        Ok((handle, made))
+    }
+
+    /// Makes sure that a timeout can be kept, before anything is admitted.
+    fn prepare_timeout(&self, timeout: Option<Duration>) -> Result<(), SessionError> {
+        match timeout {
+            None => Ok(()),
+            Some(_) => {
+                let started = self.core.deadlines.start();
+                started.map_err(|source| SessionError::Spawn { source: Arc::new(source) })
+            }
+        }
+    }
+
+    /// Both ends of an admitted turn.
+    fn turn(
+        &self,
+        handle: &SessionHandle,
+        turn_id: TurnId,
+        request: StartTurnRequest,
+        cancel: CancelToken,
+        guards: (ActiveEntry, Admission),
+    ) -> (TurnHandle, Box<Turn>) {
+        let (core, id) = (&self.core, handle.id());
+        let StartTurnRequest { prompt, event_tx, skill_references, timeout } = request;
+        let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
+        let events = TurnEvents::new(id, turn_id, event_tx, cancel.clone(), Arc::clone(&core.counters));
+        let published = Arc::clone(handle.published());
+        let context = TurnContext::new(id, turn_id, Arc::new(events), cancel.clone(), published);
+        let (answer, outcome) = Outcome::new(id);
+        let (active, admission) = guards;
+        let turn = Turn { prompt, skills: skill_references, context, deadline, active, admission, answer };
+        (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome), Box::new(turn))
+    }
+
+    /// Registers a session with its first turn, and starts its thread. `before` is called with its key just before that.
+    pub(super) fn begin<T>(
+        &self,
+        request: CreateSessionRequest,
+        before: impl FnOnce(WaitKey) -> T,
+    ) -> Result<(TurnHandle, T), SessionError> {
+        let CreateSessionRequest { session, turn: request } = request;
+        self.prepare_timeout(request.timeout)?;
+        let (turn_id, cancel) = (TurnId::new(1), CancelToken::new());
+        let launched = self.launch(session, Some(turn_id), cancel.clone(), |handle, active, admission| {
+            let (turn_handle, turn) = self.turn(handle, turn_id, request, cancel, (active, admission));
+            (First::Turn(turn), (turn_handle, before(handle.key())))
+        });
+        launched.map(|(_, begun)| begun)
+    }
+
+    /// As [`begin`](Self::begin), for a thread that will wait for the first turn. The wait is announced before the session
+    /// can ask for anybody; a fresh session closes no circle.
+    pub(super) fn begin_and_announce(&self, request: CreateSessionRequest) -> Result<(TurnHandle, Wait), SessionError> {
+        let (turn, wait) = self.begin(request, Wait::on)?;
+        let wait = wait.map_err(|error| error.into_session_error(turn.session_id(), Instant::now()))?;
+        Ok((turn, wait))
+    }
+
+    /// Admits a turn; the session's thread is not told yet. Dropping the turn gives the admission up.
+    pub(super) fn admit(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+    ) -> Result<(Arc<SessionHandle>, TurnHandle, Box<Turn>), SessionError> {
+        let refused = |error| self.core.refusal(error);
+        let handle = self.core.open(id).map_err(refused)?;
+        self.prepare_timeout(request.timeout)?;
+        let cancel = CancelToken::new();
+        let (turn_id, active, admission) = handle.admit(&cancel).map_err(refused)?;
+        let (turn_handle, turn) = self.turn(&handle, turn_id, request, cancel, (active, admission));
+        Ok((handle, turn_handle, turn))
+    }
+
+    /// Starts a turn that this thread will wait for.
+    ///
+    /// The wait is announced between the admission and the command. Later, the turn could ask for this session before the
+    /// announcement, and this session would be the one to be refused. Earlier, a start that is refused as busy would look
+    /// like a wait for a moment, and refuse others.
+    pub(super) fn start(&self, id: SessionId, request: StartTurnRequest) -> Result<(TurnHandle, Wait), SessionError> {
+        let failed = |error: WaitError| error.into_session_error(id, Instant::now());
+        if let Some(handle) = self.core.registry.find(id) {
+            // Rather than that it is busy, which it is too.
+            own_thread::refuse_circle(handle.key()).map_err(failed)?;
+        }
+        let (handle, turn_handle, turn) = self.admit(id, request)?;
+        let wait = Wait::on(handle.key()).map_err(failed)?;
+        handle.send(Command::Turn(turn));
+        Ok((turn_handle, wait))
+    }
+}
+
+/// Gives a new session its id, once and for all: in the specification and in the history that it resumes.
+fn identify(spec: &mut SessionSpec) -> SessionId {
+    let resumed = spec.resume.as_ref().map(Session::id);
+    let id = spec.session_id.or(resumed).unwrap_or_else(SessionId::new);
+    spec.session_id = Some(id);
+    spec.resume = spec.resume.take().map(|session| session.owned_by(id));
+    id
+}
+
+/// A name that tells threads apart in a debugger: the end of a version 7 UUID is its random part.
+fn thread_name(prefix: &str, id: SessionId) -> String {
+    let id = id.to_string();
+    format!("{prefix}-{}", &id[id.len() - 6..])
+}

@@ -1,0 +1,333 @@
+//! C33, C34: sessions that use other sessions.
+
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use turnwise::crossbeam_channel::{bounded, unbounded};
+use turnwise::{
+    agent_fn, builder_fn, AgentError, ArchiveMode, CancelReason, EphemeralSessionService, SessionAgent,
+    SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionQuery, SessionService, SessionSpec,
+    SessionState, TurnContext, TurnHandle,
+};
+
+use crate::support::*;
+
+#[test]
+fn c33_a_wait_of_a_session_for_itself_is_reentrant() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        let own = jobs.begin(id, "own", move |service, own_turn| {
+            assert_matches!(service.start_turn(id, turn("x")), Err(SessionError::Reentrant { id: is }) if is == id);
+            let mut ignored = |_| {};
+            let with = service.start_turn_with(id, turn("x"), &mut ignored);
+            assert_matches!(with, Err(SessionError::Reentrant { .. }));
+            // Not a wait: refused like anybody else's.
+            assert_matches!(service.begin_turn(id, turn("x")), Err(SessionError::Busy { .. }));
+            assert_matches!(service.export_session(id), Err(SessionError::Reentrant { .. }));
+            assert_matches!(service.export_session_timeout(id, LONG), Err(SessionError::Reentrant { .. }));
+            assert_matches!(service.take_session(id, LONG), Err(SessionError::Reentrant { .. }));
+            assert_matches!(service.archive_wait(id, LONG), Err(SessionError::Reentrant { .. }));
+            // None of the refused calls has had an effect.
+            assert!(service.read(id).is_ok());
+            // What does not wait is allowed.
+            service.interrupt(id)?;
+            assert!(own_turn.is_cancelled());
+            Ok("done".into())
+        });
+        assert_eq!(own.wait().unwrap().text, "done");
+        // Its own handle, waited for inside.
+        let (give, handle) = bounded::<TurnHandle>(1);
+        let own = jobs.begin(id, "handle", move |_, _| {
+            let mut handle = handle.recv().unwrap();
+            assert_matches!(handle.wait_timeout(LONG), Some(Err(SessionError::Reentrant { .. })));
+            assert_matches!(handle.wait(), Err(SessionError::Reentrant { .. }));
+            Ok("done".into())
+        });
+        let finished = own.finished().clone();
+        give.send(own).unwrap();
+        assert!(finished.recv().is_err());
+        assert_eq!(jobs.service.read(id).unwrap().state.last_assistant_text.as_deref(), Some("done"));
+    });
+}
+
+#[test]
+fn c33_a_chain_of_waiting_sessions_that_leads_back_is_reentrant() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let (a, b, c) = (jobs.open(), jobs.open(), jobs.open());
+        jobs.prepare("b", move |service, _| Ok(service.start_turn(c, turn("c"))?.text));
+        jobs.prepare("c", move |service, _| {
+            assert_matches!(service.start_turn(a, turn("x")), Err(SessionError::Reentrant { id }) if id == c);
+            assert_matches!(service.export_session(b), Err(SessionError::Reentrant { .. }));
+            assert_matches!(service.archive_wait(a, LONG), Err(SessionError::Reentrant { .. }));
+            assert_matches!(service.start_turn(c, turn("x")), Err(SessionError::Reentrant { .. }));
+            Ok("from c".into())
+        });
+        let first = jobs.begin(a, "a", move |service, _| Ok(service.start_turn(b, turn("b"))?.text));
+        assert_eq!(first.wait().unwrap().text, "from c");
+    });
+}
+
+#[test]
+fn c33_of_sessions_that_turn_to_each_other_at_the_same_time_one_is_refused() {
+    run(|| {
+        for _ in 0..200 {
+            let jobs = Jobs::new(4);
+            let (a, b) = (jobs.open(), jobs.open());
+            let (meet_a, meet_b) = bounded::<()>(0);
+            // Both are running when they ask, so each asks for what the other one's turn keeps from it.
+            let ask = |other: SessionId| {
+                move |service: &dyn SessionService| match service.export_session(other) {
+                    Ok(_) => Ok("answered".to_owned()),
+                    Err(SessionError::Reentrant { .. }) => Ok("refused".to_owned()),
+                    Err(error) => Err(error.into()),
+                }
+            };
+            let (ask_b, ask_a) = (ask(b), ask(a));
+            let one = jobs.begin(a, "a", move |service, _| {
+                meet_a.send(()).unwrap();
+                ask_b(service)
+            });
+            let two = jobs.begin(b, "b", move |service, _| {
+                meet_b.recv().unwrap();
+                ask_a(service)
+            });
+            let mut answers = [one.wait().unwrap().text, two.wait().unwrap().text];
+            answers.sort();
+            assert_eq!(answers, ["answered", "refused"]);
+        }
+    });
+}
+
+#[test]
+fn c33_a_chain_through_two_services_is_reentrant_too() {
+    run(|| {
+        let (here, there) = (Jobs::new(1), Jobs::new(1));
+        let (a, b) = (here.open(), there.open());
+        let (to_here, to_there) = (here.service.clone(), there.service.clone());
+        there.prepare("b", move |_, _| {
+            assert_matches!(to_here.export_session(a), Err(SessionError::Reentrant { .. }));
+            Ok("from b".into())
+        });
+        let first = here.begin(a, "a", move |_, _| Ok(to_there.start_turn(b, turn("b"))?.text));
+        assert_eq!(first.wait().unwrap().text, "from b");
+    });
+}
+
+#[test]
+fn c34_an_interrupt_of_the_parent_ends_its_wait_and_the_child_goes_on() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let (parent, child) = (jobs.open(), jobs.open());
+        let (enter, entered) = unbounded();
+        let (go, gate) = unbounded::<()>();
+        jobs.prepare("child", move |_, _| {
+            enter.send(()).unwrap();
+            let _ = gate.recv();
+            Ok("child is done".into())
+        });
+        let waiting = jobs.begin(parent, "parent", move |service, _| match service.start_turn(child, turn("child")) {
+            Err(error @ SessionError::Interrupted { id, .. }) if id == parent => Err(error.into()),
+            other => panic!("{other:?}"),
+        });
+        entered.recv().unwrap();
+        waiting.interrupt();
+        assert_cancelled(waiting.wait(), CancelReason::Interrupted);
+        assert_eq!(jobs.service.read(child).unwrap().state.state, SessionState::Running);
+        go.send(()).unwrap();
+        // The boundary of the child's turn: it has ended well.
+        let history = jobs.service.export_session(child).unwrap();
+        assert_eq!(history.last_assistant_text().as_deref(), Some("child is done"));
+    });
+}
+
+#[test]
+fn c34_builders_may_use_the_service_too() {
+    run(|| {
+        let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+        let builder = builder_fn(move |spec, context| {
+            if spec.model != "helper" {
+                let service = context.service().upgrade().expect("the test has a handle");
+                let helper = create("hello").session(SessionSpec::new().model("helper"));
+                let greeting = service.create_session(helper)?;
+                assert_eq!(greeting.text, "hello");
+                // Itself it cannot wait for.
+                let own = service.export_session(context.session_id());
+                assert_matches!(own, Err(SessionError::Reentrant { .. }));
+            }
+            turnwise::SessionAgentBuilder::build_agent(&echo, spec, context)
+        });
+        let service = EphemeralSessionService::configure(builder).max_running_turns(1).build().unwrap();
+        assert_eq!(service.create_session(create("x")).unwrap().text, "x");
+        assert_eq!(service.stats().sessions, 2);
+    });
+}
+
+#[test]
+fn c33_sessions_that_shut_down_at_the_same_time_do_not_wait_for_each_other() {
+    run(|| {
+        let jobs = Jobs::new(4);
+        let (a, b) = (jobs.open(), jobs.open());
+        let meet = Arc::new(Barrier::new(2));
+        let shut_down = |meet: &Arc<Barrier>| {
+            let (meet, service) = (Arc::clone(meet), jobs.service.clone());
+            move |_: &dyn SessionService, _: &TurnContext| {
+                meet.wait();
+                // For ever, as far as the time goes.
+                let report = service.shutdown(Duration::MAX);
+                Ok(report.stuck.len().to_string())
+            }
+        };
+        let one = jobs.begin(a, "a", shut_down(&meet));
+        let two = jobs.begin(b, "b", shut_down(&meet));
+        let (one, two) = (one.wait().unwrap().text, two.wait().unwrap().text);
+        // Each is stuck for itself; the later of the two may have seen the other one end.
+        for stuck in [one, two] {
+            assert!(stuck == "1" || stuck == "2", "{stuck}");
+        }
+        assert_eq!(jobs.service.shutdown(LONG).stuck, []);
+    });
+}
+
+#[test]
+fn c34_a_turn_that_waits_in_another_services_shutdown_can_be_interrupted() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        let (other, stage) = scripted(1);
+        let deaf = other.begin_session(create("deaf")).unwrap();
+        stage.wait_entered();
+        let (enter, entered) = bounded(0);
+        let waiting = jobs.begin(id, "x", move |_, own_turn| {
+            enter.send(()).unwrap();
+            let report = other.shutdown(Duration::MAX);
+            assert_eq!(report.stuck.len(), 1);
+            own_turn.check()?;
+            Ok("not interrupted".into())
+        });
+        entered.recv().unwrap();
+        waiting.interrupt();
+        assert_cancelled(waiting.wait(), CancelReason::Interrupted);
+        stage.release();
+        deaf.wait().unwrap();
+    });
+}
+
+#[test]
+fn c34_an_opened_session_does_not_outlive_an_open_that_fails() {
+    run(|| {
+        let (start, started) = bounded(0);
+        let (go, gate) = bounded::<()>(0);
+        let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+        let builder = builder_fn(move |spec, context| {
+            if spec.model == "child" {
+                start.send(()).unwrap();
+                let _ = gate.recv();
+                return echo.build_agent(spec, context).map(|agent| Box::new(agent) as Box<dyn SessionAgent>);
+            }
+            let service = context.service();
+            let opens = agent_fn(move |_, turn| {
+                let service = service.upgrade().expect("the test has a handle");
+                service.open_session(SessionSpec::new().model("child"))?;
+                Ok(turn.finish("opened"))
+            });
+            opens.build_agent(spec, context).map(|agent| Box::new(agent) as Box<dyn SessionAgent>)
+        });
+        let service = EphemeralSessionService::new(builder, 2);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        // The parent is interrupted.
+        let parent = service.begin_turn(id, turn("x")).unwrap();
+        started.recv().unwrap();
+        parent.interrupt();
+        assert_cancelled(parent.wait(), CancelReason::Interrupted);
+        assert_eq!(service.list(SessionQuery::new()).unwrap().len(), 1, "the child is archived");
+        drop(go);
+        while service.stats().sessions > 1 {
+            thread::yield_now();
+        }
+        // The child is archived: that is not the parent's cancellation.
+        for mode in [ArchiveMode::Drain, ArchiveMode::Interrupt] {
+            let parent = service.begin_turn(id, turn("x")).unwrap();
+            started.recv().unwrap();
+            let child = service.list(SessionQuery::new()).unwrap()[1].session_id;
+            service.archive_with(child, mode).unwrap();
+            match parent.wait() {
+                Err(SessionError::Agent { source: AgentError::Other(source), .. }) => {
+                    let source = source.downcast_ref::<SessionError>().expect("the service's error");
+                    assert_matches!(source, SessionError::NotFound { id } if *id == child);
+                }
+                // Opened before it was archived.
+                Ok(result) => assert_eq!(result.text, "opened"),
+                other => panic!("{other:?}"),
+            }
+            while service.stats().sessions > 1 {
+                thread::yield_now();
+            }
+        }
+    });
+}
+
+#[test]
+fn c33_a_start_that_is_refused_makes_no_circle() {
+    run(|| {
+        let jobs = Jobs::new(4);
+        let (one, other) = (jobs.open(), jobs.open());
+        let meet = Arc::new(Barrier::new(2));
+        let ask = |whom: SessionId| {
+            let meet = Arc::clone(&meet);
+            move |service: &dyn SessionService, _: &TurnContext| {
+                meet.wait();
+                for _ in 0..20_000 {
+                    // Busy, as long as the other one's turn goes on: nothing is waited for.
+                    assert_matches!(service.start_turn(whom, turn("x")), Ok(_) | Err(SessionError::Busy { .. }));
+                }
+                Ok("done".into())
+            }
+        };
+        let asking = jobs.begin(one, "asks", ask(other));
+        let asked = jobs.begin(other, "is asked", ask(one));
+        assert_eq!(asked.wait().unwrap().text, "done");
+        assert_eq!(asking.wait().unwrap().text, "done");
+    });
+}
+
+#[test]
+fn c33_a_created_session_that_asks_back_is_the_one_to_be_refused() {
+    run(|| {
+        let asks_back = |context: &SessionContext, parent: SessionId| {
+            let service = context.service().upgrade().expect("the test has a handle");
+            assert_matches!(service.export_session(parent), Err(SessionError::Reentrant { .. }));
+        };
+        let builder = builder_fn(move |spec, own| {
+            let (context, parent) = (own.clone(), spec.labels.get("parent").map(|id| id.parse().unwrap()));
+            if let Some(parent) = parent {
+                asks_back(&context, parent);
+            }
+            let agent = agent_fn(move |prompt, turn| {
+                if let Some(parent) = parent {
+                    asks_back(&context, parent);
+                    return Ok(turn.finish(prompt));
+                }
+                let service = context.service().upgrade().expect("the test has a handle");
+                let child = || SessionSpec::new().label("parent", context.session_id().to_string());
+                let created = service.create_session(create("x").session(child()))?;
+                let with = service.create_session_with(create("x").session(child()), &mut |_| {})?;
+                let opened = service.open_session(child())?;
+                service.start_turn(opened, self::turn("x"))?;
+                service.start_turn_with(opened, self::turn("x"), &mut |_| {})?;
+                for child in [created.session_id, with.session_id, opened] {
+                    service.archive_wait(child, LONG)?;
+                }
+                Ok(turn.finish("done"))
+            });
+            agent.build_agent(spec, own)
+        });
+        let service = EphemeralSessionService::configure(builder).max_running_turns(1).build().unwrap();
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        for _ in 0..50 {
+            assert_eq!(service.start_turn(id, turn("x")).unwrap().text, "done");
+        }
+    });
+}
