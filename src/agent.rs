@@ -2,8 +2,13 @@
 
 use std::fmt;
 
+use crate::comms::CommsRuntime;
 use crate::error::AgentError;
-use crate::model::{AssistantBlock, Message, RunResult, Session, SessionId, SessionSnapshot, SkillId};
+use crate::inbox::injector::SubscribableInjector;
+use crate::inbox::queue::Inbox;
+use crate::model::{
+    AssistantBlock, InboxInteraction, Message, RunResult, Session, SessionId, SessionSnapshot, SkillId,
+};
 use crate::service::{SessionSpec, WeakService};
 use crate::sync::Arc;
 use crate::turn::context::TurnContext;
@@ -89,10 +94,11 @@ where
 /// It is built, run and dropped on one thread. `Rc`, script engines, GUI and FFI handles with thread affinity are welcome.
 ///
 /// # Panics
-/// A panic in [`run_turn`](Self::run_turn), [`set_skill_references`](Self::set_skill_references) or
-/// [`cancel`](Self::cancel) faults the session: its caller gets
+/// A panic in [`run_turn`](Self::run_turn), [`run_interaction`](Self::run_interaction),
+/// [`set_skill_references`](Self::set_skill_references) or [`cancel`](Self::cancel) faults the session: its caller gets
 /// [`SessionError::Faulted`](crate::SessionError::Faulted), and it runs no more turns. A panic in
-/// [`snapshot`](Self::snapshot), [`session_clone`](Self::session_clone) or the agent's drop is contained, and no more.
+/// [`snapshot`](Self::snapshot), [`session_clone`](Self::session_clone), [`event_injector`](Self::event_injector),
+/// [`comms_runtime`](Self::comms_runtime) or the agent's drop is contained, and no more.
 /// All of that needs `panic = "unwind"`, which is Cargo's default.
 pub trait SessionAgent: 'static {
     /// Runs a turn.
@@ -103,6 +109,18 @@ pub trait SessionAgent: 'static {
     /// # Errors
     /// Whatever keeps the turn from ending well. The session goes on.
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError>;
+
+    /// Runs what has arrived while the session is in [host mode](crate::StartTurnRequest#structfield.host_mode). Without more,
+    /// its [text](InboxInteraction::text) is the prompt of a [`run_turn`](Self::run_turn).
+    ///
+    /// An answer to a peer is the agent's own to send, through its [`CommsRuntime`]; to whoever injected the interaction the
+    /// result is reported by the library.
+    ///
+    /// # Errors
+    /// Whatever keeps the interaction from ending well. It is reported as failed, and the session goes on to the next.
+    fn run_interaction(&mut self, interaction: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.run_turn(interaction.text(), turn)
+    }
 
     /// The history, for exports. Costs nothing worth mentioning with the copy-on-write of [`Session`].
     fn session_clone(&self) -> Session;
@@ -120,12 +138,30 @@ pub trait SessionAgent: 'static {
     /// Rolls back what an interrupted turn left half-done. Called after [`run_turn`](Self::run_turn) has failed in a
     /// turn that was told to stop; its token is still set, so waits for other sessions end at once here.
     fn cancel(&mut self) {}
+
+    /// What [`SessionService::event_injector`](crate::SessionService::event_injector) gives out: `None` for that of the
+    /// session's own inbox. An agent with one of its own sees to it that every subscription gets its one terminal event.
+    ///
+    /// Asked after the build, and again when host mode begins.
+    fn event_injector(&self) -> Option<Arc<dyn SubscribableInjector>> {
+        None
+    }
+
+    /// The line to the session's peers, if it has one: what arrives there is run in host mode. Asked when
+    /// [`event_injector`](Self::event_injector) is.
+    fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
+        None
+    }
 }
 
 /// A boxed agent is an agent: for builders that choose among several kinds.
 impl<A: SessionAgent + ?Sized> SessionAgent for Box<A> {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         (**self).run_turn(prompt, turn)
+    }
+
+    fn run_interaction(&mut self, interaction: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        (**self).run_interaction(interaction, turn)
     }
 
     fn session_clone(&self) -> Session {
@@ -143,6 +179,14 @@ impl<A: SessionAgent + ?Sized> SessionAgent for Box<A> {
     fn cancel(&mut self) {
         (**self).cancel();
     }
+
+    fn event_injector(&self) -> Option<Arc<dyn SubscribableInjector>> {
+        (**self).event_injector()
+    }
+
+    fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
+        (**self).comms_runtime()
+    }
 }
 
 /// What a session is told of itself while its agent is built. An agent may keep a clone, and hand it to threads of its own.
@@ -150,13 +194,20 @@ impl<A: SessionAgent + ?Sized> SessionAgent for Box<A> {
 pub struct SessionContext {
     session_id: SessionId,
     events: EventSender,
+    inbox: Arc<Inbox>,
     service: WeakService,
     cancel: CancelToken,
 }
 
 impl SessionContext {
-    pub(crate) fn new(session_id: SessionId, events: EventSender, service: WeakService, cancel: CancelToken) -> Self {
-        Self { session_id, events, service, cancel }
+    pub(crate) fn new(
+        session_id: SessionId,
+        events: EventSender,
+        inbox: Arc<Inbox>,
+        service: WeakService,
+        cancel: CancelToken,
+    ) -> Self {
+        Self { session_id, events, inbox, service, cancel }
     }
 
     /// The session's id.
@@ -167,6 +218,12 @@ impl SessionContext {
     /// Where events go that are no part of a turn.
     pub fn events(&self) -> &EventSender {
         &self.events
+    }
+
+    /// What puts messages into the session's own inbox: for timers and other threads of the agent that have to wake it in host
+    /// mode.
+    pub fn injector(&self) -> Arc<dyn SubscribableInjector> {
+        Arc::clone(&self.inbox) as Arc<dyn SubscribableInjector>
     }
 
     /// The service that hosts the session, for agents that use other sessions.

@@ -101,6 +101,41 @@
 //! [`stream_turn`](SessionService::stream_turn) gives them as an iterator; with an
 //! [`event_tx`](StartTurnRequest#structfield.event_tx) they go to any channel of yours.
 //!
+//! A turn's receiver ends with the turn. [`subscribe`](SessionService::subscribe) listens to a session across turns, and
+//! [`subscribe_all`](EphemeralSessionService::subscribe_all) to all of them: an [`EventStream`] of [`SessionEvent`]s, each
+//! with its number in the session. A [`Subscription`] says how many unread events there may be and what happens then
+//! ([`Overflow`]).
+//!
+//! # Inbox and host mode
+//!
+//! Not everything that reaches an agent is a prompt: a webhook, a timer, a line from another program. Every session has an
+//! inbox; [`event_injector`](SessionService::event_injector) puts messages into it, from any thread and without ever
+//! waiting, and lets whoever wants to follow what becomes of one. A running turn may look into the inbox with
+//! [`TurnContext::drain_inbox`]. A turn in [host mode](StartTurnRequest#structfield.host_mode) stays after its prompt, and
+//! runs what arrives as *interactions*, until it is dismissed, interrupted or archived.
+//!
+//! ```
+//! use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, EventSource, SessionService};
+//!
+//! let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase()))), 8);
+//! let hosting = service.begin_session(CreateSessionRequest::new("hello").host_mode(true))?;
+//! let injector = service.event_injector(hosting.session_id()).expect("the session is there");
+//!
+//! let ping = injector.inject_with_subscription("ping".into(), EventSource::Tcp)?;
+//! for event in ping.events {
+//!     println!("{event:?}"); // ends with InteractionComplete
+//! }
+//! injector.dismiss(EventSource::Tcp)?;
+//! assert_eq!(hosting.wait()?.text, "PING");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Comms
+//!
+//! Sessions that converse do so through a [`CommsRuntime`]: an agent that [has one](SessionAgent::comms_runtime) gets what
+//! its peers send as interactions too. [`LocalComms`] connects the sessions of one process by name. Sending never waits: a
+//! peer that is full or gone is an error to the sender.
+//!
 //! # Errors
 //!
 //! Calls fail with a [`SessionError`]: it carries the session's id, and a [`code`](SessionError::code) that does not change
@@ -132,27 +167,36 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod agent;
+mod comms;
 mod ephemeral;
 mod error;
+mod inbox;
 mod model;
 mod panics;
 mod service;
 mod session;
+mod subscription;
 mod sync;
 mod turn;
 mod wait;
 
 pub use agent::{agent_fn, builder_fn, AgentFn, FnAgent, SessionAgent, SessionAgentBuilder, SessionContext};
+pub use comms::local::{LocalComms, LocalPeer, NameTaken};
+pub use comms::{CommsError, CommsRuntime};
 pub use ephemeral::{EphemeralSessionService, ServiceConfig};
 pub use error::{AgentError, BuildError, CancelReason, Cancelled, ConfigError, LlmFailure, SessionError};
+pub use inbox::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};
 pub use model::{
-    AgentEvent, AssistantBlock, BudgetType, InteractionId, InvalidId, Message, RunResult, Session, SessionEvent,
-    SessionId, SessionSnapshot, SkillId, StopReason, ToolResult, TurnId, Usage,
+    AgentEvent, AssistantBlock, BudgetType, EventSource, InboxInteraction, InteractionContent, InteractionId,
+    InvalidId, Message, ResponseStatus, RunResult, Session, SessionEvent, SessionId, SessionSnapshot, SkillId,
+    StopReason, ToolResult, TurnId, Usage,
 };
 pub use service::{
     ArchiveMode, CreateSessionRequest, ServiceStats, SessionInfo, SessionQuery, SessionService, SessionSpec,
     SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport, StartTurnRequest, WeakService,
 };
+pub use subscription::stream::EventStream;
+pub use subscription::{Overflow, Subscription};
 pub use turn::context::TurnContext;
 pub use turn::events::EventSender;
 pub use turn::handle::TurnHandle;

@@ -3,7 +3,9 @@
 //! Everything else in the crate imports its primitives from here, so that the whole library can be compiled against
 //! model-checked ones. `tests/layers.rs` keeps it that way.
 
-pub(crate) use crossbeam_channel::{at, bounded, never, select, unbounded, Receiver, Sender, TrySendError};
+pub(crate) use crossbeam_channel::{
+    at, bounded, never, select, unbounded, Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError,
+};
 pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};

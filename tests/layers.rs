@@ -4,7 +4,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may use its own layer and those below it.
-const LAYERS: [&str; 9] = ["sync", "model", "error", "panics", "wait", "turn", "service", "agent", "session"];
+const LAYERS: [&str; 12] = [
+    "sync",
+    "model",
+    "error",
+    "panics",
+    "wait",
+    "subscription",
+    "inbox",
+    "comms",
+    "turn",
+    "service",
+    "agent",
+    "session",
+];
 /// On top of everything: the service, and the crate's root.
 const TOP: [&str; 2] = ["ephemeral", "lib"];
 

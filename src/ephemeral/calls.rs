@@ -3,16 +3,21 @@
 use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
+use crate::comms::CommsRuntime;
 use crate::error::{CancelReason, SessionError};
+use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
 use crate::service::{
     ArchiveMode, CreateSessionRequest, SessionQuery, SessionService, SessionSpec, SessionSummary, SessionView,
     StartTurnRequest,
 };
 use crate::session::command::{Command, HistoryReply, HistoryRequest};
+use crate::session::first::{First, Opening};
 use crate::session::handle::SessionHandle;
-use crate::session::thread::{First, Opening};
-use crate::sync::{bounded, Instant};
+use crate::subscription::queue::Queue;
+use crate::subscription::stream::EventStream;
+use crate::subscription::Subscription;
+use crate::sync::{bounded, Arc, Instant};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 use crate::wait::cancel::CancelToken;
@@ -92,6 +97,21 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         } else {
             Err(SessionError::NotFound { id })
         }
+    }
+
+    fn event_injector(&self, id: SessionId) -> Option<Arc<dyn SubscribableInjector>> {
+        self.core.open(id).ok().map(|handle| handle.injector())
+    }
+
+    fn comms_runtime(&self, id: SessionId) -> Option<Arc<dyn CommsRuntime>> {
+        self.core.open(id).ok()?.comms()
+    }
+
+    fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
+        let handle = self.core.open(id)?;
+        let (queue, stream) = Queue::new(options);
+        let attached = handle.bus().attach(&queue);
+        attached.then(|| stream.of_session(handle.key())).ok_or(SessionError::NotFound { id })
     }
 
     fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {

@@ -8,6 +8,9 @@ use super::service::EphemeralSessionService;
 /// More threads than a process can have on any system that this runs on. (Linux: `PID_MAX_LIMIT`, 2²² on 64 bits.)
 pub(crate) const MAX_THREADS: usize = 1 << 22;
 const DEFAULT_MAX_SESSIONS: usize = 64;
+const DEFAULT_INBOX_CAPACITY: usize = 256;
+/// Nobody works off more than that; what is above it is a mistake.
+const MAX_QUEUE: usize = 1 << 24;
 /// Below this, threads on common systems do not even start (Linux: `PTHREAD_STACK_MIN`, 16 KiB).
 const MIN_STACK: usize = 16 << 10;
 const MAX_STACK: usize = 1 << 30;
@@ -40,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) stack_size: Option<usize>,
     pub(crate) thread_name_prefix: String,
     pub(crate) idle_threads: usize,
+    pub(crate) inbox_capacity: usize,
+    pub(crate) event_history: usize,
 }
 
 impl Default for Settings {
@@ -50,6 +55,8 @@ impl Default for Settings {
             stack_size: None,
             thread_name_prefix: "turnwise".to_owned(),
             idle_threads: 0,
+            inbox_capacity: DEFAULT_INBOX_CAPACITY,
+            event_history: 0,
         }
     }
 }
@@ -100,17 +107,35 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
+    /// How many messages the inbox of each session has room for; more are refused as
+    /// [`InjectError::Full`](crate::InjectError::Full). 0 refuses all. It takes memory only for what is in it. Default: 256.
+    pub fn inbox_capacity(mut self, messages: usize) -> Self {
+        self.settings.inbox_capacity = messages;
+        self
+    }
+
+    /// How many of its last events each session keeps, for subscribers that come late or come back
+    /// ([`Subscription::from_seq`](crate::Subscription::from_seq)). Every event is copied then, whether anybody listens or
+    /// not. Default: 0, none.
+    pub fn event_history(mut self, events: usize) -> Self {
+        self.settings.event_history = events;
+        self
+    }
+
     /// Makes the service. Starts no thread.
     ///
     /// # Errors
     /// [`ConfigError`] where a figure cannot work: `max_sessions` or `idle_threads` above 4,194,304, `max_running_turns` of
-    /// 0 or above that, a `stack_size` outside of 16 KiB to 1 GiB, a `thread_name_prefix` with a NUL character in it.
+    /// 0 or above that, a `stack_size` outside of 16 KiB to 1 GiB, an `inbox_capacity` or `event_history` above 16,777,216,
+    /// a `thread_name_prefix` with a NUL character in it.
     pub fn build(self) -> Result<EphemeralSessionService<B>, ConfigError> {
         let settings = &self.settings;
         in_range("max_sessions", settings.max_sessions, 0, MAX_THREADS)?;
         in_range("idle_threads", settings.idle_threads, 0, MAX_THREADS)?;
         in_range("max_running_turns", settings.max_running_turns.unwrap_or(1), 1, MAX_THREADS)?;
         in_range("stack_size", settings.stack_size.unwrap_or(MIN_STACK), MIN_STACK, MAX_STACK)?;
+        in_range("inbox_capacity", settings.inbox_capacity, 0, MAX_QUEUE)?;
+        in_range("event_history", settings.event_history, 0, MAX_QUEUE)?;
         if settings.thread_name_prefix.contains('\0') {
             return Err(ConfigError::ThreadName);
         }

@@ -3,6 +3,7 @@
 use crate::error::SessionError;
 use crate::model::SessionId;
 use crate::session::handle::SessionHandle;
+use crate::subscription::everyone::Everyone;
 use crate::sync::Arc;
 use crate::turn::counters::Counters;
 use crate::wait::deadline::Deadlines;
@@ -16,6 +17,7 @@ use super::threads::Threads;
 pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) registry: Registry,
+    pub(crate) everyone: Everyone,
     /// One permit for each session that holds capacity.
     pub(crate) capacity: Arc<Semaphore>,
     /// One permit for each turn that its agent runs now.
@@ -30,6 +32,7 @@ impl Core {
         let max_running = settings.max_running_turns.unwrap_or(MAX_THREADS);
         Self {
             registry: Registry::new(),
+            everyone: Everyone::new(),
             capacity: Semaphore::new(settings.max_sessions.min(MAX_THREADS)),
             running: Semaphore::new(max_running),
             deadlines: Deadlines::new(format!("{}-deadlines", settings.thread_name_prefix)),
@@ -71,8 +74,8 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        // However the thread came to its end: nobody is admitted after it.
-        self.handle.gate().close();
+        // However the thread came to its end: nobody is admitted after it, nobody waits for more of it.
+        self.handle.end();
         // Capacity first: whoever finds the id gone may count on it.
         drop(self.capacity.take());
         self.core.registry.remove(self.handle.id());

@@ -7,9 +7,10 @@ use crate::error::SessionError;
 use crate::model::{Session, SessionId, SessionSnapshot, TurnId};
 use crate::panics::contain_and_log;
 use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest, WeakService};
-use crate::session::command::{Command, Turn};
-use crate::session::handle::{ActiveEntry, Admission, SessionHandle};
-use crate::session::thread::{self, First, Start};
+use crate::session::command::{Command, Input, Turn};
+use crate::session::first::First;
+use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
+use crate::session::thread::{self, Start};
 use crate::sync::{Arc, Instant};
 use crate::turn::context::TurnContext;
 use crate::turn::events::{EventSender, TurnEvents};
@@ -18,6 +19,7 @@ use crate::turn::outcome::Outcome;
 use crate::wait::cancel::CancelToken;
 use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
 
+use super::config::Settings;
 use super::core::Seat;
 use super::service::Inner;
 use super::threads::ThreadSpec;
@@ -38,14 +40,16 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let core = &self.core;
         let id = identify(&mut spec);
         let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
-        let (handle, commands, active, admission) =
-            SessionHandle::new(id, spec.labels.clone(), snapshot, first_turn, cancel.clone());
+        let Settings { inbox_capacity, event_history, .. } = core.settings;
+        let profile = Profile { id, labels: spec.labels.clone(), snapshot, inbox_capacity, event_history };
+        let (handle, commands, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
         let seat = Seat::reserve(core, &handle)?;
+        core.everyone.listen_to(handle.bus());
         let (first, made) = first(&handle, active, admission);
         let start = Start {
             builder: Arc::clone(&self.builder),
             spec,
-            context: SessionContext::new(id, EventSender::new(id), self.weak_service(), cancel),
+            context: self.context(&handle, cancel),
             first,
             commands,
             running: Arc::clone(&core.running),
@@ -69,6 +73,11 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok((handle, made))
     }
 
+    fn context(&self, handle: &SessionHandle, cancel: CancelToken) -> SessionContext {
+        let (events, inbox) = (EventSender::new(Arc::clone(handle.bus())), Arc::clone(handle.inbox()));
+        SessionContext::new(handle.id(), events, inbox, self.weak_service(), cancel)
+    }
+
     /// Makes sure that a timeout can be kept, before anything is admitted.
     fn prepare_timeout(&self, timeout: Option<Duration>) -> Result<(), SessionError> {
         match timeout {
@@ -90,14 +99,16 @@ impl<B: SessionAgentBuilder> Inner<B> {
         guards: (ActiveEntry, Admission),
     ) -> (TurnHandle, Box<Turn>) {
         let (core, id) = (&self.core, handle.id());
-        let StartTurnRequest { prompt, event_tx, skill_references, timeout } = request;
+        let StartTurnRequest { prompt, event_tx, host_mode, skill_references: skills, timeout } = request;
         let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
-        let events = TurnEvents::new(id, turn_id, event_tx, cancel.clone(), Arc::clone(&core.counters));
-        let published = Arc::clone(handle.published());
-        let context = TurnContext::new(id, turn_id, Arc::new(events), cancel.clone(), published);
+        let (bus, counters) = (Arc::clone(handle.bus()), Arc::clone(&core.counters));
+        let events = Arc::new(TurnEvents::new(turn_id, event_tx, bus, cancel.clone(), counters));
+        let (published, inbox) = (Arc::clone(handle.published()), Arc::clone(handle.inbox()));
+        let context = TurnContext::new(id, turn_id, events, cancel.clone(), published, inbox);
         let (answer, outcome) = Outcome::new(id);
         let (active, admission) = guards;
-        let turn = Turn { prompt, skills: skill_references, context, deadline, active, admission, answer };
+        let input = Input { prompt, skills, host_mode };
+        let turn = Turn { input, context, deadline, active, admission, answer };
         (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome), Box::new(turn))
     }
 

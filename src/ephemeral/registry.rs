@@ -111,6 +111,11 @@ impl Registry {
         Ok(page.cloned().collect())
     }
 
+    /// Whoever holds capacity, closed or not.
+    pub(crate) fn all(&self) -> Vec<Arc<SessionHandle>> {
+        self.sessions.read().entries.values().flatten().cloned().collect()
+    }
+
     /// Refuses all further reservations, and gives whoever holds capacity.
     pub(crate) fn shut_down(&self) -> Vec<Arc<SessionHandle>> {
         let (live, waiters) = {
@@ -192,12 +197,13 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::model::{Session, SessionSnapshot};
+    use crate::session::handle::Profile;
     use crate::wait::cancel::CancelToken;
 
     fn handle(id: SessionId) -> Arc<SessionHandle> {
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
-        let (handle, _commands, active, admission) =
-            SessionHandle::new(id, Default::default(), snapshot, None, CancelToken::new());
+        let profile = Profile { id, labels: Default::default(), snapshot, inbox_capacity: 0, event_history: 0 };
+        let (handle, _commands, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
         drop((active, admission));
         handle
     }

@@ -4,12 +4,17 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
+use crate::comms::CommsRuntime;
 use crate::error::SessionError;
+use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
 use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceStats, SessionQuery, SessionService,
     SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
 };
+use crate::subscription::queue::Queue;
+use crate::subscription::stream::EventStream;
+use crate::subscription::Subscription;
 use crate::sync::{Arc, Instant, Weak};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
@@ -82,6 +87,24 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
                 Err(next) => drop(own_thread::receive(next?.receiver(), Some(deadline)).ok()?),
             }
         }
+    }
+
+    /// Listens to every session: those that there are from now on, and those to come from their first event. Of each
+    /// session the order is that of its events; among sessions there is none. The stream ends when the service is shut down,
+    /// or its last handle dropped, and the last session has ended.
+    ///
+    /// All sessions share the one queue, and with [`Overflow::Block`](crate::Overflow::Block) all of them wait for its reader.
+    ///
+    /// # Blocking
+    /// Does not block; reading the stream does.
+    pub fn subscribe_all(&self, options: Subscription) -> EventStream {
+        let (queue, stream) = Queue::new(options);
+        let core = &self.inner.core;
+        core.everyone.add(&queue);
+        for session in core.registry.all() {
+            session.bus().attach(&queue);
+        }
+        stream
     }
 
     /// Figures of the service.

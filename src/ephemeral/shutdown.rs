@@ -50,6 +50,7 @@ pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: Instant) -> Sh
 /// Closes every session, and waits for none.
 pub(crate) fn close_all(core: &Core, mode: ArchiveMode) -> Vec<Arc<SessionHandle>> {
     let sessions = core.registry.shut_down();
+    core.everyone.close();
     core.threads.close();
     let closed: Vec<_> = sessions.iter().map(|session| session.close(mode, CancelReason::Shutdown)).collect();
     drop(closed);

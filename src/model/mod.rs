@@ -3,6 +3,7 @@
 mod brief;
 mod event;
 mod id;
+mod interaction;
 mod result;
 mod snapshot;
 mod transcript;
@@ -10,6 +11,7 @@ mod transcript;
 pub(crate) use brief::Brief;
 pub use event::{AgentEvent, BudgetType, SessionEvent};
 pub use id::{InteractionId, InvalidId, SessionId, SkillId, TurnId};
+pub use interaction::{EventSource, InboxInteraction, InteractionContent, ResponseStatus};
 pub use result::{RunResult, StopReason, Usage};
 pub use snapshot::SessionSnapshot;
 pub use transcript::{AssistantBlock, Message, Session, ToolResult};

@@ -21,6 +21,9 @@ macro_rules! forward_session_service {
             fn read(id: SessionId) -> Result<SessionView, SessionError>;
             fn list(query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
             fn archive_with(id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;
+            fn event_injector(id: SessionId) -> Option<Arc<dyn SubscribableInjector>>;
+            fn comms_runtime(id: SessionId) -> Option<Arc<dyn CommsRuntime>>;
+            fn subscribe(id: SessionId, options: Subscription) -> Result<EventStream, SessionError>;
             fn open_session(spec: SessionSpec) -> Result<SessionId, SessionError>;
             fn export_session_timeout(id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
             fn archive_wait(id: SessionId, timeout: Duration) -> Result<(), SessionError>;

@@ -11,8 +11,12 @@ pub(crate) use forward::forward_session_service;
 pub use request::{CreateSessionRequest, SessionQuery, SessionSpec, StartTurnRequest};
 pub use view::{ServiceStats, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport};
 
+use crate::comms::CommsRuntime;
 use crate::error::SessionError;
+use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
+use crate::subscription::stream::EventStream;
+use crate::subscription::Subscription;
 use crate::sync::{bounded, Arc, Weak};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
@@ -226,6 +230,31 @@ pub trait SessionService: Send + Sync {
     /// Does not wait for the turn. Where it interrupts, it runs the agent's cancel hooks on this thread.
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;
 
+    /// What puts messages into a session: that of its own inbox, or the agent's own where it
+    /// [has one](crate::SessionAgent::event_injector). `None` where there is no such session. While the session is being
+    /// built, it is that of its own inbox.
+    ///
+    /// # Blocking
+    /// Does not block.
+    fn event_injector(&self, id: SessionId) -> Option<Arc<dyn SubscribableInjector>>;
+
+    /// The session's line to its peers. `None` where there is no such session, or it is still being built, or has none.
+    ///
+    /// # Blocking
+    /// Does not block.
+    fn comms_runtime(&self, id: SessionId) -> Option<Arc<dyn CommsRuntime>>;
+
+    /// Listens to a session: everything that happens in it from now on, whatever turn it belongs to. Any number may listen at
+    /// once, before the first turn (see [`open_session`](Self::open_session)) or in the middle of one. The stream ends when
+    /// the session has ended.
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`].
+    ///
+    /// # Blocking
+    /// Does not block; reading the stream does.
+    fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError>;
+
     /// Creates a session without running a turn.
     ///
     /// # Errors
@@ -259,7 +288,8 @@ pub trait SessionService: Send + Sync {
     /// Until the session has ended, at most for `timeout`.
     fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError>;
 
-    /// Exports a session and archives it, with no turn in between: the returned history is the last word.
+    /// Exports a session and archives it, with no turn in between: the returned history is the last word. A session in host mode
+    /// leaves it between two interactions, with `Ok`.
     ///
     /// # Errors
     /// Those of [`export_session_timeout`](Self::export_session_timeout). Where it fails the session is untouched.

@@ -133,6 +133,18 @@ pub struct StartTurnRequest {
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     pub event_tx: Option<Sender<AgentEvent>>,
+    /// Whether the session stays with its inbox when the prompt is done: *host mode*.
+    ///
+    /// Then the session waits for interactions, from [injectors](crate::SessionService::event_injector) and from peers, and
+    /// runs one after the other ([`SessionAgent::run_interaction`](crate::SessionAgent::run_interaction)). One that fails is
+    /// reported, and the session goes on. Meanwhile it can be exported between interactions, holds no running permit while
+    /// it waits, and admits no other turn.
+    ///
+    /// The turn ends with `Ok` when the session is dismissed, or archived with
+    /// [`ArchiveMode::Drain`](crate::ArchiveMode::Drain), or taken: usage, turns and tool calls are those of the prompt and
+    /// all interactions that ended well, the answer is the last one. It ends as cancelled by an interrupt, a timeout or a shutdown. Where the
+    /// prompt itself fails, there is no host mode.
+    pub host_mode: bool,
     /// Skills for this turn only; `None` leaves them to the agent.
     pub skill_references: Option<Vec<SkillId>>,
     /// How long the turn may take, from its admission; then it is cancelled with
@@ -160,6 +172,13 @@ impl StartTurnRequest {
         self
     }
 
+    /// In host mode, or not.
+    #[must_use]
+    pub fn host_mode(mut self, host_mode: bool) -> Self {
+        self.host_mode = host_mode;
+        self
+    }
+
     /// With these skills.
     #[must_use]
     pub fn skill_references(mut self, skills: Vec<SkillId>) -> Self {
@@ -180,6 +199,7 @@ impl fmt::Debug for StartTurnRequest {
         f.debug_struct("StartTurnRequest")
             .field("prompt", &Brief(&self.prompt))
             .field("event_tx", &self.event_tx.is_some())
+            .field("host_mode", &self.host_mode)
             .field("skill_references", &self.skill_references)
             .field("timeout", &self.timeout)
             .finish()
@@ -227,6 +247,13 @@ impl CreateSessionRequest {
     #[must_use]
     pub fn event_tx(mut self, event_tx: Sender<AgentEvent>) -> Self {
         self.turn = self.turn.event_tx(event_tx);
+        self
+    }
+
+    /// With the first turn in host mode, or not. See [`StartTurnRequest::host_mode`].
+    #[must_use]
+    pub fn host_mode(mut self, host_mode: bool) -> Self {
+        self.turn = self.turn.host_mode(host_mode);
         self
     }
 

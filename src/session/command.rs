@@ -3,8 +3,10 @@
 //! **Invariant.** Every command answers when it is dropped, run or not: a turn by its [`Answer`], a request for the history
 //! by its latch. So nobody waits for a command that a dying queue took with it.
 
+use std::fmt;
+
 use crate::error::SessionError;
-use crate::model::{Session, SkillId};
+use crate::model::{Brief, Session, SkillId};
 use crate::sync::{Arc, Mutex};
 use crate::turn::context::TurnContext;
 use crate::turn::outcome::Answer;
@@ -31,13 +33,19 @@ pub(crate) enum Command {
 /// [`RunningTurn`](super::running::RunningTurn) for one that is.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    pub(crate) prompt: String,
-    pub(crate) skills: Option<Vec<SkillId>>,
+    pub(crate) input: Input,
     pub(crate) context: TurnContext,
     pub(crate) deadline: Option<DeadlineGuard>,
     pub(crate) active: ActiveEntry,
     pub(crate) admission: Admission,
     pub(crate) answer: Answer,
+}
+
+/// What the agent is given in a turn, apart from the context.
+pub(crate) struct Input {
+    pub(crate) prompt: String,
+    pub(crate) skills: Option<Vec<SkillId>>,
+    pub(crate) host_mode: bool,
 }
 
 /// A request for a session's history, as its caller holds it. See [`HistoryRequest`] for the other end.
@@ -97,6 +105,12 @@ impl HistoryRequest {
             ReplyState::Waiting => false,
             ReplyState::GivenUp | ReplyState::Done(_) => true,
         }
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Input").field("prompt", &Brief(&self.prompt)).finish_non_exhaustive()
     }
 }
 

@@ -1,11 +1,16 @@
 //! What the rest of the world holds of a session. Nothing here waits for a turn.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use crate::comms::CommsRuntime;
 use crate::error::{CancelReason, SessionError};
+use crate::inbox::injector::SubscribableInjector;
+use crate::inbox::queue::Inbox;
 use crate::model::{SessionId, SessionSnapshot, TurnId};
 use crate::panics::PanicMessage;
 use crate::service::{ArchiveMode, SessionInfo, SessionSummary, SessionUsage, SessionView};
+use crate::subscription::bus::Bus;
 use crate::sync::{unbounded, Arc, Mutex, OnceLock, Receiver, Sender};
 use crate::turn::published::Published;
 use crate::wait::cancel::{CancelToken, DueHooks};
@@ -25,10 +30,29 @@ pub(crate) struct SessionHandle {
     /// Whom an interrupt or a close reaches. Locked for a few instructions at a time; see the head of [`super`].
     active: Mutex<Option<Active>>,
     published: Arc<Published>,
+    bus: Arc<Bus>,
+    inbox: Arc<Inbox>,
+    lines: Mutex<Lines>,
     fault: OnceLock<PanicMessage>,
     commands: Sender<Command>,
     closed: Latch,
     ended: Latch,
+}
+
+/// What a session begins with, apart from its agent and its first turn.
+pub(crate) struct Profile {
+    pub(crate) id: SessionId,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) snapshot: SessionSnapshot,
+    pub(crate) inbox_capacity: usize,
+    pub(crate) event_history: usize,
+}
+
+/// How the agent wants to be reached, apart from prompts.
+#[derive(Clone, Default)]
+pub(crate) struct Lines {
+    pub(crate) injector: Option<Arc<dyn SubscribableInjector>>,
+    pub(crate) comms: Option<Arc<dyn CommsRuntime>>,
 }
 
 /// The turn that is admitted, or the build.
@@ -68,12 +92,11 @@ impl SessionHandle {
     /// The handle of a session about to be built, what its thread listens to, and the guards of its first turn, or of its
     /// build.
     pub(crate) fn new(
-        id: SessionId,
-        labels: BTreeMap<String, String>,
-        snapshot: SessionSnapshot,
+        profile: Profile,
         first: Option<TurnId>,
         cancel: CancelToken,
     ) -> (Arc<Self>, Receiver<Command>, ActiveEntry, Admission) {
+        let Profile { id, labels, snapshot, inbox_capacity, event_history } = profile;
         let (commands, receiver) = unbounded();
         let handle = Arc::new(Self {
             id,
@@ -82,6 +105,9 @@ impl SessionHandle {
             gate: Gate::building(first),
             active: Mutex::new(Some(Active { turn: first, cancel })),
             published: Arc::new(Published::new(snapshot)),
+            bus: Arc::new(Bus::new(id, event_history)),
+            inbox: Arc::new(Inbox::new(inbox_capacity)),
+            lines: Mutex::default(),
             fault: OnceLock::new(),
             commands,
             closed: Latch::new(),
@@ -106,6 +132,30 @@ impl SessionHandle {
 
     pub(crate) fn published(&self) -> &Arc<Published> {
         &self.published
+    }
+
+    pub(crate) fn bus(&self) -> &Arc<Bus> {
+        &self.bus
+    }
+
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Notes how the agent wants to be reached; returns what was noted before.
+    #[must_use = "a user's values: to be dropped where a panic does no harm"]
+    pub(crate) fn set_lines(&self, lines: Lines) -> Lines {
+        std::mem::replace(&mut *self.lines.lock(), lines)
+    }
+
+    /// What reaches the agent: its own injector, or that of the inbox.
+    pub(crate) fn injector(&self) -> Arc<dyn SubscribableInjector> {
+        let own = self.lines.lock().injector.clone();
+        own.unwrap_or_else(|| Arc::clone(&self.inbox) as Arc<dyn SubscribableInjector>)
+    }
+
+    pub(crate) fn comms(&self) -> Option<Arc<dyn CommsRuntime>> {
+        self.lines.lock().comms.clone()
     }
 
     /// Set once nobody is admitted any more.
@@ -182,17 +232,33 @@ impl SessionHandle {
                 cancel.and_then(|cancel| cancel.cancel(reason))
             }
         };
-        self.closed.set();
+        self.finish_close();
         if first {
             log::debug!(target: "turnwise::session", "session {}: closed, {mode:?}", self.id);
         }
         Closed { first, _hooks: hooks }
     }
 
+    /// Tells whoever has to know that the gate is closed. Doing it again changes nothing.
+    pub(crate) fn finish_close(&self) {
+        self.closed.set();
+        self.inbox.close();
+        self.bus.close();
+    }
+
+    /// Nothing is left of the session but this handle.
+    pub(crate) fn end(&self) {
+        self.gate.close();
+        self.finish_close();
+        self.bus.end();
+    }
+
     /// Notes a panic of the agent: no turn will run any more.
     pub(crate) fn fault(&self, message: PanicMessage) -> SessionError {
         let message = self.fault.get_or_init(|| message).clone();
         self.gate.fault();
+        // Nobody will ever work off what is in there.
+        self.inbox.close();
         SessionError::Faulted { id: self.id, message }
     }
 
@@ -246,6 +312,13 @@ impl SessionHandle {
     }
 }
 
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (injector, comms) = (self.injector.is_some(), self.comms.is_some());
+        f.debug_struct("Lines").field("injector", &injector).field("comms", &comms).finish()
+    }
+}
+
 impl Drop for ActiveEntry {
     fn drop(&mut self) {
         let entry = self.handle.active.lock().take();
@@ -283,8 +356,9 @@ mod tests {
     fn state_and_figures_are_from_one_instant() {
         let id = SessionId::new();
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
-        let (handle, _commands, active, mut admission) =
-            SessionHandle::new(id, BTreeMap::new(), snapshot.clone(), None, CancelToken::new());
+        let labels = BTreeMap::new();
+        let profile = Profile { id, labels, snapshot: snapshot.clone(), inbox_capacity: 0, event_history: 0 };
+        let (handle, _commands, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
         handle.gate.end_build();
         admission.pick_up();
         drop((active, admission));

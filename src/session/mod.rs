@@ -42,7 +42,9 @@
 //! the gate did not change in between, and state and figures are from one instant.
 
 pub(crate) mod command;
+pub(crate) mod first;
 pub(crate) mod gate;
 pub(crate) mod handle;
+mod hosting;
 pub(crate) mod running;
 pub(crate) mod thread;

@@ -1,7 +1,9 @@
 //! A turn from the moment that the session's thread takes it up.
 
+use std::fmt;
+
 use crate::error::SessionError;
-use crate::model::{AgentEvent, RunResult, SkillId};
+use crate::model::{AgentEvent, RunResult};
 use crate::panics::{contain, contain_and_log};
 use crate::turn::context::TurnContext;
 use crate::turn::counters::Counters;
@@ -9,7 +11,7 @@ use crate::turn::outcome::{Answer, TurnResult};
 use crate::wait::deadline::DeadlineGuard;
 use crate::wait::own_thread::RunningPermit;
 
-use super::command::Turn;
+use super::command::{Input, Turn};
 use super::handle::{ActiveEntry, Admission};
 
 /// A turn in the hands of the session's thread.
@@ -26,26 +28,20 @@ pub(crate) struct RunningTurn {
     answer: Answer,
 }
 
-/// What the agent is given, apart from the context.
-pub(crate) struct Input {
-    pub(crate) prompt: String,
-    pub(crate) skills: Option<Vec<SkillId>>,
-}
-
 impl RunningTurn {
     /// Takes up an admitted turn: its first event is out when this returns.
     pub(crate) fn take_up(turn: Turn, counters: &Counters) -> (Self, Input) {
-        let Turn { prompt, skills, context, deadline, active, mut admission, answer } = turn;
+        let Turn { input, context, deadline, active, mut admission, answer } = turn;
         admission.pick_up();
         counters.turns_started.add_one();
         context.events().emit_own(|| AgentEvent::RunStarted {
             session_id: context.session_id(),
             turn_id: context.turn_id(),
-            prompt: prompt.clone(),
+            prompt: input.prompt.clone(),
         });
         let running =
             Self { context, _deadline: deadline, _active: active, permit: None, _admission: admission, answer };
-        (running, Input { prompt, skills })
+        (running, input)
     }
 
     pub(crate) fn context(&self) -> &TurnContext {
@@ -55,6 +51,25 @@ impl RunningTurn {
     /// Keeps the running permit until the right place in the order of the end.
     pub(crate) fn hold(&mut self, permit: RunningPermit) {
         self.permit = Some(permit);
+    }
+
+    /// Gives the running permit back: nothing runs until the next is held.
+    pub(crate) fn rest(&mut self) {
+        self.permit = None;
+    }
+
+    /// Reports what the interactions have come to that the agent has taken on.
+    pub(crate) fn settle(&self, result: &TurnResult) {
+        let events = self.context.events();
+        if events.interactions().are_none() {
+            return;
+        }
+        match result {
+            Ok(result) => events.settle(Ok(&result.text)),
+            // The agent's own words: whoever follows knows which interaction it is about.
+            Err(error @ SessionError::Agent { source, .. }) => events.settle(Err(&text_of(source, error.code()))),
+            Err(error) => events.settle(Err(&text_of(error, error.code()))),
+        }
     }
 
     /// Ends the turn: terminal event, then everything is given back, then the caller has the result.
@@ -67,7 +82,7 @@ impl RunningTurn {
     /// Ends the turn, but leaves the caller waiting until the answer is dropped.
     pub(crate) fn end_but_answer(self, result: TurnResult, counters: &Counters) -> Answer {
         self.count(&result, counters);
-        self.context.events().emit_own(|| self.terminal_event(&result));
+        self.context.events().emit_last(|| self.terminal_event(&result));
         let mut answer = self.answer;
         answer.prepare(result);
         answer
@@ -90,11 +105,12 @@ impl RunningTurn {
             Ok(RunResult { text, usage, .. }) => {
                 AgentEvent::RunCompleted { session_id, turn_id, result: text.clone(), usage: *usage }
             }
-            Err(error) => {
-                // An error of the agent may be of any type, with a `Display` that is its own.
-                let text = contain(|| error.to_string()).unwrap_or_else(|_| error.code().to_owned());
-                AgentEvent::RunFailed { session_id, turn_id, error: text }
-            }
+            Err(error) => AgentEvent::RunFailed { session_id, turn_id, error: text_of(error, error.code()) },
         }
     }
+}
+
+/// An error of the agent may be of any type, with a `Display` that is its own. Where that panics, `code` has to do.
+fn text_of(error: &impl fmt::Display, code: &str) -> String {
+    contain(|| error.to_string()).unwrap_or_else(|_| code.to_owned())
 }

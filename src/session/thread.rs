@@ -5,19 +5,23 @@
 use std::convert::Infallible;
 
 use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
-use crate::error::{AgentError, BuildError, SessionError};
-use crate::model::{Session, SessionId, TurnId};
+use crate::error::{AgentError, Cancelled, SessionError};
+use crate::inbox::queue::Incoming;
+use crate::model::{RunResult, Session, TurnId};
 use crate::panics::{contain, contain_and_log, PanicMessage};
 use crate::service::SessionSpec;
-use crate::sync::{never, select, Arc, Receiver, Sender};
+use crate::sync::{never, select, Arc, Receiver};
+use crate::turn::context::TurnContext;
 use crate::turn::counters::Counters;
-use crate::turn::outcome::{Answer, TurnResult};
+use crate::turn::outcome::TurnResult;
 use crate::wait::own_thread::OwnThread;
 use crate::wait::semaphore::Semaphore;
 
-use super::command::{Command, HistoryRequest, Turn};
-use super::handle::{ActiveEntry, Admission, SessionHandle};
-use super::running::{Input, RunningTurn};
+use super::command::{Command, HistoryRequest, Input, Turn};
+use super::first::{First, FirstStep, Owed};
+use super::handle::{Lines, SessionHandle};
+use super::hosting::{HostArms, Hosting};
+use super::running::RunningTurn;
 
 /// All that a session's thread starts with.
 pub(crate) struct Start<B> {
@@ -29,36 +33,6 @@ pub(crate) struct Start<B> {
     pub(crate) first: First,
     pub(crate) running: Arc<Semaphore>,
     pub(crate) counters: Arc<Counters>,
-}
-
-/// What comes with the build.
-pub(crate) enum First {
-    /// The first turn, admitted already.
-    Turn(Box<Turn>),
-    /// Nothing: the caller waits for the build alone.
-    Open(Opening),
-}
-
-/// A build without a turn. In the order in which it is given back.
-pub(crate) struct Opening {
-    pub(crate) active: ActiveEntry,
-    pub(crate) admission: Admission,
-    pub(crate) reply: Sender<Result<SessionId, SessionError>>,
-}
-
-/// What a failed build still owes its caller, once nothing is left of the session. Dropping it pays.
-pub(crate) enum Owed {
-    Turn { _answer: Answer },
-    Open { reply: Sender<Result<SessionId, SessionError>>, error: SessionError },
-}
-
-impl Drop for Owed {
-    fn drop(&mut self) {
-        if let Self::Open { reply, error } = self {
-            // Nobody listens where the caller has stopped waiting.
-            let _ = reply.try_send(Err(error.clone()));
-        }
-    }
 }
 
 /// Runs a session from its build to its end, on the calling thread. Returns what is owed after a failed build.
@@ -76,10 +50,19 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
         }
     };
     log::debug!(target: "turnwise::session", "session {id}: built");
-    let closed = handle.closed().receiver().clone();
-    let takeovers = Vec::new();
-    let mut thread = SessionThread { agent, handle, commands, closed, takeovers, own, counters };
+    let mut thread = SessionThread {
+        agent,
+        commands,
+        closed: handle.closed().receiver().clone(),
+        host_arms: HostArms::none(),
+        handle,
+        takeovers: Vec::new(),
+        hosting: None,
+        own,
+        counters,
+    };
     thread.publish();
+    thread.note_lines();
     thread.handle.gate().end_build();
     // Everything that may panic in there is contained one by one. Should that not be all: an agent is never dropped while
     // its thread unwinds, where a second panic would end the program.
@@ -87,121 +70,82 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
         first.succeed(&mut thread);
         thread.serve();
     });
-    let SessionThread { agent, commands, takeovers, .. } = thread;
+    let SessionThread { agent, handle, commands, takeovers, hosting, .. } = thread;
     // Whoever has asked for something is answered now, however long the agent takes to go.
     drop(commands);
     drop(takeovers);
+    contain_and_log("the drop of a turn", move || drop(hosting));
+    let lines = handle.set_lines(Lines::default());
+    contain_and_log("the drop of an agent's injector or comms", move || drop(lines));
     contain_and_log("the drop of an agent", move || drop(agent));
     log::debug!(target: "turnwise::session", "session {id}: ended");
     None
 }
 
-/// [`First`], once the thread has taken it up.
-#[allow(clippy::large_enum_variant)] // One on the stack of its thread, for the length of the build.
-enum FirstStep {
-    Turn(RunningTurn, Input),
-    Open(Opening),
-}
-
-impl FirstStep {
-    fn take_up(first: First, counters: &Counters) -> Self {
-        match first {
-            First::Turn(turn) => {
-                let (turn, input) = RunningTurn::take_up(*turn, counters);
-                Self::Turn(turn, input)
-            }
-            First::Open(mut opening) => {
-                opening.admission.pick_up();
-                Self::Open(opening)
-            }
-        }
-    }
-
-    /// Builds the agent; what it emits meanwhile on this thread is part of the first turn.
-    fn build<B: SessionAgentBuilder>(
-        &mut self,
-        builder: Arc<B>,
-        spec: SessionSpec,
-        context: SessionContext,
-    ) -> Result<B::Agent, BuildError> {
-        let building = match self {
-            Self::Turn(turn, _) => Some(context.events().while_building(Arc::clone(turn.context().events()))),
-            Self::Open(_) => None,
-        };
-        let built = contain(|| builder.build_agent(&spec, &context));
-        drop(building);
-        // A user's values, so they may panic: the agent is there all the same, and outlives them.
-        contain_and_log("the drop of a builder", move || drop(builder));
-        contain_and_log("the drop of a session's specification", move || drop(spec));
-        drop(context);
-        built.map_err(BuildError::Panicked)?.map_err(BuildError::Agent)
-    }
-
-    /// Until the session is gone it is `Building`, so that an interrupt still finds a turn whose last event has no room.
-    fn fail(self, error: SessionError, counters: &Counters) -> Owed {
-        match self {
-            Self::Turn(turn, _) => Owed::Turn { _answer: turn.end_but_answer(Err(error), counters) },
-            Self::Open(Opening { active, admission, reply }) => {
-                drop(active);
-                drop(admission);
-                Owed::Open { reply, error }
-            }
-        }
-    }
-
-    fn succeed<A: SessionAgent>(self, thread: &mut SessionThread<A>) {
-        match self {
-            Self::Turn(turn, input) => thread.run_turn(turn, input),
-            Self::Open(Opening { active, admission, reply }) => {
-                drop(active);
-                drop(admission);
-                let id = thread.handle.id();
-                let result = if thread.handle.is_open() { Ok(id) } else { Err(SessionError::NotFound { id }) };
-                // Nobody listens where the caller has stopped waiting.
-                let _ = reply.try_send(result);
-            }
-        }
-    }
-}
-
 /// The owner of an agent.
-struct SessionThread<A> {
+pub(super) struct SessionThread<A> {
     agent: A,
-    handle: Arc<SessionHandle>,
+    pub(super) handle: Arc<SessionHandle>,
     commands: Receiver<Command>,
     /// Disconnects when the session is closed; then it is replaced by a channel that never becomes ready.
     closed: Receiver<Infallible>,
+    host_arms: HostArms,
     /// Those that found a turn on its way, and are decided after it.
     takeovers: Vec<HistoryRequest>,
+    /// The turn that is in host mode, between two interactions.
+    hosting: Option<Hosting>,
     own: OwnThread,
     counters: Arc<Counters>,
 }
 
+/// What a session's thread has to do next.
+enum Event {
+    Command(Command),
+    /// Something has arrived in host mode.
+    Interaction(Incoming),
+    /// Host mode ends like this.
+    HostingOver(Result<(), Cancelled>),
+}
+
 impl<A: SessionAgent> SessionThread<A> {
     fn serve(&mut self) {
-        while let Some(command) = self.next_command() {
-            match command {
-                Command::Turn(turn) => self.on_turn(*turn),
-                Command::Export(request) => self.on_export(&request),
-                Command::Take(request) => self.takeovers.push(request),
-                Command::Wake => {}
+        while let Some(event) = self.next_event() {
+            match event {
+                Event::Command(Command::Turn(turn)) => self.on_turn(*turn),
+                Event::Command(Command::Export(request)) => self.on_export(&request),
+                Event::Command(Command::Take(request)) => self.takeovers.push(request),
+                Event::Command(Command::Wake) => {}
+                Event::Interaction(incoming) => self.on_interaction(incoming),
+                Event::HostingOver(end) => self.on_hosting_over(end),
             }
             self.decide_takeovers();
         }
     }
 
     /// The next thing to do, or `None` when the session is at its end.
-    fn next_command(&mut self) -> Option<Command> {
+    fn next_event(&mut self) -> Option<Event> {
         loop {
             let gate = self.handle.gate().state();
+            if let Some(end) = self.hosting.as_ref().and_then(|hosting| hosting.end(gate.is_closed())) {
+                return Some(Event::HostingOver(end));
+            }
             if gate.is_closed() && !gate.is_running() {
                 // What was asked for before the close is still answered.
-                return self.commands.try_recv().ok();
+                return self.commands.try_recv().ok().map(Event::Command);
             }
             select! {
                 // The handle holds a sender, so this never disconnects.
-                recv(self.commands) -> command => return command.ok(),
+                recv(self.commands) -> command => return command.ok().map(Event::Command),
                 recv(self.closed) -> _ => self.closed = never(),
+                // The next three are armed in host mode only.
+                recv(self.host_arms.inbox) -> _ => if let Some(incoming) = self.handle.inbox().take_next() {
+                    return Some(Event::Interaction(incoming));
+                },
+                recv(self.host_arms.comms) -> interaction => match interaction {
+                    Ok(interaction) => return Some(Event::Interaction(Incoming::unfollowed(interaction))),
+                    Err(_) => self.host_arms.comms = never(),
+                },
+                recv(self.host_arms.cancelled) -> _ => self.host_arms.cancelled = never(),
             }
         }
     }
@@ -211,37 +155,114 @@ impl<A: SessionAgent> SessionThread<A> {
         self.run_turn(turn, input);
     }
 
-    /// From a turn that is taken up to its answer.
-    fn run_turn(&mut self, mut turn: RunningTurn, input: Input) {
-        let id = self.handle.id();
-        let result = match self.own.start_turn(turn.context().cancel_token()) {
-            Ok(permit) => {
-                turn.hold(permit);
-                log::debug!(target: "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
-                let result = self.call_agent(&turn, input);
-                self.publish_unless_faulted(&result);
-                result
-            }
-            // Told to stop before it could run: answered without being run.
-            Err(cancelled) => Err(SessionError::Agent { id, source: cancelled.into() }),
+    /// From a turn that is taken up to its answer, or to the beginning of host mode.
+    pub(super) fn run_turn(&mut self, mut turn: RunningTurn, input: Input) {
+        let Input { prompt, skills, host_mode } = input;
+        let result = self.step(&mut turn, |agent, context| {
+            agent.set_skill_references(skills);
+            agent.run_turn(prompt, context)
+        });
+        match result {
+            Ok(result) if host_mode => self.begin_hosting(turn, result),
+            result => self.end_turn(turn, result),
+        }
+    }
+
+    fn begin_hosting(&mut self, mut turn: RunningTurn, result: RunResult) {
+        turn.rest();
+        self.note_lines();
+        let comms = self.handle.comms();
+        let comms_inbox = comms.and_then(|comms| {
+            let inbox = contain(|| comms.inbox()).unwrap_or_else(|_| {
+                log::error!(target: "turnwise::session", "session {}: comms inbox panicked", self.handle.id());
+                None
+            });
+            contain_and_log("the drop of an agent's comms", move || drop(comms));
+            inbox
+        });
+        self.host_arms = HostArms {
+            inbox: self.handle.inbox().listen(),
+            comms: comms_inbox.unwrap_or_else(never),
+            cancelled: turn.context().cancel_token().cancelled().clone(),
         };
+        log::debug!(target: "turnwise::session", "session {}: in host mode", self.handle.id());
+        self.hosting = Some(Hosting { turn, result });
+    }
+
+    fn on_interaction(&mut self, incoming: Incoming) {
+        // Only in host mode is anything received.
+        let Some(mut hosting) = self.hosting.take() else { return };
+        let is_dismissal = incoming.is_dismissal();
+        let interaction = hosting.turn.context().events().interactions().take_on(incoming);
+        if is_dismissal {
+            hosting.turn.context().events().settle(Ok(""));
+            self.hosting = Some(hosting);
+            return;
+        }
+        let result = self.step(&mut hosting.turn, |agent, context| agent.run_interaction(interaction, context));
+        hosting.turn.rest();
+        match result {
+            Ok(latest) => hosting.add(latest),
+            Err(fault @ SessionError::Faulted { .. }) => return self.end_turn(hosting.turn, Err(fault)),
+            Err(error) => {
+                log::debug!(target: "turnwise::session", "session {}: an interaction failed", self.handle.id());
+                contain_and_log("the drop of an agent's error", move || drop(error));
+            }
+        }
+        self.hosting = Some(hosting);
+    }
+
+    fn on_hosting_over(&mut self, end: Result<(), Cancelled>) {
+        if let Some(Hosting { turn, result }) = self.hosting.take() {
+            let id = self.handle.id();
+            let cancelled = |cancelled: Cancelled| SessionError::Agent { id, source: cancelled.into() };
+            self.end_turn(turn, end.map(|()| result).map_err(cancelled));
+        }
+    }
+
+    fn end_turn(&mut self, turn: RunningTurn, result: TurnResult) {
+        self.host_arms = HostArms::none();
         log::debug!(
             target: "turnwise::session",
-            "session {id}: turn {} ends: {}",
+            "session {}: turn {} ends: {}",
+            self.handle.id(),
             turn.context().turn_id(),
             result.as_ref().map_or_else(SessionError::code, |_| "OK")
         );
         turn.end(result, &self.counters);
     }
 
-    /// The agent's part of a turn.
-    fn call_agent(&mut self, turn: &RunningTurn, input: Input) -> TurnResult {
+    /// One call of the agent in a turn: with a running permit; what the agent has come to is shown, and the interactions that
+    /// it has taken on are settled.
+    fn step(
+        &mut self,
+        turn: &mut RunningTurn,
+        call: impl FnOnce(&mut A, &TurnContext) -> Result<RunResult, AgentError>,
+    ) -> TurnResult {
+        let id = self.handle.id();
+        let result = match self.own.start_turn(turn.context().cancel_token()) {
+            Ok(permit) => {
+                turn.hold(permit);
+                log::debug!(target: "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
+                let result = self.call_agent(turn, call);
+                self.publish_unless_faulted(&result);
+                result
+            }
+            // Told to stop before it could run: answered without being run.
+            Err(cancelled) => Err(SessionError::Agent { id, source: cancelled.into() }),
+        };
+        turn.settle(&result);
+        result
+    }
+
+    fn call_agent(
+        &mut self,
+        turn: &RunningTurn,
+        call: impl FnOnce(&mut A, &TurnContext) -> Result<RunResult, AgentError>,
+    ) -> TurnResult {
         let context = turn.context();
         let agent = &mut self.agent;
-        let ran = contain(|| {
-            agent.set_skill_references(input.skills);
-            agent.run_turn(input.prompt, context)
-        });
+        let ran = contain(|| call(agent, context));
         let id = self.handle.id();
         match ran {
             Ok(Ok(mut result)) => {
@@ -289,6 +310,21 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
+    /// Asks the agent how it wants to be reached; where it panics, as before.
+    fn note_lines(&self) {
+        let asked = contain(|| Lines { injector: self.agent.event_injector(), comms: self.agent.comms_runtime() });
+        match asked {
+            Ok(lines) => {
+                let last = self.handle.set_lines(lines);
+                contain_and_log("the drop of an agent's injector or comms", move || drop(last));
+            }
+            Err(_) => {
+                let id = self.handle.id();
+                log::error!(target: "turnwise::session", "session {id}: event_injector or comms_runtime panicked");
+            }
+        }
+    }
+
     fn on_export(&self, request: &HistoryRequest) {
         if !request.is_given_up() {
             request.decide(self.export(), || true);
@@ -308,16 +344,20 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// Hands the session over to the first who still wants it; later ones find it closed.
+    /// Hands the session over to the first who still wants it; later ones find it closed. In host mode that is between two
+    /// interactions, and ends it.
     fn decide_takeovers(&mut self) {
         self.takeovers.retain(|takeover| !takeover.is_given_up());
-        if self.takeovers.is_empty() || self.handle.gate().state().is_running() {
+        let is_hosting = self.hosting.is_some();
+        if self.takeovers.is_empty() || (self.handle.gate().state().is_running() && !is_hosting) {
             return;
         }
         let session = self.export();
         let gate = self.handle.gate();
-        self.takeovers.retain(|takeover| !takeover.decide(session.clone(), || gate.close_if_idle()));
+        let close = || if is_hosting { gate.close() } else { gate.close_if_idle() };
+        self.takeovers.retain(|takeover| !takeover.decide(session.clone(), close));
         if gate.state().is_closed() {
+            self.handle.finish_close();
             // Whoever is left has come too late, and finds no decision.
             self.takeovers.clear();
         }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::Cancelled;
-use crate::model::{AgentEvent, RunResult, SessionId, SessionSnapshot, TurnId};
+use crate::inbox::queue::Inbox;
+use crate::model::{AgentEvent, InboxInteraction, RunResult, SessionId, SessionSnapshot, TurnId};
 use crate::sync::{Arc, Instant};
 use crate::turn::events::TurnEvents;
 use crate::turn::published::Published;
@@ -44,6 +45,7 @@ pub struct TurnContext {
     events: Arc<TurnEvents>,
     cancel: CancelToken,
     published: Arc<Published>,
+    inbox: Arc<Inbox>,
 }
 
 impl TurnContext {
@@ -53,8 +55,9 @@ impl TurnContext {
         events: Arc<TurnEvents>,
         cancel: CancelToken,
         published: Arc<Published>,
+        inbox: Arc<Inbox>,
     ) -> Self {
-        Self { session_id, turn_id, events, cancel, published }
+        Self { session_id, turn_id, events, cancel, published, inbox }
     }
 
     /// The session that runs.
@@ -67,15 +70,17 @@ impl TurnContext {
         self.turn_id
     }
 
-    /// Sends an event to the caller's event receiver, if there is one.
+    /// Sends an event to the caller's event receiver, if there is one, then to the session's subscribers, and to whoever
+    /// follows an interaction that the turn works on.
     ///
     /// A receiver that has been dropped is no error: the turn goes on without it.
     ///
     /// # Errors
-    /// [`Cancelled`] if the turn has been told to stop; the event was not sent.
+    /// [`Cancelled`] if the turn has been told to stop; nobody got the event.
     ///
     /// # Blocking
-    /// Waits for room where the receiver's channel is bounded and full. A cancel ends the wait.
+    /// Waits for room where the receiver's channel is bounded and full, then for subscribers that want that
+    /// ([`Overflow::Block`](crate::Overflow::Block)). A cancel ends either wait.
     pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         self.events.emit(event)
     }
@@ -117,6 +122,16 @@ impl TurnContext {
     /// Shows progress: what `read` and `list` answer with until the end of the turn, or the next call.
     pub fn publish(&self, snapshot: SessionSnapshot) {
         self.published.publish(snapshot);
+    }
+
+    /// Takes what is in the session's inbox, oldest first: what injectors have put there. Never waits.
+    ///
+    /// What was taken is settled with what the agent is doing: when the turn ends, or in host mode the interaction, each of
+    /// them is reported as complete with its answer, or as failed with its error. Until then whoever follows one of them
+    /// gets the turn's events. A [`Dismiss`](crate::InteractionContent::Dismiss) among them ends host mode, as if the
+    /// session had taken it itself.
+    pub fn drain_inbox(&self) -> Vec<InboxInteraction> {
+        self.inbox.take_all().into_iter().map(|incoming| self.events.interactions().take_on(incoming)).collect()
     }
 
     /// A result of this turn with this answer; add to it with the `with_` methods of [`RunResult`].

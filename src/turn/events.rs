@@ -11,36 +11,63 @@ use std::fmt;
 
 use crate::error::Cancelled;
 use crate::model::{AgentEvent, SessionId, TurnId};
+use crate::subscription::bus::{Bus, Origin};
 use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySendError};
 use crate::turn::counters::Counters;
+use crate::turn::interactions::Interactions;
 use crate::wait::cancel::CancelToken;
 use crate::wait::own_thread;
 
-/// The event channel of one turn.
+/// Everybody who hears of one turn: its event channel, the session's subscribers, and whoever follows an interaction that the
+/// turn works on.
 pub(crate) struct TurnEvents {
     session_id: SessionId,
     turn_id: TurnId,
     receiver: Option<Sender<AgentEvent>>,
     receiver_is_gone: AtomicBool,
+    bus: Arc<Bus>,
+    interactions: Interactions,
     cancel: CancelToken,
     counters: Arc<Counters>,
 }
 
 impl TurnEvents {
     pub(crate) fn new(
-        session_id: SessionId,
         turn_id: TurnId,
         receiver: Option<Sender<AgentEvent>>,
+        bus: Arc<Bus>,
         cancel: CancelToken,
         counters: Arc<Counters>,
     ) -> Self {
         let receiver_is_gone = AtomicBool::new(receiver.is_none());
-        Self { session_id, turn_id, receiver, receiver_is_gone, cancel, counters }
+        let (session_id, interactions) = (bus.session_id(), Interactions::default());
+        Self { session_id, turn_id, receiver, receiver_is_gone, bus, interactions, cancel, counters }
     }
 
-    /// Sends an event of the agent. Waits for room, or for the cancellation of the turn.
+    pub(crate) fn interactions(&self) -> &Interactions {
+        &self.interactions
+    }
+
+    /// Sends an event of the agent. Waits for room, or for the cancellation of the turn; where that comes first, nobody gets
+    /// the event.
     pub(crate) fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         self.cancel.check()?;
+        let heard = !self.bus.pass_unheard();
+        let followed = self.interactions.are_followed();
+        let copy = (heard || followed).then(|| event.clone());
+        self.send(event)?;
+        if let Some(event) = copy {
+            if followed {
+                self.interactions.pass_on(&event);
+            }
+            if heard {
+                self.bus.publish(Some(self.turn_id), event, Origin::Agent, Some(&self.cancel));
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, event: AgentEvent) -> Result<(), Cancelled> {
         match self.offer(event) {
             None => Ok(()),
             Some((receiver, event)) => {
@@ -61,11 +88,46 @@ impl TurnEvents {
     /// Sends an event of the library: to a cancelled turn's receiver as well, as long as it has room. Where it has none,
     /// the turn's cancellation ends the wait, and the event is counted as dropped.
     pub(crate) fn emit_own(&self, event: impl FnOnce() -> AgentEvent) {
+        if let Some(event) = self.send_own(event) {
+            self.bus.publish(Some(self.turn_id), event, Origin::Library, Some(&self.cancel));
+        }
+    }
+
+    /// As [`emit_own`](Self::emit_own), for the terminal event: no subscriber makes it wait.
+    pub(crate) fn emit_last(&self, event: impl FnOnce() -> AgentEvent) {
+        if let Some(event) = self.send_own(event) {
+            self.bus.publish_last(self.turn_id, event);
+        }
+    }
+
+    /// Ends the interactions that are under way: each has come to what the agent has.
+    pub(crate) fn settle(&self, outcome: Result<&str, &str>) {
+        for reply in self.interactions.take() {
+            let interaction_id = reply.id();
+            let terminal = match outcome {
+                Ok(text) => AgentEvent::InteractionComplete { interaction_id, result: text.to_owned() },
+                Err(error) => AgentEvent::InteractionFailed { interaction_id, error: error.to_owned() },
+            };
+            reply.end(terminal.clone());
+            self.emit_own(|| terminal);
+        }
+    }
+
+    /// Sends to the turn's receiver; returns the event where subscribers are to have it too.
+    fn send_own(&self, event: impl FnOnce() -> AgentEvent) -> Option<AgentEvent> {
+        let heard = !self.bus.pass_unheard();
         // ORDERING: Relaxed; see `note_gone`.
         if self.receiver_is_gone.load(Ordering::Relaxed) {
-            return;
+            return heard.then(event);
         }
-        let Some((receiver, event)) = self.offer(event()) else { return };
+        let event = event();
+        let copy = heard.then(|| event.clone());
+        self.send_patiently(event);
+        copy
+    }
+
+    fn send_patiently(&self, event: AgentEvent) {
+        let Some((receiver, event)) = self.offer(event) else { return };
         // Asked first: where both arms are ready, `select!` would pick either.
         if self.cancel.is_cancelled() {
             self.counters.events_dropped.add_one();
@@ -127,17 +189,17 @@ thread_local! {
 /// Emits events on behalf of a session outside of its turns: while it is being built, and from threads that its agent
 /// keeps.
 ///
-/// What is emitted on the session's own thread while the agent is being built reaches the event receiver of the request
-/// that created the session. Everything else is no part of any turn, and never reaches a turn's receiver.
+/// What is emitted on the session's own thread while the agent is being built for a first turn is part of that, and reaches
+/// the event receiver of the request that created the session. Everything else is no part of any turn: it reaches those who
+/// [subscribed](crate::SessionService::subscribe) to the session, and never a turn's receiver.
 #[derive(Clone)]
 pub struct EventSender {
-    /// Shared by the clones of one session's sender: who they are.
-    session: Arc<SessionId>,
+    bus: Arc<Bus>,
 }
 
 impl EventSender {
-    pub(crate) fn new(session_id: SessionId) -> Self {
-        Self { session: Arc::new(session_id) }
+    pub(crate) fn new(bus: Arc<Bus>) -> Self {
+        Self { bus }
     }
 
     /// Emits an event.
@@ -147,12 +209,16 @@ impl EventSender {
     ///
     /// # Blocking
     /// While building: waits for room in the creator's event receiver, if that is bounded, or for the first turn to be
-    /// cancelled. Otherwise does not block.
+    /// cancelled. Always: waits for subscribers that want that ([`Overflow::Block`](crate::Overflow::Block)), until they
+    /// have read, their streams are dropped, or the session is closed; on a session's own thread also until its turn is
+    /// cancelled.
     pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         match self.building() {
-            Some(events) => events.emit(event),
-            None => Ok(()),
+            Some(events) => events.emit(event)?,
+            None if self.bus.pass_unheard() => {}
+            None => self.bus.publish(None, event, Origin::Agent, own_thread::current_cancel().as_ref()),
         }
+        Ok(())
     }
 
     /// Has this thread's events reach `events` until the guard is dropped.
@@ -163,7 +229,7 @@ impl EventSender {
 
     fn building(&self) -> Option<Arc<TurnEvents>> {
         let building = BUILDING.try_with(|slot| match &*slot.borrow() {
-            Some((sender, events)) if Arc::ptr_eq(&sender.session, &self.session) => Some(Arc::clone(events)),
+            Some((sender, events)) if Arc::ptr_eq(&sender.bus, &self.bus) => Some(Arc::clone(events)),
             _ => None,
         });
         // Where the slot is gone, the thread is on its way out, and builds nothing.
@@ -173,7 +239,7 @@ impl EventSender {
 
 impl fmt::Debug for EventSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EventSender").field(&self.session).finish()
+        f.debug_tuple("EventSender").field(&self.bus.session_id()).finish()
     }
 }
 

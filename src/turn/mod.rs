@@ -4,6 +4,7 @@ pub(crate) mod context;
 pub(crate) mod counters;
 pub(crate) mod events;
 pub(crate) mod handle;
+pub(crate) mod interactions;
 pub(crate) mod outcome;
 pub(crate) mod published;
 pub(crate) mod stream;

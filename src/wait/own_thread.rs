@@ -152,6 +152,11 @@ pub(crate) fn is_cancelled() -> bool {
     own().is_some_and(|own| own.turn.borrow().cancel.is_cancelled())
 }
 
+/// What may end a wait of this thread: the token of its session's turn or build, where it is a session's and at one.
+pub(crate) fn current_cancel() -> Option<CancelToken> {
+    own().map(|own| own.turn.borrow().cancel.clone()).filter(|cancel| !cancel.is_sealed())
+}
+
 /// A wait for a session, from before the session is asked for anything until its answer is there. Once this is had, the
 /// answer can be waited for: no circle can close any more.
 #[must_use]

@@ -7,13 +7,17 @@
 #![allow(clippy::disallowed_types)]
 
 mod archive;
+mod comms;
 mod events;
 mod faults;
+mod hosting;
+mod inbox;
 mod input;
 mod interrupt;
 mod keeping;
 mod reading;
 mod registry;
 mod sub_agents;
+mod subscriptions;
 mod support;
 mod turns;

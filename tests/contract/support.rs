@@ -9,7 +9,7 @@ use turnwise::crossbeam_channel::{bounded, select, unbounded, Receiver, Sender};
 use turnwise::{
     agent_fn, AgentError, AgentEvent, CancelReason, CreateSessionRequest, EphemeralSessionService, RunResult,
     ServiceConfig, SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionService,
-    SessionSpec, StartTurnRequest, TurnContext, TurnHandle, TurnId,
+    SessionSpec, StartTurnRequest, TurnContext, TurnHandle, TurnId, Usage,
 };
 
 /// Longer than anything here takes on a loaded machine.
@@ -60,6 +60,8 @@ impl Stage {
 /// | `fail` | fails |
 /// | `panic` | panics with the message `scripted` |
 /// | `emit N` | emits N events |
+/// | `cost N` | uses N input tokens and one tool |
+/// | `drain` | waits to be released, then answers with what is in the inbox |
 /// | `flood` | emits until it is cancelled |
 /// | anything | is the answer |
 pub(crate) struct Script {
@@ -104,6 +106,17 @@ fn play(
                 turn.emit(delta(number))?;
             }
             Ok(turn.finish("emitted"))
+        }
+        ("cost", tokens) => {
+            let usage = Usage { input_tokens: tokens.parse().expect("cost takes a number"), ..Usage::default() };
+            Ok(turn.finish(prompt).with_usage(usage).with_tool_calls(1))
+        }
+        ("drain", _) => {
+            enter();
+            drop(released.recv().map_err(closed)?);
+            let drained: Vec<_> = turn.drain_inbox().iter().map(|interaction| interaction.text()).collect();
+            turn.emit(delta(drained.len()))?;
+            Ok(turn.finish(drained.join(", ")))
         }
         ("flood", _) => {
             enter();

@@ -1,0 +1,109 @@
+//! A session in host mode: it stays after its prompt, and is fed from standard input and by a timer, each through the
+//! session's injector. What becomes of every line is followed by its own stream.
+//!
+//! ```sh
+//! cargo run --example host_mode                 # type lines; a reminder comes every 5 seconds; `quit` or Ctrl-D ends it
+//! cargo run --example host_mode -- 3 20         # three reminders, 20 milliseconds apart; then the end of the input ends it
+//! ```
+
+use std::error::Error;
+use std::io::{self, BufRead};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use turnwise::crossbeam_channel::{bounded, Receiver, RecvTimeoutError};
+use turnwise::{
+    agent_fn, AgentError, AgentEvent, CreateSessionRequest, EphemeralSessionService, EventSource, InjectError,
+    RunResult, SessionService, SubscribableInjector, TurnContext,
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let reminders = arguments.next().map(|text| text.parse::<usize>()).transpose()?;
+    let every = arguments.next().map_or(Ok(5_000), |text| text.parse()).map(Duration::from_millis)?;
+
+    let service = EphemeralSessionService::new(agent_fn(read_out), 1);
+    // Does not wait: the session is in host mode for as long as it is needed.
+    let hosting = service.begin_session(CreateSessionRequest::new("good morning").host_mode(true))?;
+    let injector = service.event_injector(hosting.session_id()).ok_or("the session is gone")?;
+
+    // The timer stops when the other end of this channel is dropped.
+    let (running, stopped) = bounded::<()>(0);
+    let timer = {
+        let injector = Arc::clone(&injector);
+        thread::spawn(move || remind(&*injector, reminders.unwrap_or(usize::MAX), every, &stopped))
+    };
+    let has_quit = feed_lines(&*injector)?;
+    if has_quit || reminders.is_none() {
+        drop(running);
+    } // else the timer has a last word
+    timer.join().map_err(|_| "the timer panicked")??;
+
+    // Everything that was put in is answered; the session is not needed any more.
+    injector.dismiss(EventSource::Stdin)?;
+    let result = hosting.wait()?;
+    println!("{} prompts and interactions, the last answer: {}", result.turns, result.text);
+    Ok(())
+}
+
+/// The agent: reads a line out, word by word.
+fn read_out(line: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    if words.is_empty() {
+        return Err(AgentError::Config("there is nothing to read".into()));
+    }
+    for word in &words {
+        turn.emit(AgentEvent::TextDelta { delta: word.to_uppercase() })?;
+        turn.sleep(Duration::from_millis(5))?;
+    }
+    Ok(turn.finish(format!("{} words", words.len())))
+}
+
+/// Puts the lines of standard input in, one after the other. Whether the last one was `quit`.
+fn feed_lines(injector: &dyn SubscribableInjector) -> Result<bool, Box<dyn Error>> {
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        if line.trim() == "quit" {
+            return Ok(true);
+        }
+        follow("stdin", line, EventSource::Stdin, injector)?;
+    }
+    Ok(false)
+}
+
+/// Puts a reminder in from time to time, until there were enough or the program is about to end.
+fn remind(
+    injector: &dyn SubscribableInjector,
+    reminders: usize,
+    every: Duration,
+    stopped: &Receiver<()>,
+) -> Result<(), InjectError> {
+    for number in 1..=reminders {
+        if let Err(RecvTimeoutError::Disconnected) = stopped.recv_timeout(every) {
+            // Where the number of reminders was given, nobody is in a hurry but who has quit.
+            break;
+        }
+        follow("timer", format!("reminder {number}"), EventSource::Other("timer".into()), injector)?;
+    }
+    Ok(())
+}
+
+/// Puts a line in, and prints what happens in its interaction until that is over.
+fn follow(
+    label: &str,
+    line: String,
+    source: EventSource,
+    injector: &dyn SubscribableInjector,
+) -> Result<(), InjectError> {
+    let interaction = injector.inject_with_subscription(line, source)?;
+    for event in interaction.events {
+        match event {
+            AgentEvent::TextDelta { delta } => println!("[{label}] {delta}"),
+            AgentEvent::InteractionComplete { result, .. } => println!("[{label}] -> {result}"),
+            AgentEvent::InteractionFailed { error, .. } => println!("[{label}] failed: {error}"),
+            _ => {}
+        }
+    }
+    Ok(())
+}

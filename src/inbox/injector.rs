@@ -1,0 +1,108 @@
+//! How a host program puts something into a session's inbox.
+
+use std::fmt;
+
+use crate::model::{AgentEvent, EventSource, InteractionId};
+use crate::sync::Receiver;
+
+/// Puts messages into the inbox of one session. From any thread; nothing here ever waits.
+pub trait EventInjector: Send + Sync {
+    /// Puts a message in. A session in host mode runs it as an interaction; others find it with
+    /// [`TurnContext::drain_inbox`](crate::TurnContext::drain_inbox).
+    ///
+    /// # Errors
+    /// [`InjectError::Full`] where the inbox has no room, [`InjectError::Closed`] where the session is closed or faulted. Both
+    /// give the message back.
+    ///
+    /// # Blocking
+    /// Does not block.
+    fn inject(&self, body: String, source: EventSource) -> Result<(), InjectError>;
+
+    /// Has the session leave host mode when it has worked off what is in its inbox by now. Always has room. Where the
+    /// session is not in host mode, it leaves it the next time as soon as it gets there.
+    ///
+    /// # Errors
+    /// [`InjectError::Closed`] as for [`inject`](Self::inject), with an empty message. An injector that has no such thing,
+    /// which is what is provided, says [`InjectError::Unsupported`].
+    ///
+    /// # Blocking
+    /// Does not block.
+    fn dismiss(&self, source: EventSource) -> Result<(), InjectError> {
+        let _ = source;
+        Err(InjectError::Unsupported)
+    }
+}
+
+/// An injector that lets its caller follow what becomes of a message.
+pub trait SubscribableInjector: EventInjector {
+    /// As [`inject`](EventInjector::inject), with the events of just that interaction.
+    ///
+    /// # Errors
+    /// Those of [`inject`](EventInjector::inject).
+    ///
+    /// # Blocking
+    /// Does not block.
+    fn inject_with_subscription(
+        &self,
+        body: String,
+        source: EventSource,
+    ) -> Result<InteractionSubscription, InjectError>;
+}
+
+/// One interaction, as whoever asked for it sees it.
+#[must_use = "dropping it loses the interaction's events"]
+pub struct InteractionSubscription {
+    /// Which interaction.
+    pub id: InteractionId,
+    /// What happens in it, ending with exactly one [`InteractionComplete`](AgentEvent::InteractionComplete) or
+    /// [`InteractionFailed`](AgentEvent::InteractionFailed), whatever becomes of the session; then the channel disconnects.
+    ///
+    /// It never makes the session wait. Where 1,024 events are unread, one
+    /// [`StreamTruncated`](AgentEvent::StreamTruncated) takes the place of all that follow but the last.
+    ///
+    /// For threads of the host: see [`TurnHandle::finished`](crate::TurnHandle::finished) for what a session's own thread
+    /// misses here.
+    pub events: Receiver<AgentEvent>,
+}
+
+impl fmt::Debug for InteractionSubscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InteractionSubscription").field("id", &self.id).field("unread", &self.events.len()).finish()
+    }
+}
+
+/// Why something was not put into an inbox. Gives it back.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InjectError {
+    /// The inbox has no room now.
+    #[error("the inbox is full")]
+    Full(String),
+    /// The session takes nothing any more.
+    #[error("the inbox is closed")]
+    Closed(String),
+    /// This injector has no such call.
+    #[error("not supported by this injector")]
+    Unsupported,
+}
+
+impl InjectError {
+    /// The message that was not put in.
+    pub fn into_body(self) -> String {
+        match self {
+            Self::Full(body) | Self::Closed(body) => body,
+            Self::Unsupported => String::new(),
+        }
+    }
+}
+
+impl fmt::Debug for InjectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The message is part of the conversation.
+        f.write_str(match self {
+            Self::Full(_) => "Full(..)",
+            Self::Closed(_) => "Closed(..)",
+            Self::Unsupported => "Unsupported",
+        })
+    }
+}

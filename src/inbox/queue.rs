@@ -1,0 +1,162 @@
+//! A session's inbox.
+
+use std::collections::VecDeque;
+
+use crate::model::{EventSource, InboxInteraction, InteractionContent};
+use crate::sync::{bounded, Mutex, OnceLock, Receiver, Sender};
+
+use super::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};
+use super::reply::Reply;
+
+/// An interaction, and what is owed to whoever started it.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) interaction: InboxInteraction,
+    pub(crate) reply: Reply,
+}
+
+/// What has been injected and not been taken yet.
+///
+/// **Invariant.** While the bell is there and the list is not empty, the bell rings, or a thread that has heard it is about
+/// to take from the list. An injector puts its item in before it looks for the bell; [`listen`](Self::listen) makes the bell
+/// before it looks into the list. So at least one of them sees the other.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    capacity: usize,
+    state: Mutex<State>,
+    /// Made when somebody listens for the first time.
+    bell: OnceLock<(Sender<()>, Receiver<()>)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: VecDeque<Incoming>,
+    /// How many dismissals are among them: they take no room.
+    dismissals: usize,
+    closed: bool,
+}
+
+impl Inbox {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { capacity, state: Mutex::default(), bell: OnceLock::new() }
+    }
+
+    /// A channel that something can be received from while there may be something in the inbox. For one listener.
+    pub(crate) fn listen(&self) -> Receiver<()> {
+        let (_, receiver) = self.bell.get_or_init(|| bounded(1));
+        if !self.state.lock().items.is_empty() {
+            self.ring();
+        }
+        receiver.clone()
+    }
+
+    /// The oldest. Rings again for what is left.
+    pub(crate) fn take_next(&self) -> Option<Incoming> {
+        let (next, more) = {
+            let mut state = self.state.lock();
+            let next = state.items.pop_front();
+            if next.as_ref().is_some_and(Incoming::is_dismissal) {
+                state.dismissals -= 1;
+            }
+            (next, !state.items.is_empty())
+        };
+        if more {
+            self.ring();
+        }
+        next
+    }
+
+    /// All that there is now, oldest first.
+    pub(crate) fn take_all(&self) -> VecDeque<Incoming> {
+        let mut state = self.state.lock();
+        state.dismissals = 0;
+        std::mem::take(&mut state.items)
+    }
+
+    /// Takes nothing in any more. What is in it fails.
+    pub(crate) fn close(&self) {
+        let items = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.items)
+        };
+        drop(items);
+    }
+
+    fn put(&self, incoming: Incoming) -> Result<(), InjectError> {
+        let refused = {
+            let mut state = self.state.lock();
+            let is_dismissal = incoming.is_dismissal();
+            if state.closed {
+                Some((incoming, InjectError::Closed as fn(String) -> InjectError))
+            } else if is_dismissal && state.items.back().is_some_and(Incoming::is_dismissal) {
+                // Said already.
+                return Ok(());
+            } else if !is_dismissal && state.items.len() - state.dismissals >= self.capacity {
+                Some((incoming, InjectError::Full as fn(String) -> InjectError))
+            } else {
+                state.dismissals += usize::from(is_dismissal);
+                state.items.push_back(incoming);
+                None
+            }
+        };
+        match refused {
+            None => {
+                self.ring();
+                Ok(())
+            }
+            Some((incoming, error)) => Err(error(incoming.into_body())),
+        }
+    }
+
+    fn ring(&self) {
+        if let Some((bell, _)) = self.bell.get() {
+            // Full: it is ringing already.
+            let _ = bell.try_send(());
+        }
+    }
+}
+
+impl Incoming {
+    /// From somebody who does not follow what becomes of it.
+    pub(crate) fn unfollowed(interaction: InboxInteraction) -> Self {
+        let reply = Reply::to_nobody(interaction.id);
+        Self { interaction, reply }
+    }
+
+    pub(crate) fn is_dismissal(&self) -> bool {
+        matches!(self.interaction.content, InteractionContent::Dismiss)
+    }
+
+    fn into_body(self) -> String {
+        match self.interaction.content {
+            InteractionContent::Message { body } => body,
+            _ => String::new(),
+        }
+    }
+}
+
+impl EventInjector for Inbox {
+    fn inject(&self, body: String, source: EventSource) -> Result<(), InjectError> {
+        let interaction = InboxInteraction::new(source.to_string(), InteractionContent::Message { body });
+        self.put(Incoming::unfollowed(interaction))
+    }
+
+    fn dismiss(&self, source: EventSource) -> Result<(), InjectError> {
+        self.put(Incoming::unfollowed(InboxInteraction::new(source.to_string(), InteractionContent::Dismiss)))
+    }
+}
+
+impl SubscribableInjector for Inbox {
+    fn inject_with_subscription(
+        &self,
+        body: String,
+        source: EventSource,
+    ) -> Result<InteractionSubscription, InjectError> {
+        let interaction = InboxInteraction::new(source.to_string(), InteractionContent::Message { body });
+        let id = interaction.id;
+        let (reply, events) = Reply::to_subscriber(id);
+        self.put(Incoming { interaction, reply })?;
+        Ok(InteractionSubscription { id, events })
+    }
+}

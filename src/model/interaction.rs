@@ -1,0 +1,153 @@
+//! What reaches a session from others than its prompting caller.
+
+use std::fmt;
+
+use super::{Brief, InteractionId};
+
+/// Something that was put into a session's inbox: by the host through an injector, or by a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct InboxInteraction {
+    /// Which interaction. An answer names it.
+    pub id: InteractionId,
+    /// Who sent it: a peer's name, or the name of an [`EventSource`].
+    pub from: String,
+    /// What was sent.
+    pub content: InteractionContent,
+}
+
+impl InboxInteraction {
+    /// An interaction with a fresh id.
+    pub fn new(from: impl Into<String>, content: InteractionContent) -> Self {
+        Self { id: InteractionId::new(), from: from.into(), content }
+    }
+
+    /// What it says, as a prompt: the body of a message, intent and parameters of a request, the result of a response,
+    /// nothing for a dismissal.
+    ///
+    /// ```
+    /// use turnwise::{InboxInteraction, InteractionContent};
+    ///
+    /// let content = InteractionContent::Request { intent: "weather".into(), params: r#"{"city":"Ulm"}"#.into() };
+    /// assert_eq!(InboxInteraction::new("planner", content).text(), r#"weather {"city":"Ulm"}"#);
+    /// ```
+    pub fn text(&self) -> String {
+        match &self.content {
+            InteractionContent::Message { body } => body.clone(),
+            InteractionContent::Request { intent, params } if params.is_empty() => intent.clone(),
+            InteractionContent::Request { intent, params } => format!("{intent} {params}"),
+            InteractionContent::Response { result, .. } => result.clone(),
+            InteractionContent::Dismiss => String::new(),
+        }
+    }
+}
+
+/// What an interaction is about. `Debug` shows texts by their length only.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(tag = "type", rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum InteractionContent {
+    /// Something said.
+    Message {
+        /// What.
+        body: String,
+    },
+    /// Something asked for; whoever is asked answers with a [`Response`](InteractionContent::Response).
+    Request {
+        /// What for.
+        intent: String,
+        /// The details as JSON text; may be empty.
+        params: String,
+    },
+    /// The answer to a request.
+    Response {
+        /// The request's interaction.
+        in_reply_to: InteractionId,
+        /// What has become of it.
+        status: ResponseStatus,
+        /// The outcome as JSON text; may be empty.
+        result: String,
+    },
+    /// The session is not needed any more: it leaves host mode.
+    Dismiss,
+}
+
+impl InteractionContent {
+    /// A message.
+    pub fn message(body: impl Into<String>) -> Self {
+        Self::Message { body: body.into() }
+    }
+
+    /// A request.
+    pub fn request(intent: impl Into<String>, params: impl Into<String>) -> Self {
+        Self::Request { intent: intent.into(), params: params.into() }
+    }
+}
+
+impl fmt::Debug for InteractionContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message { body } => f.debug_struct("Message").field("body", &Brief(body)).finish(),
+            Self::Request { intent, params } => {
+                f.debug_struct("Request").field("intent", &Brief(intent)).field("params", &Brief(params)).finish()
+            }
+            Self::Response { in_reply_to, status, result } => f
+                .debug_struct("Response")
+                .field("in_reply_to", in_reply_to)
+                .field("status", status)
+                .field("result", &Brief(result))
+                .finish(),
+            Self::Dismiss => f.write_str("Dismiss"),
+        }
+    }
+}
+
+/// What has become of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum ResponseStatus {
+    /// It is being worked on; another response will follow.
+    Accepted,
+    /// It is done.
+    Completed,
+    /// It will not be done.
+    Failed,
+}
+
+/// Where the host program has something from that it puts into a session's inbox. `Display` gives its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum EventSource {
+    /// A TCP connection.
+    Tcp,
+    /// A Unix domain socket.
+    Uds,
+    /// The program's standard input.
+    Stdin,
+    /// An HTTP callback.
+    Webhook,
+    /// A remote procedure call.
+    Rpc,
+    /// Anything else, by its name.
+    Other(String),
+}
+
+impl fmt::Display for EventSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Uds => "uds",
+            Self::Stdin => "stdin",
+            Self::Webhook => "webhook",
+            Self::Rpc => "rpc",
+            Self::Other(name) => name,
+        })
+    }
+}

@@ -1,0 +1,53 @@
+//! Host mode: a turn that stays, and takes interactions as they come.
+
+use std::convert::Infallible;
+
+use crate::error::Cancelled;
+use crate::model::{InboxInteraction, RunResult};
+use crate::sync::{never, Receiver};
+
+use super::running::RunningTurn;
+
+/// A turn in host mode, between two interactions.
+pub(super) struct Hosting {
+    pub(super) turn: RunningTurn,
+    /// What the turn has come to so far.
+    pub(super) result: RunResult,
+}
+
+impl Hosting {
+    /// Adds what an interaction has come to: figures add up, the rest is that of the last one.
+    pub(super) fn add(&mut self, latest: RunResult) {
+        let sum = &self.result;
+        self.result = RunResult {
+            usage: sum.usage + latest.usage,
+            turns: sum.turns.saturating_add(latest.turns),
+            tool_calls: sum.tool_calls.saturating_add(latest.tool_calls),
+            ..latest
+        };
+    }
+
+    /// Whether the turn is over, and how: told to stop, or not needed any more.
+    pub(super) fn end(&self, session_is_closed: bool) -> Option<Result<(), Cancelled>> {
+        let context = self.turn.context();
+        match context.check() {
+            Err(cancelled) => Some(Err(cancelled)),
+            Ok(()) if session_is_closed || context.events().interactions().is_dismissed() => Some(Ok(())),
+            Ok(()) => None,
+        }
+    }
+}
+
+/// What a session's thread listens to in host mode only. Otherwise these are channels that never become ready.
+pub(super) struct HostArms {
+    /// Rings while there may be something in the inbox.
+    pub(super) inbox: Receiver<()>,
+    pub(super) comms: Receiver<InboxInteraction>,
+    pub(super) cancelled: Receiver<Infallible>,
+}
+
+impl HostArms {
+    pub(super) fn none() -> Self {
+        Self { inbox: never(), comms: never(), cancelled: never() }
+    }
+}

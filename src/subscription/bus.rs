@@ -1,0 +1,166 @@
+//! One session's events on their way to its subscribers.
+
+use std::collections::VecDeque;
+
+use crate::model::{AgentEvent, SessionEvent, SessionId, TurnId};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::wait::cancel::CancelToken;
+use crate::wait::latch::Latch;
+use crate::wait::own_thread;
+
+use super::queue::{Pushed, Queue};
+
+pub(crate) use super::queue::Origin;
+
+/// In `next`: somebody listens, or a history is kept.
+const HEARD: u64 = 1;
+/// In `next`: one event.
+const ONE: u64 = 2;
+
+/// Numbers a session's events and hands them to whoever listens.
+///
+/// **Invariant.** While `HEARD` is set, `next` changes under the lock of `state` only. So an event that found it unset has a
+/// number lower than all that a later subscriber gets.
+#[derive(Debug)]
+pub(crate) struct Bus {
+    session_id: SessionId,
+    /// The next event's number, and `HEARD`.
+    next: AtomicU64,
+    history_limit: usize,
+    state: Mutex<State>,
+    /// Set when the session is closed: nobody waits for room any more.
+    closed: Latch,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queues: Vec<Arc<Queue>>,
+    /// The last events, latest last.
+    history: VecDeque<SessionEvent>,
+    ended: bool,
+}
+
+impl Bus {
+    pub(crate) fn new(session_id: SessionId, history_limit: usize) -> Self {
+        let heard = if history_limit > 0 { HEARD } else { 0 };
+        let next = AtomicU64::new(heard);
+        Self { session_id, next, history_limit, state: Mutex::default(), closed: Latch::new() }
+    }
+
+    pub(crate) fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// Has `queue` get everything from now on, and what it wants of the past. Whether the session still has anything to
+    /// tell. A queue that is there already stays as it is.
+    pub(crate) fn attach(&self, queue: &Arc<Queue>) -> bool {
+        let mut state = self.state.lock();
+        if state.ended {
+            return false;
+        }
+        if !state.queues.iter().any(|other| Arc::ptr_eq(other, queue)) {
+            let next = self.next.fetch_or(HEARD, Ordering::SeqCst) / ONE;
+            if let Some(from) = queue.from_seq.filter(|from| *from < next) {
+                let oldest = state.history.front().map_or(next, |event| event.seq);
+                let replayed = state.history.iter().filter(|event| event.seq >= from);
+                queue.replay(replayed.cloned(), oldest.saturating_sub(from));
+            }
+            state.queues.push(Arc::clone(queue));
+        }
+        true
+    }
+
+    /// Counts an event that nobody listens to. `false`, and nothing done, if somebody does.
+    pub(crate) fn pass_unheard(&self) -> bool {
+        let mut next = self.next.load(Ordering::SeqCst);
+        while next & HEARD == 0 {
+            match self.next.compare_exchange_weak(next, next + ONE, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return true,
+                Err(other) => next = other,
+            }
+        }
+        false
+    }
+
+    /// Hands an event to whoever listens, and waits for room where a subscriber wants that.
+    ///
+    /// `cancel` ends the waiting; the event has been handed over all the same. A turn does without its running permit while it
+    /// waits, as it does for its own event channel, and for the same reason.
+    pub(crate) fn publish(
+        &self,
+        turn_id: Option<TurnId>,
+        event: AgentEvent,
+        origin: Origin,
+        cancel: Option<&CancelToken>,
+    ) {
+        let full = self.push(turn_id, event, origin);
+        if full.is_empty() || self.closed.is_set() {
+            return;
+        }
+        let _permit = match origin {
+            Origin::Agent => own_thread::lend_permit(None),
+            // The agent does not run: there is no permit yet, or no more need of one.
+            Origin::Library => {
+                own_thread::give_up_permit();
+                None
+            }
+        };
+        for queue in full {
+            queue.wait_for_room(&self.closed, cancel);
+        }
+    }
+
+    /// As [`publish`](Self::publish), but waits for nobody: the last event of a turn.
+    pub(crate) fn publish_last(&self, turn_id: TurnId, event: AgentEvent) {
+        drop(self.push(Some(turn_id), event, Origin::Library));
+    }
+
+    /// Returns the queues to wait for.
+    fn push(&self, turn_id: Option<TurnId>, event: AgentEvent, origin: Origin) -> Vec<Arc<Queue>> {
+        let mut full = Vec::new();
+        let mut state = self.state.lock();
+        let seq = self.next.fetch_add(ONE, Ordering::SeqCst) / ONE;
+        let mut event = Some(SessionEvent { session_id: self.session_id, turn_id, seq, event });
+        if self.history_limit > 0 && !state.ended {
+            if state.history.len() == self.history_limit {
+                state.history.pop_front();
+            }
+            state.history.extend(event.clone());
+        }
+        let mut left = state.queues.len();
+        state.queues.retain(|queue| {
+            left -= 1;
+            let own = if left == 0 { event.take() } else { event.clone() };
+            let Some(own) = own else { return true };
+            match queue.push(own, origin, &self.closed) {
+                Pushed::Kept => true,
+                Pushed::Full => {
+                    full.push(Arc::clone(queue));
+                    true
+                }
+                Pushed::Gone => false,
+            }
+        });
+        if state.queues.is_empty() && self.history_limit == 0 {
+            self.next.fetch_and(!HEARD, Ordering::SeqCst);
+        }
+        full
+    }
+
+    /// The session is closed: nobody waits for room any more.
+    pub(crate) fn close(&self) {
+        self.closed.set();
+    }
+
+    /// The session has ended: the streams end with what is in their queues.
+    pub(crate) fn end(&self) {
+        self.closed.set();
+        let (queues, history) = {
+            let mut state = self.state.lock();
+            state.ended = true;
+            self.next.fetch_and(!HEARD, Ordering::SeqCst);
+            (std::mem::take(&mut state.queues), std::mem::take(&mut state.history))
+        };
+        drop((queues, history));
+    }
+}

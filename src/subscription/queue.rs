@@ -1,0 +1,172 @@
+//! The queue between a session and one subscriber.
+
+use std::time::Duration;
+
+use crate::model::SessionEvent;
+use crate::sync::{bounded, never, select, unbounded, Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Receiver, Sender};
+use crate::wait::cancel::CancelToken;
+use crate::wait::latch::Latch;
+
+use super::stream::EventStream;
+use super::{Overflow, Subscription};
+
+/// The emitting side. Sessions hold it; when the last one lets go, the stream ends.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    overflow: Overflow,
+    pub(super) from_seq: Option<u64>,
+    end: Mutex<SendingEnd>,
+    /// Another receiver of the same channel: to count what is in it, and to drop the oldest.
+    oldest: Receiver<SessionEvent>,
+    reader: Arc<Reader>,
+}
+
+#[derive(Debug)]
+struct SendingEnd {
+    /// `None` once the subscriber was too slow for [`Overflow::Disconnect`].
+    sender: Option<Sender<SessionEvent>>,
+    /// How many events have room. More are in the queue only where somebody waits for that to change.
+    limit: usize,
+}
+
+/// What the emitting side knows of the one that reads.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(super) dropped: AtomicU64,
+    /// Threads that wait for room.
+    waiting: AtomicUsize,
+    /// Rings when an event has been read and somebody waits for room.
+    room: (Sender<()>, Receiver<()>),
+    /// Set when the stream is dropped.
+    pub(super) gone: Latch,
+}
+
+/// Whose event: the library's own are few, and have room in a queue that would make its emitter wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Agent,
+    Library,
+}
+
+/// What has become of an event, or of the queue.
+pub(super) enum Pushed {
+    Kept,
+    /// There was no room, and whoever emits should wait for it.
+    Full,
+    /// Nobody listens any more.
+    Gone,
+}
+
+impl Queue {
+    pub(crate) fn new(options: Subscription) -> (Arc<Self>, EventStream) {
+        let (sender, events) = unbounded();
+        let reader = Arc::new(Reader {
+            dropped: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            room: bounded(1),
+            gone: Latch::new(),
+        });
+        let queue = Self {
+            overflow: options.overflow,
+            from_seq: options.from_seq,
+            end: Mutex::new(SendingEnd { sender: Some(sender), limit: options.capacity }),
+            oldest: events.clone(),
+            reader: Arc::clone(&reader),
+        };
+        (Arc::new(queue), EventStream::new(events, reader))
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.reader.gone.is_set()
+    }
+
+    /// Puts events in that happened before, on top of the room that there is; `missed` more are not to be had.
+    pub(super) fn replay(&self, events: impl Iterator<Item = SessionEvent>, missed: u64) {
+        // ORDERING: Relaxed, for `dropped` everywhere; a figure for people, nothing is concluded from it.
+        self.reader.dropped.fetch_add(missed, Ordering::Relaxed);
+        let mut end = self.end.lock();
+        for event in events {
+            end.limit += 1;
+            if let Some(sender) = &end.sender {
+                drop(sender.send(event));
+            }
+        }
+    }
+
+    /// Puts an event in, or does what is to be done where there is no room. Never waits.
+    pub(super) fn push(&self, event: SessionEvent, origin: Origin, session_closed: &Latch) -> Pushed {
+        let mut end = self.end.lock();
+        let has_room = self.oldest.len() < end.limit;
+        let Some(sender) = end.sender.as_ref().filter(|_| !self.is_gone()) else { return Pushed::Gone };
+        match self.overflow {
+            _ if has_room => {}
+            Overflow::Block if origin == Origin::Library || !session_closed.is_set() => {}
+            Overflow::Block | Overflow::DropNewest => {
+                self.drop_one();
+                return Pushed::Kept;
+            }
+            Overflow::DropOldest => {
+                // Where the reader has just taken it, there is room.
+                if self.oldest.try_recv().is_ok() {
+                    self.drop_one();
+                }
+            }
+            Overflow::Disconnect => {
+                end.sender = None;
+                return Pushed::Gone;
+            }
+        }
+        drop(sender.send(event));
+        if self.overflow == Overflow::Block && !has_room {
+            Pushed::Full
+        } else {
+            Pushed::Kept
+        }
+    }
+
+    fn drop_one(&self) {
+        // ORDERING: see `replay`.
+        self.reader.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_full(&self) -> bool {
+        let limit = self.end.lock().limit;
+        self.oldest.len() > limit
+    }
+
+    /// Waits until the queue is back under its limit, or the stream is dropped, or the session is closed, or `cancel` fires.
+    ///
+    /// Reading through the stream wakes the waiter at once. Reading from its channel directly does not: crossbeam tells
+    /// nobody of a receive from an unbounded channel. For that the waiter looks again by itself, less and less often.
+    pub(super) fn wait_for_room(&self, session_closed: &Latch, cancel: Option<&CancelToken>) {
+        const FIRST_LOOK: Duration = Duration::from_micros(50);
+        const LAST_LOOK: Duration = Duration::from_millis(10);
+        let cancelled = cancel.map_or_else(never, |cancel| cancel.cancelled().clone());
+        let over = || self.is_gone() || session_closed.is_set() || cancel.is_some_and(CancelToken::is_cancelled);
+        // Counted before the look at the queue: a reader that makes room after the look sees somebody to wake.
+        self.reader.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut look_again = FIRST_LOOK;
+        while self.is_full() && !over() {
+            select! {
+                recv(self.reader.room.1) -> _ => {}
+                recv(self.reader.gone.receiver()) -> _ => {}
+                recv(session_closed.receiver()) -> _ => {}
+                recv(cancelled) -> _ => {}
+                default(look_again) => look_again = LAST_LOOK.min(2 * look_again),
+            }
+        }
+        self.reader.waiting.fetch_sub(1, Ordering::SeqCst);
+        // Others may wait for the same room.
+        self.reader.has_read();
+    }
+}
+
+impl Reader {
+    /// Wakes one who waits for room, if anybody does.
+    pub(super) fn has_read(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            // Full: it is ringing already.
+            let _ = self.room.0.try_send(());
+        }
+    }
+}

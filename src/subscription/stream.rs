@@ -1,0 +1,119 @@
+//! What a subscriber holds.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::SessionEvent;
+use crate::sync::{Arc, Instant, Ordering, Receiver, RecvTimeoutError, TryRecvError};
+use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
+
+use super::queue::Reader;
+
+/// The events of a session, or of all sessions of a service, from the subscription on.
+///
+/// It ends when what it listens to has ended and everything is read. As an iterator it waits for the next event;
+/// [`try_recv`](Self::try_recv) and [`recv_timeout`](Self::recv_timeout) are for loops that must not, and
+/// [`events`](Self::events) is for a `select!`. Dropping it ends the subscription, also for receivers that were cloned from it.
+///
+/// Of one session's events the [`seq`](SessionEvent::seq) rises by one; what is missing was dropped, and is counted by
+/// [`dropped`](Self::dropped).
+#[must_use = "dropping it ends the subscription"]
+pub struct EventStream {
+    events: Receiver<SessionEvent>,
+    reader: Arc<Reader>,
+    /// Whose events, if they are one session's.
+    session: Option<WaitKey>,
+}
+
+impl EventStream {
+    pub(super) fn new(events: Receiver<SessionEvent>, reader: Arc<Reader>) -> Self {
+        Self { events, reader, session: None }
+    }
+
+    /// Says that it listens to one session only.
+    pub(crate) fn of_session(mut self, key: WaitKey) -> Self {
+        self.session = Some(key);
+        self
+    }
+
+    /// How many events this subscriber has missed: dropped for want of room, or gone before it came.
+    pub fn dropped(&self) -> u64 {
+        // ORDERING: Relaxed; a figure for people, nothing is concluded from it.
+        self.reader.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The next event, if there is one now.
+    ///
+    /// # Errors
+    /// Whether there is none yet, or will never be one.
+    pub fn try_recv(&self) -> Result<SessionEvent, TryRecvError> {
+        let event = self.events.try_recv();
+        self.reader.has_read();
+        event
+    }
+
+    /// The next event, if it comes in time.
+    ///
+    /// # Errors
+    /// Whether there is none yet, or will never be one. On a session's own thread a wait that is ended or refused there (see
+    /// [`TurnHandle`](crate::TurnHandle)) counts as timed out.
+    ///
+    /// # Blocking
+    /// Until there is an event or the stream has ended, at most for `timeout`.
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<SessionEvent, RecvTimeoutError> {
+        match self.recv_until(Instant::now().checked_add(timeout)) {
+            Ok(Some(event)) => Ok(event),
+            Ok(None) => Err(RecvTimeoutError::Disconnected),
+            Err(_) => Err(RecvTimeoutError::Timeout),
+        }
+    }
+
+    /// The channel that the events come through: for a `select!`.
+    ///
+    /// An emitter that waits for room ([`Overflow::Block`](crate::Overflow::Block)) notices what is read here within 10
+    /// milliseconds, and what is read in any other way at once. On a session's own thread a wait here keeps the turn's
+    /// running permit, and is not ended by its cancellation.
+    pub fn events(&self) -> &Receiver<SessionEvent> {
+        &self.events
+    }
+
+    fn recv_until(&self, deadline: Option<Instant>) -> Result<Option<SessionEvent>, WaitError> {
+        let event = match self.events.try_recv() {
+            Ok(event) => Ok(Some(event)),
+            Err(TryRecvError::Disconnected) => Ok(None),
+            Err(TryRecvError::Empty) => match self.session {
+                Some(key) => Wait::on(key).and_then(|wait| wait.receive(&self.events, deadline)),
+                None => own_thread::receive(&self.events, deadline),
+            },
+        };
+        self.reader.has_read();
+        event
+    }
+}
+
+/// Waits for the next event, or the end of the stream. On a session's own thread the iteration also ends when that session's
+/// turn is cancelled, and where the session listened to waits for this one.
+impl Iterator for EventStream {
+    type Item = SessionEvent;
+
+    fn next(&mut self) -> Option<SessionEvent> {
+        self.recv_until(None).ok().flatten()
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        self.reader.gone.set();
+        // The queue itself goes with the session's next event, or with the session.
+        while self.events.try_recv().is_ok() {}
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream")
+            .field("unread", &self.events.len())
+            .field("dropped", &self.dropped())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,286 @@
+//! C41: sessions that converse.
+
+use std::sync::Arc;
+use std::thread;
+
+use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
+use turnwise::{
+    AgentError, CancelReason, CommsError, CommsRuntime, CreateSessionRequest, EphemeralSessionService, EventSource,
+    InboxInteraction, InteractionContent, InteractionId, LocalComms, LocalPeer, NameTaken, ResponseStatus, RunResult,
+    Session, SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionService, SessionSpec, TurnContext,
+    TurnHandle,
+};
+
+use crate::support::*;
+
+/// Joins under the model's name. A prompt `ask NAME WHAT` sends a request there; requests are answered, answers noted.
+struct Peer {
+    history: Session,
+    peer: LocalPeer,
+    heard: Sender<(String, InteractionContent)>,
+}
+
+struct Peers {
+    comms: LocalComms,
+    heard: Sender<(String, InteractionContent)>,
+}
+
+impl SessionAgentBuilder for Peers {
+    type Agent = Peer;
+
+    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Peer, AgentError> {
+        let peer = self.comms.join(spec.model.as_str()).map_err(AgentError::other)?;
+        Ok(Peer { history: Session::with_id(context.session_id()), peer, heard: self.heard.clone() })
+    }
+}
+
+impl SessionAgent for Peer {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        if let Some(("ask", rest)) = prompt.split_once(' ') {
+            let (to, what) = rest.split_once(' ').expect("ask NAME WHAT");
+            self.peer.send(to, InteractionContent::request(what, "")).map_err(AgentError::other)?;
+        }
+        Ok(turn.finish(prompt))
+    }
+
+    fn run_interaction(&mut self, interaction: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        let InboxInteraction { id, from, content, .. } = interaction;
+        self.heard.send((format!("{} hears {from}", self.peer.name()), content.clone())).expect("the test listens");
+        match &content {
+            InteractionContent::Request { intent, .. } if intent == "panic" => panic!("scripted"),
+            InteractionContent::Request { intent, .. } => {
+                let (status, result) = (ResponseStatus::Completed, intent.to_uppercase());
+                let answer = InteractionContent::Response { in_reply_to: id, status, result };
+                self.peer.send(&from, answer).map_err(AgentError::other)?;
+                Ok(turn.finish("answered").with_tool_calls(1))
+            }
+            _ => Ok(turn.finish("noted")),
+        }
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+
+    fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
+        Some(self.peer.runtime())
+    }
+}
+
+type Heard = Receiver<(String, InteractionContent)>;
+
+fn peers() -> (EphemeralSessionService<Peers>, LocalComms, Heard) {
+    let comms = LocalComms::new();
+    let (heard, hearing) = unbounded();
+    (EphemeralSessionService::new(Peers { comms: comms.clone(), heard }, 8), comms, hearing)
+}
+
+fn host(service: &dyn SessionService, name: &str, prompt: &str) -> TurnHandle {
+    let request = CreateSessionRequest::new(prompt).session(SessionSpec::new().model(name)).host_mode(true);
+    service.begin_session(request).unwrap()
+}
+
+fn next(heard: &Heard) -> (String, InteractionContent) {
+    heard.recv_timeout(LONG).expect("somebody hears something")
+}
+
+#[test]
+fn c41_two_sessions_converse_and_one_dismisses_the_other() {
+    run(|| {
+        let (service, comms, heard) = peers();
+        let bob = host(&service, "bob", "x");
+        while comms.peers().is_empty() {
+            thread::yield_now();
+        }
+        let alice = host(&service, "alice", "ask bob the way");
+        let (who, asked) = next(&heard);
+        assert_eq!((who.as_str(), asked), ("bob hears alice", InteractionContent::request("the way", "")));
+        let (who, answer) = next(&heard);
+        assert_eq!(who, "alice hears bob");
+        assert_matches!(
+            answer,
+            InteractionContent::Response { status: ResponseStatus::Completed, result, .. } if result == "THE WAY"
+        );
+        // The host may speak for a session, and peers may dismiss each other.
+        let line = service.comms_runtime(alice.session_id()).unwrap();
+        assert_eq!(line.peers(), ["bob"]);
+        line.send("bob", InteractionContent::Dismiss).unwrap();
+        let result = bob.wait().unwrap();
+        assert_eq!((result.text.as_str(), result.turns, result.tool_calls), ("answered", 2, 1));
+        service.event_injector(alice.session_id()).unwrap().dismiss(EventSource::Stdin).unwrap();
+        assert_eq!(alice.wait().unwrap().text, "noted");
+    });
+}
+
+#[test]
+fn c41_names_are_taken_once_and_free_again_when_their_session_has_ended() {
+    run(|| {
+        let (service, comms, _heard) = peers();
+        let spec = || SessionSpec::new().model("alice");
+        let alice = service.open_session(spec()).unwrap();
+        let again = service.open_session(spec());
+        assert_matches!(again, Err(SessionError::Build { .. }));
+        assert_eq!(comms.join("alice").unwrap_err(), NameTaken { name: "alice".into() });
+        let line = service.comms_runtime(alice).unwrap();
+        service.archive_wait(alice, LONG).unwrap();
+        assert_eq!(comms.peers(), [] as [String; 0]);
+        assert!(service.comms_runtime(alice).is_none());
+        // A line that outlives its session is closed.
+        let closed = line.send("anybody", InteractionContent::message("x")).unwrap_err();
+        assert_matches!(&closed, CommsError::Closed { to, .. } if to == "anybody");
+        assert_eq!(closed.into_content(), InteractionContent::message("x"));
+        let alice = service.open_session(spec()).unwrap();
+        // A fault does not free the name, the end of the session does.
+        let faulting = service.begin_turn(alice, turn("x").host_mode(true)).unwrap();
+        let other = comms.join("other").unwrap();
+        other.send("alice", InteractionContent::request("panic", "")).unwrap();
+        assert_matches!(faulting.wait(), Err(SessionError::Faulted { .. }));
+        assert!(comms.join("alice").is_err());
+        service.shutdown(LONG);
+        drop(comms.join("alice").unwrap());
+    });
+}
+
+#[test]
+fn c41_a_full_or_unknown_peer_is_an_error_to_the_sender() {
+    run(|| {
+        let comms = LocalComms::with_capacity(2);
+        let (alice, bob) = (comms.join("alice").unwrap(), comms.join("bob").unwrap());
+        for _ in 0..2 {
+            alice.send("bob", InteractionContent::message("hello")).unwrap();
+        }
+        let full = alice.send("bob", InteractionContent::message("secret")).unwrap_err();
+        assert_matches!(&full, CommsError::Full { to, .. } if to == "bob");
+        assert!(!format!("{full:?}").contains("secret"));
+        let inbox = bob.inbox().unwrap();
+        let id = inbox.try_recv().unwrap().id;
+        assert_ne!(alice.send("bob", InteractionContent::message("room")).unwrap(), id);
+        assert_matches!(
+            alice.send("carol", InteractionContent::Dismiss),
+            Err(CommsError::UnknownPeer { to, content: InteractionContent::Dismiss }) if to == "carol"
+        );
+        drop(bob);
+        assert_matches!(alice.send("bob", InteractionContent::Dismiss), Err(CommsError::UnknownPeer { .. }));
+        // What was not read has gone with its reader, and nothing more comes.
+        assert!(inbox.try_recv().is_err());
+        assert_eq!(alice.peers(), [] as [String; 0]);
+        alice.send("alice", InteractionContent::message("to myself")).unwrap();
+        assert_eq!(alice.inbox().unwrap().try_recv().unwrap().from, "alice");
+    });
+}
+
+/// Sends on every interaction, whether there is room or not.
+struct Chatty {
+    history: Session,
+    peer: LocalPeer,
+    other: String,
+}
+
+impl SessionAgent for Chatty {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        for _ in 0..8 {
+            // Full or not there yet: what cannot be sent is not sent.
+            drop(self.peer.send(&self.other, InteractionContent::message("more")));
+        }
+        Ok(turn.finish(prompt))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+
+    fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
+        Some(self.peer.runtime())
+    }
+}
+
+#[test]
+fn c41_two_sessions_that_send_at_full_rate_neither_deadlock_nor_miss_the_interrupt() {
+    run(|| {
+        let comms = LocalComms::with_capacity(4);
+        let builder = turnwise::builder_fn(move |spec: &SessionSpec, context: &SessionContext| {
+            let peer = comms.join(spec.model.as_str()).map_err(AgentError::other)?;
+            let other = if spec.model == "tick" { "tock" } else { "tick" }.to_owned();
+            Ok(Chatty { history: Session::with_id(context.session_id()), peer, other })
+        });
+        let service = EphemeralSessionService::configure(builder).max_running_turns(1).build().unwrap();
+        let open = |name: &str| service.open_session(SessionSpec::new().model(name)).unwrap();
+        let ids = [open("tick"), open("tock")];
+        let turns = ids.map(|id| service.begin_turn(id, turn("go").host_mode(true)).unwrap());
+        // Both go round and round, and answer everybody in between.
+        for id in ids {
+            for _ in 0..50 {
+                service.export_session(id).unwrap();
+            }
+        }
+        for turn in turns {
+            turn.interrupt();
+            assert_cancelled(turn.wait(), CancelReason::Interrupted);
+        }
+        assert!(service.shutdown(LONG).stuck.is_empty());
+    });
+}
+
+/// A line whose inbox disconnects, or panics.
+struct Odd {
+    inbox: Option<Receiver<InboxInteraction>>,
+}
+
+impl CommsRuntime for Odd {
+    fn send(&self, to: &str, content: InteractionContent) -> Result<InteractionId, CommsError> {
+        Err(CommsError::UnknownPeer { to: to.to_owned(), content })
+    }
+
+    fn peers(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn inbox(&self) -> Option<Receiver<InboxInteraction>> {
+        Some(self.inbox.clone().expect("no inbox"))
+    }
+}
+
+struct WithLine {
+    history: Session,
+    line: Arc<Odd>,
+}
+
+impl SessionAgent for WithLine {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        Ok(turn.finish(prompt))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+
+    fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
+        Some(Arc::clone(&self.line) as Arc<dyn CommsRuntime>)
+    }
+}
+
+#[test]
+fn c40_a_comms_inbox_that_disconnects_or_panics_ends_neither_host_mode_nor_session() {
+    run(|| {
+        let (sender, inbox) = bounded(1);
+        sender.send(InboxInteraction::new("peer", InteractionContent::message("last words"))).unwrap();
+        drop(sender);
+        for inbox in [Some(inbox), None] {
+            let expected = if inbox.is_some() { "last words" } else { "x" };
+            let line = Arc::new(Odd { inbox });
+            let builder = turnwise::builder_fn(move |_: &SessionSpec, context: &SessionContext| {
+                Ok(WithLine { history: Session::with_id(context.session_id()), line: Arc::clone(&line) })
+            });
+            let service = EphemeralSessionService::new(builder, 1);
+            let hosting = service.begin_session(create("x").host_mode(true)).unwrap();
+            let id = hosting.session_id();
+            let injector = service.event_injector(id).unwrap();
+            // Still there, and not spinning on the dead channel: it answers.
+            service.export_session(id).unwrap();
+            let followed = injector.inject_with_subscription("after".into(), EventSource::Tcp).unwrap();
+            assert_eq!(crate::inbox::outcome(&followed).unwrap(), "after");
+            service.archive(id).unwrap();
+            assert!(["after", expected].contains(&hosting.wait().unwrap().text.as_str()));
+        }
+    });
+}
