@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::model::{AgentEvent, EventSource, InteractionId};
-use crate::sync::Receiver;
+use crate::sync::{Receiver, TryRecvError};
+use crate::wait::own_thread;
 
 /// Puts messages into the inbox of one session. From any thread; nothing here ever waits.
 pub trait EventInjector: Send + Sync {
@@ -60,9 +61,23 @@ pub struct InteractionSubscription {
     /// It never makes the session wait. Where 1,024 events are unread, one
     /// [`StreamTruncated`](AgentEvent::StreamTruncated) takes the place of all that follow but the last.
     ///
-    /// For threads of the host: see [`TurnHandle::finished`](crate::TurnHandle::finished) for what a session's own thread
-    /// misses here.
+    /// For threads of the host, and for a `select!`. An agent that follows an interaction of another session iterates over
+    /// the subscription itself.
     pub events: Receiver<AgentEvent>,
+}
+
+/// Waits for the interaction's next event, or its end. On a session's own thread the turn's running permit is given back
+/// meanwhile, and the iteration also ends when the turn is cancelled. That the other session waits for this one is not seen.
+impl Iterator for InteractionSubscription {
+    type Item = AgentEvent;
+
+    fn next(&mut self) -> Option<AgentEvent> {
+        match self.events.try_recv() {
+            Ok(event) => Some(event),
+            Err(TryRecvError::Disconnected) => None,
+            Err(TryRecvError::Empty) => own_thread::receive(&self.events, None).ok().flatten(),
+        }
+    }
 }
 
 impl fmt::Debug for InteractionSubscription {

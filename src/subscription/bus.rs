@@ -58,6 +58,8 @@ impl Bus {
         if state.ended {
             return false;
         }
+        // A session where nothing happens would keep them for ever.
+        state.queues.retain(|other| !other.is_gone());
         if !state.queues.iter().any(|other| Arc::ptr_eq(other, queue)) {
             let next = self.next.fetch_or(HEARD, Ordering::SeqCst) / ONE;
             if let Some(from) = queue.from_seq.filter(|from| *from < next) {
@@ -162,5 +164,30 @@ impl Bus {
             (std::mem::take(&mut state.queues), std::mem::take(&mut state.history))
         };
         drop((queues, history));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Subscription;
+    use super::*;
+
+    #[test]
+    fn subscribers_that_have_gone_leave_nothing_behind() {
+        let bus = Bus::new(SessionId::new(), 0);
+        for _ in 0..100 {
+            let (queue, stream) = Queue::new(Subscription::new());
+            let receiver = stream.events().clone();
+            assert!(bus.attach(&queue));
+            drop(queue);
+            drop(stream);
+            // At once, with no event to wait for.
+            assert!(receiver.try_recv().unwrap_err().is_disconnected());
+            assert_eq!(bus.state.lock().queues.len(), 1);
+        }
+        assert!(!bus.pass_unheard());
+        bus.publish(None, AgentEvent::TextDelta { delta: String::new() }, Origin::Agent, None);
+        assert!(bus.state.lock().queues.is_empty());
+        assert!(bus.pass_unheard());
     }
 }

@@ -73,7 +73,15 @@ impl Queue {
             oldest: events.clone(),
             reader: Arc::clone(&reader),
         };
-        (Arc::new(queue), EventStream::new(events, reader))
+        let queue = Arc::new(queue);
+        let stream = EventStream::new(events, reader, Arc::downgrade(&queue));
+        (queue, stream)
+    }
+
+    /// Nobody listens any more: whoever still has a receiver sees the end.
+    pub(super) fn cut(&self) {
+        let sender = self.end.lock().sender.take();
+        drop(sender);
     }
 
     pub(super) fn is_gone(&self) -> bool {

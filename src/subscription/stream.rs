@@ -4,10 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::model::SessionEvent;
-use crate::sync::{Arc, Instant, Ordering, Receiver, RecvTimeoutError, TryRecvError};
+use crate::sync::{Arc, Instant, Ordering, Receiver, RecvTimeoutError, TryRecvError, Weak};
 use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
 
-use super::queue::Reader;
+use super::queue::{Queue, Reader};
 
 /// The events of a session, or of all sessions of a service, from the subscription on.
 ///
@@ -21,13 +21,15 @@ use super::queue::Reader;
 pub struct EventStream {
     events: Receiver<SessionEvent>,
     reader: Arc<Reader>,
+    /// The other end, which ends when the last session lets go of it.
+    queue: Weak<Queue>,
     /// Whose events, if they are one session's.
     session: Option<WaitKey>,
 }
 
 impl EventStream {
-    pub(super) fn new(events: Receiver<SessionEvent>, reader: Arc<Reader>) -> Self {
-        Self { events, reader, session: None }
+    pub(super) fn new(events: Receiver<SessionEvent>, reader: Arc<Reader>, queue: Weak<Queue>) -> Self {
+        Self { events, reader, queue, session: None }
     }
 
     /// Says that it listens to one session only.
@@ -104,7 +106,10 @@ impl Iterator for EventStream {
 impl Drop for EventStream {
     fn drop(&mut self) {
         self.reader.gone.set();
-        // The queue itself goes with the session's next event, or with the session.
+        if let Some(queue) = self.queue.upgrade() {
+            queue.cut();
+        }
+        // Whoever has a receiver of its own shall not read on as if nothing had happened.
         while self.events.try_recv().is_ok() {}
     }
 }

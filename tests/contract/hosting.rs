@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
 
-use turnwise::crossbeam_channel::{bounded, unbounded};
+use turnwise::crossbeam_channel::{bounded, unbounded, Sender};
 use turnwise::{
     agent_fn, AgentError, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventSource, InjectError,
     RunResult, Session, SessionAgent, SessionError, SessionId, SessionQuery, SessionService, SessionSpec, SessionState,
@@ -331,6 +331,39 @@ fn c40_no_running_permit_is_held_while_a_session_waits_in_host_mode() {
 }
 
 #[test]
+fn c40_an_agent_may_follow_an_interaction_of_another_session_under_a_limit_of_one() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let (asking, asked) = (jobs.open(), jobs.open());
+        let hosting = jobs.service.begin_turn(asked, turn("x").host_mode(true)).unwrap();
+        let follow = move |service: &dyn SessionService, body: &str| {
+            let injector = service.event_injector(asked).expect("it is there");
+            injector.inject_with_subscription(body.into(), EventSource::Rpc).map_err(AgentError::other)
+        };
+        let answered = jobs.begin(asking, "ask", move |service, _| match follow(service, "hello")?.last() {
+            Some(AgentEvent::InteractionComplete { result, .. }) => Ok(result),
+            other => Ok(format!("{other:?}")),
+        });
+        assert_eq!(answered.wait().unwrap().text, "hello");
+        // One that never comes to an end does not hold whoever follows it.
+        let (enter, entered) = unbounded();
+        jobs.prepare("endless", |_, turn| turn.sleep(LONG).map(|()| String::new()).map_err(AgentError::from));
+        let waiting = jobs.begin(asking, "ask in vain", move |service, turn| {
+            let followed = follow(service, "endless")?;
+            enter.send(()).unwrap();
+            assert_eq!(followed.count(), 0);
+            turn.check()?;
+            Ok("not reached".into())
+        });
+        entered.recv().unwrap();
+        waiting.interrupt();
+        assert_cancelled(waiting.wait(), CancelReason::Interrupted);
+        jobs.service.archive_with(asked, ArchiveMode::Interrupt).unwrap();
+        assert_cancelled(hosting.wait(), CancelReason::Archived);
+    });
+}
+
+#[test]
 fn c40_a_dismissal_that_the_agent_has_drained_is_one_all_the_same() {
     run(|| {
         let host = hosted("x");
@@ -372,11 +405,13 @@ struct Watched {
     history: Session,
     skills: Arc<AtomicUsize>,
     rolled_back: Arc<AtomicUsize>,
+    enter: Sender<()>,
 }
 
 impl SessionAgent for Watched {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         if prompt == "wait" {
+            self.enter.send(()).expect("the test listens");
             turn.sleep(LONG)?;
         }
         Ok(turn.finish(prompt))
@@ -400,9 +435,11 @@ fn c40_skills_are_set_once_and_what_was_interrupted_is_rolled_back() {
     run(|| {
         let (skills, rolled_back) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let kept = (Arc::clone(&skills), Arc::clone(&rolled_back));
+        let (enter, entered) = unbounded();
         let builder = turnwise::builder_fn(move |_, context| {
             let (skills, rolled_back) = (Arc::clone(&kept.0), Arc::clone(&kept.1));
-            Ok(Watched { history: Session::with_id(context.session_id()), skills, rolled_back })
+            let history = Session::with_id(context.session_id());
+            Ok(Watched { history, skills, rolled_back, enter: enter.clone() })
         });
         let service = EphemeralSessionService::new(builder, 1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -414,10 +451,7 @@ fn c40_skills_are_set_once_and_what_was_interrupted_is_rolled_back() {
             if expected == 0 {
                 assert_eq!(outcome(&followed).unwrap(), "quick");
             } else {
-                // Taken out of the inbox, so it runs.
-                while service.stats().running_turns == 0 {
-                    thread::yield_now();
-                }
+                entered.recv_timeout(LONG).unwrap();
             }
             hosting.interrupt();
             assert_cancelled(hosting.wait(), CancelReason::Interrupted);
