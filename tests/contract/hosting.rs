@@ -180,14 +180,18 @@ fn c40_an_interaction_that_runs_is_finished_by_a_draining_archive_and_cancelled_
 fn c40_a_panic_faults_the_session_and_its_waiters_are_told() {
     run(|| {
         let host = hosted("x");
+        let held = host.injector.inject_with_subscription("hold".into(), EventSource::Tcp).unwrap();
+        host.stage.wait_entered();
         let panicking = host.injector.inject_with_subscription("panic".into(), EventSource::Tcp).unwrap();
         let queued = host.injector.inject_with_subscription("never run".into(), EventSource::Tcp).unwrap();
+        host.stage.release();
+        assert_eq!(outcome(&held).unwrap(), "released");
         assert!(outcome(&panicking).unwrap_err().contains("scripted"));
         outcome(&queued).unwrap_err();
         let id = host.id();
         assert_matches!(host.turn.wait(), Err(SessionError::Faulted { .. }));
         assert_eq!(host.service.read(id).unwrap().state.state, SessionState::Faulted);
-        assert_eq!(host.service.export_session(id).unwrap().messages().len(), 4);
+        assert_eq!(host.service.export_session(id).unwrap().messages().len(), 6);
         assert_matches!(host.injector.inject("x".into(), EventSource::Tcp), Err(InjectError::Closed(_)));
         assert_eq!(host.service.stats().faults, 1);
         host.service.archive_wait(id, LONG).unwrap();

@@ -63,10 +63,11 @@ fn c37_a_subscriber_may_come_while_a_turn_runs_and_go_while_one_runs() {
         let gone = service.subscribe(id, Subscription::new()).unwrap();
         assert_eq!(late.try_recv(), Err(TryRecvError::Empty));
         assert_eq!(late.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout));
-        let cloned = gone.events().clone();
-        drop(gone);
         stage.release();
         running.wait().unwrap();
+        let cloned = gone.events().clone();
+        assert_eq!(cloned.len(), 1);
+        drop(gone);
         let last = late.next().unwrap();
         assert_eq!((last.seq, last.turn_id), (1, Some(TurnId::new(1))));
         assert_matches!(last.event, AgentEvent::RunCompleted { .. });
@@ -283,12 +284,15 @@ fn c37_a_history_lets_a_late_subscriber_begin_with_what_has_been() {
         service.start_turn(id, turn("emit 2")).unwrap();
         let again = service.subscribe(id, Subscription::new().from_seq(last + 1)).unwrap();
         assert_eq!(again.dropped(), 0);
+        // What is replayed takes none of the room for what is new.
+        let narrow = service.subscribe(id, capacity(2, Overflow::DropNewest).from_seq(0)).unwrap();
         // Who does not ask for the past does not get it.
         let fresh = service.subscribe(id, Subscription::new()).unwrap();
         let ahead = service.subscribe(id, Subscription::new().from_seq(1_000_000)).unwrap();
         service.start_turn(id, turn("x")).unwrap();
         service.archive_wait(id, LONG).unwrap();
         assert_eq!(again.map(|event| event.seq).collect::<Vec<_>>(), (99..106).collect::<Vec<_>>());
+        assert_eq!(narrow.map(|event| event.seq).collect::<Vec<_>>(), (94..106).collect::<Vec<_>>());
         assert_eq!(fresh.map(|event| event.seq).collect::<Vec<_>>(), [104, 105]);
         assert_eq!(ahead.map(|event| event.seq).collect::<Vec<_>>(), [104, 105]);
     });
