@@ -221,6 +221,49 @@ fn c41_two_sessions_that_send_at_full_rate_neither_deadlock_nor_miss_the_interru
     });
 }
 
+/// Joins in its first turn, not before.
+struct Late {
+    history: Session,
+    comms: LocalComms,
+    peer: Option<LocalPeer>,
+}
+
+impl SessionAgent for Late {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        if self.peer.is_none() {
+            self.peer = Some(self.comms.join("late").map_err(AgentError::other)?);
+        }
+        Ok(turn.finish(prompt))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+
+    fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
+        self.peer.as_ref().map(LocalPeer::runtime)
+    }
+}
+
+#[test]
+fn c41_an_agent_may_join_as_late_as_in_the_prompt_of_its_host_mode() {
+    run(|| {
+        let comms = LocalComms::new();
+        let other = comms.join("other").unwrap();
+        let builder = turnwise::builder_fn(move |_: &SessionSpec, context: &SessionContext| {
+            Ok(Late { history: Session::with_id(context.session_id()), comms: comms.clone(), peer: None })
+        });
+        let service = EphemeralSessionService::new(builder, 1);
+        let hosting = service.begin_session(create("x").host_mode(true)).unwrap();
+        while other.peers().is_empty() {
+            thread::yield_now();
+        }
+        other.send("late", InteractionContent::message("welcome")).unwrap();
+        other.send("late", InteractionContent::Dismiss).unwrap();
+        assert_eq!(hosting.wait().unwrap().text, "welcome");
+    });
+}
+
 /// A line whose inbox disconnects, or panics.
 struct Odd {
     inbox: Option<Receiver<InboxInteraction>>,
@@ -279,8 +322,31 @@ fn c40_a_comms_inbox_that_disconnects_or_panics_ends_neither_host_mode_nor_sessi
             service.export_session(id).unwrap();
             let followed = injector.inject_with_subscription("after".into(), EventSource::Tcp).unwrap();
             assert_eq!(crate::inbox::outcome(&followed).unwrap(), "after");
+            #[cfg(target_os = "linux")]
+            assert_idle(&id.to_string());
             service.archive(id).unwrap();
             assert!(["after", expected].contains(&hosting.wait().unwrap().text.as_str()));
         }
     });
+}
+
+/// Asserts that the thread of this session uses next to no processor time while it waits.
+#[cfg(target_os = "linux")]
+fn assert_idle(session: &str) {
+    let name = format!("-{}", &session[session.len() - 6..]);
+    let own = std::fs::read_dir("/proc/self/task")
+        .expect("procfs")
+        .flatten()
+        .map(|task| task.path())
+        .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim().ends_with(&name)));
+    let own = own.expect("the session's thread is there");
+    let used = || {
+        let text = std::fs::read_to_string(own.join("schedstat")).expect("scheduler statistics");
+        text.split(' ').next().expect("time on the processor").parse::<u64>().expect("nanoseconds")
+    };
+    let before = used();
+    // Time to misbehave in; one that does uses most of it.
+    thread::sleep(std::time::Duration::from_millis(50));
+    let nanos = used() - before;
+    assert!(nanos < 10_000_000, "{nanos} ns of 50 ms");
 }

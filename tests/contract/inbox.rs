@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
 
-use turnwise::crossbeam_channel::{unbounded, Receiver};
+use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use turnwise::{
     agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, EphemeralSessionService, EventInjector, EventSource,
-    InboxInteraction, InjectError, InteractionContent, InteractionSubscription, RunResult, Session, SessionAgent,
-    SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec, SessionState, SubscribableInjector,
-    Subscription, TurnContext,
+    InboxInteraction, InjectError, InteractionContent, InteractionSubscription, Message, RunResult, Session,
+    SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionService, SessionSnapshot,
+    SessionSpec, SessionState, SubscribableInjector, Subscription, TurnContext,
 };
 
 use crate::support::*;
@@ -272,7 +272,7 @@ struct Own {
     history: Session,
     injector: Arc<Counting>,
     panics: bool,
-    dropped: turnwise::crossbeam_channel::Sender<()>,
+    dropped: Sender<usize>,
 }
 
 impl SessionAgent for Own {
@@ -296,13 +296,13 @@ impl SessionAgent for Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // The session has let go of the injector by now: builder, agent and test are left.
-        assert!(Arc::strong_count(&self.injector) <= 3);
-        self.dropped.send(()).unwrap();
+        // The session has let go of the injector by now: test, builder and agent are left.
+        let holders = Arc::strong_count(&self.injector);
+        self.dropped.send(holders).unwrap();
     }
 }
 
-fn own(panics: bool) -> (EphemeralSessionService<impl SessionAgentBuilder>, Arc<Counting>, Receiver<()>) {
+fn own(panics: bool) -> (EphemeralSessionService<impl SessionAgentBuilder>, Arc<Counting>, Receiver<usize>) {
     let injector = Arc::new(Counting::default());
     let kept = Arc::clone(&injector);
     let (dropped, drops) = unbounded();
@@ -323,8 +323,8 @@ fn c39_an_agent_may_bring_its_own_injector() {
         assert_eq!(counting.0.load(Ordering::SeqCst), 1);
         assert_eq!(injector.dismiss(EventSource::Tcp), Err(InjectError::Unsupported));
         drop(injector);
-        drop(service);
-        drops.recv_timeout(LONG).unwrap();
+        service.archive(id).unwrap();
+        assert_eq!(drops.recv_timeout(LONG), Ok(3));
     });
 }
 
@@ -342,5 +342,77 @@ fn c32_a_panic_in_event_injector_leaves_the_session_its_own_inbox() {
         assert_eq!(hosting.wait().unwrap().text, "rpc says hello");
         drops.recv_timeout(LONG).unwrap();
         assert_matches!(service.start_turn(id, turn("x")), Err(SessionError::NotFound { .. }));
+    });
+}
+
+/// An agent that takes its time to go, and to show what it has come to.
+struct Slow {
+    history: Session,
+    at_gate: Sender<&'static str>,
+    gate: Receiver<()>,
+}
+
+impl Slow {
+    fn pass(&self, what: &'static str) {
+        self.at_gate.send(what).unwrap();
+        self.gate.recv().unwrap();
+    }
+}
+
+impl SessionAgent for Slow {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.history.push(Message::user(prompt.as_str()));
+        Ok(turn.finish(prompt))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+
+    fn snapshot(&self) -> SessionSnapshot {
+        if self.history.messages().len() == 2 {
+            self.pass("snapshot");
+        }
+        SessionSnapshot::from(&self.history)
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.pass("drop");
+    }
+}
+
+#[test]
+fn c39_what_is_reported_as_complete_is_shown_and_a_taken_session_takes_nothing_in() {
+    run(|| {
+        let (at_gate, arrivals) = unbounded();
+        let (open, gate) = bounded(0);
+        let builder = builder_fn(move |_, context: &SessionContext| {
+            let history = Session::with_id(context.session_id());
+            Ok(Slow { history, at_gate: at_gate.clone(), gate: gate.clone() })
+        });
+        let service = EphemeralSessionService::new(builder, 1);
+        let hosting = service.begin_session(create("x").host_mode(true)).unwrap();
+        let id = hosting.session_id();
+        let injector = service.event_injector(id).unwrap();
+        let followed = injector.inject_with_subscription("y".into(), EventSource::Tcp).unwrap();
+        // Its agent is done with the interaction, but nobody can read that yet.
+        assert_eq!(arrivals.recv_timeout(LONG), Ok("snapshot"));
+        assert!(followed.events.is_empty());
+        assert_eq!(service.read(id).unwrap().state.message_count, 1);
+        open.send(()).unwrap();
+        assert_eq!(outcome(&followed).unwrap(), "y");
+        assert_eq!(service.read(id).unwrap().state.message_count, 2);
+
+        // Taken, the session takes nothing in, however long its agent takes to go.
+        thread::scope(|scope| {
+            let taking = scope.spawn(|| service.take_session(id, LONG).unwrap());
+            assert_eq!(arrivals.recv_timeout(LONG), Ok("drop"));
+            assert_matches!(injector.inject("late".into(), EventSource::Tcp), Err(InjectError::Closed(_)));
+            open.send(()).unwrap();
+            assert_eq!(taking.join().unwrap().messages().len(), 2);
+        });
+        assert_eq!(hosting.wait().unwrap().text, "y");
     });
 }
