@@ -49,10 +49,10 @@ pub(crate) struct Profile {
 }
 
 /// How the agent wants to be reached, apart from prompts.
-#[derive(Clone, Default)]
-pub(crate) struct Lines {
-    pub(crate) injector: Option<Arc<dyn SubscribableInjector>>,
-    pub(crate) comms: Option<Arc<dyn CommsRuntime>>,
+#[derive(Default)]
+struct Lines {
+    injector: Option<Arc<dyn SubscribableInjector>>,
+    comms: Option<Arc<dyn CommsRuntime>>,
 }
 
 /// The turn that is admitted, or the build.
@@ -142,10 +142,19 @@ impl SessionHandle {
         &self.inbox
     }
 
-    /// Notes how the agent wants to be reached; returns what was noted before.
-    #[must_use = "a user's values: to be dropped where a panic does no harm"]
-    pub(crate) fn set_lines(&self, lines: Lines) -> Lines {
-        std::mem::replace(&mut *self.lines.lock(), lines)
+    /// Notes the agent's own injector; returns what was noted before.
+    #[must_use = "a user's value: to be dropped where a panic does no harm"]
+    pub(crate) fn set_injector(
+        &self,
+        injector: Option<Arc<dyn SubscribableInjector>>,
+    ) -> Option<Arc<dyn SubscribableInjector>> {
+        std::mem::replace(&mut self.lines.lock().injector, injector)
+    }
+
+    /// Notes the agent's line to its peers; returns what was noted before.
+    #[must_use = "a user's value: to be dropped where a panic does no harm"]
+    pub(crate) fn set_comms(&self, comms: Option<Arc<dyn CommsRuntime>>) -> Option<Arc<dyn CommsRuntime>> {
+        std::mem::replace(&mut self.lines.lock().comms, comms)
     }
 
     /// What reaches the agent: its own injector, or that of the inbox.

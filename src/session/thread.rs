@@ -19,7 +19,7 @@ use crate::wait::semaphore::Semaphore;
 
 use super::command::{Command, HistoryRequest, Input, Turn};
 use super::first::{First, FirstStep, Owed};
-use super::handle::{Lines, SessionHandle};
+use super::handle::SessionHandle;
 use super::hosting::{HostArms, Hosting};
 use super::running::RunningTurn;
 
@@ -75,8 +75,10 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
     drop(commands);
     drop(takeovers);
     contain_and_log("the drop of a turn", move || drop(hosting));
-    let lines = handle.set_lines(Lines::default());
-    contain_and_log("the drop of an agent's injector or comms", move || drop(lines));
+    let (injector, comms) = (handle.set_injector(None), handle.set_comms(None));
+    // One by one: a second panic while the first unwinds would end the program.
+    contain_and_log("the drop of an agent's injector", move || drop(injector));
+    contain_and_log("the drop of an agent's comms", move || drop(comms));
     contain_and_log("the drop of an agent", move || drop(agent));
     log::debug!(target: "turnwise::session", "session {id}: ended");
     None
@@ -310,19 +312,25 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// Asks the agent how it wants to be reached; where it panics, as before.
+    /// Asks the agent how it wants to be reached; what panics stays as before, and nothing else does. One by one, because
+    /// what the first has given may panic again when it is dropped.
     fn note_lines(&self) {
-        let asked = contain(|| Lines { injector: self.agent.event_injector(), comms: self.agent.comms_runtime() });
-        match asked {
-            Ok(lines) => {
-                let last = self.handle.set_lines(lines);
-                contain_and_log("the drop of an agent's injector or comms", move || drop(last));
-            }
-            Err(_) => {
-                let id = self.handle.id();
-                log::error!(target: "turnwise::session", "session {id}: event_injector or comms_runtime panicked");
-            }
+        if let Some(injector) = self.ask("event_injector", A::event_injector) {
+            let last = self.handle.set_injector(injector);
+            contain_and_log("the drop of an agent's injector", move || drop(last));
         }
+        if let Some(comms) = self.ask("comms_runtime", A::comms_runtime) {
+            let last = self.handle.set_comms(comms);
+            contain_and_log("the drop of an agent's comms", move || drop(last));
+        }
+    }
+
+    fn ask<T>(&self, what: &str, question: impl FnOnce(&A) -> T) -> Option<T> {
+        let answer = contain(|| question(&self.agent));
+        if answer.is_err() {
+            log::error!(target: "turnwise::session", "session {}: {what} panicked", self.handle.id());
+        }
+        answer.ok()
     }
 
     fn on_export(&self, request: &HistoryRequest) {

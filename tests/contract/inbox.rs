@@ -6,10 +6,11 @@ use std::thread;
 
 use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use turnwise::{
-    agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, EphemeralSessionService, EventInjector, EventSource,
-    InboxInteraction, InjectError, InteractionContent, InteractionSubscription, Message, RunResult, Session,
-    SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionService, SessionSnapshot,
-    SessionSpec, SessionState, SubscribableInjector, Subscription, TurnContext,
+    agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, CommsError, CommsRuntime, EphemeralSessionService,
+    EventInjector, EventSource, InboxInteraction, InjectError, InteractionContent, InteractionId,
+    InteractionSubscription, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext,
+    SessionError, SessionId, SessionService, SessionSnapshot, SessionSpec, SessionState, SubscribableInjector,
+    Subscription, TurnContext,
 };
 
 use crate::support::*;
@@ -342,6 +343,91 @@ fn c32_a_panic_in_event_injector_leaves_the_session_its_own_inbox() {
         assert_eq!(hosting.wait().unwrap().text, "rpc says hello");
         drops.recv_timeout(LONG).unwrap();
         assert_matches!(service.start_turn(id, turn("x")), Err(SessionError::NotFound { .. }));
+    });
+}
+
+/// An injector and a line to peers, both of no use, that panic when they are dropped.
+struct PanicsOnDrop;
+
+impl EventInjector for PanicsOnDrop {
+    fn inject(&self, body: String, _source: EventSource) -> Result<(), InjectError> {
+        Err(InjectError::Full(body))
+    }
+}
+
+impl SubscribableInjector for PanicsOnDrop {
+    fn inject_with_subscription(
+        &self,
+        body: String,
+        _source: EventSource,
+    ) -> Result<InteractionSubscription, InjectError> {
+        Err(InjectError::Full(body))
+    }
+}
+
+impl CommsRuntime for PanicsOnDrop {
+    fn send(&self, to: &str, content: InteractionContent) -> Result<InteractionId, CommsError> {
+        Err(CommsError::UnknownPeer { to: to.to_owned(), content })
+    }
+
+    fn peers(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn inbox(&self) -> Option<Receiver<InboxInteraction>> {
+        None
+    }
+}
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+/// Gives out a new injector whenever it is asked, and a new line, or a panic instead of one.
+struct Careless {
+    history: Session,
+    has_comms: bool,
+}
+
+impl SessionAgent for Careless {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        Ok(turn.finish(prompt))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+
+    fn event_injector(&self) -> Option<Arc<dyn SubscribableInjector>> {
+        Some(Arc::new(PanicsOnDrop))
+    }
+
+    fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
+        assert!(self.has_comms, "asked for comms");
+        Some(Arc::new(PanicsOnDrop))
+    }
+}
+
+#[test]
+fn c32_an_injector_and_a_line_that_panic_one_after_the_other_harm_nobody() {
+    run(|| {
+        for has_comms in [true, false] {
+            let builder = builder_fn(move |_: &SessionSpec, context: &SessionContext| {
+                Ok(Careless { history: Session::with_id(context.session_id()), has_comms })
+            });
+            let service = EphemeralSessionService::new(builder, 1);
+            let id = service.open_session(SessionSpec::new()).unwrap();
+            // Where comms panics, the injector is the agent's own all the same.
+            let refused = service.event_injector(id).unwrap().inject("x".into(), EventSource::Tcp);
+            assert_eq!(refused, Err(InjectError::Full("x".into())));
+            assert_eq!(service.comms_runtime(id).is_some(), has_comms);
+            // Asked again, then let go.
+            let hosting = service.begin_turn(id, turn("x").host_mode(true)).unwrap();
+            service.archive_wait(id, LONG).unwrap();
+            assert_eq!(hosting.wait().unwrap().text, "x");
+        }
     });
 }
 
