@@ -33,10 +33,6 @@ impl Reply {
         (Self { id, subscriber: Some(Subscriber { events, truncated: false }) }, receiver)
     }
 
-    pub(crate) fn id(&self) -> InteractionId {
-        self.id
-    }
-
     pub(crate) fn has_subscriber(&self) -> bool {
         self.subscriber.is_some()
     }
@@ -54,9 +50,15 @@ impl Reply {
         drop(subscriber.events.send(event));
     }
 
-    /// Ends the interaction with this event.
-    pub(crate) fn end(mut self, terminal: AgentEvent) {
-        self.end_stream(terminal);
+    /// Ends the interaction as complete, with its answer, or as failed, with its error. Returns the event that says so.
+    pub(crate) fn end(mut self, outcome: Result<&str, &str>) -> AgentEvent {
+        let interaction_id = self.id;
+        let terminal = match outcome {
+            Ok(text) => AgentEvent::InteractionComplete { interaction_id, result: text.to_owned() },
+            Err(error) => AgentEvent::InteractionFailed { interaction_id, error: error.to_owned() },
+        };
+        self.end_stream(terminal.clone());
+        terminal
     }
 
     fn end_stream(&mut self, terminal: AgentEvent) {

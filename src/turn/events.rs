@@ -100,15 +100,11 @@ impl TurnEvents {
         }
     }
 
-    /// Ends the interactions that are under way: each has come to what the agent has.
+    /// Ends the interactions that are under way: each has come to what the agent has. All of them before the first is
+    /// reported to others, which may have to wait for room.
     pub(crate) fn settle(&self, outcome: Result<&str, &str>) {
-        for reply in self.interactions.take() {
-            let interaction_id = reply.id();
-            let terminal = match outcome {
-                Ok(text) => AgentEvent::InteractionComplete { interaction_id, result: text.to_owned() },
-                Err(error) => AgentEvent::InteractionFailed { interaction_id, error: error.to_owned() },
-            };
-            reply.end(terminal.clone());
+        let settled: Vec<_> = self.interactions.take().into_iter().map(|reply| reply.end(outcome)).collect();
+        for terminal in settled {
             self.emit_own(|| terminal);
         }
     }

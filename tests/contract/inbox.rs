@@ -174,6 +174,27 @@ fn c39_what_a_turn_has_drained_ends_with_the_turn_whichever_way() {
 }
 
 #[test]
+fn c39_every_follower_has_its_end_although_the_report_of_the_first_waits_for_room() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let injector = service.event_injector(id).unwrap();
+        let follow = |body: &str| injector.inject_with_subscription(body.into(), EventSource::Tcp).unwrap();
+        let followed = [follow("one"), follow("two"), follow("three")];
+        // Room for RunStarted and what the agent emits; the interactions are reported after that.
+        let (event_tx, events) = bounded(2);
+        let running = service.begin_turn(id, turn("drain").event_tx(event_tx)).unwrap();
+        stage.wait_entered();
+        stage.release();
+        for interaction in &followed {
+            assert_eq!(outcome(interaction).unwrap(), "one, two, three");
+        }
+        assert_eq!(events.iter().count(), 6);
+        assert_eq!(running.wait().unwrap().text, "one, two, three");
+    });
+}
+
+#[test]
 fn c39_a_stream_that_is_not_read_is_truncated_once_and_ends_all_the_same() {
     run(|| {
         let (service, _stage) = scripted(1);
