@@ -100,7 +100,7 @@ impl Bus {
             return;
         }
         let _permit = match origin {
-            Origin::Agent => own_thread::lend_permit(None),
+            Origin::Agent | Origin::LateAgent => own_thread::lend_permit(None),
             // The agent does not run: there is no permit yet, or no more need of one.
             Origin::Library => {
                 own_thread::give_up_permit();

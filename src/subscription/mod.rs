@@ -53,7 +53,8 @@ pub enum Overflow {
     /// (The event itself is in the queue by then, so a queue may hold one more for each emitting thread. A turn's last event
     /// does not wait.)
     ///
-    /// Once the session is closed nobody waits any more: what an agent emits then and has no room is dropped.
+    /// Once the session is closed nobody waits any more: what an agent emits then and has no room is dropped. So is what it
+    /// emits through an [`EventSender`](crate::EventSender) in a turn that has been told to stop.
     ///
     /// A program that starts turns and reads their events on one and the same thread waits for itself this way.
     Block,

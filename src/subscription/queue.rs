@@ -45,6 +45,8 @@ pub(crate) struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     Agent,
+    /// The agent's, in a turn that has been told to stop and waits for nothing any more: it may be one of many.
+    LateAgent,
     Library,
 }
 
@@ -108,7 +110,8 @@ impl Queue {
         let Some(sender) = end.sender.as_ref().filter(|_| !self.is_gone()) else { return Pushed::Gone };
         match self.overflow {
             _ if has_room => {}
-            Overflow::Block if origin == Origin::Library || !session_closed.is_set() => {}
+            Overflow::Block if origin == Origin::Library => {}
+            Overflow::Block if origin == Origin::Agent && !session_closed.is_set() => {}
             Overflow::Block | Overflow::DropNewest => {
                 self.drop_one();
                 return Pushed::Kept;

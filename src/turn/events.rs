@@ -207,14 +207,22 @@ impl EventSender {
     /// While building: waits for room in the creator's event receiver, if that is bounded, or for the first turn to be
     /// cancelled. Always: waits for subscribers that want that ([`Overflow::Block`](crate::Overflow::Block)), until they
     /// have read, their streams are dropped, or the session is closed; on a session's own thread also until its turn is
-    /// cancelled.
+    /// cancelled. What comes after that, and has no room with one of them, is dropped there.
     pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         match self.building() {
             Some(events) => events.emit(event)?,
             None if self.bus.pass_unheard() => {}
-            None => self.bus.publish(None, event, Origin::Agent, own_thread::current_cancel().as_ref()),
+            None => self.publish(event),
         }
         Ok(())
+    }
+
+    fn publish(&self, event: AgentEvent) {
+        let cancel = own_thread::current_cancel();
+        // A turn's own context refuses what comes after a cancel. Nobody is refused here, and nobody waits.
+        let is_late = cancel.as_ref().is_some_and(CancelToken::is_cancelled);
+        let origin = if is_late { Origin::LateAgent } else { Origin::Agent };
+        self.bus.publish(None, event, origin, cancel.as_ref());
     }
 
     /// Has this thread's events reach `events` until the guard is dropped.

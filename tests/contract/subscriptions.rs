@@ -8,7 +8,8 @@ use std::time::Duration;
 use turnwise::crossbeam_channel::{select, unbounded, RecvTimeoutError, TryRecvError};
 use turnwise::{
     agent_fn, builder_fn, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventStream, Overflow,
-    SessionAgentBuilder, SessionError, SessionEvent, SessionId, SessionService, SessionSpec, Subscription, TurnId,
+    SessionAgentBuilder, SessionContext, SessionError, SessionEvent, SessionId, SessionService, SessionSpec,
+    Subscription, TurnId,
 };
 
 use crate::support::*;
@@ -454,6 +455,34 @@ fn c38_a_helper_thread_that_waits_for_room_is_set_free_by_the_close() {
         service.archive(id).unwrap();
         helper.join().unwrap();
         assert_eq!(stream.count(), 2);
+    });
+}
+
+#[test]
+fn c38_what_a_cancelled_turn_goes_on_to_emit_outside_of_it_does_not_pile_up() {
+    run(|| {
+        let (enter, entered) = unbounded();
+        let builder = builder_fn(move |spec: &SessionSpec, context: &SessionContext| {
+            let (events, enter) = (context.events().clone(), enter.clone());
+            let agent = agent_fn(move |_, turn| {
+                enter.send(()).expect("the test listens");
+                turn.cancel_token().cancelled().recv().unwrap_err();
+                (0..1_000).try_for_each(|number| events.emit(delta(number)))?;
+                Err(turn.check().unwrap_err().into())
+            });
+            agent.build_agent(spec, context)
+        });
+        let service = EphemeralSessionService::new(builder, 1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let stream = service.subscribe(id, capacity(3, Overflow::Block)).unwrap();
+        let running = service.begin_turn(id, turn("x")).unwrap();
+        entered.recv_timeout(LONG).unwrap();
+        running.interrupt();
+        assert_cancelled(running.wait(), CancelReason::Interrupted);
+        // RunStarted, two that had room, and the end of the turn, which always has.
+        assert_eq!((stream.events().len(), stream.dropped()), (4, 998));
+        service.archive_wait(id, LONG).unwrap();
+        assert_eq!(stream.map(|event| event.seq).collect::<Vec<_>>(), [0, 1, 2, 1_001]);
     });
 }
 
