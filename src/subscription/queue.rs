@@ -25,8 +25,14 @@ pub(crate) struct Queue {
 struct SendingEnd {
     /// `None` once the subscriber was too slow for [`Overflow::Disconnect`].
     sender: Option<Sender<SessionEvent>>,
-    /// How many events have room. More are in the queue only where somebody waits for that to change.
-    limit: usize,
+    /// How many events have room, beside those that were replayed. More are in the queue only where somebody waits for that
+    /// to change.
+    capacity: usize,
+    /// How many events were ever put in.
+    put_in: usize,
+    /// How many of them were replayed, and how many were in when the last of those was.
+    replayed: usize,
+    replayed_by: usize,
 }
 
 /// What the emitting side knows of the one that reads.
@@ -71,7 +77,13 @@ impl Queue {
         let queue = Self {
             overflow: options.overflow,
             from_seq: options.from_seq,
-            end: Mutex::new(SendingEnd { sender: Some(sender), limit: options.capacity }),
+            end: Mutex::new(SendingEnd {
+                sender: Some(sender),
+                capacity: options.capacity,
+                put_in: 0,
+                replayed: 0,
+                replayed_by: 0,
+            }),
             oldest: events.clone(),
             reader: Arc::clone(&reader),
         };
@@ -96,18 +108,20 @@ impl Queue {
         self.reader.dropped.fetch_add(missed, Ordering::Relaxed);
         let mut end = self.end.lock();
         for event in events {
-            end.limit += 1;
-            if let Some(sender) = &end.sender {
-                drop(sender.send(event));
-            }
+            end.put_in(event);
+            end.replayed += 1;
+            end.replayed_by = end.put_in;
         }
     }
 
     /// Puts an event in, or does what is to be done where there is no room. Never waits.
     pub(super) fn push(&self, event: SessionEvent, origin: Origin, session_closed: &Latch) -> Pushed {
         let mut end = self.end.lock();
-        let has_room = self.oldest.len() < end.limit;
-        let Some(sender) = end.sender.as_ref().filter(|_| !self.is_gone()) else { return Pushed::Gone };
+        if end.sender.is_none() || self.is_gone() {
+            return Pushed::Gone;
+        }
+        let unread = self.oldest.len();
+        let has_room = unread < end.limit(unread);
         match self.overflow {
             _ if has_room => {}
             Overflow::Block if origin == Origin::Library => {}
@@ -127,7 +141,7 @@ impl Queue {
                 return Pushed::Gone;
             }
         }
-        drop(sender.send(event));
+        end.put_in(event);
         if self.overflow == Overflow::Block && !has_room {
             Pushed::Full
         } else {
@@ -141,8 +155,9 @@ impl Queue {
     }
 
     fn is_full(&self) -> bool {
-        let limit = self.end.lock().limit;
-        self.oldest.len() > limit
+        let end = self.end.lock();
+        let unread = self.oldest.len();
+        unread > end.limit(unread)
     }
 
     /// Waits until the queue is back under its limit, or the stream is dropped, or the session is closed, or `cancel` fires.
@@ -169,6 +184,22 @@ impl Queue {
         self.reader.waiting.fetch_sub(1, Ordering::SeqCst);
         // Others may wait for the same room.
         self.reader.has_read();
+    }
+}
+
+impl SendingEnd {
+    fn put_in(&mut self, event: SessionEvent) {
+        if let Some(sender) = &self.sender {
+            self.put_in += 1;
+            drop(sender.send(event));
+        }
+    }
+
+    /// How many events may be in the queue, of which so many have not been read: as many as have room, and what is left of
+    /// those that were replayed. (Where several sessions have, that may be counted too high until all of them are read.)
+    fn limit(&self, unread: usize) -> usize {
+        let read = self.put_in.saturating_sub(unread);
+        self.capacity + self.replayed.min(self.replayed_by.saturating_sub(read))
     }
 }
 

@@ -300,6 +300,40 @@ fn c37_a_history_lets_a_late_subscriber_begin_with_what_has_been() {
 }
 
 #[test]
+fn c37_what_was_replayed_leaves_no_room_behind_when_it_is_read() {
+    run(|| {
+        let (service, _stage) = scripted_with(|config| config.event_history(100));
+        let id = service.create_session(create("emit 48")).unwrap().session_id;
+        let replayed = |overflow, count| {
+            let mut stream = service.subscribe(id, capacity(3, overflow).from_seq(0)).unwrap();
+            assert_eq!(stream.by_ref().take(count).count(), count);
+            stream
+        };
+        let (newest, oldest) = (replayed(Overflow::DropNewest, 50), replayed(Overflow::DropOldest, 50));
+        // One that was replayed is left here; it takes none of the room.
+        let behind = replayed(Overflow::Disconnect, 49);
+        service.start_turn(id, turn("emit 20")).unwrap();
+        assert_eq!([newest.dropped(), oldest.dropped(), behind.dropped()], [19, 19, 0]);
+        let unread = |stream: &EventStream| stream.events().try_iter().map(|event| event.seq).collect::<Vec<_>>();
+        assert_eq!(unread(&newest), [50, 51, 52]);
+        assert_eq!(unread(&oldest), [69, 70, 71]);
+        assert_eq!(unread(&behind), [49, 50, 51, 52]);
+
+        let blocking = replayed(Overflow::Block, 72);
+        let waiting = service.begin_turn(id, turn("flood")).unwrap();
+        while blocking.events().len() < 4 {
+            thread::yield_now();
+        }
+        // With more room it would not wait: it would flood the queue until it is interrupted.
+        assert_eq!(blocking.recv_timeout(LONG).unwrap().seq, 72);
+        waiting.interrupt();
+        assert_cancelled(waiting.wait(), CancelReason::Interrupted);
+        assert!(blocking.events().len() <= 5);
+        assert_eq!(missing(&blocking.events().try_iter().collect::<Vec<_>>(), 73), 0);
+    });
+}
+
+#[test]
 fn c37_without_a_history_the_past_counts_as_dropped() {
     run(|| {
         let (service, _stage) = scripted(1);
