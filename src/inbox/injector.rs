@@ -72,6 +72,7 @@ impl Iterator for InteractionSubscription {
     type Item = AgentEvent;
 
     fn next(&mut self) -> Option<AgentEvent> {
+        own_thread::check().ok()?;
         match self.events.try_recv() {
             Ok(event) => Some(event),
             Err(TryRecvError::Disconnected) => None,

@@ -80,6 +80,7 @@ impl EventStream {
     }
 
     fn recv_until(&self, deadline: Option<Instant>) -> Result<Option<SessionEvent>, WaitError> {
+        own_thread::check()?;
         let event = match self.events.try_recv() {
             Ok(event) => Ok(Some(event)),
             Err(TryRecvError::Disconnected) => Ok(None),

@@ -152,6 +152,17 @@ pub(crate) fn is_cancelled() -> bool {
     own().is_some_and(|own| own.turn.borrow().cancel.is_cancelled())
 }
 
+/// An error where this thread's session is at a turn, or its build, that has been told to stop. For loops that receive: one
+/// that always finds something does not come to wait, and no wait of it is there to be ended.
+pub(crate) fn check() -> Result<(), WaitError> {
+    let Some(own) = own() else { return Ok(()) };
+    let turn = own.turn.borrow();
+    match turn.cancel.reason() {
+        Some(reason) if !turn.cancel.is_sealed() => Err(WaitError::Interrupted { waiter: own.id, reason }),
+        _ => Ok(()),
+    }
+}
+
 /// What may end a wait of this thread: the token of its session's turn or build, where it is a session's and at one.
 pub(crate) fn current_cancel() -> Option<CancelToken> {
     own().map(|own| own.turn.borrow().cancel.clone()).filter(|cancel| !cancel.is_sealed())

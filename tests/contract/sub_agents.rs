@@ -4,11 +4,11 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::{bounded, unbounded};
+use turnwise::crossbeam_channel::{bounded, unbounded, Receiver};
 use turnwise::{
-    agent_fn, builder_fn, AgentError, ArchiveMode, CancelReason, EphemeralSessionService, SessionAgent,
-    SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionQuery, SessionService, SessionSpec,
-    SessionState, TurnContext, TurnHandle,
+    agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventSource,
+    SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionQuery, SessionService,
+    SessionSpec, SessionState, Subscription, TurnContext, TurnHandle,
 };
 
 use crate::support::*;
@@ -291,6 +291,77 @@ fn c33_a_start_that_is_refused_makes_no_circle() {
         assert_eq!(asked.wait().unwrap().text, "done");
         assert_eq!(asking.wait().unwrap().text, "done");
     });
+}
+
+#[test]
+fn c34_an_interrupt_ends_the_reading_of_a_stream_that_would_go_on() {
+    run(|| {
+        let jobs = Jobs::new(4);
+        for kind in ["turn", "callback", "session", "interaction"] {
+            let (parent, child) = (jobs.open(), jobs.open());
+            // For all the parent knows, the child may emit faster than anybody can read.
+            jobs.prepare("many", |_, turn| {
+                (0..100).try_for_each(|_| turn.emit(AgentEvent::TextDelta { delta: "x".into() }))?;
+                turn.sleep(LONG)?;
+                Ok("not reached".into())
+            });
+            let (enter, entered) = unbounded();
+            let reading = jobs.begin(parent, "read", move |service, own| {
+                let interrupted = || {
+                    enter.send(()).expect("the test listens");
+                    own.cancel_token().cancelled().recv().unwrap_err();
+                };
+                let read = match kind {
+                    "turn" => {
+                        let stream = service.stream_turn(child, turn("many"))?;
+                        filled(stream.events());
+                        interrupted();
+                        stream.count()
+                    }
+                    "callback" => {
+                        let mut read = 0;
+                        let with = service.start_turn_with(child, turn("many"), &mut |_| {
+                            read += 1;
+                            interrupted();
+                        });
+                        assert_matches!(with, Err(SessionError::Interrupted { .. }));
+                        // The one that was on its way.
+                        read - 1
+                    }
+                    "session" => {
+                        let stream = service.subscribe(child, Subscription::new())?;
+                        drop(service.begin_turn(child, turn("many"))?);
+                        filled(stream.events());
+                        interrupted();
+                        stream.count()
+                    }
+                    _ => {
+                        drop(service.begin_turn(child, turn("x").host_mode(true))?);
+                        let injector = service.event_injector(child).expect("it is there");
+                        let followed = injector.inject_with_subscription("many".into(), EventSource::Rpc);
+                        let followed = followed.map_err(AgentError::other)?;
+                        filled(&followed.events);
+                        interrupted();
+                        followed.count()
+                    }
+                };
+                assert_eq!(read, 0, "{kind}");
+                own.check()?;
+                Ok("not reached".into())
+            });
+            entered.recv_timeout(LONG).unwrap();
+            reading.interrupt();
+            assert_cancelled(reading.wait(), CancelReason::Interrupted);
+            jobs.service.archive_with(child, ArchiveMode::Interrupt).unwrap();
+        }
+    });
+}
+
+/// Waits until there is much to read.
+fn filled<T>(events: &Receiver<T>) {
+    while events.len() < 100 {
+        thread::yield_now();
+    }
 }
 
 #[test]
