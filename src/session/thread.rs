@@ -128,7 +128,10 @@ impl<A: SessionAgent> SessionThread<A> {
     fn next_event(&mut self) -> Option<Event> {
         loop {
             let gate = self.handle.gate().state();
-            if let Some(end) = self.hosting.as_ref().and_then(|hosting| hosting.end(gate.is_closed())) {
+            // Asked of the latch, not of the gate: a close that cancels sets the gate first, the token next and the latch last.
+            // To go by the gate would be to end well in the middle of it.
+            let is_closed = self.handle.closed().is_set();
+            if let Some(end) = self.hosting.as_ref().and_then(|hosting| hosting.end(is_closed)) {
                 return Some(Event::HostingOver(end));
             }
             if gate.is_closed() && !gate.is_running() {
