@@ -2,14 +2,15 @@
 //!
 //! # Why no wake-up is lost
 //!
-//! A permit that comes back is counted first, then the queue is looked at; a waiter counts itself into the queue first,
-//! then looks for a permit once more. All four steps are sequentially consistent, so at least one side sees the other:
+//! How many permits are out and whether anybody waits are one atomic word, so there is one order of all that happens to it:
 //!
 //! ```text
-//! returning thread              waiting thread
-//! held -= 1                     waiting += 1
-//! waiting > 0 ? hand over       held < limit ? take it and leave the queue
+//! returning thread                          waiting thread
+//! held -= 1; did somebody wait? hand over   somebody waits; held < limit? take it
 //! ```
+//!
+//! Either the permit comes back before the waiter says that it waits, and then the waiter sees it; or after, and then the
+//! returning thread sees the waiter. With two words, one for each, both could look before the other has written.
 
 use std::collections::VecDeque;
 
@@ -21,11 +22,15 @@ use crate::wait::cancel::CancelToken;
 #[derive(Debug)]
 pub(crate) struct Semaphore {
     limit: usize,
-    held: AtomicUsize,
-    /// As many as there are in `queue`; changed under its lock, read without.
-    waiting: AtomicUsize,
+    /// How many permits are out, in units of [`ONE`], and [`WAITED_FOR`].
+    state: AtomicUsize,
     queue: Mutex<VecDeque<Sender<()>>>,
 }
+
+/// In a semaphore's state: there is somebody in the queue. Changed under its lock only.
+const WAITED_FOR: usize = 1;
+/// In a semaphore's state: one permit that is out.
+const ONE: usize = 2;
 
 /// One of a semaphore's permits. Dropping it gives it back.
 #[must_use = "dropping it gives the permit back"]
@@ -36,12 +41,7 @@ pub(crate) struct Permit {
 
 impl Semaphore {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            limit,
-            held: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
-            queue: Mutex::new(VecDeque::new()),
-        })
+        Arc::new(Self { limit, state: AtomicUsize::new(0), queue: Mutex::new(VecDeque::new()) })
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -49,10 +49,10 @@ impl Semaphore {
     }
 
     pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::SeqCst)
+        self.state.load(Ordering::SeqCst) / ONE
     }
 
-    /// A permit, if one is free now. Otherwise how many are out: the limit.
+    /// A permit, if one is free now, whoever waits. Otherwise how many are out: the limit.
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Result<Permit, usize> {
         self.count_one().map(|()| Permit { semaphore: Arc::clone(self) })
     }
@@ -72,14 +72,14 @@ impl Semaphore {
     pub(crate) fn acquire_or_exceed(self: &Arc<Self>, cancel: &CancelToken, deadline: Option<Instant>) -> Permit {
         let in_time = if cancel.is_cancelled() { None } else { self.wait_in_queue(cancel, deadline) };
         in_time.unwrap_or_else(|| {
-            self.held.fetch_add(1, Ordering::SeqCst);
+            self.state.fetch_add(ONE, Ordering::SeqCst);
             Permit { semaphore: Arc::clone(self) }
         })
     }
 
     /// `None` where the token fired, or the time was up, before there was one.
     fn wait_in_queue(self: &Arc<Self>, cancel: &CancelToken, deadline: Option<Instant>) -> Option<Permit> {
-        if self.waiting.load(Ordering::SeqCst) == 0 {
+        if self.state.load(Ordering::SeqCst) & WAITED_FOR == 0 {
             if let Ok(permit) = self.try_acquire() {
                 return Some(permit);
             }
@@ -88,7 +88,7 @@ impl Semaphore {
         {
             let mut queue = self.queue.lock();
             queue.push_back(grant.clone());
-            self.waiting.store(queue.len(), Ordering::SeqCst);
+            self.state.fetch_or(WAITED_FOR, Ordering::SeqCst);
         }
         self.hand_over();
         select! {
@@ -102,8 +102,7 @@ impl Semaphore {
 
     /// Gives free permits to the longest waiting.
     fn hand_over(&self) {
-        while self.waiting.load(Ordering::SeqCst) > 0 {
-            let Some(grant) = self.count_one_for_the_first() else { return };
+        while let Some(grant) = self.count_one_for_the_first() {
             // Never full: one grant for each place. Gone where the waiter has left since; then it has seen that its place was
             // gone, and taken the permit.
             let _ = grant.try_send(());
@@ -116,7 +115,7 @@ impl Semaphore {
             return None;
         }
         let first = queue.pop_front();
-        self.waiting.store(queue.len(), Ordering::SeqCst);
+        self.note_if_empty(&queue);
         first
     }
 
@@ -125,20 +124,28 @@ impl Semaphore {
         let mut queue = self.queue.lock();
         let place = queue.iter().position(|other| other.same_channel(grant));
         let left = place.and_then(|place| queue.remove(place));
-        self.waiting.store(queue.len(), Ordering::SeqCst);
+        self.note_if_empty(&queue);
         left.is_some()
     }
 
+    fn note_if_empty(&self, queue: &VecDeque<Sender<()>>) {
+        if queue.is_empty() {
+            self.state.fetch_and(!WAITED_FOR, Ordering::SeqCst);
+        }
+    }
+
     fn count_one(&self) -> Result<(), usize> {
-        let one_more = |held| (held < self.limit).then_some(held + 1);
-        self.held.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).map(|_| ())
+        let one_more = |state| (state / ONE < self.limit).then_some(state + ONE);
+        self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).map(drop).map_err(|state| state / ONE)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.semaphore.held.fetch_sub(1, Ordering::SeqCst);
-        self.semaphore.hand_over();
+        let before = self.semaphore.state.fetch_sub(ONE, Ordering::SeqCst);
+        if before & WAITED_FOR != 0 {
+            self.semaphore.hand_over();
+        }
     }
 }
 
@@ -161,7 +168,7 @@ mod tests {
                     order.send(waiter).unwrap();
                     drop(permit);
                 });
-                while semaphore.waiting.load(Ordering::SeqCst) <= waiter {
+                while semaphore.queue.lock().len() <= waiter {
                     std::thread::yield_now();
                 }
             }
@@ -183,8 +190,7 @@ mod tests {
                 drop(held);
                 waiter.join().unwrap();
             });
-            assert_eq!(semaphore.held(), 0);
-            assert_eq!(semaphore.waiting.load(Ordering::SeqCst), 0);
+            assert_eq!(semaphore.state.load(Ordering::SeqCst), 0);
         }
     }
 }
