@@ -180,6 +180,10 @@ mod sync;
 mod turn;
 mod wait;
 
+#[cfg(test)]
+#[path = "../tests/models/mod.rs"]
+mod models;
+
 pub use agent::{agent_fn, builder_fn, AgentFn, FnAgent, SessionAgent, SessionAgentBuilder, SessionContext};
 pub use comms::local::{LocalComms, LocalPeer, NameTaken};
 pub use comms::{CommsError, CommsRuntime};

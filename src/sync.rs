@@ -1,20 +1,35 @@
-//! Threads, atomics, locks and channels: the one file that names where they come from.
+//! Threads, atomics, locks, channels and the clock: the one place that names where they come from.
 //!
-//! Everything else in the crate imports its primitives from here, so that the whole library can be compiled against
-//! model-checked ones. `tests/layers.rs` keeps it that way.
+//! Everything else in the crate imports its primitives from here, so that the same code runs on three sets of them:
+//!
+//! | Compiled with | Primitives | What for |
+//! |---|---|---|
+//! | nothing said | `real`: std, parking_lot, crossbeam | use |
+//! | `--cfg turnwise_shuttle` | `shuttle`: threads that take turns as a scheduler says | whole services, thousands of schedules |
+//! | `--cfg turnwise_loom` | `loom`: every schedule and every outcome that the memory orderings allow | the gate, the semaphore, the cancel token |
+//!
+//! The two model checkers have no crossbeam channels; `channel` stands in for them, and is held to crossbeam's behaviour by
+//! the same tests on both. All of it is compiled for tests only. `tests/layers.rs` keeps everybody else from naming a
+//! primitive.
 
-pub(crate) use crossbeam_channel::{
-    at, bounded, never, select, unbounded, Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError,
-};
-pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
-pub(crate) use std::sync::{Arc, OnceLock, Weak};
-pub(crate) use std::thread::{current, Builder, JoinHandle, ThreadId};
-pub(crate) use std::thread_local;
-pub(crate) use std::time::Instant;
+#[cfg(turnwise_loom)]
+#[path = "sync/loom.rs"]
+mod primitives;
+#[cfg(not(any(turnwise_loom, turnwise_shuttle)))]
+#[path = "sync/real.rs"]
+mod primitives;
+#[cfg(turnwise_shuttle)]
+#[path = "sync/shuttle.rs"]
+mod primitives;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use primitives::*;
 
 /// A number that no other call in this process returns.
 pub(crate) fn unique_number() -> u64 {
+    // Not one of the primitives: nobody ever waits for it, and a model checker has nothing to look for here.
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     // ORDERING: Relaxed; only the uniqueness of the number matters, nothing is published with it.
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)

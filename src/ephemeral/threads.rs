@@ -12,7 +12,7 @@
 //! **Invariant.** Every thread's handle is in [`Threads::state`], as running or as ending, or in the hands of one who joins it.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ pub(crate) struct Threads {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By a number of their own.
-    running: HashMap<u64, Thread>,
+    /// By a number of their own; sorted, so that what is done for all of them is done in the same order every time.
+    running: BTreeMap<u64, Thread>,
     /// Those that wait for another session, last come first served: the ones that have not waited long are the warmest.
     idle: Vec<(u64, Sender<Life>)>,
     /// Those that have nothing left to do but to go.

@@ -18,7 +18,7 @@ pub(crate) struct Latch {
 }
 
 impl Latch {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { set: AtomicBool::new(false), sender: Mutex::new(None), receiver: OnceLock::new() }
     }
 

@@ -25,7 +25,7 @@ use std::rc::Rc;
 
 use crate::error::{CancelReason, Cancelled, SessionError};
 use crate::model::SessionId;
-use crate::sync::{at_or_never, never, select, thread_local, Arc, Instant, Mutex, Receiver};
+use crate::sync::{at_or_never, never, process_wide, select, thread_local, Arc, Instant, Mutex, Receiver};
 use crate::wait::cancel::CancelToken;
 use crate::wait::semaphore::{Permit, Semaphore};
 
@@ -294,8 +294,10 @@ impl Drop for LentPermit {
     }
 }
 
-/// From each waiting session to those that it waits for. Never a circle: an edge that would close one is not added.
-static WAITS: Mutex<BTreeSet<(WaitKey, WaitKey)>> = Mutex::new(BTreeSet::new());
+process_wide! {
+    /// From each waiting session to those that it waits for. Never a circle: an edge that would close one is not added.
+    static WAITS: Mutex<BTreeSet<(WaitKey, WaitKey)>> = Mutex::new(BTreeSet::new());
+}
 
 /// An entry of [`WAITS`], for as long as it lives.
 struct Edge {

@@ -1,0 +1,113 @@
+//! Locks with the interface of parking_lot and of the standard library, on top of a model checker's (`super::raw`).
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::PoisonError;
+
+use super::raw;
+use std::sync::atomic::Ordering;
+
+/// Like `parking_lot::Mutex`: a panic does not poison it.
+#[derive(Default)]
+pub(crate) struct Mutex<T>(raw::Mutex<T>);
+
+/// `None` only inside of [`Condvar::wait`].
+pub(crate) struct MutexGuard<'a, T>(Option<raw::MutexGuard<'a, T>>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(raw::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("the lock is held")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect("the lock is held")
+    }
+}
+
+/// Like `parking_lot::Condvar`.
+#[derive(Default)]
+pub(crate) struct Condvar(raw::Condvar);
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Self(raw::Condvar::new())
+    }
+
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        let held = guard.0.take().expect("the lock is held");
+        guard.0 = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// Like `parking_lot::RwLock`.
+#[derive(Default)]
+pub(crate) struct RwLock<T>(raw::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(raw::RwLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> raw::ReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> raw::WriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Like `std::sync::OnceLock`, but nobody waits for whoever makes the value: of two that are made at once, one is dropped.
+pub(crate) struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    /// Every look is a point where others may go on.
+    point: raw::AtomicBool,
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self { value: std::sync::OnceLock::new(), point: raw::AtomicBool::new(false) }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        let _ = self.point.load(Ordering::SeqCst);
+        self.value.get()
+    }
+
+    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        if let Some(value) = self.get() {
+            return value;
+        }
+        let made = make();
+        self.value.get_or_init(|| made)
+    }
+}
+
+macro_rules! opaque {
+    ($($name:ident $(<$param:ident>)?),+) => { $(
+        impl$(<$param>)? fmt::Debug for $name$(<$param>)? {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )+ };
+}
+opaque!(Mutex<T>, Condvar, RwLock<T>, OnceLock<T>);

@@ -1,0 +1,20 @@
+//! The primitives that programs run on.
+
+pub(crate) use crossbeam_channel::{
+    at, bounded, never, select, unbounded, Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError,
+};
+pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
+pub(crate) use std::sync::{Arc, OnceLock, Weak};
+pub(crate) use std::thread::{current, Builder, JoinHandle, ThreadId};
+pub(crate) use std::thread_local;
+pub(crate) use std::time::Instant;
+
+/// A value that the whole process shares.
+macro_rules! process_wide {
+    ($(#[$doc:meta])* static $name:ident: $kind:ty = $value:expr;) => {
+        $(#[$doc])*
+        static $name: $kind = $value;
+    };
+}
+pub(crate) use process_wide;

@@ -1,0 +1,210 @@
+//! Every way in which sessions end: C27 to C30, and what is kept of them (C42).
+
+use super::support::*;
+use super::{explore, join, spawn};
+use crate::sync::{Arc, AtomicUsize, Ordering};
+use crate::{
+    builder_fn, ArchiveMode, CancelReason, EphemeralSessionService, SessionAgentBuilder, SessionError, SessionService,
+    SessionSpec,
+};
+
+#[test]
+fn c28_a_turn_is_answered_with_its_real_result_or_refused() {
+    explore(|| {
+        let (service, id) = with_session();
+        let other = service.clone();
+        let archivist = spawn(move || other.archive(id));
+        match service.begin_turn(id, turn("x")) {
+            Ok(turn) => assert_eq!(turn.wait().expect("it was admitted before the close").text, "x"),
+            Err(SessionError::NotFound { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        join(archivist).unwrap();
+        assert!(service.list(Default::default()).unwrap().is_empty());
+        assert!(matches!(service.read(id), Err(SessionError::NotFound { .. })));
+        finish(&service);
+    });
+}
+
+#[test]
+fn c27_archiving_with_an_interrupt_cancels_what_was_admitted() {
+    explore(|| {
+        let (service, id) = with_session();
+        let other = service.clone();
+        let archivist = spawn(move || other.archive_with(id, ArchiveMode::Interrupt));
+        match service.begin_turn(id, turn("wait")) {
+            // Were it started without its token where the close looks for it, it would wait for ever.
+            Ok(turn) => assert_eq!(reason(&turn.wait()), Some(CancelReason::Archived)),
+            Err(SessionError::NotFound { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        join(archivist).unwrap();
+        finish(&service);
+    });
+}
+
+#[test]
+fn c27_a_draining_archive_can_be_escalated() {
+    explore(|| {
+        let (service, id) = with_session();
+        let turn = service.begin_turn(id, turn("wait")).unwrap();
+        let other = service.clone();
+        let drain = spawn(move || other.archive(id));
+        let escalated = service.archive_with(id, ArchiveMode::Interrupt);
+        assert_eq!(reason(&turn.wait()), Some(CancelReason::Archived));
+        escalated.expect("whoever comes second escalates");
+        match join(drain) {
+            Ok(()) | Err(SessionError::NotFound { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        finish(&service);
+    });
+}
+
+#[test]
+fn c29_a_shutdown_leaves_no_session_behind() {
+    explore(|| {
+        let service = EphemeralSessionService::new(actors(act), 4);
+        let other = service.clone();
+        let creator = spawn(move || other.begin_session(create("wait")));
+        let other = service.clone();
+        let second = spawn(move || other.shutdown(FAR).stuck);
+        finish(&service);
+        assert_eq!(join(second), []);
+        match join(creator) {
+            Ok(turn) => assert_eq!(reason(&turn.wait()), Some(CancelReason::Shutdown)),
+            Err(SessionError::ShuttingDown) => {}
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(service.stats().sessions, 0);
+        assert!(matches!(service.begin_session(create("x")), Err(SessionError::ShuttingDown)));
+    });
+}
+
+#[test]
+fn c29_a_turn_that_races_with_a_shutdown_is_answered_or_refused() {
+    explore(|| {
+        let (service, id) = with_session();
+        let other = service.clone();
+        let caller = spawn(move || other.begin_turn(id, turn("wait")).map(|turn| turn.wait()));
+        finish(&service);
+        match join(caller) {
+            Ok(result) => assert_eq!(reason(&result), Some(CancelReason::Shutdown)),
+            Err(SessionError::ShuttingDown) => {}
+            Err(error) => panic!("{error}"),
+        }
+    });
+}
+
+#[test]
+fn c29_a_shutdown_that_is_not_waited_for_can_be_called_again() {
+    explore(|| {
+        let (service, id) = with_session();
+        let turn = service.begin_turn(id, turn("wait")).unwrap();
+        let report = service.shutdown(SOON);
+        assert!(report.stuck.is_empty() || report.stuck == [id], "{report:?}");
+        finish(&service);
+        assert_eq!(reason(&turn.wait()), Some(CancelReason::Shutdown));
+    });
+}
+
+#[test]
+fn c29_threads_that_serve_one_session_after_another_are_seen_off() {
+    explore(|| {
+        let service = EphemeralSessionService::configure(actors(act)).max_sessions(2).idle_threads(1).build().unwrap();
+        let other = service.clone();
+        let first = open(&service);
+        let archivist = spawn(move || other.archive_wait(first, FAR));
+        match service.start_turn(open(&service), turn("x")) {
+            Ok(result) => assert_eq!(result.text, "x"),
+            Err(error) => panic!("{error}"),
+        }
+        join(archivist).unwrap();
+        finish(&service);
+    });
+}
+
+/// Counts those that are alive.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(alive: &Arc<AtomicUsize>) -> Self {
+        alive.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(alive))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn c30_the_drop_of_the_last_handle_ends_every_session() {
+    explore(|| {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&alive);
+        let service = EphemeralSessionService::new(
+            builder_fn(move |spec, context| {
+                let (counted, weak) = (Counted::new(&counted), context.service());
+                let play = move |prompt: &str, turn: &crate::TurnContext| {
+                    let _ = &counted;
+                    // For a moment the agent's thread may be the one that has the last handle.
+                    let handle = weak.upgrade();
+                    drop(handle);
+                    act(prompt, turn)
+                };
+                actors(play).build_agent(spec, context)
+            }),
+            2,
+        );
+        let turn = service.begin_session(create("wait")).unwrap();
+        let other = service.clone();
+        let holder = spawn(move || drop(other));
+        drop(service);
+        join(holder);
+        assert_eq!(reason(&turn.wait()), Some(CancelReason::Shutdown));
+        // A thread that would not end now is found as a deadlock at the end of the execution.
+    });
+}
+
+#[test]
+fn c42_a_session_is_taken_with_no_turn_in_between() {
+    explore(|| {
+        let (service, id) = with_session();
+        let other = service.clone();
+        let caller = spawn(move || other.begin_turn(id, turn("x")).map(|turn| turn.wait()));
+        let taken = service.take_session(id, FAR).expect("it is there");
+        assert_eq!(taken.id(), id);
+        match join(caller) {
+            Ok(result) => {
+                result.expect("it was admitted before the close");
+                assert_eq!(taken.messages().len(), 1);
+            }
+            Err(SessionError::NotFound { .. }) => assert_eq!(taken.messages().len(), 0),
+            Err(error) => panic!("{error}"),
+        }
+        service.open_session(SessionSpec::new().resume(taken)).expect("the id is free again");
+        finish(&service);
+    });
+}
+
+#[test]
+fn c42_an_export_sees_whole_turns_whatever_comes_in_between() {
+    explore(|| {
+        let (service, id) = with_session();
+        let turn = service.begin_turn(id, turn("x")).unwrap();
+        let other = service.clone();
+        let archivist = spawn(move || other.archive(id));
+        match service.export_session(id) {
+            Ok(session) => assert_eq!(session.messages().len(), 1),
+            Err(SessionError::NotFound { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let _ = service.export_session_timeout(id, SOON);
+        turn.wait().unwrap();
+        join(archivist).unwrap();
+        finish(&service);
+    });
+}

@@ -1,0 +1,149 @@
+//! The inbox and host mode, and every way out of it: C39, C40.
+
+use super::support::*;
+use super::{explore, join, spawn};
+use crate::sync::Receiver;
+use crate::{
+    AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventSource, InjectError, SessionAgentBuilder,
+    SessionError, SessionId, SessionService, TurnHandle, Usage,
+};
+
+/// A session in host mode, or on its way there.
+fn hosting() -> (EphemeralSessionService<impl SessionAgentBuilder>, TurnHandle, SessionId) {
+    let service = EphemeralSessionService::new(actors(act), 2);
+    let turn = service.begin_session(create("begun").host_mode(true)).unwrap();
+    let id = turn.session_id();
+    (service, turn, id)
+}
+
+/// Follows one interaction to its end: what it has come to, or that it never got in.
+fn interact(service: &dyn SessionService, id: SessionId, body: &str) -> Option<Result<String, String>> {
+    let injector = service.event_injector(id)?;
+    match injector.inject_with_subscription(body.to_owned(), EventSource::Rpc) {
+        Ok(subscription) => Some(outcome(&subscription.events)),
+        Err(InjectError::Closed(back)) => {
+            assert_eq!(back, body);
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Exactly one terminal event, and nothing after it.
+fn outcome(events: &Receiver<AgentEvent>) -> Result<String, String> {
+    let mut outcome = None;
+    while let Ok(event) = events.recv() {
+        assert!(outcome.is_none(), "after the end: {event:?}");
+        match event {
+            AgentEvent::InteractionComplete { result, .. } => outcome = Some(Ok(result)),
+            AgentEvent::InteractionFailed { error, .. } => outcome = Some(Err(error)),
+            _ => {}
+        }
+    }
+    outcome.expect("an interaction has an end")
+}
+
+#[test]
+fn c40_interactions_are_run_and_a_dismissal_ends_it() {
+    explore(|| {
+        let (service, turn, id) = hosting();
+        let other = service.clone();
+        let peer = spawn(move || interact(&other, id, "one"));
+        assert_eq!(interact(&service, id, "two"), Some(Ok("two".into())));
+        assert_eq!(join(peer), Some(Ok("one".into())));
+        service.event_injector(id).unwrap().dismiss(EventSource::Stdin).unwrap();
+        let result = turn.wait().unwrap();
+        assert!(result.text == "one" || result.text == "two");
+        assert_eq!(service.read(id).unwrap().state.message_count, 3);
+        finish(&service);
+    });
+}
+
+#[test]
+fn c39_every_interaction_has_one_end_whatever_ends_the_session() {
+    let ways: [fn(&dyn SessionService, SessionId); 4] = [
+        |service, id| service.archive(id).unwrap(),
+        |service, id| service.archive_with(id, ArchiveMode::Interrupt).unwrap(),
+        |service, id| service.interrupt(id).unwrap(),
+        |service, id| drop(service.event_injector(id).unwrap().dismiss(EventSource::Tcp)),
+    ];
+    for way in ways {
+        explore(move || {
+            let (service, turn, id) = hosting();
+            let other = service.clone();
+            let peer = spawn(move || interact(&other, id, "x"));
+            way(&service, id);
+            let result = turn.wait();
+            if result.is_err() {
+                let reason = reason(&result);
+                assert!(matches!(reason, Some(CancelReason::Archived | CancelReason::Interrupted)), "{result:?}");
+            }
+            // Where the session stays it may be in its inbox for the next turn.
+            finish(&service);
+            if let Some(Ok(text)) = join(peer) {
+                assert_eq!(text, "x");
+            }
+        });
+    }
+}
+
+#[test]
+fn c39_a_fault_ends_the_interactions_that_wait() {
+    explore(|| {
+        let (service, turn, id) = hosting();
+        let other = service.clone();
+        let peer = spawn(move || interact(&other, id, "x"));
+        let own = interact(&service, id, "panic").expect("nobody has closed it");
+        assert!(own.is_err());
+        assert!(matches!(turn.wait(), Err(SessionError::Faulted { .. })));
+        match join(peer) {
+            None | Some(Err(_)) => {}
+            Some(Ok(text)) => assert_eq!(text, "x"),
+        }
+        assert!(interact(&service, id, "late").is_none());
+        finish(&service);
+    });
+}
+
+#[test]
+fn c40_a_failed_interaction_is_reported_and_the_next_is_run() {
+    explore(|| {
+        let (service, turn, id) = hosting();
+        assert!(interact(&service, id, "fail").expect("it got in").is_err());
+        assert_eq!(interact(&service, id, "x"), Some(Ok("x".into())));
+        service.archive(id).unwrap();
+        let result = turn.wait().expect("a draining archive ends it well");
+        assert_eq!((result.text.as_str(), result.usage), ("x", Usage::default()));
+        finish(&service);
+    });
+}
+
+#[test]
+fn c40_exports_are_answered_between_interactions() {
+    explore(|| {
+        let (service, turn, id) = hosting();
+        let other = service.clone();
+        let peer = spawn(move || interact(&other, id, "x"));
+        let exported = service.export_session(id).expect("host mode does not keep it waiting");
+        assert!((1..=2).contains(&exported.messages().len()));
+        let taken = service.take_session(id, FAR).expect("nor this");
+        turn.wait().expect("a session that is taken ends well");
+        match join(peer) {
+            Some(Ok(_)) => assert_eq!(taken.messages().len(), 2),
+            Some(Err(_)) | None => assert_eq!(taken.messages().len(), 1),
+        }
+        finish(&service);
+    });
+}
+
+#[test]
+fn c40_a_deadline_ends_host_mode() {
+    explore(|| {
+        let service = EphemeralSessionService::new(actors(act), 1);
+        let turn = service.begin_session(create("begun").host_mode(true).timeout(SOON)).unwrap();
+        let id = turn.session_id();
+        assert_eq!(reason(&turn.wait()), Some(CancelReason::DeadlineExceeded));
+        service.start_turn(id, super::support::turn("x")).expect("the session stays");
+        finish(&service);
+    });
+}

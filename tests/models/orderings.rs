@@ -1,0 +1,288 @@
+//! Single protocols under loom, which tries every value that a load may see under the orderings that are written down.
+//!
+//! `RUSTFLAGS="--cfg turnwise_loom" cargo test --release --lib models`. All of them go through every schedule, but for the one
+//! that says so.
+
+use std::collections::BTreeMap;
+
+use super::{join, spawn};
+use crate::error::CancelReason;
+use crate::inbox::injector::EventInjector;
+use crate::inbox::queue::Inbox;
+use crate::model::{AgentEvent, EventSource, Session, SessionId, SessionSnapshot, TurnId};
+use crate::service::{ArchiveMode, SessionState};
+use crate::session::command::Command;
+use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
+use crate::subscription::bus::{Bus, Origin};
+use crate::subscription::queue::Queue;
+use crate::subscription::Subscription;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, Receiver};
+use crate::turn::outcome::Outcome;
+use crate::wait::cancel::CancelToken;
+use crate::wait::latch::Latch;
+use crate::wait::semaphore::Semaphore;
+
+/// Runs `body` in every schedule that there is.
+fn check(body: impl Fn() + Send + Sync + 'static) {
+    check_within(None, body);
+}
+
+/// Runs `body` in every schedule with no more than so many preemptions, or as many as `LOOM_MAX_PREEMPTIONS` says.
+fn check_within(preemptions: Option<usize>, body: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(preemptions);
+    model.max_branches = 100_000;
+    let executions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&executions);
+    model.check(move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        body();
+    });
+    println!("{} executions", executions.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+fn snapshot(message_count: usize) -> SessionSnapshot {
+    let session = Session::with_id(SessionId::from_uuid(uuid::Uuid::nil()));
+    SessionSnapshot { message_count, ..SessionSnapshot::from(&session) }
+}
+
+/// The handle of a session that is idle, or at its first turn, and what its thread would hold.
+fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Receiver<Command>, Option<(ActiveEntry, Admission)>) {
+    let profile = Profile {
+        id: SessionId::from_uuid(uuid::Uuid::nil()),
+        labels: BTreeMap::new(),
+        snapshot: snapshot(0),
+        inbox_capacity: 1,
+        event_history: 0,
+    };
+    let cancel = first.cloned().unwrap_or_else(CancelToken::new);
+    let turn = first.map(|_| TurnId::new(1));
+    let (handle, commands, active, mut admission) = SessionHandle::new(profile, turn, cancel);
+    handle.gate().end_build();
+    admission.pick_up();
+    // Without a turn the guards are those of the build, which is over.
+    let guards = first.is_some().then_some((active, admission));
+    (handle, commands, guards)
+}
+
+#[test]
+fn c28_a_close_finds_the_token_of_whoever_was_admitted_before_it() {
+    check(|| {
+        let (handle, _commands, _) = session(None);
+        let closing = Arc::clone(&handle);
+        let closer = spawn(move || drop(closing.close(ArchiveMode::Interrupt, CancelReason::Shutdown)));
+        let token = CancelToken::new();
+        let admitted = handle.admit(&token);
+        join(closer);
+        assert_eq!(admitted.is_ok(), token.is_cancelled());
+        if admitted.is_ok() {
+            let gate = handle.gate().state();
+            assert!(gate.is_closed() && gate.is_running(), "the thread must wait for the command");
+        }
+    });
+}
+
+#[test]
+fn c10_one_of_two_is_admitted() {
+    check(|| {
+        let (handle, _commands, _) = session(None);
+        let other = Arc::clone(&handle);
+        let rival = spawn(move || other.admit(&CancelToken::new()).ok().map(|(turn, ..)| turn));
+        let own = handle.admit(&CancelToken::new()).ok();
+        let own_turn = own.as_ref().map(|(turn, ..)| *turn);
+        let rival_turn = join(rival);
+        // The rival has given up what it got by now, and may have done so before this thread tried.
+        assert!(own_turn.is_some() || rival_turn.is_some());
+        assert_ne!(own_turn, rival_turn);
+        drop(own);
+        assert!(handle.admit(&CancelToken::new()).is_ok(), "it is free again");
+    });
+}
+
+#[test]
+fn c19_the_end_of_a_turn_takes_its_own_token_and_no_other() {
+    check(|| {
+        let first = CancelToken::new();
+        let (handle, _commands, guards) = session(Some(&first));
+        let late = Arc::clone(&handle);
+        let interrupter = spawn(move || late.interrupt(Some(TurnId::new(1))).is_ok());
+        let (active, admission) = guards.unwrap();
+        let starting = Arc::clone(&handle);
+        let starter = spawn(move || {
+            let token = CancelToken::new();
+            let guards = starting.admit(&token).ok()?;
+            starting.interrupt(Some(TurnId::new(2))).expect("an admitted turn can be interrupted");
+            assert!(token.is_cancelled());
+            drop(guards);
+            Some(())
+        });
+        drop(active);
+        drop(admission);
+        let interrupted = join(interrupter);
+        join(starter);
+        assert!(!first.is_cancelled() || interrupted, "only who found it has cancelled it");
+        assert!(handle.interrupt(None).is_err(), "nothing is left behind");
+    });
+}
+
+#[test]
+fn c24_state_and_figures_are_from_one_instant() {
+    check(|| {
+        let (handle, _commands, _) = session(None);
+        let reading = Arc::clone(&handle);
+        let reader = spawn(move || {
+            let view = reading.view().expect("nobody closes it").state;
+            // 1 while the turn runs, 2 at its end.
+            match view.state {
+                SessionState::Idle => assert!(view.message_count != 1, "{view:?}"),
+                _ => assert!(view.message_count <= 2, "{view:?}"),
+            }
+        });
+        let (_, active, mut admission) = handle.admit(&CancelToken::new()).expect("it is idle");
+        admission.pick_up();
+        handle.published().publish(snapshot(1));
+        handle.published().publish(snapshot(2));
+        drop(active);
+        drop(admission);
+        join(reader);
+        assert_eq!(handle.view().unwrap().state.message_count, 2);
+    });
+}
+
+#[test]
+fn c16_no_permit_is_lost_and_none_is_given_twice() {
+    check(|| {
+        let (semaphore, inside) = (Semaphore::new(1), Arc::new(AtomicBool::new(false)));
+        let enter = |semaphore: &Arc<Semaphore>, inside: &Arc<AtomicBool>| {
+            let permit = semaphore.acquire(&CancelToken::new()).expect("nobody cancels");
+            // ORDERING: Relaxed; a permit has to bring with it what its last holder did.
+            assert!(!inside.swap(true, Ordering::Relaxed), "two at once");
+            inside.store(false, Ordering::Relaxed);
+            drop(permit);
+        };
+        let other = (Arc::clone(&semaphore), Arc::clone(&inside));
+        let rival = spawn(move || enter(&other.0, &other.1));
+        enter(&semaphore, &inside);
+        join(rival);
+        assert_eq!(semaphore.held(), 0);
+    });
+}
+
+#[test]
+fn c16_a_cancelled_wait_leaves_no_permit_behind() {
+    // Without a limit these are 1.3 million schedules, and a minute.
+    check_within(Some(4), || {
+        let (semaphore, token) = (Semaphore::new(1), CancelToken::new());
+        let held = semaphore.try_acquire().unwrap();
+        let waiting = (Arc::clone(&semaphore), token.clone());
+        let waiter = spawn(move || drop(waiting.0.acquire(&waiting.1)));
+        let canceller = spawn(move || drop(token.cancel(CancelReason::Interrupted)));
+        drop(held);
+        join(waiter);
+        join(canceller);
+        assert_eq!(semaphore.held(), 0);
+        assert!(semaphore.try_acquire().is_ok());
+    });
+}
+
+#[test]
+fn c22_a_hook_that_is_armed_during_a_cancel_runs_once() {
+    check(|| {
+        let (token, runs) = (CancelToken::new(), Arc::new(AtomicUsize::new(0)));
+        let cancelled = token.clone();
+        let canceller = spawn(move || drop(cancelled.cancel(CancelReason::Interrupted)));
+        let counted = Arc::clone(&runs);
+        let hook = token.on_cancel(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        join(canceller);
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
+        drop(hook);
+    });
+}
+
+#[test]
+fn c22_no_hook_runs_after_its_guard() {
+    check(|| {
+        let (token, armed) = (CancelToken::new(), Arc::new(AtomicBool::new(true)));
+        let cancelled = token.clone();
+        let canceller = spawn(move || drop(cancelled.cancel(CancelReason::Interrupted)));
+        let seen = Arc::clone(&armed);
+        let hook = token.on_cancel(move || assert!(seen.load(Ordering::Relaxed), "the guard is gone"));
+        drop(hook);
+        // ORDERING: Relaxed; the drop of the guard has to come before this for whoever runs the hook.
+        armed.store(false, Ordering::Relaxed);
+        token.seal();
+        join(canceller);
+    });
+}
+
+#[test]
+fn a_latch_that_is_set_leaves_nobody_waiting() {
+    check(|| {
+        let latch = Arc::new(Latch::new());
+        let waiting = Arc::clone(&latch);
+        let waiter = spawn(move || {
+            assert!(waiting.receiver().recv().is_err());
+            assert!(waiting.is_set());
+        });
+        latch.set();
+        join(waiter);
+    });
+}
+
+#[test]
+fn c11_a_result_is_there_when_its_latch_says_so() {
+    check(|| {
+        let (mut answer, outcome) = Outcome::new(SessionId::from_uuid(uuid::Uuid::nil()));
+        let waiting = Arc::clone(&outcome);
+        let waiter = spawn(move || {
+            assert!(waiting.finished().receiver().recv().is_err());
+            waiting.take().expect("it is there").unwrap_err()
+        });
+        let error = crate::SessionError::ShuttingDown;
+        answer.prepare(Err(error));
+        drop(answer);
+        assert!(matches!(join(waiter), crate::SessionError::ShuttingDown));
+    });
+}
+
+#[test]
+fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
+    check(|| {
+        let bus = Arc::new(Bus::new(SessionId::from_uuid(uuid::Uuid::nil()), 0));
+        let emitting = Arc::clone(&bus);
+        let emitter = spawn(move || {
+            let mut unheard = 0;
+            for _ in 0..2 {
+                if emitting.pass_unheard() {
+                    unheard += 1;
+                } else {
+                    let event = AgentEvent::TextDelta { delta: String::new() };
+                    emitting.publish(None, event, Origin::Agent, None);
+                }
+            }
+            unheard
+        });
+        let (queue, stream) = Queue::new(Subscription::new());
+        assert!(bus.attach(&queue));
+        drop(queue);
+        let unheard: u64 = join(emitter);
+        bus.end();
+        let heard: Vec<u64> = stream.map(|event| event.seq).collect();
+        assert_eq!(heard, (unheard..2).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn c39_no_bell_is_missed() {
+    check(|| {
+        let inbox = Arc::new(Inbox::new(1));
+        let injecting = Arc::clone(&inbox);
+        let injector = spawn(move || injecting.inject(String::new(), EventSource::Tcp).unwrap());
+        // Were the bell missed, this would wait for ever.
+        inbox.listen().recv().expect("the inbox keeps the bell");
+        assert!(inbox.take_next().is_some());
+        join(injector);
+    });
+}
