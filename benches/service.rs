@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_types)]
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::RwLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ fn main() {
     println!("{:<44} {:>12} {:>12} {:>7}", "", "figure", "floor", "ratio");
     round_trip();
     events();
+    unheard_events();
     create_and_archive(0);
     create_and_archive(MANY);
     read();
@@ -104,6 +106,22 @@ fn events() {
         turn.wait().expect("a result");
     });
     report("an event of a running turn", figure / EVENTS as u32, floor / EVENTS as u32);
+}
+
+/// Against making the same events and counting them: nobody listens, and nobody has asked to.
+fn unheard_events() {
+    const EVENTS: u64 = 200_000;
+    let counter = AtomicU64::new(0);
+    let floor = median(9, || {
+        for _ in 0..EVENTS {
+            drop(black_box(delta()));
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let service = service();
+    let id = open(&service, 1)[0];
+    let figure = median(9, || drop(service.start_turn(id, StartTurnRequest::new(EVENTS.to_string())).expect("a turn")));
+    report("an event that nobody hears", figure / EVENTS as u32, floor / EVENTS as u32);
 }
 
 /// Against spawning and joining a thread; the oldest of `others` sessions is archived.

@@ -123,7 +123,8 @@ pub trait SessionService: Send + Sync {
     /// this one; [`SessionError::Interrupted`] there where this one's turn is cancelled.
     ///
     /// # Blocking
-    /// Until the running turn ends, or the build does.
+    /// Until the running turn ends, or the build does. In host mode until the interaction that runs, or waits for its running
+    /// permit, has ended.
     fn export_session(&self, id: SessionId) -> Result<Session, SessionError>;
 
     /// Creates a session and has it build its agent and run its first turn; returns before either is done.
@@ -273,7 +274,7 @@ pub trait SessionService: Send + Sync {
     /// Those of [`export_session`](Self::export_session), and [`SessionError::Timeout`].
     ///
     /// # Blocking
-    /// Until the running turn ends, or the build does, at most for `timeout`.
+    /// As long as [`export_session`](Self::export_session), at most for `timeout`.
     fn export_session_timeout(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
 
     /// Archives a session ([`ArchiveMode::Drain`], unless it is archived already) and waits until it has ended: its agent

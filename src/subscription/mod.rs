@@ -63,7 +63,8 @@ pub enum Overflow {
     /// The oldest in the queue is dropped in its place.
     #[default]
     DropOldest,
-    /// The subscription is over: the stream gives what is in the queue, then ends.
+    /// The subscription is over: the stream gives what is in the queue, then ends. Events from then on are not counted as
+    /// dropped.
     Disconnect,
 }
 
@@ -90,7 +91,9 @@ impl Subscription {
 
     /// Beginning with the event of this number, as far as the session still has it: see
     /// [`ServiceConfig::event_history`](crate::ServiceConfig::event_history). Those that it has not any more count as dropped.
-    /// A number that has not been given out yet is the same as none. What is replayed takes no room of the queue.
+    /// A number that has not been given out yet is the same as none. What is replayed takes no room of the queue. Every
+    /// session has numbers of its own: for [`subscribe_all`](crate::EphemeralSessionService::subscribe_all) it means the same
+    /// number in each.
     pub fn from_seq(mut self, seq: u64) -> Self {
         self.from_seq = Some(seq);
         self

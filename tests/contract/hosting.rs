@@ -177,6 +177,32 @@ fn c40_an_interaction_that_runs_is_finished_by_a_draining_archive_and_cancelled_
 }
 
 #[test]
+fn c40_a_timeout_and_the_drop_of_the_service_reach_an_interaction_that_runs() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let injector = service.event_injector(id).unwrap();
+        let held = injector.inject_with_subscription("hold".into(), EventSource::Webhook).unwrap();
+        let timed = service.begin_turn(id, turn("x").host_mode(true).timeout(SHORT)).unwrap();
+        assert_cancelled(timed.wait(), CancelReason::DeadlineExceeded);
+        // The time may have been up before the interaction was begun: then it is still in the inbox.
+        if stage.entered.try_recv().is_ok() {
+            assert!(outcome(&held).unwrap_err().contains("deadline"));
+        }
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
+
+        let host = hosted("x");
+        let held = host.injector.inject_with_subscription("hold".into(), EventSource::Tcp).unwrap();
+        let queued = host.injector.inject_with_subscription("never run".into(), EventSource::Tcp).unwrap();
+        host.stage.wait_entered();
+        drop(host.service);
+        assert!(outcome(&held).unwrap_err().contains("shut"));
+        outcome(&queued).unwrap_err();
+        assert_cancelled(host.turn.wait(), CancelReason::Shutdown);
+    });
+}
+
+#[test]
 fn c40_a_panic_faults_the_session_and_its_waiters_are_told() {
     run(|| {
         let host = hosted("x");

@@ -47,6 +47,14 @@ pub(crate) fn outcome(interaction: &InteractionSubscription) -> Result<String, S
 }
 
 #[test]
+fn c39_the_agent_is_told_where_a_message_comes_from() {
+    let other = EventSource::Other("cron".into());
+    let sources =
+        [EventSource::Tcp, EventSource::Uds, EventSource::Stdin, EventSource::Webhook, EventSource::Rpc, other];
+    assert_eq!(sources.map(|source| source.to_string()), ["tcp", "uds", "stdin", "webhook", "rpc", "cron"]);
+}
+
+#[test]
 fn c39_a_full_inbox_gives_the_message_back() {
     run(|| {
         let (service, stage) = scripted_with(|config| config.inbox_capacity(2));

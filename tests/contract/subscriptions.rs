@@ -102,6 +102,19 @@ fn c37_a_full_queue_drops_the_newest_or_the_oldest_and_what_is_missing_is_counte
 }
 
 #[test]
+fn c37_a_queue_has_room_for_one_event_at_least() {
+    run(|| {
+        let (service, _stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let stream = service.subscribe(id, capacity(0, Overflow::DropOldest)).unwrap();
+        service.start_turn(id, turn("emit 3")).unwrap();
+        let seen: Vec<_> = std::iter::from_fn(|| stream.try_recv().ok()).collect();
+        assert_eq!(seen.len(), 1);
+        assert_eq!((seen[0].seq, stream.dropped()), (4, 4));
+    });
+}
+
+#[test]
 fn c37_a_full_queue_may_end_its_subscription_and_no_other() {
     run(|| {
         let (service, _stage) = scripted(1);
