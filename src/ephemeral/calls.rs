@@ -17,13 +17,14 @@ use crate::session::handle::SessionHandle;
 use crate::subscription::queue::Queue;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
-use crate::sync::{bounded, Arc, Instant};
+use crate::sync::{bounded, Arc};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 use crate::wait::cancel::CancelToken;
+use crate::wait::clock::{Deadline, Stopwatch};
 use crate::wait::own_thread::{Wait, WaitError};
 
-use super::service::{deadline_after, Inner};
+use super::service::Inner;
 impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn create_session(&self, request: CreateSessionRequest) -> Result<RunResult, SessionError> {
         let (turn, wait) = self.begin_and_announce(request)?;
@@ -59,7 +60,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn export_session(&self, id: SessionId) -> Result<Session, SessionError> {
         let handle = self.core.open(id)?;
-        request_history(&handle, Command::Export, None)
+        request_history(&handle, Command::Export, &self.core.clock().stopwatch(), &Deadline::never())
     }
 
     fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError> {
@@ -109,54 +110,56 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
         let handle = self.core.open(id)?;
-        let (queue, stream) = Queue::new(options);
+        let (queue, stream) = Queue::new(options, self.core.clock().clone());
         let attached = handle.bus().attach(&queue);
         attached.then(|| stream.of_session(handle.key())).ok_or(SessionError::NotFound { id })
     }
 
     fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
-        let started = Instant::now();
+        let waiting = self.core.clock().stopwatch();
         let (reply, opened) = bounded(1);
         let (handle, wait) = self.launch(spec, None, CancelToken::new(), |handle, active, admission| {
             // Announced before the session can ask for anybody.
             (First::Open(Opening { active, admission, reply }), Wait::on(handle.key()))
         })?;
         let id = handle.id();
-        match wait.and_then(|wait| wait.receive(&opened, None)) {
+        match wait.and_then(|wait| wait.receive(&opened, &Deadline::never())) {
             Ok(opened) => {
                 opened.unwrap_or(Err(SessionError::NotFound { id })).map_err(|error| self.core.refusal(error))
             }
             Err(error) => {
                 // An error means that there is no session: its id may be known to nobody.
                 drop(handle.close(ArchiveMode::Interrupt, CancelReason::Archived));
-                Err(error.into_session_error(id, started))
+                Err(error.into_session_error(id, &waiting))
             }
         }
     }
 
     fn export_session_timeout(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
         let handle = self.core.open(id)?;
-        request_history(&handle, Command::Export, Some(deadline_after(timeout)))
+        let waiting = self.core.clock().stopwatch();
+        request_history(&handle, Command::Export, &waiting, &waiting.deadline(timeout))
     }
 
     fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
-        let started = Instant::now();
+        let waiting = self.core.clock().stopwatch();
         let Some(handle) = self.core.registry.find(id) else {
             return if self.core.registry.has_ended(id) { Ok(()) } else { Err(SessionError::NotFound { id }) };
         };
-        let failed = |error: WaitError| error.into_session_error(id, started);
+        let failed = |error: WaitError| error.into_session_error(id, &waiting);
         let wait = Wait::on(handle.key()).map_err(failed)?;
         drop(handle.close(ArchiveMode::Drain, CancelReason::Archived));
         let ended = handle.ended().receiver();
-        wait.receive(ended, Some(deadline_after(timeout))).map(drop).map_err(failed)
+        wait.receive(ended, &waiting.deadline(timeout)).map(drop).map_err(failed)
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
         let handle = self.core.open(id)?;
-        let deadline = Some(deadline_after(timeout));
-        let taken = request_history(&handle, Command::Take, deadline)?;
+        let waiting = self.core.clock().stopwatch();
+        let deadline = waiting.deadline(timeout);
+        let taken = request_history(&handle, Command::Take, &waiting, &deadline)?;
         // So that the caller can resume what it has taken. Too late or interrupted: the history is the caller's all the same.
-        let _ = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), deadline));
+        let _ = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), &deadline));
         Ok(taken)
     }
 }
@@ -177,10 +180,11 @@ fn follow(
 fn request_history(
     handle: &SessionHandle,
     command: fn(HistoryRequest) -> Command,
-    deadline: Option<Instant>,
+    waiting: &Stopwatch,
+    deadline: &Deadline,
 ) -> Result<Session, SessionError> {
-    let (id, started) = (handle.id(), Instant::now());
-    let failed = |error: WaitError| error.into_session_error(id, started);
+    let id = handle.id();
+    let failed = |error: WaitError| error.into_session_error(id, waiting);
     let wait = Wait::on(handle.key()).map_err(failed)?;
     let (request, reply) = HistoryReply::new();
     handle.send(command(request));

@@ -2,6 +2,7 @@
 
 use crate::agent::SessionAgentBuilder;
 use crate::error::ConfigError;
+use crate::wait::clock::Clock;
 
 use super::service::EphemeralSessionService;
 
@@ -45,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) idle_threads: usize,
     pub(crate) inbox_capacity: usize,
     pub(crate) event_history: usize,
+    pub(crate) clock: Clock,
 }
 
 impl Default for Settings {
@@ -57,6 +59,7 @@ impl Default for Settings {
             idle_threads: 0,
             inbox_capacity: DEFAULT_INBOX_CAPACITY,
             event_history: 0,
+            clock: Clock::System,
         }
     }
 }

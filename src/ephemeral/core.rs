@@ -6,6 +6,7 @@ use crate::session::handle::SessionHandle;
 use crate::subscription::everyone::Everyone;
 use crate::sync::Arc;
 use crate::turn::counters::Counters;
+use crate::wait::clock::Clock;
 use crate::wait::deadline::Deadlines;
 use crate::wait::semaphore::{Permit, Semaphore};
 
@@ -35,11 +36,16 @@ impl Core {
             everyone: Everyone::new(),
             capacity: Semaphore::new(settings.max_sessions.min(MAX_THREADS)),
             running: Semaphore::new(max_running),
-            deadlines: Deadlines::new(format!("{}-deadlines", settings.thread_name_prefix)),
+            deadlines: Deadlines::new(format!("{}-deadlines", settings.thread_name_prefix), settings.clock.clone()),
             threads: Threads::new(settings.idle_threads),
             counters: Arc::default(),
             settings,
         }
+    }
+
+    /// What all durations are measured on.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.settings.clock
     }
 
     /// The session with this id, if it is there for callers.

@@ -11,7 +11,7 @@ use crate::session::command::{Command, Input, Turn};
 use crate::session::first::First;
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
 use crate::session::thread::{self, Start};
-use crate::sync::{Arc, Instant};
+use crate::sync::Arc;
 use crate::turn::context::TurnContext;
 use crate::turn::events::{EventSender, TurnEvents};
 use crate::turn::handle::TurnHandle;
@@ -104,12 +104,12 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let (bus, counters) = (Arc::clone(handle.bus()), Arc::clone(&core.counters));
         let events = Arc::new(TurnEvents::new(turn_id, event_tx, bus, cancel.clone(), counters));
         let (published, inbox) = (Arc::clone(handle.published()), Arc::clone(handle.inbox()));
-        let context = TurnContext::new(id, turn_id, events, cancel.clone(), published, inbox);
+        let context = TurnContext::new(id, turn_id, events, cancel.clone(), published, inbox, core.clock().clone());
         let (answer, outcome) = Outcome::new(id);
         let (active, admission) = guards;
         let input = Input { prompt, skills, host_mode };
         let turn = Turn { input, context, deadline, active, admission, answer };
-        (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome), Box::new(turn))
+        (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome, core.clock().clone()), Box::new(turn))
     }
 
     /// Registers a session with its first turn, and starts its thread. `before` is called with its key just before that.
@@ -132,7 +132,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// can ask for anybody; a fresh session closes no circle.
     pub(super) fn begin_and_announce(&self, request: CreateSessionRequest) -> Result<(TurnHandle, Wait), SessionError> {
         let (turn, wait) = self.begin(request, Wait::on)?;
-        let wait = wait.map_err(|error| error.into_session_error(turn.session_id(), Instant::now()))?;
+        let failed = |error: WaitError| error.into_session_error(turn.session_id(), &self.core.clock().stopwatch());
+        let wait = wait.map_err(failed)?;
         Ok((turn, wait))
     }
 
@@ -157,7 +158,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// announcement, and this session would be the one to be refused. Earlier, a start that is refused as busy would look
     /// like a wait for a moment, and refuse others.
     pub(super) fn start(&self, id: SessionId, request: StartTurnRequest) -> Result<(TurnHandle, Wait), SessionError> {
-        let failed = |error: WaitError| error.into_session_error(id, Instant::now());
+        let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
         if let Some(handle) = self.core.registry.find(id) {
             // Rather than that it is busy, which it is too.
             own_thread::refuse_circle(handle.key()).map_err(failed)?;

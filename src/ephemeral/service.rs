@@ -15,7 +15,7 @@ use crate::service::{
 use crate::subscription::queue::Queue;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
-use crate::sync::{Arc, Instant, Weak};
+use crate::sync::{Arc, Weak};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 use crate::wait::own_thread;
@@ -80,11 +80,11 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// # Blocking
     /// Until the next registration, at most for `timeout`; on a session's own thread also until its turn is cancelled.
     pub fn wait_session_registered(&self, seen: u64, timeout: Duration) -> Option<u64> {
-        let deadline = deadline_after(timeout);
+        let deadline = self.inner.core.clock().deadline(timeout);
         loop {
             match self.inner.core.registry.registrations_after(seen) {
                 Ok(count) => return Some(count),
-                Err(next) => drop(own_thread::receive(next?.receiver(), Some(deadline)).ok()?),
+                Err(next) => drop(own_thread::receive(next?.receiver(), &deadline).ok()?),
             }
         }
     }
@@ -98,7 +98,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// # Blocking
     /// Does not block; reading the stream does.
     pub fn subscribe_all(&self, options: Subscription) -> EventStream {
-        let (queue, stream) = Queue::new(options);
+        let (queue, stream) = Queue::new(options, self.inner.core.clock().clone());
         let core = &self.inner.core;
         core.everyone.add(&queue);
         for session in core.registry.all() {
@@ -144,7 +144,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// # Blocking
     /// Until all sessions have ended, at most for `timeout`.
     pub fn shutdown_with(&self, mode: ArchiveMode, timeout: Duration) -> ShutdownReport {
-        shutdown::shut_down(&self.inner.core, mode, deadline_after(timeout))
+        shutdown::shut_down(&self.inner.core, mode, &self.inner.core.clock().deadline(timeout))
     }
 
     /// A handle that does not keep the service alive.
@@ -173,12 +173,4 @@ impl<B: SessionAgentBuilder> Drop for Inner<B> {
     fn drop(&mut self) {
         shutdown::close_all(&self.core, ArchiveMode::Interrupt);
     }
-}
-
-/// `timeout` from now; far away, where that is past the end of time.
-pub(super) fn deadline_after(timeout: Duration) -> Instant {
-    /// Longer than any process lives: a hundred years.
-    const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
-    let now = Instant::now();
-    now.checked_add(timeout).or_else(|| now.checked_add(FAR)).unwrap_or(now)
 }

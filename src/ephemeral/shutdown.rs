@@ -16,19 +16,20 @@ use crate::error::CancelReason;
 use crate::model::SessionId;
 use crate::service::{ArchiveMode, ShutdownReport};
 use crate::session::handle::SessionHandle;
-use crate::sync::{Arc, Instant};
+use crate::sync::Arc;
+use crate::wait::clock::Deadline;
 use crate::wait::own_thread::{self, Wait};
 
 use super::core::Core;
 
 /// Closes every session and waits until `deadline` for all of them to end.
-pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: Instant) -> ShutdownReport {
+pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> ShutdownReport {
     log::debug!(target: "turnwise::service", "shutdown, {mode:?}");
     let sessions = close_all(core, mode);
     // On the thread of one of them, told to stop by this very call or before: no reason not to wait for the others.
     let is_own = sessions.iter().any(|session| own_thread::is_own(session.key()));
     let regardless = is_own && own_thread::is_cancelled();
-    let permit = own_thread::lend_permit(Some(deadline));
+    let permit = own_thread::lend_permit(deadline);
     let late = sessions.iter().filter(|session| !wait_for_end(session, deadline, regardless));
     let mut stuck: Vec<SessionId> = Vec::new();
     let mut keys = HashSet::new();
@@ -58,11 +59,11 @@ pub(crate) fn close_all(core: &Core, mode: ArchiveMode) -> Vec<Arc<SessionHandle
 }
 
 /// Whether the session ends in time. One that waits for this thread's session, or is it, cannot: that is not waited for.
-fn wait_for_end(session: &SessionHandle, deadline: Instant, regardless: bool) -> bool {
+fn wait_for_end(session: &SessionHandle, deadline: &Deadline, regardless: bool) -> bool {
     if let Ok(wait) = Wait::on(session.key()) {
         let ended = session.ended().receiver();
         // In time, too late or interrupted: the latch knows.
-        let _ = if regardless { wait.receive_regardless(ended, deadline) } else { wait.receive(ended, Some(deadline)) };
+        let _ = if regardless { wait.receive_regardless(ended, deadline) } else { wait.receive(ended, deadline) };
     }
     session.ended().is_set()
 }

@@ -18,11 +18,13 @@ use std::time::Duration;
 
 use crate::model::SessionId;
 use crate::panics::contain_and_log;
-use crate::sync::{bounded, current, thread_local, Arc, Builder, Instant, JoinHandle, Mutex, Sender};
+use crate::sync::{bounded, current, thread_local, Arc, Builder, JoinHandle, Mutex, Sender};
+use crate::wait::clock::Deadline;
 use crate::wait::latch::{Latch, SetOnDrop};
 use crate::wait::own_thread::WaitKey;
 
-/// How long a thread without a session waits for another one.
+/// How long a thread without a session waits for another one: by the system's clock, whatever the service's is. That it ends
+/// changes nothing that anybody sees.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// What a thread does for one session.
@@ -168,7 +170,7 @@ impl Threads {
 
     /// Waits until `deadline` for every thread to go, but for those of `except` and for this one, and joins them. Returns
     /// whose have not gone. May be called by several threads at once; [`close`](Self::close) comes first.
-    pub(crate) fn join_all_but(&self, except: &HashSet<WaitKey>, deadline: Instant) -> Vec<SessionId> {
+    pub(crate) fn join_all_but(&self, except: &HashSet<WaitKey>, deadline: &Deadline) -> Vec<SessionId> {
         let own = current().id();
         let leaving: Vec<(SessionId, Arc<Latch>)> = {
             let state = self.state.lock();
@@ -178,7 +180,7 @@ impl Threads {
         };
         let late = leaving.into_iter().filter(|(_, gone)| {
             // Disconnected or not in time: the latch knows.
-            let _ = gone.receiver().recv_deadline(deadline);
+            let _ = deadline.receive(gone.receiver());
             !gone.is_set()
         });
         let late = late.map(|(session, _)| session).collect();

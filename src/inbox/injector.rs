@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::model::{AgentEvent, EventSource, InteractionId};
 use crate::sync::{Receiver, TryRecvError};
+use crate::wait::clock::Deadline;
 use crate::wait::own_thread;
 
 /// Puts messages into the inbox of one session. From any thread; nothing here ever waits.
@@ -76,7 +77,7 @@ impl Iterator for InteractionSubscription {
         match self.events.try_recv() {
             Ok(event) => Some(event),
             Err(TryRecvError::Disconnected) => None,
-            Err(TryRecvError::Empty) => own_thread::receive(&self.events, None).ok().flatten(),
+            Err(TryRecvError::Empty) => own_thread::receive(&self.events, &Deadline::never()).ok().flatten(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::model::{AgentEvent, SessionEvent, SessionId, TurnId};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::wait::cancel::CancelToken;
+use crate::wait::clock::Deadline;
 use crate::wait::latch::Latch;
 use crate::wait::own_thread;
 
@@ -100,7 +101,7 @@ impl Bus {
             return;
         }
         let _permit = match origin {
-            Origin::Agent | Origin::LateAgent => own_thread::lend_permit(None),
+            Origin::Agent | Origin::LateAgent => own_thread::lend_permit(&Deadline::never()),
             // The agent does not run: there is no permit yet, or no more need of one.
             Origin::Library => {
                 own_thread::give_up_permit();
@@ -171,12 +172,13 @@ impl Bus {
 mod tests {
     use super::super::Subscription;
     use super::*;
+    use crate::wait::clock::Clock;
 
     #[test]
     fn subscribers_that_have_gone_leave_nothing_behind() {
         let bus = Bus::new(SessionId::new(), 0);
         for _ in 0..100 {
-            let (queue, stream) = Queue::new(Subscription::new());
+            let (queue, stream) = Queue::new(Subscription::new(), Clock::System);
             let receiver = stream.events().clone();
             assert!(bus.attach(&queue));
             drop(queue);

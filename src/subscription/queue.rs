@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::model::SessionEvent;
 use crate::sync::{bounded, never, select, unbounded, Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Receiver, Sender};
 use crate::wait::cancel::CancelToken;
+use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
 
 use super::stream::EventStream;
@@ -66,7 +67,7 @@ pub(super) enum Pushed {
 }
 
 impl Queue {
-    pub(crate) fn new(options: Subscription) -> (Arc<Self>, EventStream) {
+    pub(crate) fn new(options: Subscription, clock: Clock) -> (Arc<Self>, EventStream) {
         let (sender, events) = unbounded();
         let reader = Arc::new(Reader {
             dropped: AtomicU64::new(0),
@@ -88,7 +89,7 @@ impl Queue {
             reader: Arc::clone(&reader),
         };
         let queue = Arc::new(queue);
-        let stream = EventStream::new(events, reader, Arc::downgrade(&queue));
+        let stream = EventStream::new(events, reader, Arc::downgrade(&queue), clock);
         (queue, stream)
     }
 
@@ -163,7 +164,8 @@ impl Queue {
     /// Waits until the queue is back under its limit, or the stream is dropped, or the session is closed, or `cancel` fires.
     ///
     /// Reading through the stream wakes the waiter at once. Reading from its channel directly does not: crossbeam tells
-    /// nobody of a receive from an unbounded channel. For that the waiter looks again by itself, less and less often.
+    /// nobody of a receive from an unbounded channel. For that the waiter looks again by itself, less and less often. By the system's clock, whatever the service's is: a look
+    /// changes nothing that anybody sees.
     pub(super) fn wait_for_room(&self, session_closed: &Latch, cancel: Option<&CancelToken>) {
         const FIRST_LOOK: Duration = Duration::from_micros(50);
         const LAST_LOOK: Duration = Duration::from_millis(10);

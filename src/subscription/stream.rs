@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::model::SessionEvent;
-use crate::sync::{Arc, Instant, Ordering, Receiver, RecvTimeoutError, TryRecvError, Weak};
+use crate::sync::{Arc, Ordering, Receiver, RecvTimeoutError, TryRecvError, Weak};
+use crate::wait::clock::{Clock, Deadline};
 use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
 
 use super::queue::{Queue, Reader};
@@ -25,11 +26,12 @@ pub struct EventStream {
     queue: Weak<Queue>,
     /// Whose events, if they are one session's.
     session: Option<WaitKey>,
+    clock: Clock,
 }
 
 impl EventStream {
-    pub(super) fn new(events: Receiver<SessionEvent>, reader: Arc<Reader>, queue: Weak<Queue>) -> Self {
-        Self { events, reader, queue, session: None }
+    pub(super) fn new(events: Receiver<SessionEvent>, reader: Arc<Reader>, queue: Weak<Queue>, clock: Clock) -> Self {
+        Self { events, reader, queue, session: None, clock }
     }
 
     /// Says that it listens to one session only.
@@ -63,7 +65,7 @@ impl EventStream {
     /// # Blocking
     /// Until there is an event or the stream has ended, at most for `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<SessionEvent, RecvTimeoutError> {
-        match self.recv_until(Instant::now().checked_add(timeout)) {
+        match self.recv_until(&self.clock.deadline(timeout)) {
             Ok(Some(event)) => Ok(event),
             Ok(None) => Err(RecvTimeoutError::Disconnected),
             Err(_) => Err(RecvTimeoutError::Timeout),
@@ -79,7 +81,7 @@ impl EventStream {
         &self.events
     }
 
-    fn recv_until(&self, deadline: Option<Instant>) -> Result<Option<SessionEvent>, WaitError> {
+    fn recv_until(&self, deadline: &Deadline) -> Result<Option<SessionEvent>, WaitError> {
         own_thread::check()?;
         let event = match self.events.try_recv() {
             Ok(event) => Ok(Some(event)),
@@ -100,7 +102,7 @@ impl Iterator for EventStream {
     type Item = SessionEvent;
 
     fn next(&mut self) -> Option<SessionEvent> {
-        self.recv_until(None).ok().flatten()
+        self.recv_until(&Deadline::never()).ok().flatten()
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::error::Cancelled;
 use crate::inbox::queue::Inbox;
 use crate::model::{AgentEvent, InboxInteraction, RunResult, SessionId, SessionSnapshot, TurnId};
-use crate::sync::{Arc, Instant};
+use crate::sync::Arc;
 use crate::turn::events::TurnEvents;
 use crate::turn::published::Published;
 use crate::wait::cancel::CancelToken;
+use crate::wait::clock::Clock;
 
 /// The turn that an agent is running: who it is, whether it should stop, where its events go.
 ///
@@ -46,6 +47,7 @@ pub struct TurnContext {
     cancel: CancelToken,
     published: Arc<Published>,
     inbox: Arc<Inbox>,
+    clock: Clock,
 }
 
 impl TurnContext {
@@ -56,8 +58,9 @@ impl TurnContext {
         cancel: CancelToken,
         published: Arc<Published>,
         inbox: Arc<Inbox>,
+        clock: Clock,
     ) -> Self {
-        Self { session_id, turn_id, events, cancel, published, inbox }
+        Self { session_id, turn_id, events, cancel, published, inbox, clock }
     }
 
     /// The session that runs.
@@ -112,10 +115,8 @@ impl TurnContext {
     /// For `duration`, or until the turn is cancelled. A duration past the end of time waits for the cancel alone.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
         self.cancel.check()?;
-        match Instant::now().checked_add(duration) {
-            Some(deadline) => drop(self.cancel.cancelled().recv_deadline(deadline)),
-            None => drop(self.cancel.cancelled().recv()),
-        }
+        // Disconnected or slept: the token knows.
+        let _ = self.clock.deadline(duration).receive(self.cancel.cancelled());
         self.cancel.check()
     }
 

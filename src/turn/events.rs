@@ -16,6 +16,7 @@ use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySe
 use crate::turn::counters::Counters;
 use crate::turn::interactions::Interactions;
 use crate::wait::cancel::CancelToken;
+use crate::wait::clock::Deadline;
 use crate::wait::own_thread;
 
 /// Everybody who hears of one turn: its event channel, the session's subscribers, and whoever follows an interaction that the
@@ -71,7 +72,7 @@ impl TurnEvents {
         match self.offer(event) {
             None => Ok(()),
             Some((receiver, event)) => {
-                let _permit = own_thread::lend_permit(None);
+                let _permit = own_thread::lend_permit(&Deadline::never());
                 select! {
                     send(receiver, event) -> sent => {
                         if sent.is_err() {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::error::{CancelReason, SessionError};
 use crate::model::{RunResult, SessionId, TurnId};
-use crate::sync::{Arc, Instant, Receiver};
+use crate::sync::{Arc, Receiver};
 use crate::turn::outcome::Outcome;
 use crate::wait::cancel::CancelToken;
+use crate::wait::clock::{Clock, Deadline};
 use crate::wait::own_thread::{Wait, WaitError, WaitKey};
 
 /// A turn that has been admitted: wait for its result, look whether it is there, or interrupt it.
@@ -27,6 +28,7 @@ pub struct TurnHandle {
     key: WaitKey,
     cancel: CancelToken,
     outcome: Arc<Outcome>,
+    clock: Clock,
 }
 
 impl TurnHandle {
@@ -36,8 +38,9 @@ impl TurnHandle {
         key: WaitKey,
         cancel: CancelToken,
         outcome: Arc<Outcome>,
+        clock: Clock,
     ) -> Self {
-        Self { session_id, turn_id, key, cancel, outcome }
+        Self { session_id, turn_id, key, cancel, outcome, clock }
     }
 
     /// The session that runs.
@@ -79,11 +82,11 @@ impl TurnHandle {
     /// # Blocking
     /// Until the turn ends, at most for `timeout`.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<RunResult, SessionError>> {
-        let started = Instant::now();
-        match self.wait_until(started.checked_add(timeout)) {
+        let waiting = self.clock.stopwatch();
+        match self.wait_until(&waiting.deadline(timeout)) {
             Ok(()) => self.outcome.get(),
             Err(WaitError::TimedOut) => None,
-            Err(error) => Some(Err(error.into_session_error(self.session_id, started))),
+            Err(error) => Some(Err(error.into_session_error(self.session_id, &waiting))),
         }
     }
 
@@ -98,16 +101,16 @@ impl TurnHandle {
     /// Until the turn ends. An agent that neither returns nor heeds its cancel token makes this wait for ever; a caller
     /// who cannot afford that uses [`wait_timeout`](TurnHandle::wait_timeout).
     pub fn wait(self) -> Result<RunResult, SessionError> {
-        let started = Instant::now();
-        self.wait_until(None).map_err(|error| error.into_session_error(self.session_id, started))?;
+        let waiting = self.clock.stopwatch();
+        self.wait_until(&Deadline::never()).map_err(|error| error.into_session_error(self.session_id, &waiting))?;
         self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
 
     /// As [`wait`](Self::wait), with a wait that has been announced already.
     pub(crate) fn wait_announced(self, wait: Wait) -> Result<RunResult, SessionError> {
-        let started = Instant::now();
-        let waited = wait.receive(self.finished(), None);
-        waited.map_err(|error| error.into_session_error(self.session_id, started))?;
+        let waiting = self.clock.stopwatch();
+        let waited = wait.receive(self.finished(), &Deadline::never());
+        waited.map_err(|error| error.into_session_error(self.session_id, &waiting))?;
         self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
 
@@ -123,7 +126,7 @@ impl TurnHandle {
         self.key
     }
 
-    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Result<(), WaitError> {
+    pub(crate) fn wait_until(&self, deadline: &Deadline) -> Result<(), WaitError> {
         if self.is_finished() {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use crate::error::SessionError;
 use crate::model::{AgentEvent, RunResult};
 use crate::sync::Receiver;
 use crate::turn::handle::TurnHandle;
+use crate::wait::clock::Deadline;
 use crate::wait::own_thread::{self, Wait};
 
 /// The events of one turn, in order, until it ends; then [`wait`](TurnStream::wait) gives its result.
@@ -81,10 +82,10 @@ impl Iterator for TurnStream {
 
     fn next(&mut self) -> Option<AgentEvent> {
         own_thread::check().ok()?;
-        let event = Wait::on(self.handle.key()).ok()?.receive(&self.events, None).ok()?;
+        let event = Wait::on(self.handle.key()).ok()?.receive(&self.events, &Deadline::never()).ok()?;
         if event.is_none() {
             // The channel disconnects a moment before the session is free. Whoever has seen the end may start the next turn.
-            let _ = self.handle.wait_until(None);
+            let _ = self.handle.wait_until(&Deadline::never());
         }
         event
     }

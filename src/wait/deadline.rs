@@ -13,8 +13,9 @@ use std::io;
 use std::time::Duration;
 
 use crate::error::CancelReason;
-use crate::sync::{at_or_never, bounded, current, select, Arc, Builder, Instant, JoinHandle, Mutex, Receiver, Sender};
+use crate::sync::{bounded, current, select, Arc, Builder, Instant, JoinHandle, Mutex, Receiver, Sender};
 use crate::wait::cancel::{CancelToken, DueHooks};
+use crate::wait::clock::{Clock, Deadline};
 use crate::wait::latch::{Latch, SetOnDrop};
 
 /// When which token is due. Dropping it stops the watch; it waits for nobody.
@@ -23,6 +24,7 @@ pub(crate) struct Deadlines {
 }
 
 struct Watch {
+    clock: Clock,
     thread_name: String,
     state: Mutex<State>,
     /// Rings when an earlier deadline than all others has come, or the watch is to end.
@@ -55,9 +57,9 @@ pub(crate) struct DeadlineGuard {
 }
 
 impl Deadlines {
-    pub(crate) fn new(thread_name: String) -> Self {
+    pub(crate) fn new(thread_name: String, clock: Clock) -> Self {
         let state = Mutex::new(State::default());
-        Self { watch: Arc::new(Watch { thread_name, state, bell: bounded(1) }) }
+        Self { watch: Arc::new(Watch { clock, thread_name, state, bell: bounded(1) }) }
     }
 
     /// Makes sure that somebody watches. The one step of setting a deadline that can fail comes first.
@@ -71,7 +73,7 @@ impl Deadlines {
 
     /// Cancels `token` when `timeout` has passed; never where that is past the end of time.
     pub(crate) fn arm(&self, timeout: Duration, token: &CancelToken) -> Option<DeadlineGuard> {
-        let at = Instant::now().checked_add(timeout)?;
+        let at = self.watch.clock.deadline(timeout).at()?;
         let (key, is_first) = {
             let mut state = self.watch.state.lock();
             let key = (at, state.next_number);
@@ -88,7 +90,7 @@ impl Deadlines {
     /// Ends the watch, and waits until `deadline` for its threads to end, but not for the calling one.
     ///
     /// Only once no turn runs any more: deadlines that are still out never fire.
-    pub(crate) fn stop(&self, deadline: Instant) {
+    pub(crate) fn stop(&self, deadline: &Deadline) {
         self.watch.stop();
         let own = current().id();
         let ends: Vec<Arc<Latch>> = {
@@ -98,7 +100,7 @@ impl Deadlines {
         };
         for end in ends {
             // Disconnected or not in time: the latch knows.
-            let _ = end.receiver().recv_deadline(deadline);
+            let _ = deadline.receive(end.receiver());
         }
         let ended: Vec<Watcher> = {
             let mut state = self.watch.state.lock();
@@ -143,10 +145,13 @@ impl Watch {
                         return;
                     }
                 }
-                Step::Wait(until) => select! {
-                    recv(self.bell.1) -> _ => {}
-                    recv(at_or_never(until)) -> _ => {}
-                },
+                Step::Wait(until) => {
+                    let alarm = until.alarm();
+                    select! {
+                        recv(self.bell.1) -> _ => {}
+                        recv(alarm.rings()) -> _ => {}
+                    }
+                }
             }
         }
     }
@@ -162,7 +167,9 @@ impl Watch {
                 if state.stopped {
                     return None;
                 }
-                (state.take_overdue(), state.due.keys().next().map(|(at, _)| *at))
+                // Read under the lock: what is inserted after this look rings the bell.
+                let overdue = state.take_overdue(self.clock.now());
+                (overdue, self.clock.deadline_at(state.due.keys().next().map(|(at, _)| *at)))
             };
             let hooks = cancel_all(&overdue);
             if hooks.is_empty() {
@@ -198,12 +205,11 @@ impl Watch {
 
 enum Step {
     Run(DueHooks),
-    Wait(Option<Instant>),
+    Wait(Deadline),
 }
 
 impl State {
-    fn take_overdue(&mut self) -> Vec<CancelToken> {
-        let now = Instant::now();
+    fn take_overdue(&mut self, now: Instant) -> Vec<CancelToken> {
         let mut overdue = Vec::new();
         while let Some(entry) = self.due.first_entry() {
             if entry.key().0 > now {

@@ -7,9 +7,10 @@
 //! | a [`Permit`](semaphore::Permit) | a permit coming back, the cancel token, or a deadline |
 //! | another session, from a session's own thread ([`own_thread`]) | its answer, the waiter's own cancel token, the deadline; refused where it would close a circle |
 //!
-//! Nothing here knows how a session or a service works.
+//! Time is that of a [`Clock`](clock::Clock). Nothing here knows how a session or a service works.
 
 pub(crate) mod cancel;
+pub(crate) mod clock;
 pub(crate) mod deadline;
 pub(crate) mod latch;
 pub(crate) mod own_thread;

@@ -25,8 +25,9 @@ use std::rc::Rc;
 
 use crate::error::{CancelReason, Cancelled, SessionError};
 use crate::model::SessionId;
-use crate::sync::{at_or_never, never, process_wide, select, thread_local, Arc, Instant, Mutex, Receiver};
+use crate::sync::{never, process_wide, select, thread_local, Arc, Mutex, Receiver};
 use crate::wait::cancel::CancelToken;
+use crate::wait::clock::{Deadline, Stopwatch};
 use crate::wait::semaphore::{Permit, Semaphore};
 
 /// A live session among all of the process: ids may repeat from service to service, these do not.
@@ -54,10 +55,10 @@ pub(crate) enum WaitError {
 }
 
 impl WaitError {
-    /// As the error of a call about session `id` that waited since `started`.
-    pub(crate) fn into_session_error(self, id: SessionId, started: Instant) -> SessionError {
+    /// As the error of a call about session `id`; `waiting` was started with it.
+    pub(crate) fn into_session_error(self, id: SessionId, waiting: &Stopwatch) -> SessionError {
         match self {
-            Self::TimedOut => SessionError::Timeout { id, waited: started.elapsed() },
+            Self::TimedOut => SessionError::Timeout { id, waited: waiting.elapsed() },
             Self::Interrupted { waiter, reason } => SessionError::Interrupted { id: waiter, reason },
             Self::Reentrant { waiter } => SessionError::Reentrant { id: waiter },
         }
@@ -129,8 +130,8 @@ pub(crate) fn is_own(key: WaitKey) -> bool {
 }
 
 /// Gives the running turn's permit back until the guard is dropped, which waits for one again.
-pub(crate) fn lend_permit(until: Option<Instant>) -> Option<LentPermit> {
-    own().map(|own| LentPermit::give_back(own, until))
+pub(crate) fn lend_permit(until: &Deadline) -> Option<LentPermit> {
+    own().map(|own| LentPermit::give_back(own, until.clone()))
 }
 
 /// Gives the running turn's permit back for good: its agent does not run any more.
@@ -189,23 +190,23 @@ impl Wait {
     pub(crate) fn receive_regardless<T>(
         self,
         channel: &Receiver<T>,
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Result<Option<T>, WaitError> {
-        let _permit = lend_permit(Some(deadline));
-        receive_until(channel, Some(deadline))
+        let _permit = lend_permit(deadline);
+        receive_until(channel, deadline)
     }
 
     /// Receives what the session answers on `channel`; `None` once it is disconnected.
     ///
     /// On a thread of the host this is a receive with a deadline. On a session's own thread see the head of this module.
-    pub(crate) fn receive<T>(self, channel: &Receiver<T>, deadline: Option<Instant>) -> Result<Option<T>, WaitError> {
+    pub(crate) fn receive<T>(self, channel: &Receiver<T>, deadline: &Deadline) -> Result<Option<T>, WaitError> {
         match self.own {
             None => receive_until(channel, deadline),
             Some((own, edge)) => {
                 if let Some(ready) = receive_now(channel) {
                     return Ok(ready);
                 }
-                let permit = LentPermit::give_back(Rc::clone(&own), deadline);
+                let permit = LentPermit::give_back(Rc::clone(&own), deadline.clone());
                 let received = own.receive(channel, deadline);
                 // The edge goes first: waiting for a permit is no wait for the target any more.
                 drop(edge);
@@ -217,11 +218,11 @@ impl Wait {
 }
 
 /// Receives from `channel`, which no session in particular serves; `None` once it is disconnected.
-pub(crate) fn receive<T>(channel: &Receiver<T>, deadline: Option<Instant>) -> Result<Option<T>, WaitError> {
+pub(crate) fn receive<T>(channel: &Receiver<T>, deadline: &Deadline) -> Result<Option<T>, WaitError> {
     match own() {
         None => receive_until(channel, deadline),
         Some(own) => {
-            let _permit = LentPermit::give_back(Rc::clone(&own), deadline);
+            let _permit = LentPermit::give_back(Rc::clone(&own), deadline.clone());
             own.receive(channel, deadline)
         }
     }
@@ -240,30 +241,28 @@ fn receive_now<T>(channel: &Receiver<T>) -> Option<Option<T>> {
     }
 }
 
-fn receive_until<T>(channel: &Receiver<T>, deadline: Option<Instant>) -> Result<Option<T>, WaitError> {
-    match deadline {
-        None => Ok(channel.recv().ok()),
-        Some(deadline) => match channel.recv_deadline(deadline) {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if error.is_timeout() => Err(WaitError::TimedOut),
-            Err(_) => Ok(None),
-        },
+fn receive_until<T>(channel: &Receiver<T>, deadline: &Deadline) -> Result<Option<T>, WaitError> {
+    match deadline.receive(channel) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_timeout() => Err(WaitError::TimedOut),
+        Err(_) => Ok(None),
     }
 }
 
 impl Own {
-    fn receive<T>(&self, channel: &Receiver<T>, deadline: Option<Instant>) -> Result<Option<T>, WaitError> {
+    fn receive<T>(&self, channel: &Receiver<T>, deadline: &Deadline) -> Result<Option<T>, WaitError> {
         let cancel = self.turn.borrow().cancel.clone();
         // Between turns the token is that of the last one: what the agent's own code waits for then, such as its drop,
         // is not for a turn to end.
         let cancelled = if cancel.is_sealed() { never() } else { cancel.cancelled().clone() };
+        let alarm = deadline.alarm();
         select! {
             recv(channel) -> value => Ok(value.ok()),
             recv(cancelled) -> _ => match cancel.reason() {
                 Some(reason) => Err(WaitError::Interrupted { waiter: self.id, reason }),
                 None => Ok(None),
             },
-            recv(at_or_never(deadline)) -> _ => Err(WaitError::TimedOut),
+            recv(alarm.rings()) -> _ => Err(WaitError::TimedOut),
         }
     }
 }
@@ -272,11 +271,11 @@ impl Own {
 pub(crate) struct LentPermit {
     own: Rc<Own>,
     lent: bool,
-    until: Option<Instant>,
+    until: Deadline,
 }
 
 impl LentPermit {
-    fn give_back(own: Rc<Own>, until: Option<Instant>) -> Self {
+    fn give_back(own: Rc<Own>, until: Deadline) -> Self {
         let permit = own.turn.borrow_mut().permit.take();
         Self { own, lent: permit.is_some(), until }
     }
@@ -288,7 +287,7 @@ impl Drop for LentPermit {
     fn drop(&mut self) {
         if self.lent {
             let cancel = self.own.turn.borrow().cancel.clone();
-            let permit = self.own.running.acquire_or_exceed(&cancel, self.until);
+            let permit = self.own.running.acquire_or_exceed(&cancel, &self.until);
             self.own.turn.borrow_mut().permit = Some(permit);
         }
     }

@@ -15,8 +15,9 @@
 use std::collections::VecDeque;
 
 use crate::error::Cancelled;
-use crate::sync::{at_or_never, bounded, select, Arc, AtomicUsize, Instant, Mutex, Ordering, Sender};
+use crate::sync::{bounded, select, Arc, AtomicUsize, Mutex, Ordering, Sender};
 use crate::wait::cancel::CancelToken;
+use crate::wait::clock::Deadline;
 
 /// So many permits, given out one at a time, first come first served.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl Semaphore {
     pub(crate) fn acquire(self: &Arc<Self>, cancel: &CancelToken) -> Result<Permit, Cancelled> {
         loop {
             cancel.check()?;
-            if let Some(permit) = self.wait_in_queue(cancel, None) {
+            if let Some(permit) = self.wait_in_queue(cancel, &Deadline::never()) {
                 return Ok(permit);
             }
         }
@@ -69,7 +70,7 @@ impl Semaphore {
 
     /// As [`acquire`](Self::acquire), but where `cancel` or `deadline` ends the wait, a permit beyond the limit. It counts
     /// like any other: nobody else gets one until so many have come back.
-    pub(crate) fn acquire_or_exceed(self: &Arc<Self>, cancel: &CancelToken, deadline: Option<Instant>) -> Permit {
+    pub(crate) fn acquire_or_exceed(self: &Arc<Self>, cancel: &CancelToken, deadline: &Deadline) -> Permit {
         let in_time = if cancel.is_cancelled() { None } else { self.wait_in_queue(cancel, deadline) };
         in_time.unwrap_or_else(|| {
             self.state.fetch_add(ONE, Ordering::SeqCst);
@@ -78,7 +79,7 @@ impl Semaphore {
     }
 
     /// `None` where the token fired, or the time was up, before there was one.
-    fn wait_in_queue(self: &Arc<Self>, cancel: &CancelToken, deadline: Option<Instant>) -> Option<Permit> {
+    fn wait_in_queue(self: &Arc<Self>, cancel: &CancelToken, deadline: &Deadline) -> Option<Permit> {
         if self.state.load(Ordering::SeqCst) & WAITED_FOR == 0 {
             if let Ok(permit) = self.try_acquire() {
                 return Some(permit);
@@ -91,10 +92,11 @@ impl Semaphore {
             self.state.fetch_or(WAITED_FOR, Ordering::SeqCst);
         }
         self.hand_over();
+        let alarm = deadline.alarm();
         select! {
             recv(granted) -> _ => return Some(Permit { semaphore: Arc::clone(self) }),
             recv(cancel.cancelled()) -> _ => {}
-            recv(at_or_never(deadline)) -> _ => {}
+            recv(alarm.rings()) -> _ => {}
         }
         // Granted in the same instant, the permit is ours all the same.
         (!self.leave_queue(&grant)).then(|| Permit { semaphore: Arc::clone(self) })
