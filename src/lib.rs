@@ -157,6 +157,8 @@
 //!
 //! `serde`: `Serialize` and `Deserialize` for every plain-data type.
 //!
+//! `testkit`: the module `testkit`, for the tests of hosts.
+//!
 //! # Logging
 //!
 //! Through the `log` crate: the life of sessions and turns at *debug* (target `turnwise::session`, `turnwise::service`),
@@ -170,6 +172,7 @@ mod agent;
 mod comms;
 mod ephemeral;
 mod error;
+mod ids;
 mod inbox;
 mod model;
 mod panics;
@@ -177,6 +180,8 @@ mod service;
 mod session;
 mod subscription;
 mod sync;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod turn;
 mod wait;
 

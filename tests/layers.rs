@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may use its own layer and those below it.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "sync",
     "model",
     "error",
     "panics",
+    "ids",
     "wait",
     "subscription",
     "inbox",
@@ -18,8 +19,8 @@ const LAYERS: [&str; 12] = [
     "agent",
     "session",
 ];
-/// On top of everything: the service, and the crate's root.
-const TOP: [&str; 2] = ["ephemeral", "lib"];
+/// On top of everything: the service, what tests are helped with, and the crate's root.
+const TOP: [&str; 3] = ["ephemeral", "testkit", "lib"];
 
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {

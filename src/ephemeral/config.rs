@@ -2,7 +2,12 @@
 
 use crate::agent::SessionAgentBuilder;
 use crate::error::ConfigError;
+#[cfg(feature = "testkit")]
+use crate::ids::seeded::SeededIds;
+use crate::ids::Ids;
 use crate::wait::clock::Clock;
+#[cfg(feature = "testkit")]
+use crate::wait::manual::ManualClock;
 
 use super::service::EphemeralSessionService;
 
@@ -47,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) inbox_capacity: usize,
     pub(crate) event_history: usize,
     pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
 }
 
 impl Default for Settings {
@@ -60,6 +66,7 @@ impl Default for Settings {
             inbox_capacity: DEFAULT_INBOX_CAPACITY,
             event_history: 0,
             clock: Clock::System,
+            ids: Ids::System,
         }
     }
 }
@@ -122,6 +129,22 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// not. Default: 0, none.
     pub fn event_history(mut self, events: usize) -> Self {
         self.settings.event_history = events;
+        self
+    }
+
+    /// Has every duration that the service is given measured on this clock, which a test moves by hand. Only with the feature
+    /// `testkit`. Default: the clock of the system.
+    #[cfg(feature = "testkit")]
+    pub fn clock(mut self, clock: ManualClock) -> Self {
+        self.settings.clock = Clock::Manual(clock);
+        self
+    }
+
+    /// Has the ids of sessions, and those of the interactions that injectors put into their inboxes, come from here: the same
+    /// seed, the same ids. Sessions that bring an id keep it. Only with the feature `testkit`. Default: ids that nobody has had before.
+    #[cfg(feature = "testkit")]
+    pub fn ids(mut self, ids: SeededIds) -> Self {
+        self.settings.ids = Ids::Seeded(ids);
         self
     }
 

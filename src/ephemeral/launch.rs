@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::agent::{SessionAgentBuilder, SessionContext};
 use crate::error::SessionError;
+use crate::ids::Ids;
 use crate::model::{Session, SessionId, SessionSnapshot, TurnId};
 use crate::panics::contain_and_log;
 use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest, WeakService};
@@ -38,10 +39,11 @@ impl<B: SessionAgentBuilder> Inner<B> {
         first: impl FnOnce(&Arc<SessionHandle>, ActiveEntry, Admission) -> (First, T),
     ) -> Result<(Arc<SessionHandle>, T), SessionError> {
         let core = &self.core;
-        let id = identify(&mut spec);
+        let id = identify(&mut spec, &core.settings.ids);
         let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
-        let Settings { inbox_capacity, event_history, .. } = core.settings;
-        let profile = Profile { id, labels: spec.labels.clone(), snapshot, inbox_capacity, event_history };
+        let Settings { inbox_capacity, event_history, ref ids, .. } = core.settings;
+        let (labels, ids) = (spec.labels.clone(), ids.clone());
+        let profile = Profile { id, labels, snapshot, inbox_capacity, event_history, ids };
         let (handle, commands, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
         let seat = Seat::reserve(core, &handle)?;
         core.everyone.listen_to(handle.bus());
@@ -171,9 +173,9 @@ impl<B: SessionAgentBuilder> Inner<B> {
 }
 
 /// Gives a new session its id, once and for all: in the specification and in the history that it resumes.
-fn identify(spec: &mut SessionSpec) -> SessionId {
+fn identify(spec: &mut SessionSpec, ids: &Ids) -> SessionId {
     let resumed = spec.resume.as_ref().map(Session::id);
-    let id = spec.session_id.or(resumed).unwrap_or_else(SessionId::new);
+    let id = spec.session_id.or(resumed).unwrap_or_else(|| ids.session_id());
     spec.session_id = Some(id);
     spec.resume = spec.resume.take().map(|session| session.owned_by(id));
     id

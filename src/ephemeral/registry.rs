@@ -202,7 +202,8 @@ mod tests {
 
     fn handle(id: SessionId) -> Arc<SessionHandle> {
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
-        let profile = Profile { id, labels: Default::default(), snapshot, inbox_capacity: 0, event_history: 0 };
+        let (labels, ids) = Default::default();
+        let profile = Profile { id, labels, snapshot, inbox_capacity: 0, event_history: 0, ids };
         let (handle, _commands, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
         drop((active, admission));
         handle

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::ids::Ids;
 use crate::model::{EventSource, InboxInteraction, InteractionContent};
 use crate::sync::{bounded, Mutex, OnceLock, Receiver, Sender};
 
@@ -23,6 +24,7 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     capacity: usize,
+    ids: Ids,
     state: Mutex<State>,
     /// Made when somebody listens for the first time.
     bell: OnceLock<(Sender<()>, Receiver<()>)>,
@@ -37,8 +39,8 @@ struct State {
 }
 
 impl Inbox {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, state: Mutex::default(), bell: OnceLock::new() }
+    pub(crate) fn new(capacity: usize, ids: Ids) -> Self {
+        Self { capacity, ids, state: Mutex::default(), bell: OnceLock::new() }
     }
 
     /// A channel that something can be received from while there may be something in the inbox. For one listener.
@@ -109,6 +111,10 @@ impl Inbox {
         }
     }
 
+    fn interaction(&self, source: &EventSource, content: InteractionContent) -> InboxInteraction {
+        InboxInteraction::with_id(self.ids.interaction_id(), source.to_string(), content)
+    }
+
     fn ring(&self) {
         if let Some((bell, _)) = self.bell.get() {
             // Full: it is ringing already.
@@ -138,12 +144,12 @@ impl Incoming {
 
 impl EventInjector for Inbox {
     fn inject(&self, body: String, source: EventSource) -> Result<(), InjectError> {
-        let interaction = InboxInteraction::new(source.to_string(), InteractionContent::Message { body });
+        let interaction = self.interaction(&source, InteractionContent::Message { body });
         self.put(Incoming::unfollowed(interaction))
     }
 
     fn dismiss(&self, source: EventSource) -> Result<(), InjectError> {
-        self.put(Incoming::unfollowed(InboxInteraction::new(source.to_string(), InteractionContent::Dismiss)))
+        self.put(Incoming::unfollowed(self.interaction(&source, InteractionContent::Dismiss)))
     }
 }
 
@@ -153,7 +159,7 @@ impl SubscribableInjector for Inbox {
         body: String,
         source: EventSource,
     ) -> Result<InteractionSubscription, InjectError> {
-        let interaction = InboxInteraction::new(source.to_string(), InteractionContent::Message { body });
+        let interaction = self.interaction(&source, InteractionContent::Message { body });
         let id = interaction.id;
         let (reply, events) = Reply::to_subscriber(id);
         self.put(Incoming { interaction, reply })?;

@@ -20,7 +20,12 @@ pub struct InboxInteraction {
 impl InboxInteraction {
     /// An interaction with a fresh id.
     pub fn new(from: impl Into<String>, content: InteractionContent) -> Self {
-        Self { id: InteractionId::new(), from: from.into(), content }
+        Self::with_id(InteractionId::new(), from, content)
+    }
+
+    /// An interaction with an id of the caller's choice.
+    pub(crate) fn with_id(id: InteractionId, from: impl Into<String>, content: InteractionContent) -> Self {
+        Self { id, from: from.into(), content }
     }
 
     /// What it says, as a prompt: the body of a message, intent and parameters of a request, the result of a response,

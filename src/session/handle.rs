@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::comms::CommsRuntime;
 use crate::error::{CancelReason, SessionError};
+use crate::ids::Ids;
 use crate::inbox::injector::SubscribableInjector;
 use crate::inbox::queue::Inbox;
 use crate::model::{SessionId, SessionSnapshot, TurnId};
@@ -46,6 +47,8 @@ pub(crate) struct Profile {
     pub(crate) snapshot: SessionSnapshot,
     pub(crate) inbox_capacity: usize,
     pub(crate) event_history: usize,
+    /// Where the inbox has the ids of interactions from.
+    pub(crate) ids: Ids,
 }
 
 /// How the agent wants to be reached, apart from prompts.
@@ -96,7 +99,7 @@ impl SessionHandle {
         first: Option<TurnId>,
         cancel: CancelToken,
     ) -> (Arc<Self>, Receiver<Command>, ActiveEntry, Admission) {
-        let Profile { id, labels, snapshot, inbox_capacity, event_history } = profile;
+        let Profile { id, labels, snapshot, inbox_capacity, event_history, ids } = profile;
         let (commands, receiver) = unbounded();
         let handle = Arc::new(Self {
             id,
@@ -106,7 +109,7 @@ impl SessionHandle {
             active: Mutex::new(Some(Active { turn: first, cancel })),
             published: Arc::new(Published::new(snapshot)),
             bus: Arc::new(Bus::new(id, event_history)),
-            inbox: Arc::new(Inbox::new(inbox_capacity)),
+            inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
             lines: Mutex::default(),
             fault: OnceLock::new(),
             commands,
@@ -366,7 +369,8 @@ mod tests {
         let id = SessionId::new();
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
         let labels = BTreeMap::new();
-        let profile = Profile { id, labels, snapshot: snapshot.clone(), inbox_capacity: 0, event_history: 0 };
+        let (snapshot_now, ids) = (snapshot.clone(), Ids::System);
+        let profile = Profile { id, labels, snapshot: snapshot_now, inbox_capacity: 0, event_history: 0, ids };
         let (handle, _commands, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
         handle.gate.end_build();
         admission.pick_up();

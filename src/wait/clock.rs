@@ -9,6 +9,8 @@
 use std::time::Duration;
 
 use crate::sync::{at_or_never, Instant, Receiver, RecvTimeoutError};
+#[cfg(feature = "testkit")]
+use crate::wait::manual::{self, ManualClock};
 
 /// What a service measures time with. A cheap handle: clones are the same clock.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,9 @@ pub(crate) enum Clock {
     /// That of the operating system.
     #[default]
     System,
+    /// One that a test moves; see [`manual`].
+    #[cfg(feature = "testkit")]
+    Manual(ManualClock),
 }
 
 /// An instant on a clock; where it lies past the end of time, or there is none, it never comes.
@@ -30,6 +35,15 @@ pub(crate) struct Deadline {
 #[must_use = "dropping it stops it"]
 pub(crate) struct Alarm {
     rings: Receiver<Instant>,
+    _entry: Entry,
+}
+
+/// What a clock knows of something that is due at some time; it ends when that is done. The system's clock knows nothing.
+#[derive(Debug, Default)]
+#[must_use = "dropping it says that it is done"]
+pub(crate) struct Entry {
+    #[cfg(feature = "testkit")]
+    _manual: Option<manual::Entry>,
 }
 
 /// Measures what a wait takes.
@@ -43,6 +57,8 @@ impl Clock {
     pub(crate) fn now(&self) -> Instant {
         match self {
             Self::System => Instant::now(),
+            #[cfg(feature = "testkit")]
+            Self::Manual(clock) => clock.now(),
         }
     }
 
@@ -72,10 +88,30 @@ impl Deadline {
         self.at
     }
 
-    /// For a `select!`.
+    /// For the `select!` of a thread that waits for something else, but no longer than this.
     pub(crate) fn alarm(&self) -> Alarm {
-        match self.clock {
-            Clock::System => Alarm { rings: at_or_never(self.at) },
+        match &self.clock {
+            Clock::System => Alarm { rings: at_or_never(self.at), _entry: Entry::default() },
+            #[cfg(feature = "testkit")]
+            Clock::Manual(clock) => Alarm::manual(clock.wait_entry(self.at)),
+        }
+    }
+
+    /// For the `select!` of a thread that has something to do then: keep it until that is done.
+    pub(crate) fn duty_alarm(&self) -> Alarm {
+        match &self.clock {
+            Clock::System => self.alarm(),
+            #[cfg(feature = "testkit")]
+            Clock::Manual(clock) => Alarm::manual(clock.watch_entry(self.at)),
+        }
+    }
+
+    /// For something that is to be done then, by a thread with an alarm of its own: keep it until that is done.
+    pub(crate) fn duty(&self) -> Entry {
+        match &self.clock {
+            Clock::System => Entry::default(),
+            #[cfg(feature = "testkit")]
+            Clock::Manual(clock) => Entry { _manual: Some(clock.duty_entry(self.at)) },
         }
     }
 
@@ -84,11 +120,18 @@ impl Deadline {
         match (&self.clock, self.at) {
             (Clock::System, Some(at)) => channel.recv_deadline(at),
             (Clock::System, None) => channel.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            #[cfg(feature = "testkit")]
+            (Clock::Manual(clock), at) => clock.receive(channel, at),
         }
     }
 }
 
 impl Alarm {
+    #[cfg(feature = "testkit")]
+    fn manual((entry, rings): (manual::Entry, Receiver<Instant>)) -> Self {
+        Self { rings, _entry: Entry { _manual: Some(entry) } }
+    }
+
     /// Something can be received once the deadline has come.
     pub(crate) fn rings(&self) -> &Receiver<Instant> {
         &self.rings

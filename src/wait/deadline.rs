@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::error::CancelReason;
 use crate::sync::{bounded, current, select, Arc, Builder, Instant, JoinHandle, Mutex, Receiver, Sender};
 use crate::wait::cancel::{CancelToken, DueHooks};
-use crate::wait::clock::{Clock, Deadline};
+use crate::wait::clock::{Alarm, Clock, Deadline, Entry};
 use crate::wait::latch::{Latch, SetOnDrop};
 
 /// When which token is due. Dropping it stops the watch; it waits for nobody.
@@ -34,7 +34,7 @@ struct Watch {
 #[derive(Default)]
 struct State {
     /// By time; the number tells deadlines of the same instant apart.
-    due: BTreeMap<(Instant, u64), CancelToken>,
+    due: BTreeMap<(Instant, u64), Due>,
     next_number: u64,
     /// Hooks of turns that are cancelled already, each turn's for a thread of its own.
     hooks: VecDeque<DueHooks>,
@@ -42,6 +42,12 @@ struct State {
     /// Threads that have handed over.
     retired: Vec<Watcher>,
     stopped: bool,
+}
+
+/// A turn whose time will be up. Dropped once its token is set, or the deadline is taken back.
+struct Due {
+    token: CancelToken,
+    _entry: Entry,
 }
 
 struct Watcher {
@@ -73,12 +79,14 @@ impl Deadlines {
 
     /// Cancels `token` when `timeout` has passed; never where that is past the end of time.
     pub(crate) fn arm(&self, timeout: Duration, token: &CancelToken) -> Option<DeadlineGuard> {
-        let at = self.watch.clock.deadline(timeout).at()?;
+        let deadline = self.watch.clock.deadline(timeout);
+        let at = deadline.at()?;
+        let due = Due { token: token.clone(), _entry: deadline.duty() };
         let (key, is_first) = {
             let mut state = self.watch.state.lock();
             let key = (at, state.next_number);
             state.next_number += 1;
-            state.due.insert(key, token.clone());
+            state.due.insert(key, due);
             (key, state.due.keys().next() == Some(&key))
         };
         if is_first {
@@ -136,7 +144,10 @@ impl Watch {
 
     /// The whole life of a watching thread.
     fn keep(self: &Arc<Self>) {
+        let mut rung: Option<Alarm> = None;
         while let Some(step) = self.next_step() {
+            // Only now is what it has rung for done.
+            drop(rung.take());
             match step {
                 Step::Run(hooks) => {
                     let handed_over = self.hand_over();
@@ -146,11 +157,12 @@ impl Watch {
                     }
                 }
                 Step::Wait(until) => {
-                    let alarm = until.alarm();
+                    let alarm = until.duty_alarm();
                     select! {
                         recv(self.bell.1) -> _ => {}
                         recv(alarm.rings()) -> _ => {}
                     }
+                    rung = Some(alarm);
                 }
             }
         }
@@ -159,6 +171,8 @@ impl Watch {
     /// What to do next; `None` when the watch is over.
     fn next_step(&self) -> Option<Step> {
         loop {
+            // Time that passes after this look is a matter of the alarm, and what is inserted after it rings the bell.
+            let now = self.clock.now();
             let (overdue, next) = {
                 let mut state = self.state.lock();
                 if let Some(hooks) = state.hooks.pop_front() {
@@ -167,13 +181,11 @@ impl Watch {
                 if state.stopped {
                     return None;
                 }
-                // Read under the lock: what is inserted after this look rings the bell.
-                let overdue = state.take_overdue(self.clock.now());
-                (overdue, self.clock.deadline_at(state.due.keys().next().map(|(at, _)| *at)))
+                (state.take_overdue(now), state.due.keys().next().map(|(at, _)| *at))
             };
             let hooks = cancel_all(&overdue);
             if hooks.is_empty() {
-                return Some(Step::Wait(next));
+                return Some(Step::Wait(self.clock.deadline_at(next)));
             }
             self.state.lock().hooks.extend(hooks);
         }
@@ -209,7 +221,7 @@ enum Step {
 }
 
 impl State {
-    fn take_overdue(&mut self, now: Instant) -> Vec<CancelToken> {
+    fn take_overdue(&mut self, now: Instant) -> Vec<Due> {
         let mut overdue = Vec::new();
         while let Some(entry) = self.due.first_entry() {
             if entry.key().0 > now {
@@ -222,8 +234,8 @@ impl State {
 }
 
 /// Cancels them all, and returns the hooks of those that have any.
-fn cancel_all(overdue: &[CancelToken]) -> Vec<DueHooks> {
-    let due = overdue.iter().filter_map(|token| token.cancel(CancelReason::DeadlineExceeded));
+fn cancel_all(overdue: &[Due]) -> Vec<DueHooks> {
+    let due = overdue.iter().filter_map(|due| due.token.cancel(CancelReason::DeadlineExceeded));
     due.filter(|hooks| !hooks.are_none()).collect()
 }
 

@@ -13,5 +13,9 @@ pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod deadline;
 pub(crate) mod latch;
+#[cfg(feature = "testkit")]
+pub(crate) mod manual;
 pub(crate) mod own_thread;
 pub(crate) mod semaphore;
+#[cfg(feature = "testkit")]
+pub(crate) mod watched;

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_types)]
 
 mod archive;
+mod clock;
 mod comms;
 mod events;
 mod faults;

@@ -195,10 +195,13 @@ pub(crate) struct Jobs {
 
 impl Jobs {
     pub(crate) fn new(max_running_turns: usize) -> Self {
+        Self::with(|config| config.max_running_turns(max_running_turns))
+    }
+
+    pub(crate) fn with(configure: impl FnOnce(ServiceConfig<JobBuilder>) -> ServiceConfig<JobBuilder>) -> Self {
         let next = Arc::default();
-        let config =
-            EphemeralSessionService::configure(JobBuilder(Arc::clone(&next))).max_running_turns(max_running_turns);
-        Self { service: config.build().unwrap(), next }
+        let config = EphemeralSessionService::configure(JobBuilder(Arc::clone(&next)));
+        Self { service: configure(config).build().unwrap(), next }
     }
 
     pub(crate) fn open(&self) -> SessionId {

@@ -1,0 +1,35 @@
+//! Who gives out the ids of sessions and interactions.
+
+#[cfg(feature = "testkit")]
+pub(crate) mod seeded;
+
+use crate::model::{InteractionId, SessionId};
+
+/// Where a service has its ids from. A cheap handle: clones are the same source.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Ids {
+    /// Time and chance: ids that nobody has had before.
+    #[default]
+    System,
+    /// A seed; see [`seeded`].
+    #[cfg(feature = "testkit")]
+    Seeded(seeded::SeededIds),
+}
+
+impl Ids {
+    pub(crate) fn session_id(&self) -> SessionId {
+        match self {
+            Self::System => SessionId::new(),
+            #[cfg(feature = "testkit")]
+            Self::Seeded(ids) => ids.next_session_id(),
+        }
+    }
+
+    pub(crate) fn interaction_id(&self) -> InteractionId {
+        match self {
+            Self::System => InteractionId::new(),
+            #[cfg(feature = "testkit")]
+            Self::Seeded(ids) => ids.next_interaction_id(),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! A clock that a test moves by hand.
+//!
+//! # Nothing due is missed
+//!
+//! Whoever waits has an entry in the clock, made and looked at under the lock that the clock is advanced under. So a wait
+//! either has its entry before the advance, which rings it, or it finds its time up when it makes the entry.
+//!
+//! # When is an advance over?
+//!
+//! An entry stays, though it has rung, until its owner drops it: a wait when its thread has left it, a turn's timeout when
+//! the turn's token is set. What is overdue and still there is what is left to do, which is what [`ManualClock::settle`]
+//! waits for.
+
+// A test that cannot go on fails here, with a message, rather than to hang.
+#![allow(clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::sync::{bounded, select, Arc, Instant, Receiver, RecvTimeoutError, Sender};
+use crate::wait::clock::Clock;
+use crate::wait::watched::Watched;
+
+/// How long the waits of a test last at most, in real time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A clock that stands still until it is advanced, for [`ServiceConfig::clock`](crate::ServiceConfig::clock).
+///
+/// A cheap handle: clones are the same clock, and several services may share it. A service measures on it *every duration
+/// that it is given*: the timeouts of turns, what agents [sleep](crate::TurnContext::sleep), and the timeouts of waits, such
+/// as those of [`TurnHandle::wait_timeout`](crate::TurnHandle::wait_timeout),
+/// [`archive_wait`](crate::SessionService::archive_wait) and [`shutdown`](crate::EphemeralSessionService::shutdown). So a wait
+/// with a timeout ends with what it waits for, or with an advance, and never by itself; what guards a test against a hang
+/// is `within`, in real time.
+///
+/// # What an advance has done when it returns
+///
+/// - The clock shows the new time.
+/// - Whatever is due has rung: every wait whose time is up will end, and every turn whose time is up will be told to stop.
+///
+/// It does not wait for any of that. [`settle`](Self::settle) does: after it, waits that were due are over, and the turns' tokens are
+/// set. What an agent then makes of it takes the time that it takes; wait for the turn, a gate or an event.
+///
+/// # Before an advance
+///
+/// Only who waits already has a time that can come. The timeout of a turn counts from its admission, so it is set when
+/// [`begin_turn`](crate::SessionService::begin_turn) or [`begin_session`](crate::SessionService::begin_session) has
+/// returned. For a wait on another thread, an agent's sleep above all, [`wait_for_waiters`](Self::wait_for_waiters) makes certain.
+///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::testkit::ManualClock;
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let clock = ManualClock::new();
+/// let agent = agent_fn(|prompt, turn| {
+///     turn.sleep(Duration::from_secs(3_600))?;
+///     Ok(turn.finish(prompt))
+/// });
+/// let service = EphemeralSessionService::configure(agent).clock(clock.clone()).build()?;
+/// let turn = service.begin_session(CreateSessionRequest::new("rested"))?;
+/// clock.wait_for_waiters(1);
+/// clock.advance(Duration::from_secs(3_600));
+/// assert_eq!(turn.wait()?.text, "rested");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct ManualClock {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    started: Instant,
+    state: Watched<State>,
+}
+
+struct State {
+    now: Instant,
+    next_number: u64,
+    entries: BTreeMap<Key, Waiting>,
+}
+
+/// By time; the number tells entries of the same instant apart.
+type Key = (When, u64);
+
+/// The order of the variants is that of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum When {
+    At(Instant),
+    /// Past the end of time.
+    Never,
+}
+
+struct Waiting {
+    kind: Kind,
+    /// Taken when it rings.
+    rings: Option<Sender<Instant>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A thread that waits for its time, among other things.
+    Wait,
+    /// What is to be done at some time.
+    Duty,
+}
+
+/// A place in a clock. Dropping it says that what was due is done, or is not to be done any more.
+#[must_use]
+pub(crate) struct Entry {
+    clock: Arc<Shared>,
+    key: Key,
+}
+
+impl ManualClock {
+    /// A clock that shows no time passed.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        let state = State { now, next_number: 0, entries: BTreeMap::new() };
+        Self { shared: Arc::new(Shared { started: now, state: Watched::new(state) }) }
+    }
+
+    /// What the clock shows, as an instant: for agents and tests that measure time themselves.
+    pub fn now(&self) -> Instant {
+        self.shared.state.look(|state| state.now)
+    }
+
+    /// By how much the clock was advanced since it was made.
+    pub fn elapsed(&self) -> Duration {
+        self.now() - self.shared.started
+    }
+
+    /// Moves the clock forward. See [`ManualClock`] for what is done when this returns.
+    ///
+    /// # Panics
+    /// Where that is past what an [`Instant`] can hold, hundreds of years from now at the least.
+    ///
+    /// # Blocking
+    /// Does not block.
+    #[track_caller]
+    pub fn advance(&self, by: Duration) {
+        let due = self.shared.state.change(|state| {
+            let now = state.now.checked_add(by)?;
+            state.now = now;
+            let overdue = state.entries.range_mut(..=(When::At(now), u64::MAX));
+            Some((now, overdue.filter_map(|(_, waiting)| waiting.rings.take()).collect::<Vec<_>>()))
+        });
+        let Some((now, due)) = due else {
+            panic!("the clock cannot be advanced by {by:?}: that is past the end of time")
+        };
+        for bell in due {
+            // One message for one place: never full.
+            let _ = bell.try_send(now);
+        }
+    }
+
+    /// Waits until all is done that an advance had to set off: threads whose wait was due have left it, and turns whose
+    /// timeout was due have been told to stop. Not until agents have taken note.
+    ///
+    /// # Panics
+    /// If that takes longer than a minute of real time: something that is due waits for the caller.
+    ///
+    /// # Blocking
+    /// Until then. In a hook that runs on the thread that watches timeouts it may wait for itself.
+    #[track_caller]
+    pub fn settle(&self) {
+        let settled = |state: &State| (state.overdue() == 0).then_some(());
+        if self.shared.state.wait(&Clock::System.deadline(PATIENCE), settled).is_none() {
+            let left = self.shared.state.look(State::overdue);
+            panic!("the clock has not settled after {PATIENCE:?}: {left} that are due have not taken note");
+        }
+    }
+
+    /// How many threads wait, among other things, for this clock to come to some time: sleeping agents, and waits with a
+    /// timeout. Those whose time has come do not count any more, nor do the timeouts of turns.
+    pub fn waiters(&self) -> usize {
+        self.shared.state.look(State::waiters)
+    }
+
+    /// Waits until at least so many threads wait for this clock; see [`waiters`](Self::waiters).
+    ///
+    /// # Panics
+    /// If they do not come within a minute of real time.
+    ///
+    /// # Blocking
+    /// Until then.
+    #[track_caller]
+    pub fn wait_for_waiters(&self, threads: usize) {
+        let are_there = |state: &State| (state.waiters() >= threads).then_some(());
+        if self.shared.state.wait(&Clock::System.deadline(PATIENCE), are_there).is_none() {
+            let waiters = self.waiters();
+            panic!("expected {threads} threads that wait for the clock, found {waiters} after {PATIENCE:?}");
+        }
+    }
+
+    /// An entry for somebody who waits until `at`, and what rings then.
+    pub(crate) fn wait_entry(&self, at: Option<Instant>) -> (Entry, Receiver<Instant>) {
+        let (bell, rings) = bounded(1);
+        (self.enter(at, Kind::Wait, Some(bell)), rings)
+    }
+
+    /// An entry for somebody who has something to do at `at`, and what rings then.
+    pub(crate) fn watch_entry(&self, at: Option<Instant>) -> (Entry, Receiver<Instant>) {
+        let (bell, rings) = bounded(1);
+        (self.enter(at, Kind::Duty, Some(bell)), rings)
+    }
+
+    /// An entry for something to be done at `at`, whoever is going to do it.
+    pub(crate) fn duty_entry(&self, at: Option<Instant>) -> Entry {
+        self.enter(at, Kind::Duty, None)
+    }
+
+    fn enter(&self, at: Option<Instant>, kind: Kind, bell: Option<Sender<Instant>>) -> Entry {
+        let when = at.map_or(When::Never, When::At);
+        let (key, late) = self.shared.state.change(|state| {
+            let key = (when, state.next_number);
+            state.next_number += 1;
+            let (rings, late) = if state.is_overdue(when) { (None, bell) } else { (bell, None) };
+            state.entries.insert(key, Waiting { kind, rings });
+            (key, late.map(|bell| (bell, state.now)))
+        });
+        if let Some((bell, now)) = late {
+            let _ = bell.try_send(now);
+        }
+        Entry { clock: Arc::clone(&self.shared), key }
+    }
+
+    /// As a receive with a deadline: what is there already is received, also where its time is up.
+    pub(crate) fn receive<T>(&self, channel: &Receiver<T>, at: Option<Instant>) -> Result<T, RecvTimeoutError> {
+        match channel.try_recv() {
+            Ok(value) => return Ok(value),
+            Err(error) if error.is_disconnected() => return Err(RecvTimeoutError::Disconnected),
+            Err(_) => {}
+        }
+        let (_entry, rings) = self.wait_entry(at);
+        select! {
+            recv(channel) -> value => value.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(rings) -> _ => channel.try_recv().map_err(|error| {
+                if error.is_disconnected() { RecvTimeoutError::Disconnected } else { RecvTimeoutError::Timeout }
+            }),
+        }
+    }
+}
+
+impl State {
+    fn is_overdue(&self, when: When) -> bool {
+        when <= When::At(self.now)
+    }
+
+    fn overdue(&self) -> usize {
+        self.entries.range(..=(When::At(self.now), u64::MAX)).count()
+    }
+
+    fn waiters(&self) -> usize {
+        self.entries.iter().filter(|((when, _), entry)| entry.kind == Kind::Wait && !self.is_overdue(*when)).count()
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let taken = self.clock.state.change(|state| state.entries.remove(&self.key));
+        drop(taken);
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (elapsed, waiters) = (self.elapsed(), self.waiters());
+        f.debug_struct("ManualClock").field("elapsed", &elapsed).field("waiters", &waiters).finish()
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entry").field(&self.key).finish()
+    }
+}
