@@ -153,11 +153,17 @@
 //! [`shutdown`](EphemeralSessionService::shutdown) refuses new work, cancels every turn, joins every thread, and says who
 //! is stuck if they do not all end in time. Dropping the last handle does the same without waiting.
 //!
+//! # Tests
+//!
+//! With the feature `testkit` there is a module `testkit` for the tests of hosts: scripted agents, gates that hold a turn
+//! where the test wants it, a clock that the test advances, ids by a seed, and recorders of events. Its documentation teaches how
+//! an agent is tested without a sleep.
+//!
 //! # Features
 //!
 //! `serde`: `Serialize` and `Deserialize` for every plain-data type.
 //!
-//! `testkit`: the module `testkit`, for the tests of hosts.
+//! `testkit`: the module `testkit`, for the tests of hosts. It lets a service be given a clock and ids.
 //!
 //! # Logging
 //!

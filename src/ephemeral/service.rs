@@ -12,6 +12,8 @@ use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceStats, SessionQuery, SessionService,
     SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
 };
+#[cfg(feature = "testkit")]
+use crate::session::handle::SessionHandle;
 use crate::subscription::queue::Queue;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
@@ -145,6 +147,12 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// Until all sessions have ended, at most for `timeout`.
     pub fn shutdown_with(&self, mode: ArchiveMode, timeout: Duration) -> ShutdownReport {
         shutdown::shut_down(&self.inner.core, mode, &self.inner.core.clock().deadline(timeout))
+    }
+
+    /// Every session that holds capacity, closed or not.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn sessions_with_capacity(&self) -> Vec<Arc<SessionHandle>> {
+        self.inner.core.registry.all()
     }
 
     /// A handle that does not keep the service alive.

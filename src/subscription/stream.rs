@@ -81,7 +81,7 @@ impl EventStream {
         &self.events
     }
 
-    fn recv_until(&self, deadline: &Deadline) -> Result<Option<SessionEvent>, WaitError> {
+    pub(crate) fn recv_until(&self, deadline: &Deadline) -> Result<Option<SessionEvent>, WaitError> {
         own_thread::check()?;
         let event = match self.events.try_recv() {
             Ok(event) => Ok(Some(event)),

@@ -1,4 +1,152 @@
-//! What the tests of a host need, to be without sleeps and without luck.
+//! What the tests of a host need, to be without sleeps and without luck. With the feature `testkit`:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! turnwise = { version = "0.1", features = ["testkit"] }
+//! ```
+//!
+//! A test that sleeps to let something happen is slow where the sleep is long, and fails now and then where it is short. What
+//! it needs instead is to *know*: where a turn is, what time it is, what has happened. The kit has one thing for each.
+//!
+//! | To know | use |
+//! |---|---|
+//! | what the agent does | [`scripted`] agents, with a [`Script`] for each prompt |
+//! | where a turn is | a [`Gate`]: turns stop at it, the test waits until one has come |
+//! | what time it is | a [`ManualClock`]: it stands still until the test advances it |
+//! | who is who | [`SeededIds`]: the same ids in every run |
+//! | what has happened | a [`Recorder`] of events, with assertions that show both sequences |
+//! | that it ends | [`within`], and [`assert_no_leaked_sessions`] |
+//!
+//! The kit's assertions panic, with messages to be read; its own waits do so after [`PATIENCE`]. What is under test keeps its
+//! rules: [`scripted`] agents are agents like any others, so they work in a service beside a program's own; and a program's
+//! own agents can be stopped at gates and read a manual clock.
+//!
+//! # First example: a turn that is interrupted
+//!
+//! The gate holds the turn where the test wants it. [`Gate::wait_arrived`] returns when it is there, so the interrupt finds a
+//! turn that runs: neither one that has not begun nor one that is over. Turns that are interrupted leave the gate by
+//! themselves.
+//!
+//! ```
+//! use std::time::Duration;
+//! use turnwise::testkit::{assert_no_leaked_sessions, scripted, within, Gate, Recorder, Script};
+//! use turnwise::{CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest};
+//!
+//! within(Duration::from_secs(60), || {
+//!     let gate = Gate::new();
+//!     let agent = scripted().on("think", Script::new().say("hm, ").wait_at(&gate).say("aha"));
+//!     let service = EphemeralSessionService::new(agent, 1);
+//!
+//!     let (event_tx, mut events) = Recorder::of_turn();
+//!     let turn = service.begin_session(CreateSessionRequest::new("think").event_tx(event_tx)).unwrap();
+//!     let id = turn.session_id();
+//!     gate.wait_arrived(1);
+//!     turn.interrupt();
+//!
+//!     let error = turn.wait().unwrap_err();
+//!     assert_eq!(error.cancel_reason(), Some(CancelReason::Interrupted));
+//!     events.assert_events(&["RunStarted(think)", "TextDelta(hm, )", "RunFailed"]);
+//!
+//!     // The session is as good as new.
+//!     gate.open();
+//!     assert_eq!(service.start_turn(id, StartTurnRequest::new("think")).unwrap().text, "hm, aha");
+//!     service.archive(id).unwrap();
+//!     assert_no_leaked_sessions(&service);
+//! });
+//! ```
+//!
+//! # Second example: a turn that takes too long
+//!
+//! Every duration that a service is given is measured on its clock. On a [`ManualClock`] an hour takes no time at all, and a
+//! nanosecond less than an hour is certain to be less than an hour.
+//!
+//! ```
+//! use std::time::Duration;
+//! use turnwise::testkit::{scripted, within, ManualClock, Script};
+//! use turnwise::{CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService};
+//!
+//! const MINUTE: Duration = Duration::from_secs(60);
+//!
+//! within(MINUTE, || {
+//!     let clock = ManualClock::new();
+//!     let agent = scripted()
+//!         .on("wait for ever", Script::new().until_cancelled())
+//!         .on("take 50 minutes", Script::new().sleep(50 * MINUTE).reply("done"));
+//!     let service = EphemeralSessionService::configure(agent).clock(clock.clone()).build().unwrap();
+//!
+//!     // A timeout counts from the admission, so it is set by now.
+//!     let turn = service.begin_session(CreateSessionRequest::new("wait for ever").timeout(60 * MINUTE)).unwrap();
+//!     clock.advance(60 * MINUTE - Duration::from_nanos(1));
+//!     clock.settle(); // all that was due is done
+//!     assert!(!turn.is_finished());
+//!     clock.advance(Duration::from_nanos(1));
+//!     let error = turn.wait().unwrap_err();
+//!     assert_eq!(error.cancel_reason(), Some(CancelReason::DeadlineExceeded));
+//!
+//!     // A sleep counts from the moment in which the agent begins it: the test has to know that it has.
+//!     let turn = service.begin_session(CreateSessionRequest::new("take 50 minutes").timeout(60 * MINUTE)).unwrap();
+//!     clock.wait_for_waiters(1);
+//!     clock.advance(50 * MINUTE);
+//!     assert_eq!(turn.wait().unwrap().text, "done");
+//! });
+//! ```
+//!
+//! # Third example: output that is the same in every run
+//!
+//! A session in host mode works off what is put into its inbox; a subscriber sees all of it, numbered. With [`SeededIds`] the
+//! record of it can be compared with one that is kept in a file, byte for byte.
+//!
+//! ```
+//! use std::time::Duration;
+//! use turnwise::testkit::{scripted, within, Recorder, Script, SeededIds};
+//! use turnwise::{CreateSessionRequest, EphemeralSessionService, EventSource, SessionService, Subscription};
+//!
+//! fn run_of_the_host() -> String {
+//!     let agent = scripted().on("ping", Script::new().say("pong"));
+//!     let service = EphemeralSessionService::configure(agent).ids(SeededIds::new(1)).build().unwrap();
+//!     let mut record = Recorder::of_stream(service.subscribe_all(Subscription::new()));
+//!
+//!     let hosting = service.begin_session(CreateSessionRequest::new("hello").host_mode(true)).unwrap();
+//!     let injector = service.event_injector(hosting.session_id()).unwrap();
+//!     let ping = injector.inject_with_subscription("ping".into(), EventSource::Webhook).unwrap();
+//!     Recorder::of_events(ping.events).assert_events(&["TextDelta(pong)", "InteractionComplete(pong)"]);
+//!     injector.dismiss(EventSource::Webhook).unwrap();
+//!     assert_eq!(hosting.wait().unwrap().text, "pong");
+//!
+//!     record.assert_next(&["RunStarted(hello)", "TextDelta(pong)", "InteractionComplete(pong)"]);
+//!     record.wait_for("RunCompleted(pong)");
+//!     record.assert_no_gaps();
+//!     drop(service); // the stream ends with the last session
+//!     record.transcript()
+//! }
+//!
+//! within(Duration::from_secs(60), || {
+//!     let transcript = run_of_the_host();
+//!     assert_eq!(transcript.lines().next(), Some("018cc251-f400-78b4-bda8-c892b50e44e5 1 0 RunStarted(hello)"));
+//!     assert_eq!(transcript, run_of_the_host());
+//! });
+//! ```
+
+// Assertions panic: that is what they are for. So do scripted agents that are told to.
+#![allow(clippy::panic)]
+
+mod describe;
+mod gate;
+mod recorder;
+mod script;
+mod scripted;
+mod watchdog;
+
+use std::time::Duration;
 
 pub use crate::ids::seeded::SeededIds;
 pub use crate::wait::manual::ManualClock;
+pub use gate::Gate;
+pub use recorder::Recorder;
+pub use script::Script;
+pub use scripted::{scripted, Scripted};
+pub use watchdog::{assert_no_leaked_sessions, assert_no_leaked_sessions_within, within};
+
+/// How long the kit's own waits last at most, in real time: a minute. It is far more than anything takes on a loaded machine;
+/// a test that gets there fails in any case, and should say why rather than hang.
+pub const PATIENCE: Duration = crate::wait::manual::PATIENCE;

@@ -32,7 +32,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// as those of [`TurnHandle::wait_timeout`](crate::TurnHandle::wait_timeout),
 /// [`archive_wait`](crate::SessionService::archive_wait) and [`shutdown`](crate::EphemeralSessionService::shutdown). So a wait
 /// with a timeout ends with what it waits for, or with an advance, and never by itself; what guards a test against a hang
-/// is `within`, in real time.
+/// is [`within`](crate::testkit::within), in real time.
 ///
 /// # What an advance has done when it returns
 ///
@@ -40,7 +40,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// - Whatever is due has rung: every wait whose time is up will end, and every turn whose time is up will be told to stop.
 ///
 /// It does not wait for any of that. [`settle`](Self::settle) does: after it, waits that were due are over, and the turns' tokens are
-/// set. What an agent then makes of it takes the time that it takes; wait for the turn, a gate or an event.
+/// set. What an agent then makes of it takes the time that it takes; wait for the turn, a [`Gate`](crate::testkit::Gate) or an event.
 ///
 /// # Before an advance
 ///
@@ -165,10 +165,15 @@ impl ManualClock {
     /// Until then. In a hook that runs on the thread that watches timeouts it may wait for itself.
     #[track_caller]
     pub fn settle(&self) {
+        self.settle_within(PATIENCE);
+    }
+
+    #[track_caller]
+    fn settle_within(&self, limit: Duration) {
         let settled = |state: &State| (state.overdue() == 0).then_some(());
-        if self.shared.state.wait(&Clock::System.deadline(PATIENCE), settled).is_none() {
+        if self.shared.state.wait(&Clock::System.deadline(limit), settled).is_none() {
             let left = self.shared.state.look(State::overdue);
-            panic!("the clock has not settled after {PATIENCE:?}: {left} that are due have not taken note");
+            panic!("the clock has not settled within {limit:?}: what was due and is not done: {left}");
         }
     }
 
@@ -187,10 +192,15 @@ impl ManualClock {
     /// Until then.
     #[track_caller]
     pub fn wait_for_waiters(&self, threads: usize) {
+        self.wait_for_waiters_within(PATIENCE, threads);
+    }
+
+    #[track_caller]
+    fn wait_for_waiters_within(&self, limit: Duration, threads: usize) {
         let are_there = |state: &State| (state.waiters() >= threads).then_some(());
-        if self.shared.state.wait(&Clock::System.deadline(PATIENCE), are_there).is_none() {
+        if self.shared.state.wait(&Clock::System.deadline(limit), are_there).is_none() {
             let waiters = self.waiters();
-            panic!("expected {threads} threads that wait for the clock, found {waiters} after {PATIENCE:?}");
+            panic!("expected {threads} threads to wait for the clock within {limit:?}, found {waiters}");
         }
     }
 
@@ -280,5 +290,76 @@ impl fmt::Debug for ManualClock {
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Entry").field(&self.key).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const SHORT: Duration = Duration::from_millis(5);
+
+    fn at(clock: &ManualClock, after: Duration) -> Option<Instant> {
+        clock.now().checked_add(after)
+    }
+
+    #[test]
+    fn what_is_due_rings_whether_it_was_there_before_the_advance_or_comes_after_it() {
+        let clock = ManualClock::new();
+        let time = at(&clock, SECOND);
+        let (_early, rings) = clock.wait_entry(time);
+        let (_later, silent) = clock.wait_entry(at(&clock, 2 * SECOND));
+        let (_never, deaf) = clock.wait_entry(None);
+        assert!(rings.try_recv().is_err());
+        clock.advance(SECOND);
+        assert_eq!(rings.try_recv(), Ok(clock.now()));
+        let (_late, at_once) = clock.wait_entry(time);
+        assert_eq!(at_once.try_recv(), Ok(clock.now()));
+        assert!(silent.try_recv().is_err() && deaf.try_recv().is_err());
+        assert_eq!(clock.waiters(), 2);
+    }
+
+    #[test]
+    fn a_clock_has_settled_when_all_that_was_due_is_done() {
+        let clock = ManualClock::new();
+        let (duty, time) = (clock.duty_entry(at(&clock, SECOND)), at(&clock, 2 * SECOND));
+        let (wait, _rings) = clock.wait_entry(time);
+        clock.settle();
+        clock.advance(SECOND);
+        let unsettled =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| clock.settle_within(SHORT))).unwrap_err();
+        let message = unsettled.downcast::<String>().unwrap();
+        assert_eq!(*message, "the clock has not settled within 5ms: what was due and is not done: 1");
+        drop(duty);
+        clock.settle();
+        drop(wait);
+        assert!(clock.shared.state.look(|state| state.entries.is_empty()));
+    }
+
+    #[test]
+    #[should_panic = "expected 1 threads to wait for the clock within 5ms, found 0"]
+    fn nobody_is_waited_for_for_ever() {
+        let clock = ManualClock::new();
+        let _duty = clock.duty_entry(at(&clock, SECOND));
+        clock.wait_for_waiters_within(SHORT, 1);
+    }
+
+    #[test]
+    #[should_panic = "past the end of time"]
+    fn time_has_an_end() {
+        ManualClock::new().advance(Duration::MAX);
+    }
+
+    #[test]
+    fn what_has_come_is_received_however_late_it_is() {
+        let clock = ManualClock::new();
+        let (sender, receiver) = bounded(1);
+        assert_eq!(clock.receive(&receiver, Some(clock.now())), Err(RecvTimeoutError::Timeout));
+        sender.send(1).unwrap();
+        assert_eq!(clock.receive(&receiver, Some(clock.now())), Ok(1));
+        drop(sender);
+        assert_eq!(clock.receive(&receiver, Some(clock.now())), Err(RecvTimeoutError::Disconnected));
+        assert!(clock.shared.state.look(|state| state.entries.is_empty()));
     }
 }

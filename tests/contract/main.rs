@@ -16,6 +16,7 @@ mod inbox;
 mod input;
 mod interrupt;
 mod keeping;
+mod kit;
 mod reading;
 mod registry;
 mod sub_agents;

@@ -1,0 +1,309 @@
+//! What has happened, kept to be looked at.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::model::{AgentEvent, SessionEvent};
+use crate::subscription::stream::EventStream;
+use crate::sync::{unbounded, Receiver, Sender};
+use crate::testkit::describe::{describe, matches};
+use crate::testkit::PATIENCE;
+use crate::wait::clock::Clock;
+
+/// Records the events of a turn, an interaction or a subscription, and compares them with what a test expects.
+///
+/// An expectation is the name of an event, `TextDelta`, or its name and its text, `TextDelta(hello)`. The text is what an event
+/// is about: a prompt, an answer, an error, a tool's name and arguments. Ids and durations are not part of it.
+///
+/// ```
+/// use turnwise::testkit::{scripted, Recorder, Script};
+/// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let service = EphemeralSessionService::new(scripted().on("greet", Script::new().say("hello")), 1);
+/// let (event_tx, mut events) = Recorder::of_turn();
+/// service.create_session(CreateSessionRequest::new("greet").event_tx(event_tx))?;
+/// events.assert_events(&["RunStarted(greet)", "TextDelta", "RunCompleted(hello)"]);
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
+///
+/// Failures show both sequences, side by side, with a mark at the first difference. They show texts in full, as nothing else
+/// here does: recorders are for tests.
+pub struct Recorder {
+    source: Source,
+    recorded: Vec<Recorded>,
+    /// How many of them have been waited for or compared.
+    looked_at: usize,
+    ended: bool,
+    patience: Duration,
+}
+
+enum Source {
+    Events(Receiver<AgentEvent>),
+    Stream(EventStream),
+}
+
+enum Recorded {
+    Event(AgentEvent),
+    Numbered(SessionEvent),
+}
+
+impl Recorder {
+    /// A recorder of one turn, and what to give to [`event_tx`](crate::StartTurnRequest#structfield.event_tx) of its request.
+    /// It never makes the turn wait.
+    pub fn of_turn() -> (Sender<AgentEvent>, Self) {
+        let (event_tx, events) = unbounded();
+        (event_tx, Self::of_events(events))
+    }
+
+    /// A recorder of what comes through this channel: [`InteractionSubscription::events`](crate::InteractionSubscription),
+    /// or a receiver of the test's own.
+    pub fn of_events(events: Receiver<AgentEvent>) -> Self {
+        Self::new(Source::Events(events))
+    }
+
+    /// A recorder of a subscription.
+    pub fn of_stream(stream: EventStream) -> Self {
+        Self::new(Source::Stream(stream))
+    }
+
+    fn new(source: Source) -> Self {
+        Self { source, recorded: Vec::new(), looked_at: 0, ended: false, patience: PATIENCE }
+    }
+
+    /// Reads until an event is as expected, beginning after the last that was waited for or compared.
+    ///
+    /// # Panics
+    /// If the stream ends without it, or it has not come after [`PATIENCE`].
+    ///
+    /// # Blocking
+    /// Until then, in real time.
+    #[track_caller]
+    pub fn wait_for(&mut self, expected: &str) -> &AgentEvent {
+        let from = self.looked_at;
+        loop {
+            match self.next() {
+                Next::Event if matches(self.recorded[self.looked_at - 1].event(), expected) => break,
+                Next::Event => {}
+                Next::End(why) => panic!("{expected} has not come, {why}; recorded:\n{}", self.list(from)),
+            }
+        }
+        self.recorded[self.looked_at - 1].event()
+    }
+
+    /// Asserts that the next events are as expected, after the last that was waited for or compared.
+    ///
+    /// # Panics
+    /// If they are others, or do not come: the stream has ended, or [`PATIENCE`] has.
+    ///
+    /// # Blocking
+    /// Until they have come, in real time.
+    #[track_caller]
+    pub fn assert_next(&mut self, expected: &[&str]) {
+        let from = self.looked_at;
+        let mut why = "";
+        for _ in expected {
+            if let Next::End(end) = self.next() {
+                why = end;
+                break;
+            }
+        }
+        compare(expected, &self.recorded[from..self.looked_at], why);
+    }
+
+    /// Reads to the end, and asserts that all that was ever recorded is as expected. A turn's events end with the turn, those
+    /// of a subscription with what it listens to.
+    ///
+    /// # Panics
+    /// If they are others, or the end has not come after [`PATIENCE`] without an event.
+    ///
+    /// # Blocking
+    /// Until the end, in real time.
+    #[track_caller]
+    pub fn assert_events(&mut self, expected: &[&str]) {
+        let why = self.read_to_end();
+        compare(expected, &self.recorded, why);
+        assert!(self.ended, "the events are as expected, but they have no end: {why}");
+    }
+
+    /// Asserts that a subscription has missed nothing so far: the numbers of each session's events rise by one, and nothing
+    /// counts as dropped.
+    ///
+    /// # Panics
+    /// If there is a gap, with the numbers on both sides of it; or if this records no subscription.
+    #[track_caller]
+    pub fn assert_no_gaps(&self) {
+        self.assert_dropped(0);
+    }
+
+    /// Asserts that a subscription has missed so many events so far, by its own count and by the gaps between the numbers.
+    /// (What was dropped after the last event that was read is counted, but no gap yet.)
+    ///
+    /// # Panics
+    /// If the count is another, or the gaps add up to more; or if this records no subscription.
+    #[track_caller]
+    pub fn assert_dropped(&self, events: u64) {
+        let Source::Stream(stream) = &self.source else { panic!("only subscriptions have numbers") };
+        let (mut gaps, mut missing) = (String::new(), 0);
+        let mut last_of = BTreeMap::new();
+        for event in self.recorded.iter().filter_map(Recorded::numbered) {
+            let Some(last) = last_of.insert(event.session_id, event.seq) else { continue };
+            assert!(event.seq > last, "number {} came after {last}:\n{}", event.seq, self.list(0));
+            if event.seq > last + 1 {
+                missing += event.seq - last - 1;
+                let _ = write!(gaps, " {last}..{}", event.seq);
+            }
+        }
+        let dropped = stream.dropped();
+        assert!(
+            dropped == events && missing <= events,
+            "expected {events} missed events, found {dropped} counted and {missing} in gaps:{gaps}"
+        );
+    }
+
+    /// The events recorded so far. Reads nothing.
+    pub fn events(&self) -> impl Iterator<Item = &AgentEvent> {
+        self.recorded.iter().map(Recorded::event)
+    }
+
+    /// Reads to the end, and gives all that was ever recorded as text, one line for each event; for subscriptions with session,
+    /// turn and number. With [`SeededIds`](super::SeededIds) that is the same in every run.
+    ///
+    /// # Panics
+    /// If the end has not come after [`PATIENCE`] without an event.
+    ///
+    /// # Blocking
+    /// Until the end, in real time.
+    #[track_caller]
+    pub fn transcript(&mut self) -> String {
+        let why = self.read_to_end();
+        assert!(self.ended, "{why}; recorded:\n{}", self.list(0));
+        self.recorded.iter().map(|one| format!("{one}\n")).collect()
+    }
+
+    /// Why there is no more.
+    fn read_to_end(&mut self) -> &'static str {
+        loop {
+            if let Next::End(why) = self.next() {
+                return why;
+            }
+        }
+    }
+
+    fn next(&mut self) -> Next {
+        if self.looked_at == self.recorded.len() {
+            let patience = Clock::System.deadline(self.patience);
+            let next = match &self.source {
+                Source::Events(events) => patience.receive(events).map(Recorded::Event).map_err(|e| e.is_timeout()),
+                Source::Stream(stream) => match stream.recv_until(&patience) {
+                    Ok(Some(event)) => Ok(Recorded::Numbered(event)),
+                    Ok(None) => Err(false),
+                    Err(_) => Err(true),
+                },
+            };
+            match next {
+                Ok(event) => self.recorded.push(event),
+                Err(true) => return Next::End("and nothing more came in time"),
+                Err(false) => {
+                    self.ended = true;
+                    return Next::End("and the stream has ended");
+                }
+            }
+        }
+        self.looked_at += 1;
+        Next::Event
+    }
+
+    fn list(&self, from: usize) -> String {
+        self.recorded[from..].iter().map(|one| format!("  {one}\n")).collect()
+    }
+}
+
+enum Next {
+    Event,
+    /// There is none, for this reason.
+    End(&'static str),
+}
+
+/// Fails with both sequences side by side where they differ.
+#[track_caller]
+fn compare(expected: &[&str], recorded: &[Recorded], why: &str) {
+    let same = |at: usize| match (expected.get(at), recorded.get(at)) {
+        (Some(expected), Some(recorded)) => matches(recorded.event(), expected),
+        (expected, recorded) => expected.is_none() && recorded.is_none(),
+    };
+    let rows = expected.len().max(recorded.len());
+    let Some(first) = (0..rows).find(|at| !same(*at)) else { return };
+    let width = expected.iter().map(|text| text.chars().count()).max().unwrap_or(0).max("expected".len());
+    let mut table = format!("    {:width$}   recorded\n", "expected");
+    for at in 0..rows {
+        let mark = if at == first { "-->" } else { "" };
+        let left = expected.get(at).copied().unwrap_or("(nothing)");
+        let right = recorded.get(at).map_or_else(|| "(nothing)".to_owned(), |one| describe(one.event()));
+        let _ = writeln!(table, "{mark:3} {left:width$}   {right}");
+    }
+    let why = if recorded.len() < expected.len() { format!(" ({why})") } else { String::new() };
+    panic!("the events differ from what was expected, first at position {first}{why}:\n{table}");
+}
+
+impl Recorded {
+    fn event(&self) -> &AgentEvent {
+        match self {
+            Self::Event(event) => event,
+            Self::Numbered(numbered) => &numbered.event,
+        }
+    }
+
+    fn numbered(&self) -> Option<&SessionEvent> {
+        match self {
+            Self::Event(_) => None,
+            Self::Numbered(event) => Some(event),
+        }
+    }
+}
+
+impl fmt::Display for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Numbered(SessionEvent { session_id, turn_id, seq, .. }) = self {
+            let turn = turn_id.map_or_else(|| "-".to_owned(), |turn| turn.to_string());
+            write!(f, "{session_id} {turn} {seq} ")?;
+        }
+        f.write_str(&describe(self.event()))
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("recorded", &self.recorded.len()).field("ended", &self.ended).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message of a recorder that was told to wait for more than there is.
+    fn failing(check: impl FnOnce(&mut Recorder) + std::panic::UnwindSafe) -> String {
+        let failed = std::panic::catch_unwind(|| {
+            let (event_tx, mut events) = Recorder::of_turn();
+            events.patience = Duration::from_millis(5);
+            event_tx.send(AgentEvent::TextDelta { delta: "a".to_owned() }).unwrap();
+            check(&mut events);
+            drop(event_tx);
+        });
+        *failed.unwrap_err().downcast().unwrap()
+    }
+
+    #[test]
+    fn nothing_is_waited_for_for_ever() {
+        let message = failing(|events| drop(events.wait_for("RunCompleted").clone()));
+        assert_eq!(message, "RunCompleted has not come, and nothing more came in time; recorded:\n  TextDelta(a)\n");
+        let message = failing(|events| events.assert_next(&["TextDelta(a)", "TextDelta(b)"]));
+        assert!(message.contains("first at position 1 (and nothing more came in time)"), "{message}");
+        let message = failing(|events| events.assert_events(&["TextDelta(a)"]));
+        assert!(message.contains("they have no end"), "{message}");
+        let message = failing(|events| drop(events.transcript()));
+        assert!(message.contains("and nothing more came in time; recorded:\n  TextDelta(a)"), "{message}");
+    }
+}

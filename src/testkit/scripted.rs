@@ -1,0 +1,143 @@
+//! Agents that do what a test has written down for them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::agent::{agent_fn, SessionAgent, SessionAgentBuilder, SessionContext};
+use crate::error::AgentError;
+use crate::service::SessionSpec;
+use crate::sync::Arc;
+use crate::testkit::{Gate, Script};
+
+/// A builder of agents with a script for each prompt. Where there is none for a prompt, the agent answers with it.
+///
+/// The agents keep their history as those of [`agent_fn`] do. In host mode an interaction's text is the prompt.
+///
+/// ```
+/// use turnwise::testkit::{scripted, Script};
+/// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest};
+///
+/// let agent = scripted()
+///     .on("ping", Script::new().reply("pong"))
+///     .otherwise(|prompt| match prompt.strip_prefix("say ") {
+///         Some(word) => Script::new().say(word),
+///         None => Script::new(),
+///     });
+/// let service = EphemeralSessionService::new(agent, 1);
+/// let first = service.create_session(CreateSessionRequest::new("ping"))?;
+/// assert_eq!(first.text, "pong");
+/// let mut ask = |prompt| service.start_turn(first.session_id, StartTurnRequest::new(prompt)).map(|result| result.text);
+/// assert_eq!((ask("say it")?, ask("echo")?), ("it".to_owned(), "echo".to_owned()));
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
+pub fn scripted() -> Scripted {
+    Scripted { building: Vec::new(), scripts: BTreeMap::new(), otherwise: Arc::new(|_| Script::new()) }
+}
+
+/// The builder that [`scripted`] makes.
+#[derive(Clone)]
+#[must_use]
+pub struct Scripted {
+    building: Vec<BuildStep>,
+    scripts: BTreeMap<String, Script>,
+    otherwise: Arc<dyn Fn(&str) -> Script + Send + Sync>,
+}
+
+#[derive(Clone)]
+enum BuildStep {
+    WaitAt(Gate),
+    Call(BuildCall),
+    Fail(AgentError),
+    Panic(String),
+}
+
+type BuildCall = Arc<dyn Fn(&SessionSpec, &SessionContext) -> Result<(), AgentError> + Send + Sync>;
+
+impl Scripted {
+    /// Has agents play `script` for exactly this prompt.
+    pub fn on(mut self, prompt: impl Into<String>, script: Script) -> Self {
+        self.scripts.insert(prompt.into(), script);
+        self
+    }
+
+    /// Has agents play what `scripts` makes of a prompt that has no script of its own. It is called on the session's thread.
+    pub fn otherwise(mut self, scripts: impl Fn(&str) -> Script + Send + Sync + 'static) -> Self {
+        self.otherwise = Arc::new(scripts);
+        self
+    }
+
+    /// Has every build stop at the gate until the test lets it through, or the session's first turn is told to stop: a slow
+    /// build. The steps of a build are taken in the order in which they were written.
+    pub fn build_waits_at(self, gate: &Gate) -> Self {
+        self.building(BuildStep::WaitAt(gate.clone()))
+    }
+
+    /// Calls `call` while an agent is built, on its session's thread: to emit events, or to choose which builds fail.
+    pub fn build_calls(
+        self,
+        call: impl Fn(&SessionSpec, &SessionContext) -> Result<(), AgentError> + Send + Sync + 'static,
+    ) -> Self {
+        self.building(BuildStep::Call(Arc::new(call)))
+    }
+
+    /// Has every build fail.
+    pub fn build_fails(self, error: AgentError) -> Self {
+        self.building(BuildStep::Fail(error))
+    }
+
+    /// Has every build panic.
+    pub fn build_panics(self, message: impl Into<String>) -> Self {
+        self.building(BuildStep::Panic(message.into()))
+    }
+
+    fn building(mut self, step: BuildStep) -> Self {
+        self.building.push(step);
+        self
+    }
+
+    fn script(&self, prompt: &str) -> Script {
+        self.scripts.get(prompt).cloned().unwrap_or_else(|| (self.otherwise)(prompt))
+    }
+}
+
+impl BuildStep {
+    fn take(&self, spec: &SessionSpec, context: &SessionContext) -> Result<(), AgentError> {
+        match self {
+            Self::WaitAt(gate) => Ok(gate.pass(context.cancel_token())?),
+            Self::Call(call) => call(spec, context),
+            Self::Fail(error) => Err(error.clone()),
+            Self::Panic(message) => panic!("{message}"),
+        }
+    }
+}
+
+impl SessionAgentBuilder for Scripted {
+    type Agent = Box<dyn SessionAgent>;
+
+    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Self::Agent, AgentError> {
+        self.building.iter().try_for_each(|step| step.take(spec, context))?;
+        let scripts = self.clone();
+        let agent = agent_fn(move |prompt, turn| scripts.script(&prompt).play(prompt, turn));
+        Ok(Box::new(agent.build_agent(spec, context)?))
+    }
+}
+
+impl fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scripted")
+            .field("building", &self.building)
+            .field("scripts", &self.scripts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for BuildStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WaitAt(gate) => f.debug_tuple("WaitAt").field(gate).finish(),
+            Self::Call(_) => f.write_str("Call(..)"),
+            Self::Fail(error) => f.debug_tuple("Fail").field(error).finish(),
+            Self::Panic(message) => f.debug_tuple("Panic").field(message).finish(),
+        }
+    }
+}
