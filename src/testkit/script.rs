@@ -44,6 +44,7 @@ enum Step {
     DrainInbox,
     Call(Call),
     Reply(String),
+    ReplyWith(Reply),
     Usage(Usage),
     ToolCalls(u32),
     Fail(AgentError),
@@ -51,6 +52,7 @@ enum Step {
 }
 
 type Call = Arc<dyn Fn(&TurnContext) -> Result<(), AgentError> + Send + Sync>;
+type Reply = Arc<dyn Fn(&TurnContext) -> Result<String, AgentError> + Send + Sync>;
 
 impl Script {
     /// An empty script: the answer is the prompt.
@@ -107,6 +109,14 @@ impl Script {
     /// Answers with this, when the script is at its end.
     pub fn reply(self, text: impl Into<String>) -> Self {
         self.then(Step::Reply(text.into()))
+    }
+
+    /// As [`reply`](Self::reply), with what `reply` makes of the turn; its error ends the turn.
+    pub fn reply_with(
+        self,
+        reply: impl Fn(&TurnContext) -> Result<String, AgentError> + Send + Sync + 'static,
+    ) -> Self {
+        self.then(Step::ReplyWith(Arc::new(reply)))
     }
 
     /// Uses so many tokens, added up over the script.
@@ -177,6 +187,7 @@ impl Step {
             Self::DrainInbox => turn.drain_inbox().iter().try_for_each(|one| answer.say(&one.text(), turn))?,
             Self::Call(call) => call(turn)?,
             Self::Reply(text) => answer.reply = Some(text.clone()),
+            Self::ReplyWith(reply) => answer.reply = Some(reply(turn)?),
             Self::Usage(usage) => answer.usage += *usage,
             Self::ToolCalls(calls) => answer.tool_calls = answer.tool_calls.saturating_add(*calls),
             Self::Fail(error) => return Err(error.clone()),
@@ -199,6 +210,7 @@ impl fmt::Debug for Step {
             Self::DrainInbox => f.write_str("DrainInbox"),
             Self::Call(_) => f.write_str("Call(..)"),
             Self::Reply(text) => f.debug_tuple("Reply").field(text).finish(),
+            Self::ReplyWith(_) => f.write_str("ReplyWith(..)"),
             Self::Usage(usage) => f.debug_tuple("Usage").field(usage).finish(),
             Self::ToolCalls(calls) => f.debug_tuple("ToolCalls").field(calls).finish(),
             Self::Fail(error) => f.debug_tuple("Fail").field(error).finish(),

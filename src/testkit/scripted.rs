@@ -46,6 +46,7 @@ pub struct Scripted {
 #[derive(Clone)]
 enum BuildStep {
     WaitAt(Gate),
+    WaitRegardlessAt(Gate),
     Call(BuildCall),
     Fail(AgentError),
     Panic(String),
@@ -70,6 +71,11 @@ impl Scripted {
     /// build. The steps of a build are taken in the order in which they were written.
     pub fn build_waits_at(self, gate: &Gate) -> Self {
         self.building(BuildStep::WaitAt(gate.clone()))
+    }
+
+    /// As [`build_waits_at`](Self::build_waits_at), but nothing else ends the wait: a build that does not look at its token.
+    pub fn build_waits_at_ignoring_cancel(self, gate: &Gate) -> Self {
+        self.building(BuildStep::WaitRegardlessAt(gate.clone()))
     }
 
     /// Calls `call` while an agent is built, on its session's thread: to emit events, or to choose which builds fail.
@@ -104,6 +110,10 @@ impl BuildStep {
     fn take(&self, spec: &SessionSpec, context: &SessionContext) -> Result<(), AgentError> {
         match self {
             Self::WaitAt(gate) => Ok(gate.pass(context.cancel_token())?),
+            Self::WaitRegardlessAt(gate) => {
+                gate.pass_regardless();
+                Ok(())
+            }
             Self::Call(call) => call(spec, context),
             Self::Fail(error) => Err(error.clone()),
             Self::Panic(message) => panic!("{message}"),
@@ -135,6 +145,7 @@ impl fmt::Debug for BuildStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WaitAt(gate) => f.debug_tuple("WaitAt").field(gate).finish(),
+            Self::WaitRegardlessAt(gate) => f.debug_tuple("WaitRegardlessAt").field(gate).finish(),
             Self::Call(_) => f.write_str("Call(..)"),
             Self::Fail(error) => f.debug_tuple("Fail").field(error).finish(),
             Self::Panic(message) => f.debug_tuple("Panic").field(message).finish(),

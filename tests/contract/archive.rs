@@ -460,7 +460,7 @@ fn c29_shutdown_may_be_called_by_a_thread_on_its_way_out() {
         host.join().unwrap();
         assert_eq!(service.stats().sessions, 0);
         // A session's own.
-        let (give, handles) = unbounded::<EphemeralSessionService<Script>>();
+        let (give, handles) = unbounded::<Service>();
         let (report, reports) = unbounded();
         let agent = turnwise::agent_fn(move |_, turn| {
             let (service, report) = (handles.recv().unwrap(), report.clone());

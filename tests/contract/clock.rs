@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A service of scripted agents on a clock of the test's own.
-fn timed(max_sessions: usize) -> (EphemeralSessionService<Script>, Stage, ManualClock) {
+fn timed(max_sessions: usize) -> (Service, Stage, ManualClock) {
     let clock = ManualClock::new();
     let on_it = clock.clone();
     let (service, stage) = scripted_with(move |config| config.max_sessions(max_sessions).clock(on_it));

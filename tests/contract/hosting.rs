@@ -16,7 +16,7 @@ use crate::support::*;
 
 /// A scripted session in host mode, its prompt done.
 struct Hosted {
-    service: EphemeralSessionService<Script>,
+    service: Service,
     stage: Stage,
     turn: TurnHandle,
     injector: Arc<dyn SubscribableInjector>,

@@ -93,7 +93,7 @@ fn services_are_used_behind_every_kind_of_pointer() {
 #[test]
 fn handles_are_send_and_sync() {
     fn shared<T: Send + Sync>() {}
-    shared::<EphemeralSessionService<Script>>();
+    shared::<Service>();
     shared::<turnwise::TurnHandle>();
     shared::<turnwise::TurnStream>();
     shared::<turnwise::CancelToken>();
@@ -175,7 +175,7 @@ fn refused_threads() {
 }
 
 #[cfg(target_os = "linux")]
-struct CallsService(EphemeralSessionService<Script>, turnwise::crossbeam_channel::Sender<&'static str>);
+struct CallsService(Service, turnwise::crossbeam_channel::Sender<&'static str>);
 
 #[cfg(target_os = "linux")]
 impl Drop for CallsService {

@@ -1,11 +1,11 @@
 //! Agents with a script, gates, and a watchdog.
 
-use std::panic;
 use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::{bounded, select, unbounded, Receiver, Sender};
+use turnwise::crossbeam_channel::{unbounded, Receiver, Sender};
+use turnwise::testkit::{self, within, Gate, Script, Scripted};
 use turnwise::{
     agent_fn, AgentError, AgentEvent, CancelReason, CreateSessionRequest, EphemeralSessionService, RunResult,
     ServiceConfig, SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionService,
@@ -18,40 +18,39 @@ pub(crate) const LONG: Duration = Duration::from_secs(120);
 pub(crate) const SHORT: Duration = Duration::from_millis(5);
 
 /// Runs a test's body; one that hangs fails with a message.
+#[track_caller]
 pub(crate) fn run(body: impl FnOnce() + Send + 'static) {
-    let name = thread::current().name().unwrap_or("test").to_owned();
-    let (done, finished) = bounded::<()>(0);
-    let test = thread::Builder::new().name(name.clone()).spawn(move || {
-        let _done = done;
-        body();
-    });
-    let test = test.expect("a thread for the test");
-    match finished.recv_timeout(2 * LONG) {
-        Err(error) if error.is_timeout() => panic!("{name} hangs"),
-        _ => test.join().unwrap_or_else(|payload| panic::resume_unwind(payload)),
-    }
+    within(2 * LONG, body);
 }
 
 /// What the test and its agents share.
 pub(crate) struct Stage {
     /// Every turn that has reached its script's waiting point.
     pub(crate) entered: Receiver<(SessionId, TurnId)>,
-    release: Sender<String>,
+    gate: Gate,
 }
 
 impl Stage {
-    /// Waits until some turn is at its waiting point.
+    /// Waits until some turn is at its waiting point, and says which.
+    #[track_caller]
     pub(crate) fn wait_entered(&self) -> (SessionId, TurnId) {
         self.entered.recv_timeout(LONG).expect("a turn enters")
     }
 
     /// Lets one waiting turn finish with the text "released".
     pub(crate) fn release(&self) {
-        self.release.send("released".to_owned()).expect("agents are listening");
+        self.gate.let_through(1);
     }
 }
 
-/// Builds agents that do what their prompts say:
+/// A test that is over keeps no deaf agent's thread.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.gate.open();
+    }
+}
+
+/// Makes agents that do what their prompts say:
 ///
 /// | Prompt | What happens |
 /// |---|---|
@@ -64,69 +63,37 @@ impl Stage {
 /// | `drain` | waits to be released, then answers with what is in the inbox |
 /// | `flood` | emits until it is cancelled |
 /// | anything | is the answer |
-pub(crate) struct Script {
-    enter: Sender<(SessionId, TurnId)>,
-    released: Receiver<String>,
+fn agents(enter: Sender<(SessionId, TurnId)>, gate: Gate) -> Scripted {
+    testkit::scripted().otherwise(move |prompt| {
+        let enter = enter.clone();
+        let entering = Script::new().call(move |turn| {
+            enter.send((turn.session_id(), turn.turn_id())).expect("the test is listening");
+            Ok(())
+        });
+        match prompt.split_once(' ').unwrap_or((prompt, "")) {
+            ("hold", _) => entering.wait_at(&gate).reply("released"),
+            ("deaf", _) => entering.wait_at_ignoring_cancel(&gate).reply("released"),
+            ("fail", _) => Script::new().fail(AgentError::Internal("scripted".into())),
+            ("panic", _) => Script::new().panic("scripted"),
+            ("emit", count) => {
+                let count = count.parse().expect("emit takes a number");
+                (0..count).fold(Script::new(), |script, number| script.emit(delta(number))).reply("emitted")
+            }
+            ("cost", tokens) => {
+                let input_tokens = tokens.parse().expect("cost takes a number");
+                Script::new().usage(Usage { input_tokens, ..Usage::default() }).tool_calls(1)
+            }
+            ("drain", _) => entering.wait_at_ignoring_cancel(&gate).reply_with(drain),
+            ("flood", _) => entering.call(|turn| Ok((0..).try_for_each(|number| turn.emit(delta(number)))?)),
+            _ => Script::new(),
+        }
+    })
 }
 
-impl SessionAgentBuilder for Script {
-    type Agent = Box<dyn SessionAgent>;
-
-    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Self::Agent, AgentError> {
-        let (enter, released) = (self.enter.clone(), self.released.clone());
-        let agent = agent_fn(move |prompt, turn| play(&prompt, turn, &enter, &released));
-        Ok(Box::new(agent.build_agent(spec, context)?))
-    }
-}
-
-fn play(
-    prompt: &str,
-    turn: &TurnContext,
-    enter: &Sender<(SessionId, TurnId)>,
-    released: &Receiver<String>,
-) -> Result<RunResult, AgentError> {
-    let enter = || enter.send((turn.session_id(), turn.turn_id())).expect("the test is listening");
-    let closed = |_| AgentError::Internal("the stage is gone".into());
-    match prompt.split_once(' ').unwrap_or((prompt, "")) {
-        ("hold", _) => {
-            enter();
-            select! {
-                recv(released) -> text => Ok(turn.finish(text.map_err(closed)?)),
-                recv(turn.cancel_token().cancelled()) -> _ => Err(turn.check().unwrap_err().into()),
-            }
-        }
-        ("deaf", _) => {
-            enter();
-            Ok(turn.finish(released.recv().map_err(closed)?))
-        }
-        ("fail", _) => Err(AgentError::Internal("scripted".into())),
-        ("panic", _) => panic!("scripted"),
-        ("emit", count) => {
-            for number in 0..count.parse().expect("emit takes a number") {
-                turn.emit(delta(number))?;
-            }
-            Ok(turn.finish("emitted"))
-        }
-        ("cost", tokens) => {
-            let usage = Usage { input_tokens: tokens.parse().expect("cost takes a number"), ..Usage::default() };
-            Ok(turn.finish(prompt).with_usage(usage).with_tool_calls(1))
-        }
-        ("drain", _) => {
-            enter();
-            drop(released.recv().map_err(closed)?);
-            let drained: Vec<_> = turn.drain_inbox().iter().map(|interaction| interaction.text()).collect();
-            turn.emit(delta(drained.len()))?;
-            Ok(turn.finish(drained.join(", ")))
-        }
-        ("flood", _) => {
-            enter();
-            for number in 0.. {
-                turn.emit(delta(number))?;
-            }
-            unreachable!()
-        }
-        _ => Ok(turn.finish(prompt)),
-    }
+fn drain(turn: &TurnContext) -> Result<String, AgentError> {
+    let drained: Vec<_> = turn.drain_inbox().iter().map(|interaction| interaction.text()).collect();
+    turn.emit(delta(drained.len()))?;
+    Ok(drained.join(", "))
 }
 
 /// The `number`th scripted event.
@@ -134,19 +101,22 @@ pub(crate) fn delta(number: usize) -> AgentEvent {
     AgentEvent::TextDelta { delta: number.to_string() }
 }
 
+/// What [`scripted`] makes.
+pub(crate) type Service = EphemeralSessionService<Scripted>;
+
 /// A service of scripted agents.
-pub(crate) fn scripted(max_sessions: usize) -> (EphemeralSessionService<Script>, Stage) {
+pub(crate) fn scripted(max_sessions: usize) -> (Service, Stage) {
     scripted_with(|config| config.max_sessions(max_sessions))
 }
 
 /// A service of scripted agents, set up by `configure`.
 pub(crate) fn scripted_with(
-    configure: impl FnOnce(ServiceConfig<Script>) -> ServiceConfig<Script>,
-) -> (EphemeralSessionService<Script>, Stage) {
+    configure: impl FnOnce(ServiceConfig<Scripted>) -> ServiceConfig<Scripted>,
+) -> (Service, Stage) {
     let (enter, entered) = unbounded();
-    let (release, released) = unbounded();
-    let config = EphemeralSessionService::configure(Script { enter, released }).idle_threads(idle_threads());
-    (configure(config).build().expect("the settings work"), Stage { entered, release })
+    let gate = Gate::new();
+    let config = EphemeralSessionService::configure(agents(enter, gate.clone())).idle_threads(idle_threads());
+    (configure(config).build().expect("the settings work"), Stage { entered, gate })
 }
 
 /// How many threads scripted services keep for another session: the contract holds with and without.
