@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::{bounded, select, unbounded};
+use turnwise::crossbeam_channel::{bounded, unbounded};
+use turnwise::testkit::{Gate, ManualClock};
 use turnwise::{
-    agent_fn, AgentError, ArchiveMode, CancelReason, CancelToken, EphemeralSessionService, SessionError, SessionId,
-    SessionService, SessionSpec, TurnContext, TurnId,
+    agent_fn, AgentError, ArchiveMode, CancelReason, CancelToken, EphemeralSessionService, SessionAgentBuilder,
+    SessionError, SessionId, SessionService, SessionSpec, TurnId,
 };
 
 use crate::support::*;
@@ -390,46 +391,43 @@ fn c23_deadlines_fire_in_the_order_of_their_times_whatever_the_order_of_the_requ
     });
 }
 
+/// Agents that wait to be told to stop, and whose hooks then wait at `gate`. They pass `armed` when they have their hook.
+fn with_hooks_that_wait(gate: &Gate, armed: &Gate) -> impl SessionAgentBuilder {
+    let (gate, armed) = (gate.clone(), armed.clone());
+    agent_fn(move |prompt, turn| {
+        let (start, started) = bounded(1);
+        let gate = gate.clone();
+        let hook = turn.cancel_token().on_cancel(move || {
+            start.send(()).unwrap();
+            if prompt == "block" {
+                gate.pass_regardless();
+            }
+        });
+        armed.pass_regardless();
+        started.recv().unwrap();
+        drop(hook); // waits for it
+        Err(turn.check().unwrap_err().into())
+    })
+}
+
 #[test]
 fn c23_a_hook_that_blocks_delays_no_other_deadline() {
     run(|| {
-        let (go, gate) = unbounded::<()>();
-        let (enter, entered) = unbounded();
-        let service = EphemeralSessionService::new(
-            agent_fn(move |prompt, turn: &TurnContext| {
-                let cancelled = || turn.check().unwrap_err().into();
-                if prompt != "blocks" {
-                    let _ = turn.cancel_token().cancelled().recv();
-                    return Err(cancelled());
-                }
-                enter.send(()).unwrap();
-                let (gate, (start, started)) = (gate.clone(), bounded(1));
-                let hook = turn.cancel_token().on_cancel(move || {
-                    start.send(()).unwrap();
-                    let _ = gate.recv();
-                });
-                started.recv().unwrap();
-                drop(hook); // waits for it
-                Err(cancelled())
-            }),
-            8,
-        );
-        let mut soon = Duration::from_millis(5);
-        let id = service.open_session(SessionSpec::new()).unwrap();
-        let blocked = loop {
-            let blocked = service.begin_turn(id, turn("blocks").timeout(soon)).unwrap();
-            select! {
-                recv(entered) -> _ => break blocked,
-                // On a machine that stalls its time was up before it ran: with no hook, so once more.
-                recv(blocked.finished()) -> _ => soon *= 2,
-            }
-        };
+        let (gate, armed, clock) = (Gate::new(), Gate::new(), ManualClock::new());
+        armed.open();
+        let config = EphemeralSessionService::configure(with_hooks_that_wait(&gate, &armed));
+        let service = config.clock(clock.clone()).build().unwrap();
+        let blocked = service.begin_session(create("block").timeout(LONG)).unwrap();
+        armed.wait_arrived(1);
+        clock.advance(LONG);
+        gate.wait_arrived(1);
         for _ in 0..3 {
-            let other = service.create_session(create("x").timeout(soon));
-            assert_cancelled(other, CancelReason::DeadlineExceeded);
+            let other = service.begin_session(create("x").timeout(LONG)).unwrap();
+            clock.advance(LONG);
+            assert_cancelled(other.wait(), CancelReason::DeadlineExceeded);
         }
         assert!(!blocked.is_finished());
-        drop(go);
+        gate.open();
         assert_cancelled(blocked.wait(), CancelReason::DeadlineExceeded);
         assert_eq!(service.shutdown(LONG).stuck, []);
     });
@@ -438,32 +436,16 @@ fn c23_a_hook_that_blocks_delays_no_other_deadline() {
 #[test]
 fn c23_of_turns_that_are_due_at_once_every_hook_runs_though_another_blocks() {
     run(|| {
-        let (go, gate) = unbounded::<()>();
-        let (start, started) = unbounded();
-        let (enter, entered) = unbounded();
-        let service = EphemeralSessionService::new(
-            agent_fn(move |_, turn| {
-                let (start, gate) = (start.clone(), gate.clone());
-                let (run, ran) = bounded(1);
-                let hook = turn.cancel_token().on_cancel(move || {
-                    start.send(()).unwrap();
-                    run.send(()).unwrap();
-                    let _ = gate.recv();
-                });
-                enter.send(()).unwrap();
-                ran.recv().unwrap();
-                drop(hook); // waits for it
-                Err(turn.check().unwrap_err().into())
-            }),
-            8,
-        );
-        // Far enough away for all of them to be running by then, and all due when the first one is.
-        let soon = Duration::from_millis(200);
-        let turns: Vec<_> = (0..4).map(|_| service.begin_session(create("x").timeout(soon)).unwrap()).collect();
-        let running = turns.iter().filter(|_| entered.recv_timeout(soon).is_ok()).count();
-        // Every one that runs has its hook started, though none of them returns.
-        (0..running).for_each(|_| started.recv_timeout(LONG).expect("a hook is kept waiting by another"));
-        drop(go);
+        let (gate, armed, clock) = (Gate::new(), Gate::new(), ManualClock::new());
+        armed.open();
+        let config = EphemeralSessionService::configure(with_hooks_that_wait(&gate, &armed));
+        let service = config.clock(clock.clone()).build().unwrap();
+        let turns: Vec<_> = (0..4).map(|_| service.begin_session(create("block").timeout(LONG)).unwrap()).collect();
+        armed.wait_arrived(4);
+        clock.advance(LONG);
+        // Every hook is started, though none of them returns.
+        gate.wait_arrived(4);
+        gate.open();
         turns.into_iter().for_each(|turn| assert_cancelled(turn.wait(), CancelReason::DeadlineExceeded));
     });
 }

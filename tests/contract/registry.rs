@@ -5,7 +5,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
+use turnwise::crossbeam_channel::{bounded, unbounded, Receiver};
+use turnwise::testkit::{self, Gate, Scripted};
 use turnwise::{
     agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, BuildError, CancelReason, EphemeralSessionService,
     RunResult, Session, SessionAgent, SessionAgentBuilder, SessionError, SessionId, SessionQuery, SessionService,
@@ -36,14 +37,9 @@ impl Drop for SlowToGo {
     }
 }
 
-/// A builder that signals, then waits at a gate, then builds an echo or fails.
-fn gated_builder(started: Sender<()>, gate: Receiver<Result<(), AgentError>>) -> impl SessionAgentBuilder {
-    let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
-    builder_fn(move |spec, context| {
-        started.send(()).unwrap();
-        gate.recv().unwrap()?;
-        echo.build_agent(spec, context)
-    })
+/// Echoes whose builds wait at the gate, whatever they are told.
+fn slow_builds(gate: &Gate) -> Scripted {
+    testkit::scripted().build_waits_at_ignoring_cancel(gate)
 }
 
 #[test]
@@ -152,18 +148,18 @@ fn c02_a_limit_of_zero_admits_nobody() {
 #[test]
 fn c03_a_build_that_fails_is_answered_after_its_capacity_is_back() {
     run(|| {
-        let (started, _starts) = unbounded();
-        let (gate, gated) = unbounded();
-        let service = EphemeralSessionService::new(gated_builder(started, gated), 1);
+        let no_key = || AgentError::Config("no key".into());
+        let builder = testkit::scripted()
+            .build_calls(move |spec, _| if spec.model == "without key" { Err(no_key()) } else { Ok(()) });
+        let service = EphemeralSessionService::new(builder, 1);
+        let failing = SessionSpec::new().model("without key");
         for _ in 0..200 {
-            gate.send(Err(AgentError::Config("no key".into()))).unwrap();
             let (event_tx, events) = unbounded();
-            let failed = service.create_session(create("x").event_tx(event_tx)).unwrap_err();
+            let failed = service.create_session(create("x").session(failing.clone()).event_tx(event_tx)).unwrap_err();
             let SessionError::Build { id, source: BuildError::Agent(AgentError::Config(_)) } = &failed else {
                 panic!("{failed:?}");
             };
             // With a limit of one, the next create shows whether capacity was back in time.
-            gate.send(Ok(())).unwrap();
             let next = service.create_session(create("y").session(SessionSpec::new().session_id(*id))).unwrap();
             let events: Vec<_> = events.iter().collect();
             assert_matches!(&events[..], [AgentEvent::RunStarted { .. }, AgentEvent::RunFailed { .. }]);
@@ -171,8 +167,7 @@ fn c03_a_build_that_fails_is_answered_after_its_capacity_is_back() {
         }
         assert_eq!(service.list(SessionQuery::new()).unwrap(), []);
         assert_eq!(service.stats().sessions, 0);
-        gate.send(Err(AgentError::Config("no key".into()))).unwrap();
-        assert_matches!(service.open_session(SessionSpec::new()), Err(SessionError::Build { .. }));
+        assert_matches!(service.open_session(failing), Err(SessionError::Build { .. }));
         assert_eq!(service.stats().sessions, 0);
     });
 }
@@ -180,13 +175,13 @@ fn c03_a_build_that_fails_is_answered_after_its_capacity_is_back() {
 #[test]
 fn c03_a_failed_build_whose_last_event_has_no_room_can_be_interrupted_by_its_id() {
     run(|| {
-        let (started, starts) = unbounded();
-        let (gate, gated) = unbounded();
-        let service = EphemeralSessionService::new(gated_builder(started, gated), 1);
+        let gate = Gate::new();
+        let failing = slow_builds(&gate).build_fails(AgentError::Config("no key".into()));
+        let service = EphemeralSessionService::new(failing, 1);
         let (event_tx, _events) = bounded(1); // RunStarted takes it
         let begun = service.begin_session(create("x").event_tx(event_tx)).unwrap();
-        starts.recv().unwrap();
-        gate.send(Err(AgentError::Config("no key".into()))).unwrap();
+        gate.wait_arrived(1);
+        gate.open();
         assert_eq!(service.read(begun.session_id()).unwrap().state.state, SessionState::Building);
         service.interrupt(begun.session_id()).unwrap();
         assert_matches!(begun.wait(), Err(SessionError::Build { .. }));
@@ -197,9 +192,7 @@ fn c03_a_failed_build_whose_last_event_has_no_room_can_be_interrupted_by_its_id(
 #[test]
 fn c04_a_build_that_panics_is_an_error_with_its_message_and_leaves_nothing() {
     run(|| {
-        type Echo = fn(String, &TurnContext) -> Result<RunResult, AgentError>;
-        let builder = builder_fn(|_, _| -> Result<turnwise::FnAgent<Echo>, AgentError> { panic!("no engine") });
-        let service = EphemeralSessionService::new(builder, 1);
+        let service = EphemeralSessionService::new(testkit::scripted().build_panics("no engine"), 1);
         for _ in 0..50 {
             let failed = service.create_session(create("x")).unwrap_err();
             let SessionError::Build { id, source: BuildError::Panicked(message) } = failed else {
@@ -251,18 +244,17 @@ fn c06_a_failed_first_turn_leaves_a_session_that_works() {
 #[test]
 fn c07_begin_session_returns_before_the_agent_is_built_and_the_session_shows_as_building() {
     run(|| {
-        let (started, starts) = unbounded();
-        let (gate, gated) = unbounded();
-        let service = EphemeralSessionService::new(gated_builder(started, gated), 4);
+        let gate = Gate::new();
+        let service = EphemeralSessionService::new(slow_builds(&gate), 4);
         let begun = service.begin_session(create("hello")).unwrap();
         let id = begun.session_id();
-        starts.recv().unwrap();
+        gate.wait_arrived(1);
         assert!(!begun.is_finished());
         assert_eq!(begun.turn_id().get(), 1);
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Building);
         assert_eq!(service.list(SessionQuery::new()).unwrap()[0].state, SessionState::Building);
         assert_matches!(service.begin_turn(id, turn("x")), Err(SessionError::Busy { .. }));
-        gate.send(Ok(())).unwrap();
+        gate.let_through(1);
         assert_eq!(begun.wait().unwrap().text, "hello");
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
     });
@@ -271,15 +263,14 @@ fn c07_begin_session_returns_before_the_agent_is_built_and_the_session_shows_as_
 #[test]
 fn c07_an_interrupt_while_building_reaches_the_first_turn_which_is_never_run() {
     run(|| {
-        let (started, starts) = unbounded();
-        let (gate, gated) = unbounded();
-        let service = EphemeralSessionService::new(gated_builder(started, gated), 4);
+        let gate = Gate::new();
+        let service = EphemeralSessionService::new(slow_builds(&gate), 4);
         let (event_tx, events) = unbounded();
         let begun = service.begin_session(create("hello").event_tx(event_tx)).unwrap();
         let id = begun.session_id();
-        starts.recv().unwrap();
+        gate.wait_arrived(1);
         service.interrupt(id).unwrap();
-        gate.send(Ok(())).unwrap();
+        gate.let_through(1);
         assert_cancelled(begun.wait(), CancelReason::Interrupted);
         let events: Vec<_> = events.iter().collect();
         assert_matches!(&events[..], [AgentEvent::RunStarted { .. }, AgentEvent::RunFailed { .. }]);
@@ -292,16 +283,15 @@ fn c07_an_interrupt_while_building_reaches_the_first_turn_which_is_never_run() {
 fn c07_archive_and_shutdown_while_building_end_the_session_after_the_build() {
     run(|| {
         for mode in [ArchiveMode::Drain, ArchiveMode::Interrupt] {
-            let (started, starts) = unbounded();
-            let (gate, gated) = unbounded();
-            let service = EphemeralSessionService::new(gated_builder(started, gated), 4);
+            let gate = Gate::new();
+            let service = EphemeralSessionService::new(slow_builds(&gate), 4);
             let begun = service.begin_session(create("hello")).unwrap();
             let id = begun.session_id();
-            starts.recv().unwrap();
+            gate.wait_arrived(1);
             service.archive_with(id, mode).unwrap();
             assert_matches!(service.read(id), Err(SessionError::NotFound { .. }));
             assert_matches!(service.archive_wait(id, SHORT), Err(SessionError::Timeout { .. }));
-            gate.send(Ok(())).unwrap();
+            gate.let_through(1);
             match mode {
                 ArchiveMode::Drain => assert_eq!(begun.wait().unwrap().text, "hello"),
                 ArchiveMode::Interrupt => assert_cancelled(begun.wait(), CancelReason::Archived),
@@ -309,9 +299,9 @@ fn c07_archive_and_shutdown_while_building_end_the_session_after_the_build() {
             service.archive_wait(id, LONG).unwrap();
 
             let begun = service.begin_session(create("hello")).unwrap();
-            starts.recv().unwrap();
+            gate.wait_arrived(2);
             assert_eq!(service.shutdown_with(mode, SHORT).stuck, [begun.session_id()]);
-            gate.send(Ok(())).unwrap();
+            gate.let_through(1);
             match mode {
                 ArchiveMode::Drain => assert_eq!(begun.wait().unwrap().text, "hello"),
                 ArchiveMode::Interrupt => assert_cancelled(begun.wait(), CancelReason::Shutdown),
@@ -324,19 +314,18 @@ fn c07_archive_and_shutdown_while_building_end_the_session_after_the_build() {
 #[test]
 fn c07_open_session_waits_for_the_build_and_runs_no_turn() {
     run(|| {
-        let (started, starts) = unbounded();
-        let (gate, gated) = bounded(0);
-        let service = EphemeralSessionService::new(gated_builder(started, gated), 4);
+        let gate = Gate::new();
+        let service = EphemeralSessionService::new(slow_builds(&gate), 4);
         let id = SessionId::new();
         thread::scope(|scope| {
             let opening = scope.spawn(|| service.open_session(SessionSpec::new().session_id(id)));
-            starts.recv().unwrap();
+            gate.wait_arrived(1);
             assert_eq!(service.read(id).unwrap().state.state, SessionState::Building);
             assert_matches!(service.begin_turn(id, turn("x")), Err(SessionError::Busy { .. }));
             // There is no turn yet that could be interrupted.
             assert_matches!(service.interrupt(id), Err(SessionError::NotRunning { .. }));
             assert!(!opening.is_finished());
-            gate.send(Ok(())).unwrap();
+            gate.let_through(1);
             assert_eq!(opening.join().unwrap().unwrap(), id);
         });
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
@@ -348,17 +337,10 @@ fn c07_open_session_waits_for_the_build_and_runs_no_turn() {
 #[test]
 fn c07_the_builds_token_is_the_first_turns_or_the_closes() {
     run(|| {
-        let (started, starts) = unbounded();
-        let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
-        let builder = builder_fn(move |spec, context| {
-            started.send(()).unwrap();
-            let _ = context.cancel_token().cancelled().recv();
-            context.cancel_token().check()?;
-            echo.build_agent(spec, context)
-        });
-        let service = EphemeralSessionService::new(builder, 4);
+        let gate = Gate::new();
+        let service = EphemeralSessionService::new(testkit::scripted().build_waits_at(&gate), 4);
         let begun = service.begin_session(create("x")).unwrap();
-        starts.recv().unwrap();
+        gate.wait_arrived(1);
         begun.interrupt();
         let failed = begun.wait().unwrap_err();
         assert_eq!(failed.cancel_reason(), Some(CancelReason::Interrupted), "{failed:?}");
@@ -366,7 +348,7 @@ fn c07_the_builds_token_is_the_first_turns_or_the_closes() {
         let id = SessionId::new();
         thread::scope(|scope| {
             let opening = scope.spawn(|| service.open_session(SessionSpec::new().session_id(id)));
-            starts.recv().unwrap();
+            gate.wait_arrived(2);
             service.archive_with(id, ArchiveMode::Interrupt).unwrap();
             let failed = opening.join().unwrap().unwrap_err();
             assert_eq!(failed.cancel_reason(), Some(CancelReason::Archived), "{failed:?}");
