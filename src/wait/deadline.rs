@@ -257,3 +257,27 @@ impl fmt::Debug for DeadlineGuard {
         f.debug_struct("DeadlineGuard").finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "testkit"))]
+mod tests {
+    use super::*;
+    use crate::wait::manual::ManualClock;
+
+    #[test]
+    fn a_clock_has_not_settled_while_nobody_has_come_to_cancel_what_is_due() {
+        let clock = ManualClock::new();
+        let deadlines = Deadlines::new("deadlines".to_owned(), Clock::Manual(clock.clone()));
+        let (due, taken_back) = (CancelToken::new(), CancelToken::new());
+        let _guard = deadlines.arm(Duration::from_secs(1), &due);
+        drop(deadlines.arm(Duration::from_secs(1), &taken_back));
+        clock.advance(Duration::from_secs(1));
+        // Nobody watches yet.
+        let settle = || clock.settle_within(Duration::from_millis(5));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(settle)).is_err());
+        deadlines.start().unwrap();
+        clock.settle();
+        assert_eq!(due.reason(), Some(CancelReason::DeadlineExceeded));
+        assert!(!taken_back.is_cancelled());
+        deadlines.stop(&Clock::System.deadline(Duration::from_secs(60)));
+    }
+}

@@ -169,7 +169,7 @@ impl ManualClock {
     }
 
     #[track_caller]
-    fn settle_within(&self, limit: Duration) {
+    pub(crate) fn settle_within(&self, limit: Duration) {
         let settled = |state: &State| (state.overdue() == 0).then_some(());
         if self.shared.state.wait(&Clock::System.deadline(limit), settled).is_none() {
             let left = self.shared.state.look(State::overdue);
