@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may use its own layer and those below it.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 15] = [
     "sync",
     "model",
     "error",
@@ -18,9 +18,11 @@ const LAYERS: [&str; 13] = [
     "service",
     "agent",
     "session",
+    "ephemeral",
+    "testkit",
 ];
-/// On top of everything: the service, what tests are helped with, and the crate's root.
-const TOP: [&str; 3] = ["ephemeral", "testkit", "lib"];
+/// On top of everything: the crate's root.
+const TOP: [&str; 1] = ["lib"];
 
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {

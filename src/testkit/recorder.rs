@@ -28,8 +28,8 @@ use crate::wait::clock::Clock;
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 ///
-/// Failures show both sequences, side by side, with a mark at the first difference. They show texts in full, as nothing else
-/// here does: recorders are for tests.
+/// Failures show both sequences, side by side, with a mark at the first difference. They show texts in full: a record
+/// is for tests, not for logs.
 pub struct Recorder {
     source: Source,
     recorded: Vec<Recorded>,

@@ -106,7 +106,7 @@ impl TurnContext {
         &self.cancel
     }
 
-    /// Sleeps.
+    /// Sleeps, on the service's clock.
     ///
     /// # Errors
     /// [`Cancelled`] as soon as the turn is told to stop.
