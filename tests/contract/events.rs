@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use turnwise::crossbeam_channel::{bounded, unbounded};
+use turnwise::testkit::Recorder;
 use turnwise::{
     agent_fn, builder_fn, AgentEvent, EphemeralSessionService, SessionAgentBuilder, SessionError, SessionService,
     SessionSpec, Usage,
@@ -91,8 +92,7 @@ fn c35_only_a_receiver_that_is_full_when_its_turn_is_cancelled_misses_the_termin
         let held = service.begin_turn(id, turn("hold").event_tx(event_tx)).unwrap();
         held.interrupt();
         held.wait().unwrap_err();
-        let seen: Vec<_> = events.iter().collect();
-        assert_matches!(&seen[..], [AgentEvent::RunStarted { .. }, AgentEvent::RunFailed { .. }]);
+        Recorder::of_events(events).assert_events(&["RunStarted(hold)", "RunFailed"]);
         assert_eq!(service.stats().events_dropped, 1);
     });
 }

@@ -6,11 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use turnwise::crossbeam_channel::{bounded, unbounded, Receiver};
-use turnwise::testkit::{self, Gate, Scripted};
+use turnwise::testkit::{self, Gate, Recorder, Scripted};
 use turnwise::{
-    agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, BuildError, CancelReason, EphemeralSessionService,
-    RunResult, Session, SessionAgent, SessionAgentBuilder, SessionError, SessionId, SessionQuery, SessionService,
-    SessionSpec, SessionState, TurnContext,
+    agent_fn, builder_fn, AgentError, ArchiveMode, BuildError, CancelReason, EphemeralSessionService, RunResult,
+    Session, SessionAgent, SessionAgentBuilder, SessionError, SessionId, SessionQuery, SessionService, SessionSpec,
+    SessionState, TurnContext,
 };
 
 use crate::support::*;
@@ -154,15 +154,15 @@ fn c03_a_build_that_fails_is_answered_after_its_capacity_is_back() {
         let service = EphemeralSessionService::new(builder, 1);
         let failing = SessionSpec::new().model("without key");
         for _ in 0..200 {
-            let (event_tx, events) = unbounded();
+            let (event_tx, mut events) = Recorder::of_turn();
             let failed = service.create_session(create("x").session(failing.clone()).event_tx(event_tx)).unwrap_err();
             let SessionError::Build { id, source: BuildError::Agent(AgentError::Config(_)) } = &failed else {
                 panic!("{failed:?}");
             };
             // With a limit of one, the next create shows whether capacity was back in time.
             let next = service.create_session(create("y").session(SessionSpec::new().session_id(*id))).unwrap();
-            let events: Vec<_> = events.iter().collect();
-            assert_matches!(&events[..], [AgentEvent::RunStarted { .. }, AgentEvent::RunFailed { .. }]);
+            let error = "RunFailed(the session could not be built: configuration: no key)";
+            events.assert_events(&["RunStarted(x)", error]);
             service.archive_wait(next.session_id, LONG).unwrap();
         }
         assert_eq!(service.list(SessionQuery::new()).unwrap(), []);
@@ -265,15 +265,14 @@ fn c07_an_interrupt_while_building_reaches_the_first_turn_which_is_never_run() {
     run(|| {
         let gate = Gate::new();
         let service = EphemeralSessionService::new(slow_builds(&gate), 4);
-        let (event_tx, events) = unbounded();
+        let (event_tx, mut events) = Recorder::of_turn();
         let begun = service.begin_session(create("hello").event_tx(event_tx)).unwrap();
         let id = begun.session_id();
         gate.wait_arrived(1);
         service.interrupt(id).unwrap();
         gate.let_through(1);
         assert_cancelled(begun.wait(), CancelReason::Interrupted);
-        let events: Vec<_> = events.iter().collect();
-        assert_matches!(&events[..], [AgentEvent::RunStarted { .. }, AgentEvent::RunFailed { .. }]);
+        events.assert_events(&["RunStarted(hello)", "RunFailed"]);
         assert_eq!(service.read(id).unwrap().state.message_count, 0);
         assert_eq!(service.start_turn(id, turn("next")).unwrap().text, "next");
     });
