@@ -70,8 +70,8 @@ impl Instant {
         self.0.checked_add(duration).map(Self)
     }
 
-    pub(crate) fn elapsed(self) -> Duration {
-        Self::now().0.saturating_sub(self.0)
+    pub(crate) fn saturating_duration_since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{join, spawn};
 use crate::error::CancelReason;
+use crate::ids::Ids;
 use crate::inbox::injector::EventInjector;
 use crate::inbox::queue::Inbox;
 use crate::model::{AgentEvent, EventSource, Session, SessionId, SessionSnapshot, TurnId};
@@ -19,6 +20,7 @@ use crate::subscription::Subscription;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, Receiver};
 use crate::turn::outcome::Outcome;
 use crate::wait::cancel::CancelToken;
+use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
 use crate::wait::semaphore::Semaphore;
 
@@ -54,6 +56,7 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Receiver<Command
         snapshot: snapshot(0),
         inbox_capacity: 1,
         event_history: 0,
+        ids: Ids::default(),
     };
     let cancel = first.cloned().unwrap_or_else(CancelToken::new);
     let turn = first.map(|_| TurnId::new(1));
@@ -264,7 +267,7 @@ fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
             }
             unheard
         });
-        let (queue, stream) = Queue::new(Subscription::new());
+        let (queue, stream) = Queue::new(Subscription::new(), Clock::default());
         assert!(bus.attach(&queue));
         drop(queue);
         let unheard: u64 = join(emitter);
@@ -277,7 +280,7 @@ fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
 #[test]
 fn c39_no_bell_is_missed() {
     check(|| {
-        let inbox = Arc::new(Inbox::new(1));
+        let inbox = Arc::new(Inbox::new(1, Ids::default()));
         let injecting = Arc::clone(&inbox);
         let injector = spawn(move || injecting.inject(String::new(), EventSource::Tcp).unwrap());
         // Were the bell missed, this would wait for ever.
