@@ -67,6 +67,25 @@ fn c19_a_late_interrupt_never_reaches_the_next_turn() {
 }
 
 #[test]
+fn c20_the_end_of_a_turn_does_not_take_the_next_ones_token_along() {
+    explore(|| {
+        let (service, id) = with_session();
+        // Nobody waits for the first: it ends while the second is on its way.
+        drop(service.begin_turn(id, turn("first")).unwrap());
+        let second = loop {
+            match service.begin_turn(id, turn("wait")) {
+                Ok(second) => break second,
+                Err(SessionError::Busy { .. }) => yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        service.interrupt(id).expect("an admitted turn is found");
+        assert_eq!(reason(&second.wait()), Some(CancelReason::Interrupted));
+        finish(&service);
+    });
+}
+
+#[test]
 fn c18_an_interrupt_of_an_idle_session_does_nothing_to_what_comes() {
     explore(|| {
         let (service, id) = with_session();

@@ -1,0 +1,129 @@
+//! Proof that the checks can fail: deliberate breakages of the protocols, each of which some test has to notice.
+//!
+//! `cargo test --test mutations` looks whether the table still fits the source. To break the library and run what has to notice
+//! takes a copy of it, and minutes:
+//!
+//! `cargo test --release --test mutations -- --ignored --nocapture`; `TURNWISE_MUTATION=<part of a name>` for some of them.
+
+mod table;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use table::{Mutation, Proof, MUTATIONS};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The file as the mutation leaves it.
+fn mutated(mutation: &Mutation) -> String {
+    let text = fs::read_to_string(root().join(mutation.file)).expect("a source file");
+    mutation.edits.iter().fold(text, |text, (from, to)| {
+        assert_eq!(text.matches(from).count(), 1, "'{}' does not fit {}: {from}", mutation.name, mutation.file);
+        text.replace(from, to)
+    })
+}
+
+#[test]
+fn every_mutation_fits_the_source() {
+    for mutation in MUTATIONS {
+        mutated(mutation);
+    }
+    assert!(MUTATIONS.len() >= 50, "{} mutations", MUTATIONS.len());
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn every_mutation_is_noticed() {
+    let wanted = std::env::var("TURNWISE_MUTATION").unwrap_or_default();
+    let copy = root().join("target/mutations");
+    let mut survivors = Vec::new();
+    for mutation in MUTATIONS.iter().filter(|mutation| mutation.name.contains(&wanted)) {
+        lay_out(&copy).expect("a copy of the package");
+        fs::write(copy.join(mutation.file), mutated(mutation)).expect("the mutated file");
+        let verdict = judge(&run(&copy, mutation.proof), mutation.name);
+        println!("{:<8} {:<14} {}", verdict, mutation.proof.to_string(), mutation.name);
+        if verdict == "SURVIVED" {
+            survivors.push(mutation.name);
+        }
+    }
+    assert!(survivors.is_empty(), "nobody has noticed: {survivors:#?}");
+}
+
+/// A mutation that does not compile proves nothing.
+fn judge(output: &Output, name: &str) -> &'static str {
+    let text = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
+    assert!(!text.contains("could not compile"), "'{name}' does not compile:\n{text}");
+    let ran = text.lines().any(|line| line.starts_with("running ") && line != "running 0 tests");
+    assert!(ran, "'{name}' names no test:\n{text}");
+    if output.status.success() {
+        "SURVIVED"
+    } else {
+        "noticed"
+    }
+}
+
+/// Runs what has to notice. Whoever hangs is ended by the test's own watchdog, or is a deadlock under a model checker; `timeout`
+/// is for what neither sees.
+fn run(package: &Path, proof: Proof) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["600", "cargo", "test", "--quiet"]).current_dir(package).env("RUST_BACKTRACE", "0");
+    let (flags, folder, filter) = match proof {
+        Proof::Contract(filter) => {
+            command.args(["--all-features", "--test", "contract"]);
+            ("", "contract", filter)
+        }
+        Proof::Shuttle(filter) => {
+            command.args(["--release", "--lib"]).env("TURNWISE_SCHEDULES", "2000");
+            ("--cfg turnwise_shuttle", "shuttle", filter)
+        }
+        Proof::Loom(filter) => {
+            command.args(["--release", "--lib"]);
+            ("--cfg turnwise_loom", "loom", filter)
+        }
+    };
+    let target = root().join("target/mutated").join(folder);
+    command.env("RUSTFLAGS", flags).arg("--target-dir").arg(target).args(["--", filter]);
+    command.output().expect("cargo runs")
+}
+
+/// The package as it is, in another folder.
+fn lay_out(copy: &Path) -> io::Result<()> {
+    fs::create_dir_all(copy)?;
+    for part in ["Cargo.toml", "Cargo.lock", "README.md", "src", "tests", "benches", "examples"] {
+        copy_all(&root().join(part), &copy.join(part))?;
+    }
+    Ok(())
+}
+
+/// Writes only what differs, so that little is compiled again.
+fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    if from.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            if entry.file_name() != "target" {
+                copy_all(&entry.path(), &to.join(entry.file_name()))?;
+            }
+        }
+        return Ok(());
+    }
+    let content = fs::read(from)?;
+    if fs::read(to).ok().as_ref() != Some(&content) {
+        fs::write(to, content)?;
+    }
+    Ok(())
+}
+
+impl std::fmt::Display for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Contract(filter) => write!(f, "contract {filter}"),
+            Self::Shuttle(filter) => write!(f, "shuttle {filter}"),
+            Self::Loom(filter) => write!(f, "loom {filter}"),
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The mutations. Each is a place, what is put there instead, and who has to notice.
+
+use Proof::{Contract, Loom, Shuttle};
+
+/// A deliberate breakage of a protocol.
+pub(crate) struct Mutation {
+    pub(crate) name: &'static str,
+    pub(crate) file: &'static str,
+    /// What stands in the file exactly once, and what takes its place.
+    pub(crate) edits: &'static [(&'static str, &'static str)],
+    /// How it is noticed, and by which tests: a filter.
+    pub(crate) proof: Proof,
+}
+
+/// A way of running tests.
+#[derive(Clone, Copy)]
+pub(crate) enum Proof {
+    /// On real threads: the tests of the contract with this in their names.
+    Contract(&'static str),
+    /// Under shuttle: the scenarios with this in their names.
+    Shuttle(&'static str),
+    /// Under loom.
+    Loom(&'static str),
+}
+
+const fn mutation(
+    name: &'static str,
+    file: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+    proof: Proof,
+) -> Mutation {
+    Mutation { name, file, edits, proof }
+}
+
+pub(crate) const MUTATIONS: &[Mutation] = &[
+    // Admission, close, end of a turn.
+    mutation(
+        "admission loads and stores instead of comparing and swapping",
+        "src/session/gate.rs",
+        &[(
+            "self.0.compare_exchange_weak(seen.0, next, Ordering::SeqCst, Ordering::SeqCst)",
+            "{ self.0.store(next, Ordering::SeqCst); Ok::<u64, u64>(next) }",
+        )],
+        Loom("c28"),
+    ),
+    mutation(
+        "the end of a turn forgets a close that comes in between",
+        "src/session/gate.rs",
+        &[(
+            "        self.0.fetch_and(!RUNNING, Ordering::SeqCst);",
+            "        let seen = self.0.load(Ordering::SeqCst);\n        self.0.store(seen & !RUNNING, Ordering::SeqCst);",
+        )],
+        Shuttle("c28"),
+    ),
+    mutation(
+        "a takeover closes whatever runs",
+        "src/session/gate.rs",
+        &[("(gate & (RUNNING | CLOSED) == 0).then_some(gate | CLOSED)", "Some(gate | CLOSED)")],
+        Shuttle("c42"),
+    ),
+    mutation(
+        "a faulted session admits turns",
+        "src/session/gate.rs",
+        &[("} else if self.0 & FAULTED != 0 {\n            Err(Refusal::Faulted)", "} else if false {\n            Err(Refusal::Faulted)")],
+        Shuttle("c31"),
+    ),
+    mutation(
+        "the token is put in place after the admission, outside of the lock",
+        "src/session/handle.rs",
+        &[(
+            "            let mut active = self.active.lock();\n            let turn = self.gate.admit().map_err(refused)?;\n            *active =",
+            "            let turn = self.gate.admit().map_err(refused)?;\n            *self.active.lock() =",
+        )],
+        Loom("c28"),
+    ),
+    mutation(
+        "an interrupt takes whatever turn is on",
+        "src/session/handle.rs",
+        &[("if only.map_or(true, |only| only == *turn)", "if only.map_or(true, |_| turn.get() > 0)")],
+        Contract("c19"),
+    ),
+    mutation(
+        "a read looks at the gate once",
+        "src/session/handle.rs",
+        &[("if self.gate.state() == before {", "if self.gate.state() == before || true {")],
+        Loom("c24"),
+    ),
+    mutation(
+        "an admission that is given up wakes nobody",
+        "src/session/handle.rs",
+        &[("            self.handle.send(Command::Wake);\n", "")],
+        Contract("c33"),
+    ),
+    mutation(
+        "a fault is known before its message is",
+        "src/session/handle.rs",
+        &[
+            ("let message = self.fault.get_or_init(|| message).clone();\n        self.gate.fault();", "self.gate.fault();\n        let message = self.fault.get_or_init(|| message).clone();"),
+        ],
+        Shuttle("c31"),
+    ),
+    mutation(
+        "a fault leaves the inbox open",
+        "src/session/handle.rs",
+        &[("        // Nobody will ever work off what is in there.\n        self.inbox.close();\n", "")],
+        Shuttle("c39_a_fault"),
+    ),
+    mutation(
+        "a closed session's thread ends although a turn was admitted",
+        "src/session/thread.rs",
+        &[("if gate.is_closed() && !gate.is_running() {", "if gate.is_closed() {")],
+        Shuttle("c28"),
+    ),
+    mutation(
+        "host mode ends by the gate of a close",
+        "src/session/thread.rs",
+        &[("let is_closed = self.handle.closed().is_set();", "let is_closed = gate.is_closed();")],
+        Shuttle("c41"),
+    ),
+    mutation(
+        "a turn is answered before it is shown",
+        "src/session/thread.rs",
+        &[("                self.publish_unless_faulted(&result);\n", "")],
+        Shuttle("c11"),
+    ),
+    mutation(
+        "the gate opens before the active entry is cleared",
+        "src/session/running.rs",
+        &[
+            ("    _active: ActiveEntry,\n    permit: Option<RunningPermit>,\n    _admission: Admission,\n", "    _admission: Admission,\n    _active: ActiveEntry,\n    permit: Option<RunningPermit>,\n"),
+        ],
+        Shuttle("c20"),
+    ),
+    mutation(
+        "a turn is answered before the gate opens",
+        "src/turn/outcome.rs",
+        &[(
+            "        self.prepared = Some(result);",
+            "        *self.outcome.result.lock() = Some(result.clone());\n        self.outcome.finished.set();\n        self.prepared = Some(result);",
+        )],
+        Shuttle("c11"),
+    ),
+    mutation(
+        "the outcome is announced before it is there",
+        "src/turn/outcome.rs",
+        &[(
+            "        *self.outcome.result.lock() = Some(result);\n        self.outcome.finished.set();",
+            "        self.outcome.finished.set();\n        *self.outcome.result.lock() = Some(result);",
+        )],
+        Loom("c11"),
+    ),
+    mutation(
+        "a panic of the agent is not contained",
+        "src/session/thread.rs",
+        &[("let ran = contain(|| call(agent, context));", "let ran: Result<_, PanicMessage> = Ok(call(agent, context));")],
+        Contract("c31"),
+    ),
+    // Cancel tokens and hooks.
+    mutation(
+        "a guard does not wait for its hook",
+        "src/wait/cancel.rs",
+        &[("while hooks.running.is_some_and(|(other, thread)| other == id && thread != current().id()) {", "while hooks.running.is_some_and(|(other, thread)| other == id && thread != current().id() && false) {")],
+        Loom("c22"),
+    ),
+    mutation(
+        "a hook that is armed too late is forgotten",
+        "src/wait/cancel.rs",
+        &[("        if id.is_some() {\n            contain_and_log(\"a cancel hook\", hook);", "        if false {\n            contain_and_log(\"a cancel hook\", hook);")],
+        Loom("c22"),
+    ),
+    mutation(
+        "who waits for a cancel is woken before the reason is there",
+        "src/wait/cancel.rs",
+        &[(
+            "        self.cell.state.compare_exchange(0, encode(reason)",
+            "        self.cell.fired.set();\n        self.cell.state.compare_exchange(0, encode(reason)",
+        )],
+        Shuttle("c20"),
+    ),
+    mutation(
+        "a token outlives its turn",
+        "src/wait/cancel.rs",
+        &[("        self.cell.state.fetch_or(SEALED, Ordering::SeqCst);\n", "")],
+        Contract("c19"),
+    ),
+    mutation(
+        "a latch's channel is made without looking at the latch",
+        "src/wait/latch.rs",
+        &[("if !self.is_set() {", "if !self.is_set() || true {")],
+        Loom("latch"),
+    ),
+    mutation(
+        "a latch lets go of its channel before it is set",
+        "src/wait/latch.rs",
+        &[
+            ("        self.set.store(true, Ordering::SeqCst);\n        let sender = self.sender.lock().take();\n", "        let sender = self.sender.lock().take();\n"),
+            ("        drop(sender);\n    }\n\n    /// The channel that disconnects", "        drop(sender);\n        self.set.store(true, Ordering::SeqCst);\n    }\n\n    /// The channel that disconnects"),
+        ],
+        Loom("latch"),
+    ),
+    // Permits.
+    mutation(
+        "a permit that comes back is handed to nobody",
+        "src/wait/semaphore.rs",
+        &[("        if before & WAITED_FOR != 0 {", "        if before & WAITED_FOR != 0 && false {")],
+        Loom("c16"),
+    ),
+    mutation(
+        "who queues does not look once more",
+        "src/wait/semaphore.rs",
+        &[("        self.hand_over();\n        let alarm", "        let alarm")],
+        Loom("c16"),
+    ),
+    mutation(
+        "two take the same permit",
+        "src/wait/semaphore.rs",
+        &[(
+            "self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more)",
+            "{ let seen = self.state.load(Ordering::SeqCst); one_more(seen).map(|more| { self.state.store(more, Ordering::SeqCst); seen }).ok_or(seen) }",
+        )],
+        Loom("c16"),
+    ),
+    mutation(
+        "a permit that comes in the instant of a cancel is lost",
+        "src/wait/semaphore.rs",
+        &[("(!self.leave_queue(&grant)).then(", "(!self.leave_queue(&grant) && false).then(")],
+        Loom("c16"),
+    ),
+    mutation(
+        "a waiting session keeps its permit",
+        "src/wait/own_thread.rs",
+        &[("        let permit = own.turn.borrow_mut().permit.take();\n        Self { own, lent: permit.is_some(), until", "        let permit: Option<Permit> = None;\n        Self { own, lent: permit.is_some(), until")],
+        Shuttle("c16"),
+    ),
+    // Who waits for whom.
+    mutation(
+        "a circle of waits is not looked for",
+        "src/wait/own_thread.rs",
+        &[("        if leads_to(&waits, target, own.key) {\n            return", "        if leads_to(&waits, target, own.key) && false {\n            return")],
+        Shuttle("c33"),
+    ),
+    mutation(
+        "an interrupt does not end the wait for a sub-agent",
+        "src/wait/own_thread.rs",
+        &[("let cancelled = if cancel.is_sealed() { never() }", "let cancelled = if cancel.is_sealed() || true { never() }")],
+        Shuttle("c34"),
+    ),
+    // Registry, capacity, shutdown.
+    mutation(
+        "a shutdown does not mark the registry",
+        "src/ephemeral/registry.rs",
+        &[("            sessions.shut_down = true;\n", "")],
+        Shuttle("c29"),
+    ),
+    mutation(
+        "who waits for a registration does not look first",
+        "src/ephemeral/registry.rs",
+        &[("        if sessions.registered > seen {", "        if sessions.registered > seen && false {")],
+        Shuttle("c08"),
+    ),
+    mutation(
+        "an entry that goes makes way for the last one",
+        "src/ephemeral/registry.rs",
+        &[("let handle = self.entries.get_mut(&id)?.take()?;\n        self.gaps += 1;", "let handle = self.entries.swap_remove(&id)??;")],
+        Contract("c25"),
+    ),
+    mutation(
+        "an id is given out twice",
+        "src/ephemeral/registry.rs",
+        &[("            if sessions.contains(handle.id()) {", "            if sessions.contains(handle.id()) && false {")],
+        Shuttle("c05"),
+    ),
+    mutation(
+        "capacity comes back before the agent is dropped",
+        "src/ephemeral/launch.rs",
+        &[
+            ("            let owed = thread::run(start);\n", "            drop(seat);\n            let owed = thread::run(start);\n"),
+            ("            // Capacity and id are free before a failed build is answered.\n            drop(seat);\n", ""),
+        ],
+        Shuttle("c09"),
+    ),
+    mutation(
+        "the end is announced before the id is free",
+        "src/ephemeral/core.rs",
+        &[(
+            "        self.core.registry.remove(self.handle.id());\n        self.handle.ended().set();",
+            "        self.handle.ended().set();\n        self.core.registry.remove(self.handle.id());",
+        )],
+        Shuttle("c09"),
+    ),
+    mutation(
+        "a session that ends leaves its streams open",
+        "src/ephemeral/core.rs",
+        &[("        self.handle.end();\n", "")],
+        Shuttle("c37"),
+    ),
+    mutation(
+        "a failed build answers before its place is free",
+        "src/ephemeral/launch.rs",
+        &[("            drop(seat);\n            contain_and_log(\"the drop of a builder's error\", move || drop(owed));", "            contain_and_log(\"the drop of a builder's error\", move || drop(owed));\n            drop(seat);")],
+        Shuttle("c03"),
+    ),
+    mutation(
+        "a thread that waits for another session is not told of the shutdown",
+        "src/ephemeral/threads.rs",
+        &[("            state.closed = true;\n            std::mem::take(&mut state.idle)", "            std::mem::take(&mut state.idle)")],
+        Shuttle("c29"),
+    ),
+    // Deadlines.
+    mutation(
+        "an earlier deadline does not wake who watches",
+        "src/wait/deadline.rs",
+        &[("        if is_first {\n            self.watch.ring();", "        if is_first && false {\n            self.watch.ring();")],
+        Shuttle("c23"),
+    ),
+    // Events.
+    mutation(
+        "an unheard event does not look who listens",
+        "src/subscription/bus.rs",
+        &[("        while next & HEARD == 0 {", "        while next & HEARD == 0 || self.history_limit == 0 {")],
+        Loom("c37"),
+    ),
+    mutation(
+        "who waits for room is not woken by a cancel",
+        "src/turn/events.rs",
+        &[("                    recv(self.cancel.cancelled()) -> _ => self.cancel.check(),", "                    recv(crate::sync::never::<()>()) -> _ => self.cancel.check(),")],
+        Shuttle("c21"),
+    ),
+    mutation(
+        "a stream that is dropped leaves whoever waits for room waiting",
+        "src/subscription/stream.rs",
+        &[("        self.reader.gone.set();\n", "")],
+        Contract("c37"),
+    ),
+    mutation(
+        "the last event of a turn is not sent",
+        "src/session/running.rs",
+        &[("        self.context.events().emit_last(|| self.terminal_event(&result));\n", "        let _ = self.terminal_event(&result);\n")],
+        Shuttle("c35"),
+    ),
+    // Inbox, host mode, comms.
+    mutation(
+        "who begins to listen does not look into the inbox",
+        "src/inbox/queue.rs",
+        &[("        if !self.state.lock().items.is_empty() {\n            self.ring();", "        if !self.state.lock().items.is_empty() && false {\n            self.ring();")],
+        Loom("c39"),
+    ),
+    mutation(
+        "the bell rings once for any number of messages",
+        "src/inbox/queue.rs",
+        &[("        if more {\n            self.ring();", "        if more && false {\n            self.ring();")],
+        Shuttle("c40"),
+    ),
+    mutation(
+        "a closed inbox keeps what is in it",
+        "src/inbox/queue.rs",
+        &[("            state.closed = true;\n            std::mem::take(&mut state.items)", "            state.closed = true;\n            VecDeque::<Incoming>::new()")],
+        Shuttle("c39"),
+    ),
+    mutation(
+        "an interaction that is dropped has no end",
+        "src/inbox/reply.rs",
+        &[("        self.end_stream(AgentEvent::InteractionFailed {", "        drop(AgentEvent::InteractionFailed {")],
+        Shuttle("c39"),
+    ),
+    mutation(
+        "what interactions have used does not add up",
+        "src/session/hosting.rs",
+        &[("            usage: sum.usage + latest.usage,\n", "")],
+        Contract("c40"),
+    ),
+    mutation(
+        "sending to a full peer waits for room",
+        "src/comms/local.rs",
+        &[("        match peer.try_send(interaction) {", "        match peer.send(interaction).map_err(|back| TrySendError::Disconnected(back.0)) {")],
+        Shuttle("c41"),
+    ),
+    mutation(
+        "a name stays taken",
+        "src/comms/local.rs",
+        &[("let sender = self.line.network.peers.write().remove(&self.line.name);", "let sender = self.line.network.peers.read().get(&self.line.name).cloned();")],
+        Shuttle("c41"),
+    ),
+];
