@@ -97,12 +97,18 @@ impl FirstStep {
         }
     }
 
+    /// The build is over: the session is open, and runs the first turn where there is one.
     pub(super) fn succeed<A: SessionAgent>(self, thread: &mut SessionThread<A>) {
         match self {
-            Self::Turn(turn, input) => thread.run_turn(turn, input),
+            Self::Turn(turn, input) => {
+                thread.handle.gate().end_build();
+                thread.run_turn(turn, input);
+            }
             Self::Open(Opening { active, admission, reply }) => {
                 drop(active);
+                // Before the build is over: afterwards the gate would show a turn that there is not.
                 drop(admission);
+                thread.handle.gate().end_build();
                 let id = thread.handle.id();
                 let result = if thread.handle.is_open() { Ok(id) } else { Err(SessionError::NotFound { id }) };
                 // Nobody listens where the caller has stopped waiting.

@@ -17,7 +17,7 @@ const TURN: u32 = 4;
 /// | BUILDING, RUNNING | the session's thread builds the agent; the first turn, if there is one, is admitted already |
 /// | none | anybody may admit the next turn, with one compare-and-swap |
 /// | RUNNING | whoever holds the admission: its caller until the command is sent, then the session's thread |
-/// | BUILDING | the build has failed; nobody may be admitted, and the session is about to go |
+/// | BUILDING | the build has failed, and the session is about to go; or it was one without a turn, and is about to be over |
 /// | FAULTED | nobody may run; exports are answered |
 /// | CLOSED | nobody may be admitted; without RUNNING the thread ends |
 ///

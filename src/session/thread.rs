@@ -63,7 +63,6 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
     };
     thread.publish();
     thread.note_lines();
-    thread.handle.gate().end_build();
     // Everything that may panic in there is contained one by one. Should that not be all: an agent is never dropped while
     // its thread unwinds, where a second panic would end the program.
     contain_and_log("a session's thread", || {

@@ -5,12 +5,12 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::{bounded, unbounded, Receiver};
+use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use turnwise::testkit::{self, Gate, Recorder, Scripted};
 use turnwise::{
     agent_fn, builder_fn, AgentError, ArchiveMode, BuildError, CancelReason, EphemeralSessionService, RunResult,
     Session, SessionAgent, SessionAgentBuilder, SessionError, SessionId, SessionQuery, SessionService, SessionSpec,
-    SessionState, TurnContext,
+    SessionState, TurnContext, WeakService,
 };
 
 use crate::support::*;
@@ -330,6 +330,37 @@ fn c07_open_session_waits_for_the_build_and_runs_no_turn() {
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
         assert_eq!(service.stats().turns_started, 0);
         assert_eq!(service.start_turn(id, turn("first")).unwrap().turn_id.get(), 1);
+    });
+}
+
+/// Tells what its session shows at the moment of its drop.
+struct Shown {
+    service: WeakService,
+    id: SessionId,
+    told: Sender<SessionState>,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        let service = self.service.upgrade().expect("the test has a handle");
+        self.told.send(service.read(self.id).expect("the session is there").state.state).expect("the test listens");
+    }
+}
+
+#[test]
+fn c07_an_opened_session_never_shows_a_turn_that_there_is_not() {
+    run(|| {
+        let (told, states) = unbounded();
+        let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+        let builder = builder_fn(move |spec, context| {
+            let shown = Shown { service: context.service(), id: context.session_id(), told: told.clone() };
+            // Armed until the token is sealed: that is after the build, and before the session is free.
+            std::mem::forget(context.cancel_token().on_cancel(move || drop(shown)));
+            echo.build_agent(spec, context)
+        });
+        let service = EphemeralSessionService::new(builder, 1);
+        service.open_session(SessionSpec::new()).unwrap();
+        assert_eq!(states.recv().unwrap(), SessionState::Building);
     });
 }
 
