@@ -1,0 +1,284 @@
+//! Agents that do what their prompts say, and bear witness to what happens to them.
+
+use std::marker::PhantomData;
+use std::panic;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+
+use turnwise::{
+    AgentError, AgentEvent, CancelReason, Cancelled, InboxInteraction, Message, RunResult, Session, SessionAgent,
+    SessionAgentBuilder, SessionContext, SessionId, SessionSnapshot, SessionSpec, TurnContext, Usage,
+};
+
+use crate::history::{Clock, Ending, Event, Figures, Stamp, Uid, What, Who};
+use crate::plan::{Build, Script};
+use crate::task::Task;
+
+/// What the threads of a run and its agents share.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) clock: Clock,
+    /// What agents have seen. They keep it to themselves until they go, so that telling it disturbs no schedule.
+    pub(crate) witnessed: Mutex<Vec<(SessionId, Event)>>,
+    /// What is wrong whatever the rest of the history is.
+    pub(crate) wrongs: Mutex<Vec<String>>,
+    /// How many of the run's threads are not waiting for anything.
+    pub(crate) busy_threads: AtomicUsize,
+    /// The sessions whose ids come from the library.
+    pub(crate) fresh: Mutex<Vec<SessionId>>,
+    /// The sessions whose agents wait to be cancelled.
+    pub(crate) holding: Mutex<Vec<SessionId>>,
+    running_turns: AtomicUsize,
+    max_running_turns: usize,
+    pub(crate) agents_built: AtomicUsize,
+    pub(crate) agents_dropped: AtomicUsize,
+}
+
+/// What a session's specification says to the builder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order {
+    pub(crate) uid: Uid,
+    pub(crate) build: Build,
+    /// Whether nobody knows the session's id yet.
+    pub(crate) fresh: bool,
+}
+
+impl Stage {
+    pub(crate) fn new(threads: usize, max_running_turns: Option<usize>) -> Arc<Self> {
+        Arc::new(Self {
+            clock: Clock::default(),
+            witnessed: Mutex::default(),
+            wrongs: Mutex::default(),
+            busy_threads: AtomicUsize::new(threads),
+            fresh: Mutex::default(),
+            holding: Mutex::default(),
+            running_turns: AtomicUsize::new(0),
+            max_running_turns: max_running_turns.unwrap_or(usize::MAX),
+            agents_built: AtomicUsize::new(0),
+            agents_dropped: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn wrong(&self, what: impl Into<String>) {
+        self.wrongs.lock().unwrap().push(what.into());
+    }
+
+    /// Counts the thread out while it waits.
+    pub(crate) fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.busy_threads.fetch_sub(1, Ordering::SeqCst);
+        let waited = wait();
+        self.busy_threads.fetch_add(1, Ordering::SeqCst);
+        waited
+    }
+}
+
+/// Builds [`Actor`]s.
+pub(crate) struct Director(pub(crate) Arc<Stage>);
+
+impl SessionAgentBuilder for Director {
+    type Agent = Actor;
+
+    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Actor, AgentError> {
+        let order = *spec.extension.as_ref().and_then(|order| order.downcast_ref::<Order>()).expect("an order");
+        let session = spec.resume.clone().unwrap_or_else(|| Session::with_id(context.session_id()));
+        let mut seen = Witness { stage: Arc::clone(&self.0), id: context.session_id(), events: Vec::new() };
+        seen.point(What::BuildBegins { uid: order.uid });
+        if order.fresh {
+            self.0.fresh.lock().unwrap().push(context.session_id());
+        }
+        let figures = figures_of(&session);
+        let Build::Slow(times) = order.build else {
+            seen.point(What::BuildEnds { well: false, figures });
+            drop(seen);
+            return match order.build {
+                Build::Panic => scripted_panic(),
+                _ => Err(AgentError::Internal("scripted".to_owned())),
+            };
+        };
+        give_way(times);
+        self.0.agents_built.fetch_add(1, Ordering::SeqCst);
+        seen.point(What::BuildEnds { well: true, figures });
+        Ok(Actor { seen, session, home: thread::current().id(), turn: 0, _not_send: PhantomData })
+    }
+}
+
+/// A scripted agent.
+pub(crate) struct Actor {
+    seen: Witness,
+    session: Session,
+    home: ThreadId,
+    /// Which turn it works on.
+    turn: Uid,
+    _not_send: PhantomData<Rc<()>>,
+}
+
+/// What one agent has seen.
+struct Witness {
+    stage: Arc<Stage>,
+    id: SessionId,
+    events: Vec<Event>,
+}
+
+impl Witness {
+    fn now(&self) -> Stamp {
+        self.stage.clock.now()
+    }
+
+    fn point(&mut self, what: What) {
+        let now = self.now();
+        self.events.push(Event { who: Who::Agent, call: now, ret: now, what });
+    }
+
+    fn since(&mut self, call: Stamp, what: What) {
+        let ret = self.now();
+        self.events.push(Event { who: Who::Agent, call, ret, what });
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let id = self.id;
+        let mut witnessed = self.stage.witnessed.lock().unwrap();
+        witnessed.extend(self.events.drain(..).map(|event| (id, event)));
+    }
+}
+
+impl SessionAgent for Actor {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        let task: Task = prompt.parse().expect("a task");
+        self.turn = task.uid;
+        self.play(task, turn)
+    }
+
+    fn run_interaction(&mut self, interaction: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.play(interaction.text().parse().expect("a task"), turn)
+    }
+
+    fn session_clone(&self) -> Session {
+        self.at_home("session_clone");
+        self.session.clone()
+    }
+
+    fn snapshot(&self) -> SessionSnapshot {
+        // What is shown too late is to be seen too late.
+        thread::yield_now();
+        SessionSnapshot::from(&self.session_clone())
+    }
+}
+
+impl Actor {
+    /// One prompt or interaction.
+    fn play(&mut self, task: Task, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.at_home("a turn");
+        let stage = Arc::clone(&self.seen.stage);
+        let running = stage.running_turns.fetch_add(1, Ordering::SeqCst) + 1;
+        if running > stage.max_running_turns {
+            stage.wrong(format!("C16: {running} turns run at a time, {} are allowed", stage.max_running_turns));
+        }
+        self.seen.point(What::Enter { uid: self.turn, number: turn.turn_id().get() });
+        let _ = self.look(turn);
+        self.session.push(Message::user(task.to_string()));
+        self.show(turn);
+        let result = self.perform(task.script, turn);
+        if !matches!(task.script, Script::Panic) {
+            self.session.push(Message::assistant(task.uid.to_string()));
+        }
+        let cost = if let Script::Cost(cost) = task.script { u64::from(cost) } else { 0 };
+        self.session.record_usage(Usage { input_tokens: 1 + cost, ..Usage::default() });
+        let _ = self.look(turn);
+        let ending = match (&result, task.script) {
+            (_, Script::Panic) => Ending::Panicked,
+            (Ok(()), _) => Ending::Well { last: task.uid, turns: 1 },
+            (Err(error), _) => Ending::of_agent(error),
+        };
+        stage.running_turns.fetch_sub(1, Ordering::SeqCst);
+        self.seen.point(What::Leave { ending, figures: figures_of(&self.session) });
+        if let Script::Panic = task.script {
+            scripted_panic();
+        }
+        result.map(|()| turn.finish(task.uid.to_string()))
+    }
+
+    fn perform(&mut self, script: Script, turn: &TurnContext) -> Result<(), AgentError> {
+        match script {
+            Script::Answer(times) => {
+                for _ in 0..times {
+                    give_way(1);
+                    self.look(turn)?;
+                }
+                // Cancelled in between, it is not heard: the agent has had its answer.
+                let _ = turn.emit(AgentEvent::TextDelta { delta: self.turn.to_string() });
+            }
+            Script::Fail(times) => {
+                give_way(times);
+                return Err(AgentError::Internal("scripted".to_owned()));
+            }
+            Script::Hold => self.hold(turn)?,
+            Script::Deaf(times) => give_way(times),
+            Script::Panic | Script::Cost(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Waits to be cancelled.
+    fn hold(&mut self, turn: &TurnContext) -> Result<(), AgentError> {
+        let (stage, id) = (Arc::clone(&self.seen.stage), turn.session_id());
+        stage.holding.lock().unwrap().push(id);
+        let _disconnected = turn.cancel_token().cancelled().recv();
+        stage.holding.lock().unwrap().retain(|holding| *holding != id);
+        Ok(self.look(turn)?)
+    }
+
+    fn look(&mut self, turn: &TurnContext) -> Result<(), Cancelled> {
+        let call = self.seen.now();
+        let reason: Option<CancelReason> = turn.cancel_token().reason();
+        self.seen.since(call, What::Looks(reason));
+        reason.map_or(Ok(()), |reason| Err(Cancelled { reason }))
+    }
+
+    /// Shows an odd number of messages, as no session does that is between two turns.
+    fn show(&mut self, turn: &TurnContext) {
+        let call = self.seen.now();
+        turn.publish(SessionSnapshot::from(&self.session));
+        self.seen.since(call, What::Shows(figures_of(&self.session)));
+    }
+
+    fn at_home(&self, doing: &str) {
+        if thread::current().id() != self.home {
+            self.seen.stage.wrong(format!("an agent was built on one thread, and called for {doing} on another"));
+        }
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        self.at_home("its drop");
+        // Whoever gives its place to another session before this is over is found out.
+        give_way(3);
+        self.seen.stage.agents_dropped.fetch_add(1, Ordering::SeqCst);
+        self.seen.point(What::Dropped);
+    }
+}
+
+pub(crate) fn give_way(times: u8) {
+    for _ in 0..times {
+        thread::yield_now();
+    }
+}
+
+/// A panic that the panic hook does not hear of: there are thousands of them.
+fn scripted_panic() -> ! {
+    panic::resume_unwind(Box::new("scripted"))
+}
+
+pub(crate) fn figures_of(session: &Session) -> Figures {
+    let last = last_of(session.last_assistant_text().as_deref());
+    Figures { messages: session.messages().len(), tokens: session.total_tokens(), last }
+}
+
+/// Whose answer `text` is.
+pub(crate) fn last_of(text: Option<&str>) -> Uid {
+    text.map_or(0, |text| text.parse().unwrap_or(Uid::MAX))
+}

@@ -1,0 +1,128 @@
+//! Calls that begin no turn: reads, lists, exports, the inbox, subscriptions, figures.
+
+use std::time::Duration;
+
+use turnwise::{EventSource, SessionQuery, SessionService, SessionState, Subscription};
+
+use super::{inject_refused, refused, Player, RawListing, Service, LONG};
+use crate::agent::{figures_of, give_way, last_of};
+use crate::history::{Counted, Figures, Refused, View, What, Who};
+use crate::plan::{Script, Slot};
+use crate::task::Task;
+
+impl Player<'_> {
+    pub(super) fn read(&mut self, slot: Slot) {
+        self.call(
+            slot,
+            |service, id| service.read(id),
+            |answer| {
+                What::Read(refused(answer.map(|view| View {
+                    state: view.state.state,
+                    active: view.state.is_active,
+                    figures: Figures {
+                        messages: view.state.message_count,
+                        tokens: view.billing.total_tokens,
+                        last: last_of(view.state.last_assistant_text.as_deref()),
+                    },
+                })))
+            },
+        );
+    }
+
+    pub(super) fn list(&mut self, after: Option<Slot>, limit: Option<u8>) {
+        let after = after.and_then(|slot| self.id(slot));
+        let limit = limit.map(usize::from);
+        let mut query = SessionQuery::new();
+        (query.after, query.limit) = (after, limit);
+        let call = self.now();
+        let answer = refused(self.scene.service.list(query));
+        let ret = self.now();
+        let answer = answer.map(|entries| {
+            let view = |state: SessionState, active, messages, tokens| View {
+                state,
+                active,
+                figures: Figures { messages, tokens, last: 0 },
+            };
+            let lines = entries.iter().map(|entry| {
+                (entry.session_id, view(entry.state, entry.is_active, entry.message_count, entry.total_tokens))
+            });
+            lines.collect()
+        });
+        let who = Who::Thread(self.number);
+        self.notes.listings.push(RawListing { who, call, ret, after, limit, answer });
+    }
+
+    pub(super) fn export(&mut self, slot: Slot) {
+        let mut kept = None;
+        self.wait_call(
+            slot,
+            |service, id| service.export_session(id),
+            |answer| {
+                kept = answer.as_ref().ok().cloned();
+                What::Export(refused(answer.map(|session| figures_of(&session))))
+            },
+        );
+        self.kept = kept.or(self.kept.take());
+    }
+
+    pub(super) fn take(&mut self, slot: Slot) {
+        let mut kept = None;
+        self.wait_call(
+            slot,
+            |service, id| service.take_session(id, LONG),
+            |answer| {
+                kept = answer.as_ref().ok().cloned();
+                What::Take(refused(answer.map(|session| figures_of(&session))))
+            },
+        );
+        self.kept = kept.or(self.kept.take());
+    }
+
+    pub(super) fn inject(&mut self, slot: Slot, script: Script) {
+        let task = Task { uid: self.uid(), script };
+        let mut subscription = None;
+        let inject = |service: &Service, id| {
+            let injector = service.event_injector(id).ok_or(Refused::NotFound)?;
+            let injected = injector.inject_with_subscription(task.to_string(), EventSource::Rpc);
+            injected.map(|injected| subscription = Some(injected)).map_err(inject_refused)
+        };
+        self.call(slot, inject, |answer| What::Inject { dismissal: false, answer });
+        self.notes.interactions.extend(subscription.map(|subscription| (task.uid, subscription)));
+    }
+
+    pub(super) fn dismiss(&mut self, slot: Slot) {
+        let dismiss = |service: &Service, id| {
+            let injector = service.event_injector(id).ok_or(Refused::NotFound)?;
+            injector.dismiss(EventSource::Rpc).map_err(inject_refused)
+        };
+        self.call(slot, dismiss, |answer| What::Inject { dismissal: true, answer });
+    }
+
+    pub(super) fn subscribe(&mut self, slot: Slot, capacity: u8) {
+        let mut stream = None;
+        let options = Subscription::new().capacity(usize::from(capacity));
+        self.call(
+            slot,
+            |service, id| service.subscribe(id, options),
+            |answer| What::Subscribe(refused(answer.map(|subscribed| stream = Some(subscribed)))),
+        );
+        self.notes.streams.extend(stream);
+    }
+
+    pub(super) fn stats(&mut self) {
+        let call = self.now();
+        let stats = self.scene.service.stats();
+        self.count(call, Counted::Sessions(stats.sessions));
+        self.count(call, Counted::RunningTurns(stats.running_turns));
+    }
+
+    pub(super) fn registrations(&mut self) {
+        let call = self.now();
+        let seen = self.scene.service.registered_sessions();
+        self.count(call, Counted::Registered(seen));
+        give_way(1);
+        let call = self.now();
+        let answer = self.scene.service.wait_session_registered(seen, Duration::ZERO);
+        self.count(call, Counted::RegisteredAfter { seen, answer });
+    }
+}

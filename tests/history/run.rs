@@ -1,0 +1,172 @@
+//! Runs a plan on real threads.
+
+use std::collections::HashMap;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use turnwise::crossbeam_channel::{bounded, RecvTimeoutError};
+use turnwise::{EphemeralSessionService, EventStream, SessionId, Subscription};
+
+use crate::agent::{Director, Stage};
+use crate::assemble::put_together;
+use crate::heard;
+use crate::history::{Ending, History, Uid};
+use crate::plan::{Plan, NAMED};
+use crate::player::{Notes, Player, Scene, LONG};
+
+/// Longer than any run takes, on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Where nothing happens for so long, and every thread waits, it is for a turn that waits to be told to stop.
+const A_MOMENT: Duration = Duration::from_micros(300);
+
+/// What a run has come to.
+pub(crate) enum Ran {
+    /// What is known of it, and what is wrong whatever that says.
+    ToItsEnd(History, Vec<String>),
+    /// Where its threads are, by the plan.
+    Hangs(String),
+    /// A thread of the run has panicked: inside of the library.
+    Panicked(String),
+}
+
+/// Runs a plan, under a watchdog.
+pub(crate) fn run(plan: &Plan) -> Ran {
+    let places: Arc<Vec<AtomicUsize>> = Arc::new((0..=plan.threads.len()).map(|_| AtomicUsize::new(0)).collect());
+    let (finish, finished) = bounded(1);
+    let (own_plan, own_places) = (plan.clone(), Arc::clone(&places));
+    let runner = thread::Builder::new().name("runner".to_owned());
+    let runner = runner.spawn(move || drop(finish.send(play(&own_plan, &own_places)))).expect("a thread for the run");
+    match finished.recv_timeout(PATIENCE) {
+        Ok((history, wrongs)) => Ran::ToItsEnd(history, wrongs),
+        Err(RecvTimeoutError::Disconnected) => {
+            let payload = runner.join().expect_err("it has sent nothing");
+            Ran::Panicked(payload.downcast_ref::<String>().cloned().unwrap_or_default())
+        }
+        Err(RecvTimeoutError::Timeout) => Ran::Hangs(where_it_is(plan, &places)),
+    }
+}
+
+pub(crate) fn where_it_is(plan: &Plan, places: &[AtomicUsize]) -> String {
+    let mut text = String::new();
+    for (number, (steps, place)) in plan.threads.iter().zip(places).enumerate() {
+        let place = place.load(Ordering::SeqCst);
+        text += &match steps.get(place) {
+            Some(step) if step.may_wait() => format!("thread {number} is in step {place}: {step:?}\n"),
+            Some(step) => format!("thread {number} is in step {place}: {step:?}, which must never wait\n"),
+            None => format!("thread {number} is through\n"),
+        };
+    }
+    if places[plan.threads.len()].load(Ordering::SeqCst) > 0 {
+        text += "the end of the run is reached: it waits in its shutdown, or for a result\n";
+    }
+    text
+}
+
+fn play(plan: &Plan, places: &[AtomicUsize]) -> (History, Vec<String>) {
+    let settings = plan.settings;
+    let stage = Stage::new(plan.threads.len(), settings.max_running_turns);
+    let mut config = EphemeralSessionService::configure(Director(Arc::clone(&stage)))
+        .max_sessions(settings.max_sessions)
+        .idle_threads(settings.idle_threads);
+    if let Some(limit) = settings.max_running_turns {
+        config = config.max_running_turns(limit);
+    }
+    let service = config.build().expect("the settings work");
+    let everything = settings.subscribe_all.then(|| service.subscribe_all(Subscription::new().capacity(1 << 20)));
+    let scene =
+        Scene { stage, service, named: (0..NAMED).map(|_| SessionId::new()).collect(), next_uid: AtomicU32::new(1) };
+    let mut prompter = Player::new(&scene, plan.threads.len());
+    prompter.open_first(settings.opened);
+    let mut all = play_threads(plan, &scene, places, &mut prompter);
+    places[plan.threads.len()].store(1, Ordering::SeqCst);
+    let last = end(&scene, &mut all, prompter, settings.drained);
+    all.push(last);
+    let history = put_together(plan, &scene, &mut all);
+    check_the_rest(&scene, &history, all, everything);
+    let wrongs = std::mem::take(&mut *scene.stage.wrongs.lock().unwrap());
+    (history, wrongs)
+}
+
+/// Has every thread do its part. Where all of them wait, for turns that wait to be told to stop, this one tells them.
+fn play_threads(plan: &Plan, scene: &Scene, places: &[AtomicUsize], prompter: &mut Player<'_>) -> Vec<Notes> {
+    let start = Barrier::new(plan.threads.len());
+    let (through, is_through) = bounded::<()>(0);
+    thread::scope(|scope| {
+        let players = plan.threads.iter().enumerate().map(|(number, steps)| {
+            let (start, through) = (&start, through.clone());
+            scope.spawn(move || {
+                let _through = through;
+                let mut player = Player::new(scene, number);
+                start.wait();
+                for (place, step) in steps.iter().enumerate() {
+                    places[number].store(place, Ordering::SeqCst);
+                    player.play(step);
+                }
+                places[number].store(steps.len(), Ordering::SeqCst);
+                // From now on it keeps nobody waiting.
+                scene.stage.busy_threads.fetch_sub(1, Ordering::SeqCst);
+                player.notes
+            })
+        });
+        let players: Vec<_> = players.collect();
+        drop(through);
+        let mut last = scene.stage.clock.last();
+        while is_through.recv_timeout(A_MOMENT) == Err(RecvTimeoutError::Timeout) {
+            let now = scene.stage.clock.last();
+            if now == last && scene.stage.busy_threads.load(Ordering::SeqCst) == 0 {
+                prompter.interrupt_all();
+            }
+            last = now;
+        }
+        players.into_iter().map(|player| player.join().unwrap_or_else(|payload| resume_unwind(payload))).collect()
+    })
+}
+
+/// Ends what is left, and asks for every result.
+fn end(scene: &Scene, all: &mut [Notes], mut player: Player<'_>, drained: bool) -> Notes {
+    // Where the last turns may finish, those that wait to be told are told, again and again until none is left.
+    let (interrupt, patience) = if drained { (false, A_MOMENT) } else { (true, LONG) };
+    while !player.shutdown(interrupt, patience) {
+        player.interrupt_all();
+    }
+    for notes in all {
+        for held in notes.turns.drain(..) {
+            player.notes.turns.push(held);
+            player.wait(0);
+        }
+    }
+    let stats = scene.service.stats();
+    if (stats.sessions, stats.running_turns) != (0, 0) {
+        scene.stage.wrong(format!("C09: something is counted after the shutdown: {stats:?}"));
+    }
+    let ended = stats.turns_completed + stats.turns_failed + stats.turns_cancelled + stats.faults;
+    if stats.turns_started != ended {
+        scene.stage.wrong(format!("a turn was started and did not end, or not once: {stats:?}"));
+    }
+    player.notes
+}
+
+/// What is not a matter of the order of calls.
+fn check_the_rest(scene: &Scene, history: &History, all: Vec<Notes>, everything: Option<EventStream>) {
+    let stage = &scene.stage;
+    let (built, dropped) = (stage.agents_built.load(Ordering::SeqCst), stage.agents_dropped.load(Ordering::SeqCst));
+    if built != dropped {
+        stage.wrong(format!("C30: {built} agents were built, {dropped} were dropped"));
+    }
+    let results: HashMap<Uid, Ending> = history.results.iter().copied().collect();
+    let mut wrongs = Vec::new();
+    for notes in all {
+        wrongs.extend(
+            notes.watched.iter().filter_map(|(uid, events)| heard::turn(*uid, events, &results, history).err()),
+        );
+        wrongs.extend(
+            notes.interactions.into_iter().filter_map(|(uid, events)| heard::interaction(uid, events, history).err()),
+        );
+        wrongs.extend(notes.streams.iter().filter_map(|stream| heard::session(stream, false).err()));
+    }
+    wrongs.extend(everything.iter().filter_map(|stream| heard::session(stream, true).err()));
+    wrongs.into_iter().for_each(|wrong| stage.wrong(wrong));
+}

@@ -1,0 +1,274 @@
+//! The checker, checked: what it must refuse, and what it must let pass.
+//!
+//! Each test begins with a history that is as it should be, and turns one thing in it.
+
+use std::sync::atomic::AtomicUsize;
+
+use turnwise::{ArchiveMode, CancelReason, SessionState};
+
+use crate::check::check;
+use crate::history::{Counted, Ending, Figures, Refused, Stamp, What, Who, NEVER};
+use crate::plan::{Plan, Slot, Step};
+use crate::run::where_it_is;
+use crate::told::*;
+
+const UNEXPLAINED: &str = "session 0 cannot be explained";
+
+#[test]
+fn a_life_as_it_should_be_passes() {
+    told(1)
+        .opened()
+        .then(read(IDLE, figures(0, 0)))
+        .then(begun(1, 1))
+        .then(busy(2))
+        .ran(1, 1, well(1))
+        .then(What::Result { uid: 1 })
+        .result(1, well(1))
+        .then(read(IDLE, figures(1, 1)))
+        .then(What::Export(Ok(figures(1, 1))))
+        .then(archived(ArchiveMode::Drain))
+        .then(What::Read(Err(Refused::NotFound)))
+        .agent(What::Dropped)
+        .then(What::ArchiveWait(Ok(())))
+        .passes();
+}
+
+#[test]
+fn what_overlaps_may_have_come_in_either_order() {
+    let overlapping = |first: What, second: What| {
+        told(1).opened().between(20, 40, Who::Thread(0), begun(1, 1)).between(21, 39, Who::Thread(1), first).between(
+            22,
+            38,
+            Who::Thread(2),
+            second,
+        )
+    };
+    overlapping(busy(2), read(IDLE, figures(0, 0))).passes();
+    overlapping(read(RUNNING, figures(0, 0)), interrupted(Err(Refused::NotRunning))).passes();
+    overlapping(begun(2, 1), busy(3)).fails(UNEXPLAINED);
+}
+
+#[test]
+fn two_admissions_at_once_are_refused() {
+    told(1).opened().then(begun(1, 1)).then(begun(2, 2)).fails(UNEXPLAINED);
+    // And the same number twice.
+    told(1).opened().then(begun(1, 1)).ran(1, 1, well(1)).then(begun(2, 1)).fails(UNEXPLAINED);
+}
+
+#[test]
+fn a_stale_read_after_the_result_is_refused() {
+    let ended = || told(1).opened().then(begun(1, 1)).ran(1, 1, well(1)).then(What::Result { uid: 1 });
+    ended().then(read(IDLE, figures(1, 1))).passes();
+    ended().then(read(IDLE, figures(0, 0))).fails(UNEXPLAINED);
+    ended().then(read(RUNNING, figures(1, 1))).fails(UNEXPLAINED);
+    ended().then(busy(2)).fails(UNEXPLAINED);
+}
+
+#[test]
+fn state_and_figures_of_different_instants_are_refused() {
+    let odd = Figures { messages: 1, ..Figures::default() };
+    let running = || told(1).opened().then(begun(1, 1)).entered(1, 1);
+    running().then(read(RUNNING, odd)).passes();
+    running().then(read(RUNNING, figures(0, 0))).fails(UNEXPLAINED);
+    // Idle when the gate was looked at, and in the middle of a turn when the figures were.
+    told(1)
+        .opened()
+        .between(20, 90, Who::Thread(1), read(IDLE, odd))
+        .between(30, 35, Who::Thread(0), begun(1, 1))
+        .entered(1, 1)
+        .fails(UNEXPLAINED);
+}
+
+#[test]
+fn a_lost_interrupt_is_refused() {
+    let interrupting = || told(1).opened().then(begun(1, 1)).then(interrupted(Ok(())));
+    let reason = CancelReason::Interrupted;
+    interrupting().entered(1, 1).agent(What::Looks(Some(reason))).left(1, 1, Ending::Cancelled(reason)).passes();
+    interrupting().entered(1, 1).agent(What::Looks(None)).fails(UNEXPLAINED);
+    // It was there to be interrupted.
+    told(1).opened().then(begun(1, 1)).then(interrupted(Err(Refused::NotRunning))).fails(UNEXPLAINED);
+    // The same by handle, before the agent has begun.
+    told(1)
+        .opened()
+        .then(begun(1, 1))
+        .then(What::InterruptHandle { uid: 1 })
+        .entered(1, 1)
+        .agent(What::Looks(None))
+        .fails(UNEXPLAINED);
+}
+
+#[test]
+fn an_interrupt_that_hits_the_next_turn_is_refused() {
+    let next = |interrupt: What| {
+        told(1)
+            .opened()
+            .then(begun(1, 1))
+            .ran(1, 1, well(1))
+            .then(What::Result { uid: 1 })
+            .then(begun(2, 2))
+            .then(interrupt)
+            .entered(2, 2)
+            .agent(What::Looks(Some(CancelReason::Interrupted)))
+    };
+    next(interrupted(Ok(()))).passes();
+    next(What::InterruptHandle { uid: 1 }).fails(UNEXPLAINED);
+    next(What::Interrupt { only: Some(1), answer: Err(Refused::NotRunning) }).fails(UNEXPLAINED);
+}
+
+#[test]
+fn a_turn_cancelled_for_another_reason_is_refused() {
+    let cancelled = |reason| {
+        told(1).opened().then(begun(1, 1)).then(archived(ArchiveMode::Interrupt)).entered(1, 1).left(
+            1,
+            1,
+            Ending::Cancelled(reason),
+        )
+    };
+    cancelled(CancelReason::Archived).passes();
+    cancelled(CancelReason::Interrupted).fails(UNEXPLAINED);
+    // A draining archive cancels nobody.
+    told(1)
+        .opened()
+        .then(begun(1, 1))
+        .then(archived(ArchiveMode::Drain))
+        .entered(1, 1)
+        .agent(What::Looks(Some(CancelReason::Archived)))
+        .fails(UNEXPLAINED);
+}
+
+#[test]
+fn not_found_for_an_admitted_turn_is_refused() {
+    let drained = |ending| {
+        told(1)
+            .opened()
+            .then(begun(1, 1))
+            .then(archived(ArchiveMode::Drain))
+            .ran(1, 1, well(1))
+            .then(What::Result { uid: 1 })
+            .result(1, ending)
+    };
+    drained(well(1)).passes();
+    drained(Ending::Wrong("SESSION_NOT_FOUND")).fails(UNEXPLAINED);
+}
+
+#[test]
+fn a_turn_after_the_close_is_refused() {
+    told(1).opened().then(archived(ArchiveMode::Drain)).then(begun(1, 1)).fails(UNEXPLAINED);
+    told(1).opened().then(archived(ArchiveMode::Drain)).then(archived(ArchiveMode::Drain)).fails(UNEXPLAINED);
+    // One that began before it is not: it may have been admitted before.
+    told(1)
+        .opened()
+        .between(20, 40, Who::Thread(1), begun(1, 1))
+        .between(25, 30, Who::Thread(0), archived(ArchiveMode::Drain))
+        .passes();
+}
+
+#[test]
+fn a_session_that_runs_a_turn_after_a_panic_is_refused() {
+    let faulted = || told(1).opened().then(begun(1, 1)).ran(1, 1, Ending::Panicked).then(What::Result { uid: 1 });
+    let refused = What::Turn { uid: 2, host: false, answer: Err(Refused::Faulted) };
+    // What the agent showed before it panicked stays.
+    let shown = Figures { messages: 1, ..Figures::default() };
+    faulted().then(refused).then(read(SessionState::Faulted, shown)).passes();
+    faulted().then(begun(2, 2)).fails(UNEXPLAINED);
+    faulted().then(read(IDLE, shown)).fails(UNEXPLAINED);
+}
+
+#[test]
+fn an_end_before_the_agent_has_gone_is_refused() {
+    let archived = || told(1).opened().then(archived(ArchiveMode::Drain));
+    archived().agent(What::Dropped).then(What::ArchiveWait(Ok(()))).passes();
+    archived().then(What::ArchiveWait(Ok(()))).agent(What::Dropped).fails(UNEXPLAINED);
+    archived().opened().agent(What::Dropped).fails(UNEXPLAINED);
+}
+
+#[test]
+fn capacity_exceeded_by_one_is_refused() {
+    let two = [life(0, (1, 5), (50, 60)), life(1, (10, 20), (40, NEVER))];
+    told(2).lived(&two).passes();
+    told(1).lived(&two).fails("C02");
+}
+
+#[test]
+fn capacity_given_back_before_the_agent_has_gone_is_refused() {
+    // The next one came while the agent of the first one was still being dropped.
+    told(1).lived(&[life(0, (1, 5), (30, 40)), life(1, (20, 25), (50, 60))]).fails("C02");
+    told(1).lived(&[life(0, (1, 5), (30, 40)), life(1, (20, 32), (50, 60))]).passes();
+}
+
+#[test]
+fn a_refusal_with_room_left_is_refused() {
+    let exceeded = Counted::Exceeded { active: 1, max: 1 };
+    let one = [life(0, (10, 15), (30, 40))];
+    told(1).lived(&one).counted(5, 12, exceeded).passes();
+    told(1).lived(&one).counted(35, 45, exceeded).passes();
+    told(1).lived(&one).counted(5, 9, exceeded).fails("C02");
+    told(1).lived(&one).counted(41, 45, exceeded).fails("C02");
+    told(1).lived(&one).counted(20, 25, Counted::Exceeded { active: 2, max: 1 }).fails("C02");
+}
+
+#[test]
+fn counts_that_cannot_be_are_refused() {
+    let one = [life(0, (10, 15), (30, 40))];
+    told(1).lived(&one).counted(20, 25, Counted::Sessions(1)).passes();
+    told(1).lived(&one).counted(20, 25, Counted::Sessions(0)).fails("C09");
+    told(1).lived(&one).counted(45, 50, Counted::Sessions(1)).fails("C09");
+    told(1).lived(&one).counted(20, 25, Counted::RegisteredAfter { seen: 0, answer: Some(1) }).passes();
+    told(1).lived(&one).counted(20, 25, Counted::RegisteredAfter { seen: 0, answer: None }).fails("C08");
+}
+
+#[test]
+fn a_list_out_of_order_is_refused() {
+    let two = [life(1, (1, 5), (90, NEVER)), life(2, (10, 15), (90, NEVER))];
+    let wrongs = |told: Told| check(&told.history).wrongs.join("\n");
+    assert!(!wrongs(told(2).lived(&two).listed(20, 30, &[1, 2])).contains("C25"));
+    told(2).lived(&two).listed(20, 30, &[2, 1]).fails("C25");
+    // Created at the same time they may be in either order, but not in both.
+    let together = [life(1, (1, 15), (90, NEVER)), life(2, (2, 15), (90, NEVER))];
+    assert!(!wrongs(told(2).lived(&together).listed(20, 30, &[2, 1])).contains("C25"));
+    told(2).lived(&together).listed(20, 30, &[2, 1]).listed(40, 50, &[1, 2]).fails("C25");
+}
+
+#[test]
+fn a_list_without_a_live_session_is_refused() {
+    let opened = || told(1).opened().lived(&[life(0, (0, 5), (NEVER, NEVER))]);
+    opened().listed(20, 30, &[0]).passes();
+    opened().listed(20, 30, &[]).fails(UNEXPLAINED);
+    opened().then(archived(ArchiveMode::Drain)).listed(40, 50, &[]).passes();
+    opened().then(archived(ArchiveMode::Drain)).listed(40, 50, &[0]).fails(UNEXPLAINED);
+}
+
+#[test]
+fn two_results_of_one_turn_are_refused() {
+    told(1).result(1, well(1)).result(1, well(1)).passes();
+    told(1).result(1, well(1)).result(1, Ending::Failed).fails("ended twice");
+}
+
+#[test]
+fn a_read_that_shows_what_is_not_there_yet_is_refused() {
+    let reading = |until: Stamp| {
+        told(1)
+            .opened()
+            .between(20, 25, Who::Thread(0), begun(1, 1))
+            .entered(1, 1)
+            .between(30, until, Who::Thread(1), read(IDLE, figures(1, 1)))
+            .between(50, 50, Who::Agent, What::Leave { ending: well(1), figures: figures(1, 1) })
+    };
+    reading(60).passes();
+    reading(40).fails(UNEXPLAINED);
+}
+
+#[test]
+fn a_call_that_waits_and_must_not_is_named() {
+    let threads = vec![vec![Step::Read { slot: Slot(0) }], vec![Step::Take { slot: Slot(0) }], vec![]];
+    let plan = Plan { settings: settings(1), threads };
+    let place = where_it_is(&plan, &(0..4).map(|_| AtomicUsize::new(0)).collect::<Vec<_>>());
+    assert_eq!(
+        place.lines().collect::<Vec<_>>(),
+        [
+            "thread 0 is in step 0: Read { slot: Slot(0) }, which must never wait",
+            "thread 1 is in step 0: Take { slot: Slot(0) }",
+            "thread 2 is through"
+        ]
+    );
+}
