@@ -78,18 +78,17 @@ impl<T> RwLock<T> {
 /// Like `std::sync::OnceLock`, but nobody waits for whoever makes the value: of two that are made at once, one is dropped.
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
-    /// Every look is a point where others may go on.
-    point: raw::AtomicBool,
+    /// The value is there for whoever has seen this set: what a scheduler knows of the value is what it knows of this.
+    made: raw::AtomicBool,
 }
 
 impl<T> OnceLock<T> {
     pub(crate) fn new() -> Self {
-        Self { value: std::sync::OnceLock::new(), point: raw::AtomicBool::new(false) }
+        Self { value: std::sync::OnceLock::new(), made: raw::AtomicBool::new(false) }
     }
 
     pub(crate) fn get(&self) -> Option<&T> {
-        let _ = self.point.load(Ordering::SeqCst);
-        self.value.get()
+        self.made.load(Ordering::Acquire).then(|| self.value.get()).flatten()
     }
 
     pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
@@ -97,7 +96,9 @@ impl<T> OnceLock<T> {
             return value;
         }
         let made = make();
-        self.value.get_or_init(|| made)
+        let value = self.value.get_or_init(|| made);
+        self.made.store(true, Ordering::Release);
+        value
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use turnwise::crossbeam_channel::{bounded, unbounded, Sender};
 use turnwise::{
@@ -270,6 +270,22 @@ impl Drop for LateToGo {
 
 thread_local! {
     static LATE: RefCell<Option<LateToGo>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn c29_a_thread_whose_session_ends_after_a_shutdown_waits_for_no_other() {
+    run(|| {
+        let (service, stage) = scripted_with(|config| config.idle_threads(1));
+        let running = service.begin_session(create("deaf")).unwrap();
+        let (id, _) = stage.wait_entered();
+        assert_eq!(service.shutdown(SHORT).stuck, [id]);
+        stage.release();
+        running.wait().unwrap();
+        // An idle thread would wait for ten seconds, and with it this.
+        let started = Instant::now();
+        assert_eq!(service.shutdown(LONG).stuck, []);
+        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    });
 }
 
 #[test]

@@ -77,6 +77,29 @@ fn c19_a_late_interrupt_never_touches_the_next_turn() {
 }
 
 #[test]
+fn c19_a_token_that_was_kept_never_fires_after_its_turn() {
+    run(|| {
+        let (keep, kept) = unbounded();
+        let service = EphemeralSessionService::new(
+            agent_fn(move |prompt, turn| {
+                keep.send(turn.cancel_token().clone()).unwrap();
+                Ok(turn.finish(prompt))
+            }),
+            1,
+        );
+        let mut over = service.begin_session(create("x")).unwrap();
+        over.wait_timeout(LONG).unwrap().unwrap();
+        over.interrupt();
+        let token = kept.recv().unwrap();
+        assert_eq!(token.reason(), None);
+        let hook = token.on_cancel(|| panic!("nothing is left to be aborted"));
+        over.interrupt();
+        assert!(!token.is_cancelled() && token.cancelled().try_recv().unwrap_err().is_empty());
+        drop(hook);
+    });
+}
+
+#[test]
 fn c19_interrupts_that_race_with_the_end_of_a_turn_hit_that_turn_or_none() {
     run(|| {
         let (service, _stage) = scripted(1);

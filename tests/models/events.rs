@@ -144,6 +144,8 @@ fn c37_two_emitters_have_one_order_for_everybody() {
         let service = EphemeralSessionService::new(builder, 1);
         let id = open(&service);
         let context = context.recv().unwrap();
+        // Whoever keeps a context keeps no stream open.
+        let _kept = context.clone();
         let streams = [(); 2].map(|()| service.subscribe(id, Subscription::new()).unwrap());
         let helper = spawn(move || (10..12).for_each(|number| context.events().emit(delta(number)).unwrap()));
         service.start_turn(id, turn("2")).unwrap();

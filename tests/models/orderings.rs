@@ -86,6 +86,34 @@ fn c28_a_close_finds_the_token_of_whoever_was_admitted_before_it() {
 }
 
 #[test]
+fn c28_the_end_of_a_turn_does_not_undo_a_close() {
+    check(|| {
+        let (handle, _commands, guards) = session(Some(&CancelToken::new()));
+        let closing = Arc::clone(&handle);
+        let closer = spawn(move || drop(closing.close(ArchiveMode::Drain, CancelReason::Archived)));
+        drop(guards);
+        join(closer);
+        let gate = handle.gate().state();
+        assert!(gate.is_closed() && !gate.is_running());
+    });
+}
+
+#[test]
+fn c28_an_admission_that_is_given_up_wakes_the_thread_that_waits_for_it() {
+    check(|| {
+        let (handle, commands, _) = session(None);
+        let giving_up = Arc::clone(&handle);
+        let caller = spawn(move || drop(giving_up.admit(&CancelToken::new())));
+        drop(handle.close(ArchiveMode::Drain, CancelReason::Archived));
+        // As the session's thread does: closed, it waits for what was admitted.
+        while handle.gate().state().is_running() {
+            commands.recv().expect("the handle holds a sender");
+        }
+        join(caller);
+    });
+}
+
+#[test]
 fn c10_one_of_two_is_admitted() {
     check(|| {
         let (handle, _commands, _) = session(None);
@@ -208,15 +236,22 @@ fn c22_a_hook_that_is_armed_during_a_cancel_runs_once() {
 fn c22_no_hook_runs_after_its_guard() {
     check(|| {
         let (token, armed) = (CancelToken::new(), Arc::new(AtomicBool::new(true)));
+        let late = Arc::new(AtomicBool::new(false));
         let cancelled = token.clone();
         let canceller = spawn(move || drop(cancelled.cancel(CancelReason::Interrupted)));
-        let seen = Arc::clone(&armed);
-        let hook = token.on_cancel(move || assert!(seen.load(Ordering::Relaxed), "the guard is gone"));
+        let (seen, own_late) = (Arc::clone(&armed), Arc::clone(&late));
+        // Not asserted in there: a hook's panic goes no further.
+        let hook = token.on_cancel(move || {
+            if !seen.load(Ordering::Relaxed) {
+                own_late.store(true, Ordering::Relaxed);
+            }
+        });
         drop(hook);
         // ORDERING: Relaxed; the drop of the guard has to come before this for whoever runs the hook.
         armed.store(false, Ordering::Relaxed);
         token.seal();
         join(canceller);
+        assert!(!late.load(Ordering::Relaxed), "a hook has run after its guard had gone");
     });
 }
 
@@ -270,10 +305,14 @@ fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
         let (queue, stream) = Queue::new(Subscription::new(), Clock::default());
         assert!(bus.attach(&queue));
         drop(queue);
+        // Whoever emits from now on is heard.
+        let event = AgentEvent::TextDelta { delta: String::new() };
+        assert!(!bus.pass_unheard());
+        bus.publish(None, event, Origin::Agent, None);
         let unheard: u64 = join(emitter);
         bus.end();
         let heard: Vec<u64> = stream.map(|event| event.seq).collect();
-        assert_eq!(heard, (unheard..2).collect::<Vec<_>>());
+        assert_eq!(heard, (unheard..3).collect::<Vec<_>>());
     });
 }
 

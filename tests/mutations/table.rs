@@ -50,7 +50,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "        self.0.fetch_and(!RUNNING, Ordering::SeqCst);",
             "        let seen = self.0.load(Ordering::SeqCst);\n        self.0.store(seen & !RUNNING, Ordering::SeqCst);",
         )],
-        Shuttle("c28"),
+        Loom("c28"),
     ),
     mutation(
         "a takeover closes whatever runs",
@@ -89,7 +89,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "an admission that is given up wakes nobody",
         "src/session/handle.rs",
         &[("            self.handle.send(Command::Wake);\n", "")],
-        Contract("c33"),
+        Loom("c28"),
     ),
     mutation(
         "a fault is known before its message is",
@@ -304,7 +304,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a thread that waits for another session is not told of the shutdown",
         "src/ephemeral/threads.rs",
         &[("            state.closed = true;\n            std::mem::take(&mut state.idle)", "            std::mem::take(&mut state.idle)")],
-        Shuttle("c29"),
+        Contract("c29"),
     ),
     // Deadlines.
     mutation(
@@ -329,8 +329,11 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a stream that is dropped leaves whoever waits for room waiting",
         "src/subscription/stream.rs",
-        &[("        self.reader.gone.set();\n", "")],
-        Contract("c37"),
+        &[
+            ("        self.reader.gone.set();\n", ""),
+            ("        while self.events.try_recv().is_ok() {}\n", ""),
+        ],
+        Shuttle("c37"),
     ),
     mutation(
         "the last event of a turn is not sent",
