@@ -1,0 +1,85 @@
+//! A system that refuses threads.
+
+#![cfg(target_os = "linux")]
+
+use std::sync::Arc;
+
+use turnwise::testkit::{assert_no_leaked_sessions, within};
+use turnwise::{agent_fn, EphemeralSessionService, SessionError, SessionId, SessionService, SessionSpec};
+
+use crate::apart::apart;
+use crate::{create, turn, LONG};
+
+/// Address space for some stacks of this size, but not for many.
+const STACK: usize = 64 << 20;
+const LIMIT: &str = "ulimit -v 1000000";
+
+#[test]
+fn c09_a_refused_thread_leaves_nothing_behind() {
+    apart("threads::c09_a_refused_thread_leaves_nothing_behind", LIMIT, || {
+        within(LONG, || {
+            let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+            let config =
+                EphemeralSessionService::configure(agent).max_sessions(1_000).stack_size(STACK).idle_threads(0);
+            let service = config.build().unwrap();
+            let mut live = Vec::new();
+            let refused = loop {
+                match service.create_session(create("x")) {
+                    Ok(result) => live.push(result.session_id),
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(refused, SessionError::Spawn { .. }), "{refused}");
+            assert!(!live.is_empty());
+
+            // Whatever asks for a thread is refused, and what it brought is let go of.
+            let (id, kept) = (SessionId::new(), Arc::new(()));
+            let spec = || SessionSpec::new().session_id(id).extension(Arc::clone(&kept) as _);
+            let errors = [
+                service.open_session(spec()).unwrap_err(),
+                service.begin_session(create("x").session(spec())).unwrap_err(),
+            ];
+            assert!(errors.iter().all(|error| matches!(error, SessionError::Spawn { .. })), "{errors:?}");
+            assert_eq!(Arc::strong_count(&kept), 1);
+            assert_eq!(service.stats().sessions, live.len());
+            assert!(matches!(service.read(id), Err(SessionError::NotFound { .. })));
+
+            // Those that there are go on.
+            for id in &live {
+                assert_eq!(service.start_turn(*id, turn("on")).unwrap().text, "on");
+            }
+
+            // Room again: the same id works.
+            service.archive_wait(live.pop().expect("one is live"), LONG).unwrap();
+            service.open_session(spec()).expect("its stack is free");
+            assert_eq!(service.shutdown(LONG).stuck, []);
+            assert_no_leaked_sessions(&service);
+        });
+    });
+}
+
+#[test]
+fn c23_a_timeout_that_nobody_can_watch_is_refused_before_anything_is_admitted() {
+    apart("threads::c23_a_timeout_that_nobody_can_watch_is_refused_before_anything_is_admitted", LIMIT, || {
+        let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+        let service = EphemeralSessionService::new(agent, 4);
+        let id = service.create_session(create("x")).unwrap().session_id;
+        // All that is left of the address space, in ever smaller pieces: not even the smallest thread fits in.
+        let mut hoard: Vec<Vec<u8>> = Vec::new();
+        let mut size = 256_usize << 20;
+        while size >= 64 << 10 {
+            let mut piece = Vec::new();
+            match piece.try_reserve_exact(size) {
+                Ok(()) => hoard.push(piece),
+                Err(_) => size /= 2,
+            }
+        }
+        let refused = service.begin_turn(id, turn("x").timeout(LONG)).map(drop);
+        drop(hoard);
+        assert!(matches!(refused, Err(SessionError::Spawn { .. })), "{refused:?}");
+        let next = service.begin_turn(id, turn("next").timeout(LONG)).expect("nothing was admitted");
+        assert_eq!(next.turn_id().get(), 2);
+        assert_eq!(next.wait().unwrap().text, "next");
+        assert_eq!(service.shutdown(LONG).stuck, []);
+    });
+}
