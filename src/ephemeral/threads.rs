@@ -22,6 +22,7 @@ use crate::sync::{bounded, current, thread_local, Arc, Builder, JoinHandle, Mute
 use crate::wait::clock::Deadline;
 use crate::wait::latch::{Latch, SetOnDrop};
 use crate::wait::own_thread::WaitKey;
+use crate::wait::polling;
 
 /// How long a thread without a session waits for another one: by the system's clock, whatever the service's is. That it ends
 /// changes nothing that anybody sees.
@@ -140,6 +141,8 @@ impl Threads {
             }
             state.idle.push((number, sender));
         }
+        // Who archives one session often creates the next at once.
+        polling::work_comes_soon(|| !next.is_empty());
         match next.recv_timeout(KEEP_ALIVE) {
             Ok(life) => Some(life),
             Err(error) if error.is_disconnected() => None,

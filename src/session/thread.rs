@@ -15,6 +15,7 @@ use crate::turn::context::TurnContext;
 use crate::turn::counters::Counters;
 use crate::turn::outcome::TurnResult;
 use crate::wait::own_thread::OwnThread;
+use crate::wait::polling;
 use crate::wait::semaphore::Semaphore;
 
 use super::command::{Command, HistoryRequest, Input, Turn};
@@ -58,6 +59,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
         handle,
         takeovers: Vec::new(),
         hosting: None,
+        is_warm: false,
         own,
         counters,
     };
@@ -95,6 +97,8 @@ pub(super) struct SessionThread<A> {
     takeovers: Vec<HistoryRequest>,
     /// The turn that is in host mode, between two interactions.
     hosting: Option<Hosting>,
+    /// A turn has just ended: the next may be about to come.
+    is_warm: bool,
     own: OwnThread,
     counters: Arc<Counters>,
 }
@@ -136,6 +140,10 @@ impl<A: SessionAgent> SessionThread<A> {
             if gate.is_closed() && !gate.is_running() {
                 // What was asked for before the close is still answered.
                 return self.commands.try_recv().ok().map(Event::Command);
+            }
+            if std::mem::take(&mut self.is_warm) {
+                // Either way it is looked for below.
+                polling::work_comes_soon(|| !self.commands.is_empty() || self.handle.closed().is_set());
             }
             select! {
                 // The handle holds a sender, so this never disconnects.
@@ -234,6 +242,7 @@ impl<A: SessionAgent> SessionThread<A> {
             result.as_ref().map_or_else(SessionError::code, |_| "OK")
         );
         turn.end(result, &self.counters);
+        self.is_warm = true;
     }
 
     /// One call of the agent in a turn: with a running permit; what the agent has come to is shown, and the interactions that

@@ -15,8 +15,9 @@ pub(crate) use self::channel::{at, bounded, never, unbounded};
 pub(crate) use self::channel::{Receiver, Sender};
 pub(crate) use self::locks::{Condvar, Mutex, OnceLock, RwLock};
 pub(crate) use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
+pub(crate) use loom::hint::spin_loop;
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
-pub(crate) use loom::thread::{current, Builder, JoinHandle, ThreadId};
+pub(crate) use loom::thread::{current, yield_now, Builder, JoinHandle, ThreadId};
 pub(crate) use std::sync::{Arc, Weak};
 pub(crate) use std::time::Instant;
 
@@ -44,6 +45,10 @@ macro_rules! thread_local_const {
     };
 }
 pub(crate) use thread_local_const as thread_local;
+
+/// Whether threads poll a little before they park. Where a scheduler takes its turns anyway that is but a longer way to the
+/// same.
+pub(crate) const POLLS: bool = false;
 
 /// A value that a whole execution shares: the next one begins with a new one.
 macro_rules! process_wide {

@@ -10,6 +10,12 @@ pub(crate) use std::thread::{current, Builder, JoinHandle, ThreadId};
 pub(crate) use std::thread_local;
 pub(crate) use std::time::Instant;
 
+pub(crate) use std::hint::spin_loop;
+pub(crate) use std::thread::yield_now;
+
+/// Whether threads poll a little before they park.
+pub(crate) const POLLS: bool = true;
+
 /// A value that the whole process shares.
 macro_rules! process_wide {
     ($(#[$doc:meta])* static $name:ident: $kind:ty = $value:expr;) => {

@@ -17,8 +17,9 @@ pub(crate) use self::channel::{at, bounded, never, unbounded};
 pub(crate) use self::channel::{Receiver, Sender};
 pub(crate) use self::locks::{Condvar, Mutex, OnceLock, RwLock};
 pub(crate) use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
+pub(crate) use shuttle::hint::spin_loop;
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
-pub(crate) use shuttle::thread::{current, Builder, JoinHandle, ThreadId};
+pub(crate) use shuttle::thread::{current, yield_now, Builder, JoinHandle, ThreadId};
 pub(crate) use shuttle::thread_local;
 pub(crate) use std::sync::{Arc, Weak};
 
@@ -40,6 +41,10 @@ mod raw {
         thread_rng().gen_range(0..count)
     }
 }
+
+/// Whether threads poll a little before they park. Where a scheduler takes its turns anyway that is but a longer way to the
+/// same.
+pub(crate) const POLLS: bool = false;
 
 /// A value that a whole execution shares: the next one begins with a new one.
 macro_rules! process_wide {

@@ -109,7 +109,7 @@ impl TurnHandle {
     /// As [`wait`](Self::wait), with a wait that has been announced already.
     pub(crate) fn wait_announced(self, wait: Wait) -> Result<RunResult, SessionError> {
         let waiting = self.clock.stopwatch();
-        let waited = wait.receive(self.finished(), &Deadline::never());
+        let waited = wait.wait_for(self.outcome.finished(), &Deadline::never());
         waited.map_err(|error| error.into_session_error(self.session_id, &waiting))?;
         self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
@@ -130,7 +130,7 @@ impl TurnHandle {
         if self.is_finished() {
             return Ok(());
         }
-        Wait::on(self.key)?.receive(self.finished(), deadline).map(drop)
+        Wait::on(self.key)?.wait_for(self.outcome.finished(), deadline)
     }
 }
 

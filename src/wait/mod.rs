@@ -16,6 +16,7 @@ pub(crate) mod latch;
 #[cfg(feature = "testkit")]
 pub(crate) mod manual;
 pub(crate) mod own_thread;
+pub(crate) mod polling;
 pub(crate) mod semaphore;
 #[cfg(feature = "testkit")]
 pub(crate) mod watched;

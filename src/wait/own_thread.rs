@@ -28,6 +28,8 @@ use crate::model::SessionId;
 use crate::sync::{never, process_wide, select, thread_local, Arc, Mutex, Receiver};
 use crate::wait::cancel::CancelToken;
 use crate::wait::clock::{Deadline, Stopwatch};
+use crate::wait::latch::Latch;
+use crate::wait::polling;
 use crate::wait::semaphore::{Permit, Semaphore};
 
 /// A live session among all of the process: ids may repeat from service to service, these do not.
@@ -194,6 +196,20 @@ impl Wait {
     ) -> Result<Option<T>, WaitError> {
         let _permit = lend_permit(deadline);
         receive_until(channel, deadline)
+    }
+
+    /// Waits until the session has set this latch.
+    pub(crate) fn wait_for(self, latch: &Latch, deadline: &Deadline) -> Result<(), WaitError> {
+        if latch.is_set() {
+            return Ok(());
+        }
+        // On a session's own thread its permit may be what the other waits for: it is given back at once. And whoever has little
+        // time has none for polling.
+        let may_poll = self.own.is_none() && deadline.is_farther_than(polling::FOR_AN_ANSWER);
+        if may_poll && polling::answer_comes_soon(|| latch.is_set()) {
+            return Ok(());
+        }
+        self.receive(latch.receiver(), deadline).map(drop)
     }
 
     /// Receives what the session answers on `channel`; `None` once it is disconnected.
