@@ -280,19 +280,19 @@ impl SessionHandle {
     }
 
     /// State and figures of one instant; see the head of [`super`].
-    fn look(&self) -> (GateState, SessionSnapshot) {
+    fn look<T>(&self, take: impl Fn(&SessionSnapshot) -> T) -> (GateState, T) {
         loop {
             let before = self.gate.state();
-            let snapshot = self.published.get();
+            let taken = self.published.take(&take);
             if self.gate.state() == before {
-                return (before, snapshot);
+                return (before, taken);
             }
         }
     }
 
     /// What the session shows of itself; `None` if it is closed.
     pub(crate) fn view(&self) -> Option<SessionView> {
-        let (gate, snapshot) = self.look();
+        let (gate, snapshot) = self.look(SessionSnapshot::clone);
         if gate.is_closed() {
             return None;
         }
@@ -309,14 +309,17 @@ impl SessionHandle {
         Some(SessionView { state, billing })
     }
 
+    /// What the session shows of itself in a list. Takes no share in its text: of ten thousand sessions, that is what counts.
     pub(crate) fn summary(&self) -> SessionSummary {
-        let (gate, snapshot) = self.look();
+        let figures =
+            |shown: &SessionSnapshot| (shown.created_at, shown.updated_at, shown.message_count, shown.total_tokens);
+        let (gate, (created_at, updated_at, message_count, total_tokens)) = self.look(figures);
         SessionSummary {
             session_id: self.id,
-            created_at: snapshot.created_at,
-            updated_at: snapshot.updated_at,
-            message_count: snapshot.message_count,
-            total_tokens: snapshot.total_tokens,
+            created_at,
+            updated_at,
+            message_count,
+            total_tokens,
             is_active: gate.is_busy(),
             state: gate.session_state(),
             labels: Arc::clone(&self.labels),

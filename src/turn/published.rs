@@ -20,8 +20,8 @@ impl Published {
         drop(last);
     }
 
-    /// A copy that shares its text.
-    pub(crate) fn get(&self) -> SessionSnapshot {
-        self.snapshot.read().clone()
+    /// What is taken of it: a copy of some of it, nothing that waits.
+    pub(crate) fn take<T>(&self, take: impl FnOnce(&SessionSnapshot) -> T) -> T {
+        take(&self.snapshot.read())
     }
 }

@@ -1,0 +1,105 @@
+//! What sessions cost where there are 10, 100, 1,000 and 10,000 of them, and what happens at the edge of what the system
+//! allows. `cargo bench --bench scale`, or with numbers of sessions of your own, `cargo bench --bench scale -- 20000 40000`
+//!
+//! Writes a plot of it, `scale.svg`, and says where.
+
+// The library's rule about locks is the library's.
+#![allow(clippy::disallowed_types)]
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::plot::{lines, Axes, Series};
+use common::times::time;
+use common::{configure, full_or_quick, shut_down, wait, Service, MANY};
+use turnwise::crossbeam_channel::unbounded;
+use turnwise::{SessionError, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest};
+
+/// What is done to all sessions, one after the other, in this order.
+const STEPS: [&str; 6] = ["create", "one turn each", "list all", "interrupt all", "export all", "shut down"];
+
+fn main() {
+    let asked: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let sizes = match asked.is_empty() {
+        true => [10, 100, 1_000, full_or_quick(MANY, 2_000)].to_vec(),
+        false => asked,
+    };
+    print!("{:<16}", "per session");
+    STEPS.iter().for_each(|step| print!("{step:>15}"));
+    println!();
+    let mut series = STEPS.map(|step| Series { name: step.to_owned(), points: Vec::new() });
+    for size in sizes {
+        let (count, costs) = measure(size);
+        print!("{:<16}", format!("{count} sessions"));
+        for (series, cost) in series.iter_mut().zip(costs) {
+            let each = cost / count.max(1) as u32;
+            print!("{:>15}", format!("{each:.2?}"));
+            series.points.push((count as f64, each.as_secs_f64() * 1e6));
+        }
+        println!();
+    }
+    write_plot(&series);
+}
+
+/// How many sessions there were in the end, and what each step took for all of them together.
+fn measure(size: usize) -> (usize, [Duration; STEPS.len()]) {
+    let service = configure(wait).max_sessions(size).build().expect("the settings work");
+    let mut ids = Vec::with_capacity(size);
+    let create = time(|| ids = create(&service, size));
+    let turns = time(|| run_all(&service, &ids));
+    let list = time(|| assert_eq!(service.list(SessionQuery::new()).expect("all").len(), ids.len()));
+    let interrupt = interrupt_all(&service, &ids);
+    let export = time(|| ids.iter().for_each(|&id| drop(service.export_session(id).expect("a live session"))));
+    let shut_down = time(|| shut_down(&service));
+    (ids.len(), [create, turns, list, interrupt, export, shut_down])
+}
+
+/// As many sessions as were asked for, or as the system gives threads for. At that edge the error is a value like any other:
+/// the sessions that there are go on, and no session is left behind where there was no thread for it.
+fn create(service: &Service, size: usize) -> Vec<SessionId> {
+    let mut ids = Vec::with_capacity(size);
+    while ids.len() < size {
+        match service.open_session(SessionSpec::new()) {
+            Ok(id) => ids.push(id),
+            Err(error @ SessionError::Spawn { .. }) => {
+                println!("the edge, after {} sessions: {} ({error})", ids.len(), error.code());
+                break;
+            }
+            Err(error) => panic!("neither a session nor the edge: {error}"),
+        }
+    }
+    ids
+}
+
+fn run_all(service: &Service, ids: &[SessionId]) {
+    let begin = |&id: &SessionId| service.begin_turn(id, StartTurnRequest::new("")).expect("a turn");
+    let turns: Vec<_> = ids.iter().map(begin).collect();
+    turns.into_iter().for_each(|turn| drop(turn.wait().expect("a result")));
+}
+
+/// From the first interrupt until every turn has ended, all of them waiting to be told.
+fn interrupt_all(service: &Service, ids: &[SessionId]) -> Duration {
+    let (event_tx, events) = unbounded();
+    let begin = |&id: &SessionId| {
+        let request = StartTurnRequest::new("wait").event_tx(event_tx.clone());
+        service.begin_turn(id, request).expect("a turn")
+    };
+    let turns: Vec<_> = ids.iter().map(begin).collect();
+    // The library's own first event of each: all of them run.
+    events.iter().take(ids.len()).for_each(drop);
+    time(|| {
+        ids.iter().for_each(|&id| service.interrupt(id).expect("the turn runs"));
+        turns.into_iter().for_each(|turn| drop(turn.wait().expect_err("interrupted")));
+    })
+}
+
+fn write_plot(series: &[Series]) {
+    let axes = Axes { title: "What a session costs", x: "sessions", y: "µs per session" };
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scale.svg");
+    match std::fs::write(&path, lines(&axes, series)) {
+        Ok(()) => println!("plot: {}", path.display()),
+        Err(error) => println!("no plot: {}: {error}", path.display()),
+    }
+}

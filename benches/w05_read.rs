@@ -1,0 +1,68 @@
+//! W5: a read of an idle session and of one that runs a turn, against a lock taken for reading and a clone.
+//! `cargo bench --bench w05_read`
+
+// The library's rule about locks is the library's.
+#![allow(clippy::disallowed_types)]
+
+mod common;
+
+use std::hint::black_box;
+use std::sync::RwLock;
+
+use common::floors::locked_clone;
+use common::times::{interleaved, times, times_of_thousands, Times};
+use common::{block, emit, full_or_quick, open, report, service, shut_down, title, Service};
+use turnwise::crossbeam_channel::unbounded;
+use turnwise::{AgentEvent, SessionId, SessionService, StartTurnRequest, TurnHandle};
+
+fn main() {
+    let batches = full_or_quick(100, 10);
+    let (blocking, busy) = (service(block), service(emit));
+    let (idle_id, blocked_id, busy_id) = (open(&blocking, 1)[0], open(&blocking, 1)[0], open(&busy, 1)[0]);
+    let view = RwLock::new(blocking.read(idle_id).expect("a live session"));
+    let running = begin(&busy, busy_id, "1000000000000");
+    let [floor, idle, blocked, busy_reads] = interleaved(
+        9,
+        [
+            Box::new(|| locked_clone(batches, &view)),
+            Box::new(|| times_of_thousands(batches, || read(&blocking, idle_id))),
+            Box::new(|| {
+                during_a_turn(&blocking, blocked_id, || times_of_thousands(batches, || read(&blocking, blocked_id)))
+            }),
+            Box::new(|| times_of_thousands(batches, || read(&busy, busy_id))),
+        ],
+    );
+    // Alone, not in batches: one that waited for the turn would be as long as the turn.
+    let alone = during_a_turn(&blocking, blocked_id, || times(batches * 1_000, || read(&blocking, blocked_id)));
+    running.interrupt();
+    running.wait().expect_err("interrupted");
+    title("W5: a read");
+    report("idle", idle.median(), floor.median());
+    report("during a turn that blocks for 500 ms", blocked.median(), floor.median());
+    report("during such a turn, the slowest", alone.max(), floor.median());
+    report("during a turn that emits events", busy_reads.median(), floor.median());
+    [blocking, busy].iter().for_each(shut_down);
+}
+
+fn read(service: &Service, id: SessionId) {
+    drop(black_box(service.read(id).expect("a live session")));
+}
+
+/// Takes times of what happens during a turn.
+fn during_a_turn(service: &Service, id: SessionId, take: impl FnOnce() -> Times) -> Times {
+    let running = begin(service, id, "500");
+    let times = take();
+    if running.is_finished() {
+        println!("(This machine was so slow that the turn ended before it had been read often enough.)");
+    }
+    running.wait().expect("a result");
+    times
+}
+
+/// A turn that runs, and is not just admitted.
+fn begin(service: &Service, id: SessionId, prompt: &str) -> TurnHandle {
+    let (event_tx, events) = unbounded::<AgentEvent>();
+    let turn = service.begin_turn(id, StartTurnRequest::new(prompt).event_tx(event_tx)).expect("a turn");
+    events.recv().expect("the turn runs");
+    turn
+}
