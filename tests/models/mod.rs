@@ -127,3 +127,30 @@ pub(crate) fn yield_now() {
     #[cfg(not(turnwise_shuttle))]
     std::thread::yield_now();
 }
+
+/// What a replay promises: the same schedule is the same run. Nothing in the library may depend on chance, on the clock or on the
+/// order of a hash map.
+#[cfg(turnwise_shuttle)]
+#[test]
+fn a_schedule_is_all_that_a_run_depends_on() {
+    use crate::{EventSource, SessionService};
+    use shuttle::scheduler::{RandomScheduler, UncontrolledNondeterminismCheckScheduler};
+    use support::{actors, create, finish, open, turn, SOON};
+
+    let twice = UncontrolledNondeterminismCheckScheduler::new(RandomScheduler::new_from_seed(seed(), 300));
+    shuttle::Runner::new(twice, config()).run(|| {
+        let config = crate::EphemeralSessionService::configure(actors(support::act)).idle_threads(1);
+        let service = config.max_running_turns(1).build().unwrap();
+        let hosting = service.begin_session(create("x").host_mode(true).timeout(SOON)).unwrap();
+        let id = open(&service);
+        let other = service.clone();
+        let caller = spawn(move || drop(other.start_turn(id, turn("x"))));
+        if let Some(injector) = service.event_injector(hosting.session_id()) {
+            drop(injector.inject_with_subscription("x".into(), EventSource::Tcp));
+        }
+        let _ = service.archive(id);
+        join(caller);
+        finish(&service);
+        drop(hosting.wait());
+    });
+}
