@@ -67,7 +67,9 @@ fn no_time_at_all_and_all_the_time_there_is_are_durations_like_others() {
         service.archive_wait(id, Duration::MAX).unwrap();
         assert_eq!(service.wait_session_registered(1, Duration::ZERO), None);
         assert_eq!(service.wait_session_registered(0, Duration::MAX), Some(1));
-        assert_eq!(service.shutdown(Duration::ZERO).stuck, []);
+        // In no time at all, the session's thread may not have gone yet.
+        let at_once = service.shutdown(Duration::ZERO).stuck;
+        assert!(at_once.is_empty() || at_once == [id], "{at_once:?}");
         assert_eq!(service.shutdown(Duration::MAX).stuck, []);
         assert_no_leaked_sessions(&service);
     });
