@@ -23,8 +23,10 @@ impl SessionAgent for Armed {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         let token = turn.cancel_token().clone();
         let (ran, id, weak) = (Arc::clone(&self.ran), turn.session_id(), self.service.clone());
+        let (begin, begun) = bounded(2);
         let count = move || {
             ran.fetch_add(1, Ordering::SeqCst);
+            begin.send(()).expect("the turn is waiting");
         };
         let (give, taken) = bounded(1);
         let hook = match prompt.as_str() {
@@ -51,8 +53,9 @@ impl SessionAgent for Armed {
         };
         let kept = if prompt == "drops its own guard" { give.send(hook).ok().map(|()| None) } else { Some(Some(hook)) };
         self.ready.pass_regardless();
-        let _ = turn.cancel_token().cancelled().recv();
-        // The hooks may still be running on the thread that cancels: this waits for them.
+        // Not for the token: woken by that, the turn could take the hook back before it is begun.
+        begun.recv().expect("the hook is armed");
+        // It may still be running on the thread that cancels: this waits for it.
         drop(kept);
         turn.check()?;
         unreachable!("the token has fired")
