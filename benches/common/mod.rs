@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod floors;
+pub(crate) mod memory;
 pub(crate) mod plot;
 pub(crate) mod times;
 

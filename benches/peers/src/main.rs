@@ -1,0 +1,97 @@
+//! turnwise, and the crates that a program could use instead, side by side in one process: the workloads W1 to W10 of the
+//! benches as one table, with how much more, or less, each costs than turnwise.
+//!
+//! ```sh
+//! cargo run --release --manifest-path benches/peers/Cargo.toml                      # the table
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- benches/plots     # and two plots, into that directory
+//! ```
+//!
+//! Each is called as a program calls it that blocks: the async ones by `Runtime::block_on`, on a runtime with 2 workers. What
+//! blocks in a turn is moved off their workers with `spawn_blocking`, as their users would have to do.
+
+#![allow(clippy::disallowed_types)] // The library's rule about locks is the library's.
+
+#[path = "../../common/mod.rs"]
+mod common;
+mod kameo;
+mod meerkat;
+mod peer;
+mod ractor;
+mod table;
+mod task;
+mod tonari;
+mod turnwise;
+mod workloads;
+
+use std::fs;
+use std::path::Path;
+
+use common::memory::{asked_to_count, count};
+use common::plot::{lines, Axes, Series};
+use table::Row;
+use workloads::Everybody;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build();
+    let runtime = runtime.expect("two threads");
+    let all = Everybody {
+        turnwise: turnwise::Turnwise::new(),
+        meerkat: meerkat::Meerkat::new(&runtime),
+        tonari: tonari::Tonari::new(),
+        kameo: kameo::Kameo::new(&runtime),
+        ractor: ractor::Ractor::new(&runtime),
+    };
+    if let Some(what) = asked_to_count() {
+        count(common::many(), || workloads::make_idle(&what, &all));
+        // Not even the runtime is waited for: its process is done.
+        std::process::exit(0);
+    }
+    let (rows, work) = measure(&all);
+    if let Some(crossover) = workloads::crossover(&work) {
+        println!("W9 costs at most a tenth more than the best of the others once a turn computes for {crossover} µs");
+    }
+    if let Some(directory) = std::env::args().nth(1) {
+        let axes = Axes {
+            title: "One turn on each of 10,000 sessions at once, on 2 cores",
+            x: "µs that a turn computes",
+            y: "µs per turn",
+        };
+        write_plot(&directory, "peers.svg", &table::plot(&rows));
+        write_plot(&directory, "crossover.svg", &lines(&axes, &work));
+    }
+    // The sessions that are still there go with the process.
+    std::process::exit(0);
+}
+
+/// Every workload, each of them printed when it is done.
+fn measure(all: &Everybody<'_>) -> (Vec<Row>, Vec<Series>) {
+    let mut rows = Vec::new();
+    let mut show = |row: Row| {
+        table::print(&row);
+        rows.push(row);
+    };
+    table::print_head();
+    show(workloads::round_trip(all));
+    show(workloads::events(all));
+    show(workloads::create_and_end(all));
+    [2, 8, 64].into_iter().for_each(|callers| show(workloads::callers(all, callers)));
+    workloads::reads(all).into_iter().for_each(&mut show);
+    show(workloads::interrupts(all));
+    workloads::lists(all).into_iter().for_each(&mut show);
+    match workloads::memory_of_idle() {
+        Some(row) => show(row),
+        None => println!("W8 is not counted: there is no /proc here that says how much memory is in use"),
+    }
+    let (row, work) = workloads::one_turn_each(all);
+    show(row);
+    show(workloads::blocking_turns(all));
+    (rows, work)
+}
+
+fn write_plot(directory: &str, name: &str, svg: &str) {
+    let path = Path::new(directory).join(name);
+    match fs::write(&path, svg) {
+        Ok(()) => println!("plot: {}", path.display()),
+        Err(error) => println!("no plot: {}: {error}", path.display()),
+    }
+}
