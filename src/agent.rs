@@ -5,7 +5,6 @@ use std::fmt;
 use crate::comms::CommsRuntime;
 use crate::error::AgentError;
 use crate::inbox::injector::SubscribableInjector;
-use crate::inbox::queue::Inbox;
 use crate::model::{
     AssistantBlock, InboxInteraction, Message, RunResult, Session, SessionId, SessionSnapshot, SkillId,
 };
@@ -192,27 +191,19 @@ impl<A: SessionAgent + ?Sized> SessionAgent for Box<A> {
 /// What a session is told of itself while its agent is built. An agent may keep a clone, and hand it to threads of its own.
 #[derive(Clone, Debug)]
 pub struct SessionContext {
-    session_id: SessionId,
     events: EventSender,
-    inbox: Arc<Inbox>,
     service: WeakService,
     cancel: CancelToken,
 }
 
 impl SessionContext {
-    pub(crate) fn new(
-        session_id: SessionId,
-        events: EventSender,
-        inbox: Arc<Inbox>,
-        service: WeakService,
-        cancel: CancelToken,
-    ) -> Self {
-        Self { session_id, events, inbox, service, cancel }
+    pub(crate) fn new(events: EventSender, service: WeakService, cancel: CancelToken) -> Self {
+        Self { events, service, cancel }
     }
 
     /// The session's id.
     pub fn session_id(&self) -> SessionId {
-        self.session_id
+        self.events.environment().session_id
     }
 
     /// Where events go that are no part of a turn.
@@ -223,7 +214,7 @@ impl SessionContext {
     /// What puts messages into the session's own inbox: for timers and other threads of the agent that have to wake it in host
     /// mode.
     pub fn injector(&self) -> Arc<dyn SubscribableInjector> {
-        Arc::clone(&self.inbox) as Arc<dyn SubscribableInjector>
+        Arc::clone(&self.events.environment().inbox) as Arc<dyn SubscribableInjector>
     }
 
     /// The service that hosts the session, for agents that use other sessions.

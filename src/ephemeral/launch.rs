@@ -13,8 +13,7 @@ use crate::session::first::First;
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
 use crate::session::thread::{self, Start};
 use crate::sync::Arc;
-use crate::turn::context::TurnContext;
-use crate::turn::events::{EventSender, TurnEvents};
+use crate::turn::events::EventSender;
 use crate::turn::handle::TurnHandle;
 use crate::turn::outcome::Outcome;
 use crate::wait::cancel::CancelToken;
@@ -43,7 +42,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
         let Settings { inbox_capacity, event_history, ref ids, .. } = core.settings;
         let (labels, ids) = (spec.labels.clone(), ids.clone());
-        let profile = Profile { id, labels, snapshot, inbox_capacity, event_history, ids };
+        let (counters, clock) = (Arc::clone(&core.counters), core.clock().clone());
+        let profile = Profile { id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock };
         let (handle, commands, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
         let seat = Seat::reserve(core, &handle)?;
         core.everyone.listen_to(handle.bus());
@@ -55,7 +55,6 @@ impl<B: SessionAgentBuilder> Inner<B> {
             first,
             commands,
             running: Arc::clone(&core.running),
-            counters: Arc::clone(&core.counters),
             handle: Arc::clone(&handle),
         };
         let life = move || {
@@ -76,8 +75,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     fn context(&self, handle: &SessionHandle, cancel: CancelToken) -> SessionContext {
-        let (events, inbox) = (EventSender::new(Arc::clone(handle.bus())), Arc::clone(handle.inbox()));
-        SessionContext::new(handle.id(), events, inbox, self.weak_service(), cancel)
+        let events = EventSender::new(Arc::clone(handle.environment()));
+        SessionContext::new(events, self.weak_service(), cancel)
     }
 
     /// Makes sure that a timeout can be kept, before anything is admitted.
@@ -99,19 +98,15 @@ impl<B: SessionAgentBuilder> Inner<B> {
         request: StartTurnRequest,
         cancel: CancelToken,
         guards: (ActiveEntry, Admission),
-    ) -> (TurnHandle, Box<Turn>) {
+    ) -> (TurnHandle, Turn) {
         let (core, id) = (&self.core, handle.id());
         let StartTurnRequest { prompt, event_tx, host_mode, skill_references: skills, timeout } = request;
         let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
-        let (bus, counters) = (Arc::clone(handle.bus()), Arc::clone(&core.counters));
-        let events = Arc::new(TurnEvents::new(turn_id, event_tx, bus, cancel.clone(), counters));
-        let (published, inbox) = (Arc::clone(handle.published()), Arc::clone(handle.inbox()));
-        let context = TurnContext::new(id, turn_id, events, cancel.clone(), published, inbox, core.clock().clone());
         let (answer, outcome) = Outcome::new(id);
         let (active, admission) = guards;
         let input = Input { prompt, skills, host_mode };
-        let turn = Turn { input, context, deadline, active, admission, answer };
-        (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome, core.clock().clone()), Box::new(turn))
+        let turn = Turn { input, event_tx, turn_id, cancel: cancel.clone(), deadline, active, admission, answer };
+        (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome, core.clock().clone()), turn)
     }
 
     /// Registers a session with its first turn, and starts its thread. `before` is called with its key just before that.
@@ -144,7 +139,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         &self,
         id: SessionId,
         request: StartTurnRequest,
-    ) -> Result<(Arc<SessionHandle>, TurnHandle, Box<Turn>), SessionError> {
+    ) -> Result<(Arc<SessionHandle>, TurnHandle, Turn), SessionError> {
         let refused = |error| self.core.refusal(error);
         let handle = self.core.open(id).map_err(refused)?;
         self.prepare_timeout(request.timeout)?;

@@ -202,8 +202,8 @@ mod tests {
 
     fn handle(id: SessionId) -> Arc<SessionHandle> {
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
-        let (labels, ids) = Default::default();
-        let profile = Profile { id, labels, snapshot, inbox_capacity: 0, event_history: 0, ids };
+        let (labels, ids, counters, clock) = Default::default();
+        let profile = Profile { id, labels, snapshot, inbox_capacity: 0, event_history: 0, ids, counters, clock };
         let (handle, _commands, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
         drop((active, admission));
         handle

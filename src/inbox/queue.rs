@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use crate::ids::Ids;
 use crate::model::{EventSource, InboxInteraction, InteractionContent};
-use crate::sync::{bounded, Mutex, OnceLock, Receiver, Sender};
+use crate::sync::{Mutex, Receiver};
+use crate::wait::bell::Bell;
 
 use super::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};
 use super::reply::Reply;
@@ -17,17 +18,12 @@ pub(crate) struct Incoming {
 }
 
 /// What has been injected and not been taken yet.
-///
-/// **Invariant.** While the bell is there and the list is not empty, the bell rings, or a thread that has heard it is about
-/// to take from the list. An injector puts its item in before it looks for the bell; [`listen`](Self::listen) makes the bell
-/// before it looks into the list. So at least one of them sees the other.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     capacity: usize,
     ids: Ids,
     state: Mutex<State>,
-    /// Made when somebody listens for the first time.
-    bell: OnceLock<(Sender<()>, Receiver<()>)>,
+    bell: Bell,
 }
 
 #[derive(Debug, Default)]
@@ -40,16 +36,16 @@ struct State {
 
 impl Inbox {
     pub(crate) fn new(capacity: usize, ids: Ids) -> Self {
-        Self { capacity, ids, state: Mutex::default(), bell: OnceLock::new() }
+        Self { capacity, ids, state: Mutex::default(), bell: Bell::new() }
     }
 
     /// A channel that something can be received from while there may be something in the inbox. For one listener.
     pub(crate) fn listen(&self) -> Receiver<()> {
-        let (_, receiver) = self.bell.get_or_init(|| bounded(1));
+        let receiver = self.bell.receiver().clone();
         if !self.state.lock().items.is_empty() {
-            self.ring();
+            self.bell.ring();
         }
-        receiver.clone()
+        receiver
     }
 
     /// The oldest. Rings again for what is left.
@@ -63,7 +59,7 @@ impl Inbox {
             (next, !state.items.is_empty())
         };
         if more {
-            self.ring();
+            self.bell.ring();
         }
         next
     }
@@ -104,7 +100,7 @@ impl Inbox {
         };
         match refused {
             None => {
-                self.ring();
+                self.bell.ring();
                 Ok(())
             }
             Some((incoming, error)) => Err(error(incoming.into_body())),
@@ -113,13 +109,6 @@ impl Inbox {
 
     fn interaction(&self, source: &EventSource, content: InteractionContent) -> InboxInteraction {
         InboxInteraction::with_id(self.ids.interaction_id(), source.to_string(), content)
-    }
-
-    fn ring(&self) {
-        if let Some((bell, _)) = self.bell.get() {
-            // Full: it is ringing already.
-            let _ = bell.try_send(());
-        }
     }
 }
 

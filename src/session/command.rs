@@ -6,10 +6,10 @@
 use std::fmt;
 
 use crate::error::SessionError;
-use crate::model::{Brief, Session, SkillId};
-use crate::sync::{Arc, Mutex};
-use crate::turn::context::TurnContext;
+use crate::model::{AgentEvent, Brief, Session, SkillId, TurnId};
+use crate::sync::{Arc, Mutex, Sender};
 use crate::turn::outcome::Answer;
+use crate::wait::cancel::CancelToken;
 use crate::wait::deadline::DeadlineGuard;
 use crate::wait::latch::Latch;
 
@@ -18,12 +18,12 @@ use super::handle::{ActiveEntry, Admission};
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Run a turn that has been admitted.
-    Turn(Box<Turn>),
+    Turn(Turn),
     /// Hand out the history.
     Export(HistoryRequest),
     /// Hand out the history and end, with no turn in between.
     Take(HistoryRequest),
-    /// Look again: an admission was given up.
+    /// Look again: an admission was given up, or the session is closed.
     Wake,
 }
 
@@ -34,7 +34,9 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Turn {
     pub(crate) input: Input,
-    pub(crate) context: TurnContext,
+    pub(crate) event_tx: Option<Sender<AgentEvent>>,
+    pub(crate) turn_id: TurnId,
+    pub(crate) cancel: CancelToken,
     pub(crate) deadline: Option<DeadlineGuard>,
     pub(crate) active: ActiveEntry,
     pub(crate) admission: Admission,

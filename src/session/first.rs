@@ -6,7 +6,7 @@ use crate::model::SessionId;
 use crate::panics::{contain, contain_and_log};
 use crate::service::SessionSpec;
 use crate::sync::{Arc, Sender};
-use crate::turn::counters::Counters;
+use crate::turn::environment::Environment;
 use crate::turn::outcome::Answer;
 
 use super::command::{Input, Turn};
@@ -17,7 +17,7 @@ use super::thread::SessionThread;
 /// What comes with the build.
 pub(crate) enum First {
     /// The first turn, admitted already.
-    Turn(Box<Turn>),
+    Turn(Turn),
     /// Nothing: the caller waits for the build alone.
     Open(Opening),
 }
@@ -52,10 +52,10 @@ pub(super) enum FirstStep {
 }
 
 impl FirstStep {
-    pub(super) fn take_up(first: First, counters: &Counters) -> Self {
+    pub(super) fn take_up(first: First, environment: &Arc<Environment>) -> Self {
         match first {
             First::Turn(turn) => {
-                let (turn, input) = RunningTurn::take_up(*turn, counters);
+                let (turn, input) = RunningTurn::take_up(turn, environment);
                 Self::Turn(turn, input)
             }
             First::Open(mut opening) => {
@@ -86,9 +86,9 @@ impl FirstStep {
     }
 
     /// Until the session is gone it is `Building`, so that an interrupt still finds a turn whose last event has no room.
-    pub(super) fn fail(self, error: SessionError, counters: &Counters) -> Owed {
+    pub(super) fn fail(self, error: SessionError) -> Owed {
         match self {
-            Self::Turn(turn, _) => Owed::Turn { _answer: turn.end_but_answer(Err(error), counters) },
+            Self::Turn(turn, _) => Owed::Turn { _answer: turn.end_but_answer(Err(error)) },
             Self::Open(Opening { active, admission, reply }) => {
                 drop(active);
                 drop(admission);

@@ -12,10 +12,14 @@ use crate::model::{SessionId, SessionSnapshot, TurnId};
 use crate::panics::PanicMessage;
 use crate::service::{ArchiveMode, SessionInfo, SessionSummary, SessionUsage, SessionView};
 use crate::subscription::bus::Bus;
-use crate::sync::{unbounded, Arc, Mutex, OnceLock, Receiver, Sender};
+use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
+use crate::turn::counters::Counters;
+use crate::turn::environment::Environment;
 use crate::turn::published::Published;
 use crate::wait::cancel::{CancelToken, DueHooks};
+use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
+use crate::wait::mailbox::{mailbox, MailReceiver, MailSender};
 use crate::wait::own_thread::WaitKey;
 
 use super::command::Command;
@@ -30,13 +34,12 @@ pub(crate) struct SessionHandle {
     gate: Gate,
     /// Whom an interrupt or a close reaches. Locked for a few instructions at a time; see the head of [`super`].
     active: Mutex<Option<Active>>,
-    published: Arc<Published>,
-    bus: Arc<Bus>,
-    inbox: Arc<Inbox>,
+    environment: Arc<Environment>,
     lines: Mutex<Lines>,
     fault: OnceLock<PanicMessage>,
-    commands: Sender<Command>,
-    closed: Latch,
+    commands: MailSender<Command>,
+    /// Nobody is admitted any more, and the turn that was to be cancelled has been.
+    close_is_done: AtomicBool,
     ended: Latch,
 }
 
@@ -49,6 +52,8 @@ pub(crate) struct Profile {
     pub(crate) event_history: usize,
     /// Where the inbox has the ids of interactions from.
     pub(crate) ids: Ids,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Clock,
 }
 
 /// How the agent wants to be reached, apart from prompts.
@@ -98,22 +103,28 @@ impl SessionHandle {
         profile: Profile,
         first: Option<TurnId>,
         cancel: CancelToken,
-    ) -> (Arc<Self>, Receiver<Command>, ActiveEntry, Admission) {
-        let Profile { id, labels, snapshot, inbox_capacity, event_history, ids } = profile;
-        let (commands, receiver) = unbounded();
+    ) -> (Arc<Self>, MailReceiver<Command>, ActiveEntry, Admission) {
+        let Profile { id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock } = profile;
+        let environment = Environment {
+            session_id: id,
+            bus: Bus::new(id, event_history),
+            published: Published::new(snapshot),
+            inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
+            counters,
+            clock,
+        };
+        let (commands, receiver) = mailbox();
         let handle = Arc::new(Self {
             id,
             key: WaitKey::new(),
             labels: Arc::new(labels),
             gate: Gate::building(first),
             active: Mutex::new(Some(Active { turn: first, cancel })),
-            published: Arc::new(Published::new(snapshot)),
-            bus: Arc::new(Bus::new(id, event_history)),
-            inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
+            environment: Arc::new(environment),
             lines: Mutex::default(),
             fault: OnceLock::new(),
             commands,
-            closed: Latch::new(),
+            close_is_done: AtomicBool::new(false),
             ended: Latch::new(),
         });
         let active = ActiveEntry { handle: Arc::clone(&handle) };
@@ -133,16 +144,12 @@ impl SessionHandle {
         &self.gate
     }
 
-    pub(crate) fn published(&self) -> &Arc<Published> {
-        &self.published
+    pub(crate) fn environment(&self) -> &Arc<Environment> {
+        &self.environment
     }
 
-    pub(crate) fn bus(&self) -> &Arc<Bus> {
-        &self.bus
-    }
-
-    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
-        &self.inbox
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.environment.bus
     }
 
     /// Notes the agent's own injector; returns what was noted before.
@@ -163,16 +170,16 @@ impl SessionHandle {
     /// What reaches the agent: its own injector, or that of the inbox.
     pub(crate) fn injector(&self) -> Arc<dyn SubscribableInjector> {
         let own = self.lines.lock().injector.clone();
-        own.unwrap_or_else(|| Arc::clone(&self.inbox) as Arc<dyn SubscribableInjector>)
+        own.unwrap_or_else(|| Arc::clone(&self.environment.inbox) as Arc<dyn SubscribableInjector>)
     }
 
     pub(crate) fn comms(&self) -> Option<Arc<dyn CommsRuntime>> {
         self.lines.lock().comms.clone()
     }
 
-    /// Set once nobody is admitted any more.
-    pub(crate) fn closed(&self) -> &Latch {
-        &self.closed
+    /// Whether nobody is admitted any more, and whoever closed the session has cancelled what was to be cancelled.
+    pub(crate) fn is_close_done(&self) -> bool {
+        self.close_is_done.load(Ordering::SeqCst)
     }
 
     /// Set once the session's thread holds nothing of it.
@@ -218,7 +225,7 @@ impl SessionHandle {
 
     /// Hands a command to the session's thread. Where that has ended, the command is dropped, which answers it.
     pub(crate) fn send(&self, command: Command) {
-        drop(self.commands.send(command));
+        self.commands.send(command);
     }
 
     /// Cancels the admitted turn: any, or that one only.
@@ -253,16 +260,19 @@ impl SessionHandle {
 
     /// Tells whoever has to know that the gate is closed. Doing it again changes nothing.
     pub(crate) fn finish_close(&self) {
-        self.closed.set();
-        self.inbox.close();
-        self.bus.close();
+        if !self.close_is_done.swap(true, Ordering::SeqCst) {
+            // The thread may be waiting for what will not come.
+            self.send(Command::Wake);
+        }
+        self.environment.inbox.close();
+        self.bus().close();
     }
 
     /// Nothing is left of the session but this handle.
     pub(crate) fn end(&self) {
         self.gate.close();
         self.finish_close();
-        self.bus.end();
+        self.bus().end();
     }
 
     /// Notes a panic of the agent: no turn will run any more.
@@ -270,7 +280,7 @@ impl SessionHandle {
         let message = self.fault.get_or_init(|| message).clone();
         self.gate.fault();
         // Nobody will ever work off what is in there.
-        self.inbox.close();
+        self.environment.inbox.close();
         SessionError::Faulted { id: self.id, message }
     }
 
@@ -283,7 +293,7 @@ impl SessionHandle {
     fn look<T>(&self, take: impl Fn(&SessionSnapshot) -> T) -> (GateState, T) {
         loop {
             let before = self.gate.state();
-            let taken = self.published.take(&take);
+            let taken = self.environment.published.take(&take);
             if self.gate.state() == before {
                 return (before, taken);
             }
@@ -365,7 +375,6 @@ mod tests {
     use super::*;
     use crate::model::Session;
     use crate::service::SessionState;
-    use crate::sync::{AtomicBool, Ordering};
 
     #[test]
     fn state_and_figures_are_from_one_instant() {
@@ -373,7 +382,9 @@ mod tests {
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
         let labels = BTreeMap::new();
         let (snapshot_now, ids) = (snapshot.clone(), Ids::System);
-        let profile = Profile { id, labels, snapshot: snapshot_now, inbox_capacity: 0, event_history: 0, ids };
+        let (counters, clock) = Default::default();
+        let profile =
+            Profile { id, labels, snapshot: snapshot_now, inbox_capacity: 0, event_history: 0, ids, counters, clock };
         let (handle, _commands, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
         handle.gate.end_build();
         admission.pick_up();
@@ -391,7 +402,7 @@ mod tests {
                 let (_, active, mut admission) = handle.admit(&CancelToken::new()).unwrap();
                 admission.pick_up();
                 for message_count in [2 * turn + 1, 2 * turn + 2] {
-                    handle.published.publish(SessionSnapshot { message_count, ..snapshot.clone() });
+                    handle.environment.published.publish(SessionSnapshot { message_count, ..snapshot.clone() });
                 }
                 drop(active);
                 drop(admission);

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use crate::error::Cancelled;
 use crate::model::{InboxInteraction, RunResult};
-use crate::sync::{never, Receiver};
+use crate::sync::Receiver;
 
 use super::running::RunningTurn;
 
@@ -13,6 +13,7 @@ pub(super) struct Hosting {
     pub(super) turn: RunningTurn,
     /// What the turn has come to so far.
     pub(super) result: RunResult,
+    pub(super) arms: HostArms,
 }
 
 impl Hosting {
@@ -38,16 +39,12 @@ impl Hosting {
     }
 }
 
-/// What a session's thread listens to in host mode only. Otherwise these are channels that never become ready.
+/// What a session's thread listens to in host mode; otherwise to commands alone.
 pub(super) struct HostArms {
+    /// Rings while there may be a command.
+    pub(super) commands: Receiver<()>,
     /// Rings while there may be something in the inbox.
     pub(super) inbox: Receiver<()>,
     pub(super) comms: Receiver<InboxInteraction>,
     pub(super) cancelled: Receiver<Infallible>,
-}
-
-impl HostArms {
-    pub(super) fn none() -> Self {
-        Self { inbox: never(), comms: never(), cancelled: never() }
-    }
 }

@@ -5,8 +5,10 @@ use std::fmt;
 use crate::error::SessionError;
 use crate::model::{AgentEvent, RunResult};
 use crate::panics::{contain, contain_and_log};
+use crate::sync::Arc;
 use crate::turn::context::TurnContext;
-use crate::turn::counters::Counters;
+use crate::turn::environment::Environment;
+use crate::turn::events::TurnEvents;
 use crate::turn::outcome::{Answer, TurnResult};
 use crate::wait::deadline::DeadlineGuard;
 use crate::wait::own_thread::RunningPermit;
@@ -30,10 +32,11 @@ pub(crate) struct RunningTurn {
 
 impl RunningTurn {
     /// Takes up an admitted turn: its first event is out when this returns.
-    pub(crate) fn take_up(turn: Turn, counters: &Counters) -> (Self, Input) {
-        let Turn { input, context, deadline, active, mut admission, answer } = turn;
+    pub(crate) fn take_up(turn: Turn, environment: &Arc<Environment>) -> (Self, Input) {
+        let Turn { input, event_tx, turn_id, cancel, deadline, active, mut admission, answer } = turn;
         admission.pick_up();
-        counters.turns_started.add_one();
+        environment.counters.turns_started.add_one();
+        let context = TurnContext::new(TurnEvents::new(Arc::clone(environment), turn_id, event_tx, cancel));
         context.events().emit_own(|| AgentEvent::RunStarted {
             session_id: context.session_id(),
             turn_id: context.turn_id(),
@@ -73,23 +76,24 @@ impl RunningTurn {
     }
 
     /// Ends the turn: terminal event, then everything is given back, then the caller has the result.
-    pub(crate) fn end(self, result: TurnResult, counters: &Counters) {
-        let answer = self.end_but_answer(result, counters);
+    pub(crate) fn end(self, result: TurnResult) {
+        let answer = self.end_but_answer(result);
         // Where nobody holds the turn's handle any more the result goes with it, with whatever the agent put in.
         contain_and_log("the drop of a turn's result", move || drop(answer));
     }
 
     /// Ends the turn, but leaves the caller waiting until the answer is dropped.
-    pub(crate) fn end_but_answer(self, result: TurnResult, counters: &Counters) -> Answer {
-        self.count(&result, counters);
+    pub(crate) fn end_but_answer(self, result: TurnResult) -> Answer {
+        self.count(&result);
         self.context.events().emit_last(|| self.terminal_event(&result));
-        let mut answer = self.answer;
+        let answer = self.answer;
         answer.prepare(result);
         answer
         // The other fields go here, in their order.
     }
 
-    fn count(&self, result: &TurnResult, counters: &Counters) {
+    fn count(&self, result: &TurnResult) {
+        let counters = &self.context.events().environment().counters;
         match result {
             Ok(_) => &counters.turns_completed,
             Err(SessionError::Faulted { .. }) => &counters.faults,

@@ -2,18 +2,16 @@
 //!
 //! Everything that may panic here is user code, and every call of it goes through [`contain`].
 
-use std::convert::Infallible;
-
 use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
 use crate::error::{AgentError, Cancelled, SessionError};
 use crate::inbox::queue::Incoming;
 use crate::model::{RunResult, Session, TurnId};
 use crate::panics::{contain, contain_and_log, PanicMessage};
 use crate::service::SessionSpec;
-use crate::sync::{never, select, Arc, Receiver};
+use crate::sync::{never, select, Arc};
 use crate::turn::context::TurnContext;
-use crate::turn::counters::Counters;
 use crate::turn::outcome::TurnResult;
+use crate::wait::mailbox::MailReceiver;
 use crate::wait::own_thread::OwnThread;
 use crate::wait::polling;
 use crate::wait::semaphore::Semaphore;
@@ -30,38 +28,34 @@ pub(crate) struct Start<B> {
     pub(crate) spec: SessionSpec,
     pub(crate) context: SessionContext,
     pub(crate) handle: Arc<SessionHandle>,
-    pub(crate) commands: Receiver<Command>,
+    pub(crate) commands: MailReceiver<Command>,
     pub(crate) first: First,
     pub(crate) running: Arc<Semaphore>,
-    pub(crate) counters: Arc<Counters>,
 }
 
 /// Runs a session from its build to its end, on the calling thread. Returns what is owed after a failed build.
 pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
-    let Start { builder, spec, context, handle, commands, first, running, counters } = start;
+    let Start { builder, spec, context, handle, commands, first, running } = start;
     let id = handle.id();
     let cancel = context.cancel_token().clone();
     let own = OwnThread::enter(id, handle.key(), running, cancel);
-    let mut first = FirstStep::take_up(first, &counters);
+    let mut first = FirstStep::take_up(first, handle.environment());
     let agent = match first.build(builder, spec, context) {
         Ok(agent) => agent,
         Err(source) => {
             log::debug!(target: "turnwise::session", "session {id}: not built");
-            return Some(first.fail(SessionError::Build { id, source }, &counters));
+            return Some(first.fail(SessionError::Build { id, source }));
         }
     };
     log::debug!(target: "turnwise::session", "session {id}: built");
     let mut thread = SessionThread {
         agent,
         commands,
-        closed: handle.closed().receiver().clone(),
-        host_arms: HostArms::none(),
         handle,
         takeovers: Vec::new(),
         hosting: None,
         is_warm: false,
         own,
-        counters,
     };
     thread.publish();
     thread.note_lines();
@@ -89,10 +83,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
 pub(super) struct SessionThread<A> {
     agent: A,
     pub(super) handle: Arc<SessionHandle>,
-    commands: Receiver<Command>,
-    /// Disconnects when the session is closed; then it is replaced by a channel that never becomes ready.
-    closed: Receiver<Infallible>,
-    host_arms: HostArms,
+    commands: MailReceiver<Command>,
     /// Those that found a turn on its way, and are decided after it.
     takeovers: Vec<HistoryRequest>,
     /// The turn that is in host mode, between two interactions.
@@ -100,7 +91,6 @@ pub(super) struct SessionThread<A> {
     /// A turn has just ended: the next may be about to come.
     is_warm: bool,
     own: OwnThread,
-    counters: Arc<Counters>,
 }
 
 /// What a session's thread has to do next.
@@ -116,7 +106,7 @@ impl<A: SessionAgent> SessionThread<A> {
     fn serve(&mut self) {
         while let Some(event) = self.next_event() {
             match event {
-                Event::Command(Command::Turn(turn)) => self.on_turn(*turn),
+                Event::Command(Command::Turn(turn)) => self.on_turn(turn),
                 Event::Command(Command::Export(request)) => self.on_export(&request),
                 Event::Command(Command::Take(request)) => self.takeovers.push(request),
                 Event::Command(Command::Wake) => {}
@@ -131,39 +121,41 @@ impl<A: SessionAgent> SessionThread<A> {
     fn next_event(&mut self) -> Option<Event> {
         loop {
             let gate = self.handle.gate().state();
-            // Asked of the latch, not of the gate: a close that cancels sets the gate first, the token next and the latch last.
-            // To go by the gate would be to end well in the middle of it.
-            let is_closed = self.handle.closed().is_set();
+            // Not asked of the gate: a close that cancels sets the gate first, the token next, and is done then. To go by the gate
+            // would be to end well in the middle of it.
+            let is_closed = self.handle.is_close_done();
             if let Some(end) = self.hosting.as_ref().and_then(|hosting| hosting.end(is_closed)) {
                 return Some(Event::HostingOver(end));
             }
             if gate.is_closed() && !gate.is_running() {
                 // What was asked for before the close is still answered.
-                return self.commands.try_recv().ok().map(Event::Command);
+                return self.commands.try_receive().map(Event::Command);
             }
             if std::mem::take(&mut self.is_warm) {
                 // Either way it is looked for below.
-                polling::work_comes_soon(|| !self.commands.is_empty() || self.handle.closed().is_set());
+                polling::work_comes_soon(|| self.commands.has_mail());
             }
+            let Some(Hosting { arms, .. }) = &mut self.hosting else {
+                return Some(Event::Command(self.commands.receive()));
+            };
             select! {
-                // The handle holds a sender, so this never disconnects.
-                recv(self.commands) -> command => return command.ok().map(Event::Command),
-                recv(self.closed) -> _ => self.closed = never(),
-                // The next three are armed in host mode only.
-                recv(self.host_arms.inbox) -> _ => if let Some(incoming) = self.handle.inbox().take_next() {
+                recv(arms.commands) -> _ => if let Some(command) = self.commands.try_receive() {
+                    return Some(Event::Command(command));
+                },
+                recv(arms.inbox) -> _ => if let Some(incoming) = self.handle.environment().inbox.take_next() {
                     return Some(Event::Interaction(incoming));
                 },
-                recv(self.host_arms.comms) -> interaction => match interaction {
+                recv(arms.comms) -> interaction => match interaction {
                     Ok(interaction) => return Some(Event::Interaction(Incoming::unfollowed(interaction))),
-                    Err(_) => self.host_arms.comms = never(),
+                    Err(_) => arms.comms = never(),
                 },
-                recv(self.host_arms.cancelled) -> _ => self.host_arms.cancelled = never(),
+                recv(arms.cancelled) -> _ => arms.cancelled = never(),
             }
         }
     }
 
     fn on_turn(&mut self, turn: Turn) {
-        let (turn, input) = RunningTurn::take_up(turn, &self.counters);
+        let (turn, input) = RunningTurn::take_up(turn, self.handle.environment());
         self.run_turn(turn, input);
     }
 
@@ -192,13 +184,14 @@ impl<A: SessionAgent> SessionThread<A> {
             contain_and_log("the drop of an agent's comms", move || drop(comms));
             inbox
         });
-        self.host_arms = HostArms {
-            inbox: self.handle.inbox().listen(),
+        let arms = HostArms {
+            commands: self.commands.listen(),
+            inbox: self.handle.environment().inbox.listen(),
             comms: comms_inbox.unwrap_or_else(never),
             cancelled: turn.context().cancel_token().cancelled().clone(),
         };
         log::debug!(target: "turnwise::session", "session {}: in host mode", self.handle.id());
-        self.hosting = Some(Hosting { turn, result });
+        self.hosting = Some(Hosting { turn, result, arms });
     }
 
     fn on_interaction(&mut self, incoming: Incoming) {
@@ -225,7 +218,7 @@ impl<A: SessionAgent> SessionThread<A> {
     }
 
     fn on_hosting_over(&mut self, end: Result<(), Cancelled>) {
-        if let Some(Hosting { turn, result }) = self.hosting.take() {
+        if let Some(Hosting { turn, result, .. }) = self.hosting.take() {
             let id = self.handle.id();
             let cancelled = |cancelled: Cancelled| SessionError::Agent { id, source: cancelled.into() };
             self.end_turn(turn, end.map(|()| result).map_err(cancelled));
@@ -233,7 +226,6 @@ impl<A: SessionAgent> SessionThread<A> {
     }
 
     fn end_turn(&mut self, turn: RunningTurn, result: TurnResult) {
-        self.host_arms = HostArms::none();
         log::debug!(
             target: "turnwise::session",
             "session {}: turn {} ends: {}",
@@ -241,7 +233,8 @@ impl<A: SessionAgent> SessionThread<A> {
             turn.context().turn_id(),
             result.as_ref().map_or_else(SessionError::code, |_| "OK")
         );
-        turn.end(result, &self.counters);
+        self.own.end_turn();
+        turn.end(result);
         self.is_warm = true;
     }
 
@@ -316,7 +309,7 @@ impl<A: SessionAgent> SessionThread<A> {
     /// Shows what the agent has come to; where it panics, what was shown before stays.
     fn publish(&self) {
         match contain(|| self.agent.snapshot()) {
-            Ok(snapshot) => self.handle.published().publish(snapshot),
+            Ok(snapshot) => self.handle.environment().published.publish(snapshot),
             Err(_) => {
                 log::error!(target: "turnwise::session", "session {}: snapshot panicked", self.handle.id());
             }

@@ -4,13 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::Cancelled;
-use crate::inbox::queue::Inbox;
 use crate::model::{AgentEvent, InboxInteraction, RunResult, SessionId, SessionSnapshot, TurnId};
 use crate::sync::Arc;
 use crate::turn::events::TurnEvents;
-use crate::turn::published::Published;
 use crate::wait::cancel::CancelToken;
-use crate::wait::clock::Clock;
 
 /// The turn that an agent is running: who it is, whether it should stop, where its events go.
 ///
@@ -41,36 +38,23 @@ use crate::wait::clock::Clock;
 /// }
 /// ```
 pub struct TurnContext {
-    session_id: SessionId,
-    turn_id: TurnId,
+    /// Shared with whoever emits while the first turn's agent is built.
     events: Arc<TurnEvents>,
-    cancel: CancelToken,
-    published: Arc<Published>,
-    inbox: Arc<Inbox>,
-    clock: Clock,
 }
 
 impl TurnContext {
-    pub(crate) fn new(
-        session_id: SessionId,
-        turn_id: TurnId,
-        events: Arc<TurnEvents>,
-        cancel: CancelToken,
-        published: Arc<Published>,
-        inbox: Arc<Inbox>,
-        clock: Clock,
-    ) -> Self {
-        Self { session_id, turn_id, events, cancel, published, inbox, clock }
+    pub(crate) fn new(events: TurnEvents) -> Self {
+        Self { events: Arc::new(events) }
     }
 
     /// The session that runs.
     pub fn session_id(&self) -> SessionId {
-        self.session_id
+        self.events.environment().session_id
     }
 
     /// The turn that runs.
     pub fn turn_id(&self) -> TurnId {
-        self.turn_id
+        self.events.turn_id()
     }
 
     /// Sends an event to the caller's event receiver, if there is one, then to the session's subscribers, and to whoever
@@ -93,17 +77,17 @@ impl TurnContext {
     /// # Errors
     /// [`Cancelled`], with the reason.
     pub fn check(&self) -> Result<(), Cancelled> {
-        self.cancel.check()
+        self.cancel_token().check()
     }
 
     /// Whether the turn has been told to stop.
     pub fn is_cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
+        self.cancel_token().is_cancelled()
     }
 
     /// The turn's token: for helper threads, as an arm of `select!`, and for hooks.
     pub fn cancel_token(&self) -> &CancelToken {
-        &self.cancel
+        self.events.cancel_token()
     }
 
     /// Sleeps, on the service's clock.
@@ -114,15 +98,16 @@ impl TurnContext {
     /// # Blocking
     /// For `duration`, or until the turn is cancelled. A duration past the end of time waits for the cancel alone.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
-        self.cancel.check()?;
+        self.check()?;
+        let deadline = self.events.environment().clock.deadline(duration);
         // Disconnected or slept: the token knows.
-        let _ = self.clock.deadline(duration).receive(self.cancel.cancelled());
-        self.cancel.check()
+        let _ = deadline.receive(self.cancel_token().cancelled());
+        self.check()
     }
 
     /// Shows progress: what `read` and `list` answer with until the end of the turn, or the next call.
     pub fn publish(&self, snapshot: SessionSnapshot) {
-        self.published.publish(snapshot);
+        self.events.environment().published.publish(snapshot);
     }
 
     /// Takes what is in the session's inbox, oldest first: what injectors have put there. Never waits.
@@ -132,12 +117,13 @@ impl TurnContext {
     /// gets the turn's events. A [`Dismiss`](crate::InteractionContent::Dismiss) among them ends host mode, as if the
     /// session had taken it itself.
     pub fn drain_inbox(&self) -> Vec<InboxInteraction> {
-        self.inbox.take_all().into_iter().map(|incoming| self.events.interactions().take_on(incoming)).collect()
+        let taken = self.events.environment().inbox.take_all();
+        taken.into_iter().map(|incoming| self.events.interactions().take_on(incoming)).collect()
     }
 
     /// A result of this turn with this answer; add to it with the `with_` methods of [`RunResult`].
     pub fn finish(&self, text: impl Into<String>) -> RunResult {
-        RunResult::new(self.session_id, self.turn_id, text)
+        RunResult::new(self.session_id(), self.turn_id(), text)
     }
 
     pub(crate) fn events(&self) -> &Arc<TurnEvents> {
@@ -148,9 +134,9 @@ impl TurnContext {
 impl fmt::Debug for TurnContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TurnContext")
-            .field("session_id", &self.session_id)
-            .field("turn_id", &self.turn_id)
-            .field("cancelled", &self.cancel.reason())
+            .field("session_id", &self.session_id())
+            .field("turn_id", &self.turn_id())
+            .field("cancelled", &self.cancel_token().reason())
             .finish_non_exhaustive()
     }
 }

@@ -10,10 +10,10 @@ use std::cell::RefCell;
 use std::fmt;
 
 use crate::error::Cancelled;
-use crate::model::{AgentEvent, SessionId, TurnId};
+use crate::model::{AgentEvent, TurnId};
 use crate::subscription::bus::{Bus, Origin};
 use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySendError};
-use crate::turn::counters::Counters;
+use crate::turn::environment::Environment;
 use crate::turn::interactions::Interactions;
 use crate::wait::cancel::CancelToken;
 use crate::wait::clock::Deadline;
@@ -22,27 +22,39 @@ use crate::wait::own_thread;
 /// Everybody who hears of one turn: its event channel, the session's subscribers, and whoever follows an interaction that the
 /// turn works on.
 pub(crate) struct TurnEvents {
-    session_id: SessionId,
+    environment: Arc<Environment>,
     turn_id: TurnId,
     receiver: Option<Sender<AgentEvent>>,
     receiver_is_gone: AtomicBool,
-    bus: Arc<Bus>,
     interactions: Interactions,
     cancel: CancelToken,
-    counters: Arc<Counters>,
 }
 
 impl TurnEvents {
     pub(crate) fn new(
+        environment: Arc<Environment>,
         turn_id: TurnId,
         receiver: Option<Sender<AgentEvent>>,
-        bus: Arc<Bus>,
         cancel: CancelToken,
-        counters: Arc<Counters>,
     ) -> Self {
         let receiver_is_gone = AtomicBool::new(receiver.is_none());
-        let (session_id, interactions) = (bus.session_id(), Interactions::default());
-        Self { session_id, turn_id, receiver, receiver_is_gone, bus, interactions, cancel, counters }
+        Self { environment, turn_id, receiver, receiver_is_gone, interactions: Interactions::default(), cancel }
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    pub(crate) fn turn_id(&self) -> TurnId {
+        self.turn_id
+    }
+
+    pub(crate) fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    fn bus(&self) -> &Bus {
+        &self.environment.bus
     }
 
     pub(crate) fn interactions(&self) -> &Interactions {
@@ -53,7 +65,7 @@ impl TurnEvents {
     /// the event.
     pub(crate) fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         self.cancel.check()?;
-        let heard = !self.bus.pass_unheard();
+        let heard = !self.bus().pass_unheard();
         let followed = self.interactions.are_followed();
         let copy = (heard || followed).then(|| event.clone());
         self.send(event)?;
@@ -62,7 +74,7 @@ impl TurnEvents {
                 self.interactions.pass_on(&event);
             }
             if heard {
-                self.bus.publish(Some(self.turn_id), event, Origin::Agent, Some(&self.cancel));
+                self.bus().publish(Some(self.turn_id), event, Origin::Agent, Some(&self.cancel));
             }
         }
         Ok(())
@@ -90,14 +102,14 @@ impl TurnEvents {
     /// the turn's cancellation ends the wait, and the event is counted as dropped.
     pub(crate) fn emit_own(&self, event: impl FnOnce() -> AgentEvent) {
         if let Some(event) = self.send_own(event) {
-            self.bus.publish(Some(self.turn_id), event, Origin::Library, Some(&self.cancel));
+            self.bus().publish(Some(self.turn_id), event, Origin::Library, Some(&self.cancel));
         }
     }
 
     /// As [`emit_own`](Self::emit_own), for the terminal event: no subscriber makes it wait.
     pub(crate) fn emit_last(&self, event: impl FnOnce() -> AgentEvent) {
         if let Some(event) = self.send_own(event) {
-            self.bus.publish_last(self.turn_id, event);
+            self.bus().publish_last(self.turn_id, event);
         }
     }
 
@@ -112,7 +124,7 @@ impl TurnEvents {
 
     /// Sends to the turn's receiver; returns the event where subscribers are to have it too.
     fn send_own(&self, event: impl FnOnce() -> AgentEvent) -> Option<AgentEvent> {
-        let heard = !self.bus.pass_unheard();
+        let heard = !self.bus().pass_unheard();
         // ORDERING: Relaxed; see `note_gone`.
         if self.receiver_is_gone.load(Ordering::Relaxed) {
             return heard.then(event);
@@ -127,7 +139,7 @@ impl TurnEvents {
         let Some((receiver, event)) = self.offer(event) else { return };
         // Asked first: where both arms are ready, `select!` would pick either.
         if self.cancel.is_cancelled() {
-            self.counters.events_dropped.add_one();
+            self.environment.counters.events_dropped.add_one();
             return;
         }
         // Before the agent runs there is no permit yet, after it there is no more need of one.
@@ -138,7 +150,7 @@ impl TurnEvents {
                     self.note_gone();
                 }
             }
-            recv(self.cancel.cancelled()) -> _ => self.counters.events_dropped.add_one(),
+            recv(self.cancel.cancelled()) -> _ => self.environment.counters.events_dropped.add_one(),
         }
     }
 
@@ -162,7 +174,7 @@ impl TurnEvents {
             log::warn!(
                 target: "turnwise::events",
                 "session {}: the event receiver of turn {} was dropped; the turn goes on",
-                self.session_id,
+                self.environment.session_id,
                 self.turn_id
             );
         }
@@ -172,7 +184,7 @@ impl TurnEvents {
 impl fmt::Debug for TurnEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TurnEvents")
-            .field("session_id", &self.session_id)
+            .field("session_id", &self.environment.session_id)
             .field("turn_id", &self.turn_id)
             .finish_non_exhaustive()
     }
@@ -191,12 +203,16 @@ thread_local! {
 /// [subscribed](crate::SessionService::subscribe) to the session, and never a turn's receiver.
 #[derive(Clone)]
 pub struct EventSender {
-    bus: Arc<Bus>,
+    environment: Arc<Environment>,
 }
 
 impl EventSender {
-    pub(crate) fn new(bus: Arc<Bus>) -> Self {
-        Self { bus }
+    pub(crate) fn new(environment: Arc<Environment>) -> Self {
+        Self { environment }
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     /// Emits an event.
@@ -212,7 +228,7 @@ impl EventSender {
     pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         match self.building() {
             Some(events) => events.emit(event)?,
-            None if self.bus.pass_unheard() => {}
+            None if self.environment.bus.pass_unheard() => {}
             None => self.publish(event),
         }
         Ok(())
@@ -223,7 +239,7 @@ impl EventSender {
         // A turn's own context refuses what comes after a cancel. Nobody is refused here, and nobody waits.
         let is_late = cancel.as_ref().is_some_and(CancelToken::is_cancelled);
         let origin = if is_late { Origin::LateAgent } else { Origin::Agent };
-        self.bus.publish(None, event, origin, cancel.as_ref());
+        self.environment.bus.publish(None, event, origin, cancel.as_ref());
     }
 
     /// Has this thread's events reach `events` until the guard is dropped.
@@ -234,7 +250,7 @@ impl EventSender {
 
     fn building(&self) -> Option<Arc<TurnEvents>> {
         let building = BUILDING.try_with(|slot| match &*slot.borrow() {
-            Some((sender, events)) if Arc::ptr_eq(&sender.bus, &self.bus) => Some(Arc::clone(events)),
+            Some((sender, events)) if Arc::ptr_eq(&sender.environment, &self.environment) => Some(Arc::clone(events)),
             _ => None,
         });
         // Where the slot is gone, the thread is on its way out, and builds nothing.
@@ -244,7 +260,7 @@ impl EventSender {
 
 impl fmt::Debug for EventSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EventSender").field(&self.bus.session_id()).finish()
+        f.debug_tuple("EventSender").field(&self.environment.session_id).finish()
     }
 }
 

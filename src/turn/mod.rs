@@ -2,6 +2,7 @@
 
 pub(crate) mod context;
 pub(crate) mod counters;
+pub(crate) mod environment;
 pub(crate) mod events;
 pub(crate) mod handle;
 pub(crate) mod interactions;

@@ -10,6 +10,7 @@ pub(crate) type TurnResult = Result<RunResult, SessionError>;
 /// The place for one result. It is put there before `finished` is set, and stays until the last taker.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    session_id: SessionId,
     result: Mutex<Option<TurnResult>>,
     finished: Latch,
 }
@@ -20,14 +21,12 @@ pub(crate) struct Outcome {
 #[derive(Debug)]
 pub(crate) struct Answer {
     outcome: Arc<Outcome>,
-    session_id: SessionId,
-    prepared: Option<TurnResult>,
 }
 
 impl Outcome {
     pub(crate) fn new(session_id: SessionId) -> (Answer, Arc<Self>) {
-        let outcome = Arc::new(Self { result: Mutex::new(None), finished: Latch::new() });
-        (Answer { outcome: Arc::clone(&outcome), session_id, prepared: None }, outcome)
+        let outcome = Arc::new(Self { session_id, result: Mutex::new(None), finished: Latch::new() });
+        (Answer { outcome: Arc::clone(&outcome) }, outcome)
     }
 
     pub(crate) fn finished(&self) -> &Latch {
@@ -52,17 +51,16 @@ impl Outcome {
 }
 
 impl Answer {
-    /// Decides what the caller will get when this is dropped.
-    pub(crate) fn prepare(&mut self, result: TurnResult) {
-        self.prepared = Some(result);
+    /// Decides what the caller will get when this is dropped. To be called once.
+    pub(crate) fn prepare(&self, result: TurnResult) {
+        *self.outcome.result.lock() = Some(result);
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let gone = || Err(SessionError::NotFound { id: self.session_id });
-        let result = self.prepared.take().unwrap_or_else(gone);
-        *self.outcome.result.lock() = Some(result);
+        let id = self.outcome.session_id;
+        self.outcome.result.lock().get_or_insert(Err(SessionError::NotFound { id }));
         self.outcome.finished.set();
     }
 }

@@ -4,15 +4,18 @@
 //! |---|---|
 //! | a [`Latch`](latch::Latch): a turn's end, a session's close or end | the latch being set |
 //! | a [`CancelToken`](cancel::CancelToken) | a cancel; not by the end of the turn |
+//! | something in a [`mailbox`], or in any queue with a [`Bell`](bell::Bell) | it being put there |
 //! | a [`Permit`](semaphore::Permit) | a permit coming back, the cancel token, or a deadline |
 //! | another session, from a session's own thread ([`own_thread`]) | its answer, the waiter's own cancel token, the deadline; refused where it would close a circle |
 //!
 //! Time is that of a [`Clock`](clock::Clock). Nothing here knows how a session or a service works.
 
+pub(crate) mod bell;
 pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod deadline;
 pub(crate) mod latch;
+pub(crate) mod mailbox;
 #[cfg(feature = "testkit")]
 pub(crate) mod manual;
 pub(crate) mod own_thread;

@@ -79,9 +79,11 @@ struct Own {
     turn: RefCell<OwnTurn>,
 }
 
-/// What the session is at: a turn, or its build.
+/// What the session is at: a turn, its build, or nothing.
 struct OwnTurn {
-    cancel: CancelToken,
+    /// `None` between turns: what the agent's own code waits for then, such as its drop, is not for a turn to end. A token may
+    /// also be sealed already, which is the same.
+    cancel: Option<CancelToken>,
     permit: Option<Permit>,
 }
 
@@ -92,7 +94,7 @@ pub(crate) struct OwnThread {
 
 impl OwnThread {
     pub(crate) fn enter(id: SessionId, key: WaitKey, running: Arc<Semaphore>, build: CancelToken) -> Self {
-        let turn = RefCell::new(OwnTurn { cancel: build, permit: None });
+        let turn = RefCell::new(OwnTurn { cancel: Some(build), permit: None });
         let own = Rc::new(Own { id, key, running, turn });
         OWN.with(|slot| *slot.borrow_mut() = Some(Rc::clone(&own)));
         Self { own }
@@ -101,9 +103,16 @@ impl OwnThread {
     /// Waits for a running permit, which the returned guard gives back.
     pub(crate) fn start_turn(&self, cancel: &CancelToken) -> Result<RunningPermit, Cancelled> {
         let permit = self.own.running.acquire(cancel)?;
-        let last = self.own.turn.replace(OwnTurn { cancel: cancel.clone(), permit: Some(permit) });
+        let last = self.own.turn.replace(OwnTurn { cancel: Some(cancel.clone()), permit: Some(permit) });
         drop(last);
         Ok(RunningPermit { own: Rc::clone(&self.own) })
+    }
+
+    /// The turn is over, but for its permit. Its token goes now: the last share of it is the caller's, who has made it, and whose
+    /// memory it is.
+    pub(crate) fn end_turn(&self) {
+        let cancel = self.own.turn.borrow_mut().cancel.take();
+        drop(cancel);
     }
 }
 
@@ -152,23 +161,22 @@ pub(crate) fn refuse_circle(target: WaitKey) -> Result<(), WaitError> {
 
 /// Whether this thread's session is at a turn, or its build, that has been told to stop.
 pub(crate) fn is_cancelled() -> bool {
-    own().is_some_and(|own| own.turn.borrow().cancel.is_cancelled())
+    own().is_some_and(|own| own.turn.borrow().cancel.as_ref().is_some_and(CancelToken::is_cancelled))
 }
 
 /// An error where this thread's session is at a turn, or its build, that has been told to stop. For loops that receive: one
 /// that always finds something does not come to wait, and no wait of it is there to be ended.
 pub(crate) fn check() -> Result<(), WaitError> {
     let Some(own) = own() else { return Ok(()) };
-    let turn = own.turn.borrow();
-    match turn.cancel.reason() {
-        Some(reason) if !turn.cancel.is_sealed() => Err(WaitError::Interrupted { waiter: own.id, reason }),
-        _ => Ok(()),
+    match own.cancel().and_then(|cancel| cancel.reason()) {
+        Some(reason) => Err(WaitError::Interrupted { waiter: own.id, reason }),
+        None => Ok(()),
     }
 }
 
 /// What may end a wait of this thread: the token of its session's turn or build, where it is a session's and at one.
 pub(crate) fn current_cancel() -> Option<CancelToken> {
-    own().map(|own| own.turn.borrow().cancel.clone()).filter(|cancel| !cancel.is_sealed())
+    own().and_then(|own| own.cancel())
 }
 
 /// A wait for a session, from before the session is asked for anything until its answer is there. Once this is had, the
@@ -266,15 +274,18 @@ fn receive_until<T>(channel: &Receiver<T>, deadline: &Deadline) -> Result<Option
 }
 
 impl Own {
+    /// What may end a wait.
+    fn cancel(&self) -> Option<CancelToken> {
+        self.turn.borrow().cancel.clone().filter(|cancel| !cancel.is_sealed())
+    }
+
     fn receive<T>(&self, channel: &Receiver<T>, deadline: &Deadline) -> Result<Option<T>, WaitError> {
-        let cancel = self.turn.borrow().cancel.clone();
-        // Between turns the token is that of the last one: what the agent's own code waits for then, such as its drop,
-        // is not for a turn to end.
-        let cancelled = if cancel.is_sealed() { never() } else { cancel.cancelled().clone() };
+        let cancel = self.cancel();
+        let cancelled = cancel.as_ref().map_or_else(never, |cancel| cancel.cancelled().clone());
         let alarm = deadline.alarm();
         select! {
             recv(channel) -> value => Ok(value.ok()),
-            recv(cancelled) -> _ => match cancel.reason() {
+            recv(cancelled) -> _ => match cancel.and_then(|cancel| cancel.reason()) {
                 Some(reason) => Err(WaitError::Interrupted { waiter: self.id, reason }),
                 None => Ok(None),
             },
@@ -303,6 +314,8 @@ impl Drop for LentPermit {
     fn drop(&mut self) {
         if self.lent {
             let cancel = self.own.turn.borrow().cancel.clone();
+            // Only a turn has a permit to lend.
+            let cancel = cancel.unwrap_or_else(CancelToken::new);
             let permit = self.own.running.acquire_or_exceed(&cancel, &self.until);
             self.own.turn.borrow_mut().permit = Some(permit);
         }

@@ -17,11 +17,12 @@ use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
 use crate::subscription::bus::{Bus, Origin};
 use crate::subscription::queue::Queue;
 use crate::subscription::Subscription;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, Receiver};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
 use crate::turn::outcome::Outcome;
 use crate::wait::cancel::CancelToken;
 use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
+use crate::wait::mailbox::MailReceiver;
 use crate::wait::semaphore::Semaphore;
 
 /// Runs `body` in every schedule that there is.
@@ -49,7 +50,7 @@ fn snapshot(message_count: usize) -> SessionSnapshot {
 }
 
 /// The handle of a session that is idle, or at its first turn, and what its thread would hold.
-fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Receiver<Command>, Option<(ActiveEntry, Admission)>) {
+fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, MailReceiver<Command>, Option<(ActiveEntry, Admission)>) {
     let profile = Profile {
         id: SessionId::from_uuid(uuid::Uuid::nil()),
         labels: BTreeMap::new(),
@@ -57,6 +58,8 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Receiver<Command
         inbox_capacity: 1,
         event_history: 0,
         ids: Ids::default(),
+        counters: Arc::default(),
+        clock: Clock::default(),
     };
     let cancel = first.cloned().unwrap_or_else(CancelToken::new);
     let turn = first.map(|_| TurnId::new(1));
@@ -107,7 +110,7 @@ fn c28_an_admission_that_is_given_up_wakes_the_thread_that_waits_for_it() {
         drop(handle.close(ArchiveMode::Drain, CancelReason::Archived));
         // As the session's thread does: closed, it waits for what was admitted.
         while handle.gate().state().is_running() {
-            commands.recv().expect("the handle holds a sender");
+            commands.receive();
         }
         join(caller);
     });
@@ -171,8 +174,8 @@ fn c24_state_and_figures_are_from_one_instant() {
         });
         let (_, active, mut admission) = handle.admit(&CancelToken::new()).expect("it is idle");
         admission.pick_up();
-        handle.published().publish(snapshot(1));
-        handle.published().publish(snapshot(2));
+        handle.environment().published.publish(snapshot(1));
+        handle.environment().published.publish(snapshot(2));
         drop(active);
         drop(admission);
         join(reader);

@@ -114,7 +114,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "host mode ends by the gate of a close",
         "src/session/thread.rs",
-        &[("let is_closed = self.handle.closed().is_set();", "let is_closed = gate.is_closed();")],
+        &[("let is_closed = self.handle.is_close_done();", "let is_closed = gate.is_closed();")],
         Shuttle("c41"),
     ),
     mutation(
