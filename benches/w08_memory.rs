@@ -17,7 +17,9 @@ fn main() {
         Some("threads") => drop(count(many(), parked)),
         Some("opened") => std::mem::forget(count(many(), || sessions(0))),
         Some(_) => std::mem::forget(count(many(), || sessions(10))),
-        None if memory().is_none() => println!("W8: not counted: there is no /proc here that says how much memory is in use"),
+        None if memory().is_none() => {
+            println!("W8: not counted: there is no /proc here that says how much memory is in use")
+        }
         None => compare(),
     }
 }

@@ -48,15 +48,8 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
         }
     };
     log::debug!(target: "turnwise::session", "session {id}: built");
-    let mut thread = SessionThread {
-        agent,
-        commands,
-        handle,
-        takeovers: Vec::new(),
-        hosting: None,
-        is_warm: false,
-        own,
-    };
+    let mut thread =
+        SessionThread { agent, commands, handle, takeovers: Vec::new(), hosting: None, is_warm: false, own };
     thread.publish();
     thread.note_lines();
     // Everything that may panic in there is contained one by one. Should that not be all: an agent is never dropped while

@@ -88,6 +88,11 @@ impl Deadline {
         self.at
     }
 
+    /// Whether no clock has any part in it.
+    pub(crate) fn is_never(&self) -> bool {
+        matches!((&self.clock, self.at), (Clock::System, None))
+    }
+
     /// Whether there is more time left than that.
     pub(crate) fn is_farther_than(&self, duration: Duration) -> bool {
         self.at.map_or(true, |at| at.saturating_duration_since(self.clock.now()) > duration)

@@ -217,6 +217,10 @@ impl Wait {
         if may_poll && polling::answer_comes_soon(|| latch.is_set()) {
             return Ok(());
         }
+        if self.own.is_none() && deadline.is_never() {
+            latch.wait();
+            return Ok(());
+        }
         self.receive(latch.receiver(), deadline).map(drop)
     }
 

@@ -22,7 +22,7 @@ use crate::turn::outcome::Outcome;
 use crate::wait::cancel::CancelToken;
 use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
-use crate::wait::mailbox::MailReceiver;
+use crate::wait::mailbox::{mailbox, MailReceiver};
 use crate::wait::semaphore::Semaphore;
 
 /// Runs `body` in every schedule that there is.
@@ -50,7 +50,9 @@ fn snapshot(message_count: usize) -> SessionSnapshot {
 }
 
 /// The handle of a session that is idle, or at its first turn, and what its thread would hold.
-fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, MailReceiver<Command>, Option<(ActiveEntry, Admission)>) {
+fn session(
+    first: Option<&CancelToken>,
+) -> (Arc<SessionHandle>, MailReceiver<Command>, Option<(ActiveEntry, Admission)>) {
     let profile = Profile {
         id: SessionId::from_uuid(uuid::Uuid::nil()),
         labels: BTreeMap::new(),
@@ -263,19 +265,79 @@ fn a_latch_that_is_set_leaves_nobody_waiting() {
     check(|| {
         let latch = Arc::new(Latch::new());
         let waiting = Arc::clone(&latch);
-        let waiter = spawn(move || {
+        let receiver = spawn(move || {
             assert!(waiting.receiver().recv().is_err());
             assert!(waiting.is_set());
         });
+        let waiting = Arc::clone(&latch);
+        let waiter = spawn(move || waiting.wait());
         latch.set();
+        join(receiver);
         join(waiter);
+    });
+}
+
+#[test]
+fn a_mailbox_leaves_nobody_asleep_and_loses_nothing() {
+    check(|| {
+        let (sender, receiver) = mailbox();
+        let sender = Arc::new(sender);
+        let senders = [1, 2].map(|item| {
+            let sender = Arc::clone(&sender);
+            spawn(move || sender.send(item))
+        });
+        // Were a wake-up lost, this would wait for ever.
+        assert_eq!(receiver.receive() + receiver.receive(), 3);
+        assert!(!receiver.has_mail());
+        senders.into_iter().for_each(join);
+    });
+}
+
+#[test]
+fn a_mailbox_rings_for_whatever_is_in_it() {
+    check(|| {
+        let (sender, receiver) = mailbox();
+        let sending = spawn(move || {
+            sender.send(1);
+            sender.send(2);
+            sender
+        });
+        let bell = receiver.listen();
+        for expected in 1..=2 {
+            let item = loop {
+                // Were the bell missed, this would wait for ever.
+                bell.recv().expect("the mailbox keeps the bell");
+                if let Some(item) = receiver.try_receive() {
+                    break item;
+                }
+            };
+            assert_eq!(item, expected);
+        }
+        drop(join(sending));
+    });
+}
+
+#[test]
+fn a_mailbox_keeps_nothing_that_nobody_will_take() {
+    check(|| {
+        let (sender, receiver) = mailbox();
+        let item = Arc::new(());
+        let sent = Arc::clone(&item);
+        let sending = spawn(move || {
+            sender.send(sent);
+            sender
+        });
+        drop(receiver);
+        let sender = join(sending);
+        assert_eq!(Arc::strong_count(&item), 1);
+        drop(sender);
     });
 }
 
 #[test]
 fn c11_a_result_is_there_when_its_latch_says_so() {
     check(|| {
-        let (mut answer, outcome) = Outcome::new(SessionId::from_uuid(uuid::Uuid::nil()));
+        let (answer, outcome) = Outcome::new(SessionId::from_uuid(uuid::Uuid::nil()));
         let waiting = Arc::clone(&outcome);
         let waiter = spawn(move || {
             assert!(waiting.finished().receiver().recv().is_err());

@@ -102,7 +102,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a fault leaves the inbox open",
         "src/session/handle.rs",
-        &[("        // Nobody will ever work off what is in there.\n        self.inbox.close();\n", "")],
+        &[("        // Nobody will ever work off what is in there.\n        self.environment.inbox.close();\n", "")],
         Shuttle("c39_a_fault"),
     ),
     mutation(
@@ -135,8 +135,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a turn is answered before the gate opens",
         "src/turn/outcome.rs",
         &[(
-            "        self.prepared = Some(result);",
-            "        *self.outcome.result.lock() = Some(result.clone());\n        self.outcome.finished.set();\n        self.prepared = Some(result);",
+            "        *self.outcome.result.lock() = Some(result);",
+            "        *self.outcome.result.lock() = Some(result);\n        self.outcome.finished.set();",
         )],
         Shuttle("c11"),
     ),
@@ -144,7 +144,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the outcome is announced before it is there",
         "src/turn/outcome.rs",
         &[(
-            "        *self.outcome.result.lock() = Some(result);\n        self.outcome.finished.set();",
+            "        *self.outcome.result.lock() = Some(result);",
             "        self.outcome.finished.set();\n        *self.outcome.result.lock() = Some(result);",
         )],
         Loom("c11"),
@@ -194,9 +194,46 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/wait/latch.rs",
         &[
             ("        self.set.store(true, Ordering::SeqCst);\n        let sender = self.sender.lock().take();\n", "        let sender = self.sender.lock().take();\n"),
-            ("        drop(sender);\n    }\n\n    /// The channel that disconnects", "        drop(sender);\n        self.set.store(true, Ordering::SeqCst);\n    }\n\n    /// The channel that disconnects"),
+            ("        drop(sender);\n    }\n\n    /// Waits until", "        drop(sender);\n        self.set.store(true, Ordering::SeqCst);\n    }\n\n    /// Waits until"),
         ],
         Loom("latch"),
+    ),
+    // Commands.
+    mutation(
+        "a command wakes nobody",
+        "src/wait/mailbox.rs",
+        &[("            state.asleep.take()\n", "            None::<Thread>\n")],
+        Loom("mailbox"),
+    ),
+    mutation(
+        "who falls asleep says so after the look into the mailbox, under another lock",
+        "src/wait/mailbox.rs",
+        &[("                state.asleep = Some(current());", "                drop(state);\n                self.0.state.lock().asleep = Some(current());")],
+        Loom("mailbox"),
+    ),
+    mutation(
+        "what is left in the mailbox does not ring",
+        "src/wait/mailbox.rs",
+        &[("        if self.has_mail() {", "        if self.has_mail() && false {")],
+        Loom("mailbox"),
+    ),
+    mutation(
+        "who begins to listen does not look into the mailbox",
+        "src/wait/mailbox.rs",
+        &[("        if !self.0.state.lock().items.is_empty() {", "        if !self.0.state.lock().items.is_empty() && false {")],
+        Loom("mailbox"),
+    ),
+    mutation(
+        "a mailbox that nobody looks into any more keeps what it gets",
+        "src/wait/mailbox.rs",
+        &[("            state.is_gone = true;\n", "")],
+        Loom("mailbox"),
+    ),
+    mutation(
+        "a close wakes nobody",
+        "src/session/handle.rs",
+        &[("            self.send(Command::Wake);\n        }\n        self.environment", "        }\n        self.environment")],
+        Shuttle("c28"),
     ),
     // Permits.
     mutation(
@@ -242,7 +279,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an interrupt does not end the wait for a sub-agent",
         "src/wait/own_thread.rs",
-        &[("let cancelled = if cancel.is_sealed() { never() }", "let cancelled = if cancel.is_sealed() || true { never() }")],
+        &[("let cancelled = cancel.as_ref().map_or_else(", "let cancelled = cancel.as_ref().filter(|_| false).map_or_else(")],
         Shuttle("c34"),
     ),
     // Registry, capacity, shutdown.
@@ -345,13 +382,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "who begins to listen does not look into the inbox",
         "src/inbox/queue.rs",
-        &[("        if !self.state.lock().items.is_empty() {\n            self.ring();", "        if !self.state.lock().items.is_empty() && false {\n            self.ring();")],
+        &[("        if !self.state.lock().items.is_empty() {\n            self.bell.ring();", "        if !self.state.lock().items.is_empty() && false {\n            self.bell.ring();")],
         Loom("c39"),
     ),
     mutation(
         "the bell rings once for any number of messages",
         "src/inbox/queue.rs",
-        &[("        if more {\n            self.ring();", "        if more && false {\n            self.ring();")],
+        &[("        if more {\n            self.bell.ring();", "        if more && false {\n            self.bell.ring();")],
         Shuttle("c40"),
     ),
     mutation(
