@@ -207,7 +207,7 @@ pub use model::{
     StopReason, ToolResult, TurnId, Usage,
 };
 pub use service::{
-    ArchiveMode, CreateSessionRequest, ServiceStats, SessionInfo, SessionQuery, SessionService, SessionSpec,
+    ArchiveMode, CreateSessionRequest, Labels, ServiceStats, SessionInfo, SessionQuery, SessionService, SessionSpec,
     SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport, StartTurnRequest, WeakService,
 };
 pub use subscription::stream::EventStream;

@@ -87,8 +87,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn list(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
-        let page = self.core.registry.page(&query)?;
-        Ok(page.iter().map(|handle| handle.summary()).collect())
+        self.core.registry.list(&query)
     }
 
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {

@@ -7,7 +7,7 @@ use crate::error::SessionError;
 use crate::ids::Ids;
 use crate::model::{Session, SessionId, SessionSnapshot, TurnId};
 use crate::panics::contain_and_log;
-use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest, WeakService};
+use crate::service::{CreateSessionRequest, Labels, SessionSpec, StartTurnRequest, WeakService};
 use crate::session::command::{Command, Input, Turn};
 use crate::session::first::First;
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
@@ -41,7 +41,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let id = identify(&mut spec, &core.settings.ids);
         let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
         let Settings { inbox_capacity, event_history, ref ids, .. } = core.settings;
-        let (labels, ids) = (spec.labels.clone(), ids.clone());
+        let (labels, ids) = (Labels::from(spec.labels.clone()), ids.clone());
         let (counters, clock) = (Arc::clone(&core.counters), core.clock().clone());
         let profile = Profile { id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock };
         let (handle, commands, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());

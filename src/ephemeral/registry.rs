@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 
 use crate::error::SessionError;
 use crate::model::SessionId;
-use crate::service::SessionQuery;
+use crate::service::{SessionQuery, SessionSummary};
 use crate::session::handle::SessionHandle;
 use crate::sync::{Arc, RwLock};
 use crate::wait::latch::Latch;
@@ -94,21 +94,37 @@ impl Registry {
         self.sessions.read().ended.contains(&id)
     }
 
-    /// The open sessions that `query` is about, oldest first.
-    pub(crate) fn page(&self, query: &SessionQuery) -> Result<Vec<Arc<SessionHandle>>, SessionError> {
-        let sessions = self.sessions.read();
-        let first = match query.after {
-            None => 0,
-            Some(id) => sessions.open_index(id).ok_or(SessionError::NotFound { id })? + 1,
-        };
-        let entries = sessions.entries.get_range(first..).map(|entries| entries.values());
-        let matching = entries
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|handle| handle.is_open() && handle.has_labels(&query.labels));
-        let page = matching.skip(query.offset.unwrap_or(0)).take(query.limit.unwrap_or(usize::MAX));
-        Ok(page.cloned().collect())
+    /// What the open sessions show that `query` is about, oldest first.
+    ///
+    /// Each is looked at under the lock, which spares a share of each; those that something happens to just then are looked at
+    /// once more afterwards, since that may have to wait.
+    pub(crate) fn list(&self, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
+        let (mut page, mut changing) = (Vec::new(), Vec::new());
+        {
+            let sessions = self.sessions.read();
+            let first = match query.after {
+                None => 0,
+                Some(id) => sessions.open_index(id).ok_or(SessionError::NotFound { id })? + 1,
+            };
+            let entries = sessions.entries.get_range(first..).map(|entries| entries.values());
+            let matching = entries
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|handle| handle.is_open() && handle.has_labels(&query.labels));
+            let limit = query.limit.unwrap_or(usize::MAX);
+            page.reserve(limit.min(sessions.entries.len().saturating_sub(first)));
+            for handle in matching.skip(query.offset.unwrap_or(0)).take(limit) {
+                match handle.glance() {
+                    Some((gate, figures)) => page.push(handle.summarize(gate, figures)),
+                    None => changing.push((page.len() + changing.len(), Arc::clone(handle))),
+                }
+            }
+        }
+        for (place, handle) in changing {
+            page.insert(place, handle.summary());
+        }
+        Ok(page)
     }
 
     /// Whoever holds capacity, closed or not.
@@ -210,7 +226,7 @@ mod tests {
     }
 
     fn listed(registry: &Registry, query: &SessionQuery) -> Vec<SessionId> {
-        registry.page(query).unwrap().iter().map(|handle| handle.id()).collect()
+        registry.list(query).unwrap().iter().map(|summary| summary.session_id).collect()
     }
 
     #[test]
@@ -251,7 +267,7 @@ mod tests {
         let again = registry.reserve(&handle(ids[0]), &capacity);
         assert!(matches!(again, Err(SessionError::AlreadyExists { .. })));
         registry.remove(ids[0]);
-        assert!(registry.page(&SessionQuery::new().after(ids[0])).is_err());
+        assert!(registry.list(&SessionQuery::new().after(ids[0])).is_err());
         permits.push(registry.reserve(&handle(ids[0]), &capacity).unwrap());
         assert_eq!(listed(&registry, &SessionQuery::new()), [ids[1], ids[2], ids[0]]);
         assert_eq!(registry.sessions.read().gaps, 0);

@@ -1,11 +1,12 @@
 //! What services answer with.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::SystemTime;
 
 use crate::model::{Brief, SessionId, Usage};
 use crate::sync::Arc;
+
+use super::labels::Labels;
 
 /// What a session is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,8 +42,8 @@ pub struct SessionSummary {
     pub is_active: bool,
     /// What it is at.
     pub state: SessionState,
-    /// Its labels, shared with the session.
-    pub labels: Arc<BTreeMap<String, String>>,
+    /// Its labels.
+    pub labels: Labels,
 }
 
 /// What one session shows of itself.

@@ -44,6 +44,7 @@ impl Gate {
         Self(AtomicU64::new(number << TURN | BUILDING | RUNNING))
     }
 
+    #[inline]
     pub(crate) fn state(&self) -> GateState {
         GateState(self.0.load(Ordering::SeqCst))
     }

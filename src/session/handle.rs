@@ -10,12 +10,12 @@ use crate::inbox::injector::SubscribableInjector;
 use crate::inbox::queue::Inbox;
 use crate::model::{SessionId, SessionSnapshot, TurnId};
 use crate::panics::PanicMessage;
-use crate::service::{ArchiveMode, SessionInfo, SessionSummary, SessionUsage, SessionView};
+use crate::service::{ArchiveMode, Labels, SessionInfo, SessionSummary, SessionUsage, SessionView};
 use crate::subscription::bus::Bus;
 use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
 use crate::turn::counters::Counters;
 use crate::turn::environment::Environment;
-use crate::turn::published::Published;
+use crate::turn::published::{Figures, Published};
 use crate::wait::cancel::{CancelToken, DueHooks};
 use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
@@ -30,7 +30,7 @@ use super::gate::{Gate, GateState, Refusal};
 pub(crate) struct SessionHandle {
     id: SessionId,
     key: WaitKey,
-    labels: Arc<BTreeMap<String, String>>,
+    labels: Labels,
     gate: Gate,
     /// Whom an interrupt or a close reaches. Locked for a few instructions at a time; see the head of [`super`].
     active: Mutex<Option<Active>>,
@@ -46,7 +46,7 @@ pub(crate) struct SessionHandle {
 /// What a session begins with, apart from its agent and its first turn.
 pub(crate) struct Profile {
     pub(crate) id: SessionId,
-    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) labels: Labels,
     pub(crate) snapshot: SessionSnapshot,
     pub(crate) inbox_capacity: usize,
     pub(crate) event_history: usize,
@@ -117,7 +117,7 @@ impl SessionHandle {
         let handle = Arc::new(Self {
             id,
             key: WaitKey::new(),
-            labels: Arc::new(labels),
+            labels,
             gate: Gate::building(first),
             active: Mutex::new(Some(Active { turn: first, cancel })),
             environment: Arc::new(environment),
@@ -188,10 +188,12 @@ impl SessionHandle {
     }
 
     /// Whether the session is there for callers.
+    #[inline]
     pub(crate) fn is_open(&self) -> bool {
         !self.gate.state().is_closed()
     }
 
+    #[inline]
     pub(crate) fn has_labels(&self, wanted: &BTreeMap<String, String>) -> bool {
         wanted.iter().all(|(name, value)| self.labels.get(name) == Some(value))
     }
@@ -321,9 +323,21 @@ impl SessionHandle {
 
     /// What the session shows of itself in a list. Takes no share in its text: of ten thousand sessions, that is what counts.
     pub(crate) fn summary(&self) -> SessionSummary {
-        let figures =
-            |shown: &SessionSnapshot| (shown.created_at, shown.updated_at, shown.message_count, shown.total_tokens);
-        let (gate, (created_at, updated_at, message_count, total_tokens)) = self.look(figures);
+        let (gate, figures) = self.look(Figures::of);
+        self.summarize(gate, figures)
+    }
+
+    /// What a [summary](Self::summary) is made of, by one look and with no lock; `None` where something changes just then.
+    #[inline]
+    pub(crate) fn glance(&self) -> Option<(GateState, Figures)> {
+        let before = self.gate.state();
+        let figures = self.environment.published.figures()?;
+        (self.gate.state() == before).then_some((before, figures))
+    }
+
+    #[inline(always)] // Where it is pushed into a list: nothing of it is copied then.
+    pub(crate) fn summarize(&self, gate: GateState, figures: Figures) -> SessionSummary {
+        let Figures { created_at, updated_at, message_count, total_tokens } = figures;
         SessionSummary {
             session_id: self.id,
             created_at,
@@ -332,7 +346,7 @@ impl SessionHandle {
             total_tokens,
             is_active: gate.is_busy(),
             state: gate.session_state(),
-            labels: Arc::clone(&self.labels),
+            labels: self.labels.clone(),
         }
     }
 }
@@ -380,7 +394,7 @@ mod tests {
     fn state_and_figures_are_from_one_instant() {
         let id = SessionId::new();
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
-        let labels = BTreeMap::new();
+        let labels = Labels::default();
         let (snapshot_now, ids) = (snapshot.clone(), Ids::System);
         let (counters, clock) = Default::default();
         let profile =

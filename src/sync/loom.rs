@@ -16,7 +16,7 @@ pub(crate) use self::channel::{Receiver, Sender};
 pub(crate) use self::locks::{Condvar, Mutex, OnceLock, RwLock};
 pub(crate) use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
 pub(crate) use loom::hint::spin_loop;
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::{fence, AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 pub(crate) use loom::thread::{current, park, yield_now, Builder, JoinHandle, Thread, ThreadId};
 pub(crate) use std::sync::{Arc, Weak};
 pub(crate) use std::time::Instant;

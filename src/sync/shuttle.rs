@@ -18,7 +18,7 @@ pub(crate) use self::channel::{Receiver, Sender};
 pub(crate) use self::locks::{Condvar, Mutex, OnceLock, RwLock};
 pub(crate) use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
 pub(crate) use shuttle::hint::spin_loop;
-pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
+pub(crate) use shuttle::sync::atomic::{fence, AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 pub(crate) use shuttle::thread::{current, park, yield_now, Builder, JoinHandle, Thread, ThreadId};
 pub(crate) use shuttle::thread_local;
 pub(crate) use std::sync::{Arc, Weak};

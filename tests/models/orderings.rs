@@ -3,15 +3,13 @@
 //! `RUSTFLAGS="--cfg turnwise_loom" cargo test --release --lib models`. All of them go through every schedule, but for the one
 //! that says so.
 
-use std::collections::BTreeMap;
-
 use super::{join, spawn};
 use crate::error::CancelReason;
 use crate::ids::Ids;
 use crate::inbox::injector::EventInjector;
 use crate::inbox::queue::Inbox;
 use crate::model::{AgentEvent, EventSource, Session, SessionId, SessionSnapshot, TurnId};
-use crate::service::{ArchiveMode, SessionState};
+use crate::service::{ArchiveMode, Labels, SessionState};
 use crate::session::command::Command;
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
 use crate::subscription::bus::{Bus, Origin};
@@ -55,7 +53,7 @@ fn session(
 ) -> (Arc<SessionHandle>, MailReceiver<Command>, Option<(ActiveEntry, Admission)>) {
     let profile = Profile {
         id: SessionId::from_uuid(uuid::Uuid::nil()),
-        labels: BTreeMap::new(),
+        labels: Labels::default(),
         snapshot: snapshot(0),
         inbox_capacity: 1,
         event_history: 0,
