@@ -156,9 +156,11 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// like a wait for a moment, and refuse others.
     pub(super) fn start(&self, id: SessionId, request: StartTurnRequest) -> Result<(TurnHandle, Wait), SessionError> {
         let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
-        if let Some(handle) = self.core.registry.find(id) {
-            // Rather than that it is busy, which it is too.
-            own_thread::refuse_circle(handle.key()).map_err(failed)?;
+        if own_thread::is_a_sessions() {
+            if let Some(handle) = self.core.registry.find(id) {
+                // Rather than that it is busy, which it is too.
+                own_thread::refuse_circle(handle.key()).map_err(failed)?;
+            }
         }
         let (handle, turn_handle, turn) = self.admit(id, request)?;
         let wait = Wait::on(handle.key()).map_err(failed)?;

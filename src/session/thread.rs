@@ -1,6 +1,9 @@
 //! The life of a session's thread: build the agent, serve commands one at a time, drop the agent.
 //!
 //! Everything that may panic here is user code, and every call of it goes through [`contain`].
+//!
+//! Every session has a stack, and what was once used of it stays in memory. So what few turns need is kept out of the way of
+//! the many: such functions are never inlined, and their variables are on the stack only while they run.
 
 use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
 use crate::error::{AgentError, Cancelled, SessionError};
@@ -165,6 +168,7 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
+    #[inline(never)] // See the head of this file.
     fn begin_hosting(&mut self, mut turn: RunningTurn, result: RunResult) {
         turn.rest();
         self.note_lines();
@@ -187,6 +191,7 @@ impl<A: SessionAgent> SessionThread<A> {
         self.hosting = Some(Hosting { turn, result, arms });
     }
 
+    #[inline(never)] // See the head of this file.
     fn on_interaction(&mut self, incoming: Incoming) {
         // Only in host mode is anything received.
         let Some(mut hosting) = self.hosting.take() else { return };
@@ -210,6 +215,7 @@ impl<A: SessionAgent> SessionThread<A> {
         self.hosting = Some(hosting);
     }
 
+    #[inline(never)] // See the head of this file.
     fn on_hosting_over(&mut self, end: Result<(), Cancelled>) {
         if let Some(Hosting { turn, result, .. }) = self.hosting.take() {
             let id = self.handle.id();
@@ -276,6 +282,7 @@ impl<A: SessionAgent> SessionThread<A> {
     }
 
     /// Lets the agent clean up after a turn that was told to stop and failed.
+    #[inline(never)] // See the head of this file.
     fn roll_back(&mut self, source: AgentError, turn: TurnId) -> TurnResult {
         let agent = &mut self.agent;
         match contain(|| agent.cancel()) {
@@ -287,6 +294,7 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
+    #[inline(never)] // See the head of this file.
     fn fault(&self, message: PanicMessage, turn: TurnId) -> SessionError {
         // What the panic said may be part of the conversation: it goes to the caller, not into the log.
         log::error!(target: "turnwise::session", "session {}: the agent panicked in turn {turn}", self.handle.id());
@@ -330,6 +338,7 @@ impl<A: SessionAgent> SessionThread<A> {
         answer.ok()
     }
 
+    #[inline(never)] // See the head of this file.
     fn on_export(&self, request: &HistoryRequest) {
         if !request.is_given_up() {
             request.decide(self.export(), || true);

@@ -101,17 +101,20 @@ impl TurnHandle {
     /// Until the turn ends. An agent that neither returns nor heeds its cancel token makes this wait for ever; a caller
     /// who cannot afford that uses [`wait_timeout`](TurnHandle::wait_timeout).
     pub fn wait(self) -> Result<RunResult, SessionError> {
-        let waiting = self.clock.stopwatch();
-        self.wait_until(&Deadline::never()).map_err(|error| error.into_session_error(self.session_id, &waiting))?;
+        self.wait_until(&Deadline::never()).map_err(|error| self.cut_short(error))?;
         self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
 
     /// As [`wait`](Self::wait), with a wait that has been announced already.
     pub(crate) fn wait_announced(self, wait: Wait) -> Result<RunResult, SessionError> {
-        let waiting = self.clock.stopwatch();
         let waited = wait.wait_for(self.outcome.finished(), &Deadline::never());
-        waited.map_err(|error| error.into_session_error(self.session_id, &waiting))?;
+        waited.map_err(|error| self.cut_short(error))?;
         self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
+    }
+
+    /// Of a wait that no time ends: so nobody has to know how long it was.
+    fn cut_short(&self, error: WaitError) -> SessionError {
+        error.into_session_error(self.session_id, &self.clock.stopwatch())
     }
 
     /// A channel that carries nothing and disconnects at the end of the turn: to `select!` over many turns.

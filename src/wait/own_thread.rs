@@ -135,6 +135,11 @@ impl Drop for RunningPermit {
     }
 }
 
+/// Whether this thread is a session's.
+pub(crate) fn is_a_sessions() -> bool {
+    OWN.try_with(|slot| slot.borrow().is_some()).unwrap_or(false)
+}
+
 /// Whether this thread belongs to the session with this key.
 pub(crate) fn is_own(key: WaitKey) -> bool {
     own().is_some_and(|own| own.key == key)
