@@ -16,9 +16,9 @@ use turnwise::{CreateSessionRequest, SessionId, SessionService};
 
 fn main() {
     let cycles = full_or_quick(500, 100);
-    let (alone, crowded) = (service(nothing), service(nothing));
-    let reusing = configure(nothing).idle_threads(64).build().expect("the settings work");
-    let crowded_reusing = configure(nothing).idle_threads(64).build().expect("the settings work");
+    let (reusing, crowded_reusing) = (service(nothing), service(nothing));
+    let new_threads = || configure(nothing).idle_threads(0).build().expect("the settings work");
+    let (alone, crowded) = (new_threads(), new_threads());
     let mut others: VecDeque<SessionId> = open(&crowded, many() / 2).into();
     let mut reusing_others: VecDeque<SessionId> = open(&crowded_reusing, many() / 2).into();
     let [floor, new, waited, reused, among, reused_among] = interleaved(

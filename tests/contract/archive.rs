@@ -505,7 +505,8 @@ fn c29_a_thread_that_blocks_on_its_way_out_keeps_no_other_and_no_shutdown() {
             }
             Ok(turn.finish(prompt))
         });
-        let config = EphemeralSessionService::configure(agent).thread_name_prefix("c29-late");
+        // A thread for each, that is gone with its session but for what blocks.
+        let config = EphemeralSessionService::configure(agent).idle_threads(0).thread_name_prefix("c29-late");
         let service = config.build().unwrap();
         let blocked = service.create_session(create("block")).unwrap().session_id;
         service.archive_wait(blocked, LONG).unwrap();

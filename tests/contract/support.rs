@@ -115,13 +115,16 @@ pub(crate) fn scripted_with(
 ) -> (Service, Stage) {
     let (enter, entered) = unbounded();
     let gate = Gate::new();
-    let config = EphemeralSessionService::configure(agents(enter, gate.clone())).idle_threads(idle_threads());
+    let config = with_idle_threads(EphemeralSessionService::configure(agents(enter, gate.clone())));
     (configure(config).build().expect("the settings work"), Stage { entered, gate })
 }
 
-/// How many threads scripted services keep for another session: the contract holds with and without.
-fn idle_threads() -> usize {
-    std::env::var("TURNWISE_IDLE_THREADS").map_or(0, |text| text.parse().expect("a number"))
+/// The contract holds with threads that wait for another session, and without: the environment may say how many.
+fn with_idle_threads(config: ServiceConfig<Scripted>) -> ServiceConfig<Scripted> {
+    match std::env::var("TURNWISE_IDLE_THREADS") {
+        Ok(text) => config.idle_threads(text.parse().expect("a number")),
+        Err(_) => config,
+    }
 }
 
 pub(crate) fn create(prompt: &str) -> CreateSessionRequest {
