@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::model::SessionId;
 use crate::panics::contain_and_log;
-use crate::sync::{bounded, current, thread_local, Arc, Builder, JoinHandle, Mutex, Sender};
+use crate::sync::{bounded, current, room_for_a_thread, thread_local, Arc, Builder, JoinHandle, Mutex, Sender};
 use crate::wait::clock::Deadline;
 use crate::wait::latch::{Latch, SetOnDrop};
 use crate::wait::own_thread::WaitKey;
@@ -108,7 +108,7 @@ impl Threads {
         let life = Arc::new(Mutex::new(Some(life)));
         let gone = Arc::new(Latch::new());
         let (threads, first, own_gone) = (Arc::clone(self), Arc::clone(&life), Arc::clone(&gone));
-        let spawned = {
+        let spawned = room_for_a_thread().and_then(|()| {
             // Locked over the spawn, so that a thread that ends at once finds its own handle.
             let mut state = self.state.lock();
             let number = state.next_number;
@@ -126,7 +126,7 @@ impl Threads {
                 state.next_number += 1;
                 drop(state.running.insert(number, Thread { session, handle, gone }));
             })
-        };
+        });
         contain_and_log("the drop of a session that got no thread", move || drop(life));
         spawned
     }

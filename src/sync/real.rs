@@ -1,5 +1,10 @@
 //! The primitives that programs run on.
 
+#[path = "room.rs"]
+mod room;
+
+pub(crate) use self::room::room_for_a_thread;
+
 pub(crate) use crossbeam_channel::{
     at, bounded, never, select, unbounded, Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError,
 };

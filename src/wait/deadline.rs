@@ -13,7 +13,9 @@ use std::io;
 use std::time::Duration;
 
 use crate::error::CancelReason;
-use crate::sync::{bounded, current, select, Arc, Builder, Instant, JoinHandle, Mutex, Receiver, Sender};
+use crate::sync::{
+    bounded, current, room_for_a_thread, select, Arc, Builder, Instant, JoinHandle, Mutex, Receiver, Sender,
+};
 use crate::wait::cancel::{CancelToken, DueHooks};
 use crate::wait::clock::{Alarm, Clock, Deadline, Entry};
 use crate::wait::latch::{Latch, SetOnDrop};
@@ -133,6 +135,7 @@ impl Drop for Deadlines {
 
 impl Watch {
     fn spawn_watcher(self: &Arc<Self>) -> io::Result<Watcher> {
+        room_for_a_thread()?;
         let (watch, ended) = (Arc::clone(self), Arc::new(Latch::new()));
         let end = SetOnDrop(Arc::clone(&ended));
         let thread = Builder::new().name(self.thread_name.clone()).spawn(move || {

@@ -65,6 +65,39 @@ fn c09_a_refused_thread_leaves_nothing_behind() {
     });
 }
 
+/// The whole of what a system has threads for: its limit of memory maps, of thread ids, of processes, whichever comes first.
+/// Were the first of these found by a thread that has started already, the program would be aborted.
+#[test]
+fn c09_at_the_edge_of_the_system_everything_goes_on() {
+    apart("threads::c09_at_the_edge_of_the_system_everything_goes_on", "true", || {
+        let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+        // More than Linux has room for unless it is told; where it is, that many will do.
+        let config = EphemeralSessionService::configure(agent).max_sessions(20_000).stack_size(64 << 10);
+        let service = config.build().unwrap();
+        let mut live = Vec::new();
+        let refused = loop {
+            match service.open_session(SessionSpec::new()) {
+                Ok(id) => live.push(id),
+                Err(error) => break error,
+            }
+        };
+        let is_edge = |error: &SessionError| {
+            matches!(error, SessionError::Spawn { .. } | SessionError::CapacityExceeded { max: 20_000, .. })
+        };
+        assert!(is_edge(&refused), "{refused}");
+        assert_eq!(service.stats().sessions, live.len());
+        println!("{} sessions, then: {refused}", live.len());
+        for _ in 0..10 {
+            assert!(is_edge(&service.open_session(SessionSpec::new()).unwrap_err()));
+        }
+        for &id in live.iter().step_by(live.len() / 100 + 1) {
+            assert_eq!(service.start_turn(id, turn("on")).unwrap().text, "on");
+        }
+        assert_eq!(service.shutdown(LONG).stuck, []);
+        assert_no_leaked_sessions(&service);
+    });
+}
+
 #[test]
 fn c23_a_timeout_that_nobody_can_watch_is_refused_before_anything_is_admitted() {
     apart("threads::c23_a_timeout_that_nobody_can_watch_is_refused_before_anything_is_admitted", LIMIT, || {
