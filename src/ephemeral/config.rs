@@ -119,7 +119,8 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// itself all the same. What belongs to the thread and not to the session stays: its name, whatever an agent has changed of
     /// it (a priority, a signal mask, a locale), and its thread-local values. Those that an agent has left behind are there
     /// for the next agent on that thread, and are dropped with the thread: when it has waited in vain, or when the service is shut
-    /// down or its last handle dropped. Where sessions must not see that of each other, or a session's end has to take its
+    /// down or its last handle dropped (so a handle that an agent has left in one of them keeps the service for that long). Where
+    /// sessions must not see that of each other, or a session's end has to take its
     /// thread-local values along, say 0.
     pub fn idle_threads(mut self, idle_threads: usize) -> Self {
         self.settings.idle_threads = idle_threads;

@@ -88,7 +88,11 @@ impl FirstStep {
     /// Until the session is gone it is `Building`, so that an interrupt still finds a turn whose last event has no room.
     pub(super) fn fail(self, error: SessionError) -> Owed {
         match self {
-            Self::Turn(turn, _) => Owed::Turn { _answer: turn.end_but_answer(Err(error)) },
+            Self::Turn(turn, _) => {
+                let result = Err(error);
+                turn.announce_end(&result);
+                Owed::Turn { _answer: turn.end_but_answer(result) }
+            }
             Self::Open(Opening { active, admission, reply }) => {
                 drop(active);
                 drop(admission);

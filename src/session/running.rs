@@ -75,7 +75,13 @@ impl RunningTurn {
         }
     }
 
-    /// Ends the turn: terminal event, then everything is given back, then the caller has the result.
+    /// Says how the turn ends, by its terminal event. An error that is put into words is still the agent's code at work.
+    pub(crate) fn announce_end(&self, result: &TurnResult) {
+        self.count(result);
+        self.context.events().emit_last(|| self.terminal_event(result));
+    }
+
+    /// Ends the turn: everything is given back, then the caller has the result.
     pub(crate) fn end(self, result: TurnResult) {
         let answer = self.end_but_answer(result);
         // Where nobody holds the turn's handle any more the result goes with it, with whatever the agent put in.
@@ -84,8 +90,6 @@ impl RunningTurn {
 
     /// Ends the turn, but leaves the caller waiting until the answer is dropped.
     pub(crate) fn end_but_answer(self, result: TurnResult) -> Answer {
-        self.count(&result);
-        self.context.events().emit_last(|| self.terminal_event(&result));
         let answer = self.answer;
         answer.prepare(result);
         answer

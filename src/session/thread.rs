@@ -232,6 +232,7 @@ impl<A: SessionAgent> SessionThread<A> {
             turn.context().turn_id(),
             result.as_ref().map_or_else(SessionError::code, |_| "OK")
         );
+        turn.announce_end(&result);
         self.own.end_turn();
         turn.end(result);
         self.is_warm = true;

@@ -1,10 +1,11 @@
 //! C33, C34: sessions that use other sessions.
 
+use std::fmt;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::{bounded, unbounded, Receiver};
+use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use turnwise::{
     agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventSource,
     SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionQuery, SessionService,
@@ -212,6 +213,46 @@ fn c34_a_turn_that_waits_in_another_services_shutdown_can_be_interrupted() {
         assert_cancelled(waiting.wait(), CancelReason::Interrupted);
         stage.release();
         deaf.wait().unwrap();
+    });
+}
+
+/// An error that has to ask another session for its words.
+#[derive(Debug)]
+struct Inarticulate {
+    other: Service,
+    asked: Sender<Result<(), SessionError>>,
+}
+
+impl std::error::Error for Inarticulate {}
+
+impl fmt::Display for Inarticulate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answer = self.other.create_session(create("deaf"));
+        // Nobody listens where it is shown once more.
+        let _ = self.asked.send(answer.map(drop));
+        f.write_str("lost for words")
+    }
+}
+
+#[test]
+fn c34_an_interrupt_ends_what_an_error_waits_for_to_put_itself_into_words() {
+    run(|| {
+        let (other, stage) = scripted(1);
+        let (asked, answers) = unbounded();
+        let asking = other.clone();
+        let agent =
+            agent_fn(move |_, _| Err(AgentError::other(Inarticulate { other: asking.clone(), asked: asked.clone() })));
+        let service = EphemeralSessionService::new(agent, 1);
+        let (event_tx, events) = unbounded();
+        let turn = service.begin_session(create("x").event_tx(event_tx)).unwrap();
+        stage.wait_entered();
+        turn.interrupt();
+        let reason = CancelReason::Interrupted;
+        assert_matches!(answers.recv().unwrap(), Err(SessionError::Interrupted { reason: why, .. }) if why == reason);
+        assert_matches!(turn.wait(), Err(SessionError::Agent { .. }));
+        assert_matches!(events.iter().last(), Some(AgentEvent::RunFailed { error, .. }) if error.contains("lost"));
+        stage.release();
+        assert_eq!(other.shutdown(LONG).stuck, []);
     });
 }
 

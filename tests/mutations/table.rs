@@ -282,6 +282,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("let cancelled = cancel.as_ref().map_or_else(", "let cancelled = cancel.as_ref().filter(|_| false).map_or_else(")],
         Shuttle("c34"),
     ),
+    mutation(
+        "a turn's token is let go of before its error has been put into words",
+        "src/session/thread.rs",
+        &[("        turn.announce_end(&result);\n        self.own.end_turn();\n", "        self.own.end_turn();\n        turn.announce_end(&result);\n")],
+        Contract("c34"),
+    ),
     // Registry, capacity, shutdown.
     mutation(
         "a shutdown does not mark the registry",
@@ -375,7 +381,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the last event of a turn is not sent",
         "src/session/running.rs",
-        &[("        self.context.events().emit_last(|| self.terminal_event(&result));\n", "        let _ = self.terminal_event(&result);\n")],
+        &[("        self.context.events().emit_last(|| self.terminal_event(result));\n", "        let _ = self.terminal_event(&result);\n")],
         Shuttle("c35"),
     ),
     // Inbox, host mode, comms.
