@@ -1,14 +1,14 @@
 //! What sessions cost where there are 10, 100, 1,000 and 10,000 of them, and what happens at the edge of what the system
 //! allows. `cargo bench --bench scale`, or with numbers of sessions of your own, `cargo bench --bench scale -- 20000 40000`
 //!
-//! Writes a plot of it, `scale.svg`, and says where.
+//! Writes a plot of it, into the file of an argument that ends with `.svg`, or else somewhere in `target`, and says where. To get past the edge: see `ServiceConfig::max_sessions`.
 
 // The library's rule about locks is the library's.
 #![allow(clippy::disallowed_types)]
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::plot::{lines, Axes, Series};
@@ -40,7 +40,9 @@ fn main() {
         }
         println!();
     }
-    write_plot(&series);
+    let file = std::env::args().find(|argument| argument.ends_with(".svg"));
+    let path = file.map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("scale.svg"), PathBuf::from);
+    write_plot(&path, &series);
 }
 
 /// How many sessions there were in the end, and what each step took for all of them together.
@@ -95,10 +97,9 @@ fn interrupt_all(service: &Service, ids: &[SessionId]) -> Duration {
     })
 }
 
-fn write_plot(series: &[Series]) {
+fn write_plot(path: &Path, series: &[Series]) {
     let axes = Axes { title: "What a session costs", x: "sessions", y: "µs per session" };
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scale.svg");
-    match std::fs::write(&path, lines(&axes, series)) {
+    match std::fs::write(path, lines(&axes, series)) {
         Ok(()) => println!("plot: {}", path.display()),
         Err(error) => println!("no plot: {}: {error}", path.display()),
     }

@@ -81,6 +81,20 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
 
     /// How many sessions there may be at a time, each of them a thread; archived ones count until they have ended.
     /// 0 admits nobody. Default: 64.
+    ///
+    /// The system has limits too. A session that it has no thread for is [`SessionError::Spawn`](crate::SessionError::Spawn);
+    /// nothing is left of it, and the others go on. On Linux, whose defaults have room for some 15,800 sessions, these are, in
+    /// the order in which they are met:
+    ///
+    /// | Limit | Default | Sessions | To raise it |
+    /// |---|---|---|---|
+    /// | memory maps of a process | 65,530 | 4 maps each, and one in 32 is left alone | `sysctl vm.max_map_count` |
+    /// | thread ids | 32,768, or 4,194,304 with systemd | 1 each | `sysctl kernel.pid_max` |
+    /// | threads of the system | by memory | 1 each | `sysctl kernel.threads-max` |
+    /// | threads of a user, or of a container | varies | 1 each | `ulimit -u`; `pids.max` of the control group |
+    /// | address space | none | [`stack_size`](Self::stack_size) each | `ulimit -v`, or a smaller stack |
+    ///
+    /// An idle session takes 40 KiB of memory, the kernel's included (`benches/w08_memory.rs`), and what its agent takes.
     pub fn max_sessions(mut self, max_sessions: usize) -> Self {
         self.settings.max_sessions = max_sessions;
         self
