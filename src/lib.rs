@@ -27,8 +27,8 @@
 //! # Session
 //!
 //! A session is one OS thread that builds an agent, runs its turns one at a time, and drops it. It holds a place in the
-//! service's capacity from its creation until the thread holds nothing of it any more. Then the thread may serve another session:
-//! [`ServiceConfig::idle_threads`] says what that means, and turns it off.
+//! service's capacity from its creation until the thread holds nothing of it any more. Then the thread may serve another
+//! session: [`ServiceConfig::idle_threads`] says what that means, and turns it off.
 //!
 //! [`create_session`](SessionService::create_session) builds and runs the first turn;
 //! [`open_session`](SessionService::open_session) only builds; [`begin_session`](SessionService::begin_session) returns
