@@ -483,7 +483,9 @@ fn c29_shutdown_may_be_called_by_a_thread_on_its_way_out() {
             at_thread_end(move || report.send(service.shutdown(SHORT)).unwrap());
             Ok(turn.finish(""))
         });
-        let service = EphemeralSessionService::new(agent, 1);
+        // Otherwise its thread would wait for another session before it goes.
+        let config = EphemeralSessionService::configure(agent).max_sessions(1).idle_threads(0);
+        let service = config.build().unwrap();
         let (other, _stage) = scripted(1);
         other.open_session(SessionSpec::new()).unwrap();
         give.send(other).unwrap();
