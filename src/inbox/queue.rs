@@ -41,11 +41,7 @@ impl Inbox {
 
     /// A channel that something can be received from while there may be something in the inbox. For one listener.
     pub(crate) fn listen(&self) -> Receiver<()> {
-        let receiver = self.bell.receiver().clone();
-        if !self.state.lock().items.is_empty() {
-            self.bell.ring();
-        }
-        receiver
+        self.bell.listen(|| !self.state.lock().items.is_empty())
     }
 
     /// The oldest. Rings again for what is left.

@@ -98,11 +98,7 @@ impl<T> MailReceiver<T> {
 
     /// Something can be received while there may be something in the queue: for a `select!`.
     pub(crate) fn listen(&self) -> Receiver<()> {
-        let receiver = self.0.bell.receiver().clone();
-        if !self.0.state.lock().items.is_empty() {
-            self.0.bell.ring();
-        }
-        receiver
+        self.0.bell.listen(|| !self.0.state.lock().items.is_empty())
     }
 
     fn take_from(&self, state: &mut State<T>) -> Option<T> {

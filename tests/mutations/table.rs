@@ -220,7 +220,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "who begins to listen does not look into the mailbox",
         "src/wait/mailbox.rs",
-        &[("        if !self.0.state.lock().items.is_empty() {", "        if !self.0.state.lock().items.is_empty() && false {")],
+        &[("self.0.bell.listen(|| !self.0.state.lock().items.is_empty())", "self.0.bell.listen(|| false)")],
         Loom("mailbox"),
     ),
     mutation(
@@ -388,7 +388,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "who begins to listen does not look into the inbox",
         "src/inbox/queue.rs",
-        &[("        if !self.state.lock().items.is_empty() {\n            self.bell.ring();", "        if !self.state.lock().items.is_empty() && false {\n            self.bell.ring();")],
+        &[("self.bell.listen(|| !self.state.lock().items.is_empty())", "self.bell.listen(|| false)")],
         Loom("c39"),
     ),
     mutation(
