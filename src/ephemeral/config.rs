@@ -129,13 +129,12 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// How many threads whose sessions have ended may wait for another session, each for up to 10 seconds; 0 for a new thread
     /// for every session. Default: 4.
     ///
-    /// A session that gets one of them is created in half the time (`benches/w03_create_archive.rs`), and has the thread to
-    /// itself all the same. What belongs to the thread and not to the session stays: its name, whatever an agent has changed of
+    /// A session that gets one of them takes a third of the time to create, run once and archive
+    /// (`benches/w03_create_archive.rs`), and has the thread to itself all the same. What belongs to the thread and not to the session stays: its name, whatever an agent has changed of
     /// it (a priority, a signal mask, a locale), and its thread-local values. Those that an agent has left behind are there
     /// for the next agent on that thread, and are dropped with the thread: when it has waited in vain, or when the service is shut
-    /// down or its last handle dropped (so a handle that an agent has left in one of them keeps the service for that long). Where
-    /// sessions must not see that of each other, or a session's end has to take its
-    /// thread-local values along, say 0.
+    /// down or its last handle dropped (so a handle that an agent has left in one of them keeps the service for that long).
+    /// Where sessions must not see that of each other, or a session's end has to take its thread-local values along, say 0.
     pub fn idle_threads(mut self, idle_threads: usize) -> Self {
         self.settings.idle_threads = idle_threads;
         self
