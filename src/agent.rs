@@ -203,7 +203,7 @@ impl SessionContext {
 
     /// The session's id.
     pub fn session_id(&self) -> SessionId {
-        self.events.environment().session_id
+        self.events.environment().session_id()
     }
 
     /// Where events go that are no part of a turn.

@@ -106,7 +106,6 @@ impl SessionHandle {
     ) -> (Arc<Self>, MailReceiver<Command>, ActiveEntry, Admission) {
         let Profile { id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock } = profile;
         let environment = Environment {
-            session_id: id,
             bus: Bus::new(id, event_history),
             published: Published::new(snapshot),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),

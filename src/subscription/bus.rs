@@ -48,6 +48,10 @@ impl Bus {
         Self { session_id, next, history_limit, state: Mutex::default(), closed: Latch::new() }
     }
 
+    pub(crate) fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
     /// Has `queue` get everything from now on, and what it wants of the past. Whether the session still has anything to
     /// tell. A queue that is there already stays as it is.
     pub(crate) fn attach(&self, queue: &Arc<Queue>) -> bool {

@@ -49,7 +49,7 @@ impl TurnContext {
 
     /// The session that runs.
     pub fn session_id(&self) -> SessionId {
-        self.events.environment().session_id
+        self.events.environment().session_id()
     }
 
     /// The turn that runs.

@@ -11,11 +11,16 @@ use crate::wait::clock::Clock;
 /// In one piece, so that one share of it is all that a turn needs.
 #[derive(Debug)]
 pub(crate) struct Environment {
-    pub(crate) session_id: SessionId,
     pub(crate) bus: Bus,
     pub(crate) published: Published,
     /// A piece of its own: it is handed out as an injector.
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
+}
+
+impl Environment {
+    pub(crate) fn session_id(&self) -> SessionId {
+        self.bus.session_id()
+    }
 }

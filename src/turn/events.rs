@@ -174,7 +174,7 @@ impl TurnEvents {
             log::warn!(
                 target: "turnwise::events",
                 "session {}: the event receiver of turn {} was dropped; the turn goes on",
-                self.environment.session_id,
+                self.environment.session_id(),
                 self.turn_id
             );
         }
@@ -184,7 +184,7 @@ impl TurnEvents {
 impl fmt::Debug for TurnEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TurnEvents")
-            .field("session_id", &self.environment.session_id)
+            .field("session_id", &self.environment.session_id())
             .field("turn_id", &self.turn_id)
             .finish_non_exhaustive()
     }
@@ -260,7 +260,7 @@ impl EventSender {
 
 impl fmt::Debug for EventSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EventSender").field(&self.environment.session_id).finish()
+        f.debug_tuple("EventSender").field(&self.environment.session_id()).finish()
     }
 }
 
