@@ -176,6 +176,22 @@ impl SessionError {
         }
     }
 
+    /// What the agent itself said, in a turn or while it was built: for messages to people who need not know about sessions.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|_, _| Err(AgentError::Config("no model is set".into())));
+    /// let error = EphemeralSessionService::new(agent, 1).create_session(CreateSessionRequest::new("hello")).unwrap_err();
+    /// assert_eq!(error.agent_error().unwrap().to_string(), "configuration: no model is set");
+    /// ```
+    pub const fn agent_error(&self) -> Option<&AgentError> {
+        match self {
+            Self::Agent { source, .. } | Self::Build { source: BuildError::Agent(source), .. } => Some(source),
+            _ => None,
+        }
+    }
+
     /// Why the turn was cancelled, if that is how it ended.
     pub const fn cancel_reason(&self) -> Option<CancelReason> {
         match self {

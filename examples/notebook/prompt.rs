@@ -173,16 +173,14 @@ impl Prompt<'_> {
         for kernel in self.notebook.list(SessionQuery::new()).map_err(|error| explain(&error))? {
             let name = kernel.labels.get("name").map_or("", String::as_str);
             let mark = if name == self.current { '*' } else { ' ' };
-            let state = format!("{:?}", kernel.state).to_lowercase();
-            println!("{mark} {name:<16} {state:<9} {:>4} cells", kernel.message_count / 2);
+            println!("{mark} {name:<16} {:<9} {:>4} cells", kernel.state, kernel.message_count / 2);
         }
         Ok(())
     }
 
     fn read(&self, name: &str) -> Result<(), String> {
         let view = self.notebook.read(self.kernel(name)?).map_err(|error| explain(&error))?.state;
-        let state = format!("{:?}", view.state).to_lowercase();
-        println!("{name}: {state}, {} cells, session {}", view.message_count / 2, view.session_id);
+        println!("{name}: {}, {} cells, session {}", view.state, view.message_count / 2, view.session_id);
         if let Some(answer) = view.last_assistant_text.filter(|answer| !answer.is_empty()) {
             println!("last output:\n{}", answer.trim_end());
         }
@@ -208,9 +206,8 @@ impl Prompt<'_> {
         if self.notebook.read(history.id()).is_ok() {
             history = history.fork();
         }
-        let short = history.id().to_string();
-        let name = name.unwrap_or(&short[short.len() - 6..]);
-        self.open(name, SessionSpec::new().resume(history))
+        let short = history.id().short();
+        self.open(name.unwrap_or(&short), SessionSpec::new().resume(history))
     }
 
     fn interrupt(&self, name: &str) -> Result<(), String> {

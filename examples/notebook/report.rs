@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use turnwise::{AgentEvent, BuildError, CancelReason, RunResult, SessionError, TurnStream};
+use turnwise::{AgentEvent, CancelReason, RunResult, SessionError, TurnStream};
 
 /// A line to show.
 pub(crate) enum Line<'a> {
@@ -52,10 +52,10 @@ pub(crate) fn explain(error: &SessionError) -> String {
         Some(reason) => return format!("stopped: {reason}"),
         None => {}
     }
+    if let Some(error) = error.agent_error() {
+        return format!("error: {error}");
+    }
     match error {
-        SessionError::Agent { source, .. } | SessionError::Build { source: BuildError::Agent(source), .. } => {
-            format!("error: {source}")
-        }
         SessionError::Busy { .. } | SessionError::Timeout { .. } => {
             "error: that kernel is running a cell; :interrupt stops it".into()
         }

@@ -178,8 +178,7 @@ fn identify(spec: &mut SessionSpec, ids: &Ids) -> SessionId {
     id
 }
 
-/// A name that tells threads apart in a debugger: the end of a version 7 UUID is its random part.
+/// A name that tells threads apart in a debugger.
 fn thread_name(prefix: &str, id: SessionId) -> String {
-    let id = id.to_string();
-    format!("{prefix}-{}", &id[id.len() - 6..])
+    format!("{prefix}-{}", id.short())
 }

@@ -95,6 +95,9 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// session the order is that of its events; among sessions there is none. The stream ends when the service is shut down,
     /// or its last handle dropped, and the last session has ended.
     ///
+    /// A session is in [`list`](crate::SessionService::list) before its first event. So whoever reads all events that there
+    /// are and lists afterwards may forget each session that is not in the list: it has been archived.
+    ///
     /// All sessions share the one queue, and with [`Overflow::Block`](crate::Overflow::Block) all of them wait for its reader.
     ///
     /// # Blocking

@@ -29,6 +29,18 @@ macro_rules! uuid_id {
                 Self(uuid)
             }
 
+            /// The id's last six hexadecimal digits, for people: with few ids about they tell them apart, which its
+            /// beginning does not, since that is the time. The names of sessions' threads end with it.
+            ///
+            /// ```
+            #[doc = concat!("let id = turnwise::", stringify!($name), "::new();")]
+            /// assert!(id.to_string().ends_with(&id.short()));
+            /// ```
+            #[must_use]
+            pub fn short(&self) -> String {
+                format!("{:06x}", self.0.as_u128() & 0xff_ffff)
+            }
+
             /// The UUID behind the id.
             pub const fn as_uuid(&self) -> &Uuid {
                 &self.0

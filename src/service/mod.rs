@@ -251,6 +251,9 @@ pub trait SessionService: Send + Sync {
     /// once, before the first turn (see [`open_session`](Self::open_session)) or in the middle of one. The stream ends when
     /// the session has ended.
     ///
+    /// A turn's last event comes a moment before the session is free for the next one. Whoever starts turns goes by
+    /// [`TurnHandle`], and not by events, or meets [`SessionError::Busy`] now and then.
+    ///
     /// # Errors
     /// [`SessionError::NotFound`].
     ///

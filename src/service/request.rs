@@ -89,6 +89,22 @@ impl SessionSpec {
         self.extension = Some(extension);
         self
     }
+
+    /// What is there for the builder, if it is of this type.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use turnwise::SessionSpec;
+    ///
+    /// struct Role(&'static str);
+    ///
+    /// let spec = SessionSpec::new().extension(Arc::new(Role("critic")));
+    /// assert_eq!(spec.extension_as::<Role>().map(|role| role.0), Some("critic"));
+    /// assert!(spec.extension_as::<String>().is_none());
+    /// ```
+    pub fn extension_as<T: Any>(&self) -> Option<&T> {
+        self.extension.as_deref()?.downcast_ref()
+    }
 }
 
 impl fmt::Debug for SessionSpec {

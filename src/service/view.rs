@@ -23,6 +23,18 @@ pub enum SessionState {
     Faulted,
 }
 
+/// In lower case: `building`, `idle`, `running`, `faulted`. Heeds a width, for tables.
+impl fmt::Display for SessionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Building => "building",
+            Self::Idle => "idle",
+            Self::Running => "running",
+            Self::Faulted => "faulted",
+        })
+    }
+}
+
 /// One line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -36,6 +48,9 @@ pub struct SessionSummary {
     pub updated_at: SystemTime,
     /// Messages in it.
     pub message_count: usize,
+    /// Turns admitted so far. The last of them is the one that runs, where one does: its id is
+    /// [`TurnId::new`](crate::TurnId::new) of this number.
+    pub turns: u64,
     /// Tokens used so far.
     pub total_tokens: u64,
     /// Whether it builds or runs a turn.
@@ -77,6 +92,9 @@ pub struct SessionInfo {
     pub updated_at: SystemTime,
     /// Messages in it.
     pub message_count: usize,
+    /// Turns admitted so far. The last of them is the one that runs, where one does: its id is
+    /// [`TurnId::new`](crate::TurnId::new) of this number.
+    pub turns: u64,
     /// Whether it builds or runs a turn.
     pub is_active: bool,
     /// What it is at.
@@ -92,6 +110,7 @@ impl fmt::Debug for SessionInfo {
             .field("created_at", &self.created_at)
             .field("updated_at", &self.updated_at)
             .field("message_count", &self.message_count)
+            .field("turns", &self.turns)
             .field("is_active", &self.is_active)
             .field("state", &self.state)
             .field("last_assistant_text", &self.last_assistant_text.as_deref().map(Brief))
@@ -144,6 +163,14 @@ pub struct ServiceStats {
     pub turns_cancelled: u64,
     /// Turns whose agent panicked.
     pub faults: u64,
-    /// Events that were not delivered because the receiver was full when the turn was cancelled.
+    /// Events that a turn's own receiver missed because it was full when the turn was cancelled. What subscribers missed
+    /// is counted by [`EventStream::dropped`](crate::EventStream::dropped).
     pub events_dropped: u64,
+}
+
+impl ServiceStats {
+    /// Turns that have ended, in whatever way.
+    pub const fn turns_ended(&self) -> u64 {
+        self.turns_completed + self.turns_failed + self.turns_cancelled + self.faults
+    }
 }

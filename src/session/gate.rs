@@ -54,7 +54,7 @@ impl Gate {
         let mut seen = self.state();
         loop {
             seen.refusal()?;
-            let number = (seen.0 >> TURN) + 1;
+            let number = seen.turns() + 1;
             let next = number << TURN | RUNNING;
             match self.0.compare_exchange_weak(seen.0, next, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return Ok(TurnId::new(number)),
@@ -115,6 +115,12 @@ impl GateState {
     /// Whether the session builds or runs a turn.
     pub(crate) fn is_busy(self) -> bool {
         self.0 & (RUNNING | BUILDING) != 0
+    }
+
+    /// Turns ever admitted.
+    #[inline]
+    pub(crate) fn turns(self) -> u64 {
+        self.0 >> TURN
     }
 
     pub(crate) fn session_state(self) -> SessionState {

@@ -129,6 +129,10 @@ impl TurnHandle {
         self.key
     }
 
+    pub(crate) fn deadline(&self, timeout: Duration) -> Deadline {
+        self.clock.deadline(timeout)
+    }
+
     pub(crate) fn wait_until(&self, deadline: &Deadline) -> Result<(), WaitError> {
         if self.is_finished() {
             return Ok(());

@@ -1,11 +1,13 @@
 //! A turn's events as an iterator.
 
+use std::time::Duration;
+
 use crate::error::SessionError;
 use crate::model::{AgentEvent, RunResult};
-use crate::sync::Receiver;
+use crate::sync::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::turn::handle::TurnHandle;
 use crate::wait::clock::Deadline;
-use crate::wait::own_thread::{self, Wait};
+use crate::wait::own_thread::{self, Wait, WaitError};
 
 /// The events of one turn, in order, until it ends; then [`wait`](TurnStream::wait) gives its result.
 ///
@@ -55,9 +57,65 @@ impl TurnStream {
         &self.handle
     }
 
-    /// The channel that the events come from: for `try_recv` in a frame loop, or as an arm of `select!`.
+    /// The next event, if there is one now: for frame loops.
     ///
-    /// For threads of the host; see [`TurnHandle::finished`] for what a session's own thread misses here.
+    /// # Errors
+    /// Whether there is none yet, or the turn is over: then the session is free for the next one.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// use turnwise::crossbeam_channel::TryRecvError;
+    ///
+    /// # let service = EphemeralSessionService::new(agent_fn(|_, turn| Ok(turn.finish("done"))), 1);
+    /// let stream = service.stream_session(CreateSessionRequest::new("hello"))?;
+    /// loop {
+    ///     match stream.try_recv() {
+    ///         Ok(event) => println!("{event:?}"),
+    ///         Err(TryRecvError::Empty) => std::thread::yield_now(), // here the next frame would be drawn
+    ///         Err(TryRecvError::Disconnected) => break,
+    ///     }
+    /// }
+    /// assert_eq!(stream.wait()?.text, "done"); // does not wait any more
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    pub fn try_recv(&self) -> Result<AgentEvent, TryRecvError> {
+        match self.events.try_recv() {
+            Err(TryRecvError::Disconnected) if !self.handle.is_finished() => Err(TryRecvError::Empty),
+            result => result,
+        }
+    }
+
+    /// The next event, if it comes in time: for loops that have something else to do now and then.
+    ///
+    /// # Errors
+    /// Whether there is none yet, or the turn is over: then the session is free for the next one. On a session's own thread a
+    /// wait that is ended or refused there (see [`TurnHandle`]) counts as timed out.
+    ///
+    /// # Blocking
+    /// Until there is an event or the turn has ended, at most for `timeout`.
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<AgentEvent, RecvTimeoutError> {
+        match self.recv_until(&self.handle.deadline(timeout)) {
+            Ok(Some(event)) => Ok(event),
+            Ok(None) => Err(RecvTimeoutError::Disconnected),
+            Err(_) => Err(RecvTimeoutError::Timeout),
+        }
+    }
+
+    /// The next event; `None` once the turn is over.
+    fn recv_until(&self, deadline: &Deadline) -> Result<Option<AgentEvent>, WaitError> {
+        own_thread::check()?;
+        let event = Wait::on(self.handle.key())?.receive(&self.events, deadline)?;
+        if event.is_none() {
+            // The channel disconnects a moment before the session is free. Whoever has seen the end may start the next turn.
+            self.handle.wait_until(deadline)?;
+        }
+        Ok(event)
+    }
+
+    /// The channel that the events come from: as an arm of `select!`.
+    ///
+    /// It disconnects a moment before the session is free for the next turn: [`wait`](Self::wait) first. For threads of the
+    /// host; see [`TurnHandle::finished`] for what a session's own thread misses here.
     pub fn events(&self) -> &Receiver<AgentEvent> {
         &self.events
     }
@@ -75,18 +133,12 @@ impl TurnStream {
     }
 }
 
-/// Waits for the next event, or the end of the turn: then the session is free for the next one. On a session's own thread the iteration ends early when the turn of
-/// that session is cancelled.
+/// Waits for the next event, or the end of the turn: then the session is free for the next one. On a session's own thread the
+/// iteration ends early when the turn of that session is cancelled.
 impl Iterator for TurnStream {
     type Item = AgentEvent;
 
     fn next(&mut self) -> Option<AgentEvent> {
-        own_thread::check().ok()?;
-        let event = Wait::on(self.handle.key()).ok()?.receive(&self.events, &Deadline::never()).ok()?;
-        if event.is_none() {
-            // The channel disconnects a moment before the session is free. Whoever has seen the end may start the next turn.
-            let _ = self.handle.wait_until(&Deadline::never());
-        }
-        event
+        self.recv_until(&Deadline::never()).ok().flatten()
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
 
-use turnwise::crossbeam_channel::{bounded, unbounded};
+use turnwise::crossbeam_channel::{bounded, unbounded, RecvTimeoutError, TryRecvError};
 use turnwise::testkit::Recorder;
 use turnwise::{
     agent_fn, builder_fn, AgentEvent, EphemeralSessionService, SessionAgentBuilder, SessionError, SessionService,
@@ -67,6 +67,33 @@ fn c35_the_callback_and_the_stream_see_the_same() {
         let stream = service.stream_session(create("x")).unwrap();
         assert_eq!(stream.events().iter().count(), 2);
         assert_eq!(stream.wait().unwrap().text, "x");
+    });
+}
+
+#[test]
+fn c35_a_stream_can_be_polled_and_its_end_is_that_of_the_turn() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let mut stream = service.stream_turn(id, turn("hold")).unwrap();
+        stage.wait_entered();
+        assert_matches!(stream.try_recv(), Ok(AgentEvent::RunStarted { .. }));
+        assert_eq!(stream.try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(stream.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout));
+        stage.release();
+        assert_matches!(stream.recv_timeout(LONG), Ok(AgentEvent::RunCompleted { .. }));
+        assert_eq!(stream.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
+        assert_eq!(stream.try_recv(), Err(TryRecvError::Disconnected));
+        assert_eq!(stream.next(), None);
+        assert_eq!(stream.wait().unwrap().text, "released");
+        // Whoever has seen the end may start the next turn, however the end was seen.
+        for round in 0..3_000 {
+            let stream = service.stream_turn(id, turn("x")).unwrap();
+            while match round % 2 {
+                0 => stream.try_recv() != Err(TryRecvError::Disconnected),
+                _ => stream.recv_timeout(LONG) != Err(RecvTimeoutError::Disconnected),
+            } {}
+        }
     });
 }
 

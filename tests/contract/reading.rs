@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use turnwise::crossbeam_channel::unbounded;
 use turnwise::{
     agent_fn, builder_fn, AgentError, EphemeralSessionService, Message, RunResult, Session, SessionAgent, SessionError,
-    SessionId, SessionQuery, SessionService, SessionSnapshot, SessionSpec, SessionState, TurnContext, Usage,
+    SessionId, SessionQuery, SessionService, SessionSnapshot, SessionSpec, SessionState, TurnContext, TurnId, Usage,
 };
 
 use crate::support::*;
@@ -89,6 +89,33 @@ fn c24_state_and_figures_are_from_one_instant() {
             done.store(true, Ordering::SeqCst);
             assert!(reader.join().unwrap() > 0);
         });
+    });
+}
+
+#[test]
+fn c24_reads_and_lists_say_how_many_turns_there_were_and_which_one_runs() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let turns = || {
+            let (info, summary) =
+                (service.read(id).unwrap().state, service.list(SessionQuery::new()).unwrap().remove(0));
+            assert_eq!((info.turns, info.is_active), (summary.turns, summary.is_active));
+            (info.turns, info.is_active)
+        };
+        assert_eq!(turns(), (0, false));
+        service.start_turn(id, turn("x")).unwrap();
+        service.start_turn(id, turn("fail")).unwrap_err();
+        assert_eq!(turns(), (2, false));
+        let running = service.begin_turn(id, turn("hold")).unwrap();
+        stage.wait_entered();
+        assert_eq!(turns(), (3, true));
+        assert_eq!(running.turn_id(), TurnId::new(3));
+        service.interrupt_turn(id, TurnId::new(turns().0)).unwrap();
+        running.wait().unwrap_err();
+        assert_eq!(turns(), (3, false));
+        // Of those that ended in whatever way, none is forgotten.
+        assert_eq!(service.stats().turns_ended(), 3);
     });
 }
 
