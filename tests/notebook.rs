@@ -1,18 +1,16 @@
 //! The notebook example, used as a person would: script files, standard input, the prompt, Ctrl-C.
 #![cfg(all(feature = "serde", unix))]
 
+#[path = "examples/program.rs"]
+mod program;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-/// The example as `cargo test` has built it, beside this test.
 fn notebook() -> Command {
-    let test = std::env::current_exe().expect("the test's own path");
-    let profile = test.ancestors().nth(2).expect("the folder of the build profile");
-    let example = profile.join("examples").join("notebook");
-    assert!(example.exists(), "{} is built by `cargo test` without a `--test` filter", example.display());
-    Command::new(example)
+    program::command("notebook")
 }
 
 fn script(name: &str) -> PathBuf {

@@ -1,0 +1,98 @@
+//! A chat with a language model in the terminal, over any endpoint that speaks the protocol of OpenAI's chat completions.
+//!
+//! ```text
+//! OPENAI_API_KEY=... chat                                                 a prompt; /help lists what it knows
+//! chat --url http://localhost:11434/v1 --model llama3.2 "why is the sky blue"    one question to a local server
+//! ```
+//!
+//! Every conversation is a session, every question a turn. The answer appears as it is written; Ctrl-C stops it, closes the
+//! connection, and keeps what has been written in the conversation. The model may call a clock and a calculator.
+
+// The library's rule about locks is the library's.
+#![allow(clippy::disallowed_types)]
+
+#[path = "chat/agent.rs"]
+mod agent;
+#[path = "chat/endpoint.rs"]
+mod endpoint;
+#[path = "chat/interrupts.rs"]
+mod interrupts;
+#[path = "chat/options.rs"]
+mod options;
+#[path = "chat/prompt.rs"]
+mod prompt;
+#[path = "chat/reply.rs"]
+mod reply;
+#[path = "chat/show.rs"]
+mod show;
+#[path = "chat/socket.rs"]
+mod socket;
+#[path = "chat/tools.rs"]
+mod tools;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnwise::{CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService, SessionSpec};
+
+use agent::ChatBuilder;
+use interrupts::Foreground;
+use options::Options;
+
+/// What hosts the conversations.
+type Service = EphemeralSessionService<ChatBuilder>;
+
+const MAX_CONVERSATIONS: usize = 64;
+/// How long conversations may take to end when the program does.
+const GRACE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    match options::parse(std::env::args_os().skip(1)) {
+        Ok(Some(options)) => run(options).unwrap_or_else(|message| {
+            eprintln!("chat: {message}");
+            ExitCode::FAILURE
+        }),
+        Ok(None) => {
+            println!("{}", options::USAGE);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("chat: {message}\n\n{}", options::USAGE);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(options: Options) -> Result<ExitCode, String> {
+    let options = Arc::new(options);
+    let config = EphemeralSessionService::configure(ChatBuilder { options: Arc::clone(&options) })
+        .max_sessions(MAX_CONVERSATIONS)
+        .thread_name_prefix("chat");
+    let service = config.build().map_err(|error| error.to_string())?;
+    let foreground =
+        Foreground::install(service.downgrade()).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;
+    let code = match &options.question {
+        Some(question) => ask(&service, &options, &foreground, question),
+        None => prompt::run(&service, &options, &foreground).map(|()| ExitCode::SUCCESS),
+    };
+    let stuck = service.shutdown(GRACE).stuck;
+    if !stuck.is_empty() {
+        eprintln!("chat: {} conversations did not stop", stuck.len());
+    }
+    code
+}
+
+/// One question, one answer.
+fn ask(service: &Service, options: &Options, foreground: &Foreground, question: &str) -> Result<ExitCode, String> {
+    let mut spec = SessionSpec::new();
+    spec.system_prompt.clone_from(&options.system);
+    let request = CreateSessionRequest::new(question).session(spec).timeout(options.timeout);
+    let answered = service.stream_session(request).and_then(|stream| foreground.show(stream));
+    let Err(error) = answered else { return Ok(ExitCode::SUCCESS) };
+    eprintln!("{}", show::explain(&error));
+    Ok(match error.cancel_reason() {
+        Some(CancelReason::Interrupted) => ExitCode::from(interrupts::INTERRUPTED),
+        _ => ExitCode::FAILURE,
+    })
+}

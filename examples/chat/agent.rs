@@ -1,0 +1,191 @@
+//! The agent: a conversation with a model, and the tools that it may call in between.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use turnwise::{
+    AgentError, AgentEvent, AssistantBlock, Cancelled, LlmFailure, Message, RunResult, Session, SessionAgent,
+    SessionAgentBuilder, SessionContext, SessionSpec, StopReason, ToolResult, TurnContext, Usage,
+};
+
+use crate::endpoint::Endpoint;
+use crate::options::Options;
+use crate::reply::{Call, Piece, Reply};
+use crate::tools;
+
+/// How often the model is asked in one turn: it may answer a tool's result with another call.
+const MOST_ROUNDS: u32 = 10;
+/// No server is obeyed that wants to be left alone for longer.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
+pub(crate) struct ChatBuilder {
+    pub(crate) options: Arc<Options>,
+}
+
+impl SessionAgentBuilder for ChatBuilder {
+    type Agent = Chat;
+
+    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Chat, AgentError> {
+        let resumed = spec.resume.clone();
+        let mut history = resumed.unwrap_or_else(|| Session::with_id(context.session_id()));
+        if let Some(prompt) = &spec.system_prompt {
+            history.set_system_prompt(prompt);
+        }
+        Ok(Chat { history, endpoint: Endpoint::new(Arc::clone(&self.options)), options: Arc::clone(&self.options) })
+    }
+}
+
+/// A conversation.
+///
+/// Whatever ends a turn, the history is one that the next turn can go on from: a reply that was stopped is in it as far as it
+/// came, a tool call always has an answer, and a question that nothing came back for is not in it, so that it can be asked again.
+pub(crate) struct Chat {
+    history: Session,
+    endpoint: Endpoint,
+    options: Arc<Options>,
+}
+
+impl SessionAgent for Chat {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.history.push(Message::user(prompt));
+        let asked = self.history.messages().len();
+        let answered = self.answer(turn);
+        if answered.is_err() && self.history.messages().len() == asked {
+            self.history.messages_mut().pop();
+        }
+        answered
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+}
+
+impl Chat {
+    fn answer(&mut self, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        let (mut usage, mut tool_calls) = (Usage::default(), 0);
+        for round in 1..=MOST_ROUNDS {
+            turn.emit(AgentEvent::TurnStarted { turn_number: round })?;
+            let reply = self.ask(turn)?;
+            usage += reply.usage;
+            let stop_reason = reply.stop.unwrap_or_default();
+            turn.emit(AgentEvent::TurnCompleted { stop_reason, usage: reply.usage })?;
+            let calls = reply.calls();
+            if calls.is_empty() {
+                let result = turn.finish(reply.text).with_usage(usage).with_stop_reason(stop_reason);
+                return Ok(result.with_turns(round).with_tool_calls(tool_calls));
+            }
+            tool_calls += calls.len() as u32;
+            self.run_tools(calls, turn)?;
+            // Between two requests whoever reads the session sees how far it is.
+            turn.publish(self.snapshot());
+        }
+        Err(AgentError::MaxTurnsReached { turns: MOST_ROUNDS })
+    }
+
+    /// One reply of the model. It is in the history when this returns, whole or as far as it came.
+    fn ask(&mut self, turn: &TurnContext) -> Result<Reply, AgentError> {
+        let mut reply = Reply::default();
+        let asked = self.ask_patiently(&mut reply, turn);
+        let blocks = reply.blocks();
+        let calls_a_tool = blocks.iter().any(|block| matches!(block, AssistantBlock::ToolUse { .. }));
+        self.history.record_usage(reply.usage);
+        if asked.is_ok() || !blocks.is_empty() {
+            let stop_reason = match &asked {
+                Ok(()) => reply.stop.unwrap_or_default(),
+                Err(_) => StopReason::Cancelled,
+            };
+            self.history.push(Message::Assistant { blocks, stop_reason });
+        }
+        if let Err(error) = asked {
+            // All calls have come in, and the end of the stream has not.
+            if calls_a_tool {
+                self.history.push(Message::ToolResults { results: reply.calls().iter().map(not_run).collect() });
+            }
+            return Err(error);
+        }
+        Ok(reply)
+    }
+
+    /// Sends the request again where that may help.
+    fn ask_patiently(&self, reply: &mut Reply, turn: &TurnContext) -> Result<(), AgentError> {
+        let max_attempts = self.options.attempts;
+        for attempt in 1.. {
+            let emit = |piece| match piece {
+                Piece::Text(delta) => turn.emit(AgentEvent::TextDelta { delta }),
+                Piece::Reasoning(delta) => turn.emit(AgentEvent::ReasoningDelta { delta }),
+            };
+            match self.endpoint.ask(self.history.messages(), reply, turn, emit) {
+                // What has been shown cannot be taken back.
+                Err(error) if error.is_retryable() && reply.is_empty() && attempt < max_attempts => {
+                    let delay = self.delay(attempt, &error);
+                    let (error, delay_ms) = (error.to_string(), delay.as_millis() as u64);
+                    turn.emit(AgentEvent::Retrying { attempt, max_attempts, error, delay_ms })?;
+                    // An interrupt ends it.
+                    turn.sleep(delay)?;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        if !reply.reasoning.is_empty() {
+            turn.emit(AgentEvent::ReasoningComplete { content: reply.reasoning.clone() })?;
+        }
+        if !reply.text.is_empty() {
+            turn.emit(AgentEvent::TextComplete { content: reply.text.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// As long as the server says; else twice as long each time, and not the same for all who were refused at once.
+    fn delay(&self, attempt: u32, error: &AgentError) -> Duration {
+        if let AgentError::Llm { reason: LlmFailure::RateLimited { retry_after: Some(delay) }, .. } = error {
+            return (*delay).min(LONGEST_DELAY);
+        }
+        let random = RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64;
+        let doubled = self.options.backoff.saturating_mul(1 << (attempt - 1).min(16));
+        doubled.min(LONGEST_DELAY).mul_f64(0.75 + random / 2.0)
+    }
+
+    /// Runs what the model asked for. All calls are answered in the history, also where the turn is told to stop.
+    fn run_tools(&mut self, calls: Vec<Call>, turn: &TurnContext) -> Result<(), AgentError> {
+        let mut results = Vec::with_capacity(calls.len());
+        let mut cancelled = Ok(());
+        for call in calls {
+            let run = if cancelled.is_ok() { run_tool(&call, turn) } else { Ok(not_run(&call)) };
+            results.push(run.unwrap_or_else(|stop| {
+                cancelled = Err(stop);
+                not_run(&call)
+            }));
+        }
+        self.history.push(Message::ToolResults { results });
+        Ok(cancelled?)
+    }
+}
+
+fn run_tool(call: &Call, turn: &TurnContext) -> Result<ToolResult, Cancelled> {
+    let Call { id, name, args } = call.clone();
+    turn.emit(AgentEvent::ToolCallRequested { id: id.clone(), name: name.clone(), args: args.clone() })?;
+    turn.emit(AgentEvent::ToolExecutionStarted { id: id.clone(), name: name.clone() })?;
+    let begun = Instant::now();
+    let answer = tools::run(&name, &args);
+    let is_error = answer.is_err();
+    let (Ok(content) | Err(content)) = answer;
+    let duration_ms = begun.elapsed().as_millis() as u64;
+    let (result, tool_use_id) = (content.clone(), id.clone());
+    turn.emit(AgentEvent::ToolExecutionCompleted {
+        id: id.clone(),
+        name: name.clone(),
+        result,
+        is_error,
+        duration_ms,
+    })?;
+    turn.emit(AgentEvent::ToolResultReceived { id, name, is_error })?;
+    Ok(ToolResult { tool_use_id, content, is_error })
+}
+
+fn not_run(call: &Call) -> ToolResult {
+    ToolResult { tool_use_id: call.id.clone(), content: "not run: interrupted".into(), is_error: true }
+}

@@ -1,0 +1,46 @@
+//! Ctrl-C: stops the answer that is being shown; where there is none, it ends the program.
+
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use turnwise::{RunResult, SessionError, SessionId, SessionService, TurnId, TurnStream, WeakService};
+
+use crate::show;
+
+/// The exit code of a program that SIGINT ended, as shells have it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// The turn that Ctrl-C is about.
+#[derive(Clone, Default)]
+pub(crate) struct Foreground(Arc<Mutex<Option<(SessionId, TurnId)>>>);
+
+impl Foreground {
+    /// One that hears of Ctrl-C.
+    pub(crate) fn install(service: WeakService) -> Result<Self, ctrlc::Error> {
+        let foreground = Self::default();
+        let shown = foreground.clone();
+        ctrlc::set_handler(move || match (shown.get(), service.upgrade()) {
+            // It fails where the turn is over: then there was nothing left to stop.
+            (Some((session, turn)), Some(service)) => _ = service.interrupt_turn(session, turn),
+            _ => process::exit(INTERRUPTED.into()),
+        })?;
+        Ok(foreground)
+    }
+
+    /// Shows a turn to its end.
+    pub(crate) fn show(&self, stream: TurnStream) -> Result<RunResult, SessionError> {
+        let turn = stream.handle();
+        self.set(Some((turn.session_id(), turn.turn_id())));
+        let result = show::show(stream);
+        self.set(None);
+        result
+    }
+
+    fn get(&self) -> Option<(SessionId, TurnId)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, turn: Option<(SessionId, TurnId)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+    }
+}

@@ -1,0 +1,89 @@
+//! What the command line and the environment say.
+
+use std::env;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::ValueExt;
+
+pub(crate) const USAGE: &str = "\
+usage: chat [OPTIONS] [QUESTION]
+
+With a question: prints the answer and ends. Without: a prompt; /help lists what it knows.
+
+  --url URL          the endpoint, up to '/chat/completions'   [OPENAI_BASE_URL, https://api.openai.com/v1]
+  --key KEY          the key; better kept in the environment   [OPENAI_API_KEY, none]
+  --model NAME       the model                                 [OPENAI_MODEL, gpt-4o-mini]
+  --system TEXT      what the assistant is to be
+  --max-tokens N     how long an answer may be
+  --timeout SECONDS  how long an answer may take, retries included [300]
+  --attempts N       how often a request is sent that may well succeed later [4]
+  --backoff SECONDS  how long to wait before the second attempt; doubles every time [0.5]
+  --no-tools         for models that know no tools";
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) url: String,
+    pub(crate) key: Option<String>,
+    pub(crate) model: String,
+    pub(crate) system: Option<String>,
+    pub(crate) max_tokens: Option<u32>,
+    pub(crate) timeout: Duration,
+    pub(crate) attempts: u32,
+    pub(crate) backoff: Duration,
+    pub(crate) tools: bool,
+    pub(crate) question: Option<String>,
+}
+
+/// The options; `None` where only the usage was asked for.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Options>, String> {
+    parse_all(lexopt::Parser::from_args(args)).map_err(|error| error.to_string())
+}
+
+fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
+    let mut options = Options {
+        url: variable("OPENAI_BASE_URL").unwrap_or_else(|| "https://api.openai.com/v1".into()),
+        key: variable("OPENAI_API_KEY"),
+        model: variable("OPENAI_MODEL").unwrap_or_else(|| "gpt-4o-mini".into()),
+        system: None,
+        max_tokens: None,
+        timeout: Duration::from_secs(300),
+        attempts: 4,
+        backoff: Duration::from_millis(500),
+        tools: true,
+        question: None,
+    };
+    let mut words = Vec::new();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("url") => options.url = args.value()?.string()?,
+            Long("key") => options.key = Some(args.value()?.string()?),
+            Long("model") => options.model = args.value()?.string()?,
+            Long("system") => options.system = Some(args.value()?.string()?),
+            Long("max-tokens") => options.max_tokens = Some(args.value()?.parse()?),
+            Long("timeout") => options.timeout = args.value()?.parse_with(seconds)?,
+            Long("attempts") => options.attempts = args.value()?.parse::<u32>()?.max(1),
+            Long("backoff") => options.backoff = args.value()?.parse_with(seconds)?,
+            Long("no-tools") => options.tools = false,
+            Long("help") | Short('h') => return Ok(None),
+            Value(word) => words.push(word.string()?),
+            unknown => return Err(unknown.unexpected()),
+        }
+    }
+    if !(options.url.starts_with("http://") || options.url.starts_with("https://")) {
+        return Err(format!("'{}' is not the URL of an endpoint", options.url).into());
+    }
+    options.question = (!words.is_empty()).then(|| words.join(" "));
+    Ok(Some(options))
+}
+
+/// A variable of the environment; an empty one is none.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "not a number of seconds".into())
+}

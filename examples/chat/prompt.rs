@@ -1,0 +1,264 @@
+//! The prompt: several conversations, one of them in front.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustyline::error::ReadlineError;
+use rustyline::{DefaultEditor, ExternalPrinter};
+use turnwise::{
+    ArchiveMode, AssistantBlock, Message, Session, SessionId, SessionQuery, SessionService, SessionSpec,
+    StartTurnRequest, TurnStream,
+};
+
+use crate::interrupts::Foreground;
+use crate::options::Options;
+use crate::show::{explain, plain};
+use crate::Service;
+
+const HELP: &str = "\
+A line is a question to the conversation in front; a line that ends with a backslash goes on in the next.
+A line that ends with ' &' is answered in the background, while you go on with something else.
+Ctrl-C stops the answer that is being written and keeps what there is of it; Ctrl-D ends the program.
+  /new NAME             begin a conversation
+  /switch NAME          bring a conversation to the front
+  /list                 all conversations
+  /show [NAME]          all of a conversation
+  /usage [NAME]         the tokens that it has used
+  /stop [NAME]          stop a conversation's answer
+  /save FILE [NAME]     keep a conversation in a JSON file
+  /load FILE NAME       go on with a conversation from such a file
+  /archive [NAME]       end a conversation
+  /quit                 end the program";
+
+/// For a look at a conversation that may be in the middle of an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+struct Prompt<'a> {
+    service: &'a Service,
+    options: &'a Options,
+    foreground: &'a Foreground,
+    conversations: BTreeMap<String, SessionId>,
+    current: String,
+    /// Prints above the line that is being typed.
+    above: Arc<Mutex<Print>>,
+}
+
+type Print = Box<dyn FnMut(String) + Send>;
+
+/// What a line does to the loop.
+enum Next {
+    Go,
+    Quit,
+}
+
+pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground) -> Result<(), String> {
+    let mut editor = DefaultEditor::new().map_err(|error| error.to_string())?;
+    let above = Arc::new(Mutex::new(above_prompt(&mut editor)));
+    let (conversations, current) = (BTreeMap::new(), "main".to_owned());
+    let mut prompt = Prompt { service, options, foreground, conversations, current, above };
+    prompt.open("main", prompt.spec())?;
+    eprintln!("{} at {}; /help lists what there is", options.model, options.url);
+    while let Some(line) = read_question(&mut editor, &prompt.current)? {
+        let _ = editor.add_history_entry(line.as_str());
+        match prompt.on_line(line.trim()) {
+            Ok(Next::Go) => {}
+            Ok(Next::Quit) => break,
+            Err(message) => eprintln!("{message}"),
+        }
+    }
+    Ok(())
+}
+
+/// A way to print while the editor waits for a line. Where it has none, the input is no terminal, and there is no line to spare.
+fn above_prompt(editor: &mut DefaultEditor) -> Print {
+    match editor.create_external_printer() {
+        // Where it fails the terminal is gone.
+        Ok(mut printer) => Box::new(move |text| _ = printer.print(text)),
+        Err(_) => Box::new(|text| print!("{text}")),
+    }
+}
+
+/// The next question or command; `None` at the end of the input.
+fn read_question(editor: &mut DefaultEditor, name: &str) -> Result<Option<String>, String> {
+    let mut question = String::new();
+    loop {
+        let prompt = if question.is_empty() { format!("{name}> ") } else { "... ".into() };
+        match editor.readline(&prompt) {
+            Ok(line) => match line.strip_suffix('\\') {
+                Some(begun) => question.extend([begun, "\n"]),
+                None => {
+                    question.push_str(&line);
+                    return Ok(Some(question));
+                }
+            },
+            // Ctrl-C at the prompt gives up what has been typed.
+            Err(ReadlineError::Interrupted) => question.clear(),
+            Err(ReadlineError::Eof) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+impl Prompt<'_> {
+    fn on_line(&mut self, line: &str) -> Result<Next, String> {
+        let Some(command) = line.strip_prefix('/') else {
+            if !line.is_empty() {
+                self.on_question(line)?;
+            }
+            return Ok(Next::Go);
+        };
+        let words: Vec<&str> = command.split_whitespace().collect();
+        match words[..] {
+            ["help"] => eprintln!("{HELP}"),
+            ["new", name] => self.open(name, self.spec())?,
+            ["switch", name] => {
+                self.conversation(name)?;
+                self.current = name.to_owned();
+            }
+            ["list"] => self.list()?,
+            ["show"] => self.show(&self.current)?,
+            ["show", name] => self.show(name)?,
+            ["usage"] => self.usage(&self.current)?,
+            ["usage", name] => self.usage(name)?,
+            ["stop"] => self.stop(&self.current)?,
+            ["stop", name] => self.stop(name)?,
+            ["save", file] => self.save(file, &self.current)?,
+            ["save", file, name] => self.save(file, name)?,
+            ["load", file, name] => self.load(file, name)?,
+            ["archive"] => self.archive(&self.current.clone())?,
+            ["archive", name] => self.archive(name)?,
+            ["quit"] => return Ok(Next::Quit),
+            _ => return Err(format!("error: unknown command '/{command}'; /help lists them")),
+        }
+        Ok(Next::Go)
+    }
+
+    fn on_question(&self, line: &str) -> Result<(), String> {
+        let background = line.strip_suffix(" &");
+        let request = StartTurnRequest::new(background.unwrap_or(line)).timeout(self.options.timeout);
+        let conversation = self.conversation(&self.current)?;
+        let stream = self.service.stream_turn(conversation, request).map_err(|error| explain(&error))?;
+        if background.is_some() {
+            return self.show_later(stream);
+        }
+        self.foreground.show(stream).map(drop).map_err(|error| explain(&error))
+    }
+
+    /// Shows an answer once it is there.
+    fn show_later(&self, stream: TurnStream) -> Result<(), String> {
+        let (name, above) = (self.current.clone(), Arc::clone(&self.above));
+        let show = move || {
+            let text = match stream.wait() {
+                Ok(result) => plain(&result.text),
+                Err(error) => explain(&error),
+            };
+            above.lock().unwrap_or_else(PoisonError::into_inner)(format!("[{name}] {}\n", text.trim_end()));
+        };
+        let spawned = thread::Builder::new().name("background".into()).spawn(show);
+        spawned.map(drop).map_err(|error| format!("error: no thread to wait for the answer: {error}"))
+    }
+
+    fn conversation(&self, name: &str) -> Result<SessionId, String> {
+        let unknown = || format!("error: there is no conversation '{name}'; /new {name} begins one");
+        self.conversations.get(name).copied().ok_or_else(unknown)
+    }
+
+    /// A conversation from the beginning.
+    fn spec(&self) -> SessionSpec {
+        let mut spec = SessionSpec::new();
+        spec.system_prompt.clone_from(&self.options.system);
+        spec
+    }
+
+    fn open(&mut self, name: &str, spec: SessionSpec) -> Result<(), String> {
+        if self.conversations.contains_key(name) {
+            return Err(format!("error: there is a conversation '{name}' already"));
+        }
+        let id = self.service.open_session(spec.label("name", name)).map_err(|error| explain(&error))?;
+        self.conversations.insert(name.to_owned(), id);
+        self.current = name.to_owned();
+        Ok(())
+    }
+
+    fn list(&self) -> Result<(), String> {
+        for conversation in self.service.list(SessionQuery::new()).map_err(|error| explain(&error))? {
+            let name = conversation.labels.get("name").map_or("", String::as_str);
+            let mark = if name == self.current { '*' } else { ' ' };
+            let (messages, tokens) = (conversation.message_count, conversation.total_tokens);
+            println!("{mark} {name:<16} {:<8} {messages:>4} messages {tokens:>8} tokens", conversation.state);
+        }
+        Ok(())
+    }
+
+    fn show(&self, name: &str) -> Result<(), String> {
+        for message in self.history(name)?.messages() {
+            match message {
+                Message::System { content } => println!("system: {}", plain(content)),
+                Message::User { content } => println!("you: {}", plain(content)),
+                Message::Assistant { blocks, .. } => blocks.iter().for_each(show_block),
+                Message::ToolResults { results } => {
+                    results.iter().for_each(|result| println!("tool: {}", plain(&result.content)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn usage(&self, name: &str) -> Result<(), String> {
+        let billing = self.service.read(self.conversation(name)?).map_err(|error| explain(&error))?.billing;
+        let usage = billing.usage;
+        println!("{} tokens in, {} out, {} in all", usage.input_tokens, usage.output_tokens, billing.total_tokens);
+        Ok(())
+    }
+
+    fn stop(&self, name: &str) -> Result<(), String> {
+        self.service.interrupt(self.conversation(name)?).map_err(|error| explain(&error))
+    }
+
+    fn history(&self, name: &str) -> Result<Session, String> {
+        let exported = self.service.export_session_timeout(self.conversation(name)?, PATIENCE);
+        exported.map_err(|error| explain(&error))
+    }
+
+    fn save(&self, file: &str, name: &str) -> Result<(), String> {
+        let history = self.history(name)?;
+        let json = serde_json::to_string_pretty(&history).map_err(|error| format!("error: {error}"))?;
+        fs::write(file, json).map_err(|error| format!("error: {file}: {error}"))?;
+        println!("{} messages of '{name}' are in {file}", history.messages().len());
+        Ok(())
+    }
+
+    fn load(&mut self, file: &str, name: &str) -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Display| format!("error: {file}: {error}");
+        let json = fs::read_to_string(file).map_err(|error| failed(&error))?;
+        let mut history: Session = serde_json::from_str(&json).map_err(|error| failed(&error))?;
+        // The conversation that was saved may still be live: this is another one with the same past.
+        if self.service.read(history.id()).is_ok() {
+            history = history.fork();
+        }
+        self.open(name, SessionSpec::new().resume(history))
+    }
+
+    fn archive(&mut self, name: &str) -> Result<(), String> {
+        let conversation = self.conversation(name)?;
+        self.service.archive_with(conversation, ArchiveMode::Interrupt).map_err(|error| explain(&error))?;
+        self.conversations.remove(name);
+        if self.current == name {
+            if let Some(other) = self.conversations.keys().next() {
+                self.current.clone_from(other);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn show_block(block: &AssistantBlock) {
+    match block {
+        AssistantBlock::Text { text } => println!("assistant: {}", plain(text)),
+        AssistantBlock::ToolUse { name, args, .. } => println!("assistant: {name}({})", plain(args)),
+        AssistantBlock::Reasoning { .. } => {}
+    }
+}

@@ -1,0 +1,272 @@
+//! What the dashboard knows: events, ended turns and lists go in, a picture in figures comes out. Neither terminal nor clock.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use turnwise::{ServiceStats, SessionEvent, SessionId, SessionState, SessionSummary};
+
+use crate::figures::{Latencies, Meter};
+
+/// A turn that has ended, as its host saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) session: SessionId,
+    /// From the call that began it until its result was there.
+    pub(crate) took: Duration,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Completed,
+    Cancelled,
+    Failed(String),
+    Panicked(String),
+}
+
+/// All that a frame shows, so that a frame can be kept.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Picture {
+    pub(crate) up: Duration,
+    pub(crate) stats: ServiceStats,
+    /// Events that this dashboard has missed.
+    pub(crate) missed: u64,
+    pub(crate) turns_per_second: f64,
+    pub(crate) events_per_second: f64,
+    pub(crate) p50: Option<Duration>,
+    pub(crate) p99: Option<Duration>,
+    pub(crate) rows: Vec<Row>,
+    /// Events per second, one figure for each half second, the newest last.
+    pub(crate) history: Vec<u64>,
+    /// How many turns took how long: for each of [`BOUNDS`], and for what is above the last.
+    pub(crate) histogram: [u64; BOUNDS.len() + 1],
+}
+
+/// A session.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) id: SessionId,
+    pub(crate) name: String,
+    pub(crate) state: SessionState,
+    pub(crate) turns: u64,
+    pub(crate) events_per_second: f64,
+    pub(crate) activity: [u64; Meter::SLOTS],
+    pub(crate) last: Option<Duration>,
+    pub(crate) p50: Option<Duration>,
+    pub(crate) p99: Option<Duration>,
+    pub(crate) tokens: u64,
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// Upper bounds of the histogram's bars, in milliseconds.
+pub(crate) const BOUNDS: [u64; 6] = [10, 30, 100, 300, 1_000, 3_000];
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    tracks: HashMap<SessionId, Track>,
+    events: Meter,
+    turns: Meter,
+    /// How many turns the service had ended when it was last asked.
+    ended: u64,
+    latencies: Latencies,
+    histogram: [u64; BOUNDS.len() + 1],
+    history: VecDeque<u64>,
+    next_sample: Duration,
+}
+
+/// What is known of one session beyond what a list says.
+#[derive(Debug)]
+struct Track {
+    events: Meter,
+    latencies: Latencies,
+    outcome: Option<Outcome>,
+}
+
+impl Model {
+    const SAMPLE: Duration = Duration::from_millis(500);
+    const SAMPLES: usize = 400;
+
+    /// Nothing known yet, at time zero.
+    pub(crate) fn new() -> Self {
+        Self {
+            tracks: HashMap::new(),
+            events: Meter::new(Duration::ZERO),
+            turns: Meter::new(Duration::ZERO),
+            ended: 0,
+            latencies: Latencies::default(),
+            histogram: [0; BOUNDS.len() + 1],
+            history: VecDeque::new(),
+            next_sample: Self::SAMPLE,
+        }
+    }
+
+    pub(crate) fn on_event(&mut self, event: &SessionEvent, now: Duration) {
+        self.events.add(now, 1);
+        let track = self.track(event.session_id, now);
+        track.events.add(now, 1);
+    }
+
+    pub(crate) fn on_ended(&mut self, ended: Ended, now: Duration) {
+        self.latencies.add(ended.took);
+        let millis = ended.took.as_millis();
+        let bar = BOUNDS.iter().position(|bound| millis < u128::from(*bound)).unwrap_or(BOUNDS.len());
+        self.histogram[bar] += 1;
+        let track = self.track(ended.session, now);
+        track.latencies.add(ended.took);
+        track.outcome = Some(ended.outcome);
+    }
+
+    /// The picture now. `sessions` is to be a list that is younger than every event and ended turn so far: whoever is not in
+    /// it is gone for good, and forgotten.
+    pub(crate) fn picture(
+        &mut self,
+        sessions: &[SessionSummary],
+        stats: ServiceStats,
+        missed: u64,
+        now: Duration,
+    ) -> Picture {
+        let listed: HashSet<SessionId> = sessions.iter().map(|session| session.session_id).collect();
+        self.tracks.retain(|id, _| listed.contains(id));
+        self.turns.add(now, stats.turns_ended().saturating_sub(self.ended));
+        self.ended = stats.turns_ended();
+        let events_per_second = self.events.per_second(now);
+        if now >= self.next_sample {
+            self.next_sample = now + Self::SAMPLE;
+            self.history.push_back(events_per_second.round() as u64);
+            if self.history.len() > Self::SAMPLES {
+                self.history.pop_front();
+            }
+        }
+        Picture {
+            up: now,
+            stats,
+            missed,
+            turns_per_second: self.turns.per_second(now),
+            events_per_second,
+            p50: self.latencies.p50,
+            p99: self.latencies.p99,
+            rows: sessions.iter().map(|session| self.row(session, now)).collect(),
+            history: self.history.iter().copied().collect(),
+            histogram: self.histogram,
+        }
+    }
+
+    fn row(&mut self, session: &SessionSummary, now: Duration) -> Row {
+        let track = self.track(session.session_id, now);
+        Row {
+            id: session.session_id,
+            name: session.labels.get("name").cloned().unwrap_or_default(),
+            state: session.state,
+            turns: session.turns,
+            events_per_second: track.events.per_second(now),
+            activity: track.events.slots(),
+            last: track.latencies.last(),
+            p50: track.latencies.p50,
+            p99: track.latencies.p99,
+            tokens: session.total_tokens,
+            outcome: track.outcome.clone(),
+        }
+    }
+
+    fn track(&mut self, id: SessionId, now: Duration) -> &mut Track {
+        self.tracks.entry(id).or_insert_with(|| Track {
+            events: Meter::new(now),
+            latencies: Latencies::default(),
+            outcome: None,
+        })
+    }
+}
+
+impl Picture {
+    /// Which row shows a session.
+    pub(crate) fn row_of(&self, id: SessionId) -> Option<usize> {
+        self.rows.iter().position(|row| row.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, SessionQuery, SessionService, SessionSpec, TurnId};
+
+    use super::*;
+
+    const fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Lists are made by services only, so there is a real one, with sessions that never run.
+    fn sessions(names: &[&str]) -> Vec<SessionSummary> {
+        let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), names.len());
+        for name in names {
+            service.open_session(SessionSpec::new().label("name", *name)).expect("there is room");
+        }
+        service.list(SessionQuery::new()).expect("no page is asked for")
+    }
+
+    fn event(session_id: SessionId, turn: u64, seq: u64) -> SessionEvent {
+        let event = AgentEvent::TextDelta { delta: "word".into() };
+        SessionEvent { session_id, turn_id: Some(TurnId::new(turn)), seq, event }
+    }
+
+    fn ended(session: SessionId, millis: u64, outcome: Outcome) -> Ended {
+        Ended { session, took: at(millis), outcome }
+    }
+
+    #[test]
+    fn events_and_ended_turns_become_the_figures_of_their_session() {
+        let mut listed = sessions(&["a", "b"]);
+        listed[0].turns = 2;
+        let mut model = Model::new();
+        for step in 0..20 {
+            model.on_event(&event(listed[0].session_id, 1 + step / 10, step), at(step * 100));
+        }
+        model.on_ended(ended(listed[0].session_id, 40, Outcome::Completed), at(1_900));
+        model.on_ended(ended(listed[0].session_id, 2_000, Outcome::Cancelled), at(1_950));
+        let picture = model.picture(&listed, ServiceStats::default(), 3, at(1_999));
+        let [a, b] = &picture.rows[..] else { panic!("two rows: {picture:?}") };
+        assert_eq!((a.name.as_str(), a.turns, a.state), ("a", 2, SessionState::Idle));
+        assert!((a.events_per_second - 10.0).abs() < 0.1, "{}", a.events_per_second);
+        assert_eq!((a.last, a.p50, a.p99), (Some(at(2_000)), Some(at(40)), Some(at(2_000))));
+        assert_eq!(a.outcome, Some(Outcome::Cancelled));
+        assert_eq!((b.turns, b.events_per_second, b.last, &b.outcome), (0, 0.0, None, &None));
+        assert_eq!((picture.p50, picture.p99, picture.missed), (Some(at(40)), Some(at(2_000)), 3));
+        assert_eq!(picture.histogram, [0, 0, 1, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn whoever_is_not_listed_any_more_is_forgotten_but_has_counted() {
+        let listed = sessions(&["a", "b"]);
+        let mut model = Model::new();
+        model.on_event(&event(listed[1].session_id, 7, 0), at(100));
+        model.on_ended(ended(listed[1].session_id, 5_000, Outcome::Failed("x".into())), at(100));
+        let picture = model.picture(&listed[..1], ServiceStats::default(), 0, at(1_000));
+        assert_eq!((picture.rows.len(), picture.row_of(listed[1].session_id)), (1, None));
+        assert_eq!(picture.row_of(listed[0].session_id), Some(0));
+        assert_eq!((picture.events_per_second, picture.histogram[BOUNDS.len()]), (1.0, 1));
+        assert_eq!(model.tracks.len(), 1);
+    }
+
+    #[test]
+    fn the_turn_rate_is_that_of_the_service_and_the_history_has_one_figure_for_each_half_second() {
+        let mut model = Model::new();
+        let mut stats = ServiceStats::default();
+        for step in 1..=40 {
+            stats.turns_completed += 2;
+            stats.faults += u64::from(step % 10 == 0);
+            model.picture(&[], stats, 0, at(step * 100));
+        }
+        let picture = model.picture(&[], stats, 0, at(3_999));
+        assert!((picture.turns_per_second - 21.0).abs() < 1.5, "{}", picture.turns_per_second);
+        assert_eq!(picture.history, [0; 8]);
+    }
+
+    #[test]
+    fn a_turn_that_took_as_long_as_a_bound_is_above_it() {
+        let mut model = Model::new();
+        let session = SessionId::new();
+        for bound in BOUNDS {
+            model.on_ended(ended(session, bound, Outcome::Completed), at(0));
+        }
+        assert_eq!(model.histogram, [0, 1, 1, 1, 1, 1, 1]);
+    }
+}

@@ -1,0 +1,219 @@
+//! A server that answers as it is told, well or badly.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::{json, Value};
+use tiny_http::{Header, Request, Response};
+
+/// What the server does with one request.
+pub(crate) type Act = Box<dyn FnOnce(Request) + Send>;
+
+pub(crate) struct Server {
+    http: Arc<tiny_http::Server>,
+    pub(crate) url: String,
+    asked: Receiver<Asked>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A request that has come in.
+pub(crate) struct Asked {
+    pub(crate) path: String,
+    pub(crate) key: Option<String>,
+    pub(crate) body: Value,
+}
+
+impl Server {
+    /// One that does these things with the requests that come, one after the other; each on a thread of its own.
+    pub(crate) fn start(acts: Vec<Act>) -> Self {
+        let http = Arc::new(tiny_http::Server::http("127.0.0.1:0").expect("a free port"));
+        let url = format!("http://{}/v1", http.server_addr());
+        let (note, asked) = channel();
+        let server = Arc::clone(&http);
+        let thread = thread::spawn(move || serve(&server, acts.into(), &note));
+        Self { http, url, asked, thread: Some(thread) }
+    }
+
+    /// The next request that came in.
+    #[track_caller]
+    pub(crate) fn asked(&self) -> Asked {
+        self.asked.recv_timeout(Duration::from_secs(60)).expect("a request")
+    }
+
+    /// Whether there was a request that no test has looked at.
+    pub(crate) fn was_asked_more(&self) -> bool {
+        self.asked.try_recv().is_ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.http.unblock();
+        // After a test that has failed, acts may wait for what will not come.
+        if let Some(thread) = self.thread.take().filter(|_| !thread::panicking()) {
+            thread.join().expect("the server works");
+        }
+    }
+}
+
+impl Asked {
+    /// The conversation that was sent: `(role, content)`.
+    pub(crate) fn messages(&self) -> Vec<(&str, &str)> {
+        let messages = self.body["messages"].as_array().expect("messages");
+        messages.iter().map(|message| (field(message, "role"), field(message, "content"))).collect()
+    }
+}
+
+fn field<'a>(message: &'a Value, name: &str) -> &'a str {
+    message[name].as_str().unwrap_or_default()
+}
+
+fn serve(server: &tiny_http::Server, mut acts: VecDeque<Act>, note: &Sender<Asked>) {
+    thread::scope(|scope| {
+        // `unblock` ends it.
+        while let Ok(mut request) = server.recv() {
+            let body = serde_json::from_reader(request.as_reader()).expect("JSON");
+            let key = request.headers().iter().find(|header| header.field.equiv("authorization"));
+            let key = key.map(|header| header.value.to_string());
+            // The test may be over.
+            let _ = note.send(Asked { path: request.url().to_owned(), key, body });
+            match acts.pop_front() {
+                Some(act) => _ = scope.spawn(move || act(request)),
+                None => respond(request, Response::from_string("nothing more is expected").with_status_code(418)),
+            }
+        }
+    });
+}
+
+fn respond<R: std::io::Read>(request: Request, response: Response<R>) {
+    // Whoever asked may have gone.
+    let _ = request.respond(response);
+}
+
+/// Answers with these words, a piece each.
+pub(crate) fn words(pieces: &[&str]) -> Act {
+    let (pieces, last) = (pieces.iter().map(|piece| text(piece)).collect::<Vec<_>>(), finish("stop"));
+    Box::new(move |request| {
+        let mut stream = Stream::begin(request);
+        pieces.iter().for_each(|piece| stream.event(piece));
+        stream.event(&last);
+        stream.end();
+    })
+}
+
+/// Asks for tools: `(id, name, arguments)`, each in several pieces.
+pub(crate) fn calls(calls: &[(&str, &str, &str)]) -> Act {
+    let call = |(index, &(id, name, args)): (usize, &(&str, &str, &str))| {
+        let (first, second) = args.split_at(args.len() / 2);
+        let function = |arguments: &str| json!({ "index": index, "function": { "arguments": arguments } });
+        let begin =
+            json!({ "index": index, "id": id, "type": "function", "function": { "name": name, "arguments": "" } });
+        [begin, function(first), function(second)].map(|call| chunk(json!({ "tool_calls": [call] }), None))
+    };
+    let pieces: Vec<_> = calls.iter().enumerate().flat_map(call).chain([finish("tool_calls")]).collect();
+    Box::new(move |request| {
+        let mut stream = Stream::begin(request);
+        pieces.iter().for_each(|piece| stream.event(piece));
+        stream.end();
+    })
+}
+
+/// Refuses with this status, these headers, and this body.
+pub(crate) fn status(code: u16, headers: &[(&str, &str)], body: &str) -> Act {
+    let headers: Vec<_> =
+        headers.iter().map(|(name, value)| Header::from_bytes(*name, *value).expect("a header")).collect();
+    let body = body.to_owned();
+    Box::new(move |request| {
+        let response = Response::from_string(body).with_status_code(code);
+        respond(request, headers.into_iter().fold(response, Response::with_header));
+    })
+}
+
+/// Begins a stream, sends this as it is, and closes the connection.
+pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Act {
+    let bytes = bytes.into();
+    Box::new(move |request| Stream::begin(request).raw(&bytes))
+}
+
+/// Sends these words and then nothing that means anything, until the other side closes the connection; says when that is.
+pub(crate) fn words_until_closed(pieces: &[&str]) -> (Act, Receiver<()>) {
+    let pieces: Vec<_> = pieces.iter().map(|piece| text(piece)).collect();
+    let (closed, is_closed) = channel();
+    let act = move |request| {
+        let mut stream = Stream::begin(request);
+        pieces.iter().for_each(|piece| stream.event(piece));
+        // A comment keeps the connection alive. It fails once nobody is there to read it. A slow model, not one that floods: of
+        // a socket that was closed while its window was full nobody hears for a minute.
+        while stream.write(b": still thinking\n\n") {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = closed.send(());
+    };
+    (Box::new(act), is_closed)
+}
+
+/// Does what the other act does, but not before the test says so.
+pub(crate) fn held(act: Act) -> (Act, Sender<()>) {
+    let (go, wait) = channel();
+    let held = move |request| {
+        // Where the test has gone it is over.
+        if wait.recv().is_ok() {
+            act(request);
+        }
+    };
+    (Box::new(held), go)
+}
+
+/// A piece of text, as a server sends it.
+pub(crate) fn text(content: &str) -> String {
+    chunk(json!({ "content": content }), None)
+}
+
+fn finish(reason: &str) -> String {
+    chunk(json!({}), Some(reason))
+}
+
+fn chunk(delta: Value, finish_reason: Option<&str>) -> String {
+    json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": finish_reason }] }).to_string()
+}
+
+/// A stream of server-sent events. It ends, as the connection does, when this is dropped.
+pub(crate) struct Stream {
+    to: Box<dyn Write + Send>,
+}
+
+impl Stream {
+    fn begin(request: Request) -> Self {
+        let mut stream = Self { to: request.into_writer() };
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        let _ = stream.to.write_all(head.as_bytes());
+        stream
+    }
+
+    fn event(&mut self, data: &str) {
+        self.write(format!("data: {data}\n\n").as_bytes());
+    }
+
+    /// What every good reply ends with.
+    fn end(mut self) {
+        let usage = json!({ "prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42 });
+        self.event(&json!({ "choices": [], "usage": usage }).to_string());
+        self.event("[DONE]");
+        let _ = self.to.write_all(b"0\r\n\r\n").and_then(|()| self.to.flush());
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.write(bytes);
+    }
+
+    /// Whether somebody is there to read it.
+    fn write(&mut self, bytes: &[u8]) -> bool {
+        let head = format!("{:x}\r\n", bytes.len()).into_bytes();
+        let chunk = [&head, bytes, b"\r\n"].concat();
+        self.to.write_all(&chunk).and_then(|()| self.to.flush()).is_ok()
+    }
+}

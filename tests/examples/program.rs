@@ -1,0 +1,133 @@
+//! An example program, run as a person would: beside this test, as `cargo test` has built it.
+// Not every test that shares this file needs all of it.
+#![allow(dead_code, clippy::disallowed_types)]
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes that has not stopped for good.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How to run the example of this name.
+pub(crate) fn command(name: &str) -> Command {
+    let test = std::env::current_exe().expect("the test's own path");
+    let profile = test.ancestors().nth(2).expect("the folder of the build profile");
+    let example = profile.join("examples").join(name);
+    assert!(example.exists(), "{} is built by `cargo test` without a `--test` filter", example.display());
+    Command::new(example)
+}
+
+/// A running program, whose output is waited for.
+pub(crate) struct Program {
+    child: Child,
+    input: Option<ChildStdin>,
+    pub(crate) out: Output,
+    pub(crate) err: Output,
+}
+
+/// What a program prints on one of its two ways out.
+pub(crate) struct Output {
+    pieces: Receiver<Vec<u8>>,
+    /// Printed and not yet expected.
+    text: String,
+    name: &'static str,
+}
+
+impl Program {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().expect("the program starts");
+        let out = Output::of(child.stdout.take().expect("a pipe"), "standard output");
+        let err = Output::of(child.stderr.take().expect("a pipe"), "standard error");
+        Self { input: child.stdin.take(), child, out, err }
+    }
+
+    /// Types a line.
+    pub(crate) fn type_line(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("still open");
+        writeln!(input, "{line}").and_then(|()| input.flush()).expect("the program reads");
+    }
+
+    /// Presses Ctrl-C.
+    pub(crate) fn interrupt(&self) {
+        let killed = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        assert!(killed.expect("kill runs").success());
+    }
+
+    /// Ends the input and waits for the program to end. What it has printed and nobody has expected is still to be had.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        drop(self.input.take());
+        self.wait()
+    }
+
+    /// Waits for the program to end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.out.read_to_end();
+        self.err.read_to_end();
+        self.child.wait().expect("the program ends")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Of a test that has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Output {
+    fn of(mut pipe: impl Read + Send + 'static, name: &'static str) -> Self {
+        let (read, pieces) = channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                if read.send(buffer[..length].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { pieces, text: String::new(), name }
+    }
+
+    /// Waits until this has been printed, and gives what came before it since the last time.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, expected: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = self.text.find(expected) {
+                let rest = self.text.split_off(found + expected.len());
+                let mut before = std::mem::replace(&mut self.text, rest);
+                before.truncate(found);
+                return before;
+            }
+            if let Err(why) = self.read_on(deadline) {
+                panic!("{expected:?} does not come on {}: {why}\n{}", self.name, self.text);
+            }
+        }
+    }
+
+    /// What has been printed since the last time.
+    pub(crate) fn rest(&self) -> &str {
+        &self.text
+    }
+
+    #[track_caller]
+    fn read_to_end(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while match self.read_on(deadline) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Disconnected) => false,
+            Err(RecvTimeoutError::Timeout) => panic!("the program does not end\n{}", self.text),
+        } {}
+    }
+
+    fn read_on(&mut self, deadline: Instant) -> Result<(), RecvTimeoutError> {
+        let piece = self.pieces.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;
+        self.text.push_str(&String::from_utf8_lossy(&piece));
+        Ok(())
+    }
+}
