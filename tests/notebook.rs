@@ -161,6 +161,22 @@ fn the_prompt_opens_switches_lists_reads_exports_resumes_and_archives() {
 }
 
 #[test]
+fn a_cell_in_the_background_is_shown_before_a_later_prompt() {
+    let mut notebook = program::Program::start(notebook().arg("--prompt"));
+    notebook.type_line("let n = 0; while n < 1000 { print(n); n += 1; } n &");
+    notebook.type_line(":open other");
+    notebook.type_line("1 + 1");
+    notebook.out.expect("= 2\n");
+    notebook.type_line(":wait");
+    notebook.out.expect("[main] 999\n[main] = 1000\n");
+    notebook.type_line("loop {} &");
+    notebook.type_line(":interrupt");
+    notebook.type_line(":wait");
+    notebook.err.expect("[other] interrupted\n");
+    assert!(notebook.end().success());
+}
+
+#[test]
 fn bad_arguments_are_refused_before_anything_runs() {
     for args in [&["--limit"][..], &["--limit", "-1"], &["--limit", "0"], &["--nonsense"], &["/no/such/file"]] {
         let output = notebook().args(args).stdin(Stdio::null()).output().expect("the notebook runs");

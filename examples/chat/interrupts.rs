@@ -3,7 +3,7 @@
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use turnwise::{RunResult, SessionError, SessionId, SessionService, TurnId, TurnStream, WeakService};
+use turnwise::{RunResult, SessionError, SessionId, SessionService, TurnHandle, TurnId, TurnStream, WeakService};
 
 use crate::show;
 
@@ -32,6 +32,14 @@ impl Foreground {
         let turn = stream.handle();
         self.set(Some((turn.session_id(), turn.turn_id())));
         let result = show::show(stream);
+        self.set(None);
+        result
+    }
+
+    /// Waits for a turn that has begun in the background.
+    pub(crate) fn wait(&self, turn: TurnHandle) -> Result<RunResult, SessionError> {
+        self.set(Some((turn.session_id(), turn.turn_id())));
+        let result = show::wait(turn);
         self.set(None);
         result
     }

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use rustyline::error::ReadlineError;
-use rustyline::{DefaultEditor, ExternalPrinter};
+use rustyline::DefaultEditor;
 use turnwise::{
-    ArchiveMode, AssistantBlock, Message, Session, SessionId, SessionQuery, SessionService, SessionSpec,
-    StartTurnRequest, TurnStream,
+    ArchiveMode, AssistantBlock, Message, RunResult, Session, SessionError, SessionId, SessionQuery, SessionService,
+    SessionSpec, StartTurnRequest, TurnHandle,
 };
 
 use crate::interrupts::Foreground;
@@ -20,7 +18,7 @@ use crate::Service;
 
 const HELP: &str = "\
 A line is a question to the conversation in front; a line that ends with a backslash goes on in the next.
-A line that ends with ' &' is answered in the background, while you go on with something else.
+A line that ends with ' &' is answered in the background, and shown before the next prompt once it is there.
 Ctrl-C stops the answer that is being written and keeps what there is of it; Ctrl-D ends the program.
   /new NAME             begin a conversation
   /switch NAME          bring a conversation to the front
@@ -28,6 +26,7 @@ Ctrl-C stops the answer that is being written and keeps what there is of it; Ctr
   /show [NAME]          all of a conversation
   /usage [NAME]         the tokens that it has used
   /stop [NAME]          stop a conversation's answer
+  /wait                 wait for what is answered in the background
   /save FILE [NAME]     keep a conversation in a JSON file
   /load FILE NAME       go on with a conversation from such a file
   /archive [NAME]       end a conversation
@@ -42,11 +41,9 @@ struct Prompt<'a> {
     foreground: &'a Foreground,
     conversations: BTreeMap<String, SessionId>,
     current: String,
-    /// Prints above the line that is being typed.
-    above: Arc<Mutex<Print>>,
+    /// What is answered in the background, with the names of the conversations.
+    background: Vec<(String, TurnHandle)>,
 }
-
-type Print = Box<dyn FnMut(String) + Send>;
 
 /// What a line does to the loop.
 enum Next {
@@ -56,9 +53,8 @@ enum Next {
 
 pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground) -> Result<(), String> {
     let mut editor = DefaultEditor::new().map_err(|error| error.to_string())?;
-    let above = Arc::new(Mutex::new(above_prompt(&mut editor)));
-    let (conversations, current) = (BTreeMap::new(), "main".to_owned());
-    let mut prompt = Prompt { service, options, foreground, conversations, current, above };
+    let (conversations, current, background) = (BTreeMap::new(), "main".to_owned(), Vec::new());
+    let mut prompt = Prompt { service, options, foreground, conversations, current, background };
     prompt.open("main", prompt.spec())?;
     eprintln!("{} at {}; /help lists what there is", options.model, options.url);
     while let Some(line) = read_question(&mut editor, &prompt.current)? {
@@ -68,17 +64,9 @@ pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground)
             Ok(Next::Quit) => break,
             Err(message) => eprintln!("{message}"),
         }
+        prompt.show_answered();
     }
     Ok(())
-}
-
-/// A way to print while the editor waits for a line. Where it has none, the input is no terminal, and there is no line to spare.
-fn above_prompt(editor: &mut DefaultEditor) -> Print {
-    match editor.create_external_printer() {
-        // Where it fails the terminal is gone.
-        Ok(mut printer) => Box::new(move |text| _ = printer.print(text)),
-        Err(_) => Box::new(|text| print!("{text}")),
-    }
 }
 
 /// The next question or command; `None` at the end of the input.
@@ -123,6 +111,7 @@ impl Prompt<'_> {
             ["show", name] => self.show(name)?,
             ["usage"] => self.usage(&self.current)?,
             ["usage", name] => self.usage(name)?,
+            ["wait"] => self.wait(),
             ["stop"] => self.stop(&self.current)?,
             ["stop", name] => self.stop(name)?,
             ["save", file] => self.save(file, &self.current)?,
@@ -136,29 +125,35 @@ impl Prompt<'_> {
         Ok(Next::Go)
     }
 
-    fn on_question(&self, line: &str) -> Result<(), String> {
+    fn on_question(&mut self, line: &str) -> Result<(), String> {
         let background = line.strip_suffix(" &");
         let request = StartTurnRequest::new(background.unwrap_or(line)).timeout(self.options.timeout);
         let conversation = self.conversation(&self.current)?;
-        let stream = self.service.stream_turn(conversation, request).map_err(|error| explain(&error))?;
         if background.is_some() {
-            return self.show_later(stream);
+            // Nobody reads its events: without a receiver it waits for nobody.
+            let turn = self.service.begin_turn(conversation, request).map_err(|error| explain(&error))?;
+            self.background.push((self.current.clone(), turn));
+            return Ok(());
         }
+        let stream = self.service.stream_turn(conversation, request).map_err(|error| explain(&error))?;
         self.foreground.show(stream).map(drop).map_err(|error| explain(&error))
     }
 
-    /// Shows an answer once it is there.
-    fn show_later(&self, stream: TurnStream) -> Result<(), String> {
-        let (name, above) = (self.current.clone(), Arc::clone(&self.above));
-        let show = move || {
-            let text = match stream.wait() {
-                Ok(result) => plain(&result.text),
-                Err(error) => explain(&error),
-            };
-            above.lock().unwrap_or_else(PoisonError::into_inner)(format!("[{name}] {}\n", text.trim_end()));
-        };
-        let spawned = thread::Builder::new().name("background".into()).spawn(show);
-        spawned.map(drop).map_err(|error| format!("error: no thread to wait for the answer: {error}"))
+    /// Shows what has been answered in the background since the last time.
+    fn show_answered(&mut self) {
+        self.background.retain_mut(|(name, turn)| match turn.try_wait() {
+            Some(result) => {
+                show_answer(name, &result);
+                false
+            }
+            None => true,
+        });
+    }
+
+    fn wait(&mut self) {
+        for (name, turn) in self.background.drain(..) {
+            show_answer(&name, &self.foreground.wait(turn));
+        }
     }
 
     fn conversation(&self, name: &str) -> Result<SessionId, String> {
@@ -253,6 +248,14 @@ impl Prompt<'_> {
         }
         Ok(())
     }
+}
+
+fn show_answer(name: &str, result: &Result<RunResult, SessionError>) {
+    let text = match result {
+        Ok(result) => plain(&result.text),
+        Err(error) => explain(error),
+    };
+    println!("[{name}] {}", text.trim_end());
 }
 
 fn show_block(block: &AssistantBlock) {

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use turnwise::crossbeam_channel::RecvTimeoutError;
-use turnwise::{AgentEvent, CancelReason, RunResult, SessionError, TurnStream};
+use turnwise::{AgentEvent, CancelReason, RunResult, SessionError, TurnHandle, TurnStream};
 
 /// How often the sign that something goes on changes.
 const TICK: Duration = Duration::from_millis(100);
@@ -22,6 +22,18 @@ pub(crate) fn show(stream: TurnStream) -> Result<RunResult, SessionError> {
     }
     screen.end_line();
     stream.wait()
+}
+
+/// Waits for a turn whose events nobody reads.
+pub(crate) fn wait(mut turn: TurnHandle) -> Result<RunResult, SessionError> {
+    let mut screen = Screen::new();
+    loop {
+        if let Some(result) = turn.wait_timeout(TICK) {
+            screen.clear_sign();
+            return result;
+        }
+        screen.on_tick();
+    }
 }
 
 /// What the terminal looks like. Where nobody reads on, nothing can be said about it: errors of writing are ignored.

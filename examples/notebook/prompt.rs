@@ -3,22 +3,23 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use rustyline::error::ReadlineError;
-use rustyline::{DefaultEditor, ExternalPrinter};
+use rustyline::DefaultEditor;
+use turnwise::crossbeam_channel::{unbounded, Receiver};
 use turnwise::{
-    ArchiveMode, Session, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnStream,
+    AgentEvent, ArchiveMode, Session, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest,
+    TurnHandle,
 };
 
-use crate::report::{explain, show, to_terminal, Line};
+use crate::report::{explain, show, show_output, show_result, to_terminal};
 use crate::{seconds, Notebook};
 
 const HELP: &str = "\
 A line is a cell, and runs; a line that ends with a backslash goes on in the next.
-A line that ends with ' &' runs in the background. Ctrl-C interrupts the running cell, Ctrl-D ends the notebook.
+A line that ends with ' &' runs in the background; what it prints is shown before the next prompt.
+Ctrl-C interrupts the running cells, Ctrl-D ends the notebook.
   :open NAME            open a kernel and switch to it
   :switch NAME          switch to another kernel
   :list                 all kernels
@@ -26,6 +27,7 @@ A line that ends with ' &' runs in the background. Ctrl-C interrupts the running
   :export FILE [NAME]   keep a kernel's cells in a JSON file
   :resume FILE [NAME]   open a kernel from such a file: its cells run again, without output
   :interrupt [NAME]     interrupt a kernel's cell
+  :wait                 wait for the cells in the background
   :archive [NAME]       end a kernel; a running cell is interrupted
   :limit SECONDS|off    how long a cell may take
   :quit                 end the notebook";
@@ -36,11 +38,16 @@ struct Prompt<'a> {
     kernels: BTreeMap<String, SessionId>,
     current: String,
     limit: Option<Duration>,
-    /// Prints above the line that is being typed.
-    above: Arc<Mutex<Print>>,
+    background: Vec<Background>,
 }
 
-type Print = Box<dyn FnMut(String) + Send>;
+/// A cell that runs while the user goes on with something else.
+struct Background {
+    prefix: String,
+    /// Without a bound: the cell does not wait for somebody who is about to type.
+    events: Receiver<AgentEvent>,
+    turn: TurnHandle,
+}
 
 /// What a line does to the loop.
 enum Next {
@@ -50,8 +57,8 @@ enum Next {
 
 pub(crate) fn run(notebook: &Notebook, limit: Option<Duration>) -> Result<ExitCode, String> {
     let mut editor = DefaultEditor::new().map_err(|error| error.to_string())?;
-    let above = Arc::new(Mutex::new(above_prompt(&mut editor)));
-    let mut prompt = Prompt { notebook, kernels: BTreeMap::new(), current: "main".into(), limit, above };
+    let (kernels, background) = (BTreeMap::new(), Vec::new());
+    let mut prompt = Prompt { notebook, kernels, current: "main".into(), limit, background };
     prompt.open("main", SessionSpec::new())?;
     println!("turnwise notebook: every line is a cell; :help lists the commands");
     while let Some(line) = read_cell(&mut editor, &prompt.current)? {
@@ -61,17 +68,9 @@ pub(crate) fn run(notebook: &Notebook, limit: Option<Duration>) -> Result<ExitCo
             Ok(Next::Quit) => break,
             Err(message) => eprintln!("{message}"),
         }
+        prompt.background.retain_mut(|cell| !cell.show_news());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A way to print while the editor waits for a line. Where it has none, the input is no terminal, and there is no line to spare.
-fn above_prompt(editor: &mut DefaultEditor) -> Print {
-    match editor.create_external_printer() {
-        // Where it fails the terminal is gone.
-        Ok(mut printer) => Box::new(move |text| _ = printer.print(text)),
-        Err(_) => Box::new(|text| print!("{text}")),
-    }
 }
 
 /// The next cell or command; `None` at the end of the input.
@@ -92,6 +91,23 @@ fn read_cell(editor: &mut DefaultEditor, kernel: &str) -> Result<Option<String>,
             Err(ReadlineError::Eof) => return Ok(None),
             Err(error) => return Err(error.to_string()),
         }
+    }
+}
+
+impl Background {
+    /// Shows what has come since the last time. Whether the cell is over.
+    fn show_news(&mut self) -> bool {
+        // Before the events are read: what is there when it is over is all there is.
+        let result = self.turn.try_wait();
+        let mut terminal = to_terminal(&self.prefix);
+        show_output(self.events.try_iter(), &mut terminal);
+        result.map(|result| show_result(&result, &mut terminal)).is_some()
+    }
+
+    fn show_rest(self) {
+        let mut terminal = to_terminal(&self.prefix);
+        show_output(self.events.iter(), &mut terminal);
+        show_result(&self.turn.wait(), &mut terminal);
     }
 }
 
@@ -118,6 +134,7 @@ impl Prompt<'_> {
             ["export", file, name] => self.export(file, name)?,
             ["resume", file] => self.resume(file, None)?,
             ["resume", file, name] => self.resume(file, Some(name))?,
+            ["wait"] => self.background.drain(..).for_each(Background::show_rest),
             ["interrupt"] => self.interrupt(&self.current)?,
             ["interrupt", name] => self.interrupt(name)?,
             ["archive"] => self.archive(&self.current.clone())?,
@@ -130,28 +147,21 @@ impl Prompt<'_> {
         Ok(Next::Go)
     }
 
-    fn on_cell(&self, line: &str) -> Result<(), String> {
+    fn on_cell(&mut self, line: &str) -> Result<(), String> {
         let background = line.strip_suffix(" &");
         let mut request = StartTurnRequest::new(background.unwrap_or(line));
         request.timeout = self.limit;
         let kernel = self.kernel(&self.current)?;
-        let stream = self.notebook.stream_turn(kernel, request).map_err(|error| explain(&error))?;
         if background.is_some() {
-            self.show_in_background(stream)
+            let (event_tx, events) = unbounded();
+            let begun = self.notebook.begin_turn(kernel, request.event_tx(event_tx));
+            let (prefix, turn) = (format!("[{}] ", self.current), begun.map_err(|error| explain(&error))?);
+            self.background.push(Background { prefix, events, turn });
         } else {
+            let stream = self.notebook.stream_turn(kernel, request).map_err(|error| explain(&error))?;
             show(stream, &mut to_terminal(""));
-            Ok(())
         }
-    }
-
-    fn show_in_background(&self, stream: TurnStream) -> Result<(), String> {
-        let (name, above) = (self.current.clone(), Arc::clone(&self.above));
-        let mut print = move |line: Line<'_>| {
-            let (Line::Output(text) | Line::Trouble(text)) = line;
-            above.lock().unwrap_or_else(PoisonError::into_inner)(format!("[{name}] {text}\n"));
-        };
-        let spawned = thread::Builder::new().name("background".into()).spawn(move || show(stream, &mut print));
-        spawned.map(drop).map_err(|error| format!("error: no thread to watch the cell: {error}"))
+        Ok(())
     }
 
     fn kernel(&self, name: &str) -> Result<SessionId, String> {

@@ -14,17 +14,21 @@ pub(crate) enum Line<'a> {
 
 /// Runs a cell's stream to its end, showing what it prints as it comes. Whether it ended well.
 pub(crate) fn show(mut stream: TurnStream, to: &mut dyn FnMut(Line<'_>)) -> bool {
-    for event in &mut stream {
-        if let AgentEvent::TextDelta { delta } = event {
-            delta.lines().for_each(|line| to(Line::Output(line)));
-        }
-    }
+    show_output(&mut stream, to);
     let result = stream.wait();
     show_result(&result, to);
     result.is_ok()
 }
 
-fn show_result(result: &Result<RunResult, SessionError>, to: &mut dyn FnMut(Line<'_>)) {
+pub(crate) fn show_output(events: impl Iterator<Item = AgentEvent>, to: &mut dyn FnMut(Line<'_>)) {
+    for event in events {
+        if let AgentEvent::TextDelta { delta } = event {
+            delta.lines().for_each(|line| to(Line::Output(line)));
+        }
+    }
+}
+
+pub(crate) fn show_result(result: &Result<RunResult, SessionError>, to: &mut dyn FnMut(Line<'_>)) {
     match result {
         Ok(result) if result.text.is_empty() => {}
         Ok(result) => format!("= {}", result.text).lines().for_each(|line| to(Line::Output(line))),

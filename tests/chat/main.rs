@@ -292,6 +292,7 @@ fn several_conversations_are_answered_at_once() {
     let listed = chat.out.expect("tokens\n* other            idle        2 messages       42 tokens\n");
     assert!(listed.starts_with("  main             running"), "{listed}");
     answer.send(()).expect("the server waits");
+    chat.type_line("/wait");
     chat.out.expect("[main] slow\n");
     assert!(chat.end().success());
 }
@@ -304,6 +305,7 @@ fn a_conversation_in_the_background_is_stopped_and_archived() {
     chat.type_line("a story &");
     server.asked();
     chat.type_line("/stop");
+    chat.type_line("/wait");
     chat.out.expect("[main] interrupted\n");
     closed.recv_timeout(Duration::from_secs(60)).expect("the connection is closed");
     chat.type_line("/stop");
@@ -312,6 +314,7 @@ fn a_conversation_in_the_background_is_stopped_and_archived() {
     server.asked();
     chat.type_line("/new other");
     chat.type_line("/archive main");
+    chat.type_line("/wait");
     chat.out.expect("[main] interrupted\n");
     also_closed.recv_timeout(Duration::from_secs(60)).expect("the connection is closed");
     chat.type_line("/switch main");
