@@ -44,8 +44,9 @@ where
     }
 }
 
-/// A shared builder is a builder.
-impl<B: SessionAgentBuilder> SessionAgentBuilder for Arc<B> {
+/// A shared builder is a builder, also one of an unknown type: hosts of plugins take an
+/// `Arc<dyn SessionAgentBuilder<Agent = Box<dyn SessionAgent>>>`.
+impl<B: SessionAgentBuilder + ?Sized> SessionAgentBuilder for Arc<B> {
     type Agent = B::Agent;
 
     fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<B::Agent, AgentError> {

@@ -185,6 +185,7 @@ mod model;
 mod panics;
 mod service;
 mod session;
+mod status;
 mod subscription;
 mod sync;
 #[cfg(feature = "testkit")]
@@ -204,11 +205,11 @@ pub use error::{AgentError, BuildError, CancelReason, Cancelled, ConfigError, Ll
 pub use inbox::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};
 pub use model::{
     AgentEvent, AssistantBlock, BudgetType, EventSource, InboxInteraction, InteractionContent, InteractionId,
-    InvalidId, Message, ResponseStatus, RunResult, Session, SessionEvent, SessionId, SessionSnapshot, SkillId,
+    InvalidId, Labels, Message, ResponseStatus, RunResult, Session, SessionEvent, SessionId, SessionSnapshot, SkillId,
     StopReason, ToolResult, TurnId, Usage,
 };
 pub use service::{
-    ArchiveMode, CreateSessionRequest, Labels, ServiceStats, SessionInfo, SessionQuery, SessionService, SessionSpec,
+    ArchiveMode, CreateSessionRequest, ServiceStats, SessionInfo, SessionQuery, SessionService, SessionSpec,
     SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport, StartTurnRequest, WeakService,
 };
 pub use subscription::stream::EventStream;

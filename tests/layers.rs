@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may use its own layer and those below it.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 16] = [
     "sync",
     "model",
     "error",
@@ -14,6 +14,7 @@ const LAYERS: [&str; 15] = [
     "subscription",
     "inbox",
     "comms",
+    "status",
     "turn",
     "service",
     "agent",

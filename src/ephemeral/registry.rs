@@ -9,14 +9,15 @@
 //!   that come after it, under the write lock; so gaps stay until they are a fraction of the map, and go all at once.
 //!   A gap at the end goes at once. Gaps are never counted, found or listed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use indexmap::IndexMap;
 
 use crate::error::SessionError;
 use crate::model::SessionId;
 use crate::service::{SessionQuery, SessionSummary};
-use crate::session::handle::SessionHandle;
+use crate::session::handle::{summarize, SessionHandle};
+use crate::status::shelf::Place;
 use crate::sync::{Arc, RwLock};
 use crate::wait::latch::Latch;
 use crate::wait::semaphore::{Permit, Semaphore};
@@ -33,7 +34,7 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Sessions {
-    entries: IndexMap<SessionId, Option<Arc<SessionHandle>>>,
+    entries: IndexMap<SessionId, Option<Entry>>,
     gaps: usize,
     shut_down: bool,
     /// How many were ever reserved.
@@ -42,6 +43,13 @@ struct Sessions {
     next_registration: Option<Arc<Latch>>,
     /// The last to end, latest last.
     ended: VecDeque<SessionId>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    handle: Arc<SessionHandle>,
+    /// The handle's: a list looks at this alone.
+    place: Place,
 }
 
 impl Registry {
@@ -86,7 +94,7 @@ impl Registry {
 
     /// Whoever has this id, closed or not.
     pub(crate) fn find(&self, id: SessionId) -> Option<Arc<SessionHandle>> {
-        self.sessions.read().entries.get(&id).cloned().flatten()
+        self.sessions.read().find(id).cloned()
     }
 
     /// Whether a session with this id has ended not long ago.
@@ -106,18 +114,18 @@ impl Registry {
                 None => 0,
                 Some(id) => sessions.open_index(id).ok_or(SessionError::NotFound { id })? + 1,
             };
-            let entries = sessions.entries.get_range(first..).map(|entries| entries.values());
+            let entries = sessions.entries.get_range(first..).map(|entries| entries.iter());
             let matching = entries
                 .into_iter()
                 .flatten()
-                .flatten()
-                .filter(|handle| handle.is_open() && handle.has_labels(&query.labels));
+                .filter_map(|(id, entry)| Some((*id, entry.as_ref()?)))
+                .filter(|(_, entry)| entry.is_open() && entry.has_labels(&query.labels));
             let limit = query.limit.unwrap_or(usize::MAX);
             page.reserve(limit.min(sessions.entries.len().saturating_sub(first)));
-            for handle in matching.skip(query.offset.unwrap_or(0)).take(limit) {
-                match handle.glance() {
-                    Some((gate, figures)) => page.push(handle.summarize(gate, figures)),
-                    None => changing.push((page.len() + changing.len(), Arc::clone(handle))),
+            for (id, entry) in matching.skip(query.offset.unwrap_or(0)).take(limit) {
+                match entry.place.glance() {
+                    Some((gate, figures)) => page.push(summarize(id, gate, figures, &entry.place.labels)),
+                    None => changing.push((page.len() + changing.len(), Arc::clone(&entry.handle))),
                 }
             }
         }
@@ -129,7 +137,7 @@ impl Registry {
 
     /// Whoever holds capacity, closed or not.
     pub(crate) fn all(&self) -> Vec<Arc<SessionHandle>> {
-        self.sessions.read().entries.values().flatten().cloned().collect()
+        self.sessions.read().handles()
     }
 
     /// Refuses all further reservations, and gives whoever holds capacity.
@@ -137,7 +145,7 @@ impl Registry {
         let (live, waiters) = {
             let mut sessions = self.sessions.write();
             sessions.shut_down = true;
-            (sessions.entries.values().flatten().cloned().collect(), sessions.next_registration.take())
+            (sessions.handles(), sessions.next_registration.take())
         };
         if let Some(waiters) = waiters {
             waiters.set();
@@ -168,14 +176,34 @@ impl Registry {
     }
 }
 
+impl Entry {
+    #[inline]
+    fn is_open(&self) -> bool {
+        !self.place.gate.state().is_closed()
+    }
+
+    #[inline]
+    fn has_labels(&self, wanted: &BTreeMap<String, String>) -> bool {
+        wanted.iter().all(|(name, value)| self.place.labels.get(name) == Some(value))
+    }
+}
+
 impl Sessions {
     fn contains(&self, id: SessionId) -> bool {
-        matches!(self.entries.get(&id), Some(Some(_)))
+        self.find(id).is_some()
     }
 
     fn open_index(&self, id: SessionId) -> Option<usize> {
-        let (index, _, handle) = self.entries.get_full(&id)?;
-        handle.as_ref().filter(|handle| handle.is_open()).map(|_| index)
+        let (index, _, entry) = self.entries.get_full(&id)?;
+        entry.as_ref().filter(|entry| entry.is_open()).map(|_| index)
+    }
+
+    fn find(&self, id: SessionId) -> Option<&Arc<SessionHandle>> {
+        self.entries.get(&id)?.as_ref().map(|entry| &entry.handle)
+    }
+
+    fn handles(&self) -> Vec<Arc<SessionHandle>> {
+        self.entries.values().flatten().map(|entry| Arc::clone(&entry.handle)).collect()
     }
 
     fn insert(&mut self, handle: Arc<SessionHandle>) {
@@ -183,11 +211,12 @@ impl Sessions {
         if self.entries.shift_remove(&handle.id()).is_some() {
             self.gaps -= 1;
         }
-        self.entries.insert(handle.id(), Some(handle));
+        let place = handle.place().clone();
+        self.entries.insert(handle.id(), Some(Entry { handle, place }));
     }
 
     fn remove(&mut self, id: SessionId) -> Option<Arc<SessionHandle>> {
-        let handle = self.entries.get_mut(&id)?.take()?;
+        let Entry { handle, .. } = self.entries.get_mut(&id)?.take()?;
         self.gaps += 1;
         self.remember(id);
         while matches!(self.entries.last(), Some((_, None))) {
@@ -214,12 +243,15 @@ mod tests {
     use super::*;
     use crate::model::{Session, SessionSnapshot};
     use crate::session::handle::Profile;
+    use crate::status::shelf::Shelf;
     use crate::wait::cancel::CancelToken;
 
     fn handle(id: SessionId) -> Arc<SessionHandle> {
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
         let (labels, ids, counters, clock) = Default::default();
-        let profile = Profile { id, labels, snapshot, inbox_capacity: 0, event_history: 0, ids, counters, clock };
+        let shelf = &Shelf::default();
+        let profile =
+            Profile { shelf, id, labels, snapshot, inbox_capacity: 0, event_history: 0, ids, counters, clock };
         let (handle, _commands, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
         drop((active, admission));
         handle

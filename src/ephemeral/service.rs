@@ -119,6 +119,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         ServiceStats {
             sessions: core.capacity.held(),
             max_sessions: core.capacity.limit(),
+            threads: core.threads.count() + core.deadlines.threads(),
             running_turns: core.running.held(),
             sessions_created: counters.sessions_created.get(),
             turns_started: counters.turns_started.get(),

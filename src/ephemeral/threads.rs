@@ -191,6 +191,13 @@ impl Threads {
         late
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.join_gone();
+        let state = self.state.lock();
+        state.running.len() + state.ending.len()
+    }
+
     /// Joins the threads that have gone, without waiting for any.
     fn join_gone(&self) {
         let gone: Vec<Thread> = {

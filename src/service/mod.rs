@@ -1,7 +1,6 @@
 //! The contract between a host program and whatever hosts its sessions.
 
 mod forward;
-mod labels;
 mod request;
 mod view;
 
@@ -9,7 +8,6 @@ use std::fmt;
 use std::time::Duration;
 
 pub(crate) use forward::forward_session_service;
-pub use labels::Labels;
 pub use request::{CreateSessionRequest, SessionQuery, SessionSpec, StartTurnRequest};
 pub use view::{ServiceStats, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport};
 

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::model::{Brief, SessionId, Usage};
+use crate::model::{Brief, Labels, SessionId, Usage};
 use crate::sync::Arc;
-
-use super::labels::Labels;
 
 /// What a session is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -149,6 +147,11 @@ pub struct ServiceStats {
     pub sessions: usize,
     /// How many there may be.
     pub max_sessions: usize,
+    /// Threads that the service has: one for each session, those of [`sessions`](Self::sessions) and of such as have ended just
+    /// now; up to [`idle_threads`](crate::ServiceConfig::idle_threads) that wait for a session; and one for deadlines, from
+    /// the first request with a timeout on. With none left none of the agents' code runs any more, thread-local destructors
+    /// included.
+    pub threads: usize,
     /// Turns that their agents run now. One that waits for a running permit, or for another session, is not counted.
     pub running_turns: usize,
     /// Sessions ever created, failed builds included.

@@ -1,6 +1,5 @@
 //! What the rest of the world holds of a session. Nothing here waits for a turn.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::comms::CommsRuntime;
@@ -8,14 +7,17 @@ use crate::error::{CancelReason, SessionError};
 use crate::ids::Ids;
 use crate::inbox::injector::SubscribableInjector;
 use crate::inbox::queue::Inbox;
-use crate::model::{SessionId, SessionSnapshot, TurnId};
+use crate::model::{Labels, SessionId, SessionSnapshot, TurnId};
 use crate::panics::PanicMessage;
-use crate::service::{ArchiveMode, Labels, SessionInfo, SessionSummary, SessionUsage, SessionView};
+use crate::service::{ArchiveMode, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView};
+use crate::status::figures::Figures;
+use crate::status::gate::{Gate, GateState, Refusal};
+use crate::status::published::Published;
+use crate::status::shelf::{Place, Shelf, Status};
 use crate::subscription::bus::Bus;
 use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
 use crate::turn::counters::Counters;
 use crate::turn::environment::Environment;
-use crate::turn::published::{Figures, Published};
 use crate::wait::cancel::{CancelToken, DueHooks};
 use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
@@ -23,15 +25,13 @@ use crate::wait::mailbox::{mailbox, MailReceiver, MailSender};
 use crate::wait::own_thread::WaitKey;
 
 use super::command::Command;
-use super::gate::{Gate, GateState, Refusal};
 
 /// The shared half of a session.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
     id: SessionId,
     key: WaitKey,
-    labels: Labels,
-    gate: Gate,
+    place: Place,
     /// Whom an interrupt or a close reaches. Locked for a few instructions at a time; see the head of [`super`].
     active: Mutex<Option<Active>>,
     environment: Arc<Environment>,
@@ -44,7 +44,8 @@ pub(crate) struct SessionHandle {
 }
 
 /// What a session begins with, apart from its agent and its first turn.
-pub(crate) struct Profile {
+pub(crate) struct Profile<'a> {
+    pub(crate) shelf: &'a Shelf,
     pub(crate) id: SessionId,
     pub(crate) labels: Labels,
     pub(crate) snapshot: SessionSnapshot,
@@ -100,14 +101,15 @@ impl SessionHandle {
     /// The handle of a session about to be built, what its thread listens to, and the guards of its first turn, or of its
     /// build.
     pub(crate) fn new(
-        profile: Profile,
+        profile: Profile<'_>,
         first: Option<TurnId>,
         cancel: CancelToken,
     ) -> (Arc<Self>, MailReceiver<Command>, ActiveEntry, Admission) {
-        let Profile { id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock } = profile;
+        let Profile { shelf, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock } = profile;
+        let place = shelf.place(Status::building(first, labels, &snapshot));
         let environment = Environment {
             bus: Bus::new(id, event_history),
-            published: Published::new(snapshot),
+            published: Published::new(place.clone(), snapshot),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
             counters,
             clock,
@@ -116,8 +118,7 @@ impl SessionHandle {
         let handle = Arc::new(Self {
             id,
             key: WaitKey::new(),
-            labels,
-            gate: Gate::building(first),
+            place,
             active: Mutex::new(Some(Active { turn: first, cancel })),
             environment: Arc::new(environment),
             lines: Mutex::default(),
@@ -140,7 +141,11 @@ impl SessionHandle {
     }
 
     pub(crate) fn gate(&self) -> &Gate {
-        &self.gate
+        &self.place.gate
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(crate) fn environment(&self) -> &Arc<Environment> {
@@ -189,12 +194,7 @@ impl SessionHandle {
     /// Whether the session is there for callers.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        !self.gate.state().is_closed()
-    }
-
-    #[inline]
-    pub(crate) fn has_labels(&self, wanted: &BTreeMap<String, String>) -> bool {
-        wanted.iter().all(|(name, value)| self.labels.get(name) == Some(value))
+        !self.gate().state().is_closed()
     }
 
     /// Admits the next turn, cancelled through `cancel`.
@@ -204,10 +204,10 @@ impl SessionHandle {
     ) -> Result<(TurnId, ActiveEntry, Admission), SessionError> {
         let refused = |refusal| self.refused(refusal);
         // Most refusals need no lock.
-        self.gate.state().refusal().map_err(refused)?;
+        self.gate().state().refusal().map_err(refused)?;
         let turn = {
             let mut active = self.active.lock();
-            let turn = self.gate.admit().map_err(refused)?;
+            let turn = self.gate().admit().map_err(refused)?;
             *active = Some(Active { turn: Some(turn), cancel: cancel.clone() });
             turn
         };
@@ -244,7 +244,7 @@ impl SessionHandle {
 
     /// Admits nobody any more. A turn that is admitted is cancelled, or may finish.
     pub(crate) fn close(&self, mode: ArchiveMode, reason: CancelReason) -> Closed {
-        let first = self.gate.close();
+        let first = self.gate().close();
         let hooks = match mode {
             ArchiveMode::Drain => None,
             ArchiveMode::Interrupt => {
@@ -271,7 +271,7 @@ impl SessionHandle {
 
     /// Nothing is left of the session but this handle.
     pub(crate) fn end(&self) {
-        self.gate.close();
+        self.gate().close();
         self.finish_close();
         self.bus().end();
     }
@@ -279,7 +279,7 @@ impl SessionHandle {
     /// Notes a panic of the agent: no turn will run any more.
     pub(crate) fn fault(&self, message: PanicMessage) -> SessionError {
         let message = self.fault.get_or_init(|| message).clone();
-        self.gate.fault();
+        self.gate().fault();
         // Nobody will ever work off what is in there.
         self.environment.inbox.close();
         SessionError::Faulted { id: self.id, message }
@@ -293,9 +293,9 @@ impl SessionHandle {
     /// State and figures of one instant; see the head of [`super`].
     fn look<T>(&self, take: impl Fn(&SessionSnapshot) -> T) -> (GateState, T) {
         loop {
-            let before = self.gate.state();
+            let before = self.gate().state();
             let taken = self.environment.published.take(&take);
-            if self.gate.state() == before {
+            if self.gate().state() == before {
                 return (before, taken);
             }
         }
@@ -314,7 +314,7 @@ impl SessionHandle {
             message_count: snapshot.message_count,
             turns: gate.turns(),
             is_active: gate.is_busy(),
-            state: gate.session_state(),
+            state: state_of(gate),
             last_assistant_text: snapshot.last_assistant_text,
         };
         let billing = SessionUsage { total_tokens: snapshot.total_tokens, usage: snapshot.usage };
@@ -324,31 +324,35 @@ impl SessionHandle {
     /// What the session shows of itself in a list. Takes no share in its text: of ten thousand sessions, that is what counts.
     pub(crate) fn summary(&self) -> SessionSummary {
         let (gate, figures) = self.look(Figures::of);
-        self.summarize(gate, figures)
+        summarize(self.id, gate, figures, &self.place.labels)
     }
+}
 
-    /// What a [summary](Self::summary) is made of, by one look and with no lock; `None` where something changes just then.
-    #[inline]
-    pub(crate) fn glance(&self) -> Option<(GateState, Figures)> {
-        let before = self.gate.state();
-        let figures = self.environment.published.figures()?;
-        (self.gate.state() == before).then_some((before, figures))
+#[inline(always)] // Where it is pushed into a list: nothing of it is copied then.
+pub(crate) fn summarize(session_id: SessionId, gate: GateState, figures: Figures, labels: &Labels) -> SessionSummary {
+    let Figures { created_at, updated_at, message_count, total_tokens } = figures;
+    SessionSummary {
+        session_id,
+        created_at,
+        updated_at,
+        message_count,
+        turns: gate.turns(),
+        total_tokens,
+        is_active: gate.is_busy(),
+        state: state_of(gate),
+        labels: labels.clone(),
     }
+}
 
-    #[inline(always)] // Where it is pushed into a list: nothing of it is copied then.
-    pub(crate) fn summarize(&self, gate: GateState, figures: Figures) -> SessionSummary {
-        let Figures { created_at, updated_at, message_count, total_tokens } = figures;
-        SessionSummary {
-            session_id: self.id,
-            created_at,
-            updated_at,
-            message_count,
-            turns: gate.turns(),
-            total_tokens,
-            is_active: gate.is_busy(),
-            state: gate.session_state(),
-            labels: self.labels.clone(),
-        }
+pub(crate) fn state_of(gate: GateState) -> SessionState {
+    if gate.is_building() {
+        SessionState::Building
+    } else if gate.is_faulted() {
+        SessionState::Faulted
+    } else if gate.is_running() {
+        SessionState::Running
+    } else {
+        SessionState::Idle
     }
 }
 
@@ -377,7 +381,7 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.handle.gate.end_turn();
+        self.handle.gate().end_turn();
         if !self.picked_up {
             // The thread may be waiting for this turn's command, to end after it.
             self.handle.send(Command::Wake);
@@ -398,10 +402,20 @@ mod tests {
         let labels = Labels::default();
         let (snapshot_now, ids) = (snapshot.clone(), Ids::System);
         let (counters, clock) = Default::default();
-        let profile =
-            Profile { id, labels, snapshot: snapshot_now, inbox_capacity: 0, event_history: 0, ids, counters, clock };
+        let shelf = &Shelf::default();
+        let profile = Profile {
+            shelf,
+            id,
+            labels,
+            snapshot: snapshot_now,
+            inbox_capacity: 0,
+            event_history: 0,
+            ids,
+            counters,
+            clock,
+        };
         let (handle, _commands, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
-        handle.gate.end_build();
+        handle.gate().end_build();
         admission.pick_up();
         drop((active, admission));
         let done = AtomicBool::new(false);

@@ -4,7 +4,7 @@
 //!
 //! | On the session's thread | Shared with everybody ([`handle::SessionHandle`]) |
 //! |---|---|
-//! | the agent | the gate: who may run |
+//! | the agent | the [gate](crate::status::gate): who may run |
 //! | the receiving end of the commands | the active entry: whom an interrupt reaches |
 //! | the running turn, with its context and guards | the published snapshot: what reads are answered from |
 //!
@@ -43,7 +43,6 @@
 
 pub(crate) mod command;
 pub(crate) mod first;
-pub(crate) mod gate;
 pub(crate) mod handle;
 mod hosting;
 pub(crate) mod running;

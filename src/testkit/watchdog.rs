@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::agent::SessionAgentBuilder;
 use crate::ephemeral::EphemeralSessionService;
 use crate::service::SessionState;
-use crate::session::handle::SessionHandle;
+use crate::session::handle::{state_of, SessionHandle};
 use crate::sync::{bounded, current, Builder};
 use crate::testkit::PATIENCE;
 use crate::wait::clock::Clock;
@@ -103,7 +103,7 @@ pub fn assert_no_leaked_sessions_within<B: SessionAgentBuilder>(limit: Duration,
 fn describe(session: &SessionHandle) -> String {
     let state = session.gate().state();
     let id = session.id();
-    match (state.is_closed(), state.session_state()) {
+    match (state.is_closed(), state_of(state)) {
         (false, state) => format!("  session {id} is {state:?}, nobody has closed it"),
         (true, SessionState::Building) => format!("  session {id} is closed, but still being built"),
         (true, SessionState::Running) => format!("  session {id} is closed, but its turn has not ended"),

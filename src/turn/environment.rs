@@ -2,10 +2,10 @@
 
 use crate::inbox::queue::Inbox;
 use crate::model::SessionId;
+use crate::status::published::Published;
 use crate::subscription::bus::Bus;
 use crate::sync::Arc;
 use crate::turn::counters::Counters;
-use crate::turn::published::Published;
 use crate::wait::clock::Clock;
 
 /// In one piece, so that one share of it is all that a turn needs.

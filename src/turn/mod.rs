@@ -7,5 +7,4 @@ pub(crate) mod events;
 pub(crate) mod handle;
 pub(crate) mod interactions;
 pub(crate) mod outcome;
-pub(crate) mod published;
 pub(crate) mod stream;

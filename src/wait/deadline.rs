@@ -97,6 +97,12 @@ impl Deadlines {
         Some(DeadlineGuard { watch: Arc::clone(&self.watch), key })
     }
 
+    /// How many threads watch, or have watched and not ended yet.
+    pub(crate) fn threads(&self) -> usize {
+        let state = self.watch.state.lock();
+        usize::from(state.watcher.is_some()) + state.retired.len()
+    }
+
     /// Ends the watch, and waits until `deadline` for its threads to end, but not for the calling one.
     ///
     /// Only once no turn runs any more: deadlines that are still out never fire.

@@ -8,10 +8,11 @@ use crate::error::CancelReason;
 use crate::ids::Ids;
 use crate::inbox::injector::EventInjector;
 use crate::inbox::queue::Inbox;
-use crate::model::{AgentEvent, EventSource, Session, SessionId, SessionSnapshot, TurnId};
-use crate::service::{ArchiveMode, Labels, SessionState};
+use crate::model::{AgentEvent, EventSource, Labels, Session, SessionId, SessionSnapshot, TurnId};
+use crate::service::{ArchiveMode, SessionState};
 use crate::session::command::Command;
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
+use crate::status::shelf::Shelf;
 use crate::subscription::bus::{Bus, Origin};
 use crate::subscription::queue::Queue;
 use crate::subscription::Subscription;
@@ -52,6 +53,7 @@ fn session(
     first: Option<&CancelToken>,
 ) -> (Arc<SessionHandle>, MailReceiver<Command>, Option<(ActiveEntry, Admission)>) {
     let profile = Profile {
+        shelf: &Shelf::default(),
         id: SessionId::from_uuid(uuid::Uuid::nil()),
         labels: Labels::default(),
         snapshot: snapshot(0),

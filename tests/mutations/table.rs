@@ -36,7 +36,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     // Admission, close, end of a turn.
     mutation(
         "admission loads and stores instead of comparing and swapping",
-        "src/session/gate.rs",
+        "src/status/gate.rs",
         &[(
             "self.0.compare_exchange_weak(seen.0, next, Ordering::SeqCst, Ordering::SeqCst)",
             "{ self.0.store(next, Ordering::SeqCst); Ok::<u64, u64>(next) }",
@@ -45,7 +45,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the end of a turn forgets a close that comes in between",
-        "src/session/gate.rs",
+        "src/status/gate.rs",
         &[(
             "        self.0.fetch_and(!RUNNING, Ordering::SeqCst);",
             "        let seen = self.0.load(Ordering::SeqCst);\n        self.0.store(seen & !RUNNING, Ordering::SeqCst);",
@@ -54,22 +54,22 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a takeover closes whatever runs",
-        "src/session/gate.rs",
+        "src/status/gate.rs",
         &[("(gate & (RUNNING | CLOSED) == 0).then_some(gate | CLOSED)", "Some(gate | CLOSED)")],
         Shuttle("c42"),
     ),
     mutation(
         "a faulted session admits turns",
-        "src/session/gate.rs",
-        &[("} else if self.0 & FAULTED != 0 {\n            Err(Refusal::Faulted)", "} else if false {\n            Err(Refusal::Faulted)")],
+        "src/status/gate.rs",
+        &[("} else if self.is_faulted() {\n            Err(Refusal::Faulted)", "} else if false {\n            Err(Refusal::Faulted)")],
         Shuttle("c31"),
     ),
     mutation(
         "the token is put in place after the admission, outside of the lock",
         "src/session/handle.rs",
         &[(
-            "            let mut active = self.active.lock();\n            let turn = self.gate.admit().map_err(refused)?;\n            *active =",
-            "            let turn = self.gate.admit().map_err(refused)?;\n            *self.active.lock() =",
+            "            let mut active = self.active.lock();\n            let turn = self.gate().admit().map_err(refused)?;\n            *active =",
+            "            let turn = self.gate().admit().map_err(refused)?;\n            *self.active.lock() =",
         )],
         Loom("c28"),
     ),
@@ -82,7 +82,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a read looks at the gate once",
         "src/session/handle.rs",
-        &[("if self.gate.state() == before {", "if self.gate.state() == before || true {")],
+        &[("if self.gate().state() == before {", "if self.gate().state() == before || true {")],
         Loom("c24"),
     ),
     mutation(
@@ -95,7 +95,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a fault is known before its message is",
         "src/session/handle.rs",
         &[
-            ("let message = self.fault.get_or_init(|| message).clone();\n        self.gate.fault();", "self.gate.fault();\n        let message = self.fault.get_or_init(|| message).clone();"),
+            ("let message = self.fault.get_or_init(|| message).clone();\n        self.gate().fault();", "self.gate().fault();\n        let message = self.fault.get_or_init(|| message).clone();"),
         ],
         Shuttle("c31"),
     ),
@@ -304,7 +304,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an entry that goes makes way for the last one",
         "src/ephemeral/registry.rs",
-        &[("let handle = self.entries.get_mut(&id)?.take()?;\n        self.gaps += 1;", "let handle = self.entries.swap_remove(&id)??;")],
+        &[("let Entry { handle, .. } = self.entries.get_mut(&id)?.take()?;\n        self.gaps += 1;", "let Entry { handle, .. } = self.entries.swap_remove(&id)??;")],
         Contract("c25"),
     ),
     mutation(

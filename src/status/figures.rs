@@ -1,16 +1,9 @@
-//! What reads are answered from, so that they never wait for a turn.
+//! What lists show of a session, to be read without a lock.
 
 use std::time::{Duration, SystemTime};
 
 use crate::model::SessionSnapshot;
-use crate::sync::{fence, AtomicU64, Ordering, RwLock};
-
-/// The latest snapshot of one session, and its figures once more for lists.
-#[derive(Debug)]
-pub(crate) struct Published {
-    figures: FiguresCell,
-    snapshot: RwLock<SessionSnapshot>,
-}
+use crate::sync::{fence, AtomicU64, Ordering};
 
 /// What a list shows of a [`SessionSnapshot`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,33 +12,6 @@ pub(crate) struct Figures {
     pub(crate) updated_at: SystemTime,
     pub(crate) message_count: usize,
     pub(crate) total_tokens: u64,
-}
-
-impl Published {
-    pub(crate) fn new(snapshot: SessionSnapshot) -> Self {
-        Self { figures: FiguresCell::new(Figures::of(&snapshot)), snapshot: RwLock::new(snapshot) }
-    }
-
-    pub(crate) fn publish(&self, snapshot: SessionSnapshot) {
-        let last = {
-            let mut shown = self.snapshot.write();
-            self.figures.set(Figures::of(&snapshot));
-            std::mem::replace(&mut *shown, snapshot)
-        };
-        // Possibly a long text's last owner: freed with no lock held.
-        drop(last);
-    }
-
-    /// What is taken of it: a copy of some of it, nothing that waits.
-    pub(crate) fn take<T>(&self, take: impl FnOnce(&SessionSnapshot) -> T) -> T {
-        take(&self.snapshot.read())
-    }
-
-    /// Its figures alone, without a lock: `None` where they change just then.
-    #[inline]
-    pub(crate) fn figures(&self) -> Option<Figures> {
-        self.figures.get()
-    }
 }
 
 impl Figures {
@@ -69,7 +35,7 @@ impl Figures {
 /// A reader that has seen one of the new words sees, after its fence, the odd version too, or a later one. One that has seen
 /// the even version, by an acquire, sees all of its words.
 #[derive(Debug)]
-struct FiguresCell {
+pub(crate) struct FiguresCell {
     version: AtomicU64,
     words: [AtomicU64; WORDS],
 }
@@ -78,12 +44,12 @@ struct FiguresCell {
 const WORDS: usize = 6;
 
 impl FiguresCell {
-    fn new(figures: Figures) -> Self {
+    pub(crate) fn new(figures: Figures) -> Self {
         Self { version: AtomicU64::new(0), words: encode(figures).map(AtomicU64::new) }
     }
 
     /// To be called by one thread at a time.
-    fn set(&self, figures: Figures) {
+    pub(crate) fn set(&self, figures: Figures) {
         // ORDERING: Relaxed, since only this thread writes it now; the fence puts it before the words.
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
@@ -97,7 +63,7 @@ impl FiguresCell {
     }
 
     #[inline]
-    fn get(&self) -> Option<Figures> {
+    pub(crate) fn get(&self) -> Option<Figures> {
         // ORDERING: Acquire, for the words of this version.
         let version = self.version.load(Ordering::Acquire);
         // ORDERING: Relaxed, with the fence after them: see `set`.

@@ -1,7 +1,6 @@
 //! The one word that decides who may run.
 
 use crate::model::TurnId;
-use crate::service::SessionState;
 use crate::sync::{AtomicU64, Ordering};
 
 const RUNNING: u64 = 1;
@@ -95,7 +94,7 @@ impl GateState {
     pub(crate) fn refusal(self) -> Result<(), Refusal> {
         if self.is_closed() {
             Err(Refusal::Closed)
-        } else if self.0 & FAULTED != 0 {
+        } else if self.is_faulted() {
             Err(Refusal::Faulted)
         } else if self.is_busy() {
             Err(Refusal::Busy)
@@ -123,16 +122,12 @@ impl GateState {
         self.0 >> TURN
     }
 
-    pub(crate) fn session_state(self) -> SessionState {
-        if self.0 & BUILDING != 0 {
-            SessionState::Building
-        } else if self.0 & FAULTED != 0 {
-            SessionState::Faulted
-        } else if self.is_running() {
-            SessionState::Running
-        } else {
-            SessionState::Idle
-        }
+    pub(crate) fn is_building(self) -> bool {
+        self.0 & BUILDING != 0
+    }
+
+    pub(crate) fn is_faulted(self) -> bool {
+        self.0 & FAULTED != 0
     }
 }
 
@@ -143,10 +138,10 @@ mod tests {
     #[test]
     fn one_turn_at_a_time_and_none_after_the_close() {
         let gate = Gate::building(Some(TurnId::new(1)));
-        assert_eq!(gate.state().session_state(), SessionState::Building);
+        assert!(gate.state().is_building());
         assert_eq!(gate.admit(), Err(Refusal::Busy));
         gate.end_build();
-        assert_eq!(gate.state().session_state(), SessionState::Running);
+        assert!(gate.state().is_running() && !gate.state().is_building());
         assert!(!gate.close_if_idle());
         gate.end_turn();
         assert_eq!(gate.admit(), Ok(TurnId::new(2)));
@@ -168,7 +163,7 @@ mod tests {
         assert_eq!(gate.admit(), Err(Refusal::Faulted));
         gate.end_turn();
         assert_eq!(gate.admit(), Err(Refusal::Faulted));
-        assert_eq!(gate.state().session_state(), SessionState::Faulted);
+        assert!(gate.state().is_faulted());
         assert!(gate.close_if_idle());
         assert_eq!(gate.admit(), Err(Refusal::Closed));
     }
