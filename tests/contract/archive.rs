@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use turnwise::crossbeam_channel::{bounded, unbounded, Sender};
 use turnwise::{
-    builder_fn, AgentError, ArchiveMode, CancelReason, EphemeralSessionService, RunResult, Session, SessionAgent,
-    SessionError, SessionId, SessionQuery, SessionService, SessionSpec, ShutdownReport, TurnContext, WeakService,
+    agent_fn, builder_fn, AgentError, ArchiveMode, CancelReason, EphemeralSessionService, RunResult, Session,
+    SessionAgent, SessionAgentBuilder, SessionError, SessionId, SessionQuery, SessionService, SessionSpec,
+    ShutdownReport, TurnContext, WeakService,
 };
 
 use crate::support::*;
@@ -270,6 +271,31 @@ impl Drop for LateToGo {
 
 thread_local! {
     static LATE: RefCell<Option<LateToGo>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn c29_the_figures_count_every_thread_until_the_last_is_gone() {
+    run(|| {
+        let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+        // A builder and agents of types that the host does not know.
+        let builder: Arc<dyn SessionAgentBuilder<Agent = Box<dyn SessionAgent>>> =
+            Arc::new(builder_fn(move |spec, context| {
+                Ok(Box::new(echo.build_agent(spec, context)?) as Box<dyn SessionAgent>)
+            }));
+        let service = EphemeralSessionService::configure(builder).idle_threads(1).build().unwrap();
+        let threads = || service.stats().threads;
+        assert_eq!(threads(), 0);
+        let ids: Vec<_> = (0..3).map(|_| service.open_session(SessionSpec::new()).unwrap()).collect();
+        assert_eq!(threads(), 3);
+        service.start_turn(ids[0], turn("x").timeout(LONG)).unwrap();
+        assert_eq!(threads(), 4, "with the one that watches the time");
+        // One thread waits for another session, and gets it.
+        service.archive_wait(ids[0], LONG).unwrap();
+        service.open_session(SessionSpec::new()).unwrap();
+        assert!(threads() <= 5);
+        assert_eq!(service.shutdown(LONG).stuck, []);
+        assert_eq!(threads(), 0);
+    });
 }
 
 #[test]
