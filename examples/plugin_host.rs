@@ -24,7 +24,7 @@ use std::time::Duration;
 use turnwise::crossbeam_channel::bounded;
 use turnwise::StartTurnRequest;
 
-use host::{shown, Plugin, Unload};
+use host::{Plugin, Unload};
 use ledger::Ledger;
 use plugins::{DoesNotListen, KeepsThreadLocals, Maker, SharesByRc, Talks};
 
@@ -74,7 +74,6 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<u32, String> {
 /// Every plugin once. Whether all of them are gone.
 fn run() -> Result<bool, Box<dyn Error>> {
     let unloads = [talker()?, keeper()?, counter()?, stubborn()?];
-    say(&format!("threads of the program: {}", shown(ledger::threads(""))));
     Ok(unloads.iter().all(|unload| matches!(unload, Unload::Done)))
 }
 

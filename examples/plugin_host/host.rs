@@ -11,14 +11,19 @@ use turnwise::{
 
 use crate::ledger::{threads, Ledger};
 
-/// A service of any plugin: its sessions, and its end.
+/// A service of any plugin: its sessions, its end, and its threads.
 trait PluginService: SessionService {
     fn shutdown(&self, limit: Duration) -> ShutdownReport;
+    fn threads(&self) -> usize;
 }
 
 impl<B: SessionAgentBuilder> PluginService for EphemeralSessionService<B> {
     fn shutdown(&self, limit: Duration) -> ShutdownReport {
         EphemeralSessionService::shutdown(self, limit)
+    }
+
+    fn threads(&self) -> usize {
+        self.stats().threads
     }
 }
 
@@ -123,7 +128,7 @@ impl Plugin {
     /// What there is of the plugin now.
     pub(crate) fn take_stock(&self) {
         let Ledger { agents, thread_locals, .. } = &self.ledger;
-        let threads = shown(threads(&self.prefix()));
+        let threads = self.service.threads();
         self.say(&format!("there are: threads {threads}, agents {agents}, thread-locals {thread_locals}"));
     }
 
@@ -141,14 +146,14 @@ impl Plugin {
             // All turns are over: it does not wait.
             self.say(&format!("{name}: {}", in_words(&turn.wait())));
         }
-        let (name, prefix) = (self.name, self.prefix());
+        let (name, prefix, known) = (self.name, self.prefix(), self.service.threads());
         let Self { service, weak, ledger, .. } = self;
         drop(service); // and the builder with it
-        let threads = threads(&prefix);
-        let is_done = threads.unwrap_or(0) == 0 && weak.upgrade().is_none() && ledger.is_settled();
+                       // Where the system does not tell, the service has to be believed.
+        let threads = threads(&prefix).unwrap_or(known);
+        let is_done = known == 0 && threads == 0 && weak.upgrade().is_none() && ledger.is_settled();
         let verdict = if is_done { "unloaded" } else { "SOMETHING IS LEFT" };
         let Ledger { builders, agents, thread_locals } = &ledger;
-        let threads = shown(threads);
         crate::say(&format!(
             "[{name}] {verdict}: threads {threads}, builders {builders}, agents {agents}, thread-locals {thread_locals}"
         ));
@@ -168,9 +173,4 @@ fn in_words(result: &Result<RunResult, SessionError>) -> String {
             None => format!("failed: {error}"),
         },
     }
-}
-
-/// Where the system does not tell, there is the report alone.
-pub(crate) fn shown(threads: Option<usize>) -> String {
-    threads.map_or("unknown".into(), |threads| threads.to_string())
 }

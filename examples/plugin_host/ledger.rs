@@ -56,8 +56,7 @@ impl Ledger {
     }
 }
 
-/// How many threads run code whose names begin like this; all there are where nothing is said. `None` where the system does
-/// not tell.
+/// How many threads run code whose names begin like this. `None` where the system does not tell.
 ///
 /// A thread that has been joined may be in the system's list for another moment, but runs no code any more. Linux marks it
 /// in its flags before it wakes who joins it, so that there is nothing to wait for here.
