@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::{unbounded, Receiver};
+use turnwise::crossbeam_channel::TryRecvError;
 use turnwise::{
     AgentEvent, ArchiveMode, CreateSessionRequest, EphemeralSessionService, EventStream, RunResult, SessionError,
-    SessionId, SessionService, SessionSpec, StartTurnRequest, Subscription, TurnHandle,
+    SessionId, SessionService, SessionSpec, StartTurnRequest, Subscription, TurnHandle, TurnStream,
 };
 
 use crate::frames::{Meter, FRAME};
@@ -39,11 +39,26 @@ struct Character {
     conversation: Option<Conversation>,
 }
 
-/// A turn that the player has begun.
+/// A turn that the game has begun.
 struct Conversation {
     who: usize,
-    turn: TurnHandle,
-    events: Receiver<AgentEvent>,
+    talk: Talk,
+}
+
+enum Talk {
+    /// The first turn, while the character is built too: only its end is of interest.
+    Awaking(TurnHandle),
+    /// The player listens, word by word. A frame reads all that there is, so the stream never gets full.
+    Speaking(TurnStream),
+}
+
+impl Talk {
+    fn turn(&self) -> &TurnHandle {
+        match self {
+            Self::Awaking(turn) => turn,
+            Self::Speaking(stream) => stream.handle(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -59,6 +74,8 @@ struct Counts {
     failed: u64,
     /// The player has spoken to somebody who was busy, or away.
     unheard: u64,
+    /// Turns whose words the player listens to.
+    listened: u64,
     interrupts: u64,
     own_events: u64,
     events: u64,
@@ -123,16 +140,15 @@ impl World {
     /// One at a time: a session's thread is started on this one.
     fn let_one_in(&mut self, frame: u64, meter: &mut Meter) {
         let Some(who) = self.characters.iter().position(|character| character.id.is_none()) else { return };
-        let (event_tx, events) = unbounded();
         let spec = SessionSpec::new().label(NAME, ROLES[who].name);
-        let request = CreateSessionRequest::new("good morning").session(spec).event_tx(event_tx);
+        let request = CreateSessionRequest::new("good morning").session(spec);
         match meter.call("begin_session", || self.service.begin_session(request)) {
             Ok(turn) => {
                 self.counts.created += 1;
                 self.counts.begun += 1;
                 self.say(frame, who, "comes in");
                 self.characters[who].id = Some(turn.session_id());
-                self.characters[who].conversation = Some(Conversation { who, turn, events });
+                self.characters[who].conversation = Some(Conversation { who, talk: Talk::Awaking(turn) });
             }
             // Its place is taken until its old self is gone: in the next frame, perhaps.
             Err(SessionError::CapacityExceeded { .. }) => self.counts.no_room += 1,
@@ -145,15 +161,16 @@ impl World {
             self.counts.unheard += 1;
             return;
         };
-        let (event_tx, events) = unbounded();
-        let request = StartTurnRequest::new("what news?").event_tx(event_tx);
-        match meter.call("begin_turn", || self.service.begin_turn(id, request)) {
-            Ok(turn) => {
+        let request = StartTurnRequest::new("what news?");
+        match meter.call("stream_turn", || self.service.stream_turn(id, request)) {
+            Ok(stream) => {
                 self.counts.begun += 1;
+                self.counts.listened += 1;
                 self.beside = Some(who);
                 self.say(frame, who, "is asked for news");
                 // The session is free, so the last result is there, and may not have been seen yet.
-                let last = self.characters[who].conversation.replace(Conversation { who, turn, events });
+                let talk = Talk::Speaking(stream);
+                let last = self.characters[who].conversation.replace(Conversation { who, talk });
                 self.farewells.extend(last);
             }
             // Still in the last conversation, or in one with another character.
@@ -167,9 +184,9 @@ impl World {
     /// The player walks away: whoever is speaking stops.
     fn walk_away(&mut self, frame: u64, meter: &mut Meter) {
         let Some(who) = self.beside.take() else { return };
-        let Some(Conversation { turn, .. }) = &self.characters[who].conversation else { return };
+        let Some(Conversation { talk, .. }) = &self.characters[who].conversation else { return };
         self.counts.interrupts += 1;
-        meter.call("interrupt", || turn.interrupt());
+        meter.call("interrupt", || talk.turn().interrupt());
         self.say(frame, who, "is left standing");
     }
 
@@ -179,6 +196,8 @@ impl World {
         let archived = meter.call("archive", || self.service.archive_with(id, mode));
         self.say(frame, who, archived.map_or("has left already", |()| "leaves"));
         self.farewells.extend(self.characters[who].conversation.take());
+        // Whoever comes back in its place has not been spoken to.
+        self.beside = self.beside.filter(|beside| *beside != who);
     }
 
     /// What has been said since the last frame.
@@ -187,7 +206,7 @@ impl World {
         for conversation in talking.chain(std::mem::take(&mut self.farewells)).collect::<Vec<_>>() {
             if let Some(going_on) = self.hear(conversation, frame, meter) {
                 let character = &mut self.characters[going_on.who];
-                if character.id == Some(going_on.turn.session_id()) && character.conversation.is_none() {
+                if character.id == Some(going_on.talk.turn().session_id()) && character.conversation.is_none() {
                     character.conversation = Some(going_on);
                 } else {
                     self.farewells.push(going_on);
@@ -197,24 +216,45 @@ impl World {
     }
 
     /// The conversation again, if it goes on.
-    fn hear(&mut self, mut conversation: Conversation, frame: u64, meter: &mut Meter) -> Option<Conversation> {
-        let Conversation { who, turn, events } = &mut conversation;
-        // In this order: once the result is there, all events are.
-        let result = meter.call("try_wait", || turn.try_wait());
-        let mut words = Vec::new();
-        for event in meter.call("try_iter", || events.try_iter().collect::<Vec<_>>()) {
-            self.counts.own_events += 1;
-            if let AgentEvent::TextDelta { delta } = event {
-                words.push(delta);
+    fn hear(&mut self, conversation: Conversation, frame: u64, meter: &mut Meter) -> Option<Conversation> {
+        let Conversation { who, talk } = conversation;
+        let result = match talk {
+            Talk::Awaking(mut turn) => match meter.call("try_wait", || turn.try_wait()) {
+                Some(result) => result,
+                None => return Some(Conversation { who, talk: Talk::Awaking(turn) }),
+            },
+            Talk::Speaking(stream) => {
+                if !self.hear_words(who, &stream, frame, meter) {
+                    return Some(Conversation { who, talk: Talk::Speaking(stream) });
+                }
+                // The stream has ended, so the result is there.
+                meter.call("wait", || stream.wait())
             }
-        }
-        if !words.is_empty() {
-            self.say(frame, *who, &words.join(" "));
-        }
-        let Some(result) = result else { return Some(conversation) };
+        };
         let end = self.counts.note(&result);
-        self.say(frame, *who, end);
+        self.say(frame, who, end);
         None
+    }
+
+    /// What there is to be heard now. Whether that was the last of it.
+    fn hear_words(&mut self, who: usize, stream: &TurnStream, frame: u64, meter: &mut Meter) -> bool {
+        let mut words = Vec::new();
+        let is_over = loop {
+            match meter.call("try_recv", || stream.try_recv()) {
+                Ok(event) => {
+                    self.counts.own_events += 1;
+                    if let AgentEvent::TextDelta { delta } = event {
+                        words.push(delta);
+                    }
+                }
+                Err(TryRecvError::Empty) => break false,
+                Err(TryRecvError::Disconnected) => break true,
+            }
+        };
+        if !words.is_empty() {
+            self.say(frame, who, &words.join(" "));
+        }
+        is_over
     }
 
     /// After the last frame: everybody goes home, and what was still to be said is heard.
@@ -226,19 +266,19 @@ impl World {
         self.counts.events += self.everything.events().try_iter().count() as u64;
         let (stats, asked) = (self.service.stats(), self.questions.load(Ordering::SeqCst));
         let Counts { created, archived, no_room, begun, completed, interrupted, cut_off, failed, .. } = self.counts;
-        let Counts { unheard, interrupts, events, own_events, .. } = self.counts;
+        let Counts { unheard, listened, interrupts, events, own_events, .. } = self.counts;
         let (all, missed, stuck) = (stats.turns_ended(), self.everything.dropped(), report.stuck.len());
         let lines = [
             format!(
                 "sessions: {created} created, {archived} archived, {at_the_end} at the end, {no_room} times no room"
             ),
             format!(
-                "turns: {begun} begun, {completed} completed, {interrupted} interrupted, {cut_off} cut off, \
+                "turns: {begun} begun, {listened} listened to, {completed} completed, {interrupted} interrupted, {cut_off} cut off, \
                  {failed} failed; {unheard} times unheard"
             ),
             format!("interrupts: {interrupts}"),
             format!("questions: {asked} among characters; {all} turns in all"),
-            format!("events: {events} seen, {own_events} of them of the player's turns, {missed} missed"),
+            format!("events: {events} seen, {own_events} of them in streams of turns, {missed} missed"),
             format!("stuck: {stuck}"),
         ];
         crate::say(&lines.join("\n"));

@@ -42,9 +42,9 @@ pub(crate) struct Plugin {
 pub(crate) enum Unload {
     /// Nothing of it is left: here a host would unmap its code.
     Done,
-    /// Sessions are stuck: the code has to stay, and the host may try again.
+    /// It has threads: the code has to stay, and the host may try again.
     Refused(Plugin),
-    /// Nothing is stuck, and yet something is left.
+    /// It has none, as far as its service knows, and yet something is left.
     Left,
 }
 
@@ -138,7 +138,12 @@ impl Plugin {
         for &id in &report.stuck {
             self.say(&format!("not unloaded: {} is stuck, the code has to stay", self.session(id)));
         }
-        if !report.stuck.is_empty() {
+        // No session has to be stuck for a thread to be left: the one that watches time limits runs the agents' cancel hooks.
+        let known = self.service.threads();
+        if report.stuck.is_empty() && known > 0 {
+            self.say(&format!("not unloaded: no session is stuck, and {known} of its threads are left"));
+        }
+        if !report.stuck.is_empty() || known > 0 {
             return Unload::Refused(self);
         }
         for turn in std::mem::take(&mut self.turns) {
@@ -146,12 +151,13 @@ impl Plugin {
             // All turns are over: it does not wait.
             self.say(&format!("{name}: {}", in_words(&turn.wait())));
         }
-        let (name, prefix, known) = (self.name, self.prefix(), self.service.threads());
+        let (name, prefix) = (self.name, self.prefix());
         let Self { service, weak, ledger, .. } = self;
-        drop(service); // and the builder with it
-                       // Where the system does not tell, the service has to be believed.
+        // And the builder with it.
+        drop(service);
+        // Where the system does not tell, the service has to be believed.
         let threads = threads(&prefix).unwrap_or(known);
-        let is_done = known == 0 && threads == 0 && weak.upgrade().is_none() && ledger.is_settled();
+        let is_done = threads == 0 && weak.upgrade().is_none() && ledger.is_settled();
         let verdict = if is_done { "unloaded" } else { "SOMETHING IS LEFT" };
         let Ledger { builders, agents, thread_locals } = &ledger;
         crate::say(&format!(
