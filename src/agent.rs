@@ -1,9 +1,10 @@
 //! What a user of the crate implements: [`SessionAgent`], and [`SessionAgentBuilder`] to make one.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::comms::CommsRuntime;
-use crate::error::AgentError;
+use crate::error::{AgentError, Cancelled};
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{
     AssistantBlock, InboxInteraction, Message, RunResult, Session, SessionId, SessionSnapshot, SkillId,
@@ -227,6 +228,25 @@ impl SessionContext {
     /// cancels. It lets a slow build stop, and is over with the first turn or the build.
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel
+    }
+
+    /// Whether to go on building: a cancellation point.
+    ///
+    /// # Errors
+    /// [`Cancelled`] once the [token](Self::cancel_token) is cancelled.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        self.cancel.check()
+    }
+
+    /// Sleeps, on the service's clock: for a build that has to wait for something.
+    ///
+    /// # Errors
+    /// [`Cancelled`] as soon as the [token](Self::cancel_token) is cancelled.
+    ///
+    /// # Blocking
+    /// For `duration`, or until then. A duration past the end of time waits for the cancel alone.
+    pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
+        self.cancel.sleep_until(&self.events.environment().clock.deadline(duration))
     }
 }
 

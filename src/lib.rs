@@ -209,8 +209,9 @@ pub use model::{
     StopReason, ToolResult, TurnId, Usage,
 };
 pub use service::{
-    ArchiveMode, CreateSessionRequest, ServiceStats, SessionInfo, SessionQuery, SessionService, SessionSpec,
-    SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport, StartTurnRequest, WeakService,
+    ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionInfo, SessionQuery, SessionService,
+    SessionSpec, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport, StartTurnRequest,
+    WeakService,
 };
 pub use subscription::stream::EventStream;
 pub use subscription::{Overflow, Subscription};

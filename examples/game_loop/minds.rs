@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use turnwise::crossbeam_channel::RecvTimeoutError;
 use turnwise::{
     AgentError, AgentEvent, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext,
     SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnContext, WeakService,
@@ -92,10 +91,7 @@ impl SessionAgentBuilder for Minds {
         let number = number.ok_or_else(|| AgentError::Config(format!("nobody is called {name}")))?;
         // It takes a while to remember everything; a world that ends meanwhile does not wait for it.
         let build = Dice::new(self.seed, number as u64, 0).millis(100, 300);
-        let token = context.cancel_token();
-        if let Err(RecvTimeoutError::Disconnected) = token.cancelled().recv_timeout(build) {
-            token.check()?;
-        }
+        context.sleep(build)?;
         let history = Session::with_id(context.session_id());
         let (service, questions) = (context.service(), Arc::clone(&self.questions));
         Ok(Mind { role: &ROLES[number], number: number as u64, seed: self.seed, service, questions, history })

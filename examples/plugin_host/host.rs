@@ -5,32 +5,17 @@ use std::time::Duration;
 
 use turnwise::crossbeam_channel::unbounded;
 use turnwise::{
-    AgentEvent, CreateSessionRequest, EphemeralSessionService, EventSource, RunResult, SessionAgentBuilder,
-    SessionError, SessionId, SessionService, SessionSpec, ShutdownReport, StartTurnRequest, TurnHandle, WeakService,
+    AgentEvent, CreateSessionRequest, EphemeralSessionService, EventSource, RunResult, ServiceControl,
+    SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec, StartTurnRequest, TurnHandle,
+    WeakService,
 };
 
 use crate::ledger::{threads, Ledger};
 
-/// A service of any plugin: its sessions, its end, and its threads.
-trait PluginService: SessionService {
-    fn shutdown(&self, limit: Duration) -> ShutdownReport;
-    fn threads(&self) -> usize;
-}
-
-impl<B: SessionAgentBuilder> PluginService for EphemeralSessionService<B> {
-    fn shutdown(&self, limit: Duration) -> ShutdownReport {
-        EphemeralSessionService::shutdown(self, limit)
-    }
-
-    fn threads(&self) -> usize {
-        self.stats().threads
-    }
-}
-
 /// A plugin that is loaded.
 pub(crate) struct Plugin {
     name: &'static str,
-    service: Box<dyn PluginService>,
+    service: Box<dyn ServiceControl>,
     weak: WeakService,
     ledger: Ledger,
     sessions: Vec<(SessionId, &'static str)>,
@@ -128,7 +113,7 @@ impl Plugin {
     /// What there is of the plugin now.
     pub(crate) fn take_stock(&self) {
         let Ledger { agents, thread_locals, .. } = &self.ledger;
-        let threads = self.service.threads();
+        let threads = self.service.stats().threads;
         self.say(&format!("there are: threads {threads}, agents {agents}, thread-locals {thread_locals}"));
     }
 
@@ -139,7 +124,7 @@ impl Plugin {
             self.say(&format!("not unloaded: {} is stuck, the code has to stay", self.session(id)));
         }
         // No session has to be stuck for a thread to be left: the one that watches time limits runs the agents' cancel hooks.
-        let known = self.service.threads();
+        let known = self.service.stats().threads;
         if report.stuck.is_empty() && known > 0 {
             self.say(&format!("not unloaded: no session is stuck, and {known} of its threads are left"));
         }

@@ -9,8 +9,8 @@ use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
 use crate::service::{
-    forward_session_service, ArchiveMode, CreateSessionRequest, ServiceStats, SessionQuery, SessionService,
-    SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
+    forward_session_service, ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionQuery,
+    SessionService, SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
 };
 #[cfg(feature = "testkit")]
 use crate::session::handle::SessionHandle;
@@ -133,6 +133,12 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
 
     /// Refuses new sessions and turns from now on, cancels every turn, and waits for every thread to end.
     ///
+    /// When no session is stuck, no code of an agent's runs any more in a session's thread, thread-local destructors included.
+    /// What may be left is the thread that keeps deadlines, where a cancel hook on it blocks although its turn has ended, which
+    /// takes a guard that was forgotten, or where a hook has left a thread-local value behind that blocks as it is dropped: with
+    /// [`ServiceStats::threads`] at 0 it has gone too. Who unmaps the agents' code drops first what may hold values of theirs:
+    /// handles of turns (errors), injectors and comms runtimes, and the service itself.
+    ///
     /// Can be called again, to wait longer for sessions that were stuck, and from several threads. From a session's own
     /// thread it works too, but cannot wait for that session, nor for one that waits for it: those are reported as stuck. A
     /// wait for *another* service's sessions ends there when the waiting turn is cancelled.
@@ -162,6 +168,20 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// A handle that does not keep the service alive.
     pub fn downgrade(&self) -> WeakService {
         self.inner.weak_service()
+    }
+}
+
+impl<B: SessionAgentBuilder> ServiceControl for EphemeralSessionService<B> {
+    fn stats(&self) -> ServiceStats {
+        Self::stats(self)
+    }
+
+    fn shutdown_with(&self, mode: ArchiveMode, timeout: Duration) -> ShutdownReport {
+        Self::shutdown_with(self, mode, timeout)
+    }
+
+    fn downgrade(&self) -> WeakService {
+        Self::downgrade(self)
     }
 }
 

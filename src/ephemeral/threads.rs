@@ -5,22 +5,21 @@
 //!
 //! Nobody waits for a session that ends by itself, but its thread has to be joined: only then is it certain that none of its
 //! code runs any more, thread-local destructors included. So a thread that ends leaves its handle behind, and the next to
-//! start or to end joins those that have gone. It never waits for one: each thread says when it is as good as gone, by the
-//! drop of its first thread-local value, which is the last that the standard library drops. One whose own thread-local
-//! values block as they go stays in the list, and in nobody's way.
+//! start or to end joins those that have gone. It never waits for one: each thread says when it is as good as gone
+//! ([`set_when_gone`]). One whose own thread-local values block as they go stays in the list, and in nobody's way.
 //!
-//! **Invariant.** Every thread's handle is in [`Threads::state`], as running or as ending, or in the hands of one who joins it.
+//! **Invariant.** Every thread is in [`Threads::state`]: as running, as ending, or as one that somebody joins.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::time::Duration;
 
 use crate::model::SessionId;
 use crate::panics::contain_and_log;
-use crate::sync::{bounded, current, room_for_a_thread, thread_local, Arc, Builder, JoinHandle, Mutex, Sender};
+use crate::sync::{bounded, current, room_for_a_thread, Arc, Builder, JoinHandle, Mutex, Sender};
 use crate::wait::clock::Deadline;
-use crate::wait::latch::{Latch, SetOnDrop};
+use crate::wait::joining::Joining;
+use crate::wait::latch::{set_when_gone, Latch};
 use crate::wait::own_thread::WaitKey;
 use crate::wait::polling;
 
@@ -46,6 +45,7 @@ struct State {
     idle: Vec<(u64, Sender<Life>)>,
     /// Those that have nothing left to do but to go.
     ending: Vec<Thread>,
+    joining: Joining<SessionId>,
     next_number: u64,
     /// Whether nobody is to wait for another session any more.
     closed: bool,
@@ -113,7 +113,7 @@ impl Threads {
             let mut state = self.state.lock();
             let number = state.next_number;
             let spawned = builder.spawn(move || {
-                GONE.with(|slot| *slot.borrow_mut() = Some(SetOnDrop(own_gone)));
+                set_when_gone(own_gone);
                 let end = EndOnDrop { threads, number };
                 let mut life = first.lock().take();
                 drop(first);
@@ -186,8 +186,10 @@ impl Threads {
             let _ = deadline.receive(gone.receiver());
             !gone.is_set()
         });
-        let late = late.map(|(session, _)| session).collect();
+        let mut late: Vec<SessionId> = late.map(|(session, _)| session).collect();
         self.join_gone();
+        let joining = self.state.lock().joining.batches();
+        late.extend(joining.iter().flat_map(|batch| batch.wait(deadline)));
         late
     }
 
@@ -195,30 +197,23 @@ impl Threads {
     pub(crate) fn count(&self) -> usize {
         self.join_gone();
         let state = self.state.lock();
-        state.running.len() + state.ending.len()
+        state.running.len() + state.ending.len() + state.joining.count()
     }
 
     /// Joins the threads that have gone, without waiting for any.
     fn join_gone(&self) {
-        let gone: Vec<Thread> = {
+        let (gone, batch) = {
             let mut state = self.state.lock();
-            if state.ending.is_empty() {
+            let (gone, ending): (Vec<Thread>, _) = state.ending.drain(..).partition(|thread| thread.gone.is_set());
+            state.ending = ending;
+            if gone.is_empty() {
                 return;
             }
-            let (gone, ending) = state.ending.drain(..).partition(|thread| thread.gone.is_set());
-            state.ending = ending;
-            gone
+            let batch = state.joining.begin(gone.iter().map(|thread| thread.session.1).collect());
+            (gone, batch)
         };
-        for thread in gone {
-            // A thread that panicked has been reported by the panic hook; there is nothing else to learn from it.
-            let _ = thread.handle.join();
-        }
+        batch.join(gone.into_iter().map(|thread| thread.handle).collect());
     }
-}
-
-thread_local! {
-    /// The first thread-local value of a session's thread, and so the last to be dropped.
-    static GONE: RefCell<Option<SetOnDrop>> = const { RefCell::new(None) };
 }
 
 /// Notes the end of a thread, also where a panic ends it: then it serves nobody else.

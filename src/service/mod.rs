@@ -329,6 +329,44 @@ impl fmt::Debug for WeakService {
     }
 }
 
+/// The life of a service, for programs that hold several with agents of different types, behind `Box<dyn ServiceControl>`.
+///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::{agent_fn, EphemeralSessionService, ServiceControl, SessionService, SessionSpec};
+///
+/// let echo = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 4);
+/// let count = EphemeralSessionService::new(agent_fn(|_, turn| Ok(turn.finish(turn.turn_id().to_string()))), 4);
+/// let services: [Box<dyn ServiceControl>; 2] = [Box::new(echo), Box::new(count)];
+/// for service in services {
+///     service.open_session(SessionSpec::new())?;
+///     assert!(service.shutdown(Duration::from_secs(5)).stuck.is_empty());
+///     assert_eq!(service.stats().threads, 0);
+/// }
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
+pub trait ServiceControl: SessionService {
+    /// As [`EphemeralSessionService::stats`](crate::EphemeralSessionService::stats).
+    fn stats(&self) -> ServiceStats;
+
+    /// As [`EphemeralSessionService::shutdown_with`](crate::EphemeralSessionService::shutdown_with).
+    ///
+    /// # Blocking
+    /// Until all sessions have ended, at most for `timeout`.
+    fn shutdown_with(&self, mode: ArchiveMode, timeout: Duration) -> ShutdownReport;
+
+    /// As [`EphemeralSessionService::shutdown`](crate::EphemeralSessionService::shutdown).
+    ///
+    /// # Blocking
+    /// Until all sessions have ended, at most for `timeout`.
+    fn shutdown(&self, timeout: Duration) -> ShutdownReport {
+        self.shutdown_with(ArchiveMode::Interrupt, timeout)
+    }
+
+    /// A handle that does not keep the service alive.
+    fn downgrade(&self) -> WeakService;
+}
+
 /// A reference to a service is a service.
 impl<S: SessionService + ?Sized> SessionService for &S {
     forward_session_service!(self => **self);

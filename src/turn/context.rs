@@ -98,11 +98,7 @@ impl TurnContext {
     /// # Blocking
     /// For `duration`, or until the turn is cancelled. A duration past the end of time waits for the cancel alone.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
-        self.check()?;
-        let deadline = self.events.environment().clock.deadline(duration);
-        // Disconnected or slept: the token knows.
-        let _ = deadline.receive(self.cancel_token().cancelled());
-        self.check()
+        self.cancel_token().sleep_until(&self.events.environment().clock.deadline(duration))
     }
 
     /// Shows progress: what `read` and `list` answer with until the end of the turn, or the next call.

@@ -112,6 +112,15 @@ impl TurnStream {
         Ok(event)
     }
 
+    /// The turn's result, if it is there; events that were not read are kept. For frame loops, after
+    /// [`try_recv`](Self::try_recv) has shown the end.
+    ///
+    /// # Errors
+    /// Inside: what the turn ended with.
+    pub fn try_wait(&mut self) -> Option<Result<RunResult, SessionError>> {
+        self.handle.try_wait()
+    }
+
     /// The channel that the events come from: as an arm of `select!`.
     ///
     /// It disconnects a moment before the session is free for the next turn: [`wait`](Self::wait) first. For threads of the

@@ -34,6 +34,7 @@ use std::fmt;
 use crate::error::{CancelReason, Cancelled};
 use crate::panics::contain_and_log;
 use crate::sync::{current, Arc, AtomicU8, Condvar, Mutex, Ordering, Receiver, ThreadId};
+use crate::wait::clock::Deadline;
 use crate::wait::latch::Latch;
 
 /// Set once the turn is over; the other bits are the reason, 0 for none.
@@ -119,6 +120,14 @@ impl CancelToken {
     /// ```
     pub fn cancelled(&self) -> &Receiver<Infallible> {
         self.cell.fired.receiver()
+    }
+
+    /// Waits until `deadline`, or until the token is cancelled.
+    pub(crate) fn sleep_until(&self, deadline: &Deadline) -> Result<(), Cancelled> {
+        self.check()?;
+        // Disconnected or slept: the token knows.
+        let _ = deadline.receive(self.cancelled());
+        self.check()
     }
 
     /// Has `hook` run when the turn is cancelled, to abort a call that blocks on something else: to shut a socket down,

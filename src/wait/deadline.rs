@@ -18,7 +18,8 @@ use crate::sync::{
 };
 use crate::wait::cancel::{CancelToken, DueHooks};
 use crate::wait::clock::{Alarm, Clock, Deadline, Entry};
-use crate::wait::latch::{Latch, SetOnDrop};
+use crate::wait::joining::Joining;
+use crate::wait::latch::{set_when_gone, Latch};
 
 /// When which token is due. Dropping it stops the watch; it waits for nobody.
 pub(crate) struct Deadlines {
@@ -43,6 +44,7 @@ struct State {
     watcher: Option<Watcher>,
     /// Threads that have handed over.
     retired: Vec<Watcher>,
+    joining: Joining<()>,
     stopped: bool,
 }
 
@@ -54,7 +56,8 @@ struct Due {
 
 struct Watcher {
     thread: JoinHandle<()>,
-    ended: Arc<Latch>,
+    /// Set by the last of the thread's code.
+    gone: Arc<Latch>,
 }
 
 /// One deadline. Dropping it takes the deadline back.
@@ -100,7 +103,7 @@ impl Deadlines {
     /// How many threads watch, or have watched and not ended yet.
     pub(crate) fn threads(&self) -> usize {
         let state = self.watch.state.lock();
-        usize::from(state.watcher.is_some()) + state.retired.len()
+        usize::from(state.watcher.is_some()) + state.retired.len() + state.joining.count()
     }
 
     /// Ends the watch, and waits until `deadline` for its threads to end, but not for the calling one.
@@ -109,27 +112,18 @@ impl Deadlines {
     pub(crate) fn stop(&self, deadline: &Deadline) {
         self.watch.stop();
         let own = current().id();
-        let ends: Vec<Arc<Latch>> = {
+        let leaving: Vec<Arc<Latch>> = {
             let state = self.watch.state.lock();
             let others = state.retired.iter().chain(&state.watcher).filter(|other| other.thread.thread().id() != own);
-            others.map(|other| Arc::clone(&other.ended)).collect()
+            others.map(|other| Arc::clone(&other.gone)).collect()
         };
-        for end in ends {
+        for gone in leaving {
             // Disconnected or not in time: the latch knows.
-            let _ = deadline.receive(end.receiver());
+            let _ = deadline.receive(gone.receiver());
         }
-        let ended: Vec<Watcher> = {
-            let mut state = self.watch.state.lock();
-            let watchers: Vec<Watcher> = state.watcher.take().into_iter().chain(state.retired.drain(..)).collect();
-            // Those that have not ended are for the next call.
-            let (ended, left) = watchers.into_iter().partition(|watcher| watcher.ended.is_set());
-            state.retired = left;
-            ended
-        };
-        for watcher in ended {
-            // The thread has nothing left to do but to end.
-            let _ = watcher.thread.join();
-        }
+        self.watch.join_gone();
+        let joining = self.watch.state.lock().joining.batches();
+        joining.iter().for_each(|batch| _ = batch.wait(deadline));
     }
 }
 
@@ -142,13 +136,13 @@ impl Drop for Deadlines {
 impl Watch {
     fn spawn_watcher(self: &Arc<Self>) -> io::Result<Watcher> {
         room_for_a_thread()?;
-        let (watch, ended) = (Arc::clone(self), Arc::new(Latch::new()));
-        let end = SetOnDrop(Arc::clone(&ended));
+        let (watch, gone) = (Arc::clone(self), Arc::new(Latch::new()));
+        let own_gone = Arc::clone(&gone);
         let thread = Builder::new().name(self.thread_name.clone()).spawn(move || {
+            set_when_gone(own_gone);
             watch.keep();
-            drop(end);
         })?;
-        Ok(Watcher { thread, ended })
+        Ok(Watcher { thread, gone })
     }
 
     /// The whole life of a watching thread.
@@ -202,15 +196,34 @@ impl Watch {
 
     /// Whether another thread has the watch now. Where the system refuses one, this thread keeps it.
     fn hand_over(self: &Arc<Self>) -> bool {
-        let mut state = self.state.lock();
-        if state.stopped {
-            return true;
+        {
+            let mut state = self.state.lock();
+            if state.stopped {
+                return true;
+            }
+            let Ok(successor) = self.spawn_watcher() else { return false };
+            let retired = state.watcher.replace(successor);
+            state.retired.extend(retired);
         }
-        let Ok(successor) = self.spawn_watcher() else { return false };
-        state.retired.retain(|watcher| !watcher.ended.is_set());
-        let retired = state.watcher.replace(successor);
-        state.retired.extend(retired);
+        self.join_gone();
         true
+    }
+
+    /// Joins the threads that have gone, without waiting for any. Those that have not stay for the next call.
+    fn join_gone(&self) {
+        let (gone, batch) = {
+            let mut state = self.state.lock();
+            let stopped = if state.stopped { state.watcher.take() } else { None };
+            let watchers: Vec<Watcher> = state.retired.drain(..).chain(stopped).collect();
+            let (gone, left): (Vec<Watcher>, _) = watchers.into_iter().partition(|watcher| watcher.gone.is_set());
+            state.retired = left;
+            if gone.is_empty() {
+                return;
+            }
+            let batch = state.joining.begin(vec![(); gone.len()]);
+            (gone, batch)
+        };
+        batch.join(gone.into_iter().map(|watcher| watcher.thread).collect());
     }
 
     fn stop(&self) {

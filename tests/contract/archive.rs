@@ -591,6 +591,81 @@ fn c29_a_shutdown_that_is_called_again_still_sees_the_deadline_thread_off() {
 }
 
 #[test]
+fn c29_a_deadline_thread_that_blocks_on_its_way_out_is_counted_and_keeps_no_shutdown() {
+    run(|| {
+        let (go, gate) = unbounded::<()>();
+        let (ran, has_run) = unbounded();
+        let agent = agent_fn(move |prompt, turn| {
+            let (gate, ran) = (gate.clone(), ran.clone());
+            let _hook = turn.cancel_token().on_cancel(move || {
+                let is_watching = thread::current().name().is_some_and(|name| name.ends_with("-deadlines"));
+                if is_watching && prompt == "block" {
+                    at_thread_end(move || _ = gate.recv());
+                }
+                ran.send(is_watching).unwrap();
+            });
+            turn.sleep(LONG)?;
+            Ok(turn.finish("in time"))
+        });
+        let service = EphemeralSessionService::configure(agent).thread_name_prefix("c29-watch").build().unwrap();
+        // Each hook runs on the thread that keeps the deadlines, which hands over to another one; the first blocks at its end.
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        for prompt in ["block", "x", "x"] {
+            let mut soon = SHORT;
+            // On a slow machine the time is over before the hook is there, and it runs elsewhere or not at all.
+            loop {
+                service.start_turn(id, turn(prompt).timeout(soon)).unwrap_err();
+                if has_run.try_recv() == Ok(true) {
+                    break;
+                }
+                soon *= 2;
+            }
+        }
+        assert_eq!(service.shutdown(SHORT).stuck, []);
+        thread::scope(|scope| {
+            // Others who wait for it take nothing out of the count.
+            let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| service.shutdown(LONG))).collect();
+            assert_eq!(service.shutdown(SHORT).stuck, []);
+            assert_eq!(service.stats().threads, 1);
+            drop(go);
+            waiting.into_iter().for_each(|call| assert_eq!(call.join().unwrap().stuck, []));
+        });
+        assert_eq!(service.stats().threads, 0);
+        #[cfg(target_os = "linux")]
+        assert_no_threads("c29-watch");
+    });
+}
+
+#[test]
+fn c29_no_caller_of_shutdown_is_done_while_another_joins() {
+    run(|| {
+        for _ in 0..300 {
+            let agent = agent_fn(|prompt, turn| {
+                at_thread_end(|| ());
+                Ok(turn.finish(prompt))
+            });
+            let service = EphemeralSessionService::configure(agent).idle_threads(2).build().unwrap();
+            let ids: Vec<_> = (0..4).map(|_| service.open_session(SessionSpec::new()).unwrap()).collect();
+            service.start_turn(ids[0], turn("x").timeout(LONG)).unwrap();
+            let done = AtomicUsize::new(0);
+            thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        assert_eq!(service.shutdown(LONG).stuck, []);
+                        assert_eq!(service.stats().threads, 0);
+                        done.fetch_add(1, Ordering::SeqCst);
+                    });
+                }
+                // Asking joins too.
+                while done.load(Ordering::SeqCst) < 2 {
+                    service.stats();
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn c29_a_draining_shutdown_from_an_interrupted_turn_still_waits_for_the_others() {
     run(|| {
         let jobs = Jobs::new(4);

@@ -80,11 +80,13 @@ fn c35_a_stream_can_be_polled_and_its_end_is_that_of_the_turn() {
         assert_matches!(stream.try_recv(), Ok(AgentEvent::RunStarted { .. }));
         assert_eq!(stream.try_recv(), Err(TryRecvError::Empty));
         assert_eq!(stream.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout));
+        assert!(stream.try_wait().is_none());
         stage.release();
         assert_matches!(stream.recv_timeout(LONG), Ok(AgentEvent::RunCompleted { .. }));
         assert_eq!(stream.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
         assert_eq!(stream.try_recv(), Err(TryRecvError::Disconnected));
         assert_eq!(stream.next(), None);
+        assert_eq!(stream.try_wait().unwrap().unwrap().text, "released");
         assert_eq!(stream.wait().unwrap().text, "released");
         // Whoever has seen the end may start the next turn, however the end was seen.
         for round in 0..3_000 {
