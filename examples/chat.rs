@@ -13,10 +13,14 @@
 
 #[path = "chat/agent.rs"]
 mod agent;
+#[path = "shared/ctrl_c.rs"]
+mod ctrl_c;
 #[path = "chat/endpoint.rs"]
 mod endpoint;
 #[path = "chat/interrupts.rs"]
 mod interrupts;
+#[path = "shared/lines.rs"]
+mod lines;
 #[path = "chat/options.rs"]
 mod options;
 #[path = "chat/prompt.rs"]
@@ -25,10 +29,10 @@ mod prompt;
 mod reply;
 #[path = "chat/show.rs"]
 mod show;
-#[path = "chat/socket.rs"]
-mod socket;
 #[path = "chat/tools.rs"]
 mod tools;
+#[path = "chat/wire.rs"]
+mod wire;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,6 +41,7 @@ use std::time::Duration;
 use turnwise::{CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService, SessionSpec};
 
 use agent::ChatBuilder;
+use ctrl_c::AtRest;
 use interrupts::Foreground;
 use options::Options;
 
@@ -70,8 +75,9 @@ fn run(options: Options) -> Result<ExitCode, String> {
         .max_sessions(MAX_CONVERSATIONS)
         .thread_name_prefix("chat");
     let service = config.build().map_err(|error| error.to_string())?;
+    let at_rest = AtRest::of(options.question.is_none());
     let foreground =
-        Foreground::install(service.downgrade()).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;
+        Foreground::install(service.downgrade(), at_rest).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;
     let code = match &options.question {
         Some(question) => ask(&service, &options, &foreground, question),
         None => prompt::run(&service, &options, &foreground).map(|()| ExitCode::SUCCESS),
@@ -89,10 +95,13 @@ fn ask(service: &Service, options: &Options, foreground: &Foreground, question: 
     spec.system_prompt.clone_from(&options.system);
     let request = CreateSessionRequest::new(question).session(spec).timeout(options.timeout);
     let answered = service.stream_session(request).and_then(|stream| foreground.show(stream));
-    let Err(error) = answered else { return Ok(ExitCode::SUCCESS) };
+    let error = match answered {
+        Ok(_) => return Ok(ExitCode::SUCCESS),
+        Err(error) => error,
+    };
     eprintln!("{}", show::explain(&error));
     Ok(match error.cancel_reason() {
-        Some(CancelReason::Interrupted) => ExitCode::from(interrupts::INTERRUPTED),
+        Some(CancelReason::Interrupted) => ExitCode::from(ctrl_c::INTERRUPTED),
         _ => ExitCode::FAILURE,
     })
 }

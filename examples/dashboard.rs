@@ -53,6 +53,8 @@ const SPARE: usize = 4;
 const FRAME: Duration = Duration::from_millis(100);
 /// How long a frame that is drawn only once is prepared.
 const MOMENT: Duration = Duration::from_secs(2);
+/// A year: more is no time to wait for.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How long sessions may take to end when the program does.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -98,7 +100,7 @@ fn sessions(text: &str) -> Result<usize, String> {
 /// A positive number of seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.filter(|time| !time.is_zero()).ok_or(format!("'{text}' is not a number of seconds"))
+    seconds.filter(|time| !time.is_zero() && *time <= LONGEST).ok_or(format!("'{text}' is not a number of seconds"))
 }
 
 fn run(options: Options) -> Result<ExitCode, String> {

@@ -12,12 +12,16 @@
 // The library's rule about locks is the library's.
 #![allow(clippy::disallowed_types)]
 
+#[path = "shared/ctrl_c.rs"]
+mod ctrl_c;
 #[path = "notebook/files.rs"]
 mod files;
 #[path = "notebook/interrupts.rs"]
 mod interrupts;
 #[path = "notebook/kernel.rs"]
 mod kernel;
+#[path = "shared/lines.rs"]
+mod lines;
 #[path = "notebook/prompt.rs"]
 mod prompt;
 #[path = "notebook/report.rs"]
@@ -30,6 +34,7 @@ use std::time::Duration;
 
 use turnwise::EphemeralSessionService;
 
+use ctrl_c::AtRest;
 use kernel::KernelBuilder;
 
 /// What hosts the kernels.
@@ -93,7 +98,8 @@ fn run(options: Options) -> Result<ExitCode, String> {
         .stack_size(STACK_SIZE)
         .thread_name_prefix("kernel");
     let notebook = config.build().map_err(|error| error.to_string())?;
-    interrupts::install(&notebook).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;
+    let at_rest = AtRest::of(options.files.is_empty());
+    interrupts::install(&notebook, at_rest).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;
     let code = if !options.files.is_empty() {
         files::run(&notebook, &files::read(&options.files)?, options.limit)
     } else if options.prompt || io::stdin().is_terminal() {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use turnwise::{
-    AgentError, AgentEvent, AssistantBlock, Cancelled, LlmFailure, Message, RunResult, Session, SessionAgent,
-    SessionAgentBuilder, SessionContext, SessionSpec, StopReason, ToolResult, TurnContext, Usage,
+    AgentError, AgentEvent, Cancelled, LlmFailure, Message, RunResult, Session, SessionAgent, SessionAgentBuilder,
+    SessionContext, SessionSpec, StopReason, ToolResult, TurnContext, Usage,
 };
 
 use crate::endpoint::Endpoint;
 use crate::options::Options;
-use crate::reply::{Call, Piece, Reply};
+use crate::reply::{Piece, Reply, ToolCall};
 use crate::tools;
 
 /// How often the model is asked in one turn: it may answer a tool's result with another call.
@@ -72,13 +72,12 @@ impl Chat {
             usage += reply.usage;
             let stop_reason = reply.stop.unwrap_or_default();
             turn.emit(AgentEvent::TurnCompleted { stop_reason, usage: reply.usage })?;
-            let calls = reply.calls();
-            if calls.is_empty() {
+            if reply.calls().is_empty() {
                 let result = turn.finish(reply.text).with_usage(usage).with_stop_reason(stop_reason);
                 return Ok(result.with_turns(round).with_tool_calls(tool_calls));
             }
-            tool_calls += calls.len() as u32;
-            self.run_tools(calls, turn)?;
+            tool_calls += reply.calls().len() as u32;
+            self.run_tools(reply.calls(), turn)?;
             // Between two requests whoever reads the session sees how far it is.
             turn.publish(self.snapshot());
         }
@@ -89,19 +88,17 @@ impl Chat {
     fn ask(&mut self, turn: &TurnContext) -> Result<Reply, AgentError> {
         let mut reply = Reply::default();
         let asked = self.ask_patiently(&mut reply, turn);
-        let blocks = reply.blocks();
-        let calls_a_tool = blocks.iter().any(|block| matches!(block, AssistantBlock::ToolUse { .. }));
         self.history.record_usage(reply.usage);
-        if asked.is_ok() || !blocks.is_empty() {
-            let stop_reason = match &asked {
-                Ok(()) => reply.stop.unwrap_or_default(),
-                Err(_) => StopReason::Cancelled,
-            };
-            self.history.push(Message::Assistant { blocks, stop_reason });
+        let blocks = reply.blocks();
+        if blocks.is_empty() {
+            asked?;
+            return Err(AgentError::other(format!("the model said nothing{}", why(reply.stop))));
         }
+        let stop_reason = if asked.is_ok() { reply.stop.unwrap_or_default() } else { StopReason::Cancelled };
+        self.history.push(Message::Assistant { blocks, stop_reason });
         if let Err(error) = asked {
-            // All calls have come in, and the end of the stream has not.
-            if calls_a_tool {
+            // It was told to stop when all had come in: what was called is not run any more.
+            if !reply.calls().is_empty() {
                 self.history.push(Message::ToolResults { results: reply.calls().iter().map(not_run).collect() });
             }
             return Err(error);
@@ -110,7 +107,7 @@ impl Chat {
     }
 
     /// Sends the request again where that may help.
-    fn ask_patiently(&self, reply: &mut Reply, turn: &TurnContext) -> Result<(), AgentError> {
+    fn ask_patiently(&mut self, reply: &mut Reply, turn: &TurnContext) -> Result<(), AgentError> {
         let max_attempts = self.options.attempts;
         for attempt in 1.. {
             let emit = |piece| match piece {
@@ -125,6 +122,9 @@ impl Chat {
                     turn.emit(AgentEvent::Retrying { attempt, max_attempts, error, delay_ms })?;
                     // An interrupt ends it.
                     turn.sleep(delay)?;
+                    // What was billed was billed; all else begins anew.
+                    self.history.record_usage(reply.usage);
+                    *reply = Reply::default();
                 }
                 Err(error) => return Err(error),
                 Ok(()) => break,
@@ -150,23 +150,35 @@ impl Chat {
     }
 
     /// Runs what the model asked for. All calls are answered in the history, also where the turn is told to stop.
-    fn run_tools(&mut self, calls: Vec<Call>, turn: &TurnContext) -> Result<(), AgentError> {
+    fn run_tools(&mut self, calls: &[ToolCall], turn: &TurnContext) -> Result<(), AgentError> {
         let mut results = Vec::with_capacity(calls.len());
-        let mut cancelled = Ok(());
+        let mut stopped = None;
         for call in calls {
-            let run = if cancelled.is_ok() { run_tool(&call, turn) } else { Ok(not_run(&call)) };
-            results.push(run.unwrap_or_else(|stop| {
-                cancelled = Err(stop);
-                not_run(&call)
-            }));
+            let run = if stopped.is_none() { run_tool(call, turn) } else { Ok(not_run(call)) };
+            match run {
+                Ok(result) => results.push(result),
+                Err(cancelled) => {
+                    results.push(not_run(call));
+                    stopped = Some(cancelled);
+                }
+            }
         }
         self.history.push(Message::ToolResults { results });
-        Ok(cancelled?)
+        stopped.map_or(Ok(()), |cancelled| Err(cancelled.into()))
     }
 }
 
-fn run_tool(call: &Call, turn: &TurnContext) -> Result<ToolResult, Cancelled> {
-    let Call { id, name, args } = call.clone();
+/// Behind a message: what has stopped the model, where that is out of the ordinary.
+pub(crate) fn why(stop: Option<StopReason>) -> &'static str {
+    match stop {
+        Some(StopReason::MaxTokens) => ": its token limit was used up",
+        Some(StopReason::ContentFilter) => ": a content filter stopped it",
+        _ => "",
+    }
+}
+
+fn run_tool(call: &ToolCall, turn: &TurnContext) -> Result<ToolResult, Cancelled> {
+    let ToolCall { id, name, args, .. } = call.clone();
     turn.emit(AgentEvent::ToolCallRequested { id: id.clone(), name: name.clone(), args: args.clone() })?;
     turn.emit(AgentEvent::ToolExecutionStarted { id: id.clone(), name: name.clone() })?;
     let begun = Instant::now();
@@ -186,6 +198,6 @@ fn run_tool(call: &Call, turn: &TurnContext) -> Result<ToolResult, Cancelled> {
     Ok(ToolResult { tool_use_id, content, is_error })
 }
 
-fn not_run(call: &Call) -> ToolResult {
+fn not_run(call: &ToolCall) -> ToolResult {
     ToolResult { tool_use_id: call.id.clone(), content: "not run: interrupted".into(), is_error: true }
 }

@@ -1,30 +1,28 @@
 //! The server that a model answers through: requests, and what its refusals mean.
 
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{json, Value};
-use turnwise::{AgentError, AssistantBlock, Cancelled, LlmFailure, Message, TurnContext};
+use turnwise::{AgentError, AssistantBlock, Cancelled, LlmFailure, Message, ToolResult, TurnContext};
 use ureq::http::{Response, StatusCode};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, RustlsConnector};
 use ureq::{Agent, Body};
 
 use crate::options::Options;
-use crate::reply::{message_of, Broken, Piece, Reply};
-use crate::socket::Line;
+use crate::reply::{message_of_text, Broken, Piece, Reply};
 use crate::tools;
+use crate::wire::{Later, Wire};
 
-/// How long the look-up of a name may take.
-const LOOK_UP: Duration = Duration::from_secs(5);
 /// How much of what a server says about an error is read.
 const LONGEST_ERROR: u64 = 16 << 10;
 
 /// One session's way to the server.
 pub(crate) struct Endpoint {
     client: Agent,
-    line: Line,
+    wire: Wire,
     options: Arc<Options>,
 }
 
@@ -32,14 +30,15 @@ impl Endpoint {
     pub(crate) fn new(options: Arc<Options>) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_resolve(Some(LOOK_UP))
+            // One from the environment would need a connector of its own.
+            .proxy(None)
             // A connection whose answer was given up cannot be used again, and one that was answered is idle for a person's time.
             .max_idle_connections(0)
             .build();
-        let line = Line::default();
-        let connector = ().chain(line.clone()).chain(RustlsConnector::default());
-        let client = Agent::with_parts(config, connector, DefaultResolver::default());
-        Self { client, line, options }
+        let wire = Wire::default();
+        let connector = ().chain(wire.clone()).chain(RustlsConnector::default());
+        let client = Agent::with_parts(config, connector, Later);
+        Self { client, wire, options }
     }
 
     /// Asks the model how the conversation goes on, and reads into `reply` what it says. Where that fails, what has come in
@@ -51,7 +50,7 @@ impl Endpoint {
         turn: &TurnContext,
         on_piece: impl FnMut(Piece) -> Result<(), Cancelled>,
     ) -> Result<(), AgentError> {
-        let _closing = self.line.close_on(turn.cancel_token());
+        let _closing = self.wire.close_on(turn.cancel_token());
         let asked = self.send(history).and_then(|body| self.read(body, reply, on_piece));
         // An interrupt looks like a cut connection from here.
         turn.check()?;
@@ -59,7 +58,7 @@ impl Endpoint {
     }
 
     fn send(&self, history: &[Message]) -> Result<impl BufRead, AgentError> {
-        let url = format!("{}/chat/completions", self.options.url.trim_end_matches('/'));
+        let url = format!("{}/chat/completions", self.options.url);
         let mut request = self
             .client
             .post(url)
@@ -72,6 +71,10 @@ impl Endpoint {
         let response = request.send(self.body(history).to_string()).map_err(|error| self.unreached(&error))?;
         if response.status() != StatusCode::OK {
             return Err(self.refused(response));
+        }
+        if let Some(other) = other_content(&response) {
+            let said = Self::say(response);
+            return Err(self.hopeless(format_args!("the answer is {other}, and no stream of events: {said}")));
         }
         Ok(BufReader::new(response.into_body().into_reader()))
     }
@@ -110,13 +113,15 @@ impl Endpoint {
     fn unreached(&self, error: &ureq::Error) -> AgentError {
         match error {
             ureq::Error::Timeout(_) => self.failure(LlmFailure::Timeout, "it does not answer"),
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => AgentError::Config(error.to_string()),
-            other => self.failure(LlmFailure::Network, other),
+            ureq::Error::Io(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
+                self.failure(LlmFailure::Network, error)
+            }
+            other => self.hopeless(other),
         }
     }
 
     /// What a status other than 200 means.
-    fn refused(&self, mut response: Response<Body>) -> AgentError {
+    fn refused(&self, response: Response<Body>) -> AgentError {
         let status = response.status();
         let reason = match status.as_u16() {
             401 | 403 => LlmFailure::Auth,
@@ -126,29 +131,40 @@ impl Endpoint {
             500..=599 => LlmFailure::Provider,
             _ => LlmFailure::InvalidRequest,
         };
-        let mut text = String::new();
-        // The status says most of it; what else the server says is a help where it can be read.
-        let _ = response.body_mut().as_reader().take(LONGEST_ERROR).read_to_string(&mut text);
-        let said = match serde_json::from_str::<Value>(&text) {
-            Ok(json) => message_of(json.get("error").unwrap_or(&json)),
-            Err(_) => text.lines().next().unwrap_or_default().trim().to_owned(),
-        };
+        let said = Self::say(response);
         self.failure(reason, format_args!("{status}{}{said}", if said.is_empty() { "" } else { ": " }))
+    }
+
+    /// What else the server says, where it can be read.
+    fn say(mut response: Response<Body>) -> String {
+        let mut text = Vec::new();
+        let _ = response.body_mut().as_reader().take(LONGEST_ERROR).read_to_end(&mut text);
+        message_of_text(&String::from_utf8_lossy(&text))
     }
 
     fn broken(&self, broken: Broken) -> AgentError {
         match broken {
             Broken::Cut => self.failure(LlmFailure::Network, "the connection was cut in the middle of the reply"),
-            Broken::Malformed(why) => {
-                self.failure(LlmFailure::Provider, format_args!("the reply cannot be understood: {why}"))
-            }
+            Broken::Malformed(why) => self.hopeless(format_args!("the reply cannot be understood: {why}")),
             Broken::Failed(why) => self.failure(LlmFailure::Provider, why),
         }
+    }
+
+    /// Of what will not be better the next time.
+    fn hopeless(&self, message: impl Display) -> AgentError {
+        AgentError::other(format!("{}: {message}", self.options.url))
     }
 
     fn failure(&self, reason: LlmFailure, message: impl ToString) -> AgentError {
         AgentError::Llm { provider: self.options.url.clone(), reason, message: message.to_string() }
     }
+}
+
+/// What the server says its answer is, where that is something else than a stream of events.
+fn other_content(response: &Response<Body>) -> Option<String> {
+    let content = response.headers().get("content-type")?.to_str().ok()?;
+    let is_other = ["json", "html"].iter().any(|other| content.contains(other));
+    is_other.then(|| content.to_owned())
 }
 
 /// How long the server asks to be left alone: seconds, or until when.
@@ -166,11 +182,12 @@ fn messages(message: &Message) -> Vec<Value> {
         Message::System { content } => vec![json!({ "role": "system", "content": content })],
         Message::User { content } => vec![json!({ "role": "user", "content": content })],
         Message::Assistant { blocks, .. } => vec![assistant(blocks)],
-        Message::ToolResults { results } => {
-            let result = |result: &turnwise::ToolResult| json!({ "role": "tool", "tool_call_id": result.tool_use_id, "content": result.content });
-            results.iter().map(result).collect()
-        }
+        Message::ToolResults { results } => results.iter().map(tool_result).collect(),
     }
+}
+
+fn tool_result(result: &ToolResult) -> Value {
+    json!({ "role": "tool", "tool_call_id": result.tool_use_id, "content": result.content })
 }
 
 fn assistant(blocks: &[AssistantBlock]) -> Value {
@@ -179,6 +196,8 @@ fn assistant(blocks: &[AssistantBlock]) -> Value {
         match block {
             AssistantBlock::Text { text: part } => text.push_str(part),
             AssistantBlock::ToolUse { id, name, args } => {
+                // What the model has made up is in the tool's answer; servers refuse what is no JSON.
+                let args = if serde_json::from_str::<Value>(args).is_ok() { args } else { "{}" };
                 calls.push(json!({ "id": id, "type": "function", "function": { "name": name, "arguments": args } }));
             }
             AssistantBlock::Reasoning { .. } => {}

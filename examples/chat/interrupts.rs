@@ -1,14 +1,11 @@
-//! Ctrl-C: stops the answer that is being shown; where there is none, it ends the program.
+//! Ctrl-C: stops the answer that is being shown.
 
-use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use turnwise::{RunResult, SessionError, SessionId, SessionService, TurnHandle, TurnId, TurnStream, WeakService};
 
+use crate::ctrl_c::AtRest;
 use crate::show;
-
-/// The exit code of a program that SIGINT ended, as shells have it.
-pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The turn that Ctrl-C is about.
 #[derive(Clone, Default)]
@@ -16,13 +13,13 @@ pub(crate) struct Foreground(Arc<Mutex<Option<(SessionId, TurnId)>>>);
 
 impl Foreground {
     /// One that hears of Ctrl-C.
-    pub(crate) fn install(service: WeakService) -> Result<Self, ctrlc::Error> {
+    pub(crate) fn install(service: WeakService, at_rest: AtRest) -> Result<Self, ctrlc::Error> {
         let foreground = Self::default();
         let shown = foreground.clone();
         ctrlc::set_handler(move || match (shown.get(), service.upgrade()) {
             // It fails where the turn is over: then there was nothing left to stop.
             (Some((session, turn)), Some(service)) => _ = service.interrupt_turn(session, turn),
-            _ => process::exit(INTERRUPTED.into()),
+            _ => at_rest.act(),
         })?;
         Ok(foreground)
     }

@@ -20,7 +20,9 @@ With a question: prints the answer and ends. Without: a prompt; /help lists what
   --timeout SECONDS  how long an answer may take, retries included [300]
   --attempts N       how often a request is sent that may well succeed later [4]
   --backoff SECONDS  how long to wait before the second attempt; doubles every time [0.5]
-  --no-tools         for models that know no tools";
+  --no-tools         for models that know no tools
+
+Proxies are not used.";
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -74,6 +76,10 @@ fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
     if !(options.url.starts_with("http://") || options.url.starts_with("https://")) {
         return Err(format!("'{}' is not the URL of an endpoint", options.url).into());
     }
+    // A newline from a file, and the whole address where its beginning is asked for.
+    options.key = options.key.map(|key| key.trim().to_owned());
+    let url = options.url.trim_end_matches('/');
+    options.url = url.strip_suffix("/chat/completions").unwrap_or(url).to_owned();
     options.question = (!words.is_empty()).then(|| words.join(" "));
     Ok(Some(options))
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use rustyline::error::ReadlineError;
 use rustyline::DefaultEditor;
 use turnwise::{
     ArchiveMode, AssistantBlock, Message, RunResult, Session, SessionError, SessionId, SessionQuery, SessionService,
@@ -12,8 +12,9 @@ use turnwise::{
 };
 
 use crate::interrupts::Foreground;
+use crate::lines::read_line;
 use crate::options::Options;
-use crate::show::{explain, plain};
+use crate::show::{explain, plain, say};
 use crate::Service;
 
 const HELP: &str = "\
@@ -57,7 +58,7 @@ pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground)
     let mut prompt = Prompt { service, options, foreground, conversations, current, background };
     prompt.open("main", prompt.spec())?;
     eprintln!("{} at {}; /help lists what there is", options.model, options.url);
-    while let Some(line) = read_question(&mut editor, &prompt.current)? {
+    while let Some(line) = read_line(&mut editor, &prompt.current)? {
         let _ = editor.add_history_entry(line.as_str());
         match prompt.on_line(line.trim()) {
             Ok(Next::Go) => {}
@@ -66,28 +67,16 @@ pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground)
         }
         prompt.show_answered();
     }
-    Ok(())
-}
-
-/// The next question or command; `None` at the end of the input.
-fn read_question(editor: &mut DefaultEditor, name: &str) -> Result<Option<String>, String> {
-    let mut question = String::new();
-    loop {
-        let prompt = if question.is_empty() { format!("{name}> ") } else { "... ".into() };
-        match editor.readline(&prompt) {
-            Ok(line) => match line.strip_suffix('\\') {
-                Some(begun) => question.extend([begun, "\n"]),
-                None => {
-                    question.push_str(&line);
-                    return Ok(Some(question));
-                }
-            },
-            // Ctrl-C at the prompt gives up what has been typed.
-            Err(ReadlineError::Interrupted) => question.clear(),
-            Err(ReadlineError::Eof) => return Ok(None),
-            Err(error) => return Err(error.to_string()),
-        }
+    prompt.show_answered();
+    if !io::stdin().is_terminal() {
+        // Who has written it all down beforehand wants to have all of it answered.
+        prompt.wait();
     }
+    let stopped = prompt.background.len();
+    if stopped > 0 {
+        eprintln!("{stopped} answers in the background are stopped");
+    }
+    Ok(())
 }
 
 impl Prompt<'_> {
@@ -169,6 +158,9 @@ impl Prompt<'_> {
     }
 
     fn open(&mut self, name: &str, spec: SessionSpec) -> Result<(), String> {
+        if name != plain(name) {
+            return Err("error: a name is letters, and not what would tell the terminal something".into());
+        }
         if self.conversations.contains_key(name) {
             return Err(format!("error: there is a conversation '{name}' already"));
         }
@@ -183,7 +175,7 @@ impl Prompt<'_> {
             let name = conversation.labels.get("name").map_or("", String::as_str);
             let mark = if name == self.current { '*' } else { ' ' };
             let (messages, tokens) = (conversation.message_count, conversation.total_tokens);
-            println!("{mark} {name:<16} {:<8} {messages:>4} messages {tokens:>8} tokens", conversation.state);
+            say(format_args!("{mark} {name:<16} {:<8} {messages:>4} messages {tokens:>8} tokens", conversation.state));
         }
         Ok(())
     }
@@ -191,11 +183,11 @@ impl Prompt<'_> {
     fn show(&self, name: &str) -> Result<(), String> {
         for message in self.history(name)?.messages() {
             match message {
-                Message::System { content } => println!("system: {}", plain(content)),
-                Message::User { content } => println!("you: {}", plain(content)),
+                Message::System { content } => say(format_args!("system: {}", plain(content))),
+                Message::User { content } => say(format_args!("you: {}", plain(content))),
                 Message::Assistant { blocks, .. } => blocks.iter().for_each(show_block),
                 Message::ToolResults { results } => {
-                    results.iter().for_each(|result| println!("tool: {}", plain(&result.content)));
+                    results.iter().for_each(|result| say(format_args!("tool: {}", plain(&result.content))));
                 }
             }
         }
@@ -205,7 +197,10 @@ impl Prompt<'_> {
     fn usage(&self, name: &str) -> Result<(), String> {
         let billing = self.service.read(self.conversation(name)?).map_err(|error| explain(&error))?.billing;
         let usage = billing.usage;
-        println!("{} tokens in, {} out, {} in all", usage.input_tokens, usage.output_tokens, billing.total_tokens);
+        say(format_args!(
+            "{} tokens in, {} out, {} in all",
+            usage.input_tokens, usage.output_tokens, billing.total_tokens
+        ));
         Ok(())
     }
 
@@ -222,7 +217,7 @@ impl Prompt<'_> {
         let history = self.history(name)?;
         let json = serde_json::to_string_pretty(&history).map_err(|error| format!("error: {error}"))?;
         fs::write(file, json).map_err(|error| format!("error: {file}: {error}"))?;
-        println!("{} messages of '{name}' are in {file}", history.messages().len());
+        say(format_args!("{} messages of '{name}' are in {file}", history.messages().len()));
         Ok(())
     }
 
@@ -255,13 +250,13 @@ fn show_answer(name: &str, result: &Result<RunResult, SessionError>) {
         Ok(result) => plain(&result.text),
         Err(error) => explain(error),
     };
-    println!("[{name}] {}", text.trim_end());
+    say(format_args!("[{name}] {}", text.trim_end()));
 }
 
 fn show_block(block: &AssistantBlock) {
     match block {
-        AssistantBlock::Text { text } => println!("assistant: {}", plain(text)),
-        AssistantBlock::ToolUse { name, args, .. } => println!("assistant: {name}({})", plain(args)),
+        AssistantBlock::Text { text } => say(format_args!("assistant: {}", plain(text))),
+        AssistantBlock::ToolUse { name, args, .. } => say(format_args!("assistant: {}({})", plain(name), plain(args))),
         AssistantBlock::Reasoning { .. } => {}
     }
 }

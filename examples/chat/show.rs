@@ -1,10 +1,13 @@
 //! How a turn is shown: the answer on standard output, everything around it on standard error.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use turnwise::crossbeam_channel::RecvTimeoutError;
 use turnwise::{AgentEvent, CancelReason, RunResult, SessionError, TurnHandle, TurnStream};
+
+use crate::agent::why;
 
 /// How often the sign that something goes on changes.
 const TICK: Duration = Duration::from_millis(100);
@@ -16,12 +19,17 @@ pub(crate) fn show(stream: TurnStream) -> Result<RunResult, SessionError> {
     loop {
         match stream.recv_timeout(TICK) {
             Ok(event) => screen.on_event(event),
-            Err(RecvTimeoutError::Timeout) => screen.on_tick(),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
+        screen.on_time();
     }
     screen.end_line();
-    stream.wait()
+    let result = stream.wait()?;
+    if !why(Some(result.stop_reason)).is_empty() {
+        screen.note(&format!("the answer is cut off{}", why(Some(result.stop_reason))));
+    }
+    Ok(result)
 }
 
 /// Waits for a turn whose events nobody reads.
@@ -32,13 +40,15 @@ pub(crate) fn wait(mut turn: TurnHandle) -> Result<RunResult, SessionError> {
             screen.clear_sign();
             return result;
         }
-        screen.on_tick();
+        screen.on_time();
     }
 }
 
 /// What the terminal looks like. Where nobody reads on, nothing can be said about it: errors of writing are ignored.
 struct Screen {
     begun: Instant,
+    /// When something was last to be seen.
+    shown: Instant,
     ticks: usize,
     /// Whether there is a terminal to show progress on.
     is_watched: bool,
@@ -51,7 +61,8 @@ struct Screen {
 impl Screen {
     fn new() -> Self {
         let is_watched = io::stderr().is_terminal();
-        Self { begun: Instant::now(), ticks: 0, is_watched, shows_sign: false, in_line: false }
+        let now = Instant::now();
+        Self { begun: now, shown: now, ticks: 0, is_watched, shows_sign: false, in_line: false }
     }
 
     fn on_event(&mut self, event: AgentEvent) {
@@ -82,8 +93,12 @@ impl Screen {
         let _ = writeln!(io::stderr().lock(), "[{}]", plain(text));
     }
 
-    /// Nothing has come for a while: shows that the program has not stopped.
-    fn on_tick(&mut self) {
+    /// Where nothing was to be seen for a while, shows that the program has not stopped: a model may think for long.
+    fn on_time(&mut self) {
+        if self.shown.elapsed() < TICK {
+            return;
+        }
+        self.shown = Instant::now();
         self.ticks += 1;
         // In the middle of a line it would be in the way.
         if self.is_watched && !self.in_line {
@@ -95,6 +110,7 @@ impl Screen {
     }
 
     fn clear_sign(&mut self) {
+        self.shown = Instant::now();
         if std::mem::take(&mut self.shows_sign) {
             let _ = write!(io::stderr().lock(), "\r\x1b[K");
         }
@@ -106,6 +122,11 @@ impl Screen {
             let _ = writeln!(io::stdout().lock());
         }
     }
+}
+
+/// A line of the program's own.
+pub(crate) fn say(text: impl Display) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
 /// Without what would tell the terminal to do something: a model's words are only text.

@@ -1,21 +1,17 @@
-//! Ctrl-C: interrupts whatever runs or is being built; with nothing to interrupt it ends the program.
-
-use std::process;
+//! Ctrl-C: interrupts whatever runs or is being built.
 
 use turnwise::{ArchiveMode, SessionQuery, SessionService, SessionState, SessionSummary};
 
+use crate::ctrl_c::AtRest;
 use crate::Notebook;
 
-/// The exit code of a program that SIGINT ended, as shells have it.
-const INTERRUPTED: i32 = 130;
-
-pub(crate) fn install(notebook: &Notebook) -> Result<(), ctrlc::Error> {
+pub(crate) fn install(notebook: &Notebook, at_rest: AtRest) -> Result<(), ctrlc::Error> {
     // A weak handle: the signal handler lives as long as the program, the kernels need not.
     let notebook = notebook.downgrade();
     ctrlc::set_handler(move || {
         let interrupted = notebook.upgrade().map_or(0, |notebook| interrupt_all(&notebook));
         if interrupted == 0 {
-            process::exit(INTERRUPTED);
+            at_rest.act();
         }
     })
 }

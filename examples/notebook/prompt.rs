@@ -5,7 +5,6 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rustyline::error::ReadlineError;
 use rustyline::DefaultEditor;
 use turnwise::crossbeam_channel::{unbounded, Receiver};
 use turnwise::{
@@ -13,6 +12,7 @@ use turnwise::{
     TurnHandle,
 };
 
+use crate::lines::read_line;
 use crate::report::{explain, show, show_output, show_result, to_terminal};
 use crate::{seconds, Notebook};
 
@@ -61,7 +61,7 @@ pub(crate) fn run(notebook: &Notebook, limit: Option<Duration>) -> Result<ExitCo
     let mut prompt = Prompt { notebook, kernels, current: "main".into(), limit, background };
     prompt.open("main", SessionSpec::new())?;
     println!("turnwise notebook: every line is a cell; :help lists the commands");
-    while let Some(line) = read_cell(&mut editor, &prompt.current)? {
+    while let Some(line) = read_line(&mut editor, &prompt.current)? {
         let _ = editor.add_history_entry(line.as_str());
         match prompt.on_line(line.trim()) {
             Ok(Next::Go) => {}
@@ -71,27 +71,6 @@ pub(crate) fn run(notebook: &Notebook, limit: Option<Duration>) -> Result<ExitCo
         prompt.background.retain_mut(|cell| !cell.show_news());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The next cell or command; `None` at the end of the input.
-fn read_cell(editor: &mut DefaultEditor, kernel: &str) -> Result<Option<String>, String> {
-    let mut cell = String::new();
-    loop {
-        let prompt = if cell.is_empty() { format!("{kernel}> ") } else { "... ".into() };
-        match editor.readline(&prompt) {
-            Ok(line) => match line.strip_suffix('\\') {
-                Some(begun) => cell.extend([begun, "\n"]),
-                None => {
-                    cell.push_str(&line);
-                    return Ok(Some(cell));
-                }
-            },
-            // Ctrl-C at the prompt gives up what has been typed.
-            Err(ReadlineError::Interrupted) => cell.clear(),
-            Err(ReadlineError::Eof) => return Ok(None),
-            Err(error) => return Err(error.to_string()),
-        }
-    }
 }
 
 impl Background {

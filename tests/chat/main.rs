@@ -10,7 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use program::Program;
-use server::{calls, held, raw, status, text, words, words_until_closed, Act, Server};
+use serde_json::json;
+use server::{calls, chunks, held, raw, status, text, words, words_until_closed, Act, Server};
 
 /// The chat, with none of what the environment may say about endpoints.
 fn chat(url: &str) -> Command {
@@ -153,8 +154,169 @@ fn what_is_no_stream_of_events_is_a_message_and_the_conversation_stays() {
     );
     let failed = "data: {\"error\": {\"message\": \"out of memory\"}}\n\n";
     fails_and_goes_on(raw(failed), "provider failure: out of memory\n");
+    fails_and_goes_on(raw("error: {\"message\": \"no room\"}\n\n"), "provider failure: no room\n");
+    fails_and_goes_on(raw("event: error\ndata: {\"message\": \"no time\"}\n\n"), "provider failure: no time\n");
+    let page = ("content-type", "text/html; charset=utf-8");
+    fails_and_goes_on(
+        status(200, &[page], "<html>"),
+        "the answer is text/html; charset=utf-8, and no stream of events",
+    );
+    let json = ("content-type", "application/json");
+    fails_and_goes_on(status(200, &[json], r#"{"error": {"message": "no quota"}}"#), "no stream of events: no quota\n");
     fails_and_goes_on(raw(""), "network failure: the connection was cut in the middle of the reply\n");
     fails_and_goes_on(Box::new(drop), "error: ");
+}
+
+#[test]
+fn a_reply_without_anything_in_it_is_a_message_and_the_question_is_taken_back() {
+    let filtered = json!({ "choices": [{ "delta": {}, "finish_reason": "content_filter" }] });
+    let thought = json!({ "choices": [{ "delta": { "reasoning": "hm" }, "finish_reason": "length" }] });
+    fails_and_goes_on(chunks(&[filtered]), "error: the model said nothing: a content filter stopped it\n");
+    fails_and_goes_on(chunks(&[thought]), "error: the model said nothing: its token limit was used up\n");
+    fails_and_goes_on(chunks(&[]), "error: the model said nothing\n");
+}
+
+/// What `act` answers to a question is read as "Hello.", whatever else the server says.
+#[track_caller]
+fn is_understood(act: Act) {
+    let (_server, mut chat) = talk(vec![act, words(&["Good."])], &["--attempts", "1"]);
+    chat.type_line("hello");
+    chat.out.expect("Hello.\n");
+    chat.type_line("again");
+    chat.out.expect("Good.\n");
+    assert!(chat.end().success());
+    assert_eq!(chat.err.rest().lines().count(), 1, "{}", chat.err.rest());
+}
+
+#[test]
+fn what_servers_leave_out_or_repeat_is_understood() {
+    let delta = |delta| json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] });
+    let begin =
+        json!({ "role": "assistant", "content": "", "tool_calls": null, "reasoning": null, "reasoning_content": null });
+    let usage = json!({ "prompt_tokens": null, "completion_tokens": 3.0 });
+    let end = json!({ "choices": [{ "delta": null, "finish_reason": "stop" }], "usage": usage });
+    let odd = [
+        delta(begin),
+        json!({ "choices": null, "error": "" }),
+        json!({ "choices": [{ "index": 1, "delta": { "content": "something else" } }] }),
+        delta(json!({ "content": "Hel" })),
+        delta(json!({ "content": [{ "type": "text", "text": "lo" }] })),
+        delta(json!({ "refusal": "." })),
+        end.clone(),
+    ];
+    is_understood(chunks(&odd));
+    let hello = text("Hello.");
+    // Lines as on Windows, a comment, an event in two lines, no space after the colon, and no end of the last line.
+    let (first, second) = hello.split_at(hello.find(',').expect("a comma") + 1);
+    is_understood(raw(format!(": hi\r\nid: 7\r\ndata:{first}\r\ndata: {second}\r\n\r\ndata: [DONE]")));
+    // Whole, although the connection is cut before anything says so.
+    is_understood(raw(format!("data: {hello}\n\ndata: {end}\n\n")));
+    is_understood(raw(format!("\u{feff}data: {hello}\n\ndata:\n\ndata: [DONE] \n\n")));
+}
+
+#[test]
+fn tool_calls_are_understood_however_they_come() {
+    let call = |call| json!({ "choices": [{ "delta": { "tool_calls": [call] } }] });
+    let function = |name: &str, args: &str| json!({ "name": name, "arguments": args });
+    let sum = r#"{"expression": "1 + 1"}"#;
+    let without_numbers = [
+        call(json!({ "id": "a", "function": function("clock", "") })),
+        call(json!({ "id": "b", "function": function("calculator", sum) })),
+    ];
+    let all_of_them_number_0 = [
+        call(json!({ "index": 0, "id": "a", "function": function("clock", "{}") })),
+        call(json!({ "index": 0, "id": "b", "function": function("calculator", sum) })),
+    ];
+    let without_ids = [
+        call(json!({ "index": 0, "function": function("clock", "{}") })),
+        call(json!({ "index": 1, "id": "", "function": function("calculator", &sum[..5]) })),
+        call(json!({ "index": 1, "id": null, "function": function("calculator", &sum[5..]) })),
+    ];
+    let with_text_and_without_arguments = [
+        json!({ "choices": [{ "delta": { "content": "Let me see." } }] }),
+        call(json!({ "index": 0, "id": "a", "function": { "name": "clock" } })),
+        call(json!({ "index": 1, "id": "b", "function": function("calculator", sum) })),
+    ];
+    let with_a_name_that_clears_the_screen_and_no_json = [
+        call(json!({ "index": 0, "id": "a", "function": function("clock\u{1b}[2J", "{\"expr") })),
+        call(json!({ "index": 1, "id": "b", "function": function("calculator", sum) })),
+    ];
+    let odd = [
+        &without_numbers[..],
+        &all_of_them_number_0,
+        &without_ids,
+        &with_text_and_without_arguments,
+        &with_a_name_that_clears_the_screen_and_no_json,
+    ];
+    for odd in odd {
+        // None of them says why the model stopped.
+        let (server, mut chat) = talk(vec![chunks(odd), words(&["Two."])], &[]);
+        chat.type_line("what is it");
+        chat.err.expect("[calculator: 2]\n");
+        chat.out.expect("Two.\n");
+        chat.type_line("/show");
+        let shown = chat.out.expect("assistant: Two.\n");
+        assert!(shown.contains("assistant: calculator(") && !shown.contains('\u{1b}'), "{shown}");
+        assert!(chat.end().success());
+        server.asked();
+        let asked = server.asked();
+        assert_eq!(asked.messages().iter().filter(|(role, _)| *role == "tool").count(), 2, "{odd:?}");
+    }
+}
+
+#[test]
+fn a_call_that_was_cut_off_is_not_run() {
+    let function = json!({ "name": "calculator", "arguments": "{\"expression\": \"1" });
+    let call = json!({ "index": 0, "id": "a", "function": function });
+    let act = chunks(&[
+        json!({ "choices": [{ "delta": { "content": "So:" } }] }),
+        json!({ "choices": [{ "delta": { "tool_calls": [call] }, "finish_reason": "length" }] }),
+    ]);
+    let (server, mut chat) = talk(vec![act, words(&["Good."])], &[]);
+    chat.type_line("sum it up");
+    chat.out.expect("So:\n");
+    chat.err.expect("[the answer is cut off: its token limit was used up]\n");
+    chat.type_line("again");
+    chat.out.expect("Good.\n");
+    assert!(chat.end().success());
+    server.asked();
+    assert_eq!(server.asked().messages(), [("user", "sum it up"), ("assistant", "So:"), ("user", "again")]);
+}
+
+#[test]
+fn a_second_attempt_begins_anew() {
+    let stopped = json!({ "choices": [{ "delta": {}, "finish_reason": "stop" }], "usage": { "prompt_tokens": 5 } });
+    let failed = raw(format!("data: {stopped}\n\ndata: {{\"error\": \"busy\"}}\n\n"));
+    let cut = raw(format!("data: {}\n\n", text("Half an ans")));
+    let (_server, mut chat) = talk(vec![failed, cut], &[]);
+    chat.type_line("go on");
+    chat.err.expect("provider failure: busy; attempt 2 of 4");
+    chat.out.expect("Half an ans\n");
+    chat.err.expect("the connection was cut in the middle of the reply\n");
+    chat.type_line("/usage");
+    chat.out.expect("5 in all\n");
+    assert!(chat.end().success());
+}
+
+#[test]
+fn proxies_of_the_environment_are_not_in_the_way() {
+    let server = Server::start(vec![words(&["yes"])]);
+    let mut command = chat(&server.url);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"] {
+        command.env(name, "http://127.0.0.1:1");
+    }
+    assert!(command.arg("so?").output().expect("the chat runs").status.success());
+}
+
+#[test]
+fn at_the_end_of_written_input_everything_is_answered() {
+    let (_server, mut chat) = talk(vec![words(&["One."]), words(&["Two."])], &[]);
+    chat.type_line("first &");
+    chat.type_line("/new other");
+    chat.type_line("second &");
+    assert!(chat.end().success());
+    let answers = chat.out.rest();
+    assert!(answers.contains("One.\n") && answers.contains("Two.\n"), "{answers}");
 }
 
 #[test]

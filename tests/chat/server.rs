@@ -76,9 +76,10 @@ fn serve(server: &tiny_http::Server, mut acts: VecDeque<Act>, note: &Sender<Aske
     thread::scope(|scope| {
         // `unblock` ends it.
         while let Ok(mut request) = server.recv() {
-            let body = serde_json::from_reader(request.as_reader()).expect("JSON");
+            let body: Value = serde_json::from_reader(request.as_reader()).expect("JSON");
             let key = request.headers().iter().find(|header| header.field.equiv("authorization"));
             let key = key.map(|header| header.value.to_string());
+            assert_sound(&body["messages"]);
             // The test may be over.
             let _ = note.send(Asked { path: request.url().to_owned(), key, body });
             match acts.pop_front() {
@@ -87,6 +88,31 @@ fn serve(server: &tiny_http::Server, mut acts: VecDeque<Act>, note: &Sender<Aske
             }
         }
     });
+}
+
+/// What endpoints refuse: calls without names, ids, answers or proper arguments, answers without calls, messages without content.
+fn assert_sound(messages: &Value) {
+    let mut unanswered: Vec<&str> = Vec::new();
+    for message in messages.as_array().expect("messages") {
+        let (role, content) = (field(message, "role"), field(message, "content"));
+        if role == "tool" {
+            let id = field(message, "tool_call_id");
+            let call = unanswered.iter().position(|call| *call == id).unwrap_or_else(|| panic!("no call '{id}'"));
+            unanswered.remove(call);
+            continue;
+        }
+        assert!(unanswered.is_empty(), "unanswered: {unanswered:?}");
+        let calls = message["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
+        assert!(!content.is_empty() || !calls.is_empty(), "nothing in {message}");
+        for call in calls {
+            let (id, function) = (field(call, "id"), &call["function"]);
+            assert!(!id.is_empty() && !unanswered.contains(&id), "'{id}' is the id of another call");
+            assert!(!field(function, "name").is_empty());
+            serde_json::from_str::<Value>(field(function, "arguments")).expect("arguments are JSON");
+            unanswered.push(id);
+        }
+    }
+    assert!(unanswered.is_empty(), "unanswered: {unanswered:?}");
 }
 
 fn respond<R: std::io::Read>(request: Request, response: Response<R>) {
@@ -154,6 +180,16 @@ pub(crate) fn words_until_closed(pieces: &[&str]) -> (Act, Receiver<()>) {
         let _ = closed.send(());
     };
     (Box::new(act), is_closed)
+}
+
+/// Sends these chunks as they are, an event each, and ends as every good reply does.
+pub(crate) fn chunks(chunks: &[Value]) -> Act {
+    let chunks: Vec<_> = chunks.iter().map(Value::to_string).collect();
+    Box::new(move |request| {
+        let mut stream = Stream::begin(request);
+        chunks.iter().for_each(|chunk| stream.event(chunk));
+        stream.end();
+    })
 }
 
 /// Does what the other act does, but not before the test says so.

@@ -5,13 +5,16 @@
 //! its effect.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use turnwise::crossbeam_channel::{bounded, select};
 use turnwise::{CancelHook, CancelToken};
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
 /// How long a server may take to accept a connection.
@@ -19,10 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens sockets for one session's requests, of which there is one at a time.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Line(Arc<Mutex<Option<Call>>>);
+pub(crate) struct Wire(Arc<Mutex<Option<Request>>>);
 
 #[derive(Debug)]
-struct Call {
+struct Request {
     cancel: CancelToken,
     socket: Option<TcpStream>,
 }
@@ -31,36 +34,36 @@ struct Call {
 #[must_use]
 pub(crate) struct Closing {
     _hook: CancelHook,
-    line: Line,
+    wire: Wire,
 }
 
-impl Line {
+impl Wire {
     /// The next request is that of the turn with this token.
     pub(crate) fn close_on(&self, cancel: &CancelToken) -> Closing {
-        *self.call() = Some(Call { cancel: cancel.clone(), socket: None });
-        let line = self.clone();
-        let hook = cancel.on_cancel(move || line.shut_down());
-        Closing { _hook: hook, line: self.clone() }
+        *self.request() = Some(Request { cancel: cancel.clone(), socket: None });
+        let wire = self.clone();
+        let hook = cancel.on_cancel(move || wire.shut_down());
+        Closing { _hook: hook, wire: self.clone() }
     }
 
-    fn call(&self) -> MutexGuard<'_, Option<Call>> {
+    fn request(&self) -> MutexGuard<'_, Option<Request>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shut_down(&self) {
-        if let Some(Call { socket: Some(socket), .. }) = &*self.call() {
+        if let Some(Request { socket: Some(socket), .. }) = &*self.request() {
             // It fails where the server has closed it already.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
 
-    fn open(&self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    fn open(&self, host: String, port: u16) -> io::Result<TcpStream> {
         let aborted = || io::Error::from(io::ErrorKind::ConnectionAborted);
-        let cancel = self.call().as_ref().map(|call| call.cancel.clone()).ok_or_else(aborted)?;
-        let socket = connect(addresses, &cancel)?;
+        let cancel = self.request().as_ref().map(|request| request.cancel.clone()).ok_or_else(aborted)?;
+        let socket = connect(host, port, &cancel)?;
         socket.set_nodelay(true)?;
-        if let Some(call) = &mut *self.call() {
-            call.socket = Some(socket.try_clone()?);
+        if let Some(request) = &mut *self.request() {
+            request.socket = Some(socket.try_clone()?);
         }
         // Only now: a cancellation before has found no socket to shut down, one from now on finds this one.
         cancel.check().map_err(|_| aborted())?;
@@ -68,37 +71,44 @@ impl Line {
     }
 }
 
-/// Connects on a thread of its own: there is no socket yet that could be shut down, and the system may take its time.
-fn connect(addresses: &[SocketAddr], cancel: &CancelToken) -> io::Result<TcpStream> {
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for &address in addresses {
-        let (done, connected) = bounded(1);
-        // Nobody may be waiting for it any more.
-        let connect = move || _ = done.send(TcpStream::connect_timeout(&address, PATIENCE));
-        thread::Builder::new().name("connect".into()).spawn(connect)?;
-        select! {
-            recv(connected) -> result => match result {
-                Ok(Ok(socket)) => return Ok(socket),
-                Ok(Err(error)) => last = error,
-                Err(_) => {}
-            },
-            recv(cancel.cancelled()) -> _ => return Err(io::ErrorKind::ConnectionAborted.into()),
+/// Looks the name up and connects, on a thread of its own: there is no socket yet that could be shut down, and the system may
+/// take its time. An interrupt does not wait for that thread, which ends when the system has answered.
+fn connect(host: String, port: u16, cancel: &CancelToken) -> io::Result<TcpStream> {
+    let (done, connected) = bounded(1);
+    // Nobody may be waiting for it any more.
+    let connect = move || _ = done.send(connect_to_any(&host, port));
+    thread::Builder::new().name("connect".into()).spawn(connect)?;
+    select! {
+        recv(connected) -> result => result.unwrap_or_else(|_| Err(io::ErrorKind::NotConnected.into())),
+        recv(cancel.cancelled()) -> _ => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
+}
+
+fn connect_to_any(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failed = error,
         }
     }
-    Err(last)
+    Err(failed)
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        *self.line.call() = None;
+        *self.wire.request() = None;
     }
 }
 
-impl<In: Transport> Connector<In> for Line {
+impl<In: Transport> Connector<In> for Wire {
     type Out = Socket;
 
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<In>) -> Result<Option<Socket>, ureq::Error> {
-        let socket = self.open(&details.addrs)?;
+        let (host, is_secure) = (details.uri.host().unwrap_or_default(), details.uri.scheme_str() == Some("https"));
+        let port = details.uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        // An address of version 6 is in brackets.
+        let socket = self.open(host.trim_matches(['[', ']']).to_owned(), port)?;
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
         Ok(Some(Socket { socket, buffers }))
@@ -135,5 +145,15 @@ impl Transport for Socket {
     /// Asked before a connection is used again, which none is.
     fn is_open(&mut self) -> bool {
         false
+    }
+}
+
+/// Leaves the look-up of names to the [`Wire`], which can be interrupted in it.
+#[derive(Debug)]
+pub(crate) struct Later;
+
+impl Resolver for Later {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        Ok(self.empty())
     }
 }
