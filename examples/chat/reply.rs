@@ -77,14 +77,14 @@ struct Delta {
 #[derive(Deserialize)]
 struct CallDelta {
     index: Option<usize>,
-    id: Option<String>,
+    id: Option<Value>,
     function: Option<FunctionDelta>,
 }
 
 #[derive(Default, Deserialize)]
 struct FunctionDelta {
     name: Option<String>,
-    arguments: Option<String>,
+    arguments: Option<Value>,
 }
 
 impl Reply {
@@ -148,7 +148,7 @@ impl Reply {
     }
 
     fn take_call(&mut self, delta: CallDelta) {
-        let id = delta.id.unwrap_or_default();
+        let id = delta.id.map(plain_text).unwrap_or_default();
         let is_meant = |call: &ToolCall| match (delta.index, call.index) {
             _ if !id.is_empty() && !call.id.is_empty() => call.id == id,
             (Some(index), Some(known)) => index == known,
@@ -167,7 +167,7 @@ impl Reply {
         if let Some(name) = function.name.filter(|name| !name.is_empty()) {
             call.name = name;
         }
-        call.args.push_str(function.arguments.as_deref().unwrap_or_default());
+        call.args.push_str(&function.arguments.map(plain_text).unwrap_or_default());
     }
 
     fn end(&mut self) {
@@ -181,6 +181,9 @@ impl Reply {
         // Each result has to name its call.
         let mut known = HashSet::new();
         for (number, call) in self.calls.iter_mut().enumerate() {
+            if call.name.is_empty() {
+                call.name = "unnamed".into();
+            }
             while call.id.is_empty() || !known.insert(call.id.clone()) {
                 call.id = format!("{}call-{number}", call.id);
             }
@@ -217,6 +220,15 @@ fn stop_reason(name: &str) -> StopReason {
         "length" => StopReason::MaxTokens,
         "content_filter" => StopReason::ContentFilter,
         _ => StopReason::EndTurn,
+    }
+}
+
+/// Text, or what else it is as JSON.
+fn plain_text(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        Value::Null => String::new(),
+        other => other.to_string(),
     }
 }
 

@@ -237,6 +237,12 @@ fn tool_calls_are_understood_however_they_come() {
         call(json!({ "index": 0, "id": "a", "function": { "name": "clock" } })),
         call(json!({ "index": 1, "id": "b", "function": function("calculator", sum) })),
     ];
+    let with_a_number_for_an_id_objects_and_no_name = [
+        call(json!({ "index": 0, "id": 5, "function": { "arguments": {} } })),
+        call(
+            json!({ "index": 1, "id": 6, "function": { "name": "calculator", "arguments": { "expression": "1 + 1" } } }),
+        ),
+    ];
     let with_a_name_that_clears_the_screen_and_no_json = [
         call(json!({ "index": 0, "id": "a", "function": function("clock\u{1b}[2J", "{\"expr") })),
         call(json!({ "index": 1, "id": "b", "function": function("calculator", sum) })),
@@ -246,6 +252,7 @@ fn tool_calls_are_understood_however_they_come() {
         &all_of_them_number_0,
         &without_ids,
         &with_text_and_without_arguments,
+        &with_a_number_for_an_id_objects_and_no_name,
         &with_a_name_that_clears_the_screen_and_no_json,
     ];
     for odd in odd {
