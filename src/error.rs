@@ -176,7 +176,8 @@ impl SessionError {
         }
     }
 
-    /// What the agent itself said, in a turn or while it was built: for messages to people who need not know about sessions.
+    /// What the agent said in a turn or while it was built, or what was said for it ([`AgentError::Cancelled`], where it was not even
+    /// asked): for messages to people who need not know about sessions.
     ///
     /// ```
     /// use turnwise::{agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionService};

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use indexmap::IndexMap;
 
 use crate::error::SessionError;
-use crate::model::SessionId;
+use crate::model::{Labels, SessionId};
 use crate::service::{SessionQuery, SessionSummary};
 use crate::session::handle::{summarize, SessionHandle};
 use crate::status::shelf::Place;
@@ -48,8 +48,9 @@ struct Sessions {
 #[derive(Debug)]
 struct Entry {
     handle: Arc<SessionHandle>,
-    /// The handle's: a list looks at this alone.
+    /// The handle's: a list looks at these two alone.
     place: Place,
+    labels: Labels,
 }
 
 impl Registry {
@@ -122,15 +123,26 @@ impl Registry {
                 .filter(|(_, entry)| entry.is_open() && entry.has_labels(&query.labels));
             let limit = query.limit.unwrap_or(usize::MAX);
             page.reserve(limit.min(sessions.entries.len().saturating_sub(first)));
-            for (id, entry) in matching.skip(query.offset.unwrap_or(0)).take(limit) {
+            for (id, entry) in matching.skip(query.offset.unwrap_or(0)) {
+                let place = page.len() + changing.len();
+                if place == limit {
+                    break;
+                }
                 match entry.place.glance() {
-                    Some((gate, figures)) => page.push(summarize(id, gate, figures, &entry.place.labels)),
-                    None => changing.push((page.len() + changing.len(), Arc::clone(&entry.handle))),
+                    // Closed between the two looks.
+                    Some((gate, _)) if gate.is_closed() => {}
+                    Some((gate, figures)) => page.push(summarize(id, gate, figures, &entry.labels)),
+                    None => changing.push((place, Arc::clone(&entry.handle))),
                 }
             }
         }
+        // Each has the place that it would have had, less those before it that have been closed meanwhile.
+        let mut closed = 0;
         for (place, handle) in changing {
-            page.insert(place, handle.summary());
+            match handle.summary() {
+                Some(summary) => page.insert(place - closed, summary),
+                None => closed += 1,
+            }
         }
         Ok(page)
     }
@@ -184,7 +196,7 @@ impl Entry {
 
     #[inline]
     fn has_labels(&self, wanted: &BTreeMap<String, String>) -> bool {
-        wanted.iter().all(|(name, value)| self.place.labels.get(name) == Some(value))
+        wanted.iter().all(|(name, value)| self.labels.get(name) == Some(value))
     }
 }
 
@@ -211,8 +223,8 @@ impl Sessions {
         if self.entries.shift_remove(&handle.id()).is_some() {
             self.gaps -= 1;
         }
-        let place = handle.place().clone();
-        self.entries.insert(handle.id(), Some(Entry { handle, place }));
+        let (place, labels) = (handle.place().clone(), handle.labels().clone());
+        self.entries.insert(handle.id(), Some(Entry { handle, place, labels }));
     }
 
     fn remove(&mut self, id: SessionId) -> Option<Arc<SessionHandle>> {

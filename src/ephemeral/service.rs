@@ -116,6 +116,9 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     pub fn stats(&self) -> ServiceStats {
         let core = &*self.inner.core;
         let counters = &core.counters;
+        // Those that have ended first: a turn that is counted among them is among those that were started.
+        let ended = [&counters.turns_completed, &counters.turns_failed, &counters.turns_cancelled, &counters.faults];
+        let [turns_completed, turns_failed, turns_cancelled, faults] = ended.map(|count| count.get());
         ServiceStats {
             sessions: core.capacity.held(),
             max_sessions: core.capacity.limit(),
@@ -123,10 +126,10 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
             running_turns: core.running.held(),
             sessions_created: counters.sessions_created.get(),
             turns_started: counters.turns_started.get(),
-            turns_completed: counters.turns_completed.get(),
-            turns_failed: counters.turns_failed.get(),
-            turns_cancelled: counters.turns_cancelled.get(),
-            faults: counters.faults.get(),
+            turns_completed,
+            turns_failed,
+            turns_cancelled,
+            faults,
             events_dropped: counters.events_dropped.get(),
         }
     }

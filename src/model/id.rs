@@ -30,7 +30,7 @@ macro_rules! uuid_id {
             }
 
             /// The id's last six hexadecimal digits, for people: with few ids about they tell them apart, which its
-            /// beginning does not, since that is the time. The names of sessions' threads end with it.
+            /// beginning does not, since that is the time. Not unique: 24 bits of chance.
             ///
             /// ```
             #[doc = concat!("let id = turnwise::", stringify!($name), "::new();")]

@@ -367,6 +367,34 @@ pub trait ServiceControl: SessionService {
     fn downgrade(&self) -> WeakService;
 }
 
+macro_rules! forward_service_control {
+    ($($(#[$doc:meta])* $service:ty),*) => {$(
+        $(#[$doc])*
+        impl<S: ServiceControl + ?Sized> ServiceControl for $service {
+            fn stats(&self) -> ServiceStats {
+                (**self).stats()
+            }
+
+            fn shutdown_with(&self, mode: ArchiveMode, timeout: Duration) -> ShutdownReport {
+                (**self).shutdown_with(mode, timeout)
+            }
+
+            fn downgrade(&self) -> WeakService {
+                (**self).downgrade()
+            }
+        }
+    )*};
+}
+
+forward_service_control! {
+    /// Through a reference.
+    &S,
+    /// Through a box.
+    Box<S>,
+    /// Through a share.
+    Arc<S>
+}
+
 /// A reference to a service is a service.
 impl<S: SessionService + ?Sized> SessionService for &S {
     forward_session_service!(self => **self);

@@ -48,6 +48,7 @@ pub struct SessionSummary {
     pub message_count: usize,
     /// Turns admitted so far. The last of them is the one that runs, where one does: its id is
     /// [`TurnId::new`](crate::TurnId::new) of this number.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub turns: u64,
     /// Tokens used so far.
     pub total_tokens: u64,
@@ -92,6 +93,7 @@ pub struct SessionInfo {
     pub message_count: usize,
     /// Turns admitted so far. The last of them is the one that runs, where one does: its id is
     /// [`TurnId::new`](crate::TurnId::new) of this number.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub turns: u64,
     /// Whether it builds or runs a turn.
     pub is_active: bool,
@@ -149,8 +151,9 @@ pub struct ServiceStats {
     pub max_sessions: usize,
     /// Threads that the service has: one for each session, those of [`sessions`](Self::sessions) and of such as have ended just
     /// now; up to [`idle_threads`](crate::ServiceConfig::idle_threads) that wait for a session; and one for deadlines, from
-    /// the first request with a timeout on. With none left none of the agents' code runs any more, thread-local destructors
+    /// the first request with a timeout on, and one for each cancel hook that a deadline has set off and that runs. With none left none of the agents' code runs any more, thread-local destructors
     /// included.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub threads: usize,
     /// Turns that their agents run now. One that waits for a running permit, or for another session, is not counted.
     pub running_turns: usize,

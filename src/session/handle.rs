@@ -31,6 +31,7 @@ use super::command::Command;
 pub(crate) struct SessionHandle {
     id: SessionId,
     key: WaitKey,
+    labels: Labels,
     place: Place,
     /// Whom an interrupt or a close reaches. Locked for a few instructions at a time; see the head of [`super`].
     active: Mutex<Option<Active>>,
@@ -106,7 +107,7 @@ impl SessionHandle {
         cancel: CancelToken,
     ) -> (Arc<Self>, MailReceiver<Command>, ActiveEntry, Admission) {
         let Profile { shelf, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock } = profile;
-        let place = shelf.place(Status::building(first, labels, &snapshot));
+        let place = shelf.place(Status::building(first, &snapshot));
         let environment = Environment {
             bus: Bus::new(id, event_history),
             published: Published::new(place.clone(), snapshot),
@@ -118,6 +119,7 @@ impl SessionHandle {
         let handle = Arc::new(Self {
             id,
             key: WaitKey::new(),
+            labels,
             place,
             active: Mutex::new(Some(Active { turn: first, cancel })),
             environment: Arc::new(environment),
@@ -142,6 +144,10 @@ impl SessionHandle {
 
     pub(crate) fn gate(&self) -> &Gate {
         &self.place.gate
+    }
+
+    pub(crate) fn labels(&self) -> &Labels {
+        &self.labels
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -322,9 +328,10 @@ impl SessionHandle {
     }
 
     /// What the session shows of itself in a list. Takes no share in its text: of ten thousand sessions, that is what counts.
-    pub(crate) fn summary(&self) -> SessionSummary {
+    /// `None` if it is closed.
+    pub(crate) fn summary(&self) -> Option<SessionSummary> {
         let (gate, figures) = self.look(Figures::of);
-        summarize(self.id, gate, figures, &self.place.labels)
+        (!gate.is_closed()).then(|| summarize(self.id, gate, figures, &self.labels))
     }
 }
 

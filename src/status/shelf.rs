@@ -5,7 +5,7 @@
 
 use std::ops::Deref;
 
-use crate::model::{Labels, SessionSnapshot, TurnId};
+use crate::model::{SessionSnapshot, TurnId};
 use crate::sync::{Arc, Mutex, OnceLock};
 
 use super::figures::{Figures, FiguresCell};
@@ -16,13 +16,13 @@ use super::gate::{Gate, GateState};
 pub(crate) struct Status {
     pub(crate) gate: Gate,
     pub(crate) figures: FiguresCell,
-    pub(crate) labels: Labels,
 }
 
 /// Gives out places.
 ///
 /// A place is never given out twice: a board goes when the last session on it has gone, and until then it keeps the places of
-/// those that have gone before, a few kilobytes at most for each live session, which itself takes ten times as much.
+/// those that have gone before: two kilobytes at most for a live session, which itself takes ten times as much. So nothing is here
+/// that could be larger, such as labels.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
     last: Mutex<Option<(Arc<Board>, usize)>>,
@@ -48,8 +48,8 @@ struct Slot(OnceLock<Status>);
 
 impl Status {
     /// Of a session that is being built, with its first turn admitted or without one.
-    pub(crate) fn building(first: Option<TurnId>, labels: Labels, snapshot: &SessionSnapshot) -> Self {
-        Self { gate: Gate::building(first), figures: FiguresCell::new(Figures::of(snapshot)), labels }
+    pub(crate) fn building(first: Option<TurnId>, snapshot: &SessionSnapshot) -> Self {
+        Self { gate: Gate::building(first), figures: FiguresCell::new(Figures::of(snapshot)) }
     }
 
     /// State and figures of one instant, by one look and with no lock; `None` where something changes just then.
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn everybody_has_a_place_of_their_own_and_boards_go_with_the_last_on_them() {
         let (shelf, snapshot) = (Shelf::default(), SessionSnapshot::from(&Session::new()));
-        let place = |turns| shelf.place(Status::building(Some(TurnId::new(turns)), Labels::default(), &snapshot));
+        let place = |turns| shelf.place(Status::building(Some(TurnId::new(turns)), &snapshot));
         let places: Vec<_> = (0..5 * SLOTS as u64).map(place).collect();
         for (number, place) in (0..).zip(&places) {
             place.gate.end_build();

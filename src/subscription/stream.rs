@@ -60,11 +60,18 @@ impl EventStream {
     ///
     /// # Errors
     /// Whether there is none yet, or will never be one. On a session's own thread a wait that is ended or refused there (see
-    /// [`TurnHandle`](crate::TurnHandle)) counts as timed out.
+    /// [`TurnHandle`](crate::TurnHandle)) counts as timed out, at once: after a timeout such a loop has to look whether its own
+    /// turn is to stop.
     ///
     /// # Blocking
     /// Until there is an event or the stream has ended, at most for `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<SessionEvent, RecvTimeoutError> {
+        // What is there is there, whatever may become of a wait.
+        match self.try_recv() {
+            Ok(event) => return Ok(event),
+            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) => {}
+        }
         match self.recv_until(&self.clock.deadline(timeout)) {
             Ok(Some(event)) => Ok(event),
             Ok(None) => Err(RecvTimeoutError::Disconnected),

@@ -20,12 +20,12 @@ pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn add_one(&self) {
-        // ORDERING: Relaxed, here and in `get`; a figure for people, nothing is concluded from it.
-        self.0.fetch_add(1, Ordering::Relaxed);
+        // ORDERING: Release, with the acquire of `get`: who sees that a turn has ended sees that it was started.
+        self.0.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn get(&self) -> u64 {
-        // ORDERING: see `add_one`.
-        self.0.load(Ordering::Relaxed)
+        // ORDERING: Acquire, see `add_one`.
+        self.0.load(Ordering::Acquire)
     }
 }

@@ -57,7 +57,8 @@ impl TurnStream {
         &self.handle
     }
 
-    /// The next event, if there is one now: for frame loops.
+    /// The next event, if there is one now: for frame loops of the host. An agent that polls another session's turn keeps its
+    /// running permit, which that turn may need; it waits with [`recv_timeout`](Self::recv_timeout).
     ///
     /// # Errors
     /// Whether there is none yet, or the turn is over: then the session is free for the next one.
@@ -88,12 +89,21 @@ impl TurnStream {
     /// The next event, if it comes in time: for loops that have something else to do now and then.
     ///
     /// # Errors
-    /// Whether there is none yet, or the turn is over: then the session is free for the next one. On a session's own thread a
-    /// wait that is ended or refused there (see [`TurnHandle`]) counts as timed out.
+    /// Whether there is none yet, or the turn is over: then the session is free for the next one.
+    ///
+    /// On a session's own thread a wait that is ended or refused there (see [`TurnHandle`]) counts as timed out, at once: after a
+    /// timeout such a loop has to look whether its own turn is to stop
+    /// ([`TurnContext::check`](crate::TurnContext::check)), or it goes round without waiting.
     ///
     /// # Blocking
     /// Until there is an event or the turn has ended, at most for `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<AgentEvent, RecvTimeoutError> {
+        // What is there is there, whatever may become of a wait.
+        match self.try_recv() {
+            Ok(event) => return Ok(event),
+            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) => {}
+        }
         match self.recv_until(&self.handle.deadline(timeout)) {
             Ok(Some(event)) => Ok(event),
             Ok(None) => Err(RecvTimeoutError::Disconnected),

@@ -102,6 +102,7 @@ impl Deadlines {
 
     /// How many threads watch, or have watched and not ended yet.
     pub(crate) fn threads(&self) -> usize {
+        self.watch.join_gone();
         let state = self.watch.state.lock();
         usize::from(state.watcher.is_some()) + state.retired.len() + state.joining.count()
     }

@@ -1,13 +1,14 @@
 //! C24–C26: reads and lists.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use turnwise::crossbeam_channel::unbounded;
 use turnwise::{
-    agent_fn, builder_fn, AgentError, EphemeralSessionService, Message, RunResult, Session, SessionAgent, SessionError,
-    SessionId, SessionQuery, SessionService, SessionSnapshot, SessionSpec, SessionState, TurnContext, TurnId, Usage,
+    agent_fn, builder_fn, AgentError, EphemeralSessionService, Message, RunResult, Session, SessionAgent,
+    SessionContext, SessionError, SessionId, SessionQuery, SessionService, SessionSnapshot, SessionSpec, SessionState,
+    TurnContext, TurnId, Usage,
 };
 
 use crate::support::*;
@@ -88,6 +89,70 @@ fn c24_state_and_figures_are_from_one_instant() {
             }
             done.store(true, Ordering::SeqCst);
             assert!(reader.join().unwrap() > 0);
+        });
+    });
+}
+
+/// Shows seven tokens for each message, and four messages for each turn: one after the other while it runs.
+struct Counting {
+    history: Session,
+    messages: usize,
+}
+
+impl SessionAgent for Counting {
+    fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        for _ in 0..3 {
+            self.messages += 1;
+            turn.publish(self.snapshot());
+        }
+        self.messages += 1;
+        Ok(turn.finish("counted"))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+
+    fn snapshot(&self) -> SessionSnapshot {
+        let (message_count, total_tokens) = (self.messages, 7 * self.messages as u64);
+        SessionSnapshot { message_count, total_tokens, ..SessionSnapshot::from(&self.history) }
+    }
+}
+
+#[test]
+fn c24_lists_are_whole_and_in_order_while_turns_run() {
+    run(|| {
+        let build = |_: &SessionSpec, context: &SessionContext| {
+            Ok(Counting { history: Session::with_id(context.session_id()), messages: 0 })
+        };
+        let service = EphemeralSessionService::new(builder_fn(build), 40);
+        let all: Vec<_> = (0..40).map(|_| service.open_session(SessionSpec::new()).unwrap()).collect();
+        let running = AtomicUsize::new(3);
+        thread::scope(|scope| {
+            for first in 0..3 {
+                let (service, all, running) = (&service, &all, &running);
+                scope.spawn(move || {
+                    for number in 0..4_000 {
+                        // Others may be at it.
+                        let _ = service.start_turn(all[(number * 7 + first) % all.len()], turn("x"));
+                    }
+                    running.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+            while running.load(Ordering::SeqCst) > 0 {
+                let page = service.list(SessionQuery::new().offset(3).limit(30)).unwrap();
+                assert_eq!(page.iter().map(|session| session.session_id).collect::<Vec<_>>(), all[3..33]);
+                for session in page {
+                    let (messages, most) = (session.message_count as u64, 4 * session.turns);
+                    assert_eq!(session.total_tokens, 7 * messages, "{session:?}");
+                    match session.state {
+                        SessionState::Idle => assert_eq!(messages, most, "{session:?}"),
+                        _ => assert!((most - 4..=most).contains(&messages), "{session:?}"),
+                    }
+                }
+                let stats = service.stats();
+                assert!(stats.turns_ended() <= stats.turns_started, "{stats:?}");
+            }
         });
     });
 }

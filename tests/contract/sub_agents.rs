@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
+use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
 use turnwise::{
     agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventSource,
     SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionQuery, SessionService,
@@ -114,6 +114,46 @@ fn c33_a_chain_through_two_services_is_reentrant_too() {
         });
         let first = here.begin(a, "a", move |_, _| Ok(to_there.start_turn(b, turn("b"))?.text));
         assert_eq!(first.wait().unwrap().text, "from b");
+    });
+}
+
+#[test]
+fn c34_a_parent_that_is_interrupted_still_sees_the_end_of_a_stream_that_it_polls() {
+    run(|| {
+        let (told, tell) = unbounded();
+        let (seen, see) = unbounded();
+        let agent = builder_fn(move |_, context| {
+            let (service, told, see) = (context.service(), told.clone(), seen.clone());
+            agent_fn(move |prompt, turn| {
+                if prompt == "child" {
+                    turn.emit(delta(1))?;
+                    return Ok(turn.finish("done"));
+                }
+                let service = service.upgrade().expect("its service");
+                let stream = service.stream_session(create("child"))?;
+                // All of it is there before it is looked at, and the turn is told to stop.
+                let _ = stream.handle().finished().recv();
+                told.send(()).unwrap();
+                let _ = turn.cancel_token().cancelled().recv();
+                let mut events = 0;
+                loop {
+                    match stream.recv_timeout(LONG) {
+                        Ok(_) => events += 1,
+                        Err(RecvTimeoutError::Timeout) => turn.check()?,
+                        Err(RecvTimeoutError::Disconnected) => break,
+                    }
+                }
+                see.send(events).unwrap();
+                Ok(turn.finish("seen"))
+            })
+            .build_agent(&SessionSpec::new(), context)
+        });
+        let service = EphemeralSessionService::new(agent, 2);
+        let parent = service.begin_session(create("parent")).unwrap();
+        tell.recv_timeout(LONG).unwrap();
+        parent.interrupt();
+        assert_eq!(see.recv_timeout(LONG), Ok(3));
+        assert_eq!(parent.wait().unwrap().text, "seen");
     });
 }
 
