@@ -25,7 +25,7 @@ const TURN: u32 = 4;
 pub(crate) struct Gate(AtomicU64);
 
 /// What the gate was at some instant.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GateState(u64);
 
 /// Why a turn is not admitted.

@@ -86,12 +86,6 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c24"),
     ),
     mutation(
-        "a look for a list looks at the gate once",
-        "src/status/shelf.rs",
-        &[("(self.gate.state() == before).then_some((before, figures))", "Some((before, figures))")],
-        Contract("c24_lists"),
-    ),
-    mutation(
         "figures of two versions go together",
         "src/status/figures.rs",
         &[("let is_whole = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;", "let is_whole = version < u64::MAX;")],
