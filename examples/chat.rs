@@ -17,6 +17,8 @@ mod agent;
 mod ctrl_c;
 #[path = "chat/endpoint.rs"]
 mod endpoint;
+#[path = "shared/histories.rs"]
+mod histories;
 #[path = "chat/interrupts.rs"]
 mod interrupts;
 #[path = "shared/lines.rs"]
@@ -27,6 +29,8 @@ mod options;
 mod prompt;
 #[path = "chat/reply.rs"]
 mod reply;
+#[path = "shared/say.rs"]
+mod say;
 #[path = "chat/show.rs"]
 mod show;
 #[path = "chat/tools.rs"]

@@ -14,6 +14,8 @@
 
 #[path = "dashboard/agents.rs"]
 mod agents;
+#[path = "shared/dice.rs"]
+mod dice;
 #[path = "dashboard/draw.rs"]
 mod draw;
 #[path = "dashboard/figures.rs"]
@@ -22,6 +24,8 @@ mod figures;
 mod load;
 #[path = "dashboard/model.rs"]
 mod model;
+#[path = "shared/say.rs"]
+mod say;
 #[path = "dashboard/screen.rs"]
 mod screen;
 #[path = "dashboard/svg.rs"]
@@ -29,7 +33,6 @@ mod svg;
 #[path = "dashboard/view.rs"]
 mod view;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -40,6 +43,7 @@ use turnwise::crossbeam_channel::{after, never, select, tick, unbounded};
 use turnwise::EphemeralSessionService;
 
 use agents::Cast;
+use say::say;
 use screen::{Panics, Screen};
 use view::{Dashboard, Next};
 
@@ -126,7 +130,7 @@ fn run(options: Options) -> Result<ExitCode, String> {
     let load = load.join();
     let report = service.shutdown(GRACE);
     shown?;
-    say(&format!("sessions joined: {}, stuck: {}\n", report.joined, report.stuck.len()));
+    say(format_args!("sessions joined: {}, stuck: {}", report.joined, report.stuck.len()));
     Ok(if load.is_ok() && report.stuck.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -167,12 +171,7 @@ fn show_once(dashboard: &mut Dashboard, options: &Options) -> Result<(), String>
         std::fs::write(file, picture).map_err(|error| format!("{}: {error}", file.display()))?;
     }
     if options.once {
-        say(&svg::text(frame));
+        say(svg::text(frame).trim_end_matches('\n'));
     }
     Ok(())
-}
-
-fn say(text: &str) {
-    // Where nobody reads on, nothing can be said about it.
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -12,17 +12,21 @@
 //! In the end it reports what its frames took. A frame is late when its work took longer than the budget; that the system
 //! wakes the loop late is shown beside it. Exit code 1: the library's calls took longer than the budget of a frame.
 
+#[path = "shared/dice.rs"]
+mod dice;
 #[path = "game_loop/frames.rs"]
 mod frames;
 #[path = "game_loop/minds.rs"]
 mod minds;
+#[path = "shared/say.rs"]
+mod say;
 #[path = "game_loop/world.rs"]
 mod world;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use frames::{Frames, Meter};
+use say::say;
 use world::World;
 
 /// An hour.
@@ -70,16 +74,11 @@ fn run(options: Options) -> Result<ExitCode, String> {
     for frame in 0..options.frames {
         frames.draw(&mut meter, |meter| world.step(frame, meter));
     }
-    say(&frames.report(&meter));
+    say(frames.report(&meter));
     // The only call that waits, and it is in no frame.
     let all_ended = world.end(options.frames);
     if frames.was_blocked() {
         eprintln!("game_loop: the library's calls took longer than a frame has");
     }
     Ok(if all_ended && !frames.was_blocked() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn say(line: &str) {
-    // Where nobody reads on, nothing can be said about it.
-    let _ = writeln!(io::stdout(), "{line}");
 }

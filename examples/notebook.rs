@@ -16,6 +16,8 @@
 mod ctrl_c;
 #[path = "notebook/files.rs"]
 mod files;
+#[path = "shared/histories.rs"]
+mod histories;
 #[path = "notebook/interrupts.rs"]
 mod interrupts;
 #[path = "notebook/kernel.rs"]

@@ -15,9 +15,10 @@ mod host;
 mod ledger;
 #[path = "plugin_host/plugins.rs"]
 mod plugins;
+#[path = "shared/say.rs"]
+mod say;
 
 use std::error::Error;
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -134,9 +135,4 @@ fn stubborn() -> Result<Unload, Box<dyn Error>> {
     plugin.take_stock();
     drop(finish); // now the device has finished
     Ok(plugin.unload(LIMIT))
-}
-
-fn say(line: &str) {
-    // Where nobody reads on, nothing can be said about it.
-    let _ = writeln!(io::stdout(), "{line}");
 }

@@ -27,16 +27,17 @@ impl Foreground {
     /// Shows a turn to its end.
     pub(crate) fn show(&self, stream: TurnStream) -> Result<RunResult, SessionError> {
         let turn = stream.handle();
-        self.set(Some((turn.session_id(), turn.turn_id())));
-        let result = show::show(stream);
-        self.set(None);
-        result
+        self.during(turn.session_id(), turn.turn_id(), || show::show(stream))
     }
 
     /// Waits for a turn that has begun in the background.
     pub(crate) fn wait(&self, turn: TurnHandle) -> Result<RunResult, SessionError> {
-        self.set(Some((turn.session_id(), turn.turn_id())));
-        let result = show::wait(turn);
+        self.during(turn.session_id(), turn.turn_id(), || show::wait(turn))
+    }
+
+    fn during<T>(&self, session: SessionId, turn: TurnId, shown: impl FnOnce() -> T) -> T {
+        self.set(Some((session, turn)));
+        let result = shown();
         self.set(None);
         result
     }

@@ -1,7 +1,6 @@
 //! The prompt: several conversations, one of them in front.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -11,10 +10,12 @@ use turnwise::{
     SessionSpec, StartTurnRequest, TurnHandle,
 };
 
+use crate::histories;
 use crate::interrupts::Foreground;
 use crate::lines::read_line;
 use crate::options::Options;
-use crate::show::{explain, plain, say};
+use crate::say::say;
+use crate::show::{explain, plain};
 use crate::Service;
 
 const HELP: &str = "\
@@ -215,20 +216,13 @@ impl Prompt<'_> {
 
     fn save(&self, file: &str, name: &str) -> Result<(), String> {
         let history = self.history(name)?;
-        let json = serde_json::to_string_pretty(&history).map_err(|error| format!("error: {error}"))?;
-        fs::write(file, json).map_err(|error| format!("error: {file}: {error}"))?;
+        histories::save(&history, file)?;
         say(format_args!("{} messages of '{name}' are in {file}", history.messages().len()));
         Ok(())
     }
 
     fn load(&mut self, file: &str, name: &str) -> Result<(), String> {
-        let failed = |error: &dyn std::fmt::Display| format!("error: {file}: {error}");
-        let json = fs::read_to_string(file).map_err(|error| failed(&error))?;
-        let mut history: Session = serde_json::from_str(&json).map_err(|error| failed(&error))?;
-        // The conversation that was saved may still be live: this is another one with the same past.
-        if self.service.read(history.id()).is_ok() {
-            history = history.fork();
-        }
+        let history = histories::load(file, self.service)?;
         self.open(name, SessionSpec::new().resume(history))
     }
 

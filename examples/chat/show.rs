@@ -1,6 +1,5 @@
 //! How a turn is shown: the answer on standard output, everything around it on standard error.
 
-use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -122,11 +121,6 @@ impl Screen {
             let _ = writeln!(io::stdout().lock());
         }
     }
-}
-
-/// A line of the program's own.
-pub(crate) fn say(text: impl Display) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
 /// Without what would tell the terminal to do something: a model's words are only text.

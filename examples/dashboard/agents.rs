@@ -7,6 +7,8 @@ use turnwise::{
     SessionContext, SessionSnapshot, SessionSpec, StopReason, TurnContext, Usage,
 };
 
+use crate::dice::Dice;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Temperament {
     /// Writes its answer word by word.
@@ -119,7 +121,7 @@ impl Simulated {
         let before = SessionSnapshot::from(&self.history);
         let mut answer = String::new();
         for written in 1..=self.dice.between(30..90) {
-            let delta = format!("{}{}", if written == 1 { "" } else { " " }, self.dice.word());
+            let delta = format!("{}{}", if written == 1 { "" } else { " " }, word(&mut self.dice));
             answer.push_str(&delta);
             turn.emit(AgentEvent::TextDelta { delta })?;
             turn.publish(SessionSnapshot { total_tokens: before.total_tokens + written, ..before.clone() });
@@ -147,7 +149,7 @@ impl Simulated {
         turn.emit(AgentEvent::ToolExecutionCompleted {
             id: id.clone(),
             name: name.clone(),
-            result: self.dice.word().into(),
+            result: word(&mut self.dice).into(),
             is_error: false,
             duration_ms: takes.as_millis() as u64,
         })?;
@@ -156,11 +158,11 @@ impl Simulated {
 
     /// A provider that often wants to be asked again later.
     fn try_twice(&mut self, turn: &TurnContext) -> Result<String, AgentError> {
-        if self.dice.one_in(2) {
+        if one_in(&mut self.dice, 2) {
             let error = "rate limited".to_owned();
             turn.emit(AgentEvent::Retrying { attempt: 1, max_attempts: 2, error, delay_ms: 100 })?;
             turn.sleep(Duration::from_millis(100))?;
-            if self.dice.one_in(2) {
+            if one_in(&mut self.dice, 2) {
                 let reason = LlmFailure::RateLimited { retry_after: None };
                 return Err(AgentError::Llm { provider: "simulated".into(), reason, message: "try later".into() });
             }
@@ -171,53 +173,26 @@ impl Simulated {
     #[allow(clippy::panic)] // What this one is there to show: it takes down its own session, and nothing else.
     fn dare(&mut self, turn: &TurnContext) -> Result<String, AgentError> {
         let answer = self.think(turn, 60..220)?;
-        if self.dice.one_in(40) {
+        if one_in(&mut self.dice, 40) {
             panic!("the dice said so");
         }
         Ok(answer)
     }
 
     fn words(&mut self, count: u64) -> String {
-        let words: Vec<&str> = (0..count).map(|_| self.dice.word()).collect();
+        let words: Vec<&str> = (0..count).map(|_| word(&mut self.dice)).collect();
         words.join(" ")
     }
 }
 
-/// Chance that is the same for the same seed: splitmix64.
-#[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+fn one_in(dice: &mut Dice, sides: u64) -> bool {
+    dice.between(0..sides) == 0
+}
 
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number of the range, which is not empty.
-    fn between(&mut self, range: std::ops::Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
-    }
-
-    fn millis(&mut self, range: std::ops::Range<u64>) -> Duration {
-        Duration::from_millis(self.between(range))
-    }
-
-    fn one_in(&mut self, sides: u64) -> bool {
-        self.between(0..sides) == 0
-    }
-
-    fn word(&mut self) -> &'static str {
-        const WORDS: [&str; 16] = [
-            "a", "turn", "has", "ended", "well", "and", "the", "next", "one", "begins", "with", "what", "it", "left",
-            "to", "say",
-        ];
-        WORDS[self.between(0..WORDS.len() as u64) as usize]
-    }
+fn word(dice: &mut Dice) -> &'static str {
+    const WORDS: [&str; 16] = [
+        "a", "turn", "has", "ended", "well", "and", "the", "next", "one", "begins", "with", "what", "it", "left", "to",
+        "say",
+    ];
+    WORDS[dice.between(0..WORDS.len() as u64) as usize]
 }

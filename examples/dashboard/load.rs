@@ -10,7 +10,8 @@ use turnwise::{
     StartTurnRequest, TurnHandle,
 };
 
-use crate::agents::{Dice, Role, Temperament};
+use crate::agents::{Role, Temperament};
+use crate::dice::Dice;
 use crate::model::{Ended, Outcome};
 use crate::Host;
 

@@ -10,6 +10,8 @@ use turnwise::{
     SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnContext, WeakService,
 };
 
+use crate::dice::Dice;
+
 /// The label that characters find each other by.
 pub(crate) const NAME: &str = "name";
 
@@ -45,34 +47,11 @@ pub(crate) const ROLES: [Role; 5] = [
     Role { name: "Edda", thinking: Thinking::Asks("Cleo"), think: (20, 120), words: "the oracle told me as much" },
 ];
 
-/// Numbers that look like chance, and are the same for the same seed.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    /// For this matter among all that there are under the seed.
-    pub(crate) fn new(seed: u64, matter: u64, number: u64) -> Self {
-        let mut dice = Self(seed ^ matter.wrapping_mul(0xA076_1D64_78BD_642F) ^ number.rotate_left(32));
-        dice.next();
-        dice
-    }
-
-    fn next(&mut self) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// From `low` to `high`.
-    pub(crate) fn roll(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low + 1)
-    }
-
-    fn millis(&mut self, low: u64, high: u64) -> Duration {
-        Duration::from_millis(self.roll(low, high))
-    }
+/// For this matter among all that there are under the seed.
+pub(crate) fn dice(seed: u64, matter: u64, number: u64) -> Dice {
+    let mut dice = Dice::new(seed ^ matter.wrapping_mul(0xA076_1D64_78BD_642F) ^ number.rotate_left(32));
+    dice.next();
+    dice
 }
 
 /// Wakes characters up.
@@ -90,7 +69,7 @@ impl SessionAgentBuilder for Minds {
         let number = ROLES.iter().position(|role| role.name == name);
         let number = number.ok_or_else(|| AgentError::Config(format!("nobody is called {name}")))?;
         // It takes a while to remember everything; a world that ends meanwhile does not wait for it.
-        let build = Dice::new(self.seed, number as u64, 0).millis(100, 300);
+        let build = dice(self.seed, number as u64, 0).millis(100..301);
         context.sleep(build)?;
         let history = Session::with_id(context.session_id());
         let (service, questions) = (context.service(), Arc::clone(&self.questions));
@@ -109,8 +88,8 @@ pub(crate) struct Mind {
 
 impl SessionAgent for Mind {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        let mut dice = Dice::new(self.seed, self.number, turn.turn_id().get());
-        let think = dice.millis(self.role.think.0, self.role.think.1);
+        let mut dice = dice(self.seed, self.number, turn.turn_id().get());
+        let think = dice.millis(self.role.think.0..self.role.think.1 + 1);
         match self.role.thinking {
             Thinking::Sleeps => turn.sleep(think)?,
             Thinking::Computes => compute(think, turn)?,
@@ -121,7 +100,7 @@ impl SessionAgent for Mind {
         }
         for word in self.role.words.split(' ') {
             turn.emit(AgentEvent::TextDelta { delta: word.into() })?;
-            turn.sleep(dice.millis(5, 40))?;
+            turn.sleep(dice.millis(5..41))?;
         }
         self.history.push_batch([Message::user(prompt), Message::assistant(self.role.words)]);
         Ok(turn.finish(self.role.words))

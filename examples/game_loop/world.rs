@@ -11,7 +11,8 @@ use turnwise::{
 };
 
 use crate::frames::{Meter, FRAME};
-use crate::minds::{Dice, Minds, NAME, ROLES};
+use crate::minds::{dice, Minds, NAME, ROLES};
+use crate::say::say;
 
 /// How long characters may take to end when the world does.
 const GRACE: Duration = Duration::from_secs(5);
@@ -90,13 +91,13 @@ enum Deed {
 
 /// By the seed and the frame alone. What has become of earlier deeds by then is a matter of time.
 fn deed(seed: u64, frame: u64) -> Option<Deed> {
-    let mut dice = Dice::new(seed, STORY, frame);
-    let who = dice.roll(0, ROLES.len() as u64 - 1) as usize;
+    let mut dice = dice(seed, STORY, frame);
+    let who = dice.between(0..ROLES.len() as u64) as usize;
     match frame % 60 {
-        50 if dice.roll(0, 1) == 0 => Some(Deed::Leave(who, ArchiveMode::Drain)),
+        50 if dice.between(0..2) == 0 => Some(Deed::Leave(who, ArchiveMode::Drain)),
         50 => Some(Deed::Leave(who, ArchiveMode::Interrupt)),
         phase if phase % 10 == 5 => Some(Deed::Speak(who)),
-        phase if phase % 10 == 9 && dice.roll(0, 2) == 0 => Some(Deed::WalkAway),
+        phase if phase % 10 == 9 && dice.between(0..3) == 0 => Some(Deed::WalkAway),
         _ => None,
     }
 }
@@ -133,7 +134,7 @@ impl World {
 
     fn say(&self, frame: u64, who: usize, what: &str) {
         if self.says {
-            crate::say(&format!("{:7.2} s  {:<5} {what}", (FRAME * frame as u32).as_secs_f64(), ROLES[who].name));
+            say(format_args!("{:7.2} s  {:<5} {what}", (FRAME * frame as u32).as_secs_f64(), ROLES[who].name));
         }
     }
 
@@ -281,7 +282,7 @@ impl World {
             format!("events: {events} seen, {own_events} of them in streams of turns, {missed} missed"),
             format!("stuck: {stuck}"),
         ];
-        crate::say(&lines.join("\n"));
+        say(lines.join("\n"));
         report.stuck.is_empty()
     }
 }

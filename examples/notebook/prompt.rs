@@ -1,17 +1,16 @@
 //! The interactive prompt.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rustyline::DefaultEditor;
 use turnwise::crossbeam_channel::{unbounded, Receiver};
 use turnwise::{
-    AgentEvent, ArchiveMode, Session, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest,
-    TurnHandle,
+    AgentEvent, ArchiveMode, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnHandle,
 };
 
+use crate::histories;
 use crate::lines::read_line;
 use crate::report::{explain, show, show_output, show_result, to_terminal};
 use crate::{seconds, Notebook};
@@ -181,20 +180,13 @@ impl Prompt<'_> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let exported = self.notebook.export_session_timeout(self.kernel(name)?, PATIENCE);
         let history = exported.map_err(|error| explain(&error))?;
-        let json = serde_json::to_string_pretty(&history).map_err(|error| format!("error: {error}"))?;
-        fs::write(file, json).map_err(|error| format!("error: {file}: {error}"))?;
+        histories::save(&history, file)?;
         println!("{} cells of '{name}' are in {file}", history.messages().len() / 2);
         Ok(())
     }
 
     fn resume(&mut self, file: &str, name: Option<&str>) -> Result<(), String> {
-        let failed = |error: &dyn std::fmt::Display| format!("error: {file}: {error}");
-        let json = fs::read_to_string(file).map_err(|error| failed(&error))?;
-        let mut history: Session = serde_json::from_str(&json).map_err(|error| failed(&error))?;
-        // The kernel that was exported may still be live: the resumed one is another.
-        if self.notebook.read(history.id()).is_ok() {
-            history = history.fork();
-        }
+        let history = histories::load(file, self.notebook)?;
         let short = history.id().short();
         self.open(name.unwrap_or(&short), SessionSpec::new().resume(history))
     }

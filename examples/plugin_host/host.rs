@@ -11,6 +11,7 @@ use turnwise::{
 };
 
 use crate::ledger::{threads, Ledger};
+use crate::say::say;
 
 /// A plugin that is loaded.
 pub(crate) struct Plugin {
@@ -52,7 +53,7 @@ impl Plugin {
     }
 
     pub(crate) fn say(&self, what: &str) {
-        crate::say(&format!("[{}] {what}", self.name));
+        say(format_args!("[{}] {what}", self.name));
     }
 
     /// What the name of each of the plugin's threads begins with.
@@ -145,7 +146,7 @@ impl Plugin {
         let is_done = threads == 0 && weak.upgrade().is_none() && ledger.is_settled();
         let verdict = if is_done { "unloaded" } else { "SOMETHING IS LEFT" };
         let Ledger { builders, agents, thread_locals } = &ledger;
-        crate::say(&format!(
+        say(format_args!(
             "[{name}] {verdict}: threads {threads}, builders {builders}, agents {agents}, thread-locals {thread_locals}"
         ));
         if is_done {
