@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use crate::model::SessionId;
 use crate::panics::contain_and_log;
-use crate::sync::{bounded, current, room_for_a_thread, Arc, Builder, JoinHandle, Mutex, Sender};
+use crate::sync::{bounded, current, room_for_a_thread, Arc, Builder, Mutex, Sender};
 use crate::wait::clock::Deadline;
-use crate::wait::joining::Joining;
 use crate::wait::latch::{set_when_gone, Latch};
+use crate::wait::leaving::{Leaving, Thread};
 use crate::wait::own_thread::WaitKey;
 use crate::wait::polling;
 
@@ -40,25 +40,17 @@ pub(crate) struct Threads {
 #[derive(Debug, Default)]
 struct State {
     /// By a number of their own; sorted, so that what is done for all of them is done in the same order every time.
-    running: BTreeMap<u64, Thread>,
+    running: BTreeMap<u64, Thread<Served>>,
     /// Those that wait for another session, last come first served: the ones that have not waited long are the warmest.
     idle: Vec<(u64, Sender<Life>)>,
-    /// Those that have nothing left to do but to go.
-    ending: Vec<Thread>,
-    joining: Joining<SessionId>,
+    ending: Leaving<Served>,
     next_number: u64,
     /// Whether nobody is to wait for another session any more.
     closed: bool,
 }
 
-#[derive(Debug)]
-struct Thread {
-    /// Whom it serves, or has served last.
-    session: (WaitKey, SessionId),
-    handle: JoinHandle<()>,
-    /// Set by the last of the thread's code.
-    gone: Arc<Latch>,
-}
+/// Whom a thread serves, or has served last.
+type Served = (WaitKey, SessionId);
 
 /// What a new thread is called and how large its stack is.
 pub(crate) struct ThreadSpec {
@@ -94,7 +86,7 @@ impl Threads {
         let mut state = self.state.lock();
         let (number, idle) = state.idle.pop()?;
         if let Some(thread) = state.running.get_mut(&number) {
-            thread.session = session;
+            thread.of = session;
         }
         Some(idle)
     }
@@ -124,7 +116,7 @@ impl Threads {
             });
             spawned.map(|handle| {
                 state.next_number += 1;
-                drop(state.running.insert(number, Thread { session, handle, gone }));
+                drop(state.running.insert(number, Thread { of: session, handle, gone }));
             })
         });
         contain_and_log("the drop of a session that got no thread", move || drop(life));
@@ -177,9 +169,9 @@ impl Threads {
         let own = current().id();
         let leaving: Vec<(SessionId, Arc<Latch>)> = {
             let state = self.state.lock();
-            let running = state.running.values().filter(|thread| !except.contains(&thread.session.0));
-            let leaving = running.chain(&state.ending).filter(|thread| thread.handle.thread().id() != own);
-            leaving.map(|thread| (thread.session.1, Arc::clone(&thread.gone))).collect()
+            let running = state.running.values().filter(|thread| !except.contains(&thread.of.0));
+            let leaving = running.chain(state.ending.iter()).filter(|thread| thread.id() != own);
+            leaving.map(|thread| (thread.of.1, Arc::clone(&thread.gone))).collect()
         };
         let late = leaving.into_iter().filter(|(_, gone)| {
             // Disconnected or not in time: the latch knows.
@@ -188,8 +180,8 @@ impl Threads {
         });
         let mut late: Vec<SessionId> = late.map(|(session, _)| session).collect();
         self.join_gone();
-        let joining = self.state.lock().joining.batches();
-        late.extend(joining.iter().flat_map(|batch| batch.wait(deadline)));
+        let joining = self.state.lock().ending.joining();
+        late.extend(joining.wait(deadline).into_iter().map(|(_, session)| session));
         late
     }
 
@@ -197,22 +189,15 @@ impl Threads {
     pub(crate) fn count(&self) -> usize {
         self.join_gone();
         let state = self.state.lock();
-        state.running.len() + state.ending.len() + state.joining.count()
+        state.running.len() + state.ending.count()
     }
 
     /// Joins the threads that have gone, without waiting for any.
     fn join_gone(&self) {
-        let (gone, batch) = {
-            let mut state = self.state.lock();
-            let (gone, ending): (Vec<Thread>, _) = state.ending.drain(..).partition(|thread| thread.gone.is_set());
-            state.ending = ending;
-            if gone.is_empty() {
-                return;
-            }
-            let batch = state.joining.begin(gone.iter().map(|thread| thread.session.1).collect());
-            (gone, batch)
-        };
-        batch.join(gone.into_iter().map(|thread| thread.handle).collect());
+        let gone = self.state.lock().ending.take_gone();
+        if let Some(gone) = gone {
+            gone.join();
+        }
     }
 }
 
@@ -227,7 +212,7 @@ impl Drop for EndOnDrop {
         {
             let mut state = self.threads.state.lock();
             let own = state.running.remove(&self.number);
-            state.ending.extend(own);
+            state.ending.add(own);
         }
         self.threads.join_gone();
     }

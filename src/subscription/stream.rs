@@ -66,17 +66,7 @@ impl EventStream {
     /// # Blocking
     /// Until there is an event or the stream has ended, at most for `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<SessionEvent, RecvTimeoutError> {
-        // What is there is there, whatever may become of a wait.
-        match self.try_recv() {
-            Ok(event) => return Ok(event),
-            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
-            Err(TryRecvError::Empty) => {}
-        }
-        match self.recv_until(&self.clock.deadline(timeout)) {
-            Ok(Some(event)) => Ok(event),
-            Ok(None) => Err(RecvTimeoutError::Disconnected),
-            Err(_) => Err(RecvTimeoutError::Timeout),
-        }
+        own_thread::now_or_in_time(self.try_recv(), || self.recv_until(&self.clock.deadline(timeout)))
     }
 
     /// The channel that the events come through: for a `select!`.

@@ -98,17 +98,7 @@ impl TurnStream {
     /// # Blocking
     /// Until there is an event or the turn has ended, at most for `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<AgentEvent, RecvTimeoutError> {
-        // What is there is there, whatever may become of a wait.
-        match self.try_recv() {
-            Ok(event) => return Ok(event),
-            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
-            Err(TryRecvError::Empty) => {}
-        }
-        match self.recv_until(&self.handle.deadline(timeout)) {
-            Ok(Some(event)) => Ok(event),
-            Ok(None) => Err(RecvTimeoutError::Disconnected),
-            Err(_) => Err(RecvTimeoutError::Timeout),
-        }
+        own_thread::now_or_in_time(self.try_recv(), || self.recv_until(&self.handle.deadline(timeout)))
     }
 
     /// The next event; `None` once the turn is over.

@@ -13,13 +13,11 @@ use std::io;
 use std::time::Duration;
 
 use crate::error::CancelReason;
-use crate::sync::{
-    bounded, current, room_for_a_thread, select, Arc, Builder, Instant, JoinHandle, Mutex, Receiver, Sender,
-};
+use crate::sync::{bounded, current, room_for_a_thread, select, Arc, Builder, Instant, Mutex, Receiver, Sender};
 use crate::wait::cancel::{CancelToken, DueHooks};
 use crate::wait::clock::{Alarm, Clock, Deadline, Entry};
-use crate::wait::joining::Joining;
 use crate::wait::latch::{set_when_gone, Latch};
+use crate::wait::leaving::{Leaving, Thread};
 
 /// When which token is due. Dropping it stops the watch; it waits for nobody.
 pub(crate) struct Deadlines {
@@ -41,10 +39,9 @@ struct State {
     next_number: u64,
     /// Hooks of turns that are cancelled already, each turn's for a thread of its own.
     hooks: VecDeque<DueHooks>,
-    watcher: Option<Watcher>,
+    watcher: Option<Thread<()>>,
     /// Threads that have handed over.
-    retired: Vec<Watcher>,
-    joining: Joining<()>,
+    retired: Leaving<()>,
     stopped: bool,
 }
 
@@ -52,12 +49,6 @@ struct State {
 struct Due {
     token: CancelToken,
     _entry: Entry,
-}
-
-struct Watcher {
-    thread: JoinHandle<()>,
-    /// Set by the last of the thread's code.
-    gone: Arc<Latch>,
 }
 
 /// One deadline. Dropping it takes the deadline back.
@@ -104,7 +95,7 @@ impl Deadlines {
     pub(crate) fn threads(&self) -> usize {
         self.watch.join_gone();
         let state = self.watch.state.lock();
-        usize::from(state.watcher.is_some()) + state.retired.len() + state.joining.count()
+        usize::from(state.watcher.is_some()) + state.retired.count()
     }
 
     /// Ends the watch, and waits until `deadline` for its threads to end, but not for the calling one.
@@ -115,7 +106,7 @@ impl Deadlines {
         let own = current().id();
         let leaving: Vec<Arc<Latch>> = {
             let state = self.watch.state.lock();
-            let others = state.retired.iter().chain(&state.watcher).filter(|other| other.thread.thread().id() != own);
+            let others = state.retired.iter().chain(&state.watcher).filter(|other| other.id() != own);
             others.map(|other| Arc::clone(&other.gone)).collect()
         };
         for gone in leaving {
@@ -123,8 +114,8 @@ impl Deadlines {
             let _ = deadline.receive(gone.receiver());
         }
         self.watch.join_gone();
-        let joining = self.watch.state.lock().joining.batches();
-        joining.iter().for_each(|batch| _ = batch.wait(deadline));
+        let joining = self.watch.state.lock().retired.joining();
+        joining.wait(deadline);
     }
 }
 
@@ -135,15 +126,15 @@ impl Drop for Deadlines {
 }
 
 impl Watch {
-    fn spawn_watcher(self: &Arc<Self>) -> io::Result<Watcher> {
+    fn spawn_watcher(self: &Arc<Self>) -> io::Result<Thread<()>> {
         room_for_a_thread()?;
         let (watch, gone) = (Arc::clone(self), Arc::new(Latch::new()));
         let own_gone = Arc::clone(&gone);
-        let thread = Builder::new().name(self.thread_name.clone()).spawn(move || {
+        let handle = Builder::new().name(self.thread_name.clone()).spawn(move || {
             set_when_gone(own_gone);
             watch.keep();
         })?;
-        Ok(Watcher { thread, gone })
+        Ok(Thread { of: (), handle, gone })
     }
 
     /// The whole life of a watching thread.
@@ -204,7 +195,7 @@ impl Watch {
             }
             let Ok(successor) = self.spawn_watcher() else { return false };
             let retired = state.watcher.replace(successor);
-            state.retired.extend(retired);
+            state.retired.add(retired);
         }
         self.join_gone();
         true
@@ -212,19 +203,17 @@ impl Watch {
 
     /// Joins the threads that have gone, without waiting for any. Those that have not stay for the next call.
     fn join_gone(&self) {
-        let (gone, batch) = {
+        let gone = {
             let mut state = self.state.lock();
-            let stopped = if state.stopped { state.watcher.take() } else { None };
-            let watchers: Vec<Watcher> = state.retired.drain(..).chain(stopped).collect();
-            let (gone, left): (Vec<Watcher>, _) = watchers.into_iter().partition(|watcher| watcher.gone.is_set());
-            state.retired = left;
-            if gone.is_empty() {
-                return;
+            if state.stopped {
+                let watcher = state.watcher.take();
+                state.retired.add(watcher);
             }
-            let batch = state.joining.begin(vec![(); gone.len()]);
-            (gone, batch)
+            state.retired.take_gone()
         };
-        batch.join(gone.into_iter().map(|watcher| watcher.thread).collect());
+        if let Some(gone) = gone {
+            gone.join();
+        }
     }
 
     fn stop(&self) {

@@ -14,8 +14,8 @@ pub(crate) mod bell;
 pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod deadline;
-pub(crate) mod joining;
 pub(crate) mod latch;
+pub(crate) mod leaving;
 pub(crate) mod mailbox;
 #[cfg(feature = "testkit")]
 pub(crate) mod manual;

@@ -25,7 +25,7 @@ use std::rc::Rc;
 
 use crate::error::{CancelReason, Cancelled, SessionError};
 use crate::model::SessionId;
-use crate::sync::{never, process_wide, select, thread_local, Arc, Mutex, Receiver};
+use crate::sync::{never, process_wide, select, thread_local, Arc, Mutex, Receiver, RecvTimeoutError, TryRecvError};
 use crate::wait::cancel::CancelToken;
 use crate::wait::clock::{Deadline, Stopwatch};
 use crate::wait::latch::Latch;
@@ -258,6 +258,21 @@ pub(crate) fn receive<T>(channel: &Receiver<T>, deadline: &Deadline) -> Result<O
             let _permit = LentPermit::give_back(Rc::clone(&own), deadline.clone());
             own.receive(channel, deadline)
         }
+    }
+}
+
+/// What is there `now`, whatever may become of a wait; else what a wait brings, which is `None` at the end.
+pub(crate) fn now_or_in_time<T>(
+    now: Result<T, TryRecvError>,
+    wait: impl FnOnce() -> Result<Option<T>, WaitError>,
+) -> Result<T, RecvTimeoutError> {
+    match now {
+        Ok(value) => Ok(value),
+        Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+        Err(TryRecvError::Empty) => match wait() {
+            Ok(value) => value.ok_or(RecvTimeoutError::Disconnected),
+            Err(_) => Err(RecvTimeoutError::Timeout),
+        },
     }
 }
 
