@@ -22,4 +22,5 @@ mod registry;
 mod sub_agents;
 mod subscriptions;
 mod support;
+mod threads;
 mod turns;
