@@ -21,8 +21,10 @@ const SETTLE: Duration = Duration::from_micros(200);
 
 fn main() {
     let interrupts = full_or_quick(1_000, 100);
+    let (begun_tx, begun) = unbounded();
     let (noticed_tx, noticed) = unbounded();
     let agent = agent_fn(move |prompt, turn| {
+        begun_tx.send(()).expect("the bench listens");
         if prompt == "blocks" {
             // Nothing is ever sent: the channel ends with the cancellation.
             let _ = turn.cancel_token().cancelled().recv();
@@ -39,9 +41,9 @@ fn main() {
         5,
         [
             Box::new(|| wakes(interrupts, SETTLE)),
-            Box::new(|| notices(&service, id, "blocks", &noticed, interrupts)),
+            Box::new(|| notices(&service, id, "blocks", (&begun, &noticed), interrupts)),
             Box::new(|| flags_seen(interrupts, SETTLE)),
-            Box::new(|| notices(&service, id, "polls", &noticed, interrupts)),
+            Box::new(|| notices(&service, id, "polls", (&begun, &noticed), interrupts)),
         ],
     );
     title("W6: from an interrupt until the agent notices");
@@ -55,11 +57,13 @@ fn notices(
     service: &impl SessionService,
     id: SessionId,
     prompt: &str,
-    noticed: &Receiver<Instant>,
+    (begun, noticed): (&Receiver<()>, &Receiver<Instant>),
     count: usize,
 ) -> Times {
     let notice = || {
         let turn = service.begin_turn(id, StartTurnRequest::new(prompt)).expect("a turn");
+        // A turn that is interrupted before it has begun is not run, and nobody would notice.
+        begun.recv().expect("the turn begins");
         thread::sleep(SETTLE);
         let told = Instant::now();
         service.interrupt(id).expect("the turn runs");

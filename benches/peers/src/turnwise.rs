@@ -88,6 +88,10 @@ impl Service for Turnwise {
 
     fn interrupt(&self, session: &SessionId, milliseconds: u64) -> Duration {
         let wait = self.begin(session, Task::Wait(milliseconds));
+        // A turn that is interrupted before it has begun is not run, and its agent tells nothing.
+        while self.service.stats().running_turns == 0 {
+            thread::yield_now();
+        }
         thread::sleep(Duration::from_micros(500));
         let interrupted = Instant::now();
         self.service.interrupt(*session).expect("the turn runs");
