@@ -203,6 +203,12 @@ impl SessionContext {
         Self { events, service, cancel }
     }
 
+    /// The same, for an agent that is to find another service.
+    #[cfg(feature = "store")]
+    pub(crate) fn with_service(self, service: WeakService) -> Self {
+        Self { service, ..self }
+    }
+
     /// The session's id.
     pub fn session_id(&self) -> SessionId {
         self.events.environment().session_id()

@@ -137,6 +137,15 @@ pub enum SessionError {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// A session's record could not be read or written, of services that keep sessions: with the feature `store` the source is
+    /// a `turnwise::store::StoreError`.
+    #[error("{source}")]
+    Store {
+        /// The session, where it is about one.
+        id: Option<SessionId>,
+        /// What the store said.
+        source: Arc<dyn Error + Send + Sync>,
+    },
 }
 
 impl SessionError {
@@ -156,6 +165,7 @@ impl SessionError {
             Self::Build { .. } => "SESSION_BUILD_FAILED",
             Self::Agent { .. } => "AGENT_ERROR",
             Self::Spawn { .. } => "THREAD_SPAWN_FAILED",
+            Self::Store { .. } => "STORE_FAILED",
         }
     }
 
@@ -172,6 +182,7 @@ impl SessionError {
             | Self::Timeout { id, .. }
             | Self::Build { id, .. }
             | Self::Agent { id, .. } => Some(*id),
+            Self::Store { id, .. } => *id,
             Self::CapacityExceeded { .. } | Self::ShuttingDown | Self::Spawn { .. } => None,
         }
     }

@@ -186,6 +186,8 @@ mod panics;
 mod service;
 mod session;
 mod status;
+#[cfg(feature = "store")]
+pub mod store;
 mod subscription;
 mod sync;
 #[cfg(feature = "testkit")]

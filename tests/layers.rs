@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may use its own layer and those below it.
-const LAYERS: [&str; 16] = [
+const LAYERS: [&str; 17] = [
     "sync",
     "model",
     "error",
@@ -20,6 +20,7 @@ const LAYERS: [&str; 16] = [
     "agent",
     "session",
     "ephemeral",
+    "store",
     "testkit",
 ];
 /// On top of everything: the crate's root.

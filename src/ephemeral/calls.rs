@@ -165,7 +165,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
 /// Passes a turn's events on as they come; then its result. The wait stays announced while `on_event` runs: this thread will
 /// come back to it, whatever happens.
-fn follow(
+pub(super) fn follow(
     mut stream: TurnStream,
     announced: Wait,
     on_event: &mut dyn FnMut(AgentEvent),

@@ -178,6 +178,12 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// 0 or above that, a `stack_size` outside of 64 KiB to 1 GiB, an `inbox_capacity` or `event_history` above 16,777,216,
     /// a `thread_name_prefix` with a NUL character in it.
     pub fn build(self) -> Result<EphemeralSessionService<B>, ConfigError> {
+        let (builder, settings) = self.check()?;
+        Ok(EphemeralSessionService::with_settings(builder, settings))
+    }
+
+    /// What it is made of, once it is known that the figures can work.
+    pub(crate) fn check(self) -> Result<(B, Settings), ConfigError> {
         let settings = &self.settings;
         in_range("max_sessions", settings.max_sessions, 0, MAX_THREADS)?;
         in_range("idle_threads", settings.idle_threads, 0, MAX_THREADS)?;
@@ -188,7 +194,7 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         if settings.thread_name_prefix.contains('\0') {
             return Err(ConfigError::ThreadName);
         }
-        Ok(EphemeralSessionService::with_settings(self.builder, self.settings))
+        Ok((self.builder, self.settings))
     }
 }
 

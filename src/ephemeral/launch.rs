@@ -171,7 +171,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 }
 
 /// Gives a new session its id, once and for all: in the specification and in the history that it resumes.
-fn identify(spec: &mut SessionSpec, ids: &Ids) -> SessionId {
+pub(super) fn identify(spec: &mut SessionSpec, ids: &Ids) -> SessionId {
     let resumed = spec.resume.as_ref().map(Session::id);
     let id = spec.session_id.or(resumed).unwrap_or_else(|| ids.session_id());
     spec.session_id = Some(id);

@@ -8,6 +8,10 @@ mod registry;
 mod service;
 mod shutdown;
 mod threads;
+#[cfg(feature = "store")]
+pub(crate) mod wrapped;
 
 pub use config::ServiceConfig;
+#[cfg(feature = "store")]
+pub(crate) use config::Settings;
 pub use service::EphemeralSessionService;

@@ -43,7 +43,7 @@ use super::shutdown;
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 pub struct EphemeralSessionService<B: SessionAgentBuilder> {
-    inner: Arc<Inner<B>>,
+    pub(super) inner: Arc<Inner<B>>,
 }
 
 /// What the handles of a service have in common. Its drop is the drop of the last handle.

@@ -13,7 +13,7 @@ use crate::sync::Arc;
 struct FormatVersion(u32);
 
 impl FormatVersion {
-    const CURRENT: Self = Self(1);
+    const CURRENT: Self = Self(Session::FORMAT_VERSION);
 }
 
 #[cfg(feature = "serde")]
@@ -65,6 +65,9 @@ pub struct Session {
 }
 
 impl Session {
+    /// The newest layout that can be read here, and that all are kept in.
+    pub const FORMAT_VERSION: u32 = 1;
+
     /// An empty conversation with an id of its own.
     #[allow(clippy::new_without_default)] // It takes the time and an id: not a neutral value.
     pub fn new() -> Self {
@@ -140,6 +143,9 @@ impl Session {
     /// Makes `prompt` the system prompt: replaces the one at the head of the conversation, or puts it there.
     pub fn set_system_prompt(&mut self, prompt: impl Into<String>) {
         let content = prompt.into();
+        if matches!(self.messages.first(), Some(Message::System { content: old }) if *old == content) {
+            return;
+        }
         let messages = self.messages_mut();
         match messages.first_mut() {
             Some(Message::System { content: old }) => *old = content,

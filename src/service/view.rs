@@ -19,9 +19,11 @@ pub enum SessionState {
     Running,
     /// Its agent has panicked: it can be read, exported and archived, but runs no more turns.
     Faulted,
+    /// It has ended and is kept: it can be read and exported, but runs no more turns. Only services that keep sessions show it.
+    Archived,
 }
 
-/// In lower case: `building`, `idle`, `running`, `faulted`. Heeds a width, for tables.
+/// In lower case: `building`, `idle`, `running`, `faulted`, `archived`. Heeds a width, for tables.
 impl fmt::Display for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -29,6 +31,7 @@ impl fmt::Display for SessionState {
             Self::Idle => "idle",
             Self::Running => "running",
             Self::Faulted => "faulted",
+            Self::Archived => "archived",
         })
     }
 }

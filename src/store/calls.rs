@@ -1,0 +1,389 @@
+//! What each call does: the live session where there is one, and what is kept of it otherwise.
+
+use std::time::Duration;
+
+use crate::agent::SessionAgentBuilder;
+use crate::comms::CommsRuntime;
+use crate::ephemeral::wrapped::follow_awaited;
+use crate::ephemeral::EphemeralSessionService;
+use crate::error::SessionError;
+use crate::inbox::injector::SubscribableInjector;
+use crate::model::{AgentEvent, RunResult, Session, SessionId, SessionSnapshot, TurnId};
+use crate::service::{
+    ArchiveMode, CreateSessionRequest, SessionInfo, SessionQuery, SessionService, SessionSpec, SessionState,
+    SessionSummary, SessionUsage, SessionView, StartTurnRequest,
+};
+use crate::subscription::stream::EventStream;
+use crate::subscription::Subscription;
+use crate::sync::Arc;
+use crate::turn::handle::TurnHandle;
+
+use super::agent::{KeepingBuilder, Launch};
+use super::kept::Kept;
+use super::record::StoredSession;
+use super::service::Inner;
+
+type Live<B> = EphemeralSessionService<KeepingBuilder<B>>;
+
+impl<B: SessionAgentBuilder> Inner<B> {
+    /// Launches a session that is new. `create` has the service below do it.
+    fn launch<T>(
+        &self,
+        mut spec: SessionSpec,
+        create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
+    ) -> Result<(Arc<Kept>, T), SessionError> {
+        let may_be_kept = spec.session_id.is_some() || spec.resume.is_some();
+        let id = self.live.identify(&mut spec);
+        let kept = self.keeper.reserve(id).ok_or(SessionError::AlreadyExists { id })?;
+        if may_be_kept && self.keeper.summary(id)?.is_some() {
+            return Err(SessionError::AlreadyExists { id });
+        }
+        kept.begin(StoredSession::of_new(&spec, id));
+        self.launch_kept(kept, spec, create)
+    }
+
+    /// Launches a session that is kept.
+    fn relaunch<T>(
+        &self,
+        id: SessionId,
+        create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
+    ) -> Result<T, SessionError> {
+        let (kept, stored) = self.reserve_kept(id)?;
+        let launched = self.launch_kept(kept, stored.spec(), create);
+        launched.map(|(_, launched)| launched).map_err(|error| match error {
+            // The session's life before has not quite ended.
+            SessionError::AlreadyExists { id } => SessionError::Busy { id },
+            error => error,
+        })
+    }
+
+    fn launch_kept<T>(
+        &self,
+        kept: Arc<Kept>,
+        mut spec: SessionSpec,
+        create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
+    ) -> Result<(Arc<Kept>, T), SessionError> {
+        let id = kept.id();
+        spec.extension = Some(Arc::new(Launch { kept: Arc::clone(&kept), extension: spec.extension.take() }));
+        let launched = create(&self.live, spec)?;
+        // Whoever has archived or deleted it before it was registered has not found it in the service below.
+        if kept.is_archived() {
+            let _ = self.live.archive(id);
+        }
+        Ok((kept, launched))
+    }
+
+    /// A session that is kept, not archived, and not live, with the right to work on it.
+    fn reserve_kept(&self, id: SessionId) -> Result<(Arc<Kept>, StoredSession), SessionError> {
+        let Some(kept) = self.keeper.reserve(id) else {
+            let is_archived = self.keeper.find(id).is_some_and(|kept| kept.is_archived());
+            return Err(if is_archived { SessionError::NotFound { id } } else { SessionError::Busy { id } });
+        };
+        let stored = kept.stored()?;
+        Ok((kept, stored))
+    }
+
+    /// Starts a turn of a live session, or the first turn of a resumed one.
+    fn on_turn<T>(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+        start: impl FnOnce(&Live<B>, StartTurnRequest) -> Result<T, SessionError>,
+        create: impl FnOnce(&Live<B>, CreateSessionRequest) -> Result<T, SessionError>,
+    ) -> Result<T, SessionError> {
+        let again = copy_of(&request);
+        match start(&self.live, request) {
+            Err(SessionError::NotFound { .. }) => self.relaunch(id, |live, spec| {
+                let request = CreateSessionRequest::default().session(spec).turn(again);
+                create(live, request)
+            }),
+            started => started,
+        }
+    }
+
+    /// What is kept of a session that nobody finds in the service below.
+    fn stored(&self, id: SessionId) -> Result<StoredSession, SessionError> {
+        self.keeper.load(id)?.ok_or(SessionError::NotFound { id })
+    }
+
+    pub(super) fn resume(&self, id: SessionId) -> Result<(), SessionError> {
+        if self.live.read(id).is_ok() {
+            return Ok(());
+        }
+        self.relaunch(id, |live, spec| live.open_session(spec)).map(drop)
+    }
+
+    pub(super) fn unload(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        // All that it has come to is kept already.
+        match self.live.take_session(id, timeout) {
+            Err(SessionError::NotFound { .. }) => {
+                self.keeper.summary(id)?.map(drop).ok_or(SessionError::NotFound { id })
+            }
+            taken => taken.map(drop),
+        }
+    }
+
+    pub(super) fn delete(&self, id: SessionId) -> Result<(), SessionError> {
+        if !self.any(id).delete()? {
+            return Err(SessionError::NotFound { id });
+        }
+        // Not there where it is not live.
+        let _ = self.live.archive_with(id, ArchiveMode::Interrupt);
+        Ok(())
+    }
+
+    /// Whoever works on the session, or the right to do so.
+    fn any(&self, id: SessionId) -> Arc<Kept> {
+        loop {
+            // Both may fail in turn only while others come and go.
+            if let Some(kept) = self.keeper.find(id).or_else(|| self.keeper.reserve(id)) {
+                return kept;
+            }
+        }
+    }
+
+    /// Archives what is kept of a session. Whether it was not archived before.
+    fn archive_kept(&self, id: SessionId) -> Result<(Arc<Kept>, bool), SessionError> {
+        let kept = self.any(id);
+        let was_open = kept.set_archived(true)?;
+        Ok((kept, was_open))
+    }
+
+    pub(super) fn list_archived(&self, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
+        page(self.summaries(|kept| kept)?, query)
+    }
+
+    /// Sessions that are kept and not live: those that are archived, or the others.
+    fn summaries(&self, is_wanted: impl Fn(bool) -> bool) -> Result<Vec<SessionSummary>, SessionError> {
+        let mut found = Vec::new();
+        for id in self.keeper.list()? {
+            let summary = match self.keeper.summary(id) {
+                Ok(Some(summary)) => summary,
+                // Deleted in between.
+                Ok(None) => continue,
+                Err(error) => {
+                    log::warn!(target: "turnwise::store", "left out of a list: {error}");
+                    continue;
+                }
+            };
+            if is_wanted(summary.archived) {
+                found.push(summary.into());
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl<B: SessionAgentBuilder> SessionService for Inner<B> {
+    fn create_session(&self, request: CreateSessionRequest) -> Result<RunResult, SessionError> {
+        let CreateSessionRequest { session, turn } = request;
+        let begin =
+            |live: &Live<B>, spec| live.begin_awaited_session(CreateSessionRequest::default().session(spec).turn(turn));
+        let (_, awaited) = self.launch(session, begin)?;
+        awaited.wait()
+    }
+
+    fn create_session_with(
+        &self,
+        request: CreateSessionRequest,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<RunResult, SessionError> {
+        let CreateSessionRequest { session, turn } = request;
+        let begin = |event_tx| {
+            let turn = turn.event_tx(event_tx);
+            let begin = |live: &Live<B>, spec| {
+                live.begin_awaited_session(CreateSessionRequest::default().session(spec).turn(turn))
+            };
+            self.launch(session, begin).map(|(_, awaited)| awaited)
+        };
+        follow_awaited(begin, on_event)
+    }
+
+    fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
+        let start = |live: &Live<B>, request| live.begin_awaited_turn(id, request);
+        self.on_turn(id, request, start, Live::begin_awaited_session)?.wait()
+    }
+
+    fn start_turn_with(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<RunResult, SessionError> {
+        let start = |live: &Live<B>, request| live.begin_awaited_turn(id, request);
+        let begin = |event_tx| self.on_turn(id, request.event_tx(event_tx), start, Live::begin_awaited_session);
+        follow_awaited(begin, on_event)
+    }
+
+    fn export_session(&self, id: SessionId) -> Result<Session, SessionError> {
+        match self.live.export_session(id) {
+            Err(SessionError::NotFound { .. }) => Ok(self.stored(id)?.history),
+            exported => exported,
+        }
+    }
+
+    fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError> {
+        let CreateSessionRequest { session, turn } = request;
+        let begin = |live: &Live<B>, spec| live.begin_session(CreateSessionRequest::default().session(spec).turn(turn));
+        self.launch(session, begin).map(|(_, turn)| turn)
+    }
+
+    fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
+        self.on_turn(id, request, |live, request| live.begin_turn(id, request), Live::begin_session)
+    }
+
+    fn interrupt(&self, id: SessionId) -> Result<(), SessionError> {
+        self.or_not_running(id, self.live.interrupt(id))
+    }
+
+    fn interrupt_turn(&self, id: SessionId, turn: TurnId) -> Result<(), SessionError> {
+        self.or_not_running(id, self.live.interrupt_turn(id, turn))
+    }
+
+    fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {
+        match self.live.read(id) {
+            Err(SessionError::NotFound { .. }) => self.stored(id).map(|stored| view(&stored)),
+            read => read,
+        }
+    }
+
+    fn list(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
+        let mut found = self.live.list(SessionQuery::new())?;
+        let live: std::collections::HashSet<SessionId> = found.iter().map(|summary| summary.session_id).collect();
+        let is_left = |summary: &SessionSummary| !live.contains(&summary.session_id);
+        found.extend(self.summaries(|is_archived| !is_archived)?.into_iter().filter(is_left));
+        page(found, &query)
+    }
+
+    fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
+        let (_kept, was_open) = self.archive_kept(id)?;
+        match self.live.archive_with(id, mode) {
+            // It was not live, or about to end.
+            Err(SessionError::NotFound { .. }) if was_open => Ok(()),
+            archived => archived,
+        }
+    }
+
+    fn event_injector(&self, id: SessionId) -> Option<Arc<dyn SubscribableInjector>> {
+        self.live.event_injector(id)
+    }
+
+    fn comms_runtime(&self, id: SessionId) -> Option<Arc<dyn CommsRuntime>> {
+        self.live.comms_runtime(id)
+    }
+
+    fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
+        self.live.subscribe(id, options)
+    }
+
+    fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
+        let mut launching = None;
+        let opened = self.launch(spec, |live, spec| {
+            launching = spec.extension_as::<Launch>().map(|launch| Arc::clone(&launch.kept));
+            live.open_session(spec)
+        });
+        if let (Err(_), Some(kept)) = (&opened, launching) {
+            // An error means that there is no session. It may be built still, by a thread that nobody waits for any more.
+            if let Err(error) = kept.delete() {
+                log::warn!(target: "turnwise::store", "a session that could not be opened is kept: {error}");
+            }
+        }
+        opened.map(|(_, id)| id)
+    }
+
+    fn export_session_timeout(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
+        match self.live.export_session_timeout(id, timeout) {
+            Err(SessionError::NotFound { .. }) => Ok(self.stored(id)?.history),
+            exported => exported,
+        }
+    }
+
+    fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        let (kept, was_open) = self.archive_kept(id)?;
+        match self.live.archive_wait(id, timeout) {
+            // It was not live, or has ended long ago.
+            Err(SessionError::NotFound { .. }) => Ok(()),
+            Err(error @ SessionError::Reentrant { .. }) if was_open => {
+                // Nothing is archived then.
+                kept.set_archived(false)?;
+                Err(error)
+            }
+            waited => waited,
+        }
+    }
+
+    fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
+        // Held, so that nobody resumes it between its end and the archiving.
+        let kept = self.keeper.find(id);
+        match self.live.take_session(id, timeout) {
+            Ok(taken) => {
+                kept.unwrap_or_else(|| self.any(id)).set_archived(true)?;
+                Ok(taken)
+            }
+            // Not live. What is kept of it is the last word all the same.
+            Err(SessionError::NotFound { .. }) => {
+                let (kept, was_open) = self.archive_kept(id)?;
+                drop(kept);
+                let stored = self.stored(id)?;
+                was_open.then_some(stored.history).ok_or(SessionError::NotFound { id })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<B: SessionAgentBuilder> Inner<B> {
+    fn or_not_running(&self, id: SessionId, interrupted: Result<(), SessionError>) -> Result<(), SessionError> {
+        match interrupted {
+            Err(SessionError::NotFound { .. }) if self.keeper.summary(id)?.is_some() => {
+                Err(SessionError::NotRunning { id })
+            }
+            interrupted => interrupted,
+        }
+    }
+}
+
+/// A request once more, for where the first is not used. Dropped with the call, so that no receiver outlives its turn by it.
+fn copy_of(request: &StartTurnRequest) -> StartTurnRequest {
+    StartTurnRequest {
+        prompt: request.prompt.clone(),
+        event_tx: request.event_tx.clone(),
+        host_mode: request.host_mode,
+        skill_references: request.skill_references.clone(),
+        timeout: request.timeout,
+    }
+}
+
+fn view(stored: &StoredSession) -> SessionView {
+    let SessionSnapshot { created_at, updated_at, message_count, total_tokens, usage, last_assistant_text } =
+        SessionSnapshot::from(&stored.history);
+    SessionView {
+        state: SessionInfo {
+            session_id: stored.id(),
+            created_at,
+            updated_at,
+            message_count,
+            turns: 0,
+            is_active: false,
+            state: if stored.archived { SessionState::Archived } else { SessionState::Idle },
+            last_assistant_text,
+        },
+        billing: SessionUsage { total_tokens, usage },
+    }
+}
+
+/// What a query asks for, of sessions in no order.
+fn page(mut found: Vec<SessionSummary>, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
+    found.sort_by_key(|summary| (summary.created_at, summary.session_id));
+    let after = match query.after {
+        None => 0,
+        Some(id) => {
+            let place = found.iter().position(|summary| summary.session_id == id);
+            place.ok_or(SessionError::NotFound { id })? + 1
+        }
+    };
+    let matches =
+        |summary: &SessionSummary| query.labels.iter().all(|(name, value)| summary.labels.get(name) == Some(value));
+    let rest = found.into_iter().skip(after).filter(matches).skip(query.offset.unwrap_or(0));
+    Ok(rest.take(query.limit.unwrap_or(usize::MAX)).collect())
+}

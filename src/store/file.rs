@@ -1,0 +1,310 @@
+//! A store in a file.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use redb::{Database, DatabaseError, ReadableTable, TableDefinition, WriteTransaction};
+
+use crate::model::SessionId;
+use crate::panics::{contain, contain_and_log};
+use crate::sync::{Arc, Mutex};
+
+use super::error::StoreError;
+use super::record::{decode, encode, StoredSession, StoredSummary};
+use super::SessionStore;
+
+type Key = [u8; 16];
+type Table = TableDefinition<'static, Key, &'static [u8]>;
+
+const SESSIONS: Table = Table::new("sessions");
+/// The same sessions, each in a few bytes: for lists.
+const SUMMARIES: Table = Table::new("summaries");
+
+/// Keeps sessions in one file, with the embedded database `redb`.
+///
+/// A save is on the disk when it returns (`fsync`). A process that is killed at any moment, or a machine that loses its power,
+/// leaves the file as it was after the last save that is complete; it is opened again like any other, though that may take
+/// longer. Saves from several threads at once share one write to the disk.
+///
+/// The file belongs to one store at a time.
+///
+/// ```
+/// # let folder = tempfile();
+/// use turnwise::store::{FileStore, SessionStore, StoredSession};
+/// use turnwise::{Message, Session};
+///
+/// let path = folder.join("sessions.redb");
+/// let mut history = Session::new();
+/// history.push(Message::user("hello"));
+///
+/// let store = FileStore::open(&path)?;
+/// store.save(&StoredSession::new(history.clone()))?;
+/// drop(store);
+///
+/// let store = FileStore::open(&path)?;
+/// assert_eq!(store.load(history.id())?.unwrap().history, history);
+/// assert!(store.delete(history.id())?);
+/// assert!(store.list()?.is_empty());
+/// # std::fs::remove_dir_all(folder).unwrap();
+/// # fn tempfile() -> std::path::PathBuf {
+/// #     let folder = std::env::temp_dir().join(format!("turnwise-doc-{}", turnwise::SessionId::new()));
+/// #     std::fs::create_dir(&folder).unwrap();
+/// #     folder
+/// # }
+/// # Ok::<(), turnwise::store::StoreError>(())
+/// ```
+pub struct FileStore {
+    /// There until the store is dropped.
+    database: Option<Database>,
+    /// What the next write to the disk will take along.
+    next: Mutex<Batch>,
+    /// Held by whoever writes. The others wait here, and find that their saves have been taken along.
+    writing: Mutex<()>,
+}
+
+/// Saves that go to the disk together.
+#[derive(Default)]
+struct Batch {
+    saves: Vec<Save>,
+    results: Arc<Results>,
+}
+
+/// One for each save of a batch, once they are on the disk or have failed.
+type Results = Mutex<Option<Vec<Result<(), StoreError>>>>;
+
+struct Save {
+    key: Key,
+    session: Vec<u8>,
+    summary: Vec<u8>,
+}
+
+impl FileStore {
+    /// Opens the store in a file, and creates it where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`]; [`StoreError::Failed`] where the file cannot be read or written, or is no store: then it is left as
+    /// it is.
+    ///
+    /// # Blocking
+    /// For the disk. After a crash until the file has been looked through.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let database = guarded(|| database(path.as_ref()))?;
+        let store = Self { database: Some(database), next: Mutex::default(), writing: Mutex::default() };
+        // So that readers find both tables.
+        store.transaction(|transaction| {
+            transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
+            transaction.open_table(SUMMARIES).map_err(StoreError::failed)?;
+            Ok(())
+        })?;
+        Ok(store)
+    }
+
+    fn database(&self) -> Result<&Database, StoreError> {
+        self.database.as_ref().ok_or_else(|| StoreError::failed("the store is closed"))
+    }
+
+    /// All of it is done when this returns with `Ok`, and nothing of it otherwise.
+    fn transaction<T>(&self, body: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        guarded(|| {
+            let transaction = self.database()?.begin_write().map_err(StoreError::failed)?;
+            let done = body(&transaction)?;
+            transaction.commit().map_err(StoreError::failed)?;
+            Ok(done)
+        })
+    }
+
+    fn write(&self, saves: &[Save]) -> Result<(), StoreError> {
+        self.transaction(|transaction| {
+            let mut sessions = transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
+            let mut summaries = transaction.open_table(SUMMARIES).map_err(StoreError::failed)?;
+            for save in saves {
+                sessions.insert(save.key, save.session.as_slice()).map_err(StoreError::failed)?;
+                summaries.insert(save.key, save.summary.as_slice()).map_err(StoreError::failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A save that cannot be written is nobody else's: the others are tried again without it.
+    fn write_all(&self, saves: &[Save]) -> Vec<Result<(), StoreError>> {
+        match self.write(saves) {
+            Ok(()) => vec![Ok(()); saves.len()],
+            Err(error) if saves.len() == 1 => vec![Err(error)],
+            Err(_) => saves.chunks(1).map(|save| self.write(save)).collect(),
+        }
+    }
+
+    fn read<T>(&self, table: Table, id: SessionId, decoded: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StoreError> {
+        guarded(|| {
+            let transaction = self.database()?.begin_read().map_err(StoreError::failed)?;
+            let table = transaction.open_table(table).map_err(StoreError::failed)?;
+            let record = table.get(key(id)).map_err(StoreError::failed)?;
+            Ok(record.map(|record| decoded(record.value())))
+        })
+    }
+}
+
+impl SessionStore for FileStore {
+    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
+        let id = session.id();
+        let save = Save { key: key(id), session: encode(id, session)?, summary: encode(id, &session.summary())? };
+        let (place, results) = {
+            let mut next = self.next.lock();
+            next.saves.push(save);
+            (next.saves.len() - 1, Arc::clone(&next.results))
+        };
+        let writing = self.writing.lock();
+        if results.lock().is_none() {
+            // A batch is taken by whoever writes, and has its results before anybody else writes. So this one is the next still.
+            let batch = std::mem::take(&mut *self.next.lock());
+            let written = self.write_all(&batch.saves);
+            *results.lock() = Some(written);
+        }
+        drop(writing);
+        let result = results.lock().as_ref().and_then(|results| results.get(place).cloned());
+        result.unwrap_or_else(|| Err(StoreError::failed("a save has got lost")))
+    }
+
+    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        self.read(SESSIONS, id, |record| decode::<StoredSession>(id, record))?
+            .map(|stored| owned(id, stored?))
+            .transpose()
+    }
+
+    fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {
+        self.read(SUMMARIES, id, |record| decode(id, record))?.transpose()
+    }
+
+    fn list(&self) -> Result<Vec<SessionId>, StoreError> {
+        guarded(|| {
+            let transaction = self.database()?.begin_read().map_err(StoreError::failed)?;
+            let table = transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
+            let records = table.iter().map_err(StoreError::failed)?;
+            records.map(|record| record.map(|(key, _)| id(key.value())).map_err(StoreError::failed)).collect()
+        })
+    }
+
+    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
+        let _writing = self.writing.lock();
+        self.transaction(|transaction| {
+            let mut sessions = transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
+            let mut summaries = transaction.open_table(SUMMARIES).map_err(StoreError::failed)?;
+            let session = sessions.remove(key(id)).map_err(StoreError::failed)?.is_some();
+            let summary = summaries.remove(key(id)).map_err(StoreError::failed)?.is_some();
+            Ok(session || summary)
+        })
+    }
+}
+
+impl Drop for FileStore {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        // On whatever thread the last handle goes: after a damage, closing may panic too.
+        contain_and_log("the closing of a store", move || drop(database));
+    }
+}
+
+impl fmt::Debug for FileStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileStore").finish_non_exhaustive()
+    }
+}
+
+/// What every file of redb begins with.
+const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
+
+/// The database in a file, new or not.
+///
+/// redb takes a file that does not begin like one of its own for one that it has to make, and writes over it. So that is asked
+/// first, and a new database is made under another name and then moved to its own: what is found under that is complete.
+///
+/// Of two who make one at once, one fails: whoever moves a file holds its lock, and has seen under that lock that there is none
+/// yet. The other has the same file, and not its lock; or a new one, and then it sees the first.
+fn database(path: &Path) -> Result<Database, StoreError> {
+    loop {
+        if starts_with_magic(path)? {
+            return Database::open(path).map_err(|error| failed_to_open(path, error));
+        }
+        let unfinished = unfinished(path);
+        let database = Database::create(&unfinished).map_err(|error| failed_to_open(path, error))?;
+        if is_empty(path).map_err(StoreError::failed)? {
+            fs::rename(&unfinished, path).map_err(StoreError::failed)?;
+            sync_folder_of(path).map_err(StoreError::failed)?;
+            return Ok(database);
+        }
+        // Somebody was quicker.
+        drop(database);
+        fs::remove_file(&unfinished).map_err(StoreError::failed)?;
+    }
+}
+
+/// Whether there is a store; `false` where there is nothing yet.
+fn starts_with_magic(path: &Path) -> Result<bool, StoreError> {
+    if is_empty(path).map_err(StoreError::failed)? {
+        return Ok(false);
+    }
+    let mut magic = Vec::new();
+    let file = File::open(path).map_err(StoreError::failed)?;
+    file.take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(StoreError::failed)?;
+    if magic == MAGIC {
+        return Ok(true);
+    }
+    Err(StoreError::failed(format!("{} is no store, or its beginning is damaged", path.display())))
+}
+
+fn is_empty(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file() && metadata.len() == 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where a new store is made.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".unfinished");
+    path.with_file_name(name)
+}
+
+/// Without that a new file may be gone after a loss of power, with all that was saved in it.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn failed_to_open(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
+        error => StoreError::failed(error),
+    }
+}
+
+fn key(id: SessionId) -> Key {
+    id.as_uuid().into_bytes()
+}
+
+fn id(key: Key) -> SessionId {
+    SessionId::from_uuid(uuid::Uuid::from_bytes(key))
+}
+
+/// A record that is sound in itself, but in another's place, is not what was once written there.
+fn owned(id: SessionId, stored: StoredSession) -> Result<StoredSession, StoreError> {
+    if stored.id() == id {
+        Ok(stored)
+    } else {
+        Err(StoreError::Corrupt { id, reason: format!("it is that of session {}", stored.id()) })
+    }
+}
+
+/// What a damaged file makes of the database's code is an error, and not the end of the thread that asked.
+fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    contain(work).unwrap_or_else(|message| Err(StoreError::failed(format!("the database panicked: {message}"))))
+}

@@ -1,0 +1,197 @@
+//! The sessions that are live, or about to be, and what is kept of each: who may write a session's record, and when.
+//!
+//! A record is written by three: by the session's thread after a turn, by whoever archives or deletes the session, and by
+//! whoever resumes it. They must not work on different states of it. So there is one [`Kept`] for each session that anybody
+//! works on, and at most one: it is put into the [`Keeper`]'s table by whoever launches the session or changes a cold record,
+//! and is gone when the last who holds it has let go. The session's agent holds it until it is dropped, which is before the
+//! session's id is free in the service below. So whoever gets to load a record
+//! ([`reserve`](Keeper::reserve), then [`load`](Keeper::load)) loads the last word of the session's life before.
+
+use std::collections::hash_map::{Entry, HashMap};
+
+use crate::error::SessionError;
+use crate::model::{Session, SessionId};
+use crate::panics::contain;
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
+
+use super::error::StoreError;
+use super::record::{StoredSession, StoredSummary};
+use super::SessionStore;
+
+/// The store, and who works on what in it.
+pub(super) struct Keeper {
+    store: Box<dyn SessionStore>,
+    at_work: Mutex<HashMap<SessionId, Weak<Kept>>>,
+}
+
+/// One session that is being worked on.
+pub(super) struct Kept {
+    id: SessionId,
+    keeper: Arc<Keeper>,
+    /// Beside the record, so that nobody who only looks waits for the disk. Written under the record's lock.
+    is_archived: AtomicBool,
+    /// Locked while the store works: its user's code, which is why [`SessionStore`] says what it must not do.
+    record: Mutex<Record>,
+}
+
+#[derive(Default)]
+struct Record {
+    /// What is kept, or will be. `None` until it is known.
+    session: Option<StoredSession>,
+    /// Something of the session is in the store.
+    is_stored: bool,
+    /// What is in the store is this.
+    is_current: bool,
+    /// The session has been deleted: nothing of it is kept any more.
+    is_deleted: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(store: Box<dyn SessionStore>) -> Arc<Self> {
+        Arc::new(Self { store, at_work: Mutex::default() })
+    }
+
+    /// Whoever works on this session.
+    pub(super) fn find(&self, id: SessionId) -> Option<Arc<Kept>> {
+        self.at_work.lock().get(&id).and_then(Weak::upgrade)
+    }
+
+    /// The right to work on a session that nobody works on.
+    pub(super) fn reserve(self: &Arc<Self>, id: SessionId) -> Option<Arc<Kept>> {
+        let kept = || {
+            let (is_archived, record) = (AtomicBool::new(false), Mutex::default());
+            Arc::new(Kept { id, keeper: Arc::clone(self), is_archived, record })
+        };
+        match self.at_work.lock().entry(id) {
+            Entry::Occupied(taken) if taken.get().strong_count() > 0 => None,
+            // Let go of just now, by the last who had it.
+            Entry::Occupied(mut gone) => {
+                let kept = kept();
+                gone.insert(Arc::downgrade(&kept));
+                Some(kept)
+            }
+            Entry::Vacant(free) => {
+                let kept = kept();
+                free.insert(Arc::downgrade(&kept));
+                Some(kept)
+            }
+        }
+    }
+
+    pub(super) fn load(&self, id: SessionId) -> Result<Option<StoredSession>, SessionError> {
+        self.ask(|store| store.load(id)).map_err(|error| error.about(id))
+    }
+
+    pub(super) fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, SessionError> {
+        self.ask(|store| store.summary(id)).map_err(|error| error.about(id))
+    }
+
+    pub(super) fn list(&self) -> Result<Vec<SessionId>, SessionError> {
+        let failed = |error| SessionError::Store { id: None, source: Arc::new(error) };
+        self.ask(SessionStore::list).map_err(failed)
+    }
+
+    /// A store may be anybody's code.
+    fn ask<T>(&self, question: impl FnOnce(&dyn SessionStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let answer = contain(|| question(&*self.store));
+        answer.unwrap_or_else(|message| Err(StoreError::failed(format!("the store panicked: {message}"))))
+    }
+}
+
+impl Kept {
+    pub(super) fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// What there will be to keep, of a session that is new.
+    pub(super) fn begin(&self, session: StoredSession) {
+        self.record.lock().session = Some(session);
+    }
+
+    /// What is in the store, of a session that may run turns.
+    pub(super) fn stored(&self) -> Result<StoredSession, SessionError> {
+        let mut record = self.record.lock();
+        let session = self.loaded(&mut record)?.session.as_ref();
+        session.filter(|session| !session.archived).cloned().ok_or(SessionError::NotFound { id: self.id })
+    }
+
+    /// The record, with what is in the store where nobody has asked for that before.
+    fn loaded<'a>(&self, record: &'a mut Record) -> Result<&'a mut Record, SessionError> {
+        if record.session.is_none() && !record.is_deleted {
+            if let Some(session) = self.keeper.load(self.id)? {
+                self.is_archived.store(session.archived, Ordering::Release);
+                *record = Record { session: Some(session), is_stored: true, is_current: true, is_deleted: false };
+            }
+        }
+        Ok(record)
+    }
+
+    pub(super) fn is_archived(&self) -> bool {
+        // ORDERING: Acquire, with the Release of the store. That `archive` and a launch see one of the other is by the registry's
+        // lock: `archive` sets this first and looks there next, a launch registers first and looks here next.
+        self.is_archived.load(Ordering::Acquire)
+    }
+
+    /// Keeps what a turn has come to. Where that fails, the next turn tries again, with all that has come together.
+    pub(super) fn keep(&self, history: Session) -> Result<(), StoreError> {
+        let mut record = self.record.lock();
+        let Record { session: Some(session), is_stored, is_current, is_deleted: false } = &mut *record else {
+            return Ok(());
+        };
+        let history = history.owned_by(self.id);
+        if *is_current && session.history == history {
+            return Ok(());
+        }
+        session.history = history;
+        *is_current = false;
+        self.keeper.ask(|store| store.save(session))?;
+        (*is_stored, *is_current) = (true, true);
+        Ok(())
+    }
+
+    /// Archives the session in the store, or takes that back. Whether it was not so before.
+    pub(super) fn set_archived(&self, is_archived: bool) -> Result<bool, SessionError> {
+        let mut record = self.record.lock();
+        let Record { session: Some(session), is_stored, is_current, is_deleted: false } = self.loaded(&mut record)?
+        else {
+            return Err(SessionError::NotFound { id: self.id });
+        };
+        if session.archived == is_archived {
+            return Ok(false);
+        }
+        session.archived = is_archived;
+        // Otherwise it is saved with the rest, once the agent is built.
+        if *is_stored {
+            let saved = self.keeper.ask(|store| store.save(session));
+            saved.map_err(|error| {
+                session.archived = !is_archived;
+                error.about(self.id)
+            })?;
+            *is_current = true;
+        }
+        self.is_archived.store(is_archived, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Takes the session out of the store, for good. Whether there was anything to take.
+    pub(super) fn delete(&self) -> Result<bool, SessionError> {
+        let mut record = self.record.lock();
+        let was_stored = self.keeper.ask(|store| store.delete(self.id)).map_err(|error| error.about(self.id))?;
+        let is_there = was_stored || (record.session.is_some() && !record.is_deleted);
+        if is_there {
+            record.is_deleted = true;
+            self.is_archived.store(true, Ordering::Release);
+        }
+        Ok(is_there)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let mut at_work = self.keeper.at_work.lock();
+        // It may be another's by now: of whoever has found that this one is gone.
+        if at_work.get(&self.id).is_some_and(|entry| std::ptr::eq(entry.as_ptr(), self)) {
+            at_work.remove(&self.id);
+        }
+    }
+}

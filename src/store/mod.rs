@@ -1,0 +1,114 @@
+//! Sessions that outlive the process. With the feature `store`.
+//!
+//! A [`PersistentSessionService`] is a service like any other, and keeps what its sessions come to in a [`SessionStore`]:
+//! [`FileStore`] is one, in a file that no crash leaves half-written.
+//!
+//! - **A finished turn is on the disk before its result is returned.** Whoever has a result has it for good. Killed at any
+//!   moment, a process loses at most the turns that were running.
+//! - **A session that is not live is resumed on its next turn:** its agent is built from what is kept, under the same id, and
+//!   counts against the capacity from then on. [`unload`](PersistentSessionService::unload) gives the thread back, and leaves
+//!   the session for later.
+//! - **An archived session stays readable.** [`read`](crate::SessionService::read) and
+//!   [`export_session`](crate::SessionService::export_session) answer from the store.
+//! - **A damaged record is one session's business.** It is a [`StoreError`] to whoever asks for that session.
+//!
+//! ```
+//! # let folder = std::env::temp_dir().join(format!("turnwise-doc-{}", turnwise::SessionId::new()));
+//! # std::fs::create_dir(&folder).unwrap();
+//! use std::time::Duration;
+//! use turnwise::store::{FileStore, PersistentSessionService};
+//! use turnwise::{agent_fn, CreateSessionRequest, SessionService, StartTurnRequest};
+//!
+//! let path = folder.join("sessions.redb");
+//! let agent = || agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase())));
+//!
+//! let service = PersistentSessionService::new(agent(), 8, FileStore::open(&path)?);
+//! let first = service.create_session(CreateSessionRequest::new("hello"))?;
+//! service.shutdown(Duration::from_secs(5));
+//! drop(service); // and with it the store, so that the file is free
+//!
+//! let service = PersistentSessionService::new(agent(), 8, FileStore::open(&path)?);
+//! let second = service.start_turn(first.session_id, StartTurnRequest::new("again"))?;
+//! assert_eq!(second.text, "AGAIN");
+//! assert_eq!(service.export_session(first.session_id)?.messages().len(), 4);
+//! # drop(service);
+//! # std::fs::remove_dir_all(folder).unwrap();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod agent;
+mod calls;
+mod error;
+mod file;
+mod kept;
+mod record;
+mod service;
+
+pub use error::StoreError;
+pub use file::FileStore;
+pub use record::{StoredSession, StoredSummary};
+pub use service::PersistentSessionService;
+
+use crate::model::SessionId;
+use crate::sync::Arc;
+
+/// Where sessions are kept.
+///
+/// All calls may come from any thread, and of different sessions at the same time; of one session they come one at a time.
+/// They may block for as long as the disk takes. They must not call the service that they serve: that may wait for them.
+pub trait SessionStore: Send + Sync + 'static {
+    /// Keeps a session, in place of what was kept of it before. With `Ok` it is safe: it will be there after a crash.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`], mostly. What was kept before is still there.
+    fn save(&self, session: &StoredSession) -> Result<(), StoreError>;
+
+    /// What is kept of a session; `None` where nothing is.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] and [`StoreError::Newer`], which are about this session alone; [`StoreError::Failed`].
+    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError>;
+
+    /// All sessions that are kept, in any order; those included that cannot be loaded.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`].
+    fn list(&self) -> Result<Vec<SessionId>, StoreError>;
+
+    /// Forgets a session, also one that cannot be loaded. Returns whether there was anything to forget.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`].
+    fn delete(&self, id: SessionId) -> Result<bool, StoreError>;
+
+    /// What lists show of a session. A store that finds that without loading all of the history says so here.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {
+        Ok(self.load(id)?.map(|stored| stored.summary()))
+    }
+}
+
+/// A shared store is a store: for hosts that keep a hand on it.
+impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
+    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
+        (**self).save(session)
+    }
+
+    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        (**self).load(id)
+    }
+
+    fn list(&self) -> Result<Vec<SessionId>, StoreError> {
+        (**self).list()
+    }
+
+    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
+        (**self).delete(id)
+    }
+
+    fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {
+        (**self).summary(id)
+    }
+}

@@ -1,0 +1,233 @@
+//! The service that keeps its sessions: what it has beyond the calls of every service.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::agent::SessionAgentBuilder;
+use crate::comms::CommsRuntime;
+use crate::ephemeral::{EphemeralSessionService, ServiceConfig, Settings};
+use crate::error::{ConfigError, SessionError};
+use crate::inbox::injector::SubscribableInjector;
+use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
+use crate::service::{
+    forward_session_service, ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionQuery,
+    SessionService, SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
+};
+use crate::subscription::stream::EventStream;
+use crate::subscription::Subscription;
+use crate::sync::{Arc, Weak};
+use crate::turn::handle::TurnHandle;
+use crate::turn::stream::TurnStream;
+
+use super::agent::KeepingBuilder;
+use super::kept::Keeper;
+use super::SessionStore;
+
+/// Hosts sessions and keeps them: an [`EphemeralSessionService`], and a [`SessionStore`] beside it. See the [module](super).
+///
+/// The calls are those of [`SessionService`]. What is different:
+///
+/// - [`start_turn`](SessionService::start_turn) and its like resume a session that is not live. Then they may fail as
+///   [`begin_session`](SessionService::begin_session) does; its turns count from 1 again.
+/// - [`read`](SessionService::read), [`export_session`](SessionService::export_session) and, as
+///   [`SessionError::NotRunning`], [`interrupt`](SessionService::interrupt) know sessions that are not live.
+///   [`list`](SessionService::list) has them too, oldest conversation first, live or not; it looks at all of them for every page.
+///   [`subscribe`](SessionService::subscribe), [`event_injector`](SessionService::event_injector) and
+///   [`comms_runtime`](SessionService::comms_runtime) are for live ones: see [`resume`](Self::resume).
+/// - [`archive`](SessionService::archive) is for good: the session stays readable and runs no more turns.
+///   [`take_session`](SessionService::take_session) archives too.
+/// - An id that is kept is taken: to create a session with it is [`SessionError::AlreadyExists`].
+/// - A call that the store fails is [`SessionError::Store`]. A turn that went well and cannot be kept fails, with the
+///   [`StoreError`](super::StoreError) as its error. The agent remembers it all the same, and it is kept with the next.
+/// - Calls that do not block otherwise may wait for the disk: creating with an id, resuming, archiving, and looking at sessions
+///   that are not live.
+///
+/// A session is kept from the moment when its agent is built. In host mode every interaction is kept before it is answered.
+/// A turn that fails is kept as far as the agent's history goes; after a panic nothing more is kept, and the session can be
+/// [unloaded](Self::unload) and resumed from the turn before.
+///
+/// A builder meets a resumed session with [`SessionSpec::resume`], and without the
+/// [`extension`](SessionSpec::extension) that it was created with: what an agent needs is in the labels, or comes from the
+/// builder.
+pub struct PersistentSessionService<B: SessionAgentBuilder> {
+    pub(super) inner: Arc<Inner<B>>,
+}
+
+/// What the handles of a service have in common.
+pub(super) struct Inner<B: SessionAgentBuilder> {
+    pub(super) live: EphemeralSessionService<KeepingBuilder<B>>,
+    pub(super) keeper: Arc<Keeper>,
+    weak: Weak<Inner<B>>,
+}
+
+impl<B: SessionAgentBuilder> PersistentSessionService<B> {
+    /// A service with at most `max_sessions` live at a time, that keeps any number of them in `store`.
+    pub fn new(builder: B, max_sessions: usize, store: impl SessionStore) -> Self {
+        Self::with_settings(builder, Settings { max_sessions, ..Settings::default() }, store)
+    }
+
+    /// A service with other settings than the defaults.
+    ///
+    /// ```
+    /// # let folder = std::env::temp_dir().join(format!("turnwise-doc-{}", turnwise::SessionId::new()));
+    /// # std::fs::create_dir(&folder)?;
+    /// # let path = folder.join("sessions.redb");
+    /// use turnwise::store::{FileStore, PersistentSessionService};
+    /// use turnwise::{agent_fn, EphemeralSessionService};
+    ///
+    /// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+    /// let config = EphemeralSessionService::configure(agent).max_sessions(100).max_running_turns(4);
+    /// let service = PersistentSessionService::with_config(config, FileStore::open(&path)?)?;
+    /// # drop(service);
+    /// # std::fs::remove_dir_all(folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`ServiceConfig::build`].
+    pub fn with_config(config: ServiceConfig<B>, store: impl SessionStore) -> Result<Self, ConfigError> {
+        let (builder, settings) = config.check()?;
+        Ok(Self::with_settings(builder, settings, store))
+    }
+
+    fn with_settings(builder: B, settings: Settings, store: impl SessionStore) -> Self {
+        let keeper = Keeper::new(Box::new(store));
+        let inner = Arc::new_cyclic(|weak: &Weak<Inner<B>>| {
+            let builder = KeepingBuilder { builder, service: WeakService::new(weak.clone()) };
+            let live = EphemeralSessionService::with_settings(builder, settings);
+            Inner { live, keeper, weak: weak.clone() }
+        });
+        Self { inner }
+    }
+
+    /// Whether a session has a thread. Others that are kept are resumed on their next turn.
+    pub fn is_live(&self, id: SessionId) -> bool {
+        self.inner.live.read(id).is_ok()
+    }
+
+    /// Makes a session live without running a turn: to subscribe to it, or to have its agent built ahead of time. Nothing
+    /// happens where it is live.
+    ///
+    /// # Errors
+    /// Those of [`open_session`](SessionService::open_session); [`SessionError::NotFound`] where it is archived or not kept;
+    /// [`SessionError::Busy`] where another thread is resuming or unloading it.
+    ///
+    /// # Blocking
+    /// For the disk, and until the agent is built.
+    pub fn resume(&self, id: SessionId) -> Result<(), SessionError> {
+        self.inner.resume(id)
+    }
+
+    /// Ends a live session and keeps it for later: its thread and its capacity are free, its next turn resumes it. Nothing
+    /// happens where it is not live. A session in host mode leaves it between two interactions.
+    ///
+    /// # Errors
+    /// Those of [`take_session`](SessionService::take_session). Where it fails, the session is as it was.
+    ///
+    /// # Blocking
+    /// As [`take_session`](SessionService::take_session).
+    pub fn unload(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        self.inner.unload(id, timeout)
+    }
+
+    /// Forgets a session for good, live or not, archived or not, readable or not. A running turn is cancelled.
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`] where nothing is kept of it.
+    ///
+    /// # Blocking
+    /// For the disk. Does not wait for the turn.
+    pub fn delete(&self, id: SessionId) -> Result<(), SessionError> {
+        self.inner.delete(id)
+    }
+
+    /// Archived sessions, oldest conversation first. [`list`](SessionService::list) has all others.
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`] where [`SessionQuery::after`] names no archived session.
+    ///
+    /// # Blocking
+    /// For the disk.
+    pub fn list_archived(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
+        self.inner.list_archived(&query)
+    }
+
+    /// As [`EphemeralSessionService::subscribe_all`], of live sessions.
+    ///
+    /// # Blocking
+    /// Does not block; reading the stream does.
+    pub fn subscribe_all(&self, options: Subscription) -> EventStream {
+        self.inner.live.subscribe_all(options)
+    }
+
+    /// As [`EphemeralSessionService::registered_sessions`]; a session counts each time it becomes live.
+    pub fn registered_sessions(&self) -> u64 {
+        self.inner.live.registered_sessions()
+    }
+
+    /// As [`EphemeralSessionService::wait_session_registered`].
+    ///
+    /// # Blocking
+    /// Until the next registration, at most for `timeout`.
+    pub fn wait_session_registered(&self, seen: u64, timeout: Duration) -> Option<u64> {
+        self.inner.live.wait_session_registered(seen, timeout)
+    }
+
+    /// Figures of the live sessions, as [`EphemeralSessionService::stats`].
+    pub fn stats(&self) -> ServiceStats {
+        self.inner.live.stats()
+    }
+
+    /// As [`EphemeralSessionService::shutdown`]. Cancelled turns are kept as far as they came, and the sessions stay for the next
+    /// time. What is kept can still be read. The store is closed when the last handle of the service is dropped, unless a
+    /// session is stuck.
+    ///
+    /// # Blocking
+    /// Until all sessions have ended, at most for `timeout`.
+    pub fn shutdown(&self, timeout: Duration) -> ShutdownReport {
+        self.inner.live.shutdown(timeout)
+    }
+
+    /// As [`EphemeralSessionService::shutdown_with`].
+    ///
+    /// # Blocking
+    /// Until all sessions have ended, at most for `timeout`.
+    pub fn shutdown_with(&self, mode: ArchiveMode, timeout: Duration) -> ShutdownReport {
+        self.inner.live.shutdown_with(mode, timeout)
+    }
+
+    /// A handle that does not keep the service alive.
+    pub fn downgrade(&self) -> WeakService {
+        WeakService::new(self.inner.weak.clone())
+    }
+}
+
+impl<B: SessionAgentBuilder> ServiceControl for PersistentSessionService<B> {
+    fn stats(&self) -> ServiceStats {
+        Self::stats(self)
+    }
+
+    fn shutdown_with(&self, mode: ArchiveMode, timeout: Duration) -> ShutdownReport {
+        Self::shutdown_with(self, mode, timeout)
+    }
+
+    fn downgrade(&self) -> WeakService {
+        Self::downgrade(self)
+    }
+}
+
+impl<B: SessionAgentBuilder> Clone for PersistentSessionService<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<B: SessionAgentBuilder> fmt::Debug for PersistentSessionService<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PersistentSessionService").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl<B: SessionAgentBuilder> SessionService for PersistentSessionService<B> {
+    forward_session_service!(self => self.inner);
+}

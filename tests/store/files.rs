@@ -1,0 +1,245 @@
+//! The store in a file: what is in it, who may have it, and what damage does.
+
+use std::thread;
+
+use redb::{Database, ReadableTable, TableDefinition};
+use turnwise::store::{FileStore, SessionStore, StoreError, StoredSession};
+use turnwise::{Message, Session, SessionId, SessionQuery, SessionService};
+
+use crate::support::*;
+
+const SESSIONS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("sessions");
+const SUMMARIES: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("summaries");
+
+fn stored(text: &str) -> StoredSession {
+    let mut history = Session::new();
+    history.push(Message::user(text));
+    StoredSession::new(history)
+}
+
+/// Changes the records of a session behind the store's back.
+fn tamper(folder: &Folder, id: SessionId, change: impl Fn(&mut Vec<u8>)) {
+    let database = Database::open(folder.file()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    for table in [SESSIONS, SUMMARIES] {
+        let mut table = transaction.open_table(table).unwrap();
+        let key = id.as_uuid().into_bytes();
+        let mut record = table.get(key).unwrap().unwrap().value().to_vec();
+        change(&mut record);
+        table.insert(key, record.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn what_is_saved_is_loaded_listed_and_deleted() {
+    let folder = Folder::new();
+    let (one, mut two) = (stored("one"), stored("two"));
+    {
+        let store = folder.store();
+        store.save(&one).unwrap();
+        store.save(&two).unwrap();
+        two.archived = true;
+        two.labels.insert("user".into(), "ada".into());
+        store.save(&two).unwrap();
+    }
+    let store = folder.store();
+    assert_eq!(store.load(one.id()).unwrap(), Some(one.clone()));
+    assert_eq!(store.load(two.id()).unwrap(), Some(two.clone()));
+    assert_eq!(store.summary(two.id()).unwrap(), Some(two.summary()));
+    let mut listed = store.list().unwrap();
+    listed.sort();
+    let mut ids = vec![one.id(), two.id()];
+    ids.sort();
+    assert_eq!(listed, ids);
+    assert!(store.delete(one.id()).unwrap());
+    assert!(!store.delete(one.id()).unwrap());
+    assert_eq!(store.load(one.id()).unwrap(), None);
+    assert_eq!(store.summary(one.id()).unwrap(), None);
+    assert_eq!(store.list().unwrap(), [two.id()]);
+}
+
+#[test]
+fn a_file_belongs_to_one_store_at_a_time() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let error = FileStore::open(folder.file()).unwrap_err();
+    assert!(matches!(&error, StoreError::InUse { path } if *path == folder.file()), "{error:?}");
+    drop(store);
+    folder.store();
+}
+
+#[test]
+fn a_file_that_is_no_store_is_an_error_and_stays_as_it_is() {
+    let folder = Folder::new();
+    for content in [&b"something else entirely"[..], b"x", &[0; 10_000], &[0xff; 10_000]] {
+        std::fs::write(folder.file(), content).unwrap();
+        let error = FileStore::open(folder.file()).unwrap_err();
+        assert!(matches!(error, StoreError::Failed(_)), "{error}");
+        assert_eq!(std::fs::read(folder.file()).unwrap(), content);
+    }
+    assert!(FileStore::open(folder.join("no/such/folder")).is_err());
+    assert!(FileStore::open(&*folder).is_err());
+    // Nothing is there yet.
+    std::fs::write(folder.file(), b"").unwrap();
+    folder.store();
+}
+
+#[test]
+fn a_store_that_was_killed_while_it_was_made_is_made_again() {
+    let folder = Folder::new();
+    std::fs::write(folder.join(".sessions.redb.unfinished"), [7; 5_000]).unwrap();
+    folder.store().save(&stored("one")).unwrap();
+    assert_eq!(folder.store().list().unwrap().len(), 1);
+    assert_eq!(std::fs::read_dir(&*folder).unwrap().count(), 1, "nothing else is left");
+}
+
+#[test]
+fn of_many_who_make_a_store_at_once_one_has_it() {
+    for _ in 0..20 {
+        let folder = Folder::new();
+        let all_tried = std::sync::Barrier::new(4);
+        let opened: usize = thread::scope(|scope| {
+            let open = || {
+                let opened = FileStore::open(folder.file());
+                if let Ok(store) = &opened {
+                    store.save(&stored("one")).unwrap();
+                }
+                all_tried.wait();
+                usize::from(opened.is_ok())
+            };
+            let openers: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            openers.into_iter().map(|opener| opener.join().unwrap()).sum()
+        });
+        assert_eq!(opened, 1);
+        assert_eq!(folder.store().list().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn saves_of_many_threads_are_all_there() {
+    run(|| {
+        let folder = Folder::new();
+        let store = folder.store();
+        let all: Vec<StoredSession> = thread::scope(|scope| {
+            let savers: Vec<_> = (0..8)
+                .map(|n| {
+                    let store = &store;
+                    scope.spawn(move || {
+                        let save = |k: usize| {
+                            let session = stored(&format!("{n}.{k}"));
+                            store.save(&session).unwrap();
+                            // It is there as soon as it is saved.
+                            assert_eq!(store.load(session.id()).unwrap().as_ref(), Some(&session));
+                            session
+                        };
+                        (0..10).map(save).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            savers.into_iter().flat_map(|saver| saver.join().unwrap()).collect()
+        });
+        drop(store);
+        let store = folder.store();
+        assert_eq!(store.list().unwrap().len(), 80);
+        for session in all {
+            assert_eq!(store.load(session.id()).unwrap(), Some(session));
+        }
+    });
+}
+
+#[test]
+fn a_damaged_or_newer_record_is_a_clear_error_and_leaves_the_others_usable() {
+    run(|| {
+        let folder = Folder::new();
+        let service = keeping(&folder);
+        let [good, damaged, newer] =
+            ["good", "damaged", "newer"].map(|prompt| service.create_session(create(prompt)).unwrap().session_id);
+        service.shutdown(LONG);
+        drop(service);
+        tamper(&folder, damaged, |record| *record.last_mut().unwrap() ^= 4);
+        tamper(&folder, newer, |record| {
+            record[4] = 9;
+            let mut checksum = crc32fast::Hasher::new();
+            checksum.update(&record[4..6]);
+            checksum.update(&record[10..]);
+            record[6..10].copy_from_slice(&checksum.finalize().to_le_bytes());
+        });
+
+        let service = keeping(&folder);
+        let about = |error: turnwise::SessionError| {
+            assert_eq!(error.code(), "STORE_FAILED");
+            (error.session_id().unwrap(), StoreError::of(&error).unwrap().clone())
+        };
+        for id in [damaged, newer] {
+            let errors = [
+                service.start_turn(id, turn("more")).unwrap_err(),
+                service.read(id).unwrap_err(),
+                service.export_session(id).unwrap_err(),
+                service.archive(id).unwrap_err(),
+                service.resume(id).unwrap_err(),
+                service.create_session(create("x").session(turnwise::SessionSpec::new().session_id(id))).unwrap_err(),
+            ];
+            for error in errors {
+                match about(error) {
+                    (whose, StoreError::Corrupt { id: about, .. }) => assert_eq!([whose, about], [damaged; 2]),
+                    (whose, StoreError::Newer { id: about, version, supported }) => {
+                        assert_eq!([whose, about], [newer; 2]);
+                        assert_eq!((version, supported), (9, 1));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(service.list(SessionQuery::new()).unwrap().len(), 1);
+        assert_eq!(service.start_turn(good, turn("more")).unwrap().text, "more");
+        assert_eq!(service.stats().sessions_created, 1);
+        // Nothing has been written over it: who has the newer version can still read it.
+        let listed = |service: &turnwise::store::PersistentSessionService<Echo>| service.read(newer).unwrap_err();
+        assert!(matches!(about(listed(&service)).1, StoreError::Newer { .. }));
+        service.delete(damaged).unwrap();
+        assert_eq!(service.read(damaged).unwrap_err().code(), "SESSION_NOT_FOUND");
+    });
+}
+
+/// Whatever is wrong with the file, it is an error, never a crash and never a wrong history.
+#[test]
+fn no_damage_to_the_file_goes_unnoticed() {
+    run(|| {
+        let folder = Folder::new();
+        let mut all = Vec::new();
+        let store = folder.store();
+        for n in 0..20 {
+            let session = stored(&format!("session {n} {}", "word ".repeat(100)));
+            store.save(&session).unwrap();
+            all.push(session);
+        }
+        drop(store);
+        let sound = std::fs::read(folder.file()).unwrap();
+        let written: Vec<usize> = (0..sound.len() - 64)
+            .filter(|place| sound[place + 32..].starts_with(b"word") || (*place < 512 && sound[*place] != 0))
+            .collect();
+        let mut noticed = 0;
+        let mut state = 1_u64;
+        for round in 0..60 {
+            // A splash of nonsense somewhere: a step of a multiplicative generator says where.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let place = written[(state >> 16) as usize % written.len()];
+            let mut damaged = sound.clone();
+            damaged[place..place + 64].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            std::fs::write(folder.file(), &damaged).unwrap();
+            let Ok(store) = FileStore::open(folder.file()) else {
+                noticed += 1;
+                continue;
+            };
+            for session in &all {
+                match store.load(session.id()) {
+                    Ok(Some(loaded)) => assert_eq!(loaded, *session, "round {round}, at {place}"),
+                    Ok(None) | Err(_) => noticed += 1,
+                }
+            }
+            let _ = store.list();
+        }
+        assert!(noticed > 10, "most of it must have hit something: {noticed}");
+    });
+}

@@ -1,0 +1,151 @@
+//! A process that is killed at any moment loses the turns that were running, and nothing else.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use turnwise::{SessionId, SessionQuery, SessionService};
+
+use crate::support::*;
+
+const FILE: &str = "TURNWISE_KILLED_FILE";
+const NAME: &str = "killed::a_killed_process_loses_at_most_the_turns_in_flight";
+const CALLERS: usize = 3;
+
+/// The process that is going to be killed: callers that run turns on sessions of theirs, and say when a turn has its result.
+/// What a caller has said is what the next process must find.
+fn live_until_killed(file: &str) -> ! {
+    let service = turnwise::store::PersistentSessionService::new(echo(), 64, {
+        turnwise::store::FileStore::open(file).expect("the store opens clean")
+    });
+    let say = |line: String| {
+        let mut out = std::io::stdout().lock();
+        out.write_all(line.as_bytes()).and_then(|()| out.flush()).expect("the parent reads");
+    };
+    say("open\n".to_owned());
+    let mut known: Vec<SessionId> =
+        service.list(SessionQuery::new()).expect("a list").iter().map(|line| line.session_id).collect();
+    known.truncate(CALLERS * 4);
+    thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let (service, known) = (&service, &known);
+            scope.spawn(move || {
+                let mut mine: Vec<SessionId> = known.iter().skip(caller).step_by(CALLERS).copied().collect();
+                for n in 0.. {
+                    if n % 7 == 0 && mine.len() < 4 {
+                        let id = service.create_session(create("first")).expect("a session").session_id;
+                        say(format!("{id} first\n"));
+                        mine.push(id);
+                    }
+                    let id = mine[n % mine.len()];
+                    let prompt = SessionId::new().to_string();
+                    // Said before, so that a turn that is found and was not answered is known to have been in flight.
+                    say(format!("{id} begins {prompt}\n"));
+                    service.start_turn(id, turn(&prompt)).expect("a turn");
+                    say(format!("{id} {prompt}\n"));
+                    if n % 5 == 4 {
+                        service.unload(id, LONG).expect("an unload");
+                    }
+                }
+            });
+        }
+    });
+    unreachable!("the callers have no end")
+}
+
+#[test]
+fn a_killed_process_loses_at_most_the_turns_in_flight() {
+    if let Ok(file) = std::env::var(FILE) {
+        live_until_killed(&file);
+    }
+    let rounds = std::env::var("TURNWISE_KILLS").map_or(25, |rounds| rounds.parse().expect("a number"));
+    // Two files: one that lives through all the kills, and one that is killed while it is new.
+    let old = Folder::new();
+    let mut answered: BTreeMap<SessionId, Vec<String>> = BTreeMap::new();
+    let mut turns = 0;
+    for round in 0..rounds {
+        let new = Folder::new();
+        turns += round_of(&old, 10 + 37 * round % 400, &mut answered);
+        round_of(&new, round % 12, &mut BTreeMap::new());
+    }
+    assert!(turns > rounds, "{turns} turns in {rounds} rounds");
+}
+
+/// Lets a process live for some milliseconds after it has opened the store (or started to), kills it, and looks at what it has
+/// left. Returns how many turns it was known to have answered.
+fn round_of(folder: &Folder, millis: u64, answered: &mut BTreeMap<SessionId, Vec<String>>) -> u64 {
+    let mut child = Command::new(std::env::current_exe().expect("this test's program"))
+        .args([NAME, "--exact", "--nocapture", "--test-threads=1"])
+        .env(FILE, folder.file())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let out = BufReader::new(child.stdout.take().expect("a pipe"));
+    let (opened_tx, opened) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut lines = Vec::new();
+        for line in out.split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8(line).expect("text");
+            if line.ends_with("open") {
+                let _ = opened_tx.send(());
+            } else {
+                lines.push(line);
+            }
+        }
+        lines
+    });
+    // A file that is killed while it is new is not waited for: its kill may come before, while and after it is made.
+    if millis >= 12 {
+        opened.recv_timeout(LONG).expect("the store opens clean");
+    }
+    let until = Instant::now() + Duration::from_millis(millis);
+    thread::sleep(until.saturating_duration_since(Instant::now()));
+    child.kill().expect("SIGKILL");
+    child.wait().expect("an end");
+    let lines = reader.join().expect("lines");
+
+    let mut turns = 0;
+    let mut in_flight: BTreeMap<SessionId, Vec<String>> = BTreeMap::new();
+    for line in &lines {
+        let mut words = line.split(' ');
+        let Some(id) = words.next().and_then(|word| word.parse::<SessionId>().ok()) else { continue };
+        match (words.next(), words.next()) {
+            (Some("begins"), Some(prompt)) => in_flight.entry(id).or_default().push(prompt.to_owned()),
+            (Some(prompt), None) => {
+                in_flight.entry(id).or_default().retain(|other| other != prompt);
+                answered.entry(id).or_default().push(prompt.to_owned());
+                turns += 1;
+            }
+            _ => panic!("{line}"),
+        }
+    }
+
+    let service = keeping(folder);
+    let listed = service.list(SessionQuery::new()).expect("a list");
+    for (id, prompts) in answered.iter_mut() {
+        let history = service.export_session(*id).expect("every session that was answered");
+        let said = said(&history);
+        let asked: Vec<&str> = said.iter().step_by(2).map(String::as_str).collect();
+        let replies: Vec<&str> = said.iter().skip(1).step_by(2).map(|text| &text[2..]).collect();
+        assert_eq!(asked, replies, "no half of a turn is kept");
+        assert_eq!(asked[..prompts.len()], prompts[..], "every answered turn is there, in order");
+        let more = &asked[prompts.len()..];
+        let flying = in_flight.get(id).map_or(&[][..], Vec::as_slice);
+        assert!(more.len() <= 1 && more.iter().all(|prompt| flying.iter().any(|other| other == prompt)), "{more:?}");
+        // From now on it is part of the past like the others.
+        prompts.extend(more.iter().map(|&prompt| prompt.to_owned()));
+    }
+    // What nobody was told of is the beginning of a session: built, or with its first turn. From now on it is known.
+    for line in listed {
+        let prompts = answered.entry(line.session_id).or_insert_with(|| {
+            assert!(line.message_count <= 2, "{line:?}");
+            vec!["first".to_owned(); line.message_count / 2]
+        });
+        assert_eq!(prompts.len() * 2, line.message_count, "the list tells what the histories tell");
+    }
+    turns
+}

@@ -1,0 +1,10 @@
+//! Sessions that outlive the process: what is kept and when, what becomes of it after a crash, and of damaged records.
+
+// The library's rule about locks is the library's.
+#![allow(clippy::disallowed_types)]
+
+mod files;
+mod killed;
+mod races;
+mod sessions;
+mod support;

@@ -1,0 +1,626 @@
+//! A service that keeps its sessions, call by call.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use turnwise::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
+use turnwise::testkit::{Gate, Recorder};
+use turnwise::{
+    agent_fn, builder_fn, AgentError, ArchiveMode, EphemeralSessionService, EventSource, Message, RunResult,
+    ServiceControl, Session, SessionAgent, SessionError, SessionId, SessionQuery, SessionService, SessionSpec,
+    SessionState, Subscription, TurnContext,
+};
+
+use crate::support::*;
+
+#[test]
+fn a_session_goes_on_in_the_next_process() {
+    run(|| {
+        let folder = Folder::new();
+        let service = keeping(&folder);
+        let spec = SessionSpec::new().model("large").system_prompt("be kind").max_tokens(7).label("user", "ada");
+        let id = service.create_session(create("one").session(spec)).unwrap().session_id;
+        let before = service.read(id).unwrap();
+        assert!(service.shutdown(LONG).stuck.is_empty());
+        drop(service);
+
+        let seen = Arc::new(Mutex::new(None));
+        let builder = {
+            let seen = Arc::clone(&seen);
+            builder_fn(move |spec, context| {
+                *seen.lock().unwrap() = Some(spec.clone());
+                turnwise::SessionAgentBuilder::build_agent(&echo(), spec, context)
+            })
+        };
+        let service = PersistentSessionService::new(builder, 4, folder.store());
+        assert!(!service.is_live(id));
+        let cold = service.read(id).unwrap();
+        assert_eq!(cold.billing, before.billing);
+        assert_eq!(cold.state.message_count, 3);
+        assert_eq!(cold.state.last_assistant_text.as_deref(), Some("one"));
+        assert_eq!(cold.state.state, SessionState::Idle);
+
+        assert_eq!(service.start_turn(id, turn("two")).unwrap().text, "two");
+        assert!(service.is_live(id));
+        let spec = seen.lock().unwrap().take().unwrap();
+        assert_eq!((spec.model.as_str(), spec.system_prompt.as_deref()), ("large", Some("be kind")));
+        assert_eq!((spec.max_tokens, spec.labels["user"].as_str()), (Some(7), "ada"));
+        assert_eq!(spec.resume.unwrap().messages().len(), 3);
+        let listed = service.list(SessionQuery::new().label("user", "ada")).unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].created_at, before.state.created_at);
+        assert_eq!(said(&service.export_session(id).unwrap()), ["be kind", "one", "= one", "two", "= two"]);
+    });
+}
+
+/// A store that tells when it is asked to save, and can be made to fail.
+#[derive(Default)]
+struct Watched {
+    kept: Mutex<std::collections::BTreeMap<SessionId, StoredSession>>,
+    saves: AtomicUsize,
+    fails: AtomicBool,
+    panics: AtomicBool,
+}
+
+impl SessionStore for Watched {
+    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "a store that panics");
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(StoreError::failed("no space left"));
+        }
+        self.saves.fetch_add(1, Ordering::SeqCst);
+        self.kept.lock().unwrap().insert(session.id(), session.clone());
+        Ok(())
+    }
+
+    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        Ok(self.kept.lock().unwrap().get(&id).cloned())
+    }
+
+    fn list(&self) -> Result<Vec<SessionId>, StoreError> {
+        Ok(self.kept.lock().unwrap().keys().copied().collect())
+    }
+
+    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
+        Ok(self.kept.lock().unwrap().remove(&id).is_some())
+    }
+}
+
+fn watched() -> (PersistentSessionService<Echo>, Arc<Watched>) {
+    let store = Arc::new(Watched::default());
+    (PersistentSessionService::new(echo(), 4, Arc::clone(&store)), store)
+}
+
+#[test]
+fn a_turn_is_kept_before_its_result_and_its_last_event() {
+    run(|| {
+        let (service, store) = watched();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+        let mut heard = Vec::new();
+        let result = service.start_turn_with(id, turn("two"), &mut |event| {
+            heard.push((format!("{event:?}"), store.load(id).unwrap().unwrap().history.messages().len()));
+        });
+        assert_eq!(result.unwrap().text, "two");
+        let (last, messages) = heard.last().unwrap();
+        assert!(last.starts_with("RunCompleted"), "{last}");
+        assert_eq!(*messages, 4);
+    });
+}
+
+#[test]
+fn a_failed_turn_that_leaves_no_trace_costs_no_save() {
+    run(|| {
+        let (service, store) = watched();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        let saves = store.saves.load(Ordering::SeqCst);
+        assert_eq!(saves, 2, "one when it was built, one after its turn");
+        service.start_turn(id, turn("fail")).unwrap_err();
+        assert_eq!(store.saves.load(Ordering::SeqCst), saves);
+    });
+}
+
+#[test]
+fn a_turn_that_cannot_be_kept_fails_and_is_kept_with_the_next() {
+    run(|| {
+        let (service, store) = watched();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        store.fails.store(true, Ordering::SeqCst);
+        let error = service.start_turn(id, turn("two")).unwrap_err();
+        assert!(matches!(StoreError::of(&error), Some(StoreError::Failed(_))), "{error:?}");
+        assert!(error.to_string().contains("no space left"), "{error}");
+        let error = service.archive(id).unwrap_err();
+        assert_eq!(error.code(), "STORE_FAILED");
+        assert_eq!(error.session_id(), Some(id));
+        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+        store.fails.store(false, Ordering::SeqCst);
+        service.start_turn(id, turn("three")).unwrap();
+        let kept = store.load(id).unwrap().unwrap();
+        assert!(!kept.archived);
+        assert_eq!(said(&kept.history), ["one", "= one", "two", "= two", "three", "= three"]);
+    });
+}
+
+#[test]
+fn a_store_that_panics_is_an_error() {
+    run(|| {
+        let (service, store) = watched();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        store.panics.store(true, Ordering::SeqCst);
+        let error = service.start_turn(id, turn("two")).unwrap_err();
+        assert!(StoreError::of(&error).unwrap().to_string().contains("panicked"), "{error}");
+        store.panics.store(false, Ordering::SeqCst);
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
+        service.start_turn(id, turn("three")).unwrap();
+    });
+}
+
+#[test]
+fn a_session_that_cannot_be_kept_when_it_is_built_is_not_there() {
+    run(|| {
+        let (service, store) = watched();
+        store.fails.store(true, Ordering::SeqCst);
+        let error = service.open_session(SessionSpec::new()).unwrap_err();
+        assert_eq!(error.code(), "SESSION_BUILD_FAILED");
+        assert!(StoreError::of(&error).is_some());
+        assert_eq!(service.stats().sessions, 0);
+        store.fails.store(false, Ordering::SeqCst);
+        assert!(service.list(SessionQuery::new()).unwrap().is_empty());
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        assert!(store.load(id).unwrap().is_some(), "it is kept before it has run a turn");
+    });
+}
+
+#[test]
+fn an_archived_session_stays_readable_and_runs_no_more() {
+    run(|| {
+        let folder = Folder::new();
+        let service = keeping(&folder);
+        let id = service.create_session(create("one")).unwrap().session_id;
+        let other = service.create_session(create("other")).unwrap().session_id;
+        service.archive(id).unwrap();
+        let mut first = Some(service);
+        for _ in 0..2 {
+            // The second is a service that has never had it live.
+            let service = first.take().unwrap_or_else(|| keeping(&folder));
+            let view = service.read(id).unwrap();
+            assert_eq!((view.state.state, view.state.is_active), (SessionState::Archived, false));
+            assert_eq!(said(&service.export_session(id).unwrap()), ["one", "= one"]);
+            assert_eq!(said(&service.export_session_timeout(id, LONG).unwrap()), ["one", "= one"]);
+            for error in [
+                service.archive(id).unwrap_err(),
+                service.take_session(id, LONG).unwrap_err(),
+                service.resume(id).unwrap_err(),
+            ] {
+                assert_eq!(error.code(), "SESSION_NOT_FOUND");
+            }
+            assert_eq!(service.interrupt(id).unwrap_err().code(), "SESSION_NOT_RUNNING");
+            service.archive_wait(id, LONG).unwrap();
+            let ids = |list: Vec<turnwise::SessionSummary>| list.iter().map(|line| line.session_id).collect::<Vec<_>>();
+            assert_eq!(ids(service.list(SessionQuery::new()).unwrap()), [other]);
+            assert_eq!(ids(service.list_archived(SessionQuery::new()).unwrap()), [id]);
+            let again = create("again").session(SessionSpec::new().session_id(id));
+            assert_eq!(service.create_session(again).unwrap_err().code(), "SESSION_ALREADY_EXISTS");
+            assert_eq!(service.start_turn(id, turn("more")).unwrap_err().code(), "SESSION_NOT_FOUND");
+            service.shutdown(LONG);
+        }
+    });
+}
+
+#[test]
+fn a_cold_session_can_be_archived_and_taken() {
+    run(|| {
+        let folder = Folder::new();
+        let service = keeping(&folder);
+        let [one, two] = ["one", "two"].map(|prompt| service.create_session(create(prompt)).unwrap().session_id);
+        service.shutdown(LONG);
+        drop(service);
+        let service = keeping(&folder);
+        service.archive(one).unwrap();
+        assert_eq!(said(&service.take_session(two, LONG).unwrap()), ["two", "= two"]);
+        assert!(service.list(SessionQuery::new()).unwrap().is_empty());
+        assert_eq!(service.list_archived(SessionQuery::new()).unwrap().len(), 2);
+        assert_eq!(service.stats().sessions_created, 0, "nothing was built for that");
+        let unknown = SessionId::new();
+        for error in [
+            service.archive(unknown).unwrap_err(),
+            service.archive_wait(unknown, LONG).unwrap_err(),
+            service.take_session(unknown, LONG).unwrap_err(),
+            service.delete(unknown).unwrap_err(),
+            service.unload(unknown, LONG).unwrap_err(),
+            service.resume(unknown).unwrap_err(),
+            service.read(unknown).unwrap_err(),
+            service.export_session(unknown).unwrap_err(),
+            service.interrupt(unknown).unwrap_err(),
+            service.start_turn(unknown, turn("x")).unwrap_err(),
+            service.list(SessionQuery::new().after(unknown)).unwrap_err(),
+        ] {
+            assert_eq!(error.code(), "SESSION_NOT_FOUND");
+        }
+    });
+}
+
+#[test]
+fn an_unloaded_session_gives_its_capacity_back_and_comes_again() {
+    run(|| {
+        let folder = Folder::new();
+        let service = PersistentSessionService::new(echo(), 1, folder.store());
+        let one = service.create_session(create("one")).unwrap().session_id;
+        assert_eq!(service.create_session(create("two")).unwrap_err().code(), "CAPACITY_EXCEEDED");
+        service.unload(one, LONG).unwrap();
+        service.unload(one, LONG).unwrap();
+        assert!(!service.is_live(one));
+        assert_eq!(service.stats().sessions, 0);
+        let two = service.create_session(create("two")).unwrap().session_id;
+        assert_eq!(service.start_turn(one, turn("more")).unwrap_err().code(), "CAPACITY_EXCEEDED");
+        assert_eq!(service.list(SessionQuery::new()).unwrap().len(), 2);
+        service.unload(two, LONG).unwrap();
+        assert_eq!(service.start_turn(one, turn("more")).unwrap().text, "more");
+        assert_eq!(said(&service.export_session(one).unwrap()), ["one", "= one", "more", "= more"]);
+    });
+}
+
+#[test]
+fn a_faulted_session_goes_on_from_the_turn_before() {
+    run(|| {
+        let (service, _store) = watched();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        service.start_turn(id, turn("panic")).unwrap_err();
+        assert_eq!(service.start_turn(id, turn("two")).unwrap_err().code(), "SESSION_FAULTED");
+        service.unload(id, LONG).unwrap();
+        service.start_turn(id, turn("two")).unwrap();
+        assert_eq!(said(&service.export_session(id).unwrap()), ["one", "= one", "two", "= two"]);
+    });
+}
+
+#[test]
+fn a_resumed_session_may_be_subscribed_to_and_streamed() {
+    run(|| {
+        let (service, _store) = watched();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        service.unload(id, LONG).unwrap();
+        assert_eq!(service.subscribe(id, Subscription::new()).unwrap_err().code(), "SESSION_NOT_FOUND");
+        assert!(service.event_injector(id).is_none());
+        service.resume(id).unwrap();
+        service.resume(id).unwrap();
+        let _stream = service.subscribe(id, Subscription::new()).unwrap();
+        service.unload(id, LONG).unwrap();
+
+        let (event_tx, mut events) = Recorder::of_turn();
+        service.start_turn(id, turn("two").event_tx(event_tx)).unwrap();
+        // The receiver is disconnected: no copy of the request has outlived the call.
+        events.assert_events(&["RunStarted(two)", "RunCompleted(two)"]);
+        service.unload(id, LONG).unwrap();
+        let mut stream = service.stream_turn(id, turn("three")).unwrap();
+        assert_eq!(stream.by_ref().count(), 2);
+        assert_eq!(stream.wait().unwrap().text, "three");
+        service.unload(id, LONG).unwrap();
+        let mut heard = 0;
+        service.start_turn_with(id, turn("four"), &mut |_| heard += 1).unwrap();
+        assert_eq!(heard, 2);
+    });
+}
+
+#[test]
+fn a_turn_that_ends_after_the_archive_is_kept_as_archived() {
+    run(|| {
+        let store = Arc::new(Watched::default());
+        let gate = Gate::new();
+        let agent = {
+            let gate = gate.clone();
+            agent_fn(move |prompt, turn| {
+                gate.pass_regardless();
+                Ok(turn.finish(prompt))
+            })
+        };
+        let service = PersistentSessionService::new(agent, 4, Arc::clone(&store));
+        let running = service.begin_session(create("one")).unwrap();
+        let id = running.session_id();
+        gate.wait_arrived(1);
+        service.archive(id).unwrap();
+        assert!(store.load(id).unwrap().unwrap().archived);
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Archived);
+        // A second call makes haste, as without a store.
+        assert_eq!(service.archive(id).unwrap_err().code(), "SESSION_NOT_FOUND");
+        service.archive_with(id, ArchiveMode::Interrupt).unwrap();
+        gate.open();
+        assert_eq!(running.wait().unwrap().text, "one");
+        service.archive_wait(id, LONG).unwrap();
+        let kept = store.load(id).unwrap().unwrap();
+        assert!(kept.archived);
+        assert_eq!(said(&kept.history), ["one", "= one"]);
+    });
+}
+
+#[test]
+fn an_interrupted_turn_is_kept_as_it_was_rolled_back() {
+    /// Writes down the prompt at once, and strikes it out when it is told to stop.
+    struct Careful(Session, Gate);
+    impl SessionAgent for Careful {
+        fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+            self.0.push(Message::user(prompt));
+            self.1.pass(turn.cancel_token())?;
+            self.0.push(Message::assistant("done"));
+            Ok(turn.finish("done"))
+        }
+        fn cancel(&mut self) {
+            self.0.push(Message::assistant("cut off"));
+        }
+        fn session_clone(&self) -> Session {
+            self.0.clone()
+        }
+    }
+    run(|| {
+        let store = Arc::new(Watched::default());
+        let gate = Gate::new();
+        let builder = {
+            let gate = gate.clone();
+            builder_fn(move |_, context| Ok(Careful(Session::with_id(context.session_id()), gate.clone())))
+        };
+        let service = PersistentSessionService::new(builder, 1, Arc::clone(&store));
+        let running = service.begin_session(create("one")).unwrap();
+        gate.wait_arrived(1);
+        running.interrupt();
+        let id = running.session_id();
+        running.wait().unwrap_err();
+        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= cut off"]);
+        // One that goes well and cannot be kept is not rolled back, interrupted or not.
+        store.fails.store(true, Ordering::SeqCst);
+        gate.open();
+        service.start_turn(id, turn("two")).unwrap_err();
+        assert_eq!(said(&service.export_session(id).unwrap()), ["one", "= cut off", "two", "= done"]);
+    });
+}
+
+#[test]
+fn in_host_mode_every_interaction_is_kept_before_it_is_answered() {
+    run(|| {
+        let (service, store) = watched();
+        let hosting = service.begin_session(create("hello").host_mode(true)).unwrap();
+        let id = hosting.session_id();
+        let injector = service.event_injector(id).unwrap();
+        let ping = injector.inject_with_subscription("ping".into(), EventSource::Tcp).unwrap();
+        assert_eq!(ping.events.iter().count(), 1);
+        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["hello", "= hello", "ping", "= ping"]);
+        injector.dismiss(EventSource::Tcp).unwrap();
+        assert_eq!(hosting.wait().unwrap().text, "ping");
+    });
+}
+
+#[test]
+fn an_id_that_is_kept_is_taken() {
+    run(|| {
+        let (service, store) = watched();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        let history = service.export_session(id).unwrap();
+        let same = || create("again").session(SessionSpec::new().resume(history.clone()));
+        assert_eq!(service.create_session(same()).unwrap_err().code(), "SESSION_ALREADY_EXISTS");
+        service.unload(id, LONG).unwrap();
+        assert_eq!(service.create_session(same()).unwrap_err().code(), "SESSION_ALREADY_EXISTS");
+        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+        // A copy of its past has an id of its own.
+        let fork = create("again").session(SessionSpec::new().resume(history.fork()));
+        assert_ne!(service.create_session(fork).unwrap().session_id, id);
+        service.delete(id).unwrap();
+        assert_eq!(service.create_session(same()).unwrap().session_id, id);
+    });
+}
+
+#[test]
+fn a_failed_build_leaves_what_is_kept_as_it_is() {
+    run(|| {
+        let folder = Folder::new();
+        let service = keeping(&folder);
+        let id = service.create_session(create("one")).unwrap().session_id;
+        service.shutdown(LONG);
+        drop(service);
+        let broken = builder_fn(|_, _| Err::<Box<dyn SessionAgent>, _>(AgentError::Config("no key".into())));
+        let service = PersistentSessionService::new(broken, 1, folder.store());
+        for _ in 0..2 {
+            assert_eq!(service.start_turn(id, turn("two")).unwrap_err().code(), "SESSION_BUILD_FAILED");
+            assert_eq!(service.create_session(create("new")).unwrap_err().code(), "SESSION_BUILD_FAILED");
+        }
+        assert_eq!(service.list(SessionQuery::new()).unwrap().len(), 1);
+        drop(service);
+        assert_eq!(keeping(&folder).start_turn(id, turn("two")).unwrap().text, "two");
+    });
+}
+
+#[test]
+fn a_deleted_session_is_gone_also_where_a_turn_of_it_runs() {
+    run(|| {
+        let store = Arc::new(Watched::default());
+        let gate = Gate::new();
+        let agent = {
+            let gate = gate.clone();
+            agent_fn(move |prompt, turn| {
+                gate.pass_regardless();
+                Ok(turn.finish(prompt))
+            })
+        };
+        let service = PersistentSessionService::new(agent, 4, Arc::clone(&store));
+        let running = service.begin_session(create("one")).unwrap();
+        let id = running.session_id();
+        gate.wait_arrived(1);
+        service.delete(id).unwrap();
+        assert_eq!(service.delete(id).unwrap_err().code(), "SESSION_NOT_FOUND");
+        gate.open();
+        assert_eq!(running.wait().unwrap().text, "one");
+        assert!(service.shutdown(LONG).stuck.is_empty());
+        assert!(store.list().unwrap().is_empty());
+        assert_eq!(service.read(id).unwrap_err().code(), "SESSION_NOT_FOUND");
+    });
+}
+
+#[test]
+fn the_extension_reaches_the_builder_of_a_new_session() {
+    run(|| {
+        let builder = builder_fn(|spec, context| {
+            let word = *spec.extension_as::<&'static str>().unwrap_or(&"none");
+            let mut history = Session::with_id(context.session_id());
+            history.set_metadata("extension", word);
+            Ok(Kept(history))
+        });
+        struct Kept(Session);
+        impl SessionAgent for Kept {
+            fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+                Ok(turn.finish(self.0.metadata()["extension"].as_str()))
+            }
+            fn session_clone(&self) -> Session {
+                self.0.clone()
+            }
+        }
+        let service = PersistentSessionService::new(builder, 1, Arc::new(Watched::default()));
+        let spec = SessionSpec::new().extension(Arc::new("here"));
+        assert_eq!(service.create_session(create("").session(spec)).unwrap().text, "here");
+    });
+}
+
+#[test]
+fn agents_find_the_service_that_keeps() {
+    run(|| {
+        let store = Arc::new(Watched::default());
+        let builder = builder_fn(|spec, context| {
+            let (service, history) = (context.service(), spec.resume.clone());
+            Ok(Parent(history.unwrap_or_else(|| Session::with_id(context.session_id())), service))
+        });
+        struct Parent(Session, turnwise::WeakService);
+        impl SessionAgent for Parent {
+            fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+                let service = self.1.upgrade().ok_or_else(|| AgentError::Internal("gone".into()))?;
+                match prompt.split_once(' ') {
+                    Some(("ask", id)) => {
+                        let id = id.parse().map_err(AgentError::other)?;
+                        Ok(turn.finish(service.start_turn(id, crate::support::turn("hello"))?.text))
+                    }
+                    Some(("archive", "self")) => {
+                        service.archive(turn.session_id())?;
+                        Ok(turn.finish("archived"))
+                    }
+                    Some(("wait", "self")) => match service.archive_wait(turn.session_id(), LONG) {
+                        Err(SessionError::Reentrant { .. }) => Ok(turn.finish("reentrant")),
+                        other => Err(AgentError::Internal(format!("{other:?}"))),
+                    },
+                    Some(("start", "self")) => match service.start_turn(turn.session_id(), crate::support::turn("x")) {
+                        Err(SessionError::Reentrant { .. }) => Ok(turn.finish("reentrant")),
+                        other => Err(AgentError::Internal(format!("{other:?}"))),
+                    },
+                    _ => Ok(turn.finish(prompt)),
+                }
+            }
+            fn session_clone(&self) -> Session {
+                self.0.clone()
+            }
+        }
+        let service = PersistentSessionService::new(builder, 4, Arc::clone(&store));
+        let cold = service.create_session(create("sub-agent")).unwrap().session_id;
+        service.unload(cold, LONG).unwrap();
+        let parent = service.create_session(create(&format!("ask {cold}"))).unwrap();
+        assert_eq!(parent.text, "hello");
+        let id = parent.session_id;
+        assert_eq!(service.start_turn(id, turn("wait self")).unwrap().text, "reentrant");
+        assert!(!store.load(id).unwrap().unwrap().archived);
+        assert_eq!(service.start_turn(id, turn("start self")).unwrap().text, "reentrant");
+        assert_eq!(service.start_turn(id, turn("archive self")).unwrap().text, "archived");
+        assert!(store.load(id).unwrap().unwrap().archived);
+        let weak = service.downgrade();
+        drop(service);
+        assert!(weak.upgrade().is_none());
+    });
+}
+
+#[test]
+fn a_list_is_of_all_in_the_order_of_their_conversations() {
+    run(|| {
+        let folder = Folder::new();
+        let service = keeping(&folder);
+        let ids: Vec<SessionId> =
+            (0..4).map(|n| service.create_session(create(&n.to_string())).unwrap().session_id).collect();
+        service.unload(ids[0], LONG).unwrap();
+        service.unload(ids[2], LONG).unwrap();
+        let list =
+            |query| -> Vec<SessionId> { service.list(query).unwrap().iter().map(|line| line.session_id).collect() };
+        assert_eq!(list(SessionQuery::new()), ids);
+        assert_eq!(list(SessionQuery::new().limit(2)), ids[..2]);
+        assert_eq!(list(SessionQuery::new().after(ids[1])), ids[2..]);
+        assert_eq!(list(SessionQuery::new().after(ids[0]).offset(1).limit(1)), ids[2..3]);
+        service.resume(ids[0]).unwrap();
+        assert_eq!(list(SessionQuery::new()), ids);
+        assert!(service.list(SessionQuery::new().label("user", "ada")).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_service_that_keeps_is_a_service_like_any_other() {
+    run(|| {
+        let store = Arc::new(Watched::default());
+        let config = EphemeralSessionService::configure(echo()).max_sessions(1).max_running_turns(1);
+        let kept = PersistentSessionService::with_config(config, store).unwrap();
+        let config = EphemeralSessionService::configure(echo()).stack_size(1);
+        assert!(PersistentSessionService::with_config(config, Arc::new(Watched::default())).is_err());
+        let services: [Box<dyn ServiceControl>; 2] =
+            [Box::new(EphemeralSessionService::new(echo(), 1)), Box::new(kept.clone())];
+        for service in services {
+            let id = service.open_session(SessionSpec::new()).unwrap();
+            assert_eq!(service.start_turn(id, turn("x")).unwrap().text, "x");
+            assert_eq!(service.read(id).unwrap().state.turns, 1);
+            assert!(service.shutdown(LONG).stuck.is_empty());
+            assert_eq!(service.start_turn(id, turn("y")).unwrap_err().code(), "SHUTTING_DOWN");
+        }
+        assert_eq!(kept.list(SessionQuery::new()).unwrap().len(), 1, "what is kept can be read after the shutdown");
+    });
+}
+
+#[test]
+fn an_opening_that_is_interrupted_leaves_nothing() {
+    run(|| {
+        let store = Arc::new(Watched::default());
+        let gate = Gate::new();
+        // The child's build waits for the gate and does not look at its token; the parent opens the child.
+        let builder = {
+            let gate = gate.clone();
+            builder_fn(move |spec, context| {
+                if spec.model == "child" {
+                    gate.pass_regardless();
+                }
+                Ok(Opens(Session::with_id(context.session_id()), context.service()))
+            })
+        };
+        struct Opens(Session, turnwise::WeakService);
+        impl SessionAgent for Opens {
+            fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+                let service = self.1.upgrade().ok_or_else(|| AgentError::Internal("gone".into()))?;
+                service.open_session(SessionSpec::new().model("child"))?;
+                Ok(turn.finish("opened"))
+            }
+            fn session_clone(&self) -> Session {
+                self.0.clone()
+            }
+        }
+        let service = PersistentSessionService::new(builder, 4, Arc::clone(&store));
+        let parent = service.begin_session(create("open")).unwrap();
+        gate.wait_arrived(1);
+        parent.interrupt();
+        let id = parent.session_id();
+        assert!(parent.wait().unwrap_err().cancel_reason().is_some());
+        gate.open();
+        assert!(service.shutdown(LONG).stuck.is_empty());
+        assert_eq!(store.list().unwrap(), [id]);
+    });
+}
+
+#[test]
+fn times_are_those_of_the_conversation() {
+    run(|| {
+        let (service, _) = watched();
+        let begun = SystemTime::now();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        service.unload(id, LONG).unwrap();
+        let cold = service.read(id).unwrap().state;
+        assert!(cold.created_at + Duration::from_secs(1) > begun && cold.updated_at >= cold.created_at);
+        service.resume(id).unwrap();
+        let warm = service.read(id).unwrap().state;
+        assert_eq!((warm.created_at, warm.updated_at), (cold.created_at, cold.updated_at));
+    });
+}

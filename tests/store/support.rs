@@ -1,0 +1,87 @@
+//! Folders, files, and what the tests say often.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use turnwise::store::{FileStore, PersistentSessionService};
+use turnwise::testkit::within;
+use turnwise::{agent_fn, AgentFn, CreateSessionRequest, RunResult, SessionId, StartTurnRequest, TurnContext};
+
+/// Longer than anything here takes on a loaded machine.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// Runs a test's body; one that hangs fails with a message.
+#[track_caller]
+pub(crate) fn run(body: impl FnOnce() + Send + 'static) {
+    within(2 * LONG, body);
+}
+
+/// A folder of a test's own, gone with the test.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("turnwise-store-{}", SessionId::new()));
+        std::fs::create_dir(&path).expect("a place for files");
+        Self(path)
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.0.join("sessions.redb")
+    }
+
+    pub(crate) fn store(&self) -> FileStore {
+        FileStore::open(self.file()).expect("the store opens")
+    }
+}
+
+impl Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(crate) type Echo = AgentFn<fn(String, &TurnContext) -> Result<RunResult, turnwise::AgentError>>;
+
+/// An agent that says what it is told; `fail` fails and `panic` panics.
+pub(crate) fn echo() -> Echo {
+    agent_fn(|prompt, turn| match prompt.as_str() {
+        "fail" => Err(turnwise::AgentError::Config("told to".into())),
+        "panic" => panic!("told to"),
+        _ => Ok(turn.finish(prompt)),
+    })
+}
+
+pub(crate) fn keeping(folder: &Folder) -> PersistentSessionService<Echo> {
+    PersistentSessionService::new(echo(), 4, folder.store())
+}
+
+pub(crate) fn create(prompt: &str) -> CreateSessionRequest {
+    CreateSessionRequest::new(prompt)
+}
+
+pub(crate) fn turn(prompt: &str) -> StartTurnRequest {
+    StartTurnRequest::new(prompt)
+}
+
+/// Everything that was said in a history.
+pub(crate) fn said(history: &turnwise::Session) -> Vec<String> {
+    let text = |message: &turnwise::Message| match message {
+        turnwise::Message::User { content } | turnwise::Message::System { content } => content.clone(),
+        turnwise::Message::Assistant { blocks, .. } => match blocks.as_slice() {
+            [turnwise::AssistantBlock::Text { text }] => format!("= {text}"),
+            other => panic!("{other:?}"),
+        },
+        turnwise::Message::ToolResults { .. } => panic!("no tools here"),
+    };
+    history.messages().iter().map(text).collect()
+}
