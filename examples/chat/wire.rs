@@ -108,7 +108,7 @@ impl<In: Transport> Connector<In> for Wire {
         let (host, is_secure) = (details.uri.host().unwrap_or_default(), details.uri.scheme_str() == Some("https"));
         let port = details.uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
         // An address of version 6 is in brackets.
-        let socket = self.open(host.trim_matches(['[', ']']).to_owned(), port)?;
+        let socket = self.open(host.trim_matches(|c| c == '[' || c == ']').to_owned(), port)?;
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
         Ok(Some(Socket { socket, buffers }))

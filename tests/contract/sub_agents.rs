@@ -170,7 +170,7 @@ fn c34_an_interrupt_of_the_parent_ends_its_wait_and_the_child_goes_on() {
             Ok("child is done".into())
         });
         let waiting = jobs.begin(parent, "parent", move |service, _| match service.start_turn(child, turn("child")) {
-            Err(error @ SessionError::Interrupted { id, .. }) if id == parent => Err(error.into()),
+            Err(ref error @ SessionError::Interrupted { id, .. }) if id == parent => Err(error.clone().into()),
             other => panic!("{other:?}"),
         });
         entered.recv().unwrap();
