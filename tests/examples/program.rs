@@ -63,6 +63,13 @@ impl Program {
         self.wait()
     }
 
+    /// Kills the program as nothing can be killed more thoroughly (SIGKILL), and gives what it had printed by then.
+    pub(crate) fn kill(mut self) -> String {
+        self.child.kill().expect("the program is killed");
+        self.out.read_to_end();
+        self.out.text.clone()
+    }
+
     /// Waits for the program to end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.out.read_to_end();
