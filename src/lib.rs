@@ -160,11 +160,18 @@
 //! where the test wants it, a clock that the test advances, ids by a seed, and recorders of events. Its documentation teaches how
 //! an agent is tested without a sleep.
 //!
+//! # More
+//!
+//! The [`guide`] answers what comes up with a first program: how calls of an async session service are said here, how an
+//! agent is tested, which limits to set, how agents that are not `Send` are hosted, what to do at shutdown.
+//!
 //! # Features
 //!
-//! `serde`: `Serialize` and `Deserialize` for every plain-data type.
-//!
-//! `testkit`: the module `testkit`, for the tests of hosts. It lets a service be given a clock and ids.
+//! | Feature | Default | What it adds | Dependencies |
+//! |---|---|---|---|
+//! | `serde` | no | `Serialize` and `Deserialize` for every plain-data type | serde |
+//! | `store` | no | the module `store`: sessions that outlive the process, in a file that survives a crash | serde, serde_json, redb, crc32fast |
+//! | `testkit` | no | the module `testkit`, for the tests of hosts; a clock and ids for a service | |
 //!
 //! # Logging
 //!
@@ -179,6 +186,7 @@ mod agent;
 mod comms;
 mod ephemeral;
 mod error;
+pub mod guide;
 mod ids;
 mod inbox;
 mod model;

@@ -23,8 +23,8 @@ const LAYERS: [&str; 17] = [
     "store",
     "testkit",
 ];
-/// On top of everything: the crate's root.
-const TOP: [&str; 1] = ["lib"];
+/// On top of everything: the crate's root, and a text about all of it.
+const TOP: [&str; 2] = ["lib", "guide"];
 
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
