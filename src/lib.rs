@@ -39,6 +39,8 @@
 //! [`archive`](SessionService::archive) ends a session; [`take_session`](SessionService::take_session) does it with its
 //! history in hand.
 //!
+#![doc = include_str!("../docs/states.svg")]
+//!
 //! # Agent
 //!
 //! [`SessionAgent`] is what a user of this crate implements, and [`SessionAgentBuilder`] makes one for each session.
@@ -82,6 +84,8 @@
 //! for the next turn, and `read` shows what this one has left.
 //!
 //! The agent is lent a [`TurnContext`]: who it is, whether it should stop, where its events go.
+//!
+#![doc = include_str!("../docs/turn.svg")]
 //!
 //! # Interrupt
 //!
@@ -153,6 +157,11 @@
 //!
 //! [`shutdown`](EphemeralSessionService::shutdown) refuses new work, cancels every turn, joins every thread, and says who
 //! is stuck if they do not all end in time. Dropping the last handle does the same without waiting.
+//!
+//! # Keeping sessions
+//!
+//! An [`EphemeralSessionService`] is in memory. With the feature `store` there is a service beside it, in the module `store`, that
+//! has every finished turn in a file before its result is returned, and resumes sessions that are not live on their next turn.
 //!
 //! # Tests
 //!
