@@ -188,6 +188,7 @@
 //! a dropped event receiver at *warn* (`turnwise::events`), a panic at *error*. Prompts, answers and panic messages are
 //! never logged, and `Debug` shows them by their length.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
