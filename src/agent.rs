@@ -19,6 +19,28 @@ use crate::wait::cancel::CancelToken;
 ///
 /// The builder is shared by all threads; the agents that it builds need not be `Send`. Closures are builders too: see
 /// [`builder_fn`] and, for small agents, [`agent_fn`].
+///
+/// ```
+/// use turnwise::{agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionAgent};
+/// use turnwise::{SessionAgentBuilder, SessionContext, SessionService, SessionSpec};
+///
+/// /// Builds agents that greet, in the words of the program's settings.
+/// struct Greeters { greeting: &'static str }
+///
+/// impl SessionAgentBuilder for Greeters {
+///     type Agent = Box<dyn SessionAgent>;
+///
+///     fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Self::Agent, AgentError> {
+///         let greeting = self.greeting;
+///         let agent = agent_fn(move |name, turn| Ok(turn.finish(format!("{greeting}, {name}"))));
+///         Ok(Box::new(agent.build_agent(spec, session)?))
+///     }
+/// }
+///
+/// let service = EphemeralSessionService::new(Greeters { greeting: "Ahoy" }, 8);
+/// assert_eq!(service.create_session(CreateSessionRequest::new("Ada"))?.text, "Ahoy, Ada");
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 pub trait SessionAgentBuilder: Send + Sync + 'static {
     /// What it builds. No `Send` bound: the agent lives and dies on one thread.
     type Agent: SessionAgent;
@@ -93,6 +115,32 @@ where
 /// The living half of a session: runs its turns and knows its history.
 ///
 /// It is built, run and dropped on one thread. `Rc`, script engines, GUI and FFI handles with thread affinity are welcome.
+///
+/// ```
+/// use turnwise::{builder_fn, AgentError, CreateSessionRequest, EphemeralSessionService, RunResult, Session};
+/// use turnwise::{SessionAgent, SessionService, StartTurnRequest, TurnContext};
+///
+/// /// Adds up the numbers that it is given.
+/// struct Adding { sum: i64, history: Session }
+///
+/// impl SessionAgent for Adding {
+///     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+///         let number: i64 = prompt.parse().map_err(|_| AgentError::Config("not a number".into()))?;
+///         self.sum += number;
+///         Ok(turn.finish(self.sum.to_string()))
+///     }
+///
+///     fn session_clone(&self) -> Session {
+///         self.history.clone()
+///     }
+/// }
+///
+/// let builder = builder_fn(|_, session| Ok(Adding { sum: 0, history: Session::with_id(session.session_id()) }));
+/// let service = EphemeralSessionService::new(builder, 8);
+/// let first = service.create_session(CreateSessionRequest::new("2"))?;
+/// assert_eq!(service.start_turn(first.session_id, StartTurnRequest::new("3"))?.text, "5");
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 ///
 /// # Panics
 /// A panic in [`run_turn`](Self::run_turn), [`run_interaction`](Self::run_interaction),
@@ -191,6 +239,21 @@ impl<A: SessionAgent + ?Sized> SessionAgent for Box<A> {
 }
 
 /// What a session is told of itself while its agent is built. An agent may keep a clone, and hand it to threads of its own.
+///
+/// ```
+/// use turnwise::{agent_fn, builder_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService};
+/// use turnwise::{SessionAgentBuilder, SessionService};
+///
+/// let builder = builder_fn(|spec, session| {
+///     session.check()?; // a build that takes long asks from time to time whether to go on
+///     session.events().emit(AgentEvent::Custom { name: "loaded".into(), payload: String::new() })?;
+///     agent_fn(|prompt, turn| Ok(turn.finish(prompt))).build_agent(spec, session)
+/// });
+/// let service = EphemeralSessionService::new(builder, 8);
+/// let events: Vec<_> = service.stream_session(CreateSessionRequest::new("hello"))?.collect();
+/// assert!(matches!(&events[1], AgentEvent::Custom { name, .. } if name == "loaded")); // after RunStarted
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SessionContext {
     events: EventSender,
@@ -277,6 +340,21 @@ where
 }
 
 /// The builder that [`agent_fn`] makes.
+///
+/// ```
+/// use turnwise::{agent_fn, AgentError, AgentFn, CreateSessionRequest, EphemeralSessionService};
+/// use turnwise::{RunResult, SessionService, TurnContext};
+///
+/// type Run = fn(String, &TurnContext) -> Result<RunResult, AgentError>;
+///
+/// /// A closure's type has no name. That of a function pointer has, where a field needs one.
+/// struct Host { service: EphemeralSessionService<AgentFn<Run>> }
+///
+/// let echo: Run = |prompt, turn| Ok(turn.finish(prompt));
+/// let host = Host { service: EphemeralSessionService::new(agent_fn(echo), 8) };
+/// assert_eq!(host.service.create_session(CreateSessionRequest::new("hello"))?.text, "hello");
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 pub struct AgentFn<F> {
     run_turn: Arc<F>,
 }
@@ -304,6 +382,25 @@ impl<F> fmt::Debug for AgentFn<F> {
 }
 
 /// The agent that [`agent_fn`]'s builder builds.
+///
+/// ```
+/// use turnwise::{agent_fn, builder_fn, AgentError, EphemeralSessionService, FnAgent, RunResult};
+/// use turnwise::{SessionAgentBuilder, SessionService, SessionSpec, TurnContext};
+///
+/// type Run = fn(String, &TurnContext) -> Result<RunResult, AgentError>;
+///
+/// // Small agents, of a builder that is choosy.
+/// let builder = builder_fn(|spec, session| -> Result<FnAgent<Run>, AgentError> {
+///     if spec.model.is_empty() {
+///         return Err(AgentError::Config("no model is set".into()));
+///     }
+///     let echo: Run = |prompt, turn| Ok(turn.finish(prompt));
+///     agent_fn(echo).build_agent(spec, session)
+/// });
+/// let service = EphemeralSessionService::new(builder, 8);
+/// assert!(service.open_session(SessionSpec::new()).is_err());
+/// assert!(service.open_session(SessionSpec::new().model("small")).is_ok());
+/// ```
 pub struct FnAgent<F> {
     run_turn: Arc<F>,
     history: Session,

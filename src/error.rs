@@ -9,6 +9,20 @@ use crate::model::{Brief, SessionId};
 use crate::sync::Arc;
 
 /// Why a turn was told to stop.
+///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::{agent_fn, CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let agent = agent_fn(|prompt, turn| {
+///     turn.sleep(Duration::MAX)?; // only a cancel ends it
+///     Ok(turn.finish(prompt))
+/// });
+/// let service = EphemeralSessionService::new(agent, 1);
+/// let request = CreateSessionRequest::new("hello").timeout(Duration::from_millis(1));
+/// let error = service.create_session(request).unwrap_err();
+/// assert_eq!(error.cancel_reason(), Some(CancelReason::DeadlineExceeded));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -35,6 +49,20 @@ impl fmt::Display for CancelReason {
 }
 
 /// The turn has been told to stop. An agent passes it on with `?`.
+///
+/// ```
+/// use turnwise::{AgentError, CancelReason, Cancelled};
+///
+/// /// A part of an agent that is handed what to ask, and not the turn.
+/// fn work(check: impl Fn() -> Result<(), Cancelled>) -> Result<u32, AgentError> {
+///     check()?; // becomes an `AgentError::Cancelled`
+///     Ok(42)
+/// }
+///
+/// assert_eq!(work(|| Ok(())).unwrap(), 42);
+/// let error = work(|| Err(Cancelled { reason: CancelReason::Shutdown })).unwrap_err();
+/// assert!(matches!(error, AgentError::Cancelled { reason: CancelReason::Shutdown }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the turn was cancelled: {reason}")]
 pub struct Cancelled {
@@ -46,6 +74,17 @@ pub struct Cancelled {
 ///
 /// Cheap to clone: sources are shared. [`code`](SessionError::code) is stable, for programs and logs;
 /// [`session_id`](SessionError::session_id) names the session where there is one.
+///
+/// ```
+/// use turnwise::{agent_fn, EphemeralSessionService, SessionError, SessionId, SessionService};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let nobody = SessionId::new();
+/// let error = service.read(nobody).unwrap_err();
+/// assert!(matches!(error, SessionError::NotFound { id } if id == nobody));
+/// assert_eq!(error.code(), "SESSION_NOT_FOUND");
+/// assert_eq!(error.session_id(), Some(nobody));
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -205,6 +244,24 @@ impl SessionError {
     }
 
     /// Why the turn was cancelled, if that is how it ended.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use turnwise::{agent_fn, CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// # let agent = agent_fn(|prompt, turn| {
+    /// #     turn.sleep(Duration::MAX)?;
+    /// #     Ok(turn.finish(prompt))
+    /// # });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// turn.interrupt();
+    /// match turn.wait() {
+    ///     Err(error) if error.cancel_reason() == Some(CancelReason::Interrupted) => println!("as you wish"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub const fn cancel_reason(&self) -> Option<CancelReason> {
         match self {
             Self::Interrupted { reason, .. }
@@ -216,6 +273,17 @@ impl SessionError {
 }
 
 /// Why there is no agent.
+///
+/// ```
+/// use turnwise::{builder_fn, AgentError, BuildError, EphemeralSessionService, SessionAgent, SessionError};
+/// use turnwise::{SessionService, SessionSpec};
+///
+/// let builder = builder_fn(|_, _| Err::<Box<dyn SessionAgent>, _>(AgentError::Config("no key is set".into())));
+/// let service = EphemeralSessionService::new(builder, 1);
+/// let error = service.open_session(SessionSpec::new()).unwrap_err();
+/// assert!(matches!(&error, SessionError::Build { source: BuildError::Agent(AgentError::Config(_)), .. }));
+/// assert_eq!(service.stats().sessions, 0); // nothing is left of it
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -228,6 +296,20 @@ pub enum BuildError {
 }
 
 /// Why an agent's turn, or its building, failed.
+///
+/// ```
+/// use turnwise::{agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let agent = agent_fn(|prompt, turn| match prompt.parse::<u32>() {
+///     Ok(0) => Err(AgentError::Tool { name: "divide".into(), message: "by zero".into() }),
+///     Ok(number) => Ok(turn.finish((100 / number).to_string())),
+///     Err(error) => Err(AgentError::other(error)), // any error will do
+/// });
+/// let service = EphemeralSessionService::new(agent, 2);
+/// let ask = |prompt| service.create_session(CreateSessionRequest::new(prompt)).map_err(|error| error.to_string());
+/// assert!(ask("0").unwrap_err().ends_with("failed: tool 'divide': by zero"));
+/// assert!(ask("two").unwrap_err().ends_with("failed: invalid digit found in string"));
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentError {
@@ -305,6 +387,18 @@ pub enum AgentError {
 }
 
 /// What kind of failure a model call met.
+///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::{AgentError, LlmFailure};
+///
+/// let reason = LlmFailure::RateLimited { retry_after: Some(Duration::from_secs(2)) };
+/// assert!(reason.is_retryable());
+/// assert!(!LlmFailure::Auth.is_retryable());
+/// let error = AgentError::Llm { provider: "acme".into(), reason, message: "slow down".into() };
+/// assert!(error.is_retryable());
+/// assert_eq!(error.to_string(), "acme: rate limited: slow down");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LlmFailure {
@@ -351,11 +445,30 @@ impl LlmFailure {
 
 impl AgentError {
     /// Any error as an [`AgentError::Other`], shared and with its sources.
+    ///
+    /// ```
+    /// use turnwise::AgentError;
+    ///
+    /// fn read_setting(file: &str) -> Result<String, AgentError> {
+    ///     let text = std::fs::read_to_string(file)?; // errors of input and output need no more than this
+    ///     let first = text.lines().next().ok_or_else(|| AgentError::other("the file is empty"))?;
+    ///     Ok(first.to_owned())
+    /// }
+    ///
+    /// assert!(matches!(read_setting("there/is/no/such/file"), Err(AgentError::Other(_))));
+    /// ```
     pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Other(Arc::from(error.into()))
     }
 
     /// Whether the agent stopped at a limit that it was given: the history is sound and another turn may go on from it.
+    ///
+    /// ```
+    /// use turnwise::AgentError;
+    ///
+    /// assert!(AgentError::MaxTurnsReached { turns: 8 }.is_graceful()); // a host may ask whether to go on
+    /// assert!(!AgentError::Internal("no such state".into()).is_graceful());
+    /// ```
     pub const fn is_graceful(&self) -> bool {
         matches!(
             self,
@@ -414,6 +527,14 @@ impl From<Box<dyn Error + Send + Sync>> for AgentError {
 }
 
 /// Why a [`ServiceConfig`](crate::ServiceConfig) makes no service.
+///
+/// ```
+/// use turnwise::{agent_fn, ConfigError, EphemeralSessionService};
+///
+/// let config = EphemeralSessionService::configure(agent_fn(|prompt, turn| Ok(turn.finish(prompt))));
+/// let error = config.max_running_turns(0).build().unwrap_err();
+/// assert!(matches!(error, ConfigError::OutOfRange { option: "max_running_turns", value: 0, min: 1, .. }));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

@@ -36,6 +36,17 @@ struct Network {
 }
 
 /// Somebody has this name already.
+///
+/// ```
+/// use turnwise::{LocalComms, NameTaken};
+///
+/// let comms = LocalComms::new();
+/// let first = comms.join("alice")?;
+/// assert_eq!(comms.join("alice").unwrap_err(), NameTaken { name: "alice".into() });
+/// drop(first);
+/// assert!(comms.join("alice").is_ok());
+/// # Ok::<(), NameTaken>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the name '{name}' is taken")]
 pub struct NameTaken {
@@ -44,6 +55,19 @@ pub struct NameTaken {
 }
 
 /// A place in a [`LocalComms`]: a name and an inbox. Dropping it gives both up, and what was not read.
+///
+/// ```
+/// use turnwise::{CommsError, InteractionContent, LocalComms};
+///
+/// let comms = LocalComms::new();
+/// let peer = comms.join("alice")?;
+/// let line = peer.runtime(); // what an agent's `comms_runtime` gives out
+/// assert_eq!((peer.name(), comms.peers()), ("alice", vec!["alice".to_owned()]));
+/// drop(peer);
+/// assert!(comms.peers().is_empty());
+/// assert!(matches!(line.send("bob", InteractionContent::Dismiss), Err(CommsError::Closed { .. })));
+/// # Ok::<(), turnwise::NameTaken>(())
+/// ```
 #[must_use = "dropping it leaves the network"]
 pub struct LocalPeer {
     line: Arc<Line>,

@@ -9,6 +9,36 @@ use crate::sync::Receiver;
 
 /// A session's line to its peers. [`LocalComms`](crate::LocalComms) connects the sessions of one process; for anything else
 /// a user brings an implementation.
+///
+/// ```
+/// use turnwise::crossbeam_channel::{unbounded, Receiver, Sender};
+/// use turnwise::{CommsError, CommsRuntime, InboxInteraction, InteractionContent, InteractionId};
+///
+/// /// A line to one log, which never answers.
+/// struct ToLog(Sender<InteractionContent>);
+///
+/// impl CommsRuntime for ToLog {
+///     fn send(&self, to: &str, content: InteractionContent) -> Result<InteractionId, CommsError> {
+///         match self.0.send(content) {
+///             Ok(()) => Ok(InteractionId::new()),
+///             Err(unsent) => Err(CommsError::Closed { to: to.to_owned(), content: unsent.0 }),
+///         }
+///     }
+///
+///     fn peers(&self) -> Vec<String> {
+///         vec!["log".to_owned()]
+///     }
+///
+///     fn inbox(&self) -> Option<Receiver<InboxInteraction>> {
+///         None
+///     }
+/// }
+///
+/// let (sender, log) = unbounded(); // sending never blocks
+/// ToLog(sender).send("log", InteractionContent::message("started"))?;
+/// assert_eq!(log.recv()?, InteractionContent::message("started"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait CommsRuntime: Send + Sync {
     /// Sends to the peer with this name. Returns the interaction's id, which a response names.
     ///
@@ -28,6 +58,17 @@ pub trait CommsRuntime: Send + Sync {
 }
 
 /// Why something was not sent. Gives it back.
+///
+/// ```
+/// use turnwise::{CommsRuntime, InteractionContent, LocalComms};
+///
+/// let comms = LocalComms::new();
+/// let alice = comms.join("alice")?;
+/// let error = alice.send("bob", InteractionContent::message("hello")).unwrap_err();
+/// assert_eq!(error.to_string(), "there is no peer called 'bob'");
+/// assert_eq!(error.into_content(), InteractionContent::message("hello")); // to be sent again
+/// # Ok::<(), turnwise::NameTaken>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommsError {

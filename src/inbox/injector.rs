@@ -8,6 +8,22 @@ use crate::wait::clock::Deadline;
 use crate::wait::own_thread;
 
 /// Puts messages into the inbox of one session. From any thread; nothing here ever waits.
+///
+/// ```
+/// use turnwise::{agent_fn, EphemeralSessionService, EventSource, SessionService, SessionSpec, StartTurnRequest};
+///
+/// let agent = agent_fn(|_, turn| {
+///     let news: Vec<String> = turn.drain_inbox().iter().map(|one| one.text()).collect();
+///     Ok(turn.finish(news.join(", ")))
+/// });
+/// let service = EphemeralSessionService::new(agent, 1);
+/// let id = service.open_session(SessionSpec::new())?;
+/// let injector = service.event_injector(id).expect("the session is there");
+/// injector.inject("rain".into(), EventSource::Webhook)?;
+/// injector.inject("wind".into(), EventSource::Webhook)?;
+/// assert_eq!(service.start_turn(id, StartTurnRequest::new("what is new?"))?.text, "rain, wind");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait EventInjector: Send + Sync {
     /// Puts a message in. A session in host mode runs it as an interaction; others find it with
     /// [`TurnContext::drain_inbox`](crate::TurnContext::drain_inbox).
@@ -36,6 +52,18 @@ pub trait EventInjector: Send + Sync {
 }
 
 /// An injector that lets its caller follow what becomes of a message.
+///
+/// ```
+/// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, EventSource, SessionService};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase()))), 1);
+/// let hosting = service.begin_session(CreateSessionRequest::new("hello").host_mode(true))?;
+/// let injector = service.event_injector(hosting.session_id()).expect("the session is there");
+/// let ping = injector.inject_with_subscription("ping".into(), EventSource::Rpc)?;
+/// let end = ping.last();
+/// assert!(matches!(end, Some(AgentEvent::InteractionComplete { result, .. }) if result == "PING"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait SubscribableInjector: EventInjector {
     /// As [`inject`](EventInjector::inject), with the events of just that interaction.
     ///
@@ -52,6 +80,20 @@ pub trait SubscribableInjector: EventInjector {
 }
 
 /// One interaction, as whoever asked for it sees it.
+///
+/// ```
+/// use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, EventSource, SessionService, SessionSpec};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let id = service.open_session(SessionSpec::new())?;
+/// let injector = service.event_injector(id).expect("the session is there");
+/// let message = injector.inject_with_subscription("anybody there?".into(), EventSource::Tcp)?;
+/// let sent = message.id;
+/// service.archive(id)?; // and nobody has looked into the inbox
+/// let end = message.last();
+/// assert!(matches!(end, Some(AgentEvent::InteractionFailed { interaction_id, .. }) if interaction_id == sent));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it loses the interaction's events"]
 pub struct InteractionSubscription {
     /// Which interaction.
@@ -89,6 +131,20 @@ impl fmt::Debug for InteractionSubscription {
 }
 
 /// Why something was not put into an inbox. Gives it back.
+///
+/// ```
+/// use turnwise::{agent_fn, EphemeralSessionService, EventSource, InjectError, SessionService, SessionSpec};
+///
+/// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+/// let service = EphemeralSessionService::configure(agent).inbox_capacity(1).build()?;
+/// let id = service.open_session(SessionSpec::new())?;
+/// let injector = service.event_injector(id).expect("the session is there");
+/// injector.inject("first".into(), EventSource::Stdin)?;
+/// let error = injector.inject("second".into(), EventSource::Stdin).unwrap_err();
+/// assert_eq!(error, InjectError::Full("second".into()));
+/// assert_eq!(error.into_body(), "second"); // to be put in again
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InjectError {

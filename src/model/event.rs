@@ -9,6 +9,22 @@ use super::{Brief, InteractionId, SessionId, SkillId, StopReason, TurnId, Usage}
 /// The library emits [`RunStarted`](AgentEvent::RunStarted) and exactly one of [`RunCompleted`](AgentEvent::RunCompleted)
 /// and [`RunFailed`](AgentEvent::RunFailed) around every turn; agents emit what is in between, as much of it as they like.
 /// `Debug` shows texts by their length only.
+///
+/// ```
+/// use turnwise::AgentEvent;
+///
+/// /// What a terminal shows of an event.
+/// fn shown(event: &AgentEvent) -> Option<String> {
+///     match event {
+///         AgentEvent::TextDelta { delta } => Some(delta.clone()),
+///         AgentEvent::ToolExecutionStarted { name, .. } => Some(format!("[{name}]")),
+///         _ => None,
+///     }
+/// }
+///
+/// assert_eq!(shown(&AgentEvent::TextDelta { delta: "hm".into() }).as_deref(), Some("hm"));
+/// assert_eq!(shown(&AgentEvent::TurnStarted { turn_number: 1 }), None);
+/// ```
 #[derive(Clone, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -78,6 +94,19 @@ pub enum AgentEvent {
 }
 
 /// What there is a limit of.
+///
+/// ```
+/// use turnwise::{AgentEvent, BudgetType};
+///
+/// /// Warns where four fifths are used up.
+/// fn warning(budget_type: BudgetType, used: u64, limit: u64) -> Option<AgentEvent> {
+///     let percent = used as f32 / limit as f32 * 100.0;
+///     (percent >= 80.0).then_some(AgentEvent::BudgetWarning { budget_type, used, limit, percent })
+/// }
+///
+/// assert!(warning(BudgetType::Tokens, 900, 1_000).is_some());
+/// assert!(warning(BudgetType::ToolCalls, 1, 10).is_none());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum BudgetType {
@@ -90,6 +119,20 @@ pub enum BudgetType {
 }
 
 /// An event with its place in the life of its session.
+///
+/// ```
+/// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
+/// use turnwise::{Subscription, TurnId};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let id = service.open_session(SessionSpec::new())?;
+/// let mut events = service.subscribe(id, Subscription::new())?;
+/// service.start_turn(id, StartTurnRequest::new("hello"))?;
+/// let (first, second) = (events.next().unwrap(), events.next().unwrap());
+/// assert_eq!((first.session_id, first.turn_id), (id, Some(TurnId::new(1))));
+/// assert_eq!(second.seq, first.seq + 1); // nothing was missed in between
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SessionEvent {

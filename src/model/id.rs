@@ -6,6 +6,13 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 /// A text that is not an id.
+///
+/// ```
+/// use turnwise::{InvalidId, SessionId};
+///
+/// let error: InvalidId = "the third session".parse::<SessionId>().unwrap_err();
+/// assert!(error.to_string().starts_with("not a valid id: "));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid id: {0}")]
 pub struct InvalidId(uuid::Error);
@@ -84,12 +91,33 @@ uuid_id! {
 
 uuid_id! {
     /// Which interaction of a session with somebody other than its prompting caller.
+    ///
+    /// ```
+    /// use turnwise::{CommsRuntime, InteractionContent, InteractionId, LocalComms};
+    ///
+    /// let comms = LocalComms::new();
+    /// let (alice, bob) = (comms.join("alice")?, comms.join("bob")?);
+    /// let sent: InteractionId = alice.send("bob", InteractionContent::message("hello"))?;
+    /// assert_eq!(bob.inbox().expect("a local peer has one").recv()?.id, sent);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     InteractionId
 }
 
 /// Which turn of a session: 1 for its first, rising by one with every turn that is admitted.
 ///
 /// A resumed session counts from 1 again: the number tells turns of one live session apart, nothing else.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest, TurnId};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let first = service.create_session(CreateSessionRequest::new("hello"))?;
+/// let second = service.start_turn(first.session_id, StartTurnRequest::new("again"))?;
+/// assert_eq!(first.turn_id, TurnId::new(1));
+/// assert_eq!(second.turn_id.get(), 2);
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct TurnId(u64);

@@ -5,6 +5,14 @@ use std::fmt;
 use super::{Brief, InteractionId};
 
 /// Something that was put into a session's inbox: by the host through an injector, or by a peer.
+///
+/// ```
+/// use turnwise::{InboxInteraction, InteractionContent};
+///
+/// let heard = InboxInteraction::new("alice", InteractionContent::message("hello"));
+/// assert_eq!(format!("{}: {}", heard.from, heard.text()), "alice: hello");
+/// assert!(matches!(heard.content, InteractionContent::Message { .. }));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -49,6 +57,21 @@ impl InboxInteraction {
 }
 
 /// What an interaction is about. `Debug` shows texts by their length only.
+///
+/// ```
+/// use turnwise::{InboxInteraction, InteractionContent, ResponseStatus};
+///
+/// /// The answer to what a peer asks for.
+/// fn answer(asked: &InboxInteraction) -> Option<InteractionContent> {
+///     let InteractionContent::Request { intent, .. } = &asked.content else { return None };
+///     let status = if intent == "ping" { ResponseStatus::Completed } else { ResponseStatus::Failed };
+///     Some(InteractionContent::Response { in_reply_to: asked.id, status, result: String::new() })
+/// }
+///
+/// let ping = InboxInteraction::new("bob", InteractionContent::request("ping", ""));
+/// let pong = answer(&ping);
+/// assert!(matches!(pong, Some(InteractionContent::Response { in_reply_to, .. }) if in_reply_to == ping.id));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -113,6 +136,19 @@ impl fmt::Debug for InteractionContent {
 }
 
 /// What has become of a request.
+///
+/// ```
+/// use turnwise::{CommsRuntime, InteractionContent, LocalComms, ResponseStatus};
+///
+/// let comms = LocalComms::new();
+/// let (alice, bob) = (comms.join("alice")?, comms.join("bob")?);
+/// let in_reply_to = alice.send("bob", InteractionContent::request("dig a well", ""))?;
+/// for status in [ResponseStatus::Accepted, ResponseStatus::Completed] {
+///     bob.send("alice", InteractionContent::Response { in_reply_to, status, result: String::new() })?;
+/// }
+/// assert_eq!(alice.inbox().expect("a local peer has one").len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -126,6 +162,13 @@ pub enum ResponseStatus {
 }
 
 /// Where the host program has something from that it puts into a session's inbox. `Display` gives its name.
+///
+/// ```
+/// use turnwise::EventSource;
+///
+/// assert_eq!(EventSource::Stdin.to_string(), "stdin");
+/// assert_eq!(EventSource::Other("alarm clock".into()).to_string(), "alarm clock");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]

@@ -6,6 +6,16 @@ use std::ops::{Add, AddAssign};
 use super::{Brief, SessionId, TurnId};
 
 /// Tokens that a model read and wrote.
+///
+/// ```
+/// use turnwise::Usage;
+///
+/// let mut spent = Usage::default();
+/// spent += Usage { input_tokens: 100, output_tokens: 20, ..Usage::default() };
+/// spent += Usage { input_tokens: 130, output_tokens: 5, cache_read_tokens: Some(90), ..Usage::default() };
+/// assert_eq!(spent.total_tokens(), 255); // what came from the cache is in the input already
+/// assert_eq!((spent.cache_read_tokens, spent.cache_creation_tokens), (Some(90), None));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Usage {
@@ -55,6 +65,16 @@ fn add_known(one: Option<u64>, other: Option<u64>) -> Option<u64> {
 }
 
 /// Why a model stopped writing.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StopReason};
+///
+/// let agent = agent_fn(|_, turn| Ok(turn.finish("Once upon a").with_stop_reason(StopReason::MaxTokens)));
+/// let service = EphemeralSessionService::new(agent, 1);
+/// let result = service.create_session(CreateSessionRequest::new("Tell me a story."))?;
+/// assert_eq!(result.stop_reason, StopReason::MaxTokens); // a host may ask for the rest
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum StopReason {
@@ -77,6 +97,19 @@ pub enum StopReason {
 ///
 /// An agent makes one with [`TurnContext::finish`](crate::TurnContext::finish); [`RunResult::new`] serves tests. Whatever
 /// ids the agent puts in, the caller gets those of the session and turn that ran.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, TurnId};
+///
+/// let agent = agent_fn(|_, turn| {
+///     Ok(turn.finish("It is 42.").with_turns(2).with_tool_calls(1).with_structured_output(r#"{"answer":42}"#))
+/// });
+/// let service = EphemeralSessionService::new(agent, 1);
+/// let result = service.create_session(CreateSessionRequest::new("What is it?"))?;
+/// assert_eq!((result.turn_id, result.text.as_str()), (TurnId::new(1), "It is 42."));
+/// assert_eq!(result.structured_output.as_deref(), Some(r#"{"answer":42}"#));
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

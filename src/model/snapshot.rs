@@ -9,6 +9,16 @@ use crate::sync::Arc;
 /// The figures of a session that [`read`](crate::SessionService::read) and [`list`](crate::SessionService::list) answer
 /// with. Published after every turn, and by an agent in the middle of one where it calls
 /// [`TurnContext::publish`](crate::TurnContext::publish).
+///
+/// ```
+/// use turnwise::{Message, Session, SessionSnapshot};
+///
+/// let mut session = Session::new();
+/// session.push_batch([Message::user("What falls in autumn?"), Message::assistant("Leaves.")]);
+/// let snapshot = SessionSnapshot::from(&session);
+/// assert_eq!(snapshot.message_count, 2);
+/// assert_eq!(snapshot.last_assistant_text.as_deref(), Some("Leaves."));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SessionSnapshot {

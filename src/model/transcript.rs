@@ -242,6 +242,19 @@ impl fmt::Debug for Session {
 }
 
 /// One message of a conversation.
+///
+/// ```
+/// use turnwise::Message;
+///
+/// let history = [Message::system("Be brief."), Message::user("Hello?"), Message::assistant("Hello.")];
+/// let roles = history.iter().map(|message| match message {
+///     Message::System { .. } => "system",
+///     Message::User { .. } => "user",
+///     Message::Assistant { .. } => "assistant",
+///     Message::ToolResults { .. } => "tool",
+/// });
+/// assert_eq!(roles.collect::<Vec<_>>(), ["system", "user", "assistant"]);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -305,6 +318,17 @@ impl fmt::Debug for Message {
 }
 
 /// A part of what an assistant said.
+///
+/// ```
+/// use turnwise::{AssistantBlock, Message, Session, StopReason};
+///
+/// let said = AssistantBlock::Text { text: "Let me see.".into() };
+/// let call = AssistantBlock::ToolUse { id: "1".into(), name: "clock".into(), args: "{}".into() };
+/// let mut session = Session::new();
+/// session.push(Message::Assistant { blocks: vec![said, call], stop_reason: StopReason::ToolUse });
+/// assert_eq!(session.last_assistant_text().as_deref(), Some("Let me see."));
+/// assert_eq!(session.tool_call_count(), 1);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -346,6 +370,24 @@ impl fmt::Debug for AssistantBlock {
 }
 
 /// What a tool answered.
+///
+/// ```
+/// use turnwise::{AssistantBlock, Message, ToolResult};
+///
+/// /// Runs one tool call, with a clock as the only tool.
+/// fn run_tool(call: &AssistantBlock) -> Option<ToolResult> {
+///     let AssistantBlock::ToolUse { id, name, .. } = call else { return None };
+///     let is_error = name != "clock";
+///     let content = if is_error { format!("there is no tool '{name}'") } else { "12:00".to_owned() };
+///     Some(ToolResult { tool_use_id: id.clone(), content, is_error })
+/// }
+///
+/// let call = AssistantBlock::ToolUse { id: "1".into(), name: "clock".into(), args: "{}".into() };
+/// let results: Vec<ToolResult> = run_tool(&call).into_iter().collect();
+/// assert_eq!(results[0].content, "12:00");
+/// let answer = Message::ToolResults { results }; // the next message of the conversation
+/// # drop(answer);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ToolResult {

@@ -22,6 +22,21 @@ use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 
 /// What becomes of a running turn when its session is archived.
+///
+/// ```
+/// # use std::time::Duration;
+/// use turnwise::{agent_fn, ArchiveMode, CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// # let agent = agent_fn(|prompt, turn| {
+/// #     turn.sleep(Duration::MAX)?;
+/// #     Ok(turn.finish(prompt))
+/// # });
+/// let service = EphemeralSessionService::new(agent, 1);
+/// let turn = service.begin_session(CreateSessionRequest::new("sleep until you are told to stop"))?;
+/// service.archive_with(turn.session_id(), ArchiveMode::Interrupt)?;
+/// assert_eq!(turn.wait().unwrap_err().cancel_reason(), Some(CancelReason::Archived));
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum ArchiveMode {
@@ -37,6 +52,21 @@ pub enum ArchiveMode {
 /// sessions as sub-agents. See [`TurnHandle`] for what is different there. A blocking call that is interrupted there names
 /// the waiting session, not the one it was about: who wants to find that again begins with
 /// [`begin_session`](Self::begin_session), which gives the id first.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionError, SessionService};
+///
+/// /// Knows neither the agent nor who hosts it.
+/// fn ask(service: &dyn SessionService, prompt: &str) -> Result<String, SessionError> {
+///     let result = service.create_session(CreateSessionRequest::new(prompt))?;
+///     service.archive(result.session_id)?;
+///     Ok(result.text)
+/// }
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase()))), 8);
+/// assert_eq!(ask(&service, "hello")?, "HELLO");
+/// # Ok::<(), SessionError>(())
+/// ```
 ///
 /// # Errors
 /// An unknown id is [`SessionError::NotFound`], everywhere. After a shutdown new sessions and turns, whatever their ids, are
@@ -307,6 +337,16 @@ pub trait SessionService: Send + Sync {
 /// A way to a service that does not keep it alive: for agents that use the service that hosts them.
 ///
 /// An agent that held a strong reference would keep the service from ever ending by itself.
+///
+/// ```
+/// use turnwise::{agent_fn, EphemeralSessionService};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let weak = service.downgrade();
+/// assert!(weak.upgrade().is_some());
+/// drop(service); // the last handle
+/// assert!(weak.upgrade().is_none());
+/// ```
 #[derive(Clone)]
 pub struct WeakService {
     service: Weak<dyn SessionService>,

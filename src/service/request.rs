@@ -9,6 +9,19 @@ use crate::model::{AgentEvent, Brief, Session, SessionId, SkillId};
 use crate::sync::{Arc, Sender};
 
 /// What kind of session. The builder gets it, with the id filled in.
+///
+/// ```
+/// use turnwise::{agent_fn, EphemeralSessionService, Message, SessionService, SessionSpec};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+/// let spec = SessionSpec::new().model("small").system_prompt("Be brief.").max_tokens(200).label("user", "ada");
+/// let id = service.open_session(spec)?;
+/// let history = service.export_session(id)?;
+/// assert_eq!(history.messages(), [Message::system("Be brief.")]);
+/// let other = service.open_session(SessionSpec::new().resume(history.fork()))?; // with the same past
+/// assert_ne!(other, id);
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct SessionSpec {
@@ -124,6 +137,19 @@ impl fmt::Debug for SessionSpec {
 /// What a turn is to do. None of it outlives the turn.
 ///
 /// Not `Clone`: a kept copy of `event_tx` would keep its receiver open after the turn.
+///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase()))), 1);
+/// let id = service.open_session(SessionSpec::new())?;
+/// let request = StartTurnRequest::new("sum it up")
+///     .skill_references(vec!["office/summary".into()])
+///     .timeout(Duration::from_secs(60));
+/// assert_eq!(service.start_turn(id, request)?.text, "SUM IT UP");
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Default)]
 #[non_exhaustive]
 pub struct StartTurnRequest {
@@ -223,6 +249,18 @@ impl fmt::Debug for StartTurnRequest {
 }
 
 /// A session and its first turn.
+///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, SessionSpec};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let request = CreateSessionRequest::new("hello")
+///     .session(SessionSpec::new().label("user", "ada"))
+///     .timeout(Duration::from_secs(60)); // for the build and the first turn together
+/// assert_eq!(service.create_session(request)?.text, "hello");
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct CreateSessionRequest {
@@ -289,6 +327,21 @@ impl CreateSessionRequest {
 }
 
 /// Which sessions to list. Default: all.
+///
+/// ```
+/// use turnwise::{agent_fn, EphemeralSessionService, SessionQuery, SessionService, SessionSpec};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+/// for user in ["ada", "bob", "ada"] {
+///     service.open_session(SessionSpec::new().label("user", user))?;
+/// }
+/// let of_ada = SessionQuery::new().label("user", "ada").limit(1);
+/// let page = service.list(of_ada.clone())?;
+/// let next = service.list(of_ada.after(page[0].session_id))?;
+/// assert_eq!((page.len(), next.len()), (1, 1));
+/// assert!(next[0].session_id > page[0].session_id); // oldest first
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]

@@ -7,6 +7,17 @@ use crate::model::{Brief, Labels, SessionId, Usage};
 use crate::sync::Arc;
 
 /// What a session is at.
+///
+/// ```
+/// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, SessionState};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let id = service.open_session(SessionSpec::new())?;
+/// let state = service.read(id)?.state.state;
+/// assert_eq!(state, SessionState::Idle);
+/// assert_eq!(format!("[{state:<8}]"), "[idle    ]");
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -37,6 +48,17 @@ impl fmt::Display for SessionState {
 }
 
 /// One line of a list.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionQuery, SessionService, SessionState};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// service.create_session(CreateSessionRequest::new("hello"))?;
+/// let lines = service.list(SessionQuery::new())?;
+/// assert_eq!((lines[0].turns, lines[0].message_count), (1, 2));
+/// assert_eq!((lines[0].state, lines[0].is_active), (SessionState::Idle, false));
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -64,6 +86,18 @@ pub struct SessionSummary {
 }
 
 /// What one session shows of itself.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, SessionView};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+/// let view: SessionView = service.read(id)?;
+/// assert_eq!(view.session_id(), id);
+/// assert_eq!(view.state.message_count, 2);
+/// assert_eq!(view.billing.total_tokens, 0); // this agent calls no model
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -82,6 +116,18 @@ impl SessionView {
 }
 
 /// What a session is at.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionInfo, SessionService, TurnId};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase()))), 1);
+/// let result = service.create_session(CreateSessionRequest::new("hello"))?;
+/// let info: SessionInfo = service.read(result.session_id)?.state;
+/// assert_eq!(info.last_assistant_text.as_deref(), Some("HELLO"));
+/// assert_eq!(TurnId::new(info.turns), result.turn_id);
+/// assert!(!info.is_active);
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -122,6 +168,19 @@ impl fmt::Debug for SessionInfo {
 }
 
 /// What a session has cost.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest, Usage};
+///
+/// let usage = Usage { input_tokens: 10, output_tokens: 2, ..Usage::default() };
+/// let agent = agent_fn(move |prompt, turn| Ok(turn.finish(prompt).with_usage(usage)));
+/// let service = EphemeralSessionService::new(agent, 1);
+/// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+/// service.start_turn(id, StartTurnRequest::new("again"))?;
+/// let billing = service.read(id)?.billing;
+/// assert_eq!((billing.total_tokens, billing.usage.output_tokens), (24, 4));
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -133,6 +192,18 @@ pub struct SessionUsage {
 }
 
 /// What a shutdown came to.
+///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 2);
+/// service.open_session(SessionSpec::new())?;
+/// let report = service.shutdown(Duration::from_secs(60));
+/// assert_eq!(report.joined, 1);
+/// assert!(report.stuck.is_empty(), "these do not heed their tokens: {:?}", report.stuck);
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ShutdownReport {
@@ -144,6 +215,17 @@ pub struct ShutdownReport {
 }
 
 /// Figures of a service. Each is true for some instant of the call, not all for the same.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+/// service.create_session(CreateSessionRequest::new("hello"))?;
+/// let stats = service.stats();
+/// assert_eq!((stats.sessions, stats.max_sessions), (1, 8));
+/// assert_eq!((stats.turns_started, stats.turns_completed, stats.turns_ended()), (1, 1, 1));
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -46,6 +46,21 @@ pub struct Subscription {
 }
 
 /// What happens to an event for which a subscriber's queue has no room.
+///
+/// ```
+/// use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, Overflow, SessionService, SessionSpec};
+/// use turnwise::{StartTurnRequest, Subscription};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let id = service.open_session(SessionSpec::new())?;
+/// let oldest = service.subscribe(id, Subscription::new().capacity(1).overflow(Overflow::DropNewest))?;
+/// let newest = service.subscribe(id, Subscription::new().capacity(1).overflow(Overflow::DropOldest))?;
+/// service.start_turn(id, StartTurnRequest::new("hello"))?;
+/// assert!(matches!(oldest.try_recv()?.event, AgentEvent::RunStarted { .. }));
+/// assert!(matches!(newest.try_recv()?.event, AgentEvent::RunCompleted { .. }));
+/// assert_eq!((oldest.dropped(), newest.dropped()), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {

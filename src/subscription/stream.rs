@@ -18,6 +18,22 @@ use super::queue::{Queue, Reader};
 ///
 /// Of one session's events the [`seq`](SessionEvent::seq) rises by one; what is missing was dropped, and is counted by
 /// [`dropped`](Self::dropped).
+///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
+/// use turnwise::Subscription;
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let id = service.open_session(SessionSpec::new())?;
+/// let events = service.subscribe(id, Subscription::new())?;
+/// assert!(events.try_recv().is_err()); // nothing yet
+/// service.start_turn(id, StartTurnRequest::new("hello"))?;
+/// assert!(matches!(events.recv_timeout(Duration::from_secs(60))?.event, AgentEvent::RunStarted { .. }));
+/// service.archive(id)?; // the stream ends with its session
+/// assert_eq!(events.count(), 1); // RunCompleted
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it ends the subscription"]
 pub struct EventStream {
     events: Receiver<SessionEvent>,

@@ -35,6 +35,21 @@ pub fn scripted() -> Scripted {
 }
 
 /// The builder that [`scripted`] makes.
+///
+/// ```
+/// use turnwise::testkit::{scripted, Script, Scripted};
+/// use turnwise::{AgentError, EphemeralSessionService, SessionService, SessionSpec};
+///
+/// let agent: Scripted = scripted()
+///     .on("ping", Script::new().reply("pong"))
+///     .build_calls(|spec, _| match spec.model.as_str() {
+///         "" => Err(AgentError::Config("no model is set".into())),
+///         _ => Ok(()),
+///     });
+/// let service = EphemeralSessionService::new(agent, 1);
+/// assert!(service.open_session(SessionSpec::new()).is_err());
+/// assert!(service.open_session(SessionSpec::new().model("small")).is_ok());
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct Scripted {

@@ -82,6 +82,18 @@ pub fn assert_no_leaked_sessions<B: SessionAgentBuilder>(service: &EphemeralSess
 
 /// As [`assert_no_leaked_sessions`], with a limit of the test's own.
 ///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::testkit::{assert_no_leaked_sessions_within, scripted};
+/// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let service = EphemeralSessionService::new(scripted(), 1);
+/// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+/// service.archive(id)?;
+/// assert_no_leaked_sessions_within(Duration::from_secs(10), &service);
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
+///
 /// # Panics
 /// As there, after `limit`.
 ///

@@ -201,6 +201,26 @@ thread_local! {
 /// What is emitted on the session's own thread while the agent is being built for a first turn is part of that, and reaches
 /// the event receiver of the request that created the session. Everything else is no part of any turn: it reaches those who
 /// [subscribed](crate::SessionService::subscribe) to the session, and never a turn's receiver.
+///
+/// ```
+/// use turnwise::{agent_fn, builder_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService};
+/// use turnwise::{SessionAgentBuilder, SessionService, Subscription};
+///
+/// let builder = builder_fn(|spec, session| {
+///     let events = session.events().clone();
+///     let agent = agent_fn(move |prompt, turn| {
+///         events.emit(AgentEvent::Custom { name: "noted".into(), payload: String::new() })?;
+///         Ok(turn.finish(prompt))
+///     });
+///     agent.build_agent(spec, session)
+/// });
+/// let service = EphemeralSessionService::new(builder, 1);
+/// let mut events = service.subscribe_all(Subscription::new());
+/// service.create_session(CreateSessionRequest::new("hello"))?;
+/// let noted = events.find(|event| event.turn_id.is_none()).unwrap(); // it is no part of the turn
+/// assert!(matches!(noted.event, AgentEvent::Custom { .. }));
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone)]
 pub struct EventSender {
     environment: Arc<Environment>,

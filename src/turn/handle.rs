@@ -17,6 +17,17 @@ use crate::wait::own_thread::{Wait, WaitError, WaitKey};
 /// Dropping the handle detaches: the turn goes on, its result is lost. Answers repeat: once the turn is over, every way of
 /// asking gives the same result again.
 ///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase()))), 2);
+/// let first = service.begin_session(CreateSessionRequest::new("one"))?;
+/// let second = service.begin_session(CreateSessionRequest::new("two"))?; // the two run side by side
+/// assert_eq!(first.wait()?.text, "ONE");
+/// assert_eq!(second.wait()?.text, "TWO");
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
+///
 /// # On a session's own thread
 /// An agent that waits for another session's turn gives its running permit back meanwhile, stops waiting with
 /// [`SessionError::Interrupted`] when its own turn is cancelled, and is refused with [`SessionError::Reentrant`] what

@@ -47,6 +47,24 @@ const SEALED: u8 = 0x80;
 ///
 /// Use [`is_cancelled`](CancelToken::is_cancelled) in a loop, [`cancelled`](CancelToken::cancelled) as an arm of a
 /// `select!`, and [`on_cancel`](CancelToken::on_cancel) around a call that blocks on something else.
+///
+/// ```
+/// use std::thread;
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let agent = agent_fn(|prompt, turn| {
+///     let token = turn.cancel_token().clone();
+///     let helper = thread::spawn(move || while !token.is_cancelled() { thread::yield_now() });
+///     helper.join().expect("the helper does not panic");
+///     turn.check()?;
+///     Ok(turn.finish(prompt))
+/// });
+/// let service = EphemeralSessionService::new(agent, 1);
+/// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+/// turn.interrupt();
+/// assert!(turn.wait().unwrap_err().cancel_reason().is_some());
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone)]
 pub struct CancelToken {
     cell: Arc<Cell>,
@@ -249,6 +267,25 @@ impl Drop for DueHooks {
 }
 
 /// Keeps a hook armed; made by [`CancelToken::on_cancel`].
+///
+/// ```
+/// use turnwise::crossbeam_channel::bounded;
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+///
+/// let agent = agent_fn(|prompt, turn| {
+///     let (abort, aborted) = bounded::<()>(0);
+///     let hook = turn.cancel_token().on_cancel(move || drop(abort));
+///     let _ = aborted.recv(); // stands for a call that only the hook can end
+///     drop(hook); // from here on it does not run any more
+///     turn.check()?;
+///     Ok(turn.finish(prompt))
+/// });
+/// let service = EphemeralSessionService::new(agent, 1);
+/// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+/// turn.interrupt();
+/// assert!(turn.wait().unwrap_err().cancel_reason().is_some());
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[must_use = "dropping it disarms the hook"]
 pub struct CancelHook {
     token: CancelToken,
