@@ -1,0 +1,155 @@
+//! What keeping costs: turns that are on the disk before their results are returned, against bare transactions of the same
+//! database that write as much, each of which is one `fsync`. `cargo bench --features store --bench store`
+//!
+//! Where it measures is the folder for temporary files: in memory, on some systems. `TMPDIR` says otherwise.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use common::times::{interleaved, time, times, Times};
+use common::{full_or_quick, report, title};
+use redb::{Database, TableDefinition};
+use turnwise::store::{FileStore, PersistentSessionService};
+use turnwise::{
+    AgentError, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext, SessionId,
+    SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnContext,
+};
+
+const TABLE: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("floor");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Has a history of as many messages as its specification says (in place of a model), and changes the last in each turn.
+struct Rewrites(Session);
+struct Builder;
+
+impl SessionAgentBuilder for Builder {
+    type Agent = Rewrites;
+
+    fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Rewrites, AgentError> {
+        let mut history = Session::with_id(session.session_id());
+        let messages: usize = spec.model.parse().map_err(AgentError::other)?;
+        history.push_batch((0..messages).map(|n| message(n as u64)));
+        Ok(Rewrites(history))
+    }
+}
+
+impl SessionAgent for Rewrites {
+    fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        if let Some(last) = self.0.messages_mut().last_mut() {
+            *last = message(turn.turn_id().get());
+        }
+        Ok(turn.finish(""))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.0.clone()
+    }
+}
+
+/// Some hundred bytes.
+fn message(n: u64) -> Message {
+    Message::user(format!("{n:0>100}"))
+}
+
+type Service = PersistentSessionService<Builder>;
+
+fn main() {
+    let folder = std::env::temp_dir().join(format!("turnwise-bench-{}", SessionId::new()));
+    fs::create_dir(&folder).expect("a folder for files");
+    title("store: a turn that is kept");
+    let service = Service::new(Builder, 64, FileStore::open(folder.join("sessions.redb")).expect("a store"));
+    let bare = bare(&folder.join("bare.redb"));
+
+    for messages in [2, 100, 1_000] {
+        let id = service.open_session(SessionSpec::new().model(messages.to_string())).expect("a session");
+        let size = serde_json::to_vec(&service.export_session(id).expect("a history")).expect("JSON").len();
+        let turns = full_or_quick(200, 5);
+        let [floor, figure] = interleaved(
+            5,
+            [Box::new(|| times(turns, || write(&bare, id, size))), Box::new(|| times(turns, || run(&service, id)))],
+        );
+        report(
+            &format!("one caller, {messages} messages ({} KiB)", size.div_ceil(1024)),
+            figure.median(),
+            floor.median(),
+        );
+        service.archive_wait(id, PATIENCE).expect("an end");
+    }
+
+    let ids: Vec<SessionId> =
+        (0..64).map(|_| service.open_session(SessionSpec::new().model("2")).expect("a session")).collect();
+    for callers in [2, 8, 64] {
+        let turns = full_or_quick(640, 64) / callers;
+        let each = |work: &(dyn Fn(SessionId) + Sync)| {
+            let all = time(|| {
+                thread::scope(|scope| {
+                    for &id in &ids[..callers] {
+                        scope.spawn(move || (0..turns).for_each(|_| work(id)));
+                    }
+                });
+            });
+            Times::of(all / (callers * turns) as u32)
+        };
+        let [floor, figure] = interleaved(
+            5,
+            [Box::new(|| each(&|id| write(&bare, id, 500))), Box::new(|| each(&|id| run(&service, id)))],
+        );
+        report(&format!("{callers} callers, of all that are made at once"), figure.median(), floor.median());
+    }
+    for &id in &ids {
+        service.unload(id, PATIENCE).expect("an end");
+    }
+
+    title("store: sessions that are not live");
+    let id = ids[0];
+    let resumed = times(full_or_quick(100, 5), || {
+        run(&service, id);
+        service.unload(id, PATIENCE).expect("an end");
+    });
+    let floor = times(full_or_quick(100, 5), || write(&bare, id, 500));
+    report("resumed, a turn, unloaded", resumed.median(), floor.median());
+    let read = times(full_or_quick(1_000, 10), || drop(service.read(id).expect("a view")));
+    let floor = times(full_or_quick(1_000, 10), || {
+        let table = bare.begin_read().expect("a transaction").open_table(TABLE).expect("a table");
+        table.get(id.as_uuid().into_bytes()).expect("a look").expect("a record");
+    });
+    report("a read", read.median(), floor.median());
+    let list =
+        times(full_or_quick(100, 3), || assert_eq!(service.list(SessionQuery::new()).expect("a list").len(), 64));
+    let floor = times(full_or_quick(100, 3), || {
+        let table = bare.begin_read().expect("a transaction").open_table(TABLE).expect("a table");
+        for id in &ids {
+            table.get(id.as_uuid().into_bytes()).expect("a look").expect("a record");
+        }
+    });
+    report("a list of 64", list.median(), floor.median());
+
+    service.shutdown(PATIENCE);
+    drop((service, bare));
+    fs::remove_dir_all(folder).expect("a folder of our own");
+}
+
+fn run(service: &Service, id: SessionId) {
+    service.start_turn(id, StartTurnRequest::new("")).expect("a turn");
+}
+
+/// The database without the service.
+fn bare(path: &Path) -> Database {
+    let database = Database::create(path).expect("a database");
+    let transaction = database.begin_write().expect("a transaction");
+    transaction.open_table(TABLE).expect("a table");
+    transaction.commit().expect("a commit");
+    database
+}
+
+fn write(database: &Database, id: SessionId, size: usize) {
+    let transaction = database.begin_write().expect("a transaction");
+    let mut table = transaction.open_table(TABLE).expect("a table");
+    table.insert(id.as_uuid().into_bytes(), vec![7; size].as_slice()).expect("an insert");
+    drop(table);
+    transaction.commit().expect("a commit");
+}
