@@ -92,6 +92,15 @@ fn watched() -> (PersistentSessionService<Echo>, Arc<Watched>) {
     (PersistentSessionService::new(echo(), 4, Arc::clone(&store)), store)
 }
 
+/// Agents that stop at a gate, and do not look at their tokens.
+fn deaf(gate: &Gate) -> impl turnwise::SessionAgentBuilder {
+    let gate = gate.clone();
+    agent_fn(move |prompt, turn| {
+        gate.pass_regardless();
+        Ok(turn.finish(prompt))
+    })
+}
+
 #[test]
 fn a_turn_is_kept_before_its_result_and_its_last_event() {
     run(|| {
@@ -305,16 +314,8 @@ fn a_resumed_session_may_be_subscribed_to_and_streamed() {
 #[test]
 fn a_turn_that_ends_after_the_archive_is_kept_as_archived() {
     run(|| {
-        let store = Arc::new(Watched::default());
-        let gate = Gate::new();
-        let agent = {
-            let gate = gate.clone();
-            agent_fn(move |prompt, turn| {
-                gate.pass_regardless();
-                Ok(turn.finish(prompt))
-            })
-        };
-        let service = PersistentSessionService::new(agent, 4, Arc::clone(&store));
+        let (store, gate) = (Arc::new(Watched::default()), Gate::new());
+        let service = PersistentSessionService::new(deaf(&gate), 4, Arc::clone(&store));
         let running = service.begin_session(create("one")).unwrap();
         let id = running.session_id();
         gate.wait_arrived(1);
@@ -430,16 +431,8 @@ fn a_failed_build_leaves_what_is_kept_as_it_is() {
 #[test]
 fn a_deleted_session_is_gone_also_where_a_turn_of_it_runs() {
     run(|| {
-        let store = Arc::new(Watched::default());
-        let gate = Gate::new();
-        let agent = {
-            let gate = gate.clone();
-            agent_fn(move |prompt, turn| {
-                gate.pass_regardless();
-                Ok(turn.finish(prompt))
-            })
-        };
-        let service = PersistentSessionService::new(agent, 4, Arc::clone(&store));
+        let (store, gate) = (Arc::new(Watched::default()), Gate::new());
+        let service = PersistentSessionService::new(deaf(&gate), 4, Arc::clone(&store));
         let running = service.begin_session(create("one")).unwrap();
         let id = running.session_id();
         gate.wait_arrived(1);
