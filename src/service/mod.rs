@@ -74,6 +74,22 @@ pub enum ArchiveMode {
 pub trait SessionService: Send + Sync {
     /// Creates a session, runs its first turn and returns the result.
     ///
+    /// ```
+    /// # use turnwise::{agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService};
+    /// # use turnwise::{SessionService, SessionState};
+    /// let agent = agent_fn(|prompt, turn| match prompt.as_str() {
+    ///     "" => Err(AgentError::Config("nothing was asked".into())),
+    ///     _ => Ok(turn.finish(prompt)),
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 8);
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("hello"))?.text, "hello");
+    ///
+    /// let failed = service.create_session(CreateSessionRequest::new("")).unwrap_err();
+    /// let id = failed.session_id().expect("its turn has failed, but the session is there");
+    /// assert_eq!(service.read(id)?.state.state, SessionState::Idle);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`begin_session`](Self::begin_session) and [`TurnHandle::wait`]. Where the *turn* failed the session is
     /// there all the same; [`SessionError::session_id`] names it. Where the *build* failed
@@ -87,6 +103,17 @@ pub trait SessionService: Send + Sync {
 
     /// Runs a turn of a session and returns the result.
     ///
+    /// ```
+    /// # use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
+    /// # let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase())));
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// assert_eq!(service.start_turn(id, StartTurnRequest::new("one"))?.text, "ONE");
+    /// assert_eq!(service.start_turn(id, StartTurnRequest::new("two"))?.text, "TWO");
+    /// assert_eq!(service.read(id)?.state.turns, 2);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`begin_turn`](Self::begin_turn) and [`TurnHandle::wait`]. On a session's own thread
     /// [`SessionError::Reentrant`] where session `id` waits for this one.
@@ -99,6 +126,24 @@ pub trait SessionService: Send + Sync {
 
     /// As [`create_session`](Self::create_session), with the turn's events on the calling thread as they happen. The
     /// request's own `event_tx` is replaced.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// let service = EphemeralSessionService::new(agent_fn(|_, turn| {
+    ///     for delta in ["the answer ", "is yes"] {
+    ///         turn.emit(AgentEvent::TextDelta { delta: delta.into() })?;
+    ///     }
+    ///     Ok(turn.finish("yes"))
+    /// }), 8);
+    /// let mut shown = String::new();
+    /// let result = service.create_session_with(CreateSessionRequest::new("is it?"), &mut |event| {
+    ///     if let AgentEvent::TextDelta { delta } = event {
+    ///         shown.push_str(&delta); // on this thread, so nothing has to be shared
+    ///     }
+    /// })?;
+    /// assert_eq!((shown.as_str(), result.text.as_str()), ("the answer is yes", "yes"));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`create_session`](Self::create_session).
@@ -117,6 +162,16 @@ pub trait SessionService: Send + Sync {
 
     /// As [`start_turn`](Self::start_turn), with the turn's events on the calling thread as they happen. The request's own
     /// `event_tx` is replaced.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let mut events = 0;
+    /// service.start_turn_with(id, StartTurnRequest::new("hello"), &mut |_| events += 1)?;
+    /// assert_eq!(events, 2); // RunStarted, RunCompleted
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`start_turn`](Self::start_turn).
@@ -137,6 +192,16 @@ pub trait SessionService: Send + Sync {
     /// Archives a session; a running turn may finish. Short for [`archive_with`](Self::archive_with) and
     /// [`ArchiveMode::Drain`].
     ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionQuery, SessionService};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+    /// service.archive(id)?;
+    /// assert!(service.list(SessionQuery::new())?.is_empty());
+    /// assert_eq!(service.archive(id).unwrap_err().code(), "SESSION_NOT_FOUND");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SessionError::NotFound`].
     ///
@@ -147,6 +212,17 @@ pub trait SessionService: Send + Sync {
     }
 
     /// The session's history, as of the end of the running turn if there is one.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, Message, SessionService, SessionSpec};
+    /// # let service = EphemeralSessionService::new(agent_fn(|_, turn| Ok(turn.finish("Leaves."))), 8);
+    /// let id = service.create_session(CreateSessionRequest::new("What falls in autumn?"))?.session_id;
+    /// let history = service.export_session(id)?;
+    /// assert_eq!(history.messages(), [Message::user("What falls in autumn?"), Message::assistant("Leaves.")]);
+    /// // The session goes on. Another one may begin with what it has said so far.
+    /// service.open_session(SessionSpec::new().resume(history.fork()))?;
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// [`SessionError::NotFound`]; [`SessionError::Reentrant`] on a session's own thread where session `id` waits for
@@ -163,6 +239,16 @@ pub trait SessionService: Send + Sync {
     /// reaches the first turn (which is then answered without being run), and an archive or a shutdown ends the session
     /// after the build. A build that fails is the handle's result.
     ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// let id = turn.session_id(); // known before there is an agent
+    /// assert!(service.read(id).is_ok());
+    /// assert_eq!(turn.wait()?.session_id, id);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SessionError::AlreadyExists`], [`SessionError::CapacityExceeded`], [`SessionError::ShuttingDown`], and
     /// [`SessionError::Spawn`] where the system refuses a thread. In none of them a session is left behind.
@@ -172,6 +258,24 @@ pub trait SessionService: Send + Sync {
     fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError>;
 
     /// Starts a turn of a session and returns at once. The turn is admitted: nobody else's can come before it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
+    /// # let agent = agent_fn(|prompt, turn| {
+    /// #     turn.sleep(Duration::MAX)?;
+    /// #     Ok(turn.finish(prompt))
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let turn = service.begin_turn(id, StartTurnRequest::new("sleep until you are told to stop"))?;
+    /// let refused = service.begin_turn(id, StartTurnRequest::new("me too")).unwrap_err();
+    /// assert_eq!(refused.code(), "SESSION_BUSY"); // turns do not queue
+    /// turn.interrupt();
+    /// assert!(turn.wait().is_err());
+    /// assert!(service.begin_turn(id, StartTurnRequest::new("now?")).is_ok());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// [`SessionError::Busy`] while another turn runs or the session builds, [`SessionError::Faulted`] after a panic,
@@ -184,6 +288,17 @@ pub trait SessionService: Send + Sync {
 
     /// As [`begin_session`](Self::begin_session), with the turn's events as an iterator. The request's own `event_tx` is
     /// replaced.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let mut stream = service.stream_session(CreateSessionRequest::new("hello"))?;
+    /// assert!(matches!(stream.next(), Some(AgentEvent::RunStarted { .. })));
+    /// assert!(matches!(stream.next(), Some(AgentEvent::RunCompleted { .. })));
+    /// assert!(stream.next().is_none());
+    /// assert_eq!(stream.wait()?.text, "hello");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`begin_session`](Self::begin_session).
@@ -198,6 +313,21 @@ pub trait SessionService: Send + Sync {
 
     /// As [`begin_turn`](Self::begin_turn), with the turn's events as an iterator. The request's own `event_tx` is
     /// replaced.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// for event in service.stream_turn(id, StartTurnRequest::new("hello"))? {
+    ///     match event {
+    ///         AgentEvent::RunStarted { prompt, .. } => assert_eq!(prompt, "hello"),
+    ///         AgentEvent::RunCompleted { result, .. } => assert_eq!(result, "hello"),
+    ///         other => println!("{other:?}"),
+    ///     }
+    /// }
+    /// service.start_turn(id, StartTurnRequest::new("the stream has ended: the session is free"))?;
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`begin_turn`](Self::begin_turn).
@@ -214,6 +344,22 @@ pub trait SessionService: Send + Sync {
     ///
     /// The turn sees it in its [`TurnContext`](crate::TurnContext) and ends when the agent heeds it.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use turnwise::{agent_fn, CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let agent = agent_fn(|prompt, turn| {
+    /// #     turn.sleep(Duration::MAX)?;
+    /// #     Ok(turn.finish(prompt))
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let turn = service.begin_session(CreateSessionRequest::new("sleep until you are told to stop"))?;
+    /// let id = turn.session_id();
+    /// service.interrupt(id)?;
+    /// assert_eq!(turn.wait().unwrap_err().cancel_reason(), Some(CancelReason::Interrupted));
+    /// assert_eq!(service.interrupt(id).unwrap_err().code(), "SESSION_NOT_RUNNING");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SessionError::NotRunning`] where no turn runs, [`SessionError::NotFound`].
     ///
@@ -222,6 +368,24 @@ pub trait SessionService: Send + Sync {
     fn interrupt(&self, id: SessionId) -> Result<(), SessionError>;
 
     /// Tells one certain turn to stop, never the next one.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest};
+    /// # let agent = agent_fn(|prompt, turn| {
+    /// #     turn.sleep(Duration::MAX)?;
+    /// #     Ok(turn.finish(prompt))
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let first = service.begin_session(CreateSessionRequest::new("sleep until you are told to stop"))?;
+    /// let (id, number) = (first.session_id(), first.turn_id());
+    /// service.interrupt_turn(id, number)?;
+    /// assert!(first.wait().is_err());
+    /// let second = service.begin_turn(id, StartTurnRequest::new("sleep again"))?;
+    /// assert!(service.interrupt_turn(id, number).is_err()); // too late, and no harm to the second
+    /// assert!(!second.is_finished());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// [`SessionError::NotRunning`] where that turn is over or has not been, [`SessionError::NotFound`].
@@ -232,6 +396,21 @@ pub trait SessionService: Send + Sync {
 
     /// What a session shows of itself. State and figures are from one instant.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let agent = agent_fn(|prompt, turn| {
+    /// #     turn.sleep(Duration::MAX)?;
+    /// #     Ok(turn.finish(prompt))
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let turn = service.begin_session(CreateSessionRequest::new("sleep until you are told to stop"))?;
+    /// let state = service.read(turn.session_id())?.state; // answers though the turn runs
+    /// assert!(state.is_active);
+    /// assert_eq!((state.turns, state.message_count), (1, 0));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SessionError::NotFound`].
     ///
@@ -241,6 +420,18 @@ pub trait SessionService: Send + Sync {
 
     /// The sessions that there are, oldest first. Each one's state and figures are from one instant; different ones' may
     /// be from different instants.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, EphemeralSessionService, SessionQuery, SessionService, SessionSpec};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let (first, second) = (service.open_session(SessionSpec::new())?, service.open_session(SessionSpec::new())?);
+    /// let sessions = service.list(SessionQuery::new())?;
+    /// for session in &sessions {
+    ///     println!("{}  {:8}  {} messages", session.session_id.short(), session.state, session.message_count);
+    /// }
+    /// assert_eq!(sessions.iter().map(|one| one.session_id).collect::<Vec<_>>(), [first, second]);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// [`SessionError::NotFound`] where [`SessionQuery::after`] names no live session.
@@ -254,6 +445,25 @@ pub trait SessionService: Send + Sync {
     /// Its capacity comes back when it has ended: see [`archive_wait`](Self::archive_wait). Until then a second call with
     /// [`ArchiveMode::Interrupt`] cancels a turn that was allowed to finish.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use turnwise::{agent_fn, CancelReason, CreateSessionRequest, EphemeralSessionService};
+    /// use turnwise::{ArchiveMode, SessionService};
+    ///
+    /// # let agent = agent_fn(|prompt, turn| {
+    /// #     turn.sleep(Duration::MAX)?;
+    /// #     Ok(turn.finish(prompt))
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let turn = service.begin_session(CreateSessionRequest::new("sleep until you are told to stop"))?;
+    /// let id = turn.session_id();
+    /// service.archive_with(id, ArchiveMode::Drain)?; // the turn may finish
+    /// assert!(service.read(id).is_err());
+    /// service.archive_with(id, ArchiveMode::Interrupt)?; // or rather not
+    /// assert_eq!(turn.wait().unwrap_err().cancel_reason(), Some(CancelReason::Archived));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SessionError::NotFound`], also for a second call with [`ArchiveMode::Drain`].
     ///
@@ -265,11 +475,54 @@ pub trait SessionService: Send + Sync {
     /// [has one](crate::SessionAgent::event_injector). `None` where there is no such session. While the session is being
     /// built, it is that of its own inbox.
     ///
+    /// ```
+    /// # use turnwise::{agent_fn, EphemeralSessionService, EventSource, SessionId, SessionService, SessionSpec};
+    /// # use turnwise::StartTurnRequest;
+    /// let agent = agent_fn(|_, turn| Ok(turn.finish(turn.drain_inbox().len().to_string())));
+    /// let service = EphemeralSessionService::new(agent, 8);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let injector = service.event_injector(id).expect("the session is there");
+    /// injector.inject("the parcel has come".into(), EventSource::Webhook)?;
+    /// assert_eq!(service.start_turn(id, StartTurnRequest::new("any news?"))?.text, "1");
+    /// assert!(service.event_injector(SessionId::new()).is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Blocking
     /// Does not block.
     fn event_injector(&self, id: SessionId) -> Option<Arc<dyn SubscribableInjector>>;
 
     /// The session's line to its peers. `None` where there is no such session, or it is still being built, or has none.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use turnwise::{builder_fn, AgentError, CommsRuntime, EphemeralSessionService, InteractionContent, LocalComms};
+    /// # use turnwise::{LocalPeer, RunResult, Session, SessionAgent, SessionService, SessionSpec, TurnContext};
+    /// # struct Member { peer: LocalPeer, history: Session }
+    /// # impl SessionAgent for Member {
+    /// #     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    /// #         Ok(turn.finish(prompt))
+    /// #     }
+    /// #     fn session_clone(&self) -> Session {
+    /// #         self.history.clone()
+    /// #     }
+    /// #     fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
+    /// #         Some(self.peer.runtime())
+    /// #     }
+    /// # }
+    /// let comms = LocalComms::new();
+    /// let network = comms.clone();
+    /// let service = EphemeralSessionService::new(builder_fn(move |_, session| {
+    ///     let peer = network.join("alice").map_err(AgentError::other)?;
+    ///     Ok(Member { peer, history: Session::with_id(session.session_id()) })
+    /// }), 8);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let host = comms.join("host")?;
+    /// let line = service.comms_runtime(id).expect("its agent has one");
+    /// line.send("host", InteractionContent::message("in alice's name"))?;
+    /// assert_eq!(host.inbox().expect("a local peer has one").recv()?.from, "alice");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Blocking
     /// Does not block.
@@ -282,6 +535,19 @@ pub trait SessionService: Send + Sync {
     /// A turn's last event comes a moment before the session is free for the next one. Whoever starts turns goes by
     /// [`TurnHandle`], and not by events, or meets [`SessionError::Busy`] now and then.
     ///
+    /// ```
+    /// # use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec};
+    /// # use turnwise::{StartTurnRequest, Subscription};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let events = service.subscribe(id, Subscription::new())?;
+    /// service.start_turn(id, StartTurnRequest::new("hello"))?;
+    /// service.start_turn(id, StartTurnRequest::new("again"))?;
+    /// service.archive(id)?;
+    /// assert_eq!(events.count(), 4); // RunStarted and RunCompleted of two turns, then the stream ends
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SessionError::NotFound`].
     ///
@@ -290,6 +556,15 @@ pub trait SessionService: Send + Sync {
     fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError>;
 
     /// Creates a session without running a turn.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, SessionState};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let id = service.open_session(SessionSpec::new().label("user", "ada"))?;
+    /// let state = service.read(id)?.state;
+    /// assert_eq!((state.state, state.turns), (SessionState::Idle, 0));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`begin_session`](Self::begin_session); [`SessionError::Build`] where the agent could not be built: there
@@ -303,6 +578,23 @@ pub trait SessionService: Send + Sync {
 
     /// As [`export_session`](Self::export_session), but waits no longer than `timeout`.
     ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// use std::time::Duration;
+    ///
+    /// # let agent = agent_fn(|prompt, turn| {
+    /// #     turn.sleep(Duration::MAX)?;
+    /// #     Ok(turn.finish(prompt))
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let turn = service.begin_session(CreateSessionRequest::new("sleep until you are told to stop"))?;
+    /// let error = service.export_session_timeout(turn.session_id(), Duration::from_millis(1)).unwrap_err();
+    /// assert_eq!(error.code(), "SESSION_TIMEOUT");
+    /// turn.interrupt();
+    /// assert!(service.export_session_timeout(turn.session_id(), Duration::from_secs(60)).is_ok());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`export_session`](Self::export_session), and [`SessionError::Timeout`].
     ///
@@ -312,6 +604,19 @@ pub trait SessionService: Send + Sync {
 
     /// Archives a session ([`ArchiveMode::Drain`], unless it is archived already) and waits until it has ended: its agent
     /// is dropped, its thread holds nothing of it, its capacity and its id are free.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// use std::time::Duration;
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+    /// let first = service.create_session(CreateSessionRequest::new("hello"))?;
+    /// let refused = service.create_session(CreateSessionRequest::new("me too")).unwrap_err();
+    /// assert_eq!(refused.code(), "CAPACITY_EXCEEDED");
+    /// service.archive_wait(first.session_id, Duration::from_secs(60))?;
+    /// assert!(service.create_session(CreateSessionRequest::new("now?")).is_ok());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// [`SessionError::Timeout`] where it has not ended in time, and stays archived; [`SessionError::NotFound`] where the
@@ -324,6 +629,18 @@ pub trait SessionService: Send + Sync {
 
     /// Exports a session and archives it, with no turn in between: the returned history is the last word. A session in host mode
     /// leaves it between two interactions, with `Ok`.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, SessionSpec};
+    /// use std::time::Duration;
+    ///
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+    /// let history = service.take_session(id, Duration::from_secs(60))?;
+    /// assert!(service.read(id).is_err()); // it is nowhere but in `history` now
+    /// assert_eq!(service.open_session(SessionSpec::new().resume(history))?, id);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`export_session_timeout`](Self::export_session_timeout). Where it fails the session is untouched.

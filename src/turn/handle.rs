@@ -66,6 +66,23 @@ impl TurnHandle {
 
     /// Tells this turn to stop. Never reaches another one: once this turn is over it does nothing.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use turnwise::{agent_fn, CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # use turnwise::StartTurnRequest;
+    /// let agent = agent_fn(|prompt, turn| match prompt.as_str() {
+    ///     "sleep" => Err(turn.sleep(Duration::MAX).unwrap_err().into()),
+    ///     _ => Ok(turn.finish(prompt)),
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 8);
+    /// let turn = service.begin_session(CreateSessionRequest::new("sleep"))?;
+    /// let id = turn.session_id();
+    /// turn.interrupt();
+    /// assert_eq!(turn.wait().unwrap_err().cancel_reason(), Some(CancelReason::Interrupted));
+    /// assert_eq!(service.start_turn(id, StartTurnRequest::new("go on"))?.text, "go on");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Blocking
     /// Does not wait for the turn. Runs the agent's cancel hooks on this thread.
     pub fn interrupt(&self) {
@@ -79,6 +96,21 @@ impl TurnHandle {
 
     /// The result, if it is there: for frame loops.
     ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let mut turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// let result = loop {
+    ///     match turn.try_wait() {
+    ///         Some(result) => break result?,
+    ///         None => std::thread::yield_now(), // here the next frame would be drawn
+    ///     }
+    /// };
+    /// assert_eq!(result.text, "hello");
+    /// assert!(turn.is_finished());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// Inside: what the turn ended with.
     pub fn try_wait(&mut self) -> Option<Result<RunResult, SessionError>> {
@@ -86,6 +118,24 @@ impl TurnHandle {
     }
 
     /// The result, if it comes in time; `None` otherwise.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// use std::time::Duration;
+    ///
+    /// # let agent = agent_fn(|prompt, turn| {
+    /// #     turn.sleep(Duration::MAX)?;
+    /// #     Ok(turn.finish(prompt))
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let mut turn = service.begin_session(CreateSessionRequest::new("sleep until you are told to stop"))?;
+    /// if turn.wait_timeout(Duration::from_millis(1)).is_none() {
+    ///     turn.interrupt(); // it has had its time
+    /// }
+    /// let result = turn.wait_timeout(Duration::from_secs(60)).expect("it heeds its token");
+    /// assert!(result.unwrap_err().cancel_reason().is_some());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// Inside: what the turn ended with; on a session's own thread also what ended the wait (see [`TurnHandle`]).
@@ -102,6 +152,17 @@ impl TurnHandle {
     }
 
     /// The result.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionError, SessionService};
+    /// let service = EphemeralSessionService::new(agent_fn(|_, _| panic!("out of ideas")), 8);
+    /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// match turn.wait() {
+    ///     Err(SessionError::Faulted { message, .. }) => assert_eq!(&*message, "out of ideas"),
+    ///     other => unreachable!("{other:?}"),
+    /// }
+    /// # Ok::<(), SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// [`SessionError::Agent`] where the agent failed or was cancelled, [`SessionError::Faulted`] where it panicked,
@@ -132,6 +193,26 @@ impl TurnHandle {
     ///
     /// For threads of the host. A session's own thread that waits for it directly keeps its running permit, is not ended by
     /// its own cancellation, and is not kept from waiting for itself.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// use turnwise::crossbeam_channel::select;
+    ///
+    /// let agent = agent_fn(|prompt, turn| match prompt.as_str() {
+    ///     "sleep" => Err(turn.sleep(Duration::MAX).unwrap_err().into()),
+    ///     _ => Ok(turn.finish(prompt)),
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 8);
+    /// let slow = service.begin_session(CreateSessionRequest::new("sleep"))?;
+    /// let quick = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// select! {
+    ///     recv(slow.finished()) -> _ => unreachable!("nobody wakes it"),
+    ///     recv(quick.finished()) -> _ => {}
+    /// }
+    /// assert_eq!(quick.wait()?.text, "hello"); // does not wait any more
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn finished(&self) -> &Receiver<Infallible> {
         self.outcome.finished().receiver()
     }

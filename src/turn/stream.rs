@@ -53,6 +53,21 @@ impl TurnStream {
     }
 
     /// The turn's handle.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let agent = agent_fn(|prompt, turn| {
+    /// #     turn.sleep(Duration::MAX)?;
+    /// #     Ok(turn.finish(prompt))
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let mut stream = service.stream_session(CreateSessionRequest::new("sleep until you are told to stop"))?;
+    /// assert!(stream.next().is_some()); // RunStarted
+    /// stream.handle().interrupt();
+    /// assert!(matches!(stream.by_ref().last(), Some(AgentEvent::RunFailed { .. })));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn handle(&self) -> &TurnHandle {
         &self.handle
     }
@@ -88,6 +103,25 @@ impl TurnStream {
 
     /// The next event, if it comes in time: for loops that have something else to do now and then.
     ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// use std::time::Duration;
+    /// use turnwise::crossbeam_channel::RecvTimeoutError;
+    ///
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let stream = service.stream_session(CreateSessionRequest::new("hello"))?;
+    /// let mut events = 0;
+    /// loop {
+    ///     match stream.recv_timeout(Duration::from_millis(100)) {
+    ///         Ok(_event) => events += 1,
+    ///         Err(RecvTimeoutError::Timeout) => println!("still at it"),
+    ///         Err(RecvTimeoutError::Disconnected) => break,
+    ///     }
+    /// }
+    /// assert_eq!(events, 2); // RunStarted, RunCompleted
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// Whether there is none yet, or the turn is over: then the session is free for the next one.
     ///
@@ -115,6 +149,21 @@ impl TurnStream {
     /// The turn's result, if it is there; events that were not read are kept. For frame loops, after
     /// [`try_recv`](Self::try_recv) has shown the end.
     ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let mut stream = service.stream_session(CreateSessionRequest::new("hello"))?;
+    /// let result = loop {
+    ///     if let Some(result) = stream.try_wait() {
+    ///         break result?;
+    ///     }
+    ///     std::thread::yield_now(); // here the next frame would be drawn
+    /// };
+    /// assert_eq!(result.text, "hello");
+    /// assert_eq!(stream.count(), 2); // its events are still there
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// Inside: what the turn ended with.
     pub fn try_wait(&mut self) -> Option<Result<RunResult, SessionError>> {
@@ -125,11 +174,48 @@ impl TurnStream {
     ///
     /// It disconnects a moment before the session is free for the next turn: [`wait`](Self::wait) first. For threads of the
     /// host; see [`TurnHandle::finished`] for what a session's own thread misses here.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// use turnwise::crossbeam_channel::{never, select, Receiver};
+    ///
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let keys: Receiver<char> = never(); // stands for a channel of the host's own
+    /// let stream = service.stream_session(CreateSessionRequest::new("hello"))?;
+    /// loop {
+    ///     select! {
+    ///         recv(stream.events()) -> event => match event {
+    ///             Ok(event) => println!("{event:?}"),
+    ///             Err(_) => break,
+    ///         },
+    ///         recv(keys) -> _ => stream.handle().interrupt(),
+    ///     }
+    /// }
+    /// assert_eq!(stream.wait()?.text, "hello");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn events(&self) -> &Receiver<AgentEvent> {
         &self.events
     }
 
     /// The turn's result. Events that were not read are discarded.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let agent = agent_fn(|prompt, turn| {
+    /// #     turn.emit(AgentEvent::TextDelta { delta: "hm".into() })?;
+    /// #     Ok(turn.finish(prompt))
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let mut stream = service.stream_session(CreateSessionRequest::new("hello"))?;
+    /// let first_piece = stream.find_map(|event| match event {
+    ///     AgentEvent::TextDelta { delta } => Some(delta),
+    ///     _ => None,
+    /// });
+    /// assert_eq!(first_piece.as_deref(), Some("hm"));
+    /// assert_eq!(stream.wait()?.text, "hello"); // whatever the other events are
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`TurnHandle::wait`].
