@@ -165,6 +165,34 @@ pub trait SessionAgent: 'static {
     /// An answer to a peer is the agent's own to send, through its [`CommsRuntime`]; to whoever injected the interaction the
     /// result is reported by the library.
     ///
+    /// ```
+    /// use turnwise::{builder_fn, AgentError, CreateSessionRequest, EphemeralSessionService, EventSource};
+    /// use turnwise::{InboxInteraction, RunResult, Session, SessionAgent, SessionService, TurnContext};
+    ///
+    /// # struct Clerk { history: Session }
+    /// impl SessionAgent for Clerk {
+    ///     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    ///         Ok(turn.finish(prompt))
+    ///     }
+    ///
+    ///     fn run_interaction(&mut self, what: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    ///         Ok(turn.finish(format!("{} wants {}", what.from, what.text())))
+    ///     }
+    /// #   fn session_clone(&self) -> Session {
+    /// #       self.history.clone()
+    /// #   }
+    /// }
+    ///
+    /// # let builder = builder_fn(|_, session| Ok(Clerk { history: Session::with_id(session.session_id()) }));
+    /// let service = EphemeralSessionService::new(builder, 1);
+    /// let hosting = service.begin_session(CreateSessionRequest::new("open the office").host_mode(true))?;
+    /// let injector = service.event_injector(hosting.session_id()).expect("the session is there");
+    /// injector.inject("a stamp".into(), EventSource::Rpc)?;
+    /// injector.dismiss(EventSource::Rpc)?;
+    /// assert_eq!(hosting.wait()?.text, "rpc wants a stamp");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Whatever keeps the interaction from ending well. It is reported as failed, and the session goes on to the next.
     fn run_interaction(&mut self, interaction: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
@@ -186,6 +214,39 @@ pub trait SessionAgent: 'static {
 
     /// Rolls back what an interrupted turn left half-done. Called after [`run_turn`](Self::run_turn) has failed in a
     /// turn that was told to stop; its token is still set, so waits for other sessions end at once here.
+    ///
+    /// ```
+    /// use turnwise::{builder_fn, AgentError, CreateSessionRequest, EphemeralSessionService, Message, RunResult};
+    /// use turnwise::{Session, SessionAgent, SessionService, TurnContext};
+    ///
+    /// # struct Tidy { history: Session, kept: Session }
+    /// impl SessionAgent for Tidy {
+    ///     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    ///         self.kept = self.history.clone(); // shares the messages: costs nothing worth mentioning
+    ///         self.history.push(Message::user(prompt));
+    ///         turn.sleep(std::time::Duration::MAX)?; // ends here if interrupted, with a question that has no answer
+    ///         Ok(turn.finish("done"))
+    ///     }
+    ///
+    ///     fn cancel(&mut self) {
+    ///         self.history = self.kept.clone();
+    ///     }
+    /// #   fn session_clone(&self) -> Session {
+    /// #       self.history.clone()
+    /// #   }
+    /// }
+    ///
+    /// # let service = EphemeralSessionService::new(builder_fn(|_, session| {
+    /// #     let history = Session::with_id(session.session_id());
+    /// #     Ok(Tidy { kept: history.clone(), history })
+    /// # }), 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// let id = turn.session_id();
+    /// turn.interrupt();
+    /// assert!(turn.wait().is_err());
+    /// assert!(service.export_session(id)?.messages().is_empty());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     fn cancel(&mut self) {}
 
     /// What [`SessionService::event_injector`](crate::SessionService::event_injector) gives out: `None` for that of the
@@ -284,11 +345,51 @@ impl SessionContext {
 
     /// What puts messages into the session's own inbox: for timers and other threads of the agent that have to wake it in host
     /// mode.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, builder_fn, CreateSessionRequest, EphemeralSessionService, EventSource};
+    /// use turnwise::{SessionAgentBuilder, SessionService};
+    ///
+    /// let builder = builder_fn(|spec, session| {
+    ///     let injector = session.injector();
+    ///     std::thread::spawn(move || {
+    ///         let folder = EventSource::Other("folder".into()); // that the thread watches, say
+    ///         injector.inject("a file has come".into(), folder.clone())?;
+    ///         injector.dismiss(folder)
+    ///     });
+    ///     agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase()))).build_agent(spec, session)
+    /// });
+    /// let service = EphemeralSessionService::new(builder, 1);
+    /// let result = service.create_session(CreateSessionRequest::new("watch").host_mode(true))?;
+    /// assert_eq!(result.text, "A FILE HAS COME");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn injector(&self) -> Arc<dyn SubscribableInjector> {
         Arc::clone(&self.events.environment().inbox) as Arc<dyn SubscribableInjector>
     }
 
     /// The service that hosts the session, for agents that use other sessions.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, builder_fn, AgentError, CreateSessionRequest, EphemeralSessionService};
+    /// use turnwise::{SessionAgentBuilder, SessionService};
+    ///
+    /// // Turns a text round: all but the first letter is left to a sub-agent.
+    /// let builder = builder_fn(|spec, session| {
+    ///     let service = session.service();
+    ///     let agent = agent_fn(move |prompt, turn| {
+    ///         let Some(first) = prompt.chars().next() else { return Ok(turn.finish("")) };
+    ///         let service = service.upgrade().ok_or_else(|| AgentError::Internal("the service is gone".into()))?;
+    ///         let rest = service.create_session(CreateSessionRequest::new(&prompt[first.len_utf8()..]))?;
+    ///         service.archive(rest.session_id)?;
+    ///         Ok(turn.finish(format!("{}{first}", rest.text)))
+    ///     });
+    ///     agent.build_agent(spec, session)
+    /// });
+    /// let service = EphemeralSessionService::new(builder, 8);
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("live"))?.text, "evil");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn service(&self) -> WeakService {
         self.service.clone()
     }
@@ -308,6 +409,22 @@ impl SessionContext {
     }
 
     /// Sleeps, on the service's clock: for a build that has to wait for something.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, builder_fn, CreateSessionRequest, EphemeralSessionService};
+    /// use turnwise::{SessionAgentBuilder, SessionService};
+    ///
+    /// let builder = builder_fn(|spec, session| {
+    ///     session.sleep(Duration::MAX)?; // a build that waits for something
+    ///     agent_fn(|prompt, turn| Ok(turn.finish(prompt))).build_agent(spec, session)
+    /// });
+    /// let service = EphemeralSessionService::new(builder, 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// turn.interrupt();
+    /// assert!(turn.wait().unwrap_err().cancel_reason().is_some());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// [`Cancelled`] as soon as the [token](Self::cancel_token) is cancelled.

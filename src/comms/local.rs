@@ -91,6 +91,18 @@ impl LocalComms {
     }
 
     /// As [`new`](Self::new), with room for so many interactions, but at least for one.
+    ///
+    /// ```
+    /// use turnwise::{CommsError, CommsRuntime, InteractionContent, LocalComms};
+    ///
+    /// let comms = LocalComms::with_capacity(1);
+    /// let (alice, bob) = (comms.join("alice")?, comms.join("bob")?);
+    /// alice.send("bob", InteractionContent::message("first"))?;
+    /// let refused = alice.send("bob", InteractionContent::message("second"));
+    /// assert!(matches!(refused, Err(CommsError::Full { to, .. }) if to == "bob")); // at once: sending never waits
+    /// # drop(bob);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_capacity(interactions: usize) -> Self {
         let peers = RwLock::new(BTreeMap::new());
         Self { network: Arc::new(Network { capacity: interactions.max(1), peers }) }
@@ -115,6 +127,17 @@ impl LocalComms {
     }
 
     /// The names that are taken, in their order.
+    ///
+    /// ```
+    /// use turnwise::{CommsRuntime, LocalComms};
+    ///
+    /// let comms = LocalComms::new();
+    /// let (bob, alice) = (comms.join("bob")?, comms.join("alice")?);
+    /// assert_eq!(comms.peers(), ["alice", "bob"]);
+    /// assert_eq!(alice.peers(), ["bob"]); // without itself
+    /// # drop(bob);
+    /// # Ok::<(), turnwise::NameTaken>(())
+    /// ```
     pub fn peers(&self) -> Vec<String> {
         self.network.peers.read().keys().cloned().collect()
     }

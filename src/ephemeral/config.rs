@@ -95,6 +95,17 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// | address space | none | [`stack_size`](Self::stack_size) each | `ulimit -v`, or a smaller stack |
     ///
     /// An idle session takes 40 KiB of memory, the kernel's included (`benches/w08_memory.rs`), and what its agent takes.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, EphemeralSessionService, SessionError, SessionService, SessionSpec};
+    ///
+    /// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+    /// let service = EphemeralSessionService::configure(agent).max_sessions(1).build()?;
+    /// service.open_session(SessionSpec::new())?;
+    /// let error = service.open_session(SessionSpec::new()).unwrap_err();
+    /// assert!(matches!(error, SessionError::CapacityExceeded { active: 1, max: 1 }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_sessions(mut self, max_sessions: usize) -> Self {
         self.settings.max_sessions = max_sessions;
         self
@@ -121,6 +132,15 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
 
     /// What the threads' names begin with; the end of the id of their (first) session follows. Linux shows the first 15
     /// bytes of a name. Default: `turnwise`.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|_, turn| Ok(turn.finish(std::thread::current().name().unwrap_or_default())));
+    /// let service = EphemeralSessionService::configure(agent).thread_name_prefix("chat").build()?;
+    /// assert!(service.create_session(CreateSessionRequest::new("who are you?"))?.text.starts_with("chat"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn thread_name_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.thread_name_prefix = prefix.into();
         self
@@ -135,6 +155,25 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// for the next agent on that thread, and are dropped with the thread: when it has waited in vain, or when the service is shut
     /// down or its last handle dropped (so a handle that an agent has left in one of them keeps the service for that long).
     /// Where sessions must not see that of each other, or a session's end has to take its thread-local values along, say 0.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// thread_local!(static TURNS: Cell<u32> = Cell::new(0));
+    /// let agent = agent_fn(|_, turn| {
+    ///     TURNS.with(|turns| turns.set(turns.get() + 1));
+    ///     Ok(turn.finish(TURNS.with(Cell::get).to_string()))
+    /// });
+    /// let service = EphemeralSessionService::configure(agent).idle_threads(0).build()?;
+    /// for _ in 0..2 {
+    ///     let result = service.create_session(CreateSessionRequest::new("count"))?;
+    ///     assert_eq!(result.text, "1"); // a thread that nobody has had before
+    ///     service.archive_wait(result.session_id, Duration::from_secs(60))?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn idle_threads(mut self, idle_threads: usize) -> Self {
         self.settings.idle_threads = idle_threads;
         self
@@ -150,6 +189,18 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// How many of its last events each session keeps, for subscribers that come late or come back
     /// ([`Subscription::from_seq`](crate::Subscription::from_seq)). Every event is copied then, whether anybody listens or
     /// not. Default: 0, none.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService};
+    /// use turnwise::{SessionService, Subscription};
+    ///
+    /// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+    /// let service = EphemeralSessionService::configure(agent).event_history(16).build()?;
+    /// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+    /// let mut late = service.subscribe(id, Subscription::new().from_seq(0))?;
+    /// assert!(matches!(late.next().unwrap().event, AgentEvent::RunStarted { .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn event_history(mut self, events: usize) -> Self {
         self.settings.event_history = events;
         self
@@ -157,6 +208,20 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
 
     /// Has every duration that the service is given measured on this clock, which a test moves by hand. Only with the feature
     /// `testkit`. Default: the clock of the system.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::testkit::{scripted, ManualClock, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let clock = ManualClock::new();
+    /// let agent = scripted().on("think", Script::new().until_cancelled());
+    /// let service = EphemeralSessionService::configure(agent).clock(clock.clone()).build()?;
+    /// let turn = service.begin_session(CreateSessionRequest::new("think").timeout(Duration::from_secs(3_600)))?;
+    /// clock.advance(Duration::from_secs(3_600)); // takes no time
+    /// assert!(turn.wait().unwrap_err().cancel_reason().is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "testkit")]
     pub fn clock(mut self, clock: ManualClock) -> Self {
         self.settings.clock = Clock::Manual(clock);
@@ -165,6 +230,15 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
 
     /// Has the ids of sessions, and those of the interactions that injectors put into their inboxes, come from here: the same
     /// seed, the same ids. Sessions that bring an id keep it. Only with the feature `testkit`. Default: ids that nobody has had before.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, SeededIds};
+    /// use turnwise::{EphemeralSessionService, SessionService, SessionSpec};
+    ///
+    /// let service = EphemeralSessionService::configure(scripted()).ids(SeededIds::new(7)).build()?;
+    /// assert_eq!(service.open_session(SessionSpec::new())?, SeededIds::new(7).next_session_id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "testkit")]
     pub fn ids(mut self, ids: SeededIds) -> Self {
         self.settings.ids = Ids::Seeded(ids);

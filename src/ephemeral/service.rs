@@ -79,6 +79,20 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// Waits until more than `seen` sessions have been registered, and returns how many; `None` where that does not happen
     /// in time, or never will after a shutdown. A registration between two calls is never missed.
     ///
+    /// ```
+    /// use std::thread;
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let seen = service.registered_sessions();
+    /// let elsewhere = service.clone();
+    /// let opening = thread::spawn(move || elsewhere.open_session(SessionSpec::new()));
+    /// assert_eq!(service.wait_session_registered(seen, Duration::from_secs(60)), Some(seen + 1));
+    /// # opening.join().expect("it does not panic")?;
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Blocking
     /// Until the next registration, at most for `timeout`; on a session's own thread also until its turn is cancelled.
     pub fn wait_session_registered(&self, seen: u64, timeout: Duration) -> Option<u64> {
@@ -99,6 +113,21 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// are and lists afterwards may forget each session that is not in the list: it has been archived.
     ///
     /// All sessions share the one queue, and with [`Overflow::Block`](crate::Overflow::Block) all of them wait for its reader.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService};
+    /// use turnwise::{SessionService, Subscription};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let events = service.subscribe_all(Subscription::new());
+    /// for prompt in ["one", "two"] {
+    ///     service.create_session(CreateSessionRequest::new(prompt))?;
+    /// }
+    /// drop(service); // the stream ends with the last session
+    /// let started = events.filter(|event| matches!(event.event, AgentEvent::RunStarted { .. }));
+    /// assert_eq!(started.count(), 2);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Blocking
     /// Does not block; reading the stream does.
@@ -146,6 +175,22 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// thread it works too, but cannot wait for that session, nor for one that waits for it: those are reported as stuck. A
     /// wait for *another* service's sessions ends there when the waiting turn is cancelled.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     turn.sleep(Duration::MAX)?;
+    ///     Ok(turn.finish(prompt))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 8);
+    /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// assert!(service.shutdown(Duration::from_secs(60)).stuck.is_empty());
+    /// assert_eq!(turn.wait().unwrap_err().cancel_reason(), Some(CancelReason::Shutdown));
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("me too")).unwrap_err().code(), "SHUTTING_DOWN");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Blocking
     /// Until all sessions have ended, at most for `timeout`. The agents' cancel hooks run on this thread, before the waiting
     /// begins; what time they take comes on top, which is why they should take none.
@@ -155,6 +200,21 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
 
     /// As [`shutdown`](Self::shutdown); with [`ArchiveMode::Drain`] running turns may finish. What has not finished in
     /// time goes on: call [`shutdown`](Self::shutdown) to cancel it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, ArchiveMode, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// let mut report = service.shutdown_with(ArchiveMode::Drain, Duration::from_secs(60));
+    /// if !report.stuck.is_empty() {
+    ///     report = service.shutdown(Duration::from_secs(60)); // they have had their time
+    /// }
+    /// assert_eq!(report.stuck, []);
+    /// assert_eq!(turn.wait()?.text, "hello");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Blocking
     /// Until all sessions have ended, at most for `timeout`.

@@ -39,6 +39,18 @@ pub trait EventInjector: Send + Sync {
     /// Has the session leave host mode when it has worked off what is in its inbox by now. Always has room. Where the
     /// session is not in host mode, it leaves it the next time as soon as it gets there.
     ///
+    /// ```
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, EventSource, SessionService};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+    /// let hosting = service.begin_session(CreateSessionRequest::new("hello").host_mode(true))?;
+    /// let injector = service.event_injector(hosting.session_id()).expect("the session is there");
+    /// injector.inject("one more".into(), EventSource::Stdin)?;
+    /// injector.dismiss(EventSource::Stdin)?; // after what is there by now
+    /// assert_eq!(hosting.wait()?.text, "one more");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`InjectError::Closed`] as for [`inject`](Self::inject), with an empty message. An injector that has no such thing,
     /// which is what is provided, says [`InjectError::Unsupported`].

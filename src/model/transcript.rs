@@ -120,12 +120,31 @@ impl Session {
     }
 
     /// All messages, to be changed. Copies them first where another clone shares them.
+    ///
+    /// ```
+    /// use turnwise::{Message, Session};
+    ///
+    /// let mut session = Session::new();
+    /// session.push_batch([Message::user("one"), Message::assistant("1"), Message::user("two")]);
+    /// let kept = session.clone();
+    /// session.messages_mut().drain(..2);
+    /// assert_eq!((session.messages().len(), kept.messages().len()), (1, 3));
+    /// ```
     pub fn messages_mut(&mut self) -> &mut Vec<Message> {
         self.touch();
         Arc::make_mut(&mut self.messages)
     }
 
     /// The last `n` messages, or all where there are fewer.
+    ///
+    /// ```
+    /// use turnwise::{Message, Session};
+    ///
+    /// let mut session = Session::new();
+    /// session.push_batch([Message::user("hello"), Message::assistant("HELLO")]);
+    /// assert_eq!(session.last_n(1), [Message::assistant("HELLO")]);
+    /// assert_eq!(session.last_n(10).len(), 2);
+    /// ```
     pub fn last_n(&self, n: usize) -> &[Message] {
         &self.messages[self.messages.len().saturating_sub(n)..]
     }
@@ -164,6 +183,16 @@ impl Session {
     }
 
     /// Adds what a model call used.
+    ///
+    /// ```
+    /// use turnwise::{Session, Usage};
+    ///
+    /// let mut session = Session::new();
+    /// for _ in 0..2 {
+    ///     session.record_usage(Usage { input_tokens: 10, output_tokens: 2, ..Usage::default() });
+    /// }
+    /// assert_eq!((session.total_tokens(), session.usage().output_tokens), (24, 4));
+    /// ```
     pub fn record_usage(&mut self, usage: Usage) {
         self.usage += usage;
         self.touch();
@@ -194,12 +223,32 @@ impl Session {
     }
 
     /// Notes something about the conversation, replacing an older note of the same name.
+    ///
+    /// ```
+    /// use turnwise::Session;
+    ///
+    /// let mut session = Session::new();
+    /// session.set_metadata("title", "Autumn");
+    /// assert_eq!(session.fork().metadata()["title"], "Autumn");
+    /// ```
     pub fn set_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
         Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
         self.touch();
     }
 
     /// A conversation with a fresh id and the same past. Costs the same however long that is.
+    ///
+    /// ```
+    /// use turnwise::{Message, Session};
+    ///
+    /// let mut session = Session::new();
+    /// session.push(Message::user("Shall I go left or right?"));
+    /// let (mut left, mut right) = (session.fork(), session.fork());
+    /// left.push(Message::assistant("Left."));
+    /// right.push(Message::assistant("Right."));
+    /// assert_ne!(left.id(), right.id());
+    /// assert_eq!(left.messages()[0], right.messages()[0]);
+    /// ```
     #[must_use]
     pub fn fork(&self) -> Self {
         let now = SystemTime::now();

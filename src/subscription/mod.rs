@@ -109,6 +109,21 @@ impl Subscription {
     /// A number that has not been given out yet is the same as none. What is replayed takes no room of the queue. Every
     /// session has numbers of its own: for [`subscribe_all`](crate::EphemeralSessionService::subscribe_all) it means the same
     /// number in each.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest, Subscription};
+    ///
+    /// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+    /// let service = EphemeralSessionService::configure(agent).event_history(16).build()?;
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let mut events = service.subscribe(id, Subscription::new())?;
+    /// service.start_turn(id, StartTurnRequest::new("hello"))?;
+    /// let last = events.next().expect("RunStarted").seq;
+    /// drop(events); // the line is cut, and comes back
+    /// let mut again = service.subscribe(id, Subscription::new().from_seq(last + 1))?;
+    /// assert_eq!(again.next().map(|event| event.seq), Some(last + 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn from_seq(mut self, seq: u64) -> Self {
         self.from_seq = Some(seq);
         self

@@ -57,12 +57,39 @@ impl EventStream {
     }
 
     /// How many events this subscriber has missed: dropped for want of room, or gone before it came.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest, Subscription};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let events = service.subscribe(id, Subscription::new().capacity(1))?; // the oldest make place
+    /// service.start_turn(id, StartTurnRequest::new("hello"))?;
+    /// assert_eq!(events.dropped(), 1); // RunStarted
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn dropped(&self) -> u64 {
         // ORDERING: Relaxed; a figure for people, nothing is concluded from it.
         self.reader.dropped.load(Ordering::Relaxed)
     }
 
     /// The next event, if there is one now.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest, Subscription};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let events = service.subscribe(id, Subscription::new())?;
+    /// service.start_turn(id, StartTurnRequest::new("hello"))?;
+    /// let mut seen = 0;
+    /// while let Ok(event) = events.try_recv() { // all that there is by now
+    ///     seen += 1;
+    ///     println!("{:?}", event.event);
+    /// }
+    /// assert_eq!(seen, 2); // RunStarted, RunCompleted
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// Whether there is none yet, or will never be one.
@@ -73,6 +100,20 @@ impl EventStream {
     }
 
     /// The next event, if it comes in time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::crossbeam_channel::RecvTimeoutError;
+    /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, Subscription};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let events = service.subscribe(id, Subscription::new())?;
+    /// assert_eq!(events.recv_timeout(Duration::from_millis(1)).unwrap_err(), RecvTimeoutError::Timeout);
+    /// service.archive(id)?;
+    /// assert_eq!(events.recv_timeout(Duration::from_secs(60)).unwrap_err(), RecvTimeoutError::Disconnected);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// Whether there is none yet, or will never be one. On a session's own thread a wait that is ended or refused there (see
@@ -90,6 +131,23 @@ impl EventStream {
     /// An emitter that waits for room ([`Overflow::Block`](crate::Overflow::Block)) notices what is read here within 10
     /// milliseconds, and what is read in any other way at once. On a session's own thread a wait here keeps the turn's
     /// running permit, and is not ended by its cancellation.
+    ///
+    /// ```
+    /// use turnwise::crossbeam_channel::{never, select, Receiver};
+    /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest, Subscription};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let stream = service.subscribe(id, Subscription::new())?;
+    /// service.start_turn(id, StartTurnRequest::new("hello"))?;
+    /// let keys: Receiver<char> = never(); // stands for a channel of the host's own
+    /// let seq = select! {
+    ///     recv(stream.events()) -> event => event.ok().map(|event| event.seq),
+    ///     recv(keys) -> _ => None,
+    /// };
+    /// assert_eq!(seq, Some(0));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn events(&self) -> &Receiver<SessionEvent> {
         &self.events
     }

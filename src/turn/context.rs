@@ -62,6 +62,20 @@ impl TurnContext {
     ///
     /// A receiver that has been dropped is no error: the turn goes on without it.
     ///
+    /// ```
+    /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     let call = AgentEvent::ToolExecutionStarted { id: "1".into(), name: "search".into() };
+    ///     turn.emit(call)?; // an error only where the turn is to stop
+    ///     Ok(turn.finish(prompt))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let mut stream = service.stream_session(CreateSessionRequest::new("find it"))?;
+    /// assert!(stream.any(|event| matches!(event, AgentEvent::ToolExecutionStarted { name, .. } if name == "search")));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Cancelled`] if the turn has been told to stop; nobody got the event.
     ///
@@ -73,6 +87,20 @@ impl TurnContext {
     }
 
     /// An error if the turn has been told to stop: for loops.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|_, turn| loop {
+    ///     turn.check()?; // the only way out of this loop
+    ///     std::thread::yield_now();
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("think it over"))?;
+    /// turn.interrupt();
+    /// assert!(turn.wait().unwrap_err().cancel_reason().is_some());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// [`Cancelled`], with the reason.
@@ -86,11 +114,59 @@ impl TurnContext {
     }
 
     /// The turn's token: for helper threads, as an arm of `select!`, and for hooks.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|_, turn| {
+    ///     let [one, other] = thread::scope(|scope| {
+    ///         let tool = || turn.cancel_token().check().map(|()| 21); // a tool that works longer asks again and again
+    ///         [scope.spawn(tool), scope.spawn(tool)].map(|tool| tool.join().expect("tools do not panic"))
+    ///     });
+    ///     Ok(turn.finish((one? + other?).to_string()))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("What is it?"))?.text, "42");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn cancel_token(&self) -> &CancelToken {
         self.events.cancel_token()
     }
 
     /// Sleeps, on the service's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{AgentError, TurnContext};
+    ///
+    /// /// Tries again, a little later each time; an interrupt ends the wait at once.
+    /// fn patiently<T>(turn: &TurnContext, call: impl Fn() -> Result<T, AgentError>) -> Result<T, AgentError> {
+    ///     let mut pause = Duration::from_millis(1);
+    ///     loop {
+    ///         match call() {
+    ///             Err(error) if error.is_retryable() => turn.sleep(pause)?,
+    ///             result => return result,
+    ///         }
+    ///         pause *= 2;
+    ///     }
+    /// }
+    /// # use std::sync::atomic::{AtomicU32, Ordering};
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, LlmFailure, SessionService};
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| {
+    /// #     let calls = AtomicU32::new(0);
+    /// #     let text = patiently(turn, || match calls.fetch_add(1, Ordering::Relaxed) {
+    /// #         2.. => Ok(prompt.clone()),
+    /// #         _ => {
+    /// #             let provider = "acme".into();
+    /// #             Err(AgentError::Llm { provider, reason: LlmFailure::Network, message: String::new() })
+    /// #         }
+    /// #     })?;
+    /// #     Ok(turn.finish(text))
+    /// # }), 1);
+    /// # assert_eq!(service.create_session(CreateSessionRequest::new("hello"))?.text, "hello");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Errors
     /// [`Cancelled`] as soon as the turn is told to stop.
@@ -102,6 +178,27 @@ impl TurnContext {
     }
 
     /// Shows progress: what `read` and `list` answer with until the end of the turn, or the next call.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, Message, Session};
+    /// use turnwise::{SessionService, SessionSnapshot};
+    ///
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     let mut so_far = Session::new();
+    ///     so_far.push_batch([Message::user(prompt), Message::assistant("Let me see.")]);
+    ///     turn.publish(SessionSnapshot::from(&so_far));
+    ///     turn.emit(AgentEvent::TurnStarted { turn_number: 2 })?;
+    ///     turn.sleep(Duration::MAX)?; // stands for something that takes long
+    ///     Ok(turn.finish("It is 42."))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let mut stream = service.stream_session(CreateSessionRequest::new("What is it?"))?;
+    /// stream.find(|event| matches!(event, AgentEvent::TurnStarted { .. }));
+    /// let state = service.read(stream.handle().session_id())?.state; // while the turn goes on
+    /// assert_eq!(state.last_assistant_text.as_deref(), Some("Let me see."));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn publish(&self, snapshot: SessionSnapshot) {
         self.events.environment().published.publish(snapshot);
     }
@@ -112,12 +209,43 @@ impl TurnContext {
     /// them is reported as complete with its answer, or as failed with its error. Until then whoever follows one of them
     /// gets the turn's events. A [`Dismiss`](crate::InteractionContent::Dismiss) among them ends host mode, as if the
     /// session had taken it itself.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, EventSource, SessionService, SessionSpec};
+    /// use turnwise::StartTurnRequest;
+    ///
+    /// let agent = agent_fn(|_, turn| {
+    ///     let inbox = turn.drain_inbox();
+    ///     let heard: Vec<String> = inbox.iter().map(|one| format!("{}: {}", one.from, one.text())).collect();
+    ///     Ok(turn.finish(heard.join("\n")))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let injector = service.event_injector(id).expect("the session is there");
+    /// let note = injector.inject_with_subscription("use metres".into(), EventSource::Stdin)?;
+    /// assert_eq!(service.start_turn(id, StartTurnRequest::new("how far is it?"))?.text, "stdin: use metres");
+    /// assert!(matches!(note.last(), Some(AgentEvent::InteractionComplete { .. }))); // it was taken account of
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn drain_inbox(&self) -> Vec<InboxInteraction> {
         let taken = self.events.environment().inbox.take_all();
         taken.into_iter().map(|incoming| self.events.interactions().take_on(incoming)).collect()
     }
 
     /// A result of this turn with this answer; add to it with the `with_` methods of [`RunResult`].
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, Usage};
+    ///
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     let usage = Usage { input_tokens: 3, output_tokens: 1, ..Usage::default() };
+    ///     Ok(turn.finish(prompt).with_usage(usage).with_tool_calls(2))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let result = service.create_session(CreateSessionRequest::new("hello"))?;
+    /// assert_eq!((result.usage.total_tokens(), result.tool_calls), (4, 2));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn finish(&self, text: impl Into<String>) -> RunResult {
         RunResult::new(self.session_id(), self.turn_id(), text)
     }

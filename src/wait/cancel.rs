@@ -104,6 +104,27 @@ impl CancelToken {
     }
 
     /// Why the turn has been told to stop, if it has.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, AgentEvent, CancelReason, CreateSessionRequest, EphemeralSessionService};
+    /// use turnwise::SessionService;
+    ///
+    /// let agent = agent_fn(|_, turn| {
+    ///     turn.emit(AgentEvent::TurnStarted { turn_number: 1 })?;
+    ///     let token = turn.cancel_token();
+    ///     while token.reason().is_none() {
+    ///         std::thread::yield_now();
+    ///     }
+    ///     let asked_to = token.reason() == Some(CancelReason::Interrupted);
+    ///     Ok(turn.finish(if asked_to { "as far as I got" } else { "no time left" })) // no failure, if it likes
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let mut stream = service.stream_session(CreateSessionRequest::new("Tell me all."))?;
+    /// stream.find(|event| matches!(event, AgentEvent::TurnStarted { .. }));
+    /// stream.handle().interrupt();
+    /// assert_eq!(stream.wait()?.text, "as far as I got");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn reason(&self) -> Option<CancelReason> {
         decode(self.cell.state.load(Ordering::SeqCst))
     }
