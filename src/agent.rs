@@ -203,11 +203,69 @@ pub trait SessionAgent: 'static {
     fn session_clone(&self) -> Session;
 
     /// What reads show after this turn. Called after every turn.
+    ///
+    /// ```
+    /// use turnwise::{AgentError, RunResult, Session, SessionAgent, SessionSnapshot, TurnContext};
+    ///
+    /// struct Quiet { history: Session }
+    ///
+    /// impl SessionAgent for Quiet {
+    ///     fn snapshot(&self) -> SessionSnapshot {
+    ///         let shown = SessionSnapshot::from(&self.history);
+    ///         SessionSnapshot { last_assistant_text: None, ..shown } // what is said is not for other eyes
+    ///     }
+    /// #   fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    /// #       self.history.push(turnwise::Message::assistant(prompt.as_str()));
+    /// #       Ok(turn.finish(prompt))
+    /// #   }
+    /// #   fn session_clone(&self) -> Session {
+    /// #       self.history.clone()
+    /// #   }
+    ///     // ...
+    /// }
+    /// # use turnwise::{builder_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let builder = builder_fn(|_, session| Ok(Quiet { history: Session::with_id(session.session_id()) }));
+    /// # let service = EphemeralSessionService::new(builder, 1);
+    /// # let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+    ///
+    /// assert_eq!(service.read(id)?.state.last_assistant_text, None);
+    /// # assert_eq!(service.read(id)?.state.message_count, 1);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     fn snapshot(&self) -> SessionSnapshot {
         SessionSnapshot::from(&self.session_clone())
     }
 
     /// Which skills the coming turn may use; `None` where the request does not say. Called before every turn.
+    ///
+    /// ```
+    /// use turnwise::{AgentError, RunResult, Session, SessionAgent, SkillId, TurnContext};
+    ///
+    /// struct Skilled { skills: Vec<SkillId>, history: Session }
+    ///
+    /// impl SessionAgent for Skilled {
+    ///     fn set_skill_references(&mut self, skills: Option<Vec<SkillId>>) {
+    ///         self.skills = skills.unwrap_or_else(|| vec!["office/mail".into()]); // where nothing is said
+    ///     }
+    ///
+    ///     fn run_turn(&mut self, _prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    ///         let names: Vec<&str> = self.skills.iter().map(SkillId::skill_name).collect();
+    ///         Ok(turn.finish(names.join(", ")))
+    ///     }
+    /// #   fn session_clone(&self) -> Session {
+    /// #       self.history.clone()
+    /// #   }
+    /// }
+    /// # use turnwise::{builder_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let service = EphemeralSessionService::new(builder_fn(|_, session| {
+    /// #     Ok(Skilled { skills: Vec::new(), history: Session::with_id(session.session_id()) })
+    /// # }), 1);
+    /// # let request = CreateSessionRequest::new("hello").skill_references(vec!["a/one".into(), "a/two".into()]);
+    ///
+    /// let result = service.create_session(request)?; // whose skills are `a/one` and `a/two`
+    /// assert_eq!(result.text, "one, two");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     fn set_skill_references(&mut self, skills: Option<Vec<SkillId>>) {
         let _ = skills;
     }
@@ -259,6 +317,42 @@ pub trait SessionAgent: 'static {
 
     /// The line to the session's peers, if it has one: what arrives there is run in host mode. Asked when
     /// [`event_injector`](Self::event_injector) is.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use turnwise::{AgentError, CommsRuntime, InteractionContent, LocalComms, LocalPeer, RunResult, Session};
+    /// use turnwise::{SessionAgent, TurnContext};
+    ///
+    /// struct Member { peer: LocalPeer, history: Session }
+    ///
+    /// impl SessionAgent for Member {
+    ///     fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
+    ///         Some(self.peer.runtime())
+    ///     }
+    ///
+    ///     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    ///         for peer in self.peer.peers() {
+    ///             let told = InteractionContent::message(prompt.as_str());
+    ///             self.peer.send(&peer, told).map_err(AgentError::other)?;
+    ///         }
+    ///         Ok(turn.finish(prompt))
+    ///     }
+    /// #   fn session_clone(&self) -> Session {
+    /// #       self.history.clone()
+    /// #   }
+    /// }
+    /// # use turnwise::{builder_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let comms = LocalComms::new();
+    /// let host = comms.join("host")?;
+    /// let service = EphemeralSessionService::new(builder_fn(move |_, session| {
+    ///     let peer = comms.join("member").map_err(AgentError::other)?; // leaves with the agent
+    ///     Ok(Member { peer, history: Session::with_id(session.session_id()) })
+    /// }), 1);
+    /// service.create_session(CreateSessionRequest::new("hello"))?;
+    /// assert_eq!(host.inbox().expect("a local peer has one").recv()?.text(), "hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
         None
     }

@@ -117,6 +117,24 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// A turn that waits for another session, or for room in its event channel, does not count meanwhile, and waits for its
     /// turn again afterwards. Where that wait is cut short, by its timeout or by an interrupt, the turn goes on at once, one
     /// above the limit if need be: it may be the very one that has to stop the others.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let at_work = AtomicUsize::new(0);
+    /// let agent = agent_fn(move |_, turn| {
+    ///     let others = at_work.fetch_add(1, Ordering::SeqCst);
+    ///     std::thread::yield_now();
+    ///     at_work.fetch_sub(1, Ordering::SeqCst);
+    ///     Ok(turn.finish(others.to_string()))
+    /// });
+    /// let service = EphemeralSessionService::configure(agent).max_running_turns(1).build()?;
+    /// let one = service.begin_session(CreateSessionRequest::new("one"))?;
+    /// let two = service.begin_session(CreateSessionRequest::new("two"))?; // admitted, but not at work beside the other
+    /// assert_eq!((one.wait()?.text.as_str(), two.wait()?.text.as_str()), ("0", "0"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_running_turns(mut self, max_running_turns: usize) -> Self {
         self.settings.max_running_turns = Some(max_running_turns);
         self

@@ -64,6 +64,22 @@ impl Gate {
 
     /// Lets so many through, of those who wait now or come later; which of them is not said.
     ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Gate, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let gate = Gate::new();
+    /// let agent = scripted().on("two steps", Script::new().wait_at(&gate).wait_at(&gate));
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("two steps"))?;
+    /// gate.let_through(1);
+    /// gate.wait_arrived(2); // it has made the first step, and not the second
+    /// assert_eq!((gate.waiting(), turn.is_finished()), (1, false));
+    /// gate.let_through(1);
+    /// assert!(turn.wait().is_ok());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Blocking
     /// Does not block.
     pub fn let_through(&self, how_many: usize) {
@@ -83,6 +99,19 @@ impl Gate {
 
     /// Waits to be let through, and for nothing else: for agents that do not heed their token, and for threads that have
     /// none.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use turnwise::testkit::Gate;
+    ///
+    /// let gate = Gate::new();
+    /// let at = gate.clone();
+    /// let helper = thread::spawn(move || at.pass_regardless());
+    /// gate.wait_arrived(1);
+    /// assert!(!helper.is_finished());
+    /// gate.open();
+    /// helper.join().unwrap();
+    /// ```
     ///
     /// # Blocking
     /// Until then, for ever if it comes to that.

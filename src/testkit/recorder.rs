@@ -59,11 +59,37 @@ impl Recorder {
 
     /// A recorder of what comes through this channel: [`InteractionSubscription::events`](crate::InteractionSubscription),
     /// or a receiver of the test's own.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Recorder, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, EventSource, SessionService};
+    ///
+    /// let service = EphemeralSessionService::new(scripted().on("ping", Script::new().say("pong")), 1);
+    /// let hosting = service.begin_session(CreateSessionRequest::new("hello").host_mode(true))?;
+    /// let injector = service.event_injector(hosting.session_id()).unwrap();
+    /// let ping = injector.inject_with_subscription("ping".into(), EventSource::Rpc)?;
+    /// Recorder::of_events(ping.events).assert_events(&["TextDelta(pong)", "InteractionComplete(pong)"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn of_events(events: Receiver<AgentEvent>) -> Self {
         Self::new(Source::Events(events))
     }
 
     /// A recorder of a subscription.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Recorder};
+    /// use turnwise::{EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest, Subscription};
+    ///
+    /// let service = EphemeralSessionService::new(scripted(), 1);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// let mut events = Recorder::of_stream(service.subscribe(id, Subscription::new())?);
+    /// service.start_turn(id, StartTurnRequest::new("one"))?;
+    /// service.start_turn(id, StartTurnRequest::new("two"))?;
+    /// events.assert_next(&["RunStarted(one)", "RunCompleted(one)", "RunStarted(two)"]);
+    /// events.assert_no_gaps();
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn of_stream(stream: EventStream) -> Self {
         Self::new(Source::Stream(stream))
     }
@@ -73,6 +99,20 @@ impl Recorder {
     }
 
     /// Reads until an event is as expected, beginning after the last that was waited for or compared.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Recorder, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = scripted().on("think", Script::new().say("hm").until_cancelled());
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let (event_tx, mut events) = Recorder::of_turn();
+    /// let turn = service.begin_session(CreateSessionRequest::new("think").event_tx(event_tx))?;
+    /// events.wait_for("TextDelta(hm)"); // now it is certain to be in the middle of it
+    /// turn.interrupt();
+    /// events.assert_next(&["RunFailed"]);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     ///
     /// # Panics
     /// If the stream ends without it, or it has not come after [`PATIENCE`].
@@ -140,6 +180,19 @@ impl Recorder {
     /// Asserts that a subscription has missed so many events so far, by its own count and by the gaps between the numbers.
     /// (What was dropped after the last event that was read is counted, but no gap yet.)
     ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Recorder, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService, Subscription};
+    ///
+    /// let agent = scripted().on("count", Script::new().say("1").say("2").say("3"));
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let mut events = Recorder::of_stream(service.subscribe_all(Subscription::new().capacity(2)));
+    /// service.create_session(CreateSessionRequest::new("count"))?;
+    /// events.assert_next(&["TextDelta(3)", "RunCompleted(123)"]);
+    /// events.assert_dropped(3); // RunStarted, and two that were said
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
     /// # Panics
     /// If the count is another, or the gaps add up to more; or if this records no subscription.
     #[track_caller]
@@ -163,6 +216,20 @@ impl Recorder {
     }
 
     /// The events recorded so far. Reads nothing.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Recorder, Script};
+    /// use turnwise::{AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = scripted().on("count", Script::new().say("1").say("2"));
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let (event_tx, mut events) = Recorder::of_turn();
+    /// service.create_session(CreateSessionRequest::new("count").event_tx(event_tx))?;
+    /// events.wait_for("RunCompleted");
+    /// let pieces = events.events().filter(|event| matches!(event, AgentEvent::TextDelta { .. }));
+    /// assert_eq!(pieces.count(), 2);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn events(&self) -> impl Iterator<Item = &AgentEvent> {
         self.recorded.iter().map(Recorded::event)
     }

@@ -71,6 +71,21 @@ impl Script {
     }
 
     /// Stops at the gate until the test lets it through, or the turn is told to stop.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Gate, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let gate = Gate::new();
+    /// let agent = scripted().on("think", Script::new().wait_at(&gate).reply("aha"));
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("think"))?;
+    /// gate.wait_arrived(1);
+    /// assert!(service.read(turn.session_id())?.state.is_active);
+    /// gate.open();
+    /// assert_eq!(turn.wait()?.text, "aha");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn wait_at(self, gate: &Gate) -> Self {
         self.then(Step::WaitAt(gate.clone()))
     }
@@ -97,6 +112,17 @@ impl Script {
     }
 
     /// [Takes](TurnContext::drain_inbox) what is in the session's inbox, and says the text of each.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Script};
+    /// use turnwise::{EphemeralSessionService, EventSource, SessionService, SessionSpec, StartTurnRequest};
+    ///
+    /// let service = EphemeralSessionService::new(scripted().on("any news?", Script::new().drain_inbox()), 1);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// service.event_injector(id).unwrap().inject("rain".into(), EventSource::Webhook)?;
+    /// assert_eq!(service.start_turn(id, StartTurnRequest::new("any news?"))?.text, "rain");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn drain_inbox(self) -> Self {
         self.then(Step::DrainInbox)
     }
@@ -112,6 +138,21 @@ impl Script {
     }
 
     /// As [`reply`](Self::reply), with what `reply` makes of the turn; its error ends the turn.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService, Usage};
+    ///
+    /// let script = Script::new()
+    ///     .reply_with(|turn| Ok(format!("this is turn {}", turn.turn_id())))
+    ///     .usage(Usage { input_tokens: 10, output_tokens: 4, ..Usage::default() })
+    ///     .tool_calls(1);
+    /// let service = EphemeralSessionService::new(scripted().on("which?", script), 1);
+    /// let result = service.create_session(CreateSessionRequest::new("which?"))?;
+    /// assert_eq!(result.text, "this is turn 1");
+    /// assert_eq!((result.usage.total_tokens(), result.tool_calls), (14, 1));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn reply_with(
         self,
         reply: impl Fn(&TurnContext) -> Result<String, AgentError> + Send + Sync + 'static,
@@ -135,6 +176,18 @@ impl Script {
     }
 
     /// Panics, here and now, with this message; the session is faulted.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService, SessionState};
+    ///
+    /// let service = EphemeralSessionService::new(scripted().on("trip", Script::new().panic("oh")), 1);
+    /// let error = service.create_session(CreateSessionRequest::new("trip")).unwrap_err();
+    /// assert_eq!(error.code(), "SESSION_FAULTED");
+    /// let state = service.read(error.session_id().unwrap())?.state.state;
+    /// assert_eq!(state, SessionState::Faulted);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn panic(self, message: impl Into<String>) -> Self {
         self.then(Step::Panic(message.into()))
     }

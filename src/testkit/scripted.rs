@@ -84,6 +84,20 @@ impl Scripted {
 
     /// Has every build stop at the gate until the test lets it through, or the session's first turn is told to stop: a slow
     /// build. The steps of a build are taken in the order in which they were written.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Gate};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService, SessionState};
+    ///
+    /// let gate = Gate::new();
+    /// let service = EphemeralSessionService::new(scripted().build_waits_at(&gate), 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// gate.wait_arrived(1);
+    /// assert_eq!(service.read(turn.session_id())?.state.state, SessionState::Building);
+    /// gate.open();
+    /// assert_eq!(turn.wait()?.text, "hello");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
     pub fn build_waits_at(self, gate: &Gate) -> Self {
         self.building(BuildStep::WaitAt(gate.clone()))
     }

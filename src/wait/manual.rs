@@ -127,6 +127,17 @@ impl ManualClock {
     }
 
     /// By how much the clock was advanced since it was made.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::testkit::ManualClock;
+    ///
+    /// let clock = ManualClock::new();
+    /// let begun = clock.now();
+    /// clock.advance(Duration::from_secs(90));
+    /// assert_eq!(clock.elapsed(), Duration::from_secs(90));
+    /// assert_eq!(clock.now() - begun, Duration::from_secs(90));
+    /// ```
     pub fn elapsed(&self) -> Duration {
         self.now() - self.shared.started
     }
@@ -158,6 +169,23 @@ impl ManualClock {
     /// Waits until all is done that an advance had to set off: threads whose wait was due have left it, and turns whose
     /// timeout was due have been told to stop. Not until agents have taken note.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::testkit::{scripted, ManualClock, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    ///
+    /// let clock = ManualClock::new();
+    /// let agent = scripted().on("think", Script::new().until_cancelled());
+    /// let service = EphemeralSessionService::configure(agent).clock(clock.clone()).build()?;
+    /// let turn = service.begin_session(CreateSessionRequest::new("think").timeout(2 * MINUTE))?;
+    /// clock.advance(MINUTE);
+    /// clock.settle();
+    /// assert!(!turn.is_finished()); // not because it was too early to look, but because it has a minute left
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     /// If that takes longer than a minute of real time: something that is due waits for the caller.
     ///
@@ -184,6 +212,21 @@ impl ManualClock {
     }
 
     /// Waits until at least so many threads wait for this clock; see [`waiters`](Self::waiters).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::testkit::{scripted, ManualClock, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let clock = ManualClock::new();
+    /// let agent = scripted().on("rest", Script::new().sleep(Duration::from_secs(60)).reply("rested"));
+    /// let service = EphemeralSessionService::configure(agent).clock(clock.clone()).build()?;
+    /// let turn = service.begin_session(CreateSessionRequest::new("rest"))?;
+    /// clock.wait_for_waiters(1); // its sleep has begun, so its end is 60 seconds from now
+    /// clock.advance(Duration::from_secs(60));
+    /// assert_eq!(turn.wait()?.text, "rested");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Panics
     /// If they do not come within a minute of real time.
