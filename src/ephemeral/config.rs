@@ -131,7 +131,7 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// });
     /// let service = EphemeralSessionService::configure(agent).max_running_turns(1).build()?;
     /// let one = service.begin_session(CreateSessionRequest::new("one"))?;
-    /// let two = service.begin_session(CreateSessionRequest::new("two"))?; // admitted, but not at work beside the other
+    /// let two = service.begin_session(CreateSessionRequest::new("two"))?; // admitted, but not at work beside one
     /// assert_eq!((one.wait()?.text.as_str(), two.wait()?.text.as_str()), ("0", "0"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
