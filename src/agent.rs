@@ -311,6 +311,58 @@ pub trait SessionAgent: 'static {
     /// session's own inbox. An agent with one of its own sees to it that every subscription gets its one terminal event.
     ///
     /// Asked after the build, and again when host mode begins.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use turnwise::{EventInjector, EventSource, InjectError, InteractionSubscription, SubscribableInjector};
+    /// # use turnwise::{builder_fn, AgentError, EphemeralSessionService, RunResult, Session, SessionAgent};
+    /// # use turnwise::{SessionService, SessionSpec, StartTurnRequest, TurnContext};
+    ///
+    /// /// The session's own injector, without the space around what is put in.
+    /// struct Trimming(Arc<dyn SubscribableInjector>);
+    ///
+    /// impl EventInjector for Trimming {
+    ///     fn inject(&self, body: String, source: EventSource) -> Result<(), InjectError> {
+    ///         self.0.inject(body.trim().to_owned(), source)
+    ///     }
+    ///
+    ///     fn dismiss(&self, source: EventSource) -> Result<(), InjectError> {
+    ///         self.0.dismiss(source)
+    ///     }
+    /// }
+    ///
+    /// impl SubscribableInjector for Trimming {
+    ///     fn inject_with_subscription(
+    ///         &self,
+    ///         body: String,
+    ///         source: EventSource,
+    ///     ) -> Result<InteractionSubscription, InjectError> {
+    ///         self.0.inject_with_subscription(body.trim().to_owned(), source)
+    ///     }
+    /// }
+    ///
+    /// # struct Tidy { injector: Arc<Trimming>, history: Session }
+    /// impl SessionAgent for Tidy {
+    ///     fn event_injector(&self) -> Option<Arc<dyn SubscribableInjector>> {
+    ///         Some(self.injector.clone()) // made of `SessionContext::injector` when the agent was built
+    ///     }
+    ///     // ...
+    /// #   fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    /// #       Ok(turn.finish(turn.drain_inbox()[0].text()))
+    /// #   }
+    /// #   fn session_clone(&self) -> Session {
+    /// #       self.history.clone()
+    /// #   }
+    /// }
+    /// # let service = EphemeralSessionService::new(builder_fn(|_, session| {
+    /// #     let injector = Arc::new(Trimming(session.injector()));
+    /// #     Ok(Tidy { injector, history: Session::with_id(session.session_id()) })
+    /// # }), 1);
+    /// # let id = service.open_session(SessionSpec::new())?;
+    /// # service.event_injector(id).unwrap().inject(" hello ".into(), EventSource::Stdin)?;
+    /// # assert_eq!(service.start_turn(id, StartTurnRequest::new(""))?.text, "hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn event_injector(&self) -> Option<Arc<dyn SubscribableInjector>> {
         None
     }
