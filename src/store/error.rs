@@ -11,6 +11,19 @@ use crate::sync::Arc;
 ///
 /// A call of a service carries it as the source of [`SessionError::Store`]. A turn that went well and could not be kept fails
 /// with it too, as an [`AgentError::Other`]: see [`StoreError::of`].
+///
+/// ```
+/// use turnwise::store::{FileStore, StoreError};
+///
+/// # let folder = std::env::temp_dir().join(format!("turnwise-doc-{}", turnwise::SessionId::new()));
+/// # std::fs::create_dir(&folder)?;
+/// let path = folder.join("sessions.redb");
+/// let store = FileStore::open(&path)?;
+/// assert!(matches!(FileStore::open(&path), Err(StoreError::InUse { .. })));
+/// # drop(store);
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::model::SessionId;
@@ -91,7 +92,29 @@ impl FileStore {
     /// # Blocking
     /// For the disk. After a crash until the file has been looked through.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let database = guarded(|| database(path.as_ref()))?;
+        Self::with_database(guarded(|| database(path.as_ref()))?)
+    }
+
+    /// A store in memory, for tests: the same in everything, but gone when it is dropped.
+    ///
+    /// ```
+    /// use turnwise::store::{FileStore, PersistentSessionService};
+    /// use turnwise::{agent_fn, CreateSessionRequest, SessionService};
+    ///
+    /// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+    /// let service = PersistentSessionService::new(agent, 1, FileStore::in_memory()?);
+    /// service.create_session(CreateSessionRequest::new("hello"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] where there is no memory.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new());
+        Self::with_database(database.map_err(StoreError::failed)?)
+    }
+
+    fn with_database(database: Database) -> Result<Self, StoreError> {
         let store = Self { database: Some(database), next: Mutex::default(), writing: Mutex::default() };
         // So that readers find both tables.
         store.transaction(|transaction| {

@@ -56,8 +56,55 @@ use crate::sync::Arc;
 ///
 /// All calls may come from any thread, and of different sessions at the same time; of one session they come one at a time.
 /// They may block for as long as the disk takes. They must not call the service that they serve: that may wait for them.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::Mutex;
+/// use turnwise::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
+/// use turnwise::{agent_fn, CreateSessionRequest, SessionId, SessionService};
+///
+/// /// Keeps sessions as long as the process lives.
+/// #[derive(Default)]
+/// struct Memory(Mutex<HashMap<SessionId, StoredSession>>);
+///
+/// impl SessionStore for Memory {
+///     fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
+///         self.0.lock().unwrap().insert(session.id(), session.clone());
+///         Ok(())
+///     }
+///
+///     fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+///         Ok(self.0.lock().unwrap().get(&id).cloned())
+///     }
+///
+///     fn list(&self) -> Result<Vec<SessionId>, StoreError> {
+///         Ok(self.0.lock().unwrap().keys().copied().collect())
+///     }
+///
+///     fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
+///         Ok(self.0.lock().unwrap().remove(&id).is_some())
+///     }
+/// }
+///
+/// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+/// let service = PersistentSessionService::new(agent, 8, Memory::default());
+/// service.create_session(CreateSessionRequest::new("hello"))?;
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 pub trait SessionStore: Send + Sync + 'static {
     /// Keeps a session, in place of what was kept of it before. With `Ok` it is safe: it will be there after a crash.
+    ///
+    /// ```
+    /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
+    /// # use turnwise::{Message, Session};
+    /// # let store = FileStore::in_memory()?;
+    /// # let mut session = StoredSession::new(Session::new());
+    /// store.save(&session)?;
+    /// session.history.push(Message::user("hello"));
+    /// store.save(&session)?;
+    /// assert_eq!(store.load(session.id())?, Some(session));
+    /// # Ok::<(), turnwise::store::StoreError>(())
+    /// ```
     ///
     /// # Errors
     /// [`StoreError::Failed`], mostly. What was kept before is still there.
@@ -65,11 +112,32 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// What is kept of a session; `None` where nothing is.
     ///
+    /// ```
+    /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
+    /// # use turnwise::Session;
+    /// # let store = FileStore::in_memory()?;
+    /// # let session = StoredSession::new(Session::new());
+    /// assert_eq!(store.load(session.id())?, None);
+    /// store.save(&session)?;
+    /// assert_eq!(store.load(session.id())?, Some(session));
+    /// # Ok::<(), turnwise::store::StoreError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`StoreError::Corrupt`] and [`StoreError::Newer`], which are about this session alone; [`StoreError::Failed`].
     fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError>;
 
     /// All sessions that are kept, in any order; those included that cannot be loaded.
+    ///
+    /// ```
+    /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
+    /// # use turnwise::Session;
+    /// # let store = FileStore::in_memory()?;
+    /// # let session = StoredSession::new(Session::new());
+    /// store.save(&session)?;
+    /// assert_eq!(store.list()?, [session.id()]);
+    /// # Ok::<(), turnwise::store::StoreError>(())
+    /// ```
     ///
     /// # Errors
     /// [`StoreError::Failed`].
@@ -77,11 +145,32 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Forgets a session, also one that cannot be loaded. Returns whether there was anything to forget.
     ///
+    /// ```
+    /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
+    /// # use turnwise::Session;
+    /// # let store = FileStore::in_memory()?;
+    /// # let session = StoredSession::new(Session::new());
+    /// store.save(&session)?;
+    /// assert!(store.delete(session.id())?);
+    /// assert!(!store.delete(session.id())?);
+    /// # Ok::<(), turnwise::store::StoreError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`StoreError::Failed`].
     fn delete(&self, id: SessionId) -> Result<bool, StoreError>;
 
     /// What lists show of a session. A store that finds that without loading all of the history says so here.
+    ///
+    /// ```
+    /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
+    /// # use turnwise::Session;
+    /// # let store = FileStore::in_memory()?;
+    /// # let session = StoredSession::new(Session::new());
+    /// store.save(&session)?;
+    /// assert_eq!(store.summary(session.id())?, Some(session.summary()));
+    /// # Ok::<(), turnwise::store::StoreError>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`load`](Self::load).

@@ -18,6 +18,23 @@ use super::error::StoreError;
 
 /// A session as it is kept: its history, and what its agent was built from. What a specification's
 /// [`extension`](SessionSpec::extension) holds cannot be kept.
+///
+/// ```
+/// use turnwise::store::StoredSession;
+/// use turnwise::{agent_fn, EphemeralSessionService, Message, Session, SessionService};
+///
+/// let mut history = Session::new();
+/// history.push_batch([Message::user("hello"), Message::assistant("hello")]);
+/// let mut stored = StoredSession::new(history);
+/// stored.labels.insert("user".into(), "ada".into());
+///
+/// // Any service can go on from it.
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let id = service.open_session(stored.spec())?;
+/// assert_eq!(id, stored.id());
+/// assert_eq!(service.read(id)?.state.message_count, 2);
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StoredSession {
@@ -111,6 +128,16 @@ impl fmt::Debug for StoredSession {
 }
 
 /// What lists show of a session that is kept: small, however long the history is.
+///
+/// ```
+/// use turnwise::store::StoredSession;
+/// use turnwise::{Message, Session};
+///
+/// let mut history = Session::new();
+/// history.push(Message::user("hello"));
+/// let summary = StoredSession::new(history).summary();
+/// assert_eq!((summary.message_count, summary.archived), (1, false));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StoredSummary {

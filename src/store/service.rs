@@ -49,6 +49,24 @@ use super::SessionStore;
 /// A builder meets a resumed session with [`SessionSpec::resume`], and without the
 /// [`extension`](SessionSpec::extension) that it was created with: what an agent needs is in the labels, or comes from the
 /// builder.
+///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::store::{FileStore, PersistentSessionService};
+/// use turnwise::{agent_fn, CreateSessionRequest, SessionService, SessionState, StartTurnRequest};
+///
+/// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+/// let service = PersistentSessionService::new(agent, 1, FileStore::in_memory()?); // one live at a time
+/// let one = service.create_session(CreateSessionRequest::new("one"))?.session_id;
+/// service.unload(one, Duration::from_secs(5))?;
+/// let two = service.create_session(CreateSessionRequest::new("two"))?.session_id;
+/// service.archive_wait(two, Duration::from_secs(5))?;
+///
+/// assert!(!service.is_live(one));
+/// assert_eq!(service.start_turn(one, StartTurnRequest::new("more"))?.text, "more"); // resumed
+/// assert_eq!(service.read(two)?.state.state, SessionState::Archived);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct PersistentSessionService<B: SessionAgentBuilder> {
     pub(super) inner: Arc<Inner<B>>,
 }
@@ -69,17 +87,13 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// A service with other settings than the defaults.
     ///
     /// ```
-    /// # let folder = std::env::temp_dir().join(format!("turnwise-doc-{}", turnwise::SessionId::new()));
-    /// # std::fs::create_dir(&folder)?;
-    /// # let path = folder.join("sessions.redb");
     /// use turnwise::store::{FileStore, PersistentSessionService};
     /// use turnwise::{agent_fn, EphemeralSessionService};
     ///
     /// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
     /// let config = EphemeralSessionService::configure(agent).max_sessions(100).max_running_turns(4);
-    /// let service = PersistentSessionService::with_config(config, FileStore::open(&path)?)?;
+    /// let service = PersistentSessionService::with_config(config, FileStore::in_memory()?)?;
     /// # drop(service);
-    /// # std::fs::remove_dir_all(folder)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -108,6 +122,21 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// Makes a session live without running a turn: to subscribe to it, or to have its agent built ahead of time. Nothing
     /// happens where it is live.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use turnwise::store::{FileStore, PersistentSessionService};
+    /// # use turnwise::{agent_fn, SessionService, SessionSpec, StartTurnRequest, Subscription};
+    /// # let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+    /// # let service = PersistentSessionService::new(agent, 1, FileStore::in_memory()?);
+    /// # let id = service.open_session(SessionSpec::new())?;
+    /// # service.unload(id, Duration::from_secs(5))?;
+    /// service.resume(id)?;
+    /// let events = service.subscribe(id, Subscription::new())?;
+    /// service.start_turn(id, StartTurnRequest::new("hello"))?;
+    /// assert_eq!(events.take(2).count(), 2); // the turn's beginning and its end
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`open_session`](SessionService::open_session); [`SessionError::NotFound`] where it is archived or not kept;
     /// [`SessionError::Busy`] where another thread is resuming or unloading it.
@@ -132,6 +161,17 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
 
     /// Forgets a session for good, live or not, archived or not, readable or not. A running turn is cancelled.
     ///
+    /// ```
+    /// # use turnwise::store::{FileStore, PersistentSessionService};
+    /// # use turnwise::{agent_fn, SessionService, SessionSpec};
+    /// # let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+    /// # let service = PersistentSessionService::new(agent, 1, FileStore::in_memory()?);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// service.delete(id)?;
+    /// assert_eq!(service.read(id).unwrap_err().code(), "SESSION_NOT_FOUND");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SessionError::NotFound`] where nothing is kept of it.
     ///
@@ -142,6 +182,18 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     }
 
     /// Archived sessions, oldest conversation first. [`list`](SessionService::list) has all others.
+    ///
+    /// ```
+    /// # use turnwise::store::{FileStore, PersistentSessionService};
+    /// # use turnwise::{agent_fn, SessionQuery, SessionService, SessionSpec};
+    /// # let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+    /// # let service = PersistentSessionService::new(agent, 1, FileStore::in_memory()?);
+    /// let id = service.open_session(SessionSpec::new().label("user", "ada"))?;
+    /// service.archive(id)?;
+    /// assert!(service.list(SessionQuery::new())?.is_empty());
+    /// assert_eq!(service.list_archived(SessionQuery::new().label("user", "ada"))?[0].session_id, id);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`SessionError::NotFound`] where [`SessionQuery::after`] names no archived session.
