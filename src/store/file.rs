@@ -11,8 +11,8 @@ use redb::{Database, DatabaseError, ReadableTable, TableDefinition, WriteTransac
 
 use crate::model::SessionId;
 use crate::panics::{contain, contain_and_log};
-use crate::sync::{Arc, Mutex};
 
+use super::batches::Batches;
 use super::error::StoreError;
 use super::record::{decode, encode, StoredSession, StoredSummary};
 use super::SessionStore;
@@ -60,21 +60,8 @@ const SUMMARIES: Table = Table::new("summaries");
 pub struct FileStore {
     /// There until the store is dropped.
     database: Option<Database>,
-    /// What the next write to the disk will take along.
-    next: Mutex<Batch>,
-    /// Held by whoever writes. The others wait here, and find that their saves have been taken along.
-    writing: Mutex<()>,
+    saves: Batches<Save, Result<(), StoreError>>,
 }
-
-/// Saves that go to the disk together.
-#[derive(Default)]
-struct Batch {
-    saves: Vec<Save>,
-    results: Arc<Results>,
-}
-
-/// One for each save of a batch, once they are on the disk or have failed.
-type Results = Mutex<Option<Vec<Result<(), StoreError>>>>;
 
 struct Save {
     key: Key,
@@ -115,7 +102,7 @@ impl FileStore {
     }
 
     fn with_database(database: Database) -> Result<Self, StoreError> {
-        let store = Self { database: Some(database), next: Mutex::default(), writing: Mutex::default() };
+        let store = Self { database: Some(database), saves: Batches::new() };
         // So that readers find both tables.
         store.transaction(|transaction| {
             transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
@@ -174,20 +161,7 @@ impl SessionStore for FileStore {
     fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
         let id = session.id();
         let save = Save { key: key(id), session: encode(id, session)?, summary: encode(id, &session.summary())? };
-        let (place, results) = {
-            let mut next = self.next.lock();
-            next.saves.push(save);
-            (next.saves.len() - 1, Arc::clone(&next.results))
-        };
-        let writing = self.writing.lock();
-        if results.lock().is_none() {
-            // A batch is taken by whoever writes, and has its results before anybody else writes. So this one is the next still.
-            let batch = std::mem::take(&mut *self.next.lock());
-            let written = self.write_all(&batch.saves);
-            *results.lock() = Some(written);
-        }
-        drop(writing);
-        let result = results.lock().as_ref().and_then(|results| results.get(place).cloned());
+        let result = self.saves.write(save, |saves| self.write_all(saves));
         result.unwrap_or_else(|| Err(StoreError::failed("a save has got lost")))
     }
 
@@ -211,14 +185,14 @@ impl SessionStore for FileStore {
     }
 
     fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        let _writing = self.writing.lock();
-        self.transaction(|transaction| {
+        let remove = |transaction: &WriteTransaction| {
             let mut sessions = transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
             let mut summaries = transaction.open_table(SUMMARIES).map_err(StoreError::failed)?;
             let session = sessions.remove(key(id)).map_err(StoreError::failed)?.is_some();
             let summary = summaries.remove(key(id)).map_err(StoreError::failed)?.is_some();
             Ok(session || summary)
-        })
+        };
+        self.saves.alone(|| self.transaction(remove))
     }
 }
 

@@ -37,6 +37,7 @@
 //! ```
 
 mod agent;
+mod batches;
 mod calls;
 mod error;
 mod file;

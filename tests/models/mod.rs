@@ -37,6 +37,8 @@ mod faults;
 mod hosting;
 #[cfg(not(turnwise_loom))]
 mod interrupts;
+#[cfg(all(feature = "store", not(turnwise_loom)))]
+mod keeping;
 #[cfg(turnwise_loom)]
 mod orderings;
 #[cfg(not(turnwise_loom))]

@@ -41,7 +41,9 @@ fn every_mutation_is_noticed() {
     let wanted = std::env::var("TURNWISE_MUTATION").unwrap_or_default();
     let copy = root().join("target/mutations");
     let mut survivors = Vec::new();
-    for mutation in MUTATIONS.iter().filter(|mutation| mutation.name.contains(&wanted)) {
+    let is_wanted =
+        |mutation: &&Mutation| [mutation.name, &mutation.proof.to_string()].iter().any(|text| text.contains(&wanted));
+    for mutation in MUTATIONS.iter().filter(is_wanted) {
         lay_out(&copy).expect("a copy of the package");
         fs::write(copy.join(mutation.file), mutated(mutation)).expect("the mutated file");
         let verdict = judge(&run(&copy, mutation.proof), mutation.name);
@@ -76,8 +78,12 @@ fn run(package: &Path, proof: Proof) -> Output {
             command.args(["--all-features", "--test", "contract"]);
             ("", "contract", filter)
         }
+        Proof::Store(filter) => {
+            command.args(["--all-features", "--test", "store"]);
+            ("", "contract", filter)
+        }
         Proof::Shuttle(filter) => {
-            command.args(["--release", "--lib"]).env("TURNWISE_SCHEDULES", "2000");
+            command.args(["--release", "--features", "store", "--lib"]).env("TURNWISE_SCHEDULES", "2000");
             ("--cfg turnwise_shuttle", "shuttle", filter)
         }
         Proof::Loom(filter) => {
@@ -93,7 +99,7 @@ fn run(package: &Path, proof: Proof) -> Output {
 /// The package as it is, in another folder.
 fn lay_out(copy: &Path) -> io::Result<()> {
     fs::create_dir_all(copy)?;
-    for part in ["Cargo.toml", "Cargo.lock", "README.md", "src", "tests", "benches", "examples"] {
+    for part in ["Cargo.toml", "Cargo.lock", "README.md", "docs", "src", "tests", "benches", "examples"] {
         copy_all(&root().join(part), &copy.join(part))?;
     }
     Ok(())
@@ -122,6 +128,7 @@ impl std::fmt::Display for Proof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Contract(filter) => write!(f, "contract {filter}"),
+            Self::Store(filter) => write!(f, "store {filter}"),
             Self::Shuttle(filter) => write!(f, "shuttle {filter}"),
             Self::Loom(filter) => write!(f, "loom {filter}"),
         }

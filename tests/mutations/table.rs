@@ -1,6 +1,6 @@
 //! The mutations. Each is a place, what is put there instead, and who has to notice.
 
-use Proof::{Contract, Loom, Shuttle};
+use Proof::{Contract, Loom, Shuttle, Store};
 
 /// A deliberate breakage of a protocol.
 pub(crate) struct Mutation {
@@ -17,6 +17,8 @@ pub(crate) struct Mutation {
 pub(crate) enum Proof {
     /// On real threads: the tests of the contract with this in their names.
     Contract(&'static str),
+    /// On real threads and a real file: the tests of what is kept with this in their names.
+    Store(&'static str),
     /// Under shuttle: the scenarios with this in their names.
     Shuttle(&'static str),
     /// Under loom.
@@ -438,5 +440,85 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/comms/local.rs",
         &[("let sender = self.line.network.peers.write().remove(&self.line.name);", "let sender = self.line.network.peers.read().get(&self.line.name).cloned();")],
         Shuttle("c41"),
+    ),
+    // What is kept.
+    mutation(
+        "a turn is answered before it is kept",
+        "src/store/agent.rs",
+        &[("Ok(result) => self.keep().map(|()| result).map_err(AgentError::other),", "Ok(result) => Ok(result),")],
+        Store("kept"),
+    ),
+    mutation(
+        "a turn that ends after the archive takes the session out of it",
+        "src/store/kept.rs",
+        &[("        session.history = history;", "        session.history = history;\n        session.archived = false;")],
+        Store("archive"),
+    ),
+    mutation(
+        "two work on a record at once",
+        "src/store/kept.rs",
+        &[("Entry::Occupied(taken) if taken.get().strong_count() > 0 => None,", "Entry::Occupied(taken) if taken.get().strong_count() > 99 => None,")],
+        Shuttle("keeping"),
+    ),
+    mutation(
+        "a session that is archived while it is resumed stays live",
+        "src/store/calls.rs",
+        &[("        if kept.is_archived() {", "        if kept.is_archived() && id.as_uuid().is_nil() {")],
+        Shuttle("keeping"),
+    ),
+    mutation(
+        "a deleted session is kept again by its turn",
+        "src/store/kept.rs",
+        &[("            record.is_deleted = true;\n", "")],
+        Store("deleted"),
+    ),
+    mutation(
+        "an opening that is interrupted leaves a session in the store",
+        "src/store/calls.rs",
+        &[("            if let Err(error) = kept.delete() {", "            if let Err(error) = kept.set_archived(true) {")],
+        Store("opening"),
+    ),
+    mutation(
+        "a turn that is interrupted is kept before it is rolled back",
+        "src/store/agent.rs",
+        &[("Err(error) if turn.is_cancelled() => Err(error),", "Err(error) if false && turn.is_cancelled() => Err(error),"),
+          ("            self.agent.cancel();\n            self.keep_after_failure();", "            self.agent.cancel();")],
+        Store("rolled_back"),
+    ),
+    mutation(
+        "a save is answered before it is written",
+        "src/store/file.rs",
+        &[("|saves| self.write_all(saves)", "|saves| vec![Ok(()); saves.len()]")],
+        Store("saves_of_many"),
+    ),
+    mutation(
+        "a batch is taken by somebody who has not the right to write",
+        "src/store/batches.rs",
+        &[("        let writing = self.writing.lock();\n        if", "        let writing = ();\n        if"), ("        drop(writing);\n", "        let () = writing;\n")],
+        Shuttle("answered_with_its_own"),
+    ),
+    mutation(
+        "all of a batch get the result of its first",
+        "src/store/batches.rs",
+        &[("results.get(place)", "results.get(place * 0)")],
+        Shuttle("answered_with_its_own"),
+    ),
+    mutation(
+        "nobody looks at a record's checksum",
+        "src/store/record.rs",
+        &[("if checksum([*v0, *v1], json) != u32::from_le_bytes([*c0, *c1, *c2, *c3]) {", "if u32::from_le_bytes([*c0, *c1, *c2, *c3]) == checksum([9, 9], json) {")],
+        Store("damage"),
+    ),
+    mutation(
+        "a newer record is read as if it were today's",
+        "src/store/record.rs",
+        &[("            if version > VERSION {", "            if version > VERSION + 999 {")],
+        Store("newer"),
+    ),
+    mutation(
+        "what is no store is written over",
+        "src/store/file.rs",
+        &[("    if magic == MAGIC {", "    if magic == MAGIC || !magic.is_empty() {")],
+        Store("no_store"),
     ),
 ];

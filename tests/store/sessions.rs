@@ -327,9 +327,9 @@ fn a_turn_that_ends_after_the_archive_is_kept_as_archived() {
         service.archive_with(id, ArchiveMode::Interrupt).unwrap();
         gate.open();
         assert_eq!(running.wait().unwrap().text, "one");
-        service.archive_wait(id, LONG).unwrap();
         let kept = store.load(id).unwrap().unwrap();
         assert!(kept.archived);
+        service.archive_wait(id, LONG).unwrap();
         assert_eq!(said(&kept.history), ["one", "= one"]);
     });
 }

@@ -1,0 +1,123 @@
+//! What is kept: no turn is lost between two lives of a session, and what is archived or deleted stays so.
+
+use std::collections::BTreeMap;
+
+use super::support::*;
+use super::{explore, join, spawn};
+use crate::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
+use crate::sync::{Arc, Mutex};
+use crate::{ServiceControl, SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec};
+
+/// Keeps sessions in a map. Every call is a place where another thread may come in.
+#[derive(Default)]
+struct Memory(Mutex<BTreeMap<SessionId, StoredSession>>);
+
+impl SessionStore for Arc<Memory> {
+    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
+        self.0.lock().insert(session.id(), session.clone());
+        Ok(())
+    }
+
+    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        Ok(self.0.lock().get(&id).cloned())
+    }
+
+    fn list(&self) -> Result<Vec<SessionId>, StoreError> {
+        Ok(self.0.lock().keys().copied().collect())
+    }
+
+    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
+        Ok(self.0.lock().remove(&id).is_some())
+    }
+}
+
+/// A service with a session that is kept and not live.
+fn with_cold_session() -> (PersistentSessionService<impl SessionAgentBuilder>, Arc<Memory>, SessionId) {
+    let store: Arc<Memory> = Arc::default();
+    let service = PersistentSessionService::new(actors(act), 2, Arc::clone(&store));
+    let id = service.open_session(SessionSpec::new()).unwrap();
+    service.unload(id, FAR).unwrap();
+    (service, store, id)
+}
+
+fn messages(store: &Memory, id: SessionId) -> usize {
+    store.0.lock().get(&id).map_or(0, |stored| stored.history.messages().len())
+}
+
+fn end(service: &impl ServiceControl) {
+    assert!(service.shutdown(FAR).stuck.is_empty());
+    assert_eq!(service.stats().sessions, 0);
+}
+
+#[test]
+fn keeping_no_answered_turn_is_lost_between_two_lives() {
+    explore(|| {
+        let (service, store, id) = with_cold_session();
+        let other = service.clone();
+        let rival = spawn(move || {
+            let answered = usize::from(other.start_turn(id, turn("x")).is_ok());
+            other.unload(id, FAR).unwrap();
+            answered
+        });
+        let mut answered = 0;
+        for _ in 0..2 {
+            match service.start_turn(id, turn("x")) {
+                Ok(_) => answered += 1,
+                Err(error) => assert!(matches!(error, SessionError::Busy { .. }), "{error}"),
+            }
+        }
+        answered += join(rival);
+        assert_eq!(messages(&store, id), answered);
+        end(&service);
+    });
+}
+
+#[test]
+fn keeping_what_is_archived_while_it_is_resumed_ends_archived() {
+    explore(|| {
+        let (service, store, id) = with_cold_session();
+        let other = service.clone();
+        let rival = spawn(move || other.begin_turn(id, turn("x")).map(|turn| turn.wait().is_ok()));
+        service.archive(id).unwrap();
+        let answered = match join(rival) {
+            Ok(went_well) => usize::from(went_well),
+            Err(error) => {
+                assert!(matches!(error, SessionError::NotFound { .. } | SessionError::Busy { .. }), "{error}");
+                0
+            }
+        };
+        service.archive_wait(id, FAR).unwrap();
+        assert!(!service.is_live(id));
+        assert!(store.0.lock()[&id].archived);
+        assert_eq!(messages(&store, id), answered);
+        end(&service);
+    });
+}
+
+#[test]
+fn keeping_what_is_deleted_while_a_turn_runs_stays_deleted() {
+    explore(|| {
+        let (service, store, id) = with_cold_session();
+        let other = service.clone();
+        let rival = spawn(move || drop(other.start_turn(id, turn("x"))));
+        service.delete(id).unwrap();
+        join(rival);
+        end(&service);
+        assert!(store.0.lock().is_empty());
+    });
+}
+
+#[test]
+fn keeping_of_two_who_resume_at_once_nobody_builds_a_second_agent() {
+    explore(|| {
+        let (service, store, id) = with_cold_session();
+        let other = service.clone();
+        let rival = spawn(move || other.start_turn(id, turn("x")).is_ok());
+        let own = service.start_turn(id, turn("x")).is_ok();
+        let answered = usize::from(own) + usize::from(join(rival));
+        assert!(answered >= 1);
+        assert_eq!(messages(&store, id), answered);
+        assert_eq!(service.stats().sessions_created, 2);
+        end(&service);
+    });
+}
