@@ -86,8 +86,8 @@ fn keeping_what_is_archived_while_it_is_resumed_ends_archived() {
                 0
             }
         };
-        service.archive_wait(id, FAR).unwrap();
         assert!(!service.is_live(id));
+        service.archive_wait(id, FAR).unwrap();
         assert!(store.0.lock()[&id].archived);
         assert_eq!(messages(&store, id), answered);
         end(&service);

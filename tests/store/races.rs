@@ -74,8 +74,8 @@ fn a_session_that_is_archived_while_it_is_resumed_is_archived_in_the_end() {
                 });
                 scope.spawn(|| service.archive(id).unwrap());
             });
-            service.archive_wait(id, LONG).unwrap();
             assert!(!service.is_live(id), "round {round}");
+            service.archive_wait(id, LONG).unwrap();
             assert_eq!(service.start_turn(id, turn("three")).unwrap_err().code(), "SESSION_NOT_FOUND");
             assert_eq!(service.read(id).unwrap().state.state, turnwise::SessionState::Archived);
             assert_eq!(service.stats().sessions, 0);
