@@ -36,19 +36,24 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for KeepingBuilder<B> {
         };
         let spec = SessionSpec { extension: launch.extension.clone(), ..spec.clone() };
         let agent = self.builder.build_agent(&spec, &session.clone().with_service(self.service.clone()))?;
-        let agent = KeptAgent { agent, kept: Arc::clone(&launch.kept), is_half_done: false };
-        // A session that is there is there for good: from now on, and not from its first turn on.
-        agent.keep().map_err(AgentError::other)?;
+        let agent = KeptAgent { agent, kept: Arc::clone(&launch.kept), is_half_done: false, is_running: false };
+        // A session that is there is there for good: from now on, and not from its first turn on. What is kept already is left
+        // alone until a turn has changed it.
+        if !agent.kept.is_stored() {
+            agent.keep().map_err(AgentError::other)?;
+        }
         Ok(agent)
     }
 }
 
 /// The fields are in the order in which they are dropped: an agent may still be at work while it is.
-pub(super) struct KeptAgent<A> {
+pub(super) struct KeptAgent<A: SessionAgent> {
     agent: A,
     kept: Arc<Kept>,
     /// The agent's last turn has failed. Where it is the keeping that has, there is nothing to roll back.
     is_half_done: bool,
+    /// The agent is at work; or has panicked at it, and what it has come to is anybody's guess.
+    is_running: bool,
 }
 
 impl<A: SessionAgent> KeptAgent<A> {
@@ -60,7 +65,7 @@ impl<A: SessionAgent> KeptAgent<A> {
 
     /// A result is the caller's once it is kept. An error is the caller's in any case.
     fn kept(&mut self, result: Result<RunResult, AgentError>, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        self.is_half_done = result.is_err();
+        (self.is_running, self.is_half_done) = (false, result.is_err());
         match result {
             Ok(result) => self.keep().map(|()| result).map_err(AgentError::other),
             // Once `cancel` has rolled back what is half-done.
@@ -79,13 +84,24 @@ impl<A: SessionAgent> KeptAgent<A> {
     }
 }
 
+/// The last chance for what could not be kept when it happened.
+impl<A: SessionAgent> Drop for KeptAgent<A> {
+    fn drop(&mut self) {
+        if !self.is_running && self.kept.is_behind() {
+            self.keep_after_failure();
+        }
+    }
+}
+
 impl<A: SessionAgent> SessionAgent for KeptAgent<A> {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.is_running = true;
         let result = self.agent.run_turn(prompt, turn);
         self.kept(result, turn)
     }
 
     fn run_interaction(&mut self, interaction: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.is_running = true;
         let result = self.agent.run_interaction(interaction, turn);
         self.kept(result, turn)
     }
@@ -104,7 +120,9 @@ impl<A: SessionAgent> SessionAgent for KeptAgent<A> {
 
     fn cancel(&mut self) {
         if self.is_half_done {
+            self.is_running = true;
             self.agent.cancel();
+            self.is_running = false;
             self.keep_after_failure();
         }
     }

@@ -15,11 +15,11 @@ use crate::service::{
 };
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
-use crate::sync::Arc;
+use crate::sync::{yield_now, Arc};
 use crate::turn::handle::TurnHandle;
 
 use super::agent::{KeepingBuilder, Launch};
-use super::kept::Kept;
+use super::kept::{Kept, Launching};
 use super::record::StoredSession;
 use super::service::Inner;
 
@@ -32,10 +32,13 @@ impl<B: SessionAgentBuilder> Inner<B> {
         mut spec: SessionSpec,
         create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
     ) -> Result<(Arc<Kept>, T), SessionError> {
-        let may_be_kept = spec.session_id.is_some() || spec.resume.is_some();
         let id = self.live.identify(&mut spec);
-        let kept = self.keeper.reserve(id).ok_or(SessionError::AlreadyExists { id })?;
-        if may_be_kept && self.keeper.summary(id)?.is_some() {
+        if self.live.is_shut_down() {
+            return Err(SessionError::ShuttingDown);
+        }
+        let kept = self.keeper.reserve_launch(id).ok_or(SessionError::AlreadyExists { id })?;
+        // Generated ones too: those of a seed come again.
+        if self.keeper.summary(id)?.is_some() {
             return Err(SessionError::AlreadyExists { id });
         }
         kept.begin(StoredSession::of_new(&spec, id));
@@ -59,28 +62,35 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     fn launch_kept<T>(
         &self,
-        kept: Arc<Kept>,
+        kept: Launching,
         mut spec: SessionSpec,
         create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
     ) -> Result<(Arc<Kept>, T), SessionError> {
         let id = kept.id();
         spec.extension = Some(Arc::new(Launch { kept: Arc::clone(&kept), extension: spec.extension.take() }));
-        let launched = create(&self.live, spec)?;
+        let launched = create(&self.live, spec);
         // Whoever has archived or deleted it before it was registered has not found it in the service below.
         if kept.is_archived() {
-            let _ = self.live.archive(id);
+            let mode = if kept.is_deleted() { ArchiveMode::Interrupt } else { ArchiveMode::Drain };
+            let _ = self.live.archive_with(id, mode);
         }
-        Ok((kept, launched))
+        Ok((Arc::clone(&kept), launched?))
     }
 
     /// A session that is kept, not archived, and not live, with the right to work on it.
-    fn reserve_kept(&self, id: SessionId) -> Result<(Arc<Kept>, StoredSession), SessionError> {
-        let Some(kept) = self.keeper.reserve(id) else {
-            let is_archived = self.keeper.find(id).is_some_and(|kept| kept.is_archived());
-            return Err(if is_archived { SessionError::NotFound { id } } else { SessionError::Busy { id } });
-        };
+    fn reserve_kept(&self, id: SessionId) -> Result<(Launching, StoredSession), SessionError> {
+        let kept = self.keeper.reserve_launch(id).ok_or_else(|| self.at_work(id))?;
         let stored = kept.stored()?;
         Ok((kept, stored))
+    }
+
+    /// Why a session that somebody works on can be had by nobody else.
+    fn at_work(&self, id: SessionId) -> SessionError {
+        if self.keeper.find(id).is_some_and(|kept| kept.is_archived()) {
+            SessionError::NotFound { id }
+        } else {
+            SessionError::Busy { id }
+        }
     }
 
     /// Starts a turn of a live session, or the first turn of a resumed one.
@@ -114,12 +124,23 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     pub(super) fn unload(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
-        // All that it has come to is kept already.
+        self.catch_up(id, timeout)?;
         match self.live.take_session(id, timeout) {
             Err(SessionError::NotFound { .. }) => {
                 self.keeper.summary(id)?.map(drop).ok_or(SessionError::NotFound { id })
             }
             taken => taken.map(drop),
+        }
+    }
+
+    /// Keeps what could not be kept when it happened, before the session is gone. Where that fails again, the session stays.
+    fn catch_up(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        match self.keeper.find(id).filter(|kept| kept.is_behind()) {
+            Some(kept) => {
+                let history = self.live.export_session_timeout(id, timeout)?;
+                kept.keep(history).map_err(|error| error.about(id))
+            }
+            None => Ok(()),
         }
     }
 
@@ -156,11 +177,9 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// Sessions that are kept and not live: those that are archived, or the others.
     fn summaries(&self, is_wanted: impl Fn(bool) -> bool) -> Result<Vec<SessionSummary>, SessionError> {
         let mut found = Vec::new();
-        for id in self.keeper.list()? {
-            let summary = match self.keeper.summary(id) {
-                Ok(Some(summary)) => summary,
-                // Deleted in between.
-                Ok(None) => continue,
+        for summary in self.keeper.summaries()? {
+            let summary = match summary {
+                Ok(summary) => summary,
                 Err(error) => {
                     log::warn!(target: "turnwise::store", "left out of a list: {error}");
                     continue;
@@ -282,7 +301,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
             launching = spec.extension_as::<Launch>().map(|launch| Arc::clone(&launch.kept));
             live.open_session(spec)
         });
-        if let (Err(_), Some(kept)) = (&opened, launching) {
+        if let (Err(_), Some(kept)) = (&opened, launching.filter(|kept| !kept.is_archived())) {
             // An error means that there is no session. It may be built still, by a thread that nobody waits for any more.
             if let Err(error) = kept.delete() {
                 log::warn!(target: "turnwise::store", "a session that could not be opened is kept: {error}");
@@ -299,33 +318,37 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
-        let (kept, was_open) = self.archive_kept(id)?;
-        match self.live.archive_wait(id, timeout) {
-            // It was not live, or has ended long ago.
-            Err(SessionError::NotFound { .. }) => Ok(()),
-            Err(error @ SessionError::Reentrant { .. }) if was_open => {
-                // Nothing is archived then.
-                kept.set_archived(false)?;
-                Err(error)
+        // Before anything is archived. A circle that is closed only now is found by the wait.
+        self.live.refuse_circle(id)?;
+        let (kept, _) = self.archive_kept(id)?;
+        loop {
+            match self.live.archive_wait(id, timeout) {
+                // Whoever resumes it just now registers it in a moment, sees that it is archived, and closes it.
+                Err(SessionError::NotFound { .. }) if kept.is_launching() => yield_now(),
+                // It was not live, or has ended long ago.
+                Err(SessionError::NotFound { .. }) => return Ok(()),
+                waited => return waited,
             }
-            waited => waited,
         }
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
+        self.catch_up(id, timeout)?;
         // Held, so that nobody resumes it between its end and the archiving.
         let kept = self.keeper.find(id);
         match self.live.take_session(id, timeout) {
             Ok(taken) => {
-                kept.unwrap_or_else(|| self.any(id)).set_archived(true)?;
+                let kept = kept.unwrap_or_else(|| self.any(id));
+                kept.keep(taken.clone()).map_err(|error| error.about(id))?;
+                kept.set_archived(true)?;
                 Ok(taken)
             }
-            // Not live. What is kept of it is the last word all the same.
+            // Not live. What is kept of it is the last word where nobody else works on it.
             Err(SessionError::NotFound { .. }) => {
-                let (kept, was_open) = self.archive_kept(id)?;
-                drop(kept);
-                let stored = self.stored(id)?;
-                was_open.then_some(stored.history).ok_or(SessionError::NotFound { id })
+                let kept = self.keeper.reserve(id).ok_or_else(|| self.at_work(id))?;
+                let stored = kept.stored()?;
+                kept.set_archived(true)?;
+                Ok(stored.history)
             }
             Err(error) => Err(error),
         }
@@ -335,6 +358,10 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 impl<B: SessionAgentBuilder> Inner<B> {
     fn or_not_running(&self, id: SessionId, interrupted: Result<(), SessionError>) -> Result<(), SessionError> {
         match interrupted {
+            // One that is archived and still finishes its turn is not there, as without a store.
+            Err(SessionError::NotFound { .. }) if self.keeper.find(id).is_some_and(|kept| kept.is_archived()) => {
+                Err(SessionError::NotFound { id })
+            }
             Err(SessionError::NotFound { .. }) if self.keeper.summary(id)?.is_some() => {
                 Err(SessionError::NotRunning { id })
             }

@@ -7,10 +7,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use redb::backends::InMemoryBackend;
-use redb::{Database, DatabaseError, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{AccessGuard, Database, DatabaseError, ReadOnlyTable, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::model::SessionId;
 use crate::panics::{contain, contain_and_log};
+use crate::sync::{AtomicBool, Ordering, RwLock};
 
 use super::batches::Batches;
 use super::error::StoreError;
@@ -19,6 +20,7 @@ use super::SessionStore;
 
 type Key = [u8; 16];
 type Table = TableDefinition<'static, Key, &'static [u8]>;
+type Records = ReadOnlyTable<Key, &'static [u8]>;
 
 const SESSIONS: Table = Table::new("sessions");
 /// The same sessions, each in a few bytes: for lists.
@@ -30,7 +32,8 @@ const SUMMARIES: Table = Table::new("summaries");
 /// leaves the file as it was after the last save that is complete; it is opened again like any other, though that may take
 /// longer. Saves from several threads at once share one write to the disk.
 ///
-/// The file belongs to one store at a time.
+/// The file belongs to one store at a time, and to nobody else: whoever moves or deletes it meanwhile takes away what is saved. It
+/// does not shrink; what is deleted makes room for what comes. After a failure of the disk the next call opens it again.
 ///
 /// ```
 /// # let folder = tempfile();
@@ -58,8 +61,13 @@ const SUMMARIES: Table = Table::new("summaries");
 /// # Ok::<(), turnwise::store::StoreError>(())
 /// ```
 pub struct FileStore {
-    /// There until the store is dropped.
-    database: Option<Database>,
+    /// Where it is; nowhere, if it is in memory.
+    path: Option<PathBuf>,
+    /// There until the store is dropped. Locked for as long as it is used, by one who writes or by many who read: redb has these
+    /// at work side by side, but before 2.5 builds with debug assertions panicked now and then where they were.
+    database: RwLock<Option<Database>>,
+    /// Something has failed. redb then refuses everything until the file is opened again, which the next call does.
+    has_failed: AtomicBool,
     saves: Batches<Save, Result<(), StoreError>>,
 }
 
@@ -79,7 +87,9 @@ impl FileStore {
     /// # Blocking
     /// For the disk. After a crash until the file has been looked through.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::with_database(guarded(|| database(path.as_ref()))?)
+        let path = followed(path.as_ref())?;
+        let database = guarded(|| database(&path))?;
+        Self::with_database(database, Some(path))
     }
 
     /// A store in memory, for tests: the same in everything, but gone when it is dropped.
@@ -98,11 +108,12 @@ impl FileStore {
     /// [`StoreError::Failed`] where there is no memory.
     pub fn in_memory() -> Result<Self, StoreError> {
         let database = Database::builder().create_with_backend(InMemoryBackend::new());
-        Self::with_database(database.map_err(StoreError::failed)?)
+        Self::with_database(database.map_err(StoreError::failed)?, None)
     }
 
-    fn with_database(database: Database) -> Result<Self, StoreError> {
-        let store = Self { database: Some(database), saves: Batches::new() };
+    fn with_database(database: Database, path: Option<PathBuf>) -> Result<Self, StoreError> {
+        let (database, has_failed) = (RwLock::new(Some(database)), AtomicBool::new(false));
+        let store = Self { path, database, has_failed, saves: Batches::new() };
         // So that readers find both tables.
         store.transaction(|transaction| {
             transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
@@ -112,18 +123,51 @@ impl FileStore {
         Ok(store)
     }
 
-    fn database(&self) -> Result<&Database, StoreError> {
-        self.database.as_ref().ok_or_else(|| StoreError::failed("the store is closed"))
-    }
-
     /// All of it is done when this returns with `Ok`, and nothing of it otherwise.
     fn transaction<T>(&self, body: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        guarded(|| {
-            let transaction = self.database()?.begin_write().map_err(StoreError::failed)?;
+        self.open_again_after_failure();
+        let database = self.database.write();
+        self.noting_failure(|| {
+            let transaction = opened(&database)?.begin_write().map_err(StoreError::failed)?;
             let done = body(&transaction)?;
             transaction.commit().map_err(StoreError::failed)?;
             Ok(done)
         })
+    }
+
+    fn reading<T>(&self, table: Table, body: impl FnOnce(&Records) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.open_again_after_failure();
+        let database = self.database.read();
+        self.noting_failure(|| {
+            let transaction = opened(&database)?.begin_read().map_err(StoreError::failed)?;
+            body(&transaction.open_table(table).map_err(StoreError::failed)?)
+        })
+    }
+
+    fn noting_failure<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let result = guarded(work);
+        if matches!(result, Err(StoreError::Failed(_))) {
+            // ORDERING: Relaxed. Whoever sees it late fails once more; the database itself is behind its lock.
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Where that fails too, the call says so.
+    fn open_again_after_failure(&self) {
+        let Some(path) = self.path.as_ref().filter(|_| self.has_failed.load(Ordering::Relaxed)) else { return };
+        let mut database = self.database.write();
+        if self.has_failed.swap(false, Ordering::Relaxed) {
+            let failed = database.take();
+            contain_and_log("the closing of a store", move || drop(failed));
+            match guarded(|| Database::open(path).map_err(|error| failed_to_open(path, error))) {
+                Ok(opened) => *database = Some(opened),
+                Err(error) => {
+                    log::error!(target: "turnwise::store", "the store does not open again: {error}");
+                    self.has_failed.store(true, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     fn write(&self, saves: &[Save]) -> Result<(), StoreError> {
@@ -148,11 +192,19 @@ impl FileStore {
     }
 
     fn read<T>(&self, table: Table, id: SessionId, decoded: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StoreError> {
-        guarded(|| {
-            let transaction = self.database()?.begin_read().map_err(StoreError::failed)?;
-            let table = transaction.open_table(table).map_err(StoreError::failed)?;
+        self.reading(table, |table| {
             let record = table.get(key(id)).map_err(StoreError::failed)?;
             Ok(record.map(|record| decoded(record.value())))
+        })
+    }
+
+    /// All records, each made into something.
+    fn read_all<T>(&self, table: Table, made: impl Fn(SessionId, &[u8]) -> T) -> Result<Vec<T>, StoreError> {
+        self.reading(table, |table| {
+            let records = table.iter().map_err(StoreError::failed)?;
+            let made =
+                |(key, record): (AccessGuard<'_, Key>, AccessGuard<'_, &[u8]>)| made(id(key.value()), record.value());
+            records.map(|record| record.map(made).map_err(StoreError::failed)).collect()
         })
     }
 }
@@ -176,12 +228,11 @@ impl SessionStore for FileStore {
     }
 
     fn list(&self) -> Result<Vec<SessionId>, StoreError> {
-        guarded(|| {
-            let transaction = self.database()?.begin_read().map_err(StoreError::failed)?;
-            let table = transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
-            let records = table.iter().map_err(StoreError::failed)?;
-            records.map(|record| record.map(|(key, _)| id(key.value())).map_err(StoreError::failed)).collect()
-        })
+        self.read_all(SESSIONS, |id, _| id)
+    }
+
+    fn summaries(&self) -> Result<Vec<Result<StoredSummary, StoreError>>, StoreError> {
+        self.read_all(SUMMARIES, decode)
     }
 
     fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
@@ -198,7 +249,7 @@ impl SessionStore for FileStore {
 
 impl Drop for FileStore {
     fn drop(&mut self) {
-        let database = self.database.take();
+        let database = self.database.write().take();
         // On whatever thread the last handle goes: after a damage, closing may panic too.
         contain_and_log("the closing of a store", move || drop(database));
     }
@@ -207,6 +258,21 @@ impl Drop for FileStore {
 impl fmt::Debug for FileStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileStore").finish_non_exhaustive()
+    }
+}
+
+fn opened(database: &Option<Database>) -> Result<&Database, StoreError> {
+    database.as_ref().ok_or_else(|| StoreError::failed("the store could not be opened again after a failure"))
+}
+
+/// Where a path leads. A new file takes the place of nothing, and so of no link either.
+fn followed(path: &Path) -> Result<PathBuf, StoreError> {
+    match fs::canonicalize(path) {
+        Ok(path) => Ok(path),
+        Err(_) if fs::symlink_metadata(path).is_ok() => {
+            Err(StoreError::failed(format!("{} is a link that leads nowhere", path.display())))
+        }
+        Err(_) => Ok(path.to_owned()),
     }
 }
 
@@ -227,25 +293,26 @@ fn database(path: &Path) -> Result<Database, StoreError> {
         }
         let unfinished = unfinished(path);
         let database = Database::create(&unfinished).map_err(|error| failed_to_open(path, error))?;
-        if is_empty(path).map_err(StoreError::failed)? {
-            fs::rename(&unfinished, path).map_err(StoreError::failed)?;
-            sync_folder_of(path).map_err(StoreError::failed)?;
+        let failed = |error| failed_at(path, error);
+        if is_empty(path).map_err(failed)? {
+            fs::rename(&unfinished, path).and_then(|()| sync_folder_of(path)).map_err(failed)?;
             return Ok(database);
         }
         // Somebody was quicker.
         drop(database);
-        fs::remove_file(&unfinished).map_err(StoreError::failed)?;
+        fs::remove_file(&unfinished).map_err(failed)?;
     }
 }
 
 /// Whether there is a store; `false` where there is nothing yet.
 fn starts_with_magic(path: &Path) -> Result<bool, StoreError> {
-    if is_empty(path).map_err(StoreError::failed)? {
+    let failed = |error| failed_at(path, error);
+    if is_empty(path).map_err(failed)? {
         return Ok(false);
     }
     let mut magic = Vec::new();
-    let file = File::open(path).map_err(StoreError::failed)?;
-    file.take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(StoreError::failed)?;
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(failed)?;
     if magic == MAGIC {
         return Ok(true);
     }
@@ -280,8 +347,12 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
 fn failed_to_open(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
-        error => StoreError::failed(error),
+        error => failed_at(path, error),
     }
+}
+
+fn failed_at(path: &Path, error: impl fmt::Display) -> StoreError {
+    StoreError::failed(format!("{}: {error}", path.display()))
 }
 
 fn key(id: SessionId) -> Key {

@@ -8,6 +8,7 @@
 //! ([`reserve`](Keeper::reserve), then [`load`](Keeper::load)) loads the last word of the session's life before.
 
 use std::collections::hash_map::{Entry, HashMap};
+use std::ops::Deref;
 
 use crate::error::SessionError;
 use crate::model::{Session, SessionId};
@@ -30,6 +31,8 @@ pub(super) struct Kept {
     keeper: Arc<Keeper>,
     /// Beside the record, so that nobody who only looks waits for the disk. Written under the record's lock.
     is_archived: AtomicBool,
+    /// Somebody is about to register it in the service below. So who does not find it there has not seen the last of it.
+    is_launching: AtomicBool,
     /// Locked while the store works: its user's code, which is why [`SessionStore`] says what it must not do.
     record: Mutex<Record>,
 }
@@ -56,11 +59,20 @@ impl Keeper {
         self.at_work.lock().get(&id).and_then(Weak::upgrade)
     }
 
-    /// The right to work on a session that nobody works on.
+    /// The right to launch a session that nobody works on.
+    pub(super) fn reserve_launch(self: &Arc<Self>, id: SessionId) -> Option<Launching> {
+        self.reserve_as(id, true).map(Launching)
+    }
+
+    /// The right to change what is kept of a session that nobody works on.
     pub(super) fn reserve(self: &Arc<Self>, id: SessionId) -> Option<Arc<Kept>> {
+        self.reserve_as(id, false)
+    }
+
+    fn reserve_as(self: &Arc<Self>, id: SessionId, to_launch: bool) -> Option<Arc<Kept>> {
         let kept = || {
-            let (is_archived, record) = (AtomicBool::new(false), Mutex::default());
-            Arc::new(Kept { id, keeper: Arc::clone(self), is_archived, record })
+            let (is_archived, is_launching) = (AtomicBool::new(false), AtomicBool::new(to_launch));
+            Arc::new(Kept { id, keeper: Arc::clone(self), is_archived, is_launching, record: Mutex::default() })
         };
         match self.at_work.lock().entry(id) {
             Entry::Occupied(taken) if taken.get().strong_count() > 0 => None,
@@ -86,9 +98,9 @@ impl Keeper {
         self.ask(|store| store.summary(id)).map_err(|error| error.about(id))
     }
 
-    pub(super) fn list(&self) -> Result<Vec<SessionId>, SessionError> {
+    pub(super) fn summaries(&self) -> Result<Vec<Result<StoredSummary, StoreError>>, SessionError> {
         let failed = |error| SessionError::Store { id: None, source: Arc::new(error) };
-        self.ask(SessionStore::list).map_err(failed)
+        self.ask(SessionStore::summaries).map_err(failed)
     }
 
     /// A store may be anybody's code.
@@ -130,6 +142,26 @@ impl Kept {
         // ORDERING: Acquire, with the Release of the store. That `archive` and a launch see one of the other is by the registry's
         // lock: `archive` sets this first and looks there next, a launch registers first and looks here next.
         self.is_archived.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_launching(&self) -> bool {
+        // ORDERING: Acquire, with the Release below: who sees that the launch is over sees that it has registered.
+        self.is_launching.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_deleted(&self) -> bool {
+        self.record.lock().is_deleted
+    }
+
+    /// Whether something of the session is in the store.
+    pub(super) fn is_stored(&self) -> bool {
+        self.record.lock().is_stored
+    }
+
+    /// Whether a save has failed, and nothing has been saved since.
+    pub(super) fn is_behind(&self) -> bool {
+        let record = self.record.lock();
+        record.is_stored && !record.is_current && !record.is_deleted
     }
 
     /// Keeps what a turn has come to. Where that fails, the next turn tries again, with all that has come together.
@@ -183,6 +215,23 @@ impl Kept {
             self.is_archived.store(true, Ordering::Release);
         }
         Ok(is_there)
+    }
+}
+
+/// The right to launch a session, until it is registered in the service below, or will not be.
+pub(super) struct Launching(Arc<Kept>);
+
+impl Deref for Launching {
+    type Target = Arc<Kept>;
+
+    fn deref(&self) -> &Arc<Kept> {
+        &self.0
+    }
+}
+
+impl Drop for Launching {
+    fn drop(&mut self) {
+        self.0.is_launching.store(false, Ordering::Release);
     }
 }
 

@@ -178,6 +178,16 @@ pub trait SessionStore: Send + Sync + 'static {
     fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {
         Ok(self.load(id)?.map(|stored| stored.summary()))
     }
+
+    /// What lists show of all sessions, in any order; an error in place of each that cannot be read. A store that finds that
+    /// with less than a look at each says so here.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] where there is no list at all.
+    fn summaries(&self) -> Result<Vec<Result<StoredSummary, StoreError>>, StoreError> {
+        let ids = self.list()?;
+        Ok(ids.into_iter().filter_map(|id| self.summary(id).transpose()).collect())
+    }
 }
 
 /// A shared store is a store: for hosts that keep a hand on it.
@@ -200,5 +210,9 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {
         (**self).summary(id)
+    }
+
+    fn summaries(&self) -> Result<Vec<Result<StoredSummary, StoreError>>, StoreError> {
+        (**self).summaries()
     }
 }

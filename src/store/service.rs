@@ -31,11 +31,13 @@ use super::SessionStore;
 ///   [`begin_session`](SessionService::begin_session) does; its turns count from 1 again.
 /// - [`read`](SessionService::read), [`export_session`](SessionService::export_session) and, as
 ///   [`SessionError::NotRunning`], [`interrupt`](SessionService::interrupt) know sessions that are not live.
-///   [`list`](SessionService::list) has them too, oldest conversation first, live or not; it looks at all of them for every page.
+///   [`list`](SessionService::list) has them too, oldest conversation first, live or not; it looks at all of them for every page,
+///   and leaves out, with a record in the log, those whose records cannot be read.
 ///   [`subscribe`](SessionService::subscribe), [`event_injector`](SessionService::event_injector) and
 ///   [`comms_runtime`](SessionService::comms_runtime) are for live ones: see [`resume`](Self::resume).
 /// - [`archive`](SessionService::archive) is for good: the session stays readable and runs no more turns.
-///   [`take_session`](SessionService::take_session) archives too.
+///   [`take_session`](SessionService::take_session) archives too; where only that fails, the session has ended, and is kept as
+///   one that can be resumed. While another thread resumes the session it is [`SessionError::Busy`].
 /// - An id that is kept is taken: to create a session with it is [`SessionError::AlreadyExists`].
 /// - A call that the store fails is [`SessionError::Store`]. A turn that went well and cannot be kept fails, with the
 ///   [`StoreError`](super::StoreError) as its error. The agent remembers it all the same, and it is kept with the next.
@@ -46,7 +48,8 @@ use super::SessionStore;
 /// A turn that fails is kept as far as the agent's history goes; after a panic nothing more is kept, and the session can be
 /// [unloaded](Self::unload) and resumed from the turn before.
 ///
-/// A builder meets a resumed session with [`SessionSpec::resume`], and without the
+/// A builder meets a resumed session with [`SessionSpec::resume`], from which its agent **has to go on**: what that comes to in its
+/// next turn takes the place of what was kept. It meets it without the
 /// [`extension`](SessionSpec::extension) that it was created with: what an agent needs is in the labels, or comes from the
 /// builder.
 ///

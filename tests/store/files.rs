@@ -149,6 +149,48 @@ fn saves_of_many_threads_are_all_there() {
 }
 
 #[test]
+fn whoever_reads_is_not_disturbed_by_those_who_save() {
+    run(|| {
+        let folder = Folder::new();
+        let store = folder.store();
+        let sessions: Vec<StoredSession> = (0..3).map(|n| stored(&n.to_string())).collect();
+        sessions.iter().for_each(|session| store.save(session).unwrap());
+        thread::scope(|scope| {
+            for session in &sessions {
+                let store = &store;
+                scope.spawn(move || {
+                    let mut session = session.clone();
+                    for n in 0..200 {
+                        session.history.push(Message::user("x".repeat(n)));
+                        store.save(&session).unwrap();
+                    }
+                });
+                scope.spawn(move || {
+                    for _ in 0..1_000 {
+                        assert!(store.load(session.id()).unwrap().is_some());
+                        assert_eq!(store.list().unwrap().len(), 3);
+                        assert_eq!(store.summaries().unwrap().len(), 3);
+                    }
+                });
+            }
+        });
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_left_as_it_is() {
+    let folder = Folder::new();
+    std::os::unix::fs::symlink(folder.join("elsewhere"), folder.file()).unwrap();
+    assert!(FileStore::open(folder.file()).unwrap_err().to_string().contains("leads nowhere"));
+    assert!(folder.file().is_symlink());
+    std::fs::write(folder.join("elsewhere"), b"").unwrap();
+    folder.store().save(&stored("one")).unwrap();
+    assert!(folder.file().is_symlink());
+    assert_eq!(folder.store().list().unwrap().len(), 1);
+}
+
+#[test]
 fn a_damaged_or_newer_record_is_a_clear_error_and_leaves_the_others_usable() {
     run(|| {
         let folder = Folder::new();

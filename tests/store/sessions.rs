@@ -152,6 +152,109 @@ fn a_turn_that_cannot_be_kept_fails_and_is_kept_with_the_next() {
 }
 
 #[test]
+fn what_could_not_be_kept_when_it_happened_is_kept_when_the_session_ends() {
+    run(|| {
+        for ends in ["unload", "shutdown", "take"] {
+            let (service, store) = watched();
+            let id = service.create_session(create("one")).unwrap().session_id;
+            store.fails.store(true, Ordering::SeqCst);
+            service.start_turn(id, turn("two")).unwrap_err();
+            if ends != "shutdown" {
+                // Not while it would be lost.
+                assert_eq!(service.unload(id, LONG).unwrap_err().code(), "STORE_FAILED");
+                assert!(service.is_live(id));
+            }
+            store.fails.store(false, Ordering::SeqCst);
+            match ends {
+                "unload" => service.unload(id, LONG).unwrap(),
+                "take" => drop(service.take_session(id, LONG).unwrap()),
+                _ => drop(service.shutdown(LONG)),
+            }
+            let kept = store.load(id).unwrap().unwrap();
+            assert_eq!(said(&kept.history), ["one", "= one", "two", "= two"], "{ends}");
+            assert_eq!(kept.archived, ends == "take");
+        }
+    });
+}
+
+#[test]
+fn ids_of_a_seed_do_not_take_the_place_of_those_before() {
+    run(|| {
+        let store = Arc::new(Watched::default());
+        let seeded = || {
+            let config = EphemeralSessionService::configure(echo()).ids(turnwise::testkit::SeededIds::new(1));
+            PersistentSessionService::with_config(config, Arc::clone(&store)).unwrap()
+        };
+        let id = seeded().create_session(create("one")).unwrap().session_id;
+        let error = seeded().create_session(create("other")).unwrap_err();
+        assert_eq!((error.code(), error.session_id()), ("SESSION_ALREADY_EXISTS", Some(id)));
+        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+    });
+}
+
+#[test]
+fn to_resume_a_session_changes_nothing_of_what_is_kept() {
+    struct Forgetful(Session);
+    impl SessionAgent for Forgetful {
+        fn run_turn(&mut self, _: String, _: &TurnContext) -> Result<RunResult, AgentError> {
+            Err(AgentError::Config("not today".into()))
+        }
+        fn session_clone(&self) -> Session {
+            self.0.clone()
+        }
+    }
+    run(|| {
+        let (service, store) = watched();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        service.shutdown(LONG);
+        let saves = store.saves.load(Ordering::SeqCst);
+        let builder = builder_fn(|_, context| Ok(Forgetful(Session::with_id(context.session_id()))));
+        let service = PersistentSessionService::new(builder, 1, Arc::clone(&store));
+        service.resume(id).unwrap();
+        service.unload(id, LONG).unwrap();
+        assert_eq!(store.saves.load(Ordering::SeqCst), saves);
+        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+    });
+}
+
+#[test]
+fn after_a_shutdown_nothing_is_created_whatever_its_id() {
+    run(|| {
+        let (service, _store) = watched();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        service.shutdown(LONG);
+        let again = create("again").session(SessionSpec::new().session_id(id));
+        assert_eq!(service.create_session(again).unwrap_err().code(), "SHUTTING_DOWN");
+        assert_eq!(service.open_session(SessionSpec::new()).unwrap_err().code(), "SHUTTING_DOWN");
+    });
+}
+
+#[test]
+fn a_session_that_is_archived_while_it_is_opened_stays_readable() {
+    run(|| {
+        let (store, gate) = (Arc::new(Watched::default()), Gate::new());
+        let builder = {
+            let gate = gate.clone();
+            builder_fn(move |spec, context| {
+                gate.pass_regardless();
+                turnwise::SessionAgentBuilder::build_agent(&echo(), spec, context)
+            })
+        };
+        let service = PersistentSessionService::new(builder, 1, Arc::clone(&store));
+        let id = SessionId::new();
+        std::thread::scope(|scope| {
+            let opening = scope.spawn(|| service.open_session(SessionSpec::new().session_id(id)));
+            gate.wait_arrived(1);
+            service.archive(id).unwrap();
+            gate.open();
+            assert_eq!(opening.join().unwrap().unwrap_err().code(), "SESSION_NOT_FOUND");
+        });
+        service.archive_wait(id, LONG).unwrap();
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Archived);
+    });
+}
+
+#[test]
 fn a_store_that_panics_is_an_error() {
     run(|| {
         let (service, store) = watched();
@@ -512,7 +615,9 @@ fn agents_find_the_service_that_keeps() {
         let parent = service.create_session(create(&format!("ask {cold}"))).unwrap();
         assert_eq!(parent.text, "hello");
         let id = parent.session_id;
+        let saves = store.saves.load(Ordering::SeqCst);
         assert_eq!(service.start_turn(id, turn("wait self")).unwrap().text, "reentrant");
+        assert_eq!(store.saves.load(Ordering::SeqCst), saves, "it was not archived for a while either");
         assert!(!store.load(id).unwrap().unwrap().archived);
         assert_eq!(service.start_turn(id, turn("start self")).unwrap().text, "reentrant");
         assert_eq!(service.start_turn(id, turn("archive self")).unwrap().text, "archived");
