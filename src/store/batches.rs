@@ -11,7 +11,7 @@ use crate::sync::{Arc, Mutex};
 
 /// Things to write, and the right to write them.
 #[derive(Debug)]
-pub(super) struct Batches<T, R> {
+pub(crate) struct Batches<T, R> {
     collecting: Mutex<Batch<T, R>>,
     /// Held while the disk is written to.
     writing: Mutex<()>,
@@ -24,12 +24,12 @@ struct Batch<T, R> {
 }
 
 impl<T, R: Clone> Batches<T, R> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { collecting: Mutex::new(Batch::new()), writing: Mutex::new(()) }
     }
 
     /// Writes an item, alone or with others; `write` gives a result for each, in order. `None` where it gives too few.
-    pub(super) fn write(&self, item: T, write: impl FnOnce(&[T]) -> Vec<R>) -> Option<R> {
+    pub(crate) fn write(&self, item: T, write: impl FnOnce(&[T]) -> Vec<R>) -> Option<R> {
         let (place, results) = {
             let mut batch = self.collecting.lock();
             batch.items.push(item);
@@ -47,7 +47,7 @@ impl<T, R: Clone> Batches<T, R> {
     }
 
     /// Writes something that is no part of a batch.
-    pub(super) fn alone<O>(&self, write: impl FnOnce() -> O) -> O {
+    pub(crate) fn alone<O>(&self, write: impl FnOnce() -> O) -> O {
         let _writing = self.writing.lock();
         write()
     }
@@ -56,40 +56,5 @@ impl<T, R: Clone> Batches<T, R> {
 impl<T, R> Batch<T, R> {
     fn new() -> Self {
         Self { items: Vec::new(), results: Arc::new(Mutex::new(None)) }
-    }
-}
-
-#[cfg(all(test, not(turnwise_loom)))]
-mod tests {
-    use super::*;
-    use crate::models::{explore, join, spawn};
-
-    /// Each item is written once, and whoever wrote it gets its own result; never two write at once.
-    #[test]
-    fn everything_is_written_once_and_answered_with_its_own_result() {
-        explore(|| {
-            let batches: Arc<Batches<u32, u32>> = Arc::new(Batches::new());
-            let written: Arc<Mutex<Vec<u32>>> = Arc::default();
-            let is_writing: Arc<Mutex<bool>> = Arc::default();
-            let writers: Vec<_> = (1..=3)
-                .map(|item| {
-                    let (batches, written, is_writing) =
-                        (Arc::clone(&batches), Arc::clone(&written), Arc::clone(&is_writing));
-                    spawn(move || {
-                        let result = batches.write(item, |items| {
-                            assert!(!std::mem::replace(&mut *is_writing.lock(), true), "two write at once");
-                            written.lock().extend(items);
-                            *is_writing.lock() = false;
-                            items.iter().map(|item| item * 10).collect()
-                        });
-                        assert_eq!(result, Some(item * 10));
-                        assert!(written.lock().contains(&item), "it is written before it is answered");
-                    })
-                })
-                .collect();
-            writers.into_iter().for_each(join);
-            written.lock().sort_unstable();
-            assert_eq!(*written.lock(), [1, 2, 3]);
-        });
     }
 }

@@ -37,7 +37,7 @@
 //! ```
 
 mod agent;
-mod batches;
+pub(crate) mod batches;
 mod calls;
 mod error;
 mod file;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::support::*;
 use super::{explore, join, spawn};
+use crate::store::batches::Batches;
 use crate::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
 use crate::sync::{Arc, Mutex};
 use crate::{ServiceControl, SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec};
@@ -119,5 +120,34 @@ fn keeping_of_two_who_resume_at_once_nobody_builds_a_second_agent() {
         assert_eq!(messages(&store, id), answered);
         assert_eq!(service.stats().sessions_created, 2);
         end(&service);
+    });
+}
+
+/// Each item is written once, and whoever wrote it gets its own result; never two write at once.
+#[test]
+fn keeping_everything_is_written_once_and_answered_with_its_own_result() {
+    explore(|| {
+        let batches: Arc<Batches<u32, u32>> = Arc::new(Batches::new());
+        let written: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let is_writing: Arc<Mutex<bool>> = Arc::default();
+        let writers: Vec<_> = (1..=3)
+            .map(|item| {
+                let (batches, written, is_writing) =
+                    (Arc::clone(&batches), Arc::clone(&written), Arc::clone(&is_writing));
+                spawn(move || {
+                    let result = batches.write(item, |items| {
+                        assert!(!std::mem::replace(&mut *is_writing.lock(), true), "two write at once");
+                        written.lock().extend(items);
+                        *is_writing.lock() = false;
+                        items.iter().map(|item| item * 10).collect()
+                    });
+                    assert_eq!(result, Some(item * 10));
+                    assert!(written.lock().contains(&item), "it is written before it is answered");
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(join);
+        written.lock().sort_unstable();
+        assert_eq!(*written.lock(), [1, 2, 3]);
     });
 }

@@ -482,7 +482,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a turn that is interrupted is kept before it is rolled back",
         "src/store/agent.rs",
         &[("Err(error) if turn.is_cancelled() => Err(error),", "Err(error) if false && turn.is_cancelled() => Err(error),"),
-          ("            self.agent.cancel();\n            self.keep_after_failure();", "            self.agent.cancel();")],
+          ("            self.is_running = false;\n            self.keep_after_failure();", "            self.is_running = false;")],
         Store("rolled_back"),
     ),
     mutation(
