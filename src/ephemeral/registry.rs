@@ -108,6 +108,16 @@ impl Registry {
     /// Each is looked at under the lock, which spares a share of each; those that something happens to just then are looked at
     /// once more afterwards, since that may have to wait.
     pub(crate) fn list(&self, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
+        loop {
+            if let Some(page) = self.page(query)? {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// `None` where a session has been closed between two looks at it, whose place on the page is another's.
+    fn page(&self, query: &SessionQuery) -> Result<Option<Vec<SessionSummary>>, SessionError> {
+        let limit = query.limit.unwrap_or(usize::MAX);
         let (mut page, mut changing) = (Vec::new(), Vec::new());
         {
             let sessions = self.sessions.read();
@@ -121,7 +131,6 @@ impl Registry {
                 .flatten()
                 .filter_map(|(id, entry)| Some((*id, entry.as_ref()?)))
                 .filter(|(_, entry)| entry.is_open() && entry.has_labels(&query.labels));
-            let limit = query.limit.unwrap_or(usize::MAX);
             page.reserve(limit.min(sessions.entries.len().saturating_sub(first)));
             for (id, entry) in matching.skip(query.offset.unwrap_or(0)) {
                 let place = page.len() + changing.len();
@@ -136,6 +145,7 @@ impl Registry {
                 }
             }
         }
+        let is_full = page.len() + changing.len() == limit;
         // Each has the place that it would have had, less those before it that have been closed meanwhile.
         let mut closed = 0;
         for (place, handle) in changing {
@@ -144,7 +154,7 @@ impl Registry {
                 None => closed += 1,
             }
         }
-        Ok(page)
+        Ok((!is_full || closed == 0).then_some(page))
     }
 
     /// Whoever holds capacity, closed or not.
