@@ -45,13 +45,25 @@ impl<B: SessionAgentBuilder> Inner<B> {
         self.launch_kept(kept, spec, create)
     }
 
+    /// Launches a session that is new, with a first turn.
+    fn create<T>(
+        &self,
+        request: CreateSessionRequest,
+        create: impl FnOnce(&Live<B>, CreateSessionRequest) -> Result<T, SessionError>,
+    ) -> Result<T, SessionError> {
+        let CreateSessionRequest { session, turn } = request;
+        let create = |live: &Live<B>, spec| create(live, CreateSessionRequest { session: spec, turn });
+        self.launch(session, create).map(|(_, created)| created)
+    }
+
     /// Launches a session that is kept.
     fn relaunch<T>(
         &self,
         id: SessionId,
         create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
     ) -> Result<T, SessionError> {
-        let (kept, stored) = self.reserve_kept(id)?;
+        let kept = self.keeper.reserve_launch(id).ok_or_else(|| self.at_work(id))?;
+        let stored = kept.stored()?;
         let launched = self.launch_kept(kept, stored.spec(), create);
         launched.map(|(_, launched)| launched).map_err(|error| match error {
             // The session's life before has not quite ended.
@@ -77,13 +89,6 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok((Arc::clone(&kept), launched?))
     }
 
-    /// A session that is kept, not archived, and not live, with the right to work on it.
-    fn reserve_kept(&self, id: SessionId) -> Result<(Launching, StoredSession), SessionError> {
-        let kept = self.keeper.reserve_launch(id).ok_or_else(|| self.at_work(id))?;
-        let stored = kept.stored()?;
-        Ok((kept, stored))
-    }
-
     /// Why a session that somebody works on can be had by nobody else.
     fn at_work(&self, id: SessionId) -> SessionError {
         if self.keeper.find(id).is_some_and(|kept| kept.is_archived()) {
@@ -103,10 +108,9 @@ impl<B: SessionAgentBuilder> Inner<B> {
     ) -> Result<T, SessionError> {
         let again = copy_of(&request);
         match start(&self.live, request) {
-            Err(SessionError::NotFound { .. }) => self.relaunch(id, |live, spec| {
-                let request = CreateSessionRequest::default().session(spec).turn(again);
-                create(live, request)
-            }),
+            Err(SessionError::NotFound { .. }) => {
+                self.relaunch(id, |live, spec| create(live, CreateSessionRequest { session: spec, turn: again }))
+            }
             started => started,
         }
     }
@@ -163,19 +167,12 @@ impl<B: SessionAgentBuilder> Inner<B> {
         }
     }
 
-    /// Archives what is kept of a session. Whether it was not archived before.
-    fn archive_kept(&self, id: SessionId) -> Result<(Arc<Kept>, bool), SessionError> {
-        let kept = self.any(id);
-        let was_open = kept.set_archived(true)?;
-        Ok((kept, was_open))
-    }
-
     pub(super) fn list_archived(&self, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
-        page(self.summaries(|kept| kept)?, query)
+        page(self.summaries(true)?, query)
     }
 
     /// Sessions that are kept and not live: those that are archived, or the others.
-    fn summaries(&self, is_wanted: impl Fn(bool) -> bool) -> Result<Vec<SessionSummary>, SessionError> {
+    fn summaries(&self, archived: bool) -> Result<Vec<SessionSummary>, SessionError> {
         let mut found = Vec::new();
         for summary in self.keeper.summaries()? {
             let summary = match summary {
@@ -185,7 +182,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
                     continue;
                 }
             };
-            if is_wanted(summary.archived) {
+            if summary.archived == archived {
                 found.push(summary.into());
             }
         }
@@ -195,11 +192,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
 impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn create_session(&self, request: CreateSessionRequest) -> Result<RunResult, SessionError> {
-        let CreateSessionRequest { session, turn } = request;
-        let begin =
-            |live: &Live<B>, spec| live.begin_awaited_session(CreateSessionRequest::default().session(spec).turn(turn));
-        let (_, awaited) = self.launch(session, begin)?;
-        awaited.wait()
+        self.create(request, Live::begin_awaited_session)?.wait()
     }
 
     fn create_session_with(
@@ -207,14 +200,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         request: CreateSessionRequest,
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<RunResult, SessionError> {
-        let CreateSessionRequest { session, turn } = request;
-        let begin = |event_tx| {
-            let turn = turn.event_tx(event_tx);
-            let begin = |live: &Live<B>, spec| {
-                live.begin_awaited_session(CreateSessionRequest::default().session(spec).turn(turn))
-            };
-            self.launch(session, begin).map(|(_, awaited)| awaited)
-        };
+        let begin = |event_tx| self.create(request.event_tx(event_tx), Live::begin_awaited_session);
         follow_awaited(begin, on_event)
     }
 
@@ -242,9 +228,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError> {
-        let CreateSessionRequest { session, turn } = request;
-        let begin = |live: &Live<B>, spec| live.begin_session(CreateSessionRequest::default().session(spec).turn(turn));
-        self.launch(session, begin).map(|(_, turn)| turn)
+        self.create(request, Live::begin_session)
     }
 
     fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
@@ -270,12 +254,13 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         let mut found = self.live.list(SessionQuery::new())?;
         let live: std::collections::HashSet<SessionId> = found.iter().map(|summary| summary.session_id).collect();
         let is_left = |summary: &SessionSummary| !live.contains(&summary.session_id);
-        found.extend(self.summaries(|is_archived| !is_archived)?.into_iter().filter(is_left));
+        found.extend(self.summaries(false)?.into_iter().filter(is_left));
         page(found, &query)
     }
 
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
-        let (_kept, was_open) = self.archive_kept(id)?;
+        let kept = self.any(id);
+        let was_open = kept.archive()?;
         match self.live.archive_with(id, mode) {
             // It was not live, or about to end.
             Err(SessionError::NotFound { .. }) if was_open => Ok(()),
@@ -320,7 +305,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         // Before anything is archived. A circle that is closed only now is found by the wait.
         self.live.refuse_circle(id)?;
-        let (kept, _) = self.archive_kept(id)?;
+        let kept = self.any(id);
+        kept.archive()?;
         loop {
             match self.live.archive_wait(id, timeout) {
                 // Whoever resumes it just now registers it in a moment, sees that it is archived, and closes it.
@@ -340,14 +326,14 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
             Ok(taken) => {
                 let kept = kept.unwrap_or_else(|| self.any(id));
                 kept.keep(taken.clone()).map_err(|error| error.about(id))?;
-                kept.set_archived(true)?;
+                kept.archive()?;
                 Ok(taken)
             }
             // Not live. What is kept of it is the last word where nobody else works on it.
             Err(SessionError::NotFound { .. }) => {
                 let kept = self.keeper.reserve(id).ok_or_else(|| self.at_work(id))?;
                 let stored = kept.stored()?;
-                kept.set_archived(true)?;
+                kept.archive()?;
                 Ok(stored.history)
             }
             Err(error) => Err(error),

@@ -5,7 +5,7 @@
 //! works on, and at most one: it is put into the [`Keeper`]'s table by whoever launches the session or changes a cold record,
 //! and is gone when the last who holds it has let go. The session's agent holds it until it is dropped, which is before the
 //! session's id is free in the service below. So whoever gets to load a record
-//! ([`reserve`](Keeper::reserve), then [`load`](Keeper::load)) loads the last word of the session's life before.
+//! ([`reserve`](Keeper::reserve), then [`stored`](Kept::stored)) loads the last word of the session's life before.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::ops::Deref;
@@ -181,27 +181,27 @@ impl Kept {
         Ok(())
     }
 
-    /// Archives the session in the store, or takes that back. Whether it was not so before.
-    pub(super) fn set_archived(&self, is_archived: bool) -> Result<bool, SessionError> {
+    /// Archives the session in the store. Whether it was not archived before.
+    pub(super) fn archive(&self) -> Result<bool, SessionError> {
         let mut record = self.record.lock();
         let Record { session: Some(session), is_stored, is_current, is_deleted: false } = self.loaded(&mut record)?
         else {
             return Err(SessionError::NotFound { id: self.id });
         };
-        if session.archived == is_archived {
+        if session.archived {
             return Ok(false);
         }
-        session.archived = is_archived;
+        session.archived = true;
         // Otherwise it is saved with the rest, once the agent is built.
         if *is_stored {
             let saved = self.keeper.ask(|store| store.save(session));
             saved.map_err(|error| {
-                session.archived = !is_archived;
+                session.archived = false;
                 error.about(self.id)
             })?;
             *is_current = true;
         }
-        self.is_archived.store(is_archived, Ordering::Release);
+        self.is_archived.store(true, Ordering::Release);
         Ok(true)
     }
 

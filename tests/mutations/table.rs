@@ -475,7 +475,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an opening that is interrupted leaves a session in the store",
         "src/store/calls.rs",
-        &[("            if let Err(error) = kept.delete() {", "            if let Err(error) = kept.set_archived(true) {")],
+        &[("            if let Err(error) = kept.delete() {", "            if let Err(error) = kept.archive() {")],
         Store("opening"),
     ),
     mutation(
