@@ -150,6 +150,17 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok((handle, turn_handle, turn))
     }
 
+    /// Refuses a wait for a session that waits for this thread's, or is this thread's.
+    pub(super) fn refuse_circle(&self, id: SessionId) -> Result<(), SessionError> {
+        if own_thread::is_a_sessions() {
+            if let Some(handle) = self.core.registry.find(id) {
+                let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
+                return own_thread::refuse_circle(handle.key()).map_err(failed);
+            }
+        }
+        Ok(())
+    }
+
     /// Starts a turn that this thread will wait for.
     ///
     /// The wait is announced between the admission and the command. Later, the turn could ask for this session before the
@@ -157,12 +168,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// like a wait for a moment, and refuse others.
     pub(super) fn start(&self, id: SessionId, request: StartTurnRequest) -> Result<(TurnHandle, Wait), SessionError> {
         let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
-        if own_thread::is_a_sessions() {
-            if let Some(handle) = self.core.registry.find(id) {
-                // Rather than that it is busy, which it is too.
-                own_thread::refuse_circle(handle.key()).map_err(failed)?;
-            }
-        }
+        // Rather than that it is busy, which it is too.
+        self.refuse_circle(id)?;
         let (handle, turn_handle, turn) = self.admit(id, request)?;
         let wait = Wait::on(handle.key()).map_err(failed)?;
         handle.send(Command::Turn(turn));

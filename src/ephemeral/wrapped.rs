@@ -7,7 +7,7 @@ use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest};
 use crate::sync::bounded;
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
-use crate::wait::own_thread::{self, Wait};
+use crate::wait::own_thread::Wait;
 
 use super::calls::follow;
 use super::launch::identify;
@@ -38,12 +38,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
 
     /// Refuses a wait for a session that waits for this thread's, or is this thread's.
     pub(crate) fn refuse_circle(&self, id: SessionId) -> Result<(), SessionError> {
-        let core = &self.inner.core;
-        match core.registry.find(id) {
-            Some(handle) if own_thread::is_a_sessions() => own_thread::refuse_circle(handle.key())
-                .map_err(|error| error.into_session_error(id, &core.clock().stopwatch())),
-            _ => Ok(()),
-        }
+        self.inner.refuse_circle(id)
     }
 
     /// As `begin_turn`, for a thread that will wait for the turn.
