@@ -5,18 +5,19 @@
 //! all the work. Here the waiting thread parks at once, and is woken with no lock held. A thread that polls first decides that
 //! for itself: see [`polling`](crate::wait::polling).
 //!
-//! **Invariant.** While the queue is not empty, nobody is noted as asleep: who puts something in takes the note along and wakes,
-//! and who finds the queue empty leaves the note, each under one lock.
+//! **Invariant.** While the queue is not empty, nobody is noted as asleep: who puts something in takes the note along and
+//! [calls up](crate::wait::waking) the thread, and who finds the queue empty leaves the note, each under one lock.
 
 use std::collections::VecDeque;
 use std::fmt;
 
 use crate::sync::{current, park, Arc, AtomicBool, Mutex, Ordering, Receiver, Thread};
 use crate::wait::bell::Bell;
+use crate::wait::waking;
 
 /// Both ends of a new one.
 pub(crate) fn mailbox<T>() -> (MailSender<T>, MailReceiver<T>) {
-    let state = State { items: VecDeque::new(), asleep: None, is_gone: false };
+    let state = State { items: VecDeque::new(), waiter: Waiter::Awake, is_gone: false };
     let shared = Arc::new(Shared { has_mail: AtomicBool::new(false), state: Mutex::new(state), bell: Bell::new() });
     (MailSender(Arc::clone(&shared)), MailReceiver(shared))
 }
@@ -36,15 +37,24 @@ struct Shared<T> {
 
 struct State<T> {
     items: VecDeque<T>,
-    asleep: Option<Thread>,
+    waiter: Waiter,
     is_gone: bool,
+}
+
+/// The thread at the receiving end.
+enum Waiter {
+    Awake,
+    /// It has found nothing, and parks.
+    Asleep(Thread),
+    /// There is something in the queue since, and it has not been back yet.
+    CalledUp,
 }
 
 impl<T> MailSender<T> {
     /// Never waits. Where the receiver is gone, the item is dropped.
     pub(crate) fn send(&self, item: T) {
         let shared = &*self.0;
-        let asleep = {
+        let waiter = {
             let mut state = shared.state.lock();
             if state.is_gone {
                 drop(state);
@@ -57,10 +67,10 @@ impl<T> MailSender<T> {
             }
             state.items.push_back(item);
             shared.has_mail.store(true, Ordering::SeqCst);
-            state.asleep.take()
+            state.waiter.call_up()
         };
-        if let Some(thread) = asleep {
-            thread.unpark();
+        if let Some(thread) = waiter {
+            waking::call_up(thread);
         }
         shared.bell.ring();
     }
@@ -78,9 +88,14 @@ impl<T> MailReceiver<T> {
             {
                 let mut state = self.0.state.lock();
                 if let Some(item) = self.take_from(&mut state) {
+                    let waiter = std::mem::replace(&mut state.waiter, Waiter::Awake);
+                    drop(state);
+                    if let Waiter::CalledUp = waiter {
+                        waking::arrived();
+                    }
                     return item;
                 }
-                state.asleep = Some(current());
+                state.waiter = Waiter::Asleep(current());
             }
             // Also comes back where nobody has sent anything: whatever the agent's code has left behind of wake-ups ends here.
             park();
@@ -102,10 +117,25 @@ impl<T> MailReceiver<T> {
     }
 
     fn take_from(&self, state: &mut State<T>) -> Option<T> {
-        state.asleep = None;
         let item = state.items.pop_front();
         self.0.has_mail.store(!state.items.is_empty(), Ordering::SeqCst);
         item
+    }
+}
+
+impl Waiter {
+    /// Whom to call up, now that there is something.
+    fn call_up(&mut self) -> Option<Thread> {
+        match std::mem::replace(self, Self::Awake) {
+            Self::Asleep(thread) => {
+                *self = Self::CalledUp;
+                Some(thread)
+            }
+            other => {
+                *self = other;
+                None
+            }
+        }
     }
 }
 

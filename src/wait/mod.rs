@@ -22,5 +22,6 @@ pub(crate) mod manual;
 pub(crate) mod own_thread;
 pub(crate) mod polling;
 pub(crate) mod semaphore;
+pub(crate) mod waking;
 #[cfg(feature = "testkit")]
 pub(crate) mod watched;

@@ -43,6 +43,8 @@ mod keeping;
 mod orderings;
 #[cfg(not(turnwise_loom))]
 mod support;
+#[cfg(not(turnwise_loom))]
+mod waking;
 
 /// Runs `body` in many schedules.
 #[cfg(not(turnwise_loom))]

@@ -23,6 +23,7 @@ use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
 use crate::wait::mailbox::{mailbox, MailReceiver};
 use crate::wait::semaphore::Semaphore;
+use crate::wait::waking;
 
 /// Runs `body` in every schedule that there is.
 fn check(body: impl Fn() + Send + Sync + 'static) {
@@ -290,6 +291,20 @@ fn a_mailbox_leaves_nobody_asleep_and_loses_nothing() {
         assert_eq!(receiver.receive() + receiver.receive(), 3);
         assert!(!receiver.has_mail());
         senders.into_iter().for_each(join);
+    });
+}
+
+#[test]
+fn of_two_mailboxes_that_are_called_at_once_neither_sleeps_on() {
+    check(|| {
+        let (sender, receiver) = mailbox();
+        let (other_sender, other_receiver) = mailbox();
+        let waiters = [receiver, other_receiver].map(|receiver| spawn(move || receiver.receive()));
+        // One is woken at a time: the second has to be by the first, wherever that is just then.
+        sender.send(1);
+        other_sender.send(2);
+        assert_eq!(waiters.map(join), [1, 2]);
+        assert!(waking::is_quiet(), "a call is counted for good");
     });
 }
 

@@ -216,13 +216,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a command wakes nobody",
         "src/wait/mailbox.rs",
-        &[("            state.asleep.take()\n", "            None::<Thread>\n")],
+        &[("            state.waiter.call_up()\n", "            None::<Thread>\n")],
         Loom("mailbox"),
     ),
     mutation(
         "who falls asleep says so after the look into the mailbox, under another lock",
         "src/wait/mailbox.rs",
-        &[("                state.asleep = Some(current());", "                drop(state);\n                self.0.state.lock().asleep = Some(current());")],
+        &[("                state.waiter = Waiter::Asleep(current());", "                drop(state);\n                self.0.state.lock().waiter = Waiter::Asleep(current());")],
         Loom("mailbox"),
     ),
     mutation(
@@ -242,6 +242,30 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/wait/mailbox.rs",
         &[("            state.is_gone = true;\n", "")],
         Loom("mailbox"),
+    ),
+    mutation(
+        "who is called up and arrives wakes nobody of those that are noted",
+        "src/wait/waking.rs",
+        &[("        let next = calls.notes.pop_front();", "        let next = calls.notes.pop_front().filter(|_| false);")],
+        Loom("mailbox"),
+    ),
+    mutation(
+        "who is called up is noted after the look at how many are on their way, under another lock",
+        "src/wait/waking.rs",
+        &[("            calls.notes.push_back(thread);", "            drop(calls);\n            CALLS.lock().notes.push_back(thread);")],
+        Loom("mailbox"),
+    ),
+    mutation(
+        "who arrives stays counted as on the way",
+        "src/wait/waking.rs",
+        &[("            calls.on_their_way -= 1;\n", "")],
+        Shuttle("waking"),
+    ),
+    mutation(
+        "who finds its mail unwoken does not arrive",
+        "src/wait/mailbox.rs",
+        &[("if let Waiter::CalledUp = waiter {", "if let (Waiter::CalledUp, true) = (waiter, false) {")],
+        Shuttle("waking"),
     ),
     mutation(
         "a close wakes nobody",
