@@ -4,8 +4,8 @@ use super::support::*;
 use super::{explore, join, spawn};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use crate::{
-    builder_fn, ArchiveMode, CancelReason, EphemeralSessionService, SessionAgentBuilder, SessionError, SessionService,
-    SessionSpec,
+    builder_fn, ArchiveMode, CancelReason, EphemeralSessionService, SessionAgentBuilder, SessionError, SessionQuery,
+    SessionService, SessionSpec,
 };
 
 #[test]
@@ -22,6 +22,26 @@ fn c28_a_turn_is_answered_with_its_real_result_or_refused() {
         join(archivist).unwrap();
         assert!(service.list(Default::default()).unwrap().is_empty());
         assert!(matches!(service.read(id), Err(SessionError::NotFound { .. })));
+        finish(&service);
+    });
+}
+
+#[test]
+fn c25_a_page_is_full_though_one_of_its_sessions_is_archived_in_the_middle_of_a_turn() {
+    explore(|| {
+        let service = EphemeralSessionService::new(actors(act), 3);
+        let [first, second, third] = [(); 3].map(|()| open(&service));
+        let other = service.clone();
+        let at_work = spawn(move || {
+            // What it shows changes while it is looked at; then it is gone.
+            let turn = other.begin_turn(first, turn("x")).expect("it is idle");
+            other.archive(first).expect("it is alive");
+            turn.wait().expect("it was admitted before the close");
+        });
+        let query = SessionQuery::new().limit(2);
+        let page: Vec<_> = service.list(query).unwrap().into_iter().map(|summary| summary.session_id).collect();
+        assert!(page == [first, second] || page == [second, third], "{page:?} of {:?}", [first, second, third]);
+        join(at_work);
         finish(&service);
     });
 }

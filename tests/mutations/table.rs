@@ -273,6 +273,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("            self.send(Command::Wake);\n        }\n        self.environment", "        }\n        self.environment")],
         Shuttle("c28"),
     ),
+    mutation(
+        "a page that has lost a session between two looks is given as it is",
+        "src/ephemeral/registry.rs",
+        &[("Ok((!is_full || closed == 0).then_some(page))", "Ok((!is_full || closed == 0 || true).then_some(page))")],
+        Shuttle("c25"),
+    ),
     // Permits.
     mutation(
         "a permit that comes back is handed to nobody",
