@@ -21,8 +21,8 @@ pub(crate) use std::thread::yield_now;
 /// Whether threads poll a little before they park.
 pub(crate) const POLLS: bool = true;
 
-/// How many threads may have been woken and not run yet; see `wait::waking`.
-pub(crate) const WOKEN_AT_ONCE: usize = 32;
+/// How many of the threads that one thread calls up may have been woken and not run yet; see `wait::waking`.
+pub(crate) const WOKEN_AT_ONCE: usize = 64;
 
 /// A value that the whole process shares.
 macro_rules! process_wide {

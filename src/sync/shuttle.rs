@@ -51,7 +51,8 @@ mod raw {
 /// same.
 pub(crate) const POLLS: bool = false;
 
-/// How many threads may have been woken and not run yet: as few as there can be, since models are small.
+/// How many of the threads that one thread calls up may have been woken and not run yet: as few as there can be, since models
+/// are small.
 pub(crate) const WOKEN_AT_ONCE: usize = 1;
 
 /// A value that a whole execution shares: the next one begins with a new one.

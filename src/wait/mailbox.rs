@@ -13,7 +13,7 @@ use std::fmt;
 
 use crate::sync::{current, park, Arc, AtomicBool, Mutex, Ordering, Receiver, Thread};
 use crate::wait::bell::Bell;
-use crate::wait::waking;
+use crate::wait::waking::{own_calls, Calls};
 
 /// Both ends of a new one.
 pub(crate) fn mailbox<T>() -> (MailSender<T>, MailReceiver<T>) {
@@ -47,14 +47,14 @@ enum Waiter {
     /// It has found nothing, and parks.
     Asleep(Thread),
     /// There is something in the queue since, and it has not been back yet.
-    CalledUp,
+    CalledUp(Arc<Calls>),
 }
 
 impl<T> MailSender<T> {
     /// Never waits. Where the receiver is gone, the item is dropped.
     pub(crate) fn send(&self, item: T) {
         let shared = &*self.0;
-        let waiter = {
+        let woken = {
             let mut state = shared.state.lock();
             if state.is_gone {
                 drop(state);
@@ -69,8 +69,8 @@ impl<T> MailSender<T> {
             shared.has_mail.store(true, Ordering::SeqCst);
             state.waiter.call_up()
         };
-        if let Some(thread) = waiter {
-            waking::call_up(thread);
+        if let Some(thread) = woken {
+            thread.unpark();
         }
         shared.bell.ring();
     }
@@ -90,8 +90,8 @@ impl<T> MailReceiver<T> {
                 if let Some(item) = self.take_from(&mut state) {
                     let waiter = std::mem::replace(&mut state.waiter, Waiter::Awake);
                     drop(state);
-                    if let Waiter::CalledUp = waiter {
-                        waking::arrived();
+                    if let Waiter::CalledUp(calls) = waiter {
+                        calls.arrived();
                     }
                     return item;
                 }
@@ -124,12 +124,14 @@ impl<T> MailReceiver<T> {
 }
 
 impl Waiter {
-    /// Whom to call up, now that there is something.
+    /// Calls it up if it sleeps, now that there is something, and before it can look. Gives whom to unpark once it can.
     fn call_up(&mut self) -> Option<Thread> {
         match std::mem::replace(self, Self::Awake) {
             Self::Asleep(thread) => {
-                *self = Self::CalledUp;
-                Some(thread)
+                let calls = own_calls();
+                let woken = calls.add(thread);
+                *self = Self::CalledUp(calls);
+                woken
             }
             other => {
                 *self = other;

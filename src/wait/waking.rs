@@ -4,72 +4,100 @@
 //! is woken from. Who begins a turn on each of ten thousand sessions would be at it for long, and most of what it wakes would
 //! stand in line behind one another for the same processor, with the others idle: half again as long as it has to take.
 //!
-//! So only a few threads at a time are *on their way*, which is: have been called up, and do not run yet. Whoever is called up
-//! beyond that is noted, and every thread that arrives wakes one that is noted before it does anything else. That is no later
-//! than it could have run, since so many others stand in line before it; and the waking becomes work that all processors share.
+//! So only a few of the threads that one thread calls up are *on their way* at a time: woken, but not running yet. Whoever it calls
+//! up beyond that is noted, and every thread that arrives wakes one that is noted before it does anything else. So the waking
+//! becomes work that all processors share.
+//!
+//! Each thread has [`Calls`] of its own, and what one calls up never stands in line behind what another does. Of the many that one
+//! thread calls up at a time, the last are woken later than they would have been: it is the time until all are through that gets
+//! shorter.
 //!
 //! # Why nobody sleeps on
 //!
-//! A thread on its way waits for nothing but a processor: it has been parked by the library's own code, and holds no lock. So it
-//! arrives. All else is under one lock, where this holds:
-//!
-//! **Invariant.** While a note is kept, there are [`MOST`] threads on their way, each of which takes a note when it arrives.
+//! All of it is under one lock:
 //!
 //! ```text
 //! call up:  MOST on their way?  no: one more, woken at once          yes: a note
 //! arrive:   a note?             yes: that one is on its way instead  no: one less
 //! ```
 //!
-//! Anything may unpark a thread, so one that is only noted may find what it was called up for, and arrives unwoken. It takes a
-//! note like any other: one thread more is on its way than is counted. Its own note stays, and whoever takes it wakes somebody who
-//! is awake already, which makes it one less. Of two such events the one that adds is always the first, so the count is never
-//! more than there are.
+//! Every thread arrives once for each time that it is called up, and after that: it is called up before it can find what it was
+//! called up for. So at any time `on_their_way` is how many have been called up and not arrived, less the notes. From that follows:
+//!
+//! - It is never less than none: it gets less where there are no notes, by somebody who has been called up and has not arrived.
+//! - While there are notes it is [`MOST`], since it gets less only where there are none. So at least so many are awake, or have been
+//!   woken, and each of them will take a note; all it needs for that is a processor, as it was parked by the library's own code.
+//!
+//! Anything may unpark a thread, so one that is only noted may arrive unwoken. It takes a note like any other, and its own, which
+//! stays, will wake somebody who is awake already. The first adds one to those who have been woken, the second takes one away.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use crate::sync::{process_wide, Mutex, Thread, WOKEN_AT_ONCE as MOST};
+use crate::sync::{thread_local, Arc, Mutex, Thread, WOKEN_AT_ONCE as MOST};
 
-process_wide! {
-    static CALLS: Mutex<Calls> = Mutex::new(Calls { on_their_way: 0, notes: VecDeque::new() });
+/// Those whom one thread has called up, until they arrive.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    state: Mutex<State>,
 }
 
-struct Calls {
+#[derive(Debug)]
+struct State {
     on_their_way: usize,
     /// Has room for as many as there ever were at a time, a pointer each.
     notes: VecDeque<Thread>,
 }
 
-/// Wakes a parked thread, or has another do so that arrives. The thread has to [arrive](arrived), once for each call.
-pub(crate) fn call_up(thread: Thread) {
-    {
-        let mut calls = CALLS.lock();
-        if calls.on_their_way == MOST {
-            calls.notes.push_back(thread);
-            return;
-        }
-        calls.on_their_way += 1;
+thread_local! {
+    /// Made when this thread first calls somebody up.
+    static OWN: RefCell<Option<Arc<Calls>>> = const { RefCell::new(None) };
+}
+
+/// Those of the calling thread.
+pub(crate) fn own_calls() -> Arc<Calls> {
+    let own = OWN.try_with(|slot| Arc::clone(slot.borrow_mut().get_or_insert_with(Calls::new)));
+    // Where the slot is gone, the thread is on its way out, and calls up few.
+    own.unwrap_or_else(|_| Calls::new())
+}
+
+impl Calls {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { on_their_way: 0, notes: VecDeque::new() }) })
     }
-    thread.unpark();
-}
 
-/// Whether nobody is on their way: what is counted has been counted back.
-#[cfg(test)]
-pub(crate) fn is_quiet() -> bool {
-    let calls = CALLS.lock();
-    calls.on_their_way == 0 && calls.notes.is_empty()
-}
-
-/// The calling thread has been called up, and runs.
-pub(crate) fn arrived() {
-    let next = {
-        let mut calls = CALLS.lock();
-        let next = calls.notes.pop_front();
-        if next.is_none() {
-            calls.on_their_way -= 1;
+    /// Calls up a parked thread, which cannot find yet what for: gives it back to be unparked, or has somebody do so that arrives.
+    /// It has to [arrive](Self::arrived) once.
+    #[must_use = "the thread is to be unparked"]
+    pub(crate) fn add(&self, thread: Thread) -> Option<Thread> {
+        let mut state = self.state.lock();
+        if state.on_their_way == MOST {
+            state.notes.push_back(thread);
+            return None;
         }
-        next
-    };
-    if let Some(thread) = next {
-        thread.unpark();
+        state.on_their_way += 1;
+        Some(thread)
+    }
+
+    /// The calling thread is one of those that have been called up, and runs.
+    pub(crate) fn arrived(&self) {
+        let next = {
+            let mut state = self.state.lock();
+            let next = state.notes.pop_front();
+            if next.is_none() {
+                state.on_their_way -= 1;
+            }
+            next
+        };
+        if let Some(thread) = next {
+            thread.unpark();
+        }
+    }
+
+    /// Whether everybody has arrived.
+    #[cfg(test)]
+    pub(crate) fn are_none(&self) -> bool {
+        let state = self.state.lock();
+        state.on_their_way == 0 && state.notes.is_empty()
     }
 }

@@ -246,25 +246,25 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "who is called up and arrives wakes nobody of those that are noted",
         "src/wait/waking.rs",
-        &[("        let next = calls.notes.pop_front();", "        let next = calls.notes.pop_front().filter(|_| false);")],
+        &[("            let next = state.notes.pop_front();", "            let next = state.notes.pop_front().filter(|_| false);")],
         Loom("mailbox"),
     ),
     mutation(
         "who is called up is noted after the look at how many are on their way, under another lock",
         "src/wait/waking.rs",
-        &[("            calls.notes.push_back(thread);", "            drop(calls);\n            CALLS.lock().notes.push_back(thread);")],
-        Loom("mailbox"),
+        &[("            state.notes.push_back(thread);", "            drop(state);\n            self.state.lock().notes.push_back(thread);")],
+        Shuttle("waking"),
     ),
     mutation(
         "who arrives stays counted as on the way",
         "src/wait/waking.rs",
-        &[("            calls.on_their_way -= 1;\n", "")],
+        &[("                state.on_their_way -= 1;\n", "")],
         Shuttle("waking"),
     ),
     mutation(
-        "who finds its mail unwoken does not arrive",
+        "who has been called up never arrives",
         "src/wait/mailbox.rs",
-        &[("if let Waiter::CalledUp = waiter {", "if let (Waiter::CalledUp, true) = (waiter, false) {")],
+        &[("if let Waiter::CalledUp(calls) = waiter {", "if let (Waiter::CalledUp(calls), true) = (waiter, false) {")],
         Shuttle("waking"),
     ),
     mutation(
