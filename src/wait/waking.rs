@@ -101,3 +101,31 @@ impl Calls {
         state.on_their_way == 0 && state.notes.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::current;
+    use crate::wait::mailbox::mailbox;
+
+    #[test]
+    fn what_one_thread_calls_up_does_not_stand_in_line_behind_what_another_does() {
+        // As many as are woken at a time, and one more; nobody of them is there yet.
+        let calls = own_calls();
+        for _ in 0..MOST {
+            assert!(calls.add(current()).is_some());
+        }
+        assert!(calls.add(current()).is_none());
+        for number in 0..100 {
+            let (sender, receiver) = mailbox();
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(move || receiver.receive());
+                std::thread::yield_now();
+                scope.spawn(move || sender.send(number));
+                assert_eq!(waiter.join().unwrap(), number);
+            });
+        }
+        (0..=MOST).for_each(|_| calls.arrived());
+        assert!(calls.are_none());
+    }
+}
