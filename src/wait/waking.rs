@@ -2,15 +2,15 @@
 //!
 //! To wake a thread takes the waking one a few microseconds, and the system puts the woken one where it ran before, or where it
 //! is woken from. Who begins a turn on each of ten thousand sessions would be at it for long, and most of what it wakes would
-//! stand in line behind one another for the same processor, with the others idle: half again as long as it has to take.
+//! stand in line behind one another for the same processor, with the others idle: up to half again as long as it has to take.
 //!
 //! So only a few of the threads that one thread calls up are *on their way* at a time: woken, but not running yet. Whoever it calls
 //! up beyond that is noted, and every thread that arrives wakes one that is noted before it does anything else. So the waking
 //! becomes work that all processors share.
 //!
 //! Each thread has [`Calls`] of its own, and what one calls up never stands in line behind what another does. Of the many that one
-//! thread calls up at a time, the last are woken later than they would have been: it is the time until all are through that gets
-//! shorter.
+//! thread calls up at a time, the last are woken later than they would have been, and whoever asks one of those for something else
+//! waits with it: it is the time until all are through that gets shorter.
 //!
 //! # Why nobody sleeps on
 //!
