@@ -6,5 +6,6 @@
 mod files;
 mod killed;
 mod races;
+mod saving;
 mod sessions;
 mod support;

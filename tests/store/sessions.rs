@@ -1,15 +1,13 @@
-//! A service that keeps its sessions, call by call.
+//! The lives of sessions in a service that keeps them: resumed, archived, taken, deleted, listed.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
 
-use turnwise::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
+use turnwise::store::{PersistentSessionService, SessionStore};
 use turnwise::testkit::{Gate, Recorder};
 use turnwise::{
-    agent_fn, builder_fn, AgentError, ArchiveMode, EphemeralSessionService, EventSource, Message, RunResult,
-    ServiceControl, Session, SessionAgent, SessionError, SessionId, SessionQuery, SessionService, SessionSpec,
-    SessionState, Subscription, TurnContext,
+    builder_fn, AgentError, EphemeralSessionService, RunResult, ServiceControl, Session, SessionAgent, SessionError,
+    SessionId, SessionQuery, SessionService, SessionSpec, SessionState, Subscription, TurnContext,
 };
 
 use crate::support::*;
@@ -54,129 +52,6 @@ fn a_session_goes_on_in_the_next_process() {
     });
 }
 
-/// A store that tells when it is asked to save, and can be made to fail.
-#[derive(Default)]
-struct Watched {
-    kept: Mutex<std::collections::BTreeMap<SessionId, StoredSession>>,
-    saves: AtomicUsize,
-    fails: AtomicBool,
-    panics: AtomicBool,
-}
-
-impl SessionStore for Watched {
-    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
-        assert!(!self.panics.load(Ordering::SeqCst), "a store that panics");
-        if self.fails.load(Ordering::SeqCst) {
-            return Err(StoreError::failed("no space left"));
-        }
-        self.saves.fetch_add(1, Ordering::SeqCst);
-        self.kept.lock().unwrap().insert(session.id(), session.clone());
-        Ok(())
-    }
-
-    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
-        Ok(self.kept.lock().unwrap().get(&id).cloned())
-    }
-
-    fn list(&self) -> Result<Vec<SessionId>, StoreError> {
-        Ok(self.kept.lock().unwrap().keys().copied().collect())
-    }
-
-    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        Ok(self.kept.lock().unwrap().remove(&id).is_some())
-    }
-}
-
-fn watched() -> (PersistentSessionService<Echo>, Arc<Watched>) {
-    let store = Arc::new(Watched::default());
-    (PersistentSessionService::new(echo(), 4, Arc::clone(&store)), store)
-}
-
-/// Agents that stop at a gate, and do not look at their tokens.
-fn deaf(gate: &Gate) -> impl turnwise::SessionAgentBuilder {
-    let gate = gate.clone();
-    agent_fn(move |prompt, turn| {
-        gate.pass_regardless();
-        Ok(turn.finish(prompt))
-    })
-}
-
-#[test]
-fn a_turn_is_kept_before_its_result_and_its_last_event() {
-    run(|| {
-        let (service, store) = watched();
-        let id = service.create_session(create("one")).unwrap().session_id;
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
-        let mut heard = Vec::new();
-        let result = service.start_turn_with(id, turn("two"), &mut |event| {
-            heard.push((format!("{event:?}"), store.load(id).unwrap().unwrap().history.messages().len()));
-        });
-        assert_eq!(result.unwrap().text, "two");
-        let (last, messages) = heard.last().unwrap();
-        assert!(last.starts_with("RunCompleted"), "{last}");
-        assert_eq!(*messages, 4);
-    });
-}
-
-#[test]
-fn a_failed_turn_that_leaves_no_trace_costs_no_save() {
-    run(|| {
-        let (service, store) = watched();
-        let id = service.create_session(create("one")).unwrap().session_id;
-        let saves = store.saves.load(Ordering::SeqCst);
-        assert_eq!(saves, 2, "one when it was built, one after its turn");
-        service.start_turn(id, turn("fail")).unwrap_err();
-        assert_eq!(store.saves.load(Ordering::SeqCst), saves);
-    });
-}
-
-#[test]
-fn a_turn_that_cannot_be_kept_fails_and_is_kept_with_the_next() {
-    run(|| {
-        let (service, store) = watched();
-        let id = service.create_session(create("one")).unwrap().session_id;
-        store.fails.store(true, Ordering::SeqCst);
-        let error = service.start_turn(id, turn("two")).unwrap_err();
-        assert!(matches!(StoreError::of(&error), Some(StoreError::Failed(_))), "{error:?}");
-        assert!(error.to_string().contains("no space left"), "{error}");
-        let error = service.archive(id).unwrap_err();
-        assert_eq!(error.code(), "STORE_FAILED");
-        assert_eq!(error.session_id(), Some(id));
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
-        store.fails.store(false, Ordering::SeqCst);
-        service.start_turn(id, turn("three")).unwrap();
-        let kept = store.load(id).unwrap().unwrap();
-        assert!(!kept.archived);
-        assert_eq!(said(&kept.history), ["one", "= one", "two", "= two", "three", "= three"]);
-    });
-}
-
-#[test]
-fn what_could_not_be_kept_when_it_happened_is_kept_when_the_session_ends() {
-    run(|| {
-        for ends in ["unload", "shutdown", "take"] {
-            let (service, store) = watched();
-            let id = service.create_session(create("one")).unwrap().session_id;
-            store.fails.store(true, Ordering::SeqCst);
-            service.start_turn(id, turn("two")).unwrap_err();
-            if ends != "shutdown" {
-                // Not while it would be lost.
-                assert_eq!(service.unload(id, LONG).unwrap_err().code(), "STORE_FAILED");
-                assert!(service.is_live(id));
-            }
-            store.fails.store(false, Ordering::SeqCst);
-            match ends {
-                "unload" => service.unload(id, LONG).unwrap(),
-                "take" => drop(service.take_session(id, LONG).unwrap()),
-                _ => drop(service.shutdown(LONG)),
-            }
-            let kept = store.load(id).unwrap().unwrap();
-            assert_eq!(said(&kept.history), ["one", "= one", "two", "= two"], "{ends}");
-            assert_eq!(kept.archived, ends == "take");
-        }
-    });
-}
-
 #[test]
 fn ids_of_a_seed_do_not_take_the_place_of_those_before() {
     run(|| {
@@ -188,31 +63,6 @@ fn ids_of_a_seed_do_not_take_the_place_of_those_before() {
         let id = seeded().create_session(create("one")).unwrap().session_id;
         let error = seeded().create_session(create("other")).unwrap_err();
         assert_eq!((error.code(), error.session_id()), ("SESSION_ALREADY_EXISTS", Some(id)));
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
-    });
-}
-
-#[test]
-fn to_resume_a_session_changes_nothing_of_what_is_kept() {
-    struct Forgetful(Session);
-    impl SessionAgent for Forgetful {
-        fn run_turn(&mut self, _: String, _: &TurnContext) -> Result<RunResult, AgentError> {
-            Err(AgentError::Config("not today".into()))
-        }
-        fn session_clone(&self) -> Session {
-            self.0.clone()
-        }
-    }
-    run(|| {
-        let (service, store) = watched();
-        let id = service.create_session(create("one")).unwrap().session_id;
-        service.shutdown(LONG);
-        let saves = store.saves.load(Ordering::SeqCst);
-        let builder = builder_fn(|_, context| Ok(Forgetful(Session::with_id(context.session_id()))));
-        let service = PersistentSessionService::new(builder, 1, Arc::clone(&store));
-        service.resume(id).unwrap();
-        service.unload(id, LONG).unwrap();
-        assert_eq!(store.saves.load(Ordering::SeqCst), saves);
         assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
     });
 }
@@ -251,36 +101,6 @@ fn a_session_that_is_archived_while_it_is_opened_stays_readable() {
         });
         service.archive_wait(id, LONG).unwrap();
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Archived);
-    });
-}
-
-#[test]
-fn a_store_that_panics_is_an_error() {
-    run(|| {
-        let (service, store) = watched();
-        let id = service.create_session(create("one")).unwrap().session_id;
-        store.panics.store(true, Ordering::SeqCst);
-        let error = service.start_turn(id, turn("two")).unwrap_err();
-        assert!(StoreError::of(&error).unwrap().to_string().contains("panicked"), "{error}");
-        store.panics.store(false, Ordering::SeqCst);
-        assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
-        service.start_turn(id, turn("three")).unwrap();
-    });
-}
-
-#[test]
-fn a_session_that_cannot_be_kept_when_it_is_built_is_not_there() {
-    run(|| {
-        let (service, store) = watched();
-        store.fails.store(true, Ordering::SeqCst);
-        let error = service.open_session(SessionSpec::new()).unwrap_err();
-        assert_eq!(error.code(), "SESSION_BUILD_FAILED");
-        assert!(StoreError::of(&error).is_some());
-        assert_eq!(service.stats().sessions, 0);
-        store.fails.store(false, Ordering::SeqCst);
-        assert!(service.list(SessionQuery::new()).unwrap().is_empty());
-        let id = service.open_session(SessionSpec::new()).unwrap();
-        assert!(store.load(id).unwrap().is_some(), "it is kept before it has run a turn");
     });
 }
 
@@ -415,84 +235,6 @@ fn a_resumed_session_may_be_subscribed_to_and_streamed() {
 }
 
 #[test]
-fn a_turn_that_ends_after_the_archive_is_kept_as_archived() {
-    run(|| {
-        let (store, gate) = (Arc::new(Watched::default()), Gate::new());
-        let service = PersistentSessionService::new(deaf(&gate), 4, Arc::clone(&store));
-        let running = service.begin_session(create("one")).unwrap();
-        let id = running.session_id();
-        gate.wait_arrived(1);
-        service.archive(id).unwrap();
-        assert!(store.load(id).unwrap().unwrap().archived);
-        assert_eq!(service.read(id).unwrap().state.state, SessionState::Archived);
-        // A second call makes haste, as without a store.
-        assert_eq!(service.archive(id).unwrap_err().code(), "SESSION_NOT_FOUND");
-        service.archive_with(id, ArchiveMode::Interrupt).unwrap();
-        gate.open();
-        assert_eq!(running.wait().unwrap().text, "one");
-        let kept = store.load(id).unwrap().unwrap();
-        assert!(kept.archived);
-        service.archive_wait(id, LONG).unwrap();
-        assert_eq!(said(&kept.history), ["one", "= one"]);
-    });
-}
-
-#[test]
-fn an_interrupted_turn_is_kept_as_it_was_rolled_back() {
-    /// Writes down the prompt at once, and strikes it out when it is told to stop.
-    struct Careful(Session, Gate);
-    impl SessionAgent for Careful {
-        fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-            self.0.push(Message::user(prompt));
-            self.1.pass(turn.cancel_token())?;
-            self.0.push(Message::assistant("done"));
-            Ok(turn.finish("done"))
-        }
-        fn cancel(&mut self) {
-            self.0.push(Message::assistant("cut off"));
-        }
-        fn session_clone(&self) -> Session {
-            self.0.clone()
-        }
-    }
-    run(|| {
-        let store = Arc::new(Watched::default());
-        let gate = Gate::new();
-        let builder = {
-            let gate = gate.clone();
-            builder_fn(move |_, context| Ok(Careful(Session::with_id(context.session_id()), gate.clone())))
-        };
-        let service = PersistentSessionService::new(builder, 1, Arc::clone(&store));
-        let running = service.begin_session(create("one")).unwrap();
-        gate.wait_arrived(1);
-        running.interrupt();
-        let id = running.session_id();
-        running.wait().unwrap_err();
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= cut off"]);
-        // One that goes well and cannot be kept is not rolled back, interrupted or not.
-        store.fails.store(true, Ordering::SeqCst);
-        gate.open();
-        service.start_turn(id, turn("two")).unwrap_err();
-        assert_eq!(said(&service.export_session(id).unwrap()), ["one", "= cut off", "two", "= done"]);
-    });
-}
-
-#[test]
-fn in_host_mode_every_interaction_is_kept_before_it_is_answered() {
-    run(|| {
-        let (service, store) = watched();
-        let hosting = service.begin_session(create("hello").host_mode(true)).unwrap();
-        let id = hosting.session_id();
-        let injector = service.event_injector(id).unwrap();
-        let ping = injector.inject_with_subscription("ping".into(), EventSource::Tcp).unwrap();
-        assert_eq!(ping.events.iter().count(), 1);
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["hello", "= hello", "ping", "= ping"]);
-        injector.dismiss(EventSource::Tcp).unwrap();
-        assert_eq!(hosting.wait().unwrap().text, "ping");
-    });
-}
-
-#[test]
 fn an_id_that_is_kept_is_taken() {
     run(|| {
         let (service, store) = watched();
@@ -508,26 +250,6 @@ fn an_id_that_is_kept_is_taken() {
         assert_ne!(service.create_session(fork).unwrap().session_id, id);
         service.delete(id).unwrap();
         assert_eq!(service.create_session(same()).unwrap().session_id, id);
-    });
-}
-
-#[test]
-fn a_failed_build_leaves_what_is_kept_as_it_is() {
-    run(|| {
-        let folder = Folder::new();
-        let service = keeping(&folder);
-        let id = service.create_session(create("one")).unwrap().session_id;
-        service.shutdown(LONG);
-        drop(service);
-        let broken = builder_fn(|_, _| Err::<Box<dyn SessionAgent>, _>(AgentError::Config("no key".into())));
-        let service = PersistentSessionService::new(broken, 1, folder.store());
-        for _ in 0..2 {
-            assert_eq!(service.start_turn(id, turn("two")).unwrap_err().code(), "SESSION_BUILD_FAILED");
-            assert_eq!(service.create_session(create("new")).unwrap_err().code(), "SESSION_BUILD_FAILED");
-        }
-        assert_eq!(service.list(SessionQuery::new()).unwrap().len(), 1);
-        drop(service);
-        assert_eq!(keeping(&folder).start_turn(id, turn("two")).unwrap().text, "two");
     });
 }
 
@@ -705,20 +427,5 @@ fn an_opening_that_is_interrupted_leaves_nothing() {
         gate.open();
         assert!(service.shutdown(LONG).stuck.is_empty());
         assert_eq!(store.list().unwrap(), [id]);
-    });
-}
-
-#[test]
-fn times_are_those_of_the_conversation() {
-    run(|| {
-        let (service, _) = watched();
-        let begun = SystemTime::now();
-        let id = service.create_session(create("one")).unwrap().session_id;
-        service.unload(id, LONG).unwrap();
-        let cold = service.read(id).unwrap().state;
-        assert!(cold.created_at + Duration::from_secs(1) > begun && cold.updated_at >= cold.created_at);
-        service.resume(id).unwrap();
-        let warm = service.read(id).unwrap().state;
-        assert_eq!((warm.created_at, warm.updated_at), (cold.created_at, cold.updated_at));
     });
 }

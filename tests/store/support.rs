@@ -1,12 +1,17 @@
-//! Folders, files, and what the tests say often.
+//! Folders, files, stores that tell, and what the tests say often.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use turnwise::store::{FileStore, PersistentSessionService};
-use turnwise::testkit::within;
-use turnwise::{agent_fn, AgentFn, CreateSessionRequest, RunResult, SessionId, StartTurnRequest, TurnContext};
+use turnwise::store::{FileStore, PersistentSessionService, SessionStore, StoreError, StoredSession};
+use turnwise::testkit::{within, Gate};
+use turnwise::{
+    agent_fn, AgentFn, CreateSessionRequest, RunResult, SessionAgentBuilder, SessionId, StartTurnRequest, TurnContext,
+};
 
 /// Longer than anything here takes on a loaded machine.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
@@ -84,4 +89,52 @@ pub(crate) fn said(history: &turnwise::Session) -> Vec<String> {
         turnwise::Message::ToolResults { .. } => panic!("no tools here"),
     };
     history.messages().iter().map(text).collect()
+}
+
+/// A store that tells when it is asked to save, and can be made to fail.
+#[derive(Default)]
+pub(crate) struct Watched {
+    kept: Mutex<BTreeMap<SessionId, StoredSession>>,
+    pub(crate) saves: AtomicUsize,
+    pub(crate) fails: AtomicBool,
+    pub(crate) panics: AtomicBool,
+}
+
+impl SessionStore for Watched {
+    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "a store that panics");
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(StoreError::failed("no space left"));
+        }
+        self.saves.fetch_add(1, Ordering::SeqCst);
+        self.kept.lock().unwrap().insert(session.id(), session.clone());
+        Ok(())
+    }
+
+    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        Ok(self.kept.lock().unwrap().get(&id).cloned())
+    }
+
+    fn list(&self) -> Result<Vec<SessionId>, StoreError> {
+        Ok(self.kept.lock().unwrap().keys().copied().collect())
+    }
+
+    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
+        Ok(self.kept.lock().unwrap().remove(&id).is_some())
+    }
+}
+
+/// A service that keeps its sessions in such a store.
+pub(crate) fn watched() -> (PersistentSessionService<Echo>, Arc<Watched>) {
+    let store = Arc::new(Watched::default());
+    (PersistentSessionService::new(echo(), 4, Arc::clone(&store)), store)
+}
+
+/// Agents that stop at a gate, and do not look at their tokens.
+pub(crate) fn deaf(gate: &Gate) -> impl SessionAgentBuilder {
+    let gate = gate.clone();
+    agent_fn(move |prompt, turn| {
+        gate.pass_regardless();
+        Ok(turn.finish(prompt))
+    })
 }
