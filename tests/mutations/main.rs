@@ -92,7 +92,12 @@ fn run(package: &Path, proof: Proof) -> Output {
         }
     };
     let target = root().join("target/mutated").join(folder);
-    command.env("RUSTFLAGS", flags).arg("--target-dir").arg(target).args(["--", filter]);
+    command
+        .env("RUSTFLAGS", flags)
+        .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true")
+        .arg("--target-dir")
+        .arg(target)
+        .args(["--", filter]);
     command.output().expect("cargo runs")
 }
 
