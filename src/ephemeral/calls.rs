@@ -19,32 +19,28 @@ use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{bounded, Arc};
 use crate::turn::handle::TurnHandle;
-use crate::turn::stream::TurnStream;
 use crate::wait::cancel::CancelToken;
 use crate::wait::clock::{Deadline, Stopwatch};
 use crate::wait::own_thread::{Wait, WaitError};
 
+use super::awaited::follow;
 use super::service::Inner;
+
 impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn create_session(&self, request: CreateSessionRequest) -> Result<RunResult, SessionError> {
-        let (turn, wait) = self.begin_and_announce(request)?;
-        turn.wait_announced(wait)
+        self.begin_and_announce(request)?.wait()
     }
 
     fn create_session_with(
         &self,
-        mut request: CreateSessionRequest,
+        request: CreateSessionRequest,
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<RunResult, SessionError> {
-        let (event_tx, events) = bounded(TurnStream::CAPACITY);
-        request.turn = request.turn.event_tx(event_tx);
-        let (turn, wait) = self.begin_and_announce(request)?;
-        follow(TurnStream::new(turn, events), wait, on_event)
+        follow(|event_tx| self.begin_and_announce(request.event_tx(event_tx)), on_event)
     }
 
     fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
-        let (turn, wait) = self.start(id, request)?;
-        turn.wait_announced(wait)
+        self.start(id, request)?.wait()
     }
 
     fn start_turn_with(
@@ -53,9 +49,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         request: StartTurnRequest,
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<RunResult, SessionError> {
-        let (event_tx, events) = bounded(TurnStream::CAPACITY);
-        let (turn, wait) = self.start(id, request.event_tx(event_tx))?;
-        follow(TurnStream::new(turn, events), wait, on_event)
+        follow(|event_tx| self.start(id, request.event_tx(event_tx)), on_event)
     }
 
     fn export_session(&self, id: SessionId) -> Result<Session, SessionError> {
@@ -161,18 +155,6 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         let _ = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), &deadline));
         Ok(taken)
     }
-}
-
-/// Passes a turn's events on as they come; then its result. The wait stays announced while `on_event` runs: this thread will
-/// come back to it, whatever happens.
-pub(super) fn follow(
-    mut stream: TurnStream,
-    announced: Wait,
-    on_event: &mut dyn FnMut(AgentEvent),
-) -> Result<RunResult, SessionError> {
-    stream.by_ref().for_each(on_event);
-    drop(announced);
-    stream.wait()
 }
 
 /// Asks a session's thread for the history, and waits for it.

@@ -19,10 +19,12 @@ use crate::turn::outcome::Outcome;
 use crate::wait::cancel::CancelToken;
 use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
 
+use super::awaited::Awaited;
 use super::config::Settings;
 use super::core::Seat;
 use super::service::Inner;
 use super::threads::ThreadSpec;
+
 impl<B: SessionAgentBuilder> Inner<B> {
     pub(super) fn weak_service(&self) -> WeakService {
         WeakService::new(self.weak.clone())
@@ -128,11 +130,11 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     /// As [`begin`](Self::begin), for a thread that will wait for the first turn. The wait is announced before the session
     /// can ask for anybody; a fresh session closes no circle.
-    pub(super) fn begin_and_announce(&self, request: CreateSessionRequest) -> Result<(TurnHandle, Wait), SessionError> {
+    pub(super) fn begin_and_announce(&self, request: CreateSessionRequest) -> Result<Awaited, SessionError> {
         let (turn, wait) = self.begin(request, Wait::on)?;
         let failed = |error: WaitError| error.into_session_error(turn.session_id(), &self.core.clock().stopwatch());
         let wait = wait.map_err(failed)?;
-        Ok((turn, wait))
+        Ok(Awaited { turn, wait })
     }
 
     /// Admits a turn; the session's thread is not told yet. Dropping the turn gives the admission up.
@@ -166,14 +168,14 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// The wait is announced between the admission and the command. Later, the turn could ask for this session before the
     /// announcement, and this session would be the one to be refused. Earlier, a start that is refused as busy would look
     /// like a wait for a moment, and refuse others.
-    pub(super) fn start(&self, id: SessionId, request: StartTurnRequest) -> Result<(TurnHandle, Wait), SessionError> {
+    pub(super) fn start(&self, id: SessionId, request: StartTurnRequest) -> Result<Awaited, SessionError> {
         let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
         // Rather than that it is busy, which it is too.
         self.refuse_circle(id)?;
         let (handle, turn_handle, turn) = self.admit(id, request)?;
         let wait = Wait::on(handle.key()).map_err(failed)?;
         handle.send(Command::Turn(turn));
-        Ok((turn_handle, wait))
+        Ok(Awaited { turn: turn_handle, wait })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Many sessions in one process: who there is, how many there may be, and how they all end.
 
+pub(crate) mod awaited;
 mod calls;
 mod config;
 mod core;

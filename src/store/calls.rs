@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
-use crate::ephemeral::wrapped::follow_awaited;
+use crate::ephemeral::awaited::follow;
 use crate::ephemeral::EphemeralSessionService;
 use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
@@ -201,7 +201,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<RunResult, SessionError> {
         let begin = |event_tx| self.create(request.event_tx(event_tx), Live::begin_awaited_session);
-        follow_awaited(begin, on_event)
+        follow(begin, on_event)
     }
 
     fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
@@ -217,7 +217,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     ) -> Result<RunResult, SessionError> {
         let start = |live: &Live<B>, request| live.begin_awaited_turn(id, request);
         let begin = |event_tx| self.on_turn(id, request.event_tx(event_tx), start, Live::begin_awaited_session);
-        follow_awaited(begin, on_event)
+        follow(begin, on_event)
     }
 
     fn export_session(&self, id: SessionId) -> Result<Session, SessionError> {
@@ -344,15 +344,16 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 impl<B: SessionAgentBuilder> Inner<B> {
     fn or_not_running(&self, id: SessionId, interrupted: Result<(), SessionError>) -> Result<(), SessionError> {
         match interrupted {
-            // One that is archived and still finishes its turn is not there, as without a store.
-            Err(SessionError::NotFound { .. }) if self.keeper.find(id).is_some_and(|kept| kept.is_archived()) => {
-                Err(SessionError::NotFound { id })
-            }
-            Err(SessionError::NotFound { .. }) if self.keeper.summary(id)?.is_some() => {
-                Err(SessionError::NotRunning { id })
-            }
+            Err(SessionError::NotFound { .. }) if self.may_run_again(id)? => Err(SessionError::NotRunning { id }),
             interrupted => interrupted,
         }
+    }
+
+    /// Whether the session is kept and not archived. One that is archived is not there, as without a store, whether its thread
+    /// has ended or not.
+    fn may_run_again(&self, id: SessionId) -> Result<bool, SessionError> {
+        let is_archived = self.keeper.find(id).is_some_and(|kept| kept.is_archived());
+        Ok(!is_archived && self.keeper.summary(id)?.is_some_and(|summary| !summary.archived))
     }
 }
 

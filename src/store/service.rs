@@ -35,7 +35,8 @@ use super::SessionStore;
 ///   and leaves out, with a record in the log, those whose records cannot be read.
 ///   [`subscribe`](SessionService::subscribe), [`event_injector`](SessionService::event_injector) and
 ///   [`comms_runtime`](SessionService::comms_runtime) are for live ones: see [`resume`](Self::resume).
-/// - [`archive`](SessionService::archive) is for good: the session stays readable and runs no more turns.
+/// - [`archive`](SessionService::archive) is for good: the session stays readable and runs no more turns. For whoever would
+///   interrupt, resume or archive it, it is not there.
 ///   [`take_session`](SessionService::take_session) archives too; where only that fails, the session has ended, and is kept as
 ///   one that can be resumed. While another thread resumes the session it is [`SessionError::Busy`].
 /// - An id that is kept is taken: to create a session with it is [`SessionError::AlreadyExists`].

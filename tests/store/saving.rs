@@ -157,12 +157,14 @@ fn a_turn_that_ends_after_the_archive_is_kept_as_archived() {
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Archived);
         // A second call makes haste, as without a store.
         assert_eq!(service.archive(id).unwrap_err().code(), "SESSION_NOT_FOUND");
+        assert_eq!(service.interrupt(id).unwrap_err().code(), "SESSION_NOT_FOUND");
         service.archive_with(id, ArchiveMode::Interrupt).unwrap();
         gate.open();
         assert_eq!(running.wait().unwrap().text, "one");
         let kept = store.load(id).unwrap().unwrap();
         assert!(kept.archived);
         service.archive_wait(id, LONG).unwrap();
+        assert_eq!(service.interrupt(id).unwrap_err().code(), "SESSION_NOT_FOUND", "now as before");
         assert_eq!(said(&kept.history), ["one", "= one"]);
     });
 }

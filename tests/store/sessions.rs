@@ -124,10 +124,10 @@ fn an_archived_session_stays_readable_and_runs_no_more() {
                 service.archive(id).unwrap_err(),
                 service.take_session(id, LONG).unwrap_err(),
                 service.resume(id).unwrap_err(),
+                service.interrupt(id).unwrap_err(),
             ] {
                 assert_eq!(error.code(), "SESSION_NOT_FOUND");
             }
-            assert_eq!(service.interrupt(id).unwrap_err().code(), "SESSION_NOT_RUNNING");
             service.archive_wait(id, LONG).unwrap();
             let ids = |list: Vec<turnwise::SessionSummary>| list.iter().map(|line| line.session_id).collect::<Vec<_>>();
             assert_eq!(ids(service.list(SessionQuery::new()).unwrap()), [other]);
@@ -183,6 +183,8 @@ fn an_unloaded_session_gives_its_capacity_back_and_comes_again() {
         service.unload(one, LONG).unwrap();
         service.unload(one, LONG).unwrap();
         assert!(!service.is_live(one));
+        assert_eq!(service.interrupt(one).unwrap_err().code(), "SESSION_NOT_RUNNING");
+        assert_eq!(service.interrupt(SessionId::new()).unwrap_err().code(), "SESSION_NOT_FOUND");
         assert_eq!(service.stats().sessions, 0);
         let two = service.create_session(create("two")).unwrap().session_id;
         assert_eq!(service.start_turn(one, turn("more")).unwrap_err().code(), "CAPACITY_EXCEEDED");
