@@ -11,7 +11,7 @@ use crate::service::{
     ArchiveMode, CreateSessionRequest, SessionQuery, SessionService, SessionSpec, SessionSummary, SessionView,
     StartTurnRequest,
 };
-use crate::session::command::{Command, HistoryReply, HistoryRequest};
+use crate::session::command::{Command, HistoryReply, HistoryRequest, TakeCondition};
 use crate::session::first::{First, Opening};
 use crate::session::handle::SessionHandle;
 use crate::subscription::queue::Queue;
@@ -147,20 +147,44 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
+        // Too late or interrupted: the history is the caller's all the same.
+        self.take(id, timeout, None).map(|taken| taken.history)
+    }
+}
+
+/// A session that has been taken.
+pub(crate) struct Taken {
+    pub(crate) history: Session,
+    /// Whether its thread held nothing of it any more, in time: so that the caller can resume what it has taken.
+    pub(crate) ended: Result<(), SessionError>,
+}
+
+impl<B: SessionAgentBuilder> Inner<B> {
+    pub(super) fn take(
+        &self,
+        id: SessionId,
+        timeout: Duration,
+        condition: Option<TakeCondition>,
+    ) -> Result<Taken, SessionError> {
         let handle = self.core.open(id)?;
         let waiting = self.core.clock().stopwatch();
         let deadline = waiting.deadline(timeout);
-        let taken = request_history(&handle, Command::Take, &waiting, &deadline)?;
-        // So that the caller can resume what it has taken. Too late or interrupted: the history is the caller's all the same.
-        let _ = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), &deadline));
-        Ok(taken)
+        let command = |request: HistoryRequest| {
+            Command::Take(match condition {
+                Some(condition) => request.on_condition(condition),
+                None => request,
+            })
+        };
+        let history = request_history(&handle, command, &waiting, &deadline)?;
+        let ended = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), &deadline));
+        Ok(Taken { history, ended: ended.map(drop).map_err(|error| error.into_session_error(id, &waiting)) })
     }
 }
 
 /// Asks a session's thread for the history, and waits for it.
 fn request_history(
     handle: &SessionHandle,
-    command: fn(HistoryRequest) -> Command,
+    command: impl FnOnce(HistoryRequest) -> Command,
     waiting: &Stopwatch,
     deadline: &Deadline,
 ) -> Result<Session, SessionError> {

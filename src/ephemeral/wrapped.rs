@@ -1,11 +1,15 @@
 //! What a service that adds something to this one has to do as this one does: give out ids, and announce its waits.
 
+use std::time::Duration;
+
 use crate::agent::SessionAgentBuilder;
 use crate::error::SessionError;
 use crate::model::SessionId;
 use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest};
+use crate::session::command::TakeCondition;
 
 use super::awaited::Awaited;
+use super::calls::Taken;
 use super::launch::identify;
 use super::service::EphemeralSessionService;
 
@@ -32,5 +36,15 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// As `begin_session`, for a thread that will wait for the turn.
     pub(crate) fn begin_awaited_session(&self, request: CreateSessionRequest) -> Result<Awaited, SessionError> {
         self.inner.begin_and_announce(request)
+    }
+
+    /// As `take_session`, on a condition.
+    pub(crate) fn take_session_if(
+        &self,
+        id: SessionId,
+        timeout: Duration,
+        condition: TakeCondition,
+    ) -> Result<Taken, SessionError> {
+        self.inner.take(id, timeout, Some(condition))
     }
 }

@@ -65,14 +65,20 @@ enum ReplyState {
     Done(Result<Session, SessionError>),
 }
 
+/// What has to be met before a session is taken: asked on its thread, between two turns. An error is the taker's, and the session
+/// stays.
+pub(crate) type TakeCondition = Box<dyn Fn() -> Result<(), SessionError> + Send + Sync>;
+
 /// The session thread's end of a [`HistoryReply`]. Dropped without a decision it leaves the caller with none.
-#[derive(Debug)]
-pub(crate) struct HistoryRequest(Arc<HistoryReply>);
+pub(crate) struct HistoryRequest {
+    reply: Arc<HistoryReply>,
+    condition: Option<TakeCondition>,
+}
 
 impl HistoryReply {
     pub(crate) fn new() -> (HistoryRequest, Arc<Self>) {
         let reply = Arc::new(Self { state: Mutex::new(ReplyState::Waiting), decided: Latch::new() });
-        (HistoryRequest(Arc::clone(&reply)), reply)
+        (HistoryRequest { reply: Arc::clone(&reply), condition: None }, reply)
     }
 
     /// Set when there is nothing more to wait for.
@@ -90,15 +96,24 @@ impl HistoryReply {
 }
 
 impl HistoryRequest {
+    pub(crate) fn on_condition(mut self, condition: TakeCondition) -> Self {
+        self.condition = Some(condition);
+        self
+    }
+
+    pub(crate) fn meet_condition(&self) -> Result<(), SessionError> {
+        self.condition.as_ref().map_or(Ok(()), |condition| condition())
+    }
+
     /// Whether nobody waits for this any more.
     pub(crate) fn is_given_up(&self) -> bool {
-        matches!(*self.0.state.lock(), ReplyState::GivenUp)
+        matches!(*self.reply.state.lock(), ReplyState::GivenUp)
     }
 
     /// Delivers `history` if the caller still waits, and if `commit` agrees: both or neither. A failure needs no commit.
     /// Whether it is decided; if not, `commit` has refused.
     pub(crate) fn decide(&self, history: Result<Session, SessionError>, commit: impl FnOnce() -> bool) -> bool {
-        let mut state = self.0.state.lock();
+        let mut state = self.reply.state.lock();
         match *state {
             ReplyState::Waiting if history.is_err() || commit() => {
                 *state = ReplyState::Done(history);
@@ -116,8 +131,14 @@ impl fmt::Debug for Input {
     }
 }
 
+impl fmt::Debug for HistoryRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HistoryRequest").field("reply", &self.reply).finish_non_exhaustive()
+    }
+}
+
 impl Drop for HistoryRequest {
     fn drop(&mut self) {
-        self.0.decided.set();
+        self.reply.decided.set();
     }
 }

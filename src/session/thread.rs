@@ -370,7 +370,10 @@ impl<A: SessionAgent> SessionThread<A> {
         let session = self.export();
         let gate = self.handle.gate();
         let close = || if is_hosting { gate.close() } else { gate.close_if_idle() };
-        self.takeovers.retain(|takeover| !takeover.decide(session.clone(), close));
+        self.takeovers.retain(|takeover| {
+            let taken = takeover.meet_condition().and_then(|()| session.clone());
+            !takeover.decide(taken, close)
+        });
         if gate.state().is_closed() {
             self.handle.finish_close();
             // Whoever is left has come too late, and finds no decision.

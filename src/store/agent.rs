@@ -40,7 +40,13 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for KeepingBuilder<B> {
         // A session that is there is there for good: from now on, and not from its first turn on. What is kept already is left
         // alone until a turn has changed it.
         if !agent.kept.is_stored() {
-            agent.keep().map_err(AgentError::other)?;
+            agent.keep().map_err(|error| {
+                // A store may have written what it reports as failed, and there is no session.
+                if let Err(error) = agent.kept.delete() {
+                    log::warn!(target: "turnwise::store", "a session that could not be kept may be in the store: {error}");
+                }
+                AgentError::other(error)
+            })?;
         }
         Ok(agent)
     }
@@ -87,8 +93,8 @@ impl<A: SessionAgent> KeptAgent<A> {
 /// The last chance for what could not be kept when it happened.
 impl<A: SessionAgent> Drop for KeptAgent<A> {
     fn drop(&mut self) {
-        if !self.is_running && self.kept.is_behind() {
-            self.keep_after_failure();
+        if let Err(error) = self.kept.catch_up() {
+            log::warn!(target: "turnwise::store", "what has come last is not kept: {error}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
 use crate::ephemeral::awaited::follow;
+use crate::ephemeral::calls::Taken;
 use crate::ephemeral::EphemeralSessionService;
 use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
@@ -83,8 +84,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let launched = create(&self.live, spec);
         // Whoever has archived or deleted it before it was registered has not found it in the service below.
         if kept.is_archived() {
-            let mode = if kept.is_deleted() { ArchiveMode::Interrupt } else { ArchiveMode::Drain };
-            let _ = self.live.archive_with(id, mode);
+            let _ = self.live.archive_with(id, kept.archive_mode());
         }
         Ok((Arc::clone(&kept), launched?))
     }
@@ -121,31 +121,29 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     pub(super) fn resume(&self, id: SessionId) -> Result<(), SessionError> {
-        if self.live.read(id).is_ok() {
-            return Ok(());
+        match self.live.read(id) {
+            // By another thread, and it may fail.
+            Ok(view) if view.state.state == SessionState::Building => Err(SessionError::Busy { id }),
+            Ok(_) => Ok(()),
+            Err(_) => self.relaunch(id, |live, spec| live.open_session(spec)).map(drop),
         }
-        self.relaunch(id, |live, spec| live.open_session(spec)).map(drop)
     }
 
     pub(super) fn unload(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
-        self.catch_up(id, timeout)?;
-        match self.live.take_session(id, timeout) {
+        match self.take_live(id, timeout) {
+            Ok(taken) => taken.ended,
             Err(SessionError::NotFound { .. }) => {
                 self.keeper.summary(id)?.map(drop).ok_or(SessionError::NotFound { id })
             }
-            taken => taken.map(drop),
+            Err(error) => Err(error),
         }
     }
 
-    /// Keeps what could not be kept when it happened, before the session is gone. Where that fails again, the session stays.
-    fn catch_up(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
-        match self.keeper.find(id).filter(|kept| kept.is_behind()) {
-            Some(kept) => {
-                let history = self.live.export_session_timeout(id, timeout)?;
-                kept.keep(history).map_err(|error| error.about(id))
-            }
-            None => Ok(()),
-        }
+    /// Takes a live session once all that it has come to is kept. Where that fails, the session stays.
+    fn take_live(&self, id: SessionId, timeout: Duration) -> Result<Taken, SessionError> {
+        let keeper = Arc::clone(&self.keeper);
+        let is_kept = move || keeper.find(id).map_or(Ok(()), |kept| kept.catch_up().map_err(|error| error.about(id)));
+        self.live.take_session_if(id, timeout, Box::new(is_kept))
     }
 
     pub(super) fn delete(&self, id: SessionId) -> Result<(), SessionError> {
@@ -260,7 +258,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
         let kept = self.any(id);
-        let was_open = kept.archive()?;
+        let was_open = kept.archive(mode)?;
         match self.live.archive_with(id, mode) {
             // It was not live, or about to end.
             Err(SessionError::NotFound { .. }) if was_open => Ok(()),
@@ -306,7 +304,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         // Before anything is archived. A circle that is closed only now is found by the wait.
         self.live.refuse_circle(id)?;
         let kept = self.any(id);
-        kept.archive()?;
+        kept.archive(ArchiveMode::Drain)?;
         loop {
             match self.live.archive_wait(id, timeout) {
                 // Whoever resumes it just now registers it in a moment, sees that it is archived, and closes it.
@@ -319,21 +317,19 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
-        self.catch_up(id, timeout)?;
-        // Held, so that nobody resumes it between its end and the archiving.
-        let kept = self.keeper.find(id);
-        match self.live.take_session(id, timeout) {
+        // Held from before the session ends until it is archived: nobody resumes it in between.
+        let kept = self.any(id);
+        match self.take_live(id, timeout) {
             Ok(taken) => {
-                let kept = kept.unwrap_or_else(|| self.any(id));
-                kept.keep(taken.clone()).map_err(|error| error.about(id))?;
-                kept.archive()?;
-                Ok(taken)
+                kept.archive(ArchiveMode::Drain)?;
+                Ok(taken.history)
             }
             // Not live. What is kept of it is the last word where nobody else works on it.
             Err(SessionError::NotFound { .. }) => {
+                drop(kept);
                 let kept = self.keeper.reserve(id).ok_or_else(|| self.at_work(id))?;
                 let stored = kept.stored()?;
-                kept.archive()?;
+                kept.archive(ArchiveMode::Drain)?;
                 Ok(stored.history)
             }
             Err(error) => Err(error),

@@ -13,6 +13,7 @@ use std::ops::Deref;
 use crate::error::SessionError;
 use crate::model::{Session, SessionId};
 use crate::panics::contain;
+use crate::service::ArchiveMode;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 
 use super::error::StoreError;
@@ -31,6 +32,8 @@ pub(super) struct Kept {
     keeper: Arc<Keeper>,
     /// Beside the record, so that nobody who only looks waits for the disk. Written under the record's lock.
     is_archived: AtomicBool,
+    /// Who has archived or deleted it wants its turn to stop. Written before `is_archived`.
+    is_interrupted: AtomicBool,
     /// Somebody is about to register it in the service below. So who does not find it there has not seen the last of it.
     is_launching: AtomicBool,
     /// Locked while the store works: its user's code, which is why [`SessionStore`] says what it must not do.
@@ -71,8 +74,14 @@ impl Keeper {
 
     fn reserve_as(self: &Arc<Self>, id: SessionId, to_launch: bool) -> Option<Arc<Kept>> {
         let kept = || {
-            let (is_archived, is_launching) = (AtomicBool::new(false), AtomicBool::new(to_launch));
-            Arc::new(Kept { id, keeper: Arc::clone(self), is_archived, is_launching, record: Mutex::default() })
+            Arc::new(Kept {
+                id,
+                keeper: Arc::clone(self),
+                is_archived: AtomicBool::new(false),
+                is_interrupted: AtomicBool::new(false),
+                is_launching: AtomicBool::new(to_launch),
+                record: Mutex::default(),
+            })
         };
         match self.at_work.lock().entry(id) {
             Entry::Occupied(taken) if taken.get().strong_count() > 0 => None,
@@ -149,8 +158,13 @@ impl Kept {
         self.is_launching.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_deleted(&self) -> bool {
-        self.record.lock().is_deleted
+    /// How whoever has archived or deleted it wants it to end. To be asked once that is known.
+    pub(super) fn archive_mode(&self) -> ArchiveMode {
+        // ORDERING: Acquire, with the Release of the store; it comes before that of `is_archived`.
+        match self.is_interrupted.load(Ordering::Acquire) {
+            true => ArchiveMode::Interrupt,
+            false => ArchiveMode::Drain,
+        }
     }
 
     /// Whether something of the session is in the store.
@@ -158,10 +172,16 @@ impl Kept {
         self.record.lock().is_stored
     }
 
-    /// Whether a save has failed, and nothing has been saved since.
-    pub(super) fn is_behind(&self) -> bool {
-        let record = self.record.lock();
-        record.is_stored && !record.is_current && !record.is_deleted
+    /// Keeps what could not be kept when it happened, if there is anything like that.
+    pub(super) fn catch_up(&self) -> Result<(), StoreError> {
+        match &mut *self.record.lock() {
+            Record { session: Some(session), is_stored: true, is_current, is_deleted: false } if !*is_current => {
+                self.keeper.ask(|store| store.save(session))?;
+                *is_current = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Keeps what a turn has come to. Where that fails, the next turn tries again, with all that has come together.
@@ -182,13 +202,14 @@ impl Kept {
     }
 
     /// Archives the session in the store. Whether it was not archived before.
-    pub(super) fn archive(&self) -> Result<bool, SessionError> {
+    pub(super) fn archive(&self, mode: ArchiveMode) -> Result<bool, SessionError> {
         let mut record = self.record.lock();
         let Record { session: Some(session), is_stored, is_current, is_deleted: false } = self.loaded(&mut record)?
         else {
             return Err(SessionError::NotFound { id: self.id });
         };
         if session.archived {
+            self.note_archived(mode);
             return Ok(false);
         }
         session.archived = true;
@@ -201,8 +222,15 @@ impl Kept {
             })?;
             *is_current = true;
         }
-        self.is_archived.store(true, Ordering::Release);
+        self.note_archived(mode);
         Ok(true)
+    }
+
+    fn note_archived(&self, mode: ArchiveMode) {
+        if mode == ArchiveMode::Interrupt {
+            self.is_interrupted.store(true, Ordering::Release);
+        }
+        self.is_archived.store(true, Ordering::Release);
     }
 
     /// Takes the session out of the store, for good. Whether there was anything to take.
@@ -212,7 +240,7 @@ impl Kept {
         let is_there = was_stored || (record.session.is_some() && !record.is_deleted);
         if is_there {
             record.is_deleted = true;
-            self.is_archived.store(true, Ordering::Release);
+            self.note_archived(ArchiveMode::Interrupt);
         }
         Ok(is_there)
     }

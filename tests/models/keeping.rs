@@ -7,14 +7,20 @@ use super::{explore, join, spawn};
 use crate::store::batches::Batches;
 use crate::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
 use crate::sync::{Arc, Mutex};
-use crate::{ServiceControl, SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec};
+use crate::{ArchiveMode, ServiceControl, SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec};
 
 /// Keeps sessions in a map. Every call is a place where another thread may come in.
 #[derive(Default)]
-struct Memory(Mutex<BTreeMap<SessionId, StoredSession>>);
+struct Memory(Mutex<BTreeMap<SessionId, StoredSession>>, Fails);
+
+/// Whether the next save fails.
+type Fails = Mutex<bool>;
 
 impl SessionStore for Arc<Memory> {
     fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
+        if std::mem::take(&mut *self.1.lock()) {
+            return Err(StoreError::failed("no space left"));
+        }
         self.0.lock().insert(session.id(), session.clone());
         Ok(())
     }
@@ -91,6 +97,66 @@ fn keeping_what_is_archived_while_it_is_resumed_ends_archived() {
         service.archive_wait(id, FAR).unwrap();
         assert!(store.0.lock()[&id].archived);
         assert_eq!(messages(&store, id), answered);
+        end(&service);
+    });
+}
+
+#[test]
+fn keeping_an_archive_that_interrupts_reaches_a_turn_that_is_just_resumed() {
+    explore(|| {
+        let (service, store, id) = with_cold_session();
+        let other = service.clone();
+        // Were it not told to stop, it would wait for ever.
+        let rival = spawn(move || other.begin_turn(id, turn("wait")).map(|turn| turn.wait().is_err()));
+        service.archive_with(id, ArchiveMode::Interrupt).unwrap();
+        match join(rival) {
+            Ok(was_stopped) => assert!(was_stopped),
+            Err(error) => {
+                assert!(matches!(error, SessionError::NotFound { .. } | SessionError::Busy { .. }), "{error}");
+            }
+        }
+        end(&service);
+        assert!(store.0.lock()[&id].archived);
+    });
+}
+
+#[test]
+fn keeping_what_could_not_be_kept_is_caught_up_with_and_undoes_no_turn() {
+    explore(|| {
+        let (service, store, id) = with_cold_session();
+        service.resume(id).unwrap();
+        *store.1.lock() = true;
+        service.start_turn(id, turn("x")).unwrap_err();
+        let other = service.clone();
+        let rival = spawn(move || other.unload(id, FAR).unwrap());
+        let answered = usize::from(service.start_turn(id, turn("x")).is_ok());
+        join(rival);
+        assert_eq!(messages(&store, id), 1 + answered);
+        end(&service);
+        assert_eq!(messages(&store, id), 1 + answered);
+    });
+}
+
+#[test]
+fn keeping_what_is_taken_is_the_last_word() {
+    explore(|| {
+        let (service, store, id) = with_cold_session();
+        let other = service.clone();
+        let rival = spawn(move || {
+            for _ in 0..2 {
+                let _ = other.start_turn(id, turn("x"));
+                let _ = other.unload(id, FAR);
+            }
+        });
+        let taken = service.take_session(id, FAR);
+        join(rival);
+        match taken {
+            Ok(taken) => {
+                assert!(store.0.lock()[&id].archived);
+                assert_eq!(messages(&store, id), taken.messages().len());
+            }
+            Err(error) => assert!(matches!(error, SessionError::Busy { .. }), "{error}"),
+        }
         end(&service);
     });
 }

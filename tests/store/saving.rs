@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use turnwise::store::{PersistentSessionService, SessionStore, StoreError};
 use turnwise::testkit::Gate;
 use turnwise::{
-    builder_fn, AgentError, ArchiveMode, EventSource, Message, RunResult, Session, SessionAgent, SessionQuery,
-    SessionService, SessionSpec, SessionState, TurnContext,
+    builder_fn, AgentError, ArchiveMode, EventSource, Message, RunResult, Session, SessionAgent, SessionId,
+    SessionQuery, SessionService, SessionSpec, SessionState, TurnContext,
 };
 
 use crate::support::*;
@@ -111,6 +111,110 @@ fn to_resume_a_session_changes_nothing_of_what_is_kept() {
         service.unload(id, LONG).unwrap();
         assert_eq!(store.saves.load(Ordering::SeqCst), saves);
         assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+    });
+}
+
+#[test]
+fn a_session_whose_running_turn_cannot_be_kept_is_not_unloaded() {
+    run(|| {
+        let (store, gate) = (Arc::new(Watched::default()), Gate::new());
+        let service = PersistentSessionService::new(deaf(&gate), 4, Arc::clone(&store));
+        let running = service.begin_session(create("one")).unwrap();
+        let id = running.session_id();
+        gate.wait_arrived(1);
+        std::thread::scope(|scope| {
+            let unloading = scope.spawn(|| service.unload(id, LONG));
+            store.fails.store(true, Ordering::SeqCst);
+            gate.open();
+            assert!(StoreError::of(&running.wait().unwrap_err()).is_some());
+            // Whether it has waited for the turn or came after it.
+            assert_eq!(unloading.join().unwrap().unwrap_err().code(), "STORE_FAILED");
+        });
+        assert_eq!(service.take_session(id, LONG).unwrap_err().code(), "STORE_FAILED");
+        assert!(service.is_live(id));
+        store.fails.store(false, Ordering::SeqCst);
+        service.unload(id, LONG).unwrap();
+        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+    });
+}
+
+#[test]
+fn after_a_panic_the_turn_before_is_what_is_kept_however_the_session_ends() {
+    /// Notes the prompt before it does anything else.
+    struct Eager(Session);
+    impl SessionAgent for Eager {
+        fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+            self.0.push(Message::user(prompt.as_str()));
+            assert_ne!(prompt, "panic");
+            Ok(turn.finish(prompt))
+        }
+        fn session_clone(&self) -> Session {
+            self.0.clone()
+        }
+    }
+    run(|| {
+        for (ends, is_behind) in
+            [("unload", false), ("unload", true), ("take", false), ("take", true), ("shutdown", true)]
+        {
+            let store = Arc::new(Watched::default());
+            let builder = builder_fn(|_, context| Ok(Eager(Session::with_id(context.session_id()))));
+            let service = PersistentSessionService::new(builder, 1, Arc::clone(&store));
+            let id = service.create_session(create("one")).unwrap().session_id;
+            store.fails.store(is_behind, Ordering::SeqCst);
+            assert_eq!(service.start_turn(id, turn("two")).is_err(), is_behind);
+            store.fails.store(false, Ordering::SeqCst);
+            assert_eq!(service.start_turn(id, turn("panic")).unwrap_err().code(), "SESSION_FAULTED");
+            match ends {
+                "unload" => service.unload(id, LONG).unwrap(),
+                "take" => drop(service.take_session(id, LONG).unwrap()),
+                _ => drop(service.shutdown(LONG)),
+            }
+            assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "two"], "{ends}, {is_behind}");
+        }
+    });
+}
+
+#[test]
+fn an_unload_whose_agent_takes_long_to_go_says_so() {
+    struct Slow(Session, Gate);
+    impl SessionAgent for Slow {
+        fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+            Ok(turn.finish(""))
+        }
+        fn session_clone(&self) -> Session {
+            self.0.clone()
+        }
+    }
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.1.pass_regardless();
+        }
+    }
+    run(|| {
+        let (store, gate) = (Arc::new(Watched::default()), Gate::new());
+        let agents = gate.clone();
+        let builder = builder_fn(move |_, context| Ok(Slow(Session::with_id(context.session_id()), agents.clone())));
+        let service = PersistentSessionService::new(builder, 1, store);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        assert_eq!(service.unload(id, Duration::from_millis(5)).unwrap_err().code(), "SESSION_TIMEOUT");
+        assert_eq!(service.open_session(SessionSpec::new()).unwrap_err().code(), "CAPACITY_EXCEEDED");
+        gate.open();
+        service.archive_wait(id, LONG).unwrap();
+        assert_eq!(service.stats().sessions, 0);
+    });
+}
+
+#[test]
+fn a_session_that_was_written_by_a_save_that_failed_is_not_there() {
+    run(|| {
+        let (service, store) = watched();
+        let id = SessionId::new();
+        store.lies.store(true, Ordering::SeqCst);
+        let error = service.create_session(create("one").session(SessionSpec::new().session_id(id))).unwrap_err();
+        assert_eq!(error.code(), "SESSION_BUILD_FAILED");
+        store.lies.store(false, Ordering::SeqCst);
+        assert!(store.list().unwrap().is_empty());
+        service.create_session(create("one").session(SessionSpec::new().session_id(id))).unwrap();
     });
 }
 

@@ -196,6 +196,32 @@ fn an_unloaded_session_gives_its_capacity_back_and_comes_again() {
 }
 
 #[test]
+fn a_session_that_is_being_built_again_is_busy_for_whoever_would_resume_it() {
+    run(|| {
+        let (first, store) = watched();
+        let id = first.create_session(create("one")).unwrap().session_id;
+        first.shutdown(LONG);
+        let gate = Gate::new();
+        let builder = {
+            let gate = gate.clone();
+            builder_fn(move |spec, context| {
+                gate.pass_regardless();
+                turnwise::SessionAgentBuilder::build_agent(&echo(), spec, context)
+            })
+        };
+        let service = PersistentSessionService::new(builder, 1, store);
+        std::thread::scope(|scope| {
+            let resuming = scope.spawn(|| service.resume(id));
+            gate.wait_arrived(1);
+            assert_eq!(service.resume(id).unwrap_err().code(), "SESSION_BUSY");
+            gate.open();
+            resuming.join().unwrap().unwrap();
+        });
+        service.resume(id).unwrap();
+    });
+}
+
+#[test]
 fn a_faulted_session_goes_on_from_the_turn_before() {
     run(|| {
         let (service, _store) = watched();

@@ -97,6 +97,8 @@ pub(crate) struct Watched {
     kept: Mutex<BTreeMap<SessionId, StoredSession>>,
     pub(crate) saves: AtomicUsize,
     pub(crate) fails: AtomicBool,
+    /// It reports as failed what it has written.
+    pub(crate) lies: AtomicBool,
     pub(crate) panics: AtomicBool,
 }
 
@@ -108,7 +110,10 @@ impl SessionStore for Watched {
         }
         self.saves.fetch_add(1, Ordering::SeqCst);
         self.kept.lock().unwrap().insert(session.id(), session.clone());
-        Ok(())
+        match self.lies.load(Ordering::SeqCst) {
+            true => Err(StoreError::failed("it took too long")),
+            false => Ok(()),
+        }
     }
 
     fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
