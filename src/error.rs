@@ -3,10 +3,14 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::iter::successors;
 use std::time::Duration;
 
 use crate::model::{Brief, SessionId};
 use crate::sync::Arc;
+
+/// How deep errors of sessions are nested in each other; see [`AgentError::other`].
+const MOST_NESTED: usize = 8;
 
 /// Why a turn was told to stop.
 ///
@@ -243,6 +247,30 @@ impl SessionError {
         }
     }
 
+    /// What another session has failed with, where the agent has passed that on.
+    fn nested(&self) -> Option<&Self> {
+        match self.agent_error()? {
+            AgentError::Other(source) => source.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// Itself, but for those between the first and the last where there are more than a stack has room for: every level is one more
+    /// call when it is put into words, and when it is dropped.
+    fn without_the_middle(self) -> Self {
+        let chain = || successors(self.nested(), |error| error.nested());
+        let (depth, last) = (chain().count(), chain().last().cloned());
+        match (self, last) {
+            (Self::Agent { id, .. }, Some(last)) if depth >= MOST_NESTED => {
+                Self::Agent { id, source: AgentError::Other(Arc::new(last)) }
+            }
+            (Self::Build { id, .. }, Some(last)) if depth >= MOST_NESTED => {
+                Self::Build { id, source: BuildError::Agent(AgentError::Other(Arc::new(last))) }
+            }
+            (error, _) => error,
+        }
+    }
+
     /// Why the turn was cancelled, if that is how it ended.
     ///
     /// ```
@@ -457,8 +485,14 @@ impl AgentError {
     ///
     /// assert!(matches!(read_setting("there/is/no/such/file"), Err(AgentError::Other(_))));
     /// ```
+    ///
+    /// Errors of sessions are nested as sub-agents are, to a depth of eight. Beyond that the outermost and the innermost are kept, so
+    /// that what such an error says, and what it takes to say it, does not grow with the length of the chain.
     pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Other(Arc::from(error.into()))
+        match error.into().downcast::<SessionError>() {
+            Ok(error) => Self::Other(Arc::new(error.without_the_middle())),
+            Err(error) => Self::Other(Arc::from(error)),
+        }
     }
 
     /// Whether the agent stopped at a limit that it was given: the history is sound and another turn may go on from it.

@@ -85,12 +85,15 @@ impl LocalComms {
     /// How many interactions an inbox has room for where nothing else is said.
     pub const CAPACITY: usize = 256;
 
+    const MOST: usize = 1 << 16;
+
     /// A network without peers, whose inboxes have room for [`CAPACITY`](Self::CAPACITY) interactions each.
     pub fn new() -> Self {
         Self::with_capacity(Self::CAPACITY)
     }
 
-    /// As [`new`](Self::new), with room for so many interactions, but at least for one.
+    /// As [`new`](Self::new), with room for so many interactions, but at least for one and at most for 65,536: the room is there from
+    /// the start.
     ///
     /// ```
     /// use turnwise::{CommsError, CommsRuntime, InteractionContent, LocalComms};
@@ -105,7 +108,7 @@ impl LocalComms {
     /// ```
     pub fn with_capacity(interactions: usize) -> Self {
         let peers = RwLock::new(BTreeMap::new());
-        Self { network: Arc::new(Network { capacity: interactions.max(1), peers }) }
+        Self { network: Arc::new(Network { capacity: interactions.clamp(1, Self::MOST), peers }) }
     }
 
     /// Takes a name.

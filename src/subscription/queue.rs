@@ -201,7 +201,7 @@ impl SendingEnd {
     /// those that were replayed. (Where several sessions have, that may be counted too high until all of them are read.)
     fn limit(&self, unread: usize) -> usize {
         let read = self.put_in.saturating_sub(unread);
-        self.capacity + self.replayed.min(self.replayed_by.saturating_sub(read))
+        self.capacity.saturating_add(self.replayed.min(self.replayed_by.saturating_sub(read)))
     }
 }
 

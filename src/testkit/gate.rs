@@ -83,7 +83,7 @@ impl Gate {
     /// # Blocking
     /// Does not block.
     pub fn let_through(&self, how_many: usize) {
-        self.state.change(|state| state.allowed += how_many);
+        self.state.change(|state| state.allowed = state.allowed.saturating_add(how_many));
     }
 
     /// Waits to be let through, or for the turn to be told to stop.

@@ -1,6 +1,6 @@
 //! What makes a test fail that would hang, or leave something behind.
 
-use std::panic::resume_unwind;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
@@ -38,23 +38,15 @@ use crate::wait::clock::Clock;
 pub fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> T + Send + 'static) -> T {
     let name = current().name().unwrap_or("within").to_owned();
     let (done, result) = bounded(1);
-    let spawned = Builder::new().name(name).spawn(move || drop(done.send(body())));
-    let thread = match spawned {
-        Ok(thread) => thread,
-        Err(error) => panic!("the system refuses a thread: {error}"),
-    };
+    // Not joined: what its thread-local values do when they go is not the body's.
+    let spawned = Builder::new().name(name).spawn(move || drop(done.send(catch_unwind(AssertUnwindSafe(body)))));
+    if let Err(error) = spawned {
+        panic!("the system refuses a thread: {error}");
+    }
     match Clock::System.deadline(limit).receive(&result) {
-        Ok(result) => {
-            // It has nothing left to do.
-            let _ = thread.join();
-            result
-        }
-        Err(error) if error.is_timeout() => panic!("not done after {limit:?}: something hangs"),
-        // Nothing was sent, so the body has not returned.
-        Err(_) => match thread.join() {
-            Err(payload) => resume_unwind(payload),
-            Ok(()) => panic!("the thread has ended without a result"),
-        },
+        Ok(Ok(result)) => result,
+        Ok(Err(payload)) => resume_unwind(payload),
+        Err(_) => panic!("not done after {limit:?}: something hangs"),
     }
 }
 

@@ -378,6 +378,40 @@ impl Drop for Edge {
 
 /// Whether `from` is `to`, or waits for it, at once or in the end.
 fn leads_to(waits: &BTreeSet<(WaitKey, WaitKey)>, from: WaitKey, to: WaitKey) -> bool {
-    from == to
-        || waits.range((from, WaitKey(0))..=(from, WaitKey(u64::MAX))).any(|(_, next)| leads_to(waits, *next, to))
+    // In a loop, because chains may be longer than a stack is deep; and each session once, however many ways lead to it.
+    let (mut seen, mut left) = (BTreeSet::from([from]), vec![from]);
+    while let Some(session) = left.pop() {
+        if session == to {
+            return true;
+        }
+        let next = waits.range((session, WaitKey(0))..=(session, WaitKey(u64::MAX))).map(|(_, next)| *next);
+        left.extend(next.filter(|next| seen.insert(*next)));
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u64) -> WaitKey {
+        WaitKey(number)
+    }
+
+    #[test]
+    fn chains_may_be_longer_than_a_stack_is_deep() {
+        let waits = (0..100_000).map(|number| (key(number), key(number + 1))).collect();
+        assert!(leads_to(&waits, key(0), key(100_000)));
+        assert!(!leads_to(&waits, key(1), key(0)));
+        assert!(leads_to(&waits, key(7), key(7)));
+    }
+
+    #[test]
+    fn sessions_to_which_many_ways_lead_are_looked_at_once() {
+        // Two in each layer, each of which waits for both of the next: there are 2^60 ways down.
+        let edges = |number| [number / 2 * 2 + 2, number / 2 * 2 + 3].map(|next| (key(number), key(next)));
+        let waits = (0..120).flat_map(edges).collect();
+        assert!(!leads_to(&waits, key(0), key(1)));
+        assert!(leads_to(&waits, key(0), key(121)));
+    }
 }

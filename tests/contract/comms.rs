@@ -144,6 +144,7 @@ fn c41_names_are_taken_once_and_free_again_when_their_session_has_ended() {
 #[test]
 fn c41_a_full_or_unknown_peer_is_an_error_to_the_sender() {
     run(|| {
+        assert!(LocalComms::with_capacity(usize::MAX).join("with all the room there is").is_ok());
         let comms = LocalComms::with_capacity(2);
         let (alice, bob) = (comms.join("alice").unwrap(), comms.join("bob").unwrap());
         for _ in 0..2 {

@@ -446,6 +446,31 @@ fn filled<T>(events: &Receiver<T>) {
 }
 
 #[test]
+fn c34_the_error_of_a_long_chain_of_sub_agents_needs_no_large_stack() {
+    run(|| {
+        const SUB_AGENTS: usize = 150;
+        let builder = builder_fn(|spec: &SessionSpec, context: &SessionContext| {
+            let service = context.service();
+            let agent = agent_fn(move |prompt, turn| match prompt.parse().expect("how many more") {
+                0_usize => Err(AgentError::Config("no key is set".into())),
+                more => {
+                    let below = create(&(more - 1).to_string());
+                    Ok(turn.finish(service.upgrade().expect("it is there").create_session(below)?.text))
+                }
+            });
+            agent.build_agent(spec, context)
+        });
+        // With a history somebody hears of every failure, so that each is put into words, on the session's own stack.
+        let config = EphemeralSessionService::configure(builder).max_sessions(1 + SUB_AGENTS).stack_size(64 << 10);
+        let service = config.event_history(2).build().unwrap();
+        let error = service.create_session(create(&SUB_AGENTS.to_string())).unwrap_err();
+        assert!(error.to_string().ends_with("configuration: no key is set"), "{error}");
+        assert!(error.to_string().matches("the turn of session").count() <= 10, "{error}");
+        assert!(format!("{error:?}").contains("no key is set"));
+    });
+}
+
+#[test]
 fn c33_a_created_session_that_asks_back_is_the_one_to_be_refused() {
     run(|| {
         let asks_back = |context: &SessionContext, parent: SessionId| {

@@ -313,6 +313,18 @@ fn c37_a_history_lets_a_late_subscriber_begin_with_what_has_been() {
 }
 
 #[test]
+fn c37_a_queue_without_a_limit_may_be_replayed_to() {
+    run(|| {
+        let (service, _stage) = scripted_with(|config| config.event_history(100));
+        let id = service.create_session(create("emit 8")).unwrap().session_id;
+        let all = service.subscribe(id, capacity(usize::MAX, Overflow::DropNewest).from_seq(0)).unwrap();
+        service.start_turn(id, turn("emit 8")).unwrap();
+        service.archive_wait(id, LONG).unwrap();
+        assert_eq!((all.dropped(), all.count()), (0, 20));
+    });
+}
+
+#[test]
 fn c37_what_was_replayed_leaves_no_room_behind_when_it_is_read() {
     run(|| {
         let (service, _stage) = scripted_with(|config| config.event_history(100));

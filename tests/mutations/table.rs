@@ -497,6 +497,27 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("keeping"),
     ),
     mutation(
+        "a turn that is just resumed is not told of an archive that interrupts",
+        "src/store/kept.rs",
+        &[("            true => ArchiveMode::Interrupt,", "            true => ArchiveMode::Drain,")],
+        Shuttle("keeping"),
+    ),
+    mutation(
+        "a session that is taken can be resumed before it is archived",
+        "src/store/calls.rs",
+        &[(
+            "            Ok(taken) => {\n                kept.archive(ArchiveMode::Drain)?;",
+            "            Ok(taken) => {\n                drop(kept);\n                let kept = self.any(id);\n                kept.archive(ArchiveMode::Drain)?;",
+        )],
+        Shuttle("keeping"),
+    ),
+    mutation(
+        "a session that is behind is unloaded",
+        "src/store/calls.rs",
+        &[("map_or(Ok(()), |kept| kept.catch_up().map_err(", "filter(|_| false).map_or(Ok(()), |kept| kept.catch_up().map_err(")],
+        Store("running_turn_cannot_be_kept"),
+    ),
+    mutation(
         "a deleted session is kept again by its turn",
         "src/store/kept.rs",
         &[("            record.is_deleted = true;\n", "")],
