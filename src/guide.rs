@@ -125,7 +125,8 @@
 //! | [`Subscription::capacity`](crate::Subscription::capacity) | 1,024 | with the [overflow](crate::Overflow) that suits the reader: a display drops old events, a log blocks |
 //! | an event channel of your own | yours | bounded: a full one makes the turn wait, which is what keeps a slow reader from filling the memory |
 //!
-//! What is over a limit is an error at once and never a queue: [`CapacityExceeded`](crate::SessionError::CapacityExceeded),
+//! But for the two that say that turns wait (`max_running_turns`, an event channel), what is over a limit is an error at once and
+//! never a queue: [`CapacityExceeded`](crate::SessionError::CapacityExceeded),
 //! [`Busy`](crate::SessionError::Busy), [`InjectError::Full`](crate::InjectError::Full). Whether to wait, and for how long, is the
 //! program's to decide.
 //!
@@ -201,7 +202,7 @@
 //! # let id = service.open_session(SessionSpec::new())?;
 //!
 //! // 1. What is worth keeping, while the sessions are there. With the feature `store` that is done already.
-//! let history = service.export_session_timeout(id, Duration::from_secs(1))?;
+//! let history = service.export_session_timeout(id, Duration::from_secs(1)); // an error where a turn takes longer
 //!
 //! // 2. No new work from here on; turns that run may finish, for as long as people will wait.
 //! let mut report = service.shutdown_with(ArchiveMode::Drain, Duration::from_secs(5));

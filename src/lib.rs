@@ -178,7 +178,7 @@
 //!
 //! | Feature | Default | What it adds | Dependencies |
 //! |---|---|---|---|
-//! | `serde` | no | `Serialize` and `Deserialize` for every plain-data type | serde |
+//! | `serde` | no | `Serialize` and `Deserialize` for histories, events, results, and what is read and listed | serde |
 //! | `store` | no | the module `store`: sessions that outlive the process, in a file that survives a crash | serde, serde_json, redb, crc32fast |
 //! | `testkit` | no | the module `testkit`, for the tests of hosts; a clock and ids for a service | |
 //!

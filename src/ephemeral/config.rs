@@ -270,17 +270,17 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// 0 or above that, a `stack_size` outside of 64 KiB to 1 GiB, an `inbox_capacity` or `event_history` above 16,777,216,
     /// a `thread_name_prefix` with a NUL character in it.
     pub fn build(self) -> Result<EphemeralSessionService<B>, ConfigError> {
-        let (builder, settings) = self.check()?;
+        let (builder, settings) = self.check(MIN_STACK)?;
         Ok(EphemeralSessionService::with_settings(builder, settings))
     }
 
     /// What it is made of, once it is known that the figures can work.
-    pub(crate) fn check(self) -> Result<(B, Settings), ConfigError> {
+    pub(crate) fn check(self, min_stack: usize) -> Result<(B, Settings), ConfigError> {
         let settings = &self.settings;
         in_range("max_sessions", settings.max_sessions, 0, MAX_THREADS)?;
         in_range("idle_threads", settings.idle_threads, 0, MAX_THREADS)?;
         in_range("max_running_turns", settings.max_running_turns.unwrap_or(1), 1, MAX_THREADS)?;
-        in_range("stack_size", settings.stack_size.unwrap_or(MIN_STACK), MIN_STACK, MAX_STACK)?;
+        in_range("stack_size", settings.stack_size.unwrap_or(min_stack), min_stack, MAX_STACK)?;
         in_range("inbox_capacity", settings.inbox_capacity, 0, MAX_QUEUE)?;
         in_range("event_history", settings.event_history, 0, MAX_QUEUE)?;
         if settings.thread_name_prefix.contains('\0') {

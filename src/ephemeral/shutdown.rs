@@ -39,6 +39,9 @@ pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> 
     }
     // A session may have ended whose thread has not: its thread-local values take their time.
     stuck.extend(core.threads.join_all_but(&keys, deadline));
+    // Of one that was taken and resumed there may be several.
+    let mut seen = HashSet::new();
+    stuck.retain(|id| seen.insert(*id));
     if stuck.is_empty() {
         // No turn is left that could have a deadline.
         core.deadlines.stop(deadline);

@@ -37,7 +37,8 @@ pub trait EventInjector: Send + Sync {
     fn inject(&self, body: String, source: EventSource) -> Result<(), InjectError>;
 
     /// Has the session leave host mode when it has worked off what is in its inbox by now. Always has room. Where the
-    /// session is not in host mode, it leaves it the next time as soon as it gets there.
+    /// session is not in host mode, it leaves it the next time as soon as it gets there; unless a turn has
+    /// [drained](crate::TurnContext::drain_inbox) the inbox before, and the dismissal with it.
     ///
     /// ```
     /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, EventSource, SessionService};

@@ -202,9 +202,15 @@ impl FileStore {
     fn read_all<T>(&self, table: Table, made: impl Fn(SessionId, &[u8]) -> T) -> Result<Vec<T>, StoreError> {
         self.reading(table, |table| {
             let records = table.iter().map_err(StoreError::failed)?;
-            let made =
-                |(key, record): (AccessGuard<'_, Key>, AccessGuard<'_, &[u8]>)| made(id(key.value()), record.value());
-            records.map(|record| record.map(made).map_err(StoreError::failed)).collect()
+            let mut last = None;
+            let mut made = |(key, record): (AccessGuard<'_, Key>, AccessGuard<'_, &[u8]>)| {
+                // In a damaged file pages may lead back to each other, and there would be no end.
+                if last.replace(key.value()).is_some_and(|last| last >= key.value()) {
+                    return Err(StoreError::failed("the file is damaged: its records are in no order"));
+                }
+                Ok(made(id(key.value()), record.value()))
+            };
+            records.map(|record| record.map_err(StoreError::failed).and_then(&mut made)).collect()
         })
     }
 }

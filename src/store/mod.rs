@@ -55,8 +55,9 @@ use crate::sync::Arc;
 
 /// Where sessions are kept.
 ///
-/// All calls may come from any thread, and of different sessions at the same time; of one session they come one at a time.
-/// They may block for as long as the disk takes. They must not call the service that they serve: that may wait for them.
+/// All calls may come from any thread and at the same time, but for one: of one session's saves and deletes the next comes when the
+/// last has returned. Whoever only looks (`load`, `summary`, lists) may come in the middle of one, and gets what was there before it
+/// or what is there after it. Calls may block for as long as the disk takes. They must not call the service that they serve: that may wait for them.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -190,7 +191,8 @@ pub trait SessionStore: Send + Sync + 'static {
     }
 }
 
-/// A shared store is a store: for hosts that keep a hand on it.
+/// A shared store is a store: for hosts that keep a hand on it, to look at what is kept or to save copies of it. A store serves one
+/// [`PersistentSessionService`] at a time: of two, neither would know what the other has kept, and the last to save would win.
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
     fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
         (**self).save(session)

@@ -23,12 +23,17 @@ use super::agent::KeepingBuilder;
 use super::kept::Keeper;
 use super::SessionStore;
 
+/// What a commit of redb takes of a session's stack, and a session itself: 96 KiB in debug builds, with thousands of sessions in the
+/// file.
+const MIN_STACK: usize = 128 << 10;
+
 /// Hosts sessions and keeps them: an [`EphemeralSessionService`], and a [`SessionStore`] beside it. See the [module](super).
 ///
 /// The calls are those of [`SessionService`]. What is different:
 ///
 /// - [`start_turn`](SessionService::start_turn) and its like resume a session that is not live. Then they may fail as
-///   [`begin_session`](SessionService::begin_session) does; its turns count from 1 again.
+///   [`begin_session`](SessionService::begin_session) does; its turns count from 1 again. So the number of a turn is of use to
+///   [`interrupt_turn`](SessionService::interrupt_turn) as long as the session stays live; a handle never reaches another turn.
 /// - [`read`](SessionService::read), [`export_session`](SessionService::export_session) and, as
 ///   [`SessionError::NotRunning`], [`interrupt`](SessionService::interrupt) know sessions that are not live.
 ///   [`list`](SessionService::list) has them too, oldest conversation first, live or not; it looks at all of them for every page,
@@ -38,12 +43,13 @@ use super::SessionStore;
 /// - [`archive`](SessionService::archive) is for good: the session stays readable and runs no more turns. For whoever would
 ///   interrupt, resume or archive it, it is not there.
 ///   [`take_session`](SessionService::take_session) archives too; where only that fails, the session has ended, and is kept as
-///   one that can be resumed. While another thread resumes the session it is [`SessionError::Busy`].
+///   one that can be resumed. While another thread resumes the session it is [`SessionError::Busy`]. To create a session with the id
+///   of what was taken, [delete](Self::delete) it first.
 /// - An id that is kept is taken: to create a session with it is [`SessionError::AlreadyExists`].
 /// - A call that the store fails is [`SessionError::Store`]. A turn that went well and cannot be kept fails, with the
 ///   [`StoreError`](super::StoreError) as its error. The agent remembers it all the same, and it is kept with the next.
-/// - Calls that do not block otherwise may wait for the disk: creating with an id, resuming, archiving, and looking at sessions
-///   that are not live.
+/// - Calls may wait for the disk, also those that do not block otherwise, and beyond their timeouts: creating and beginning
+///   sessions, resuming, archiving, and looking at sessions that are not live.
 ///
 /// A session is kept from the moment when its agent is built. In host mode every interaction is kept before it is answered.
 /// A turn that fails is kept as far as the agent's history goes; after a panic nothing more is kept, and the session can be
@@ -102,9 +108,9 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`ServiceConfig::build`].
+    /// Those of [`ServiceConfig::build`], and where the `stack_size` is below 128 KiB: sessions are saved on their own threads.
     pub fn with_config(config: ServiceConfig<B>, store: impl SessionStore) -> Result<Self, ConfigError> {
-        let (builder, settings) = config.check()?;
+        let (builder, settings) = config.check(MIN_STACK)?;
         Ok(Self::with_settings(builder, settings, store))
     }
 
@@ -155,7 +161,9 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// happens where it is not live. A session in host mode leaves it between two interactions.
     ///
     /// # Errors
-    /// Those of [`take_session`](SessionService::take_session). Where it fails, the session is as it was.
+    /// Those of [`take_session`](SessionService::take_session), and [`SessionError::Store`] where something of it is not kept yet and
+    /// cannot be: then the session is as it was. [`SessionError::Timeout`] where no turn let it end in time, and it is as it was; or
+    /// where it ends, and its agent takes longer to go: until then its capacity is taken, and it is [`SessionError::Busy`].
     ///
     /// # Blocking
     /// As [`take_session`](SessionService::take_session).
@@ -180,7 +188,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// [`SessionError::NotFound`] where nothing is kept of it.
     ///
     /// # Blocking
-    /// For the disk. Does not wait for the turn.
+    /// For the disk. Does not wait for the turn, nor can anybody: until it has ended, its capacity is taken.
     pub fn delete(&self, id: SessionId) -> Result<(), SessionError> {
         self.inner.delete(id)
     }

@@ -3,8 +3,8 @@
 use std::thread;
 
 use redb::{Database, ReadableTable, TableDefinition};
-use turnwise::store::{FileStore, SessionStore, StoreError, StoredSession};
-use turnwise::{Message, Session, SessionId, SessionQuery, SessionService};
+use turnwise::store::{FileStore, PersistentSessionService, SessionStore, StoreError, StoredSession};
+use turnwise::{EphemeralSessionService, Message, Session, SessionId, SessionQuery, SessionService};
 
 use crate::support::*;
 
@@ -57,6 +57,23 @@ fn what_is_saved_is_loaded_listed_and_deleted() {
     assert_eq!(store.load(one.id()).unwrap(), None);
     assert_eq!(store.summary(one.id()).unwrap(), None);
     assert_eq!(store.list().unwrap(), [two.id()]);
+}
+
+#[test]
+fn the_smallest_stack_has_room_for_a_save() {
+    run(|| {
+        let config = |bytes| EphemeralSessionService::configure(echo()).stack_size(bytes).max_sessions(1);
+        let store = FileStore::in_memory().unwrap();
+        assert!(
+            PersistentSessionService::with_config(config((128 << 10) - 1), FileStore::in_memory().unwrap()).is_err()
+        );
+        let service = PersistentSessionService::with_config(config(128 << 10), store).unwrap();
+        for _ in 0..300 {
+            let id = service.create_session(create("one")).unwrap().session_id;
+            service.unload(id, LONG).unwrap();
+        }
+        assert_eq!(service.list(SessionQuery::new().limit(1_000)).unwrap().len(), 300);
+    });
 }
 
 #[test]
