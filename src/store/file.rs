@@ -278,7 +278,8 @@ fn followed(path: &Path) -> Result<PathBuf, StoreError> {
         Err(_) if fs::symlink_metadata(path).is_ok() => {
             Err(StoreError::failed(format!("{} is a link that leads nowhere", path.display())))
         }
-        Err(_) => Ok(path.to_owned()),
+        // From the root, since it is opened again after a failure, wherever the process is then.
+        Err(_) => Ok(std::env::current_dir().map_err(StoreError::failed)?.join(path)),
     }
 }
 
@@ -301,7 +302,10 @@ fn database(path: &Path) -> Result<Database, StoreError> {
         let database = Database::create(&unfinished).map_err(|error| failed_to_open(path, error))?;
         let failed = |error| failed_at(path, error);
         if is_empty(path).map_err(failed)? {
-            fs::rename(&unfinished, path).and_then(|()| sync_folder_of(path)).map_err(failed)?;
+            // Of an empty file whoever has made it has said who may read it.
+            let permissions = fs::metadata(path).map(|empty| empty.permissions());
+            let kept = permissions.map_or(Ok(()), |permissions| fs::set_permissions(&unfinished, permissions));
+            kept.and_then(|()| fs::rename(&unfinished, path)).and_then(|()| sync_folder_of(path)).map_err(failed)?;
             return Ok(database);
         }
         // Somebody was quicker.
@@ -315,6 +319,10 @@ fn starts_with_magic(path: &Path) -> Result<bool, StoreError> {
     let failed = |error| failed_at(path, error);
     if is_empty(path).map_err(failed)? {
         return Ok(false);
+    }
+    // To open a pipe would be to wait for whoever writes to it.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(StoreError::failed(format!("{} is no file", path.display())));
     }
     let mut magic = Vec::new();
     let file = File::open(path).map_err(failed)?;

@@ -76,6 +76,31 @@ fn the_smallest_stack_has_room_for_a_save() {
     });
 }
 
+#[cfg(unix)]
+#[test]
+fn a_new_store_is_as_private_as_the_empty_file_in_its_place() {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    run(|| {
+        let folder = Folder::new();
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.file()).unwrap();
+        drop(folder.store());
+        assert_eq!(std::fs::metadata(folder.file()).unwrap().permissions().mode() & 0o777, 0o600);
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_no_store() {
+    run(|| {
+        let folder = Folder::new();
+        assert!(matches!(FileStore::open(&*folder), Err(StoreError::Failed(_))));
+        // A pipe that nobody writes to.
+        let made = std::process::Command::new("mkfifo").arg(folder.file()).status();
+        assert!(made.unwrap().success());
+        assert!(matches!(FileStore::open(folder.file()), Err(StoreError::Failed(_))));
+    });
+}
+
 #[test]
 fn a_file_belongs_to_one_store_at_a_time() {
     let folder = Folder::new();
