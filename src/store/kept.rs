@@ -4,8 +4,12 @@
 //! whoever resumes it. They must not work on different states of it. So there is one [`Kept`] for each session that anybody
 //! works on, and at most one: it is put into the [`Keeper`]'s table by whoever launches the session or changes a cold record,
 //! and is gone when the last who holds it has let go. The session's agent holds it until it is dropped, which is before the
-//! session's id is free in the service below. So whoever gets to load a record
-//! ([`reserve`](Keeper::reserve), then [`stored`](Kept::stored)) loads the last word of the session's life before.
+//! session's id is free in the service below. So whoever gets to load a record ([`reserve`](Keeper::reserve), then
+//! [`stored`](Kept::stored)) loads the last word of the session's life before.
+//!
+//! What could not be written when a turn had come to it is written with the next, and at the latest when the session ends. Where it is
+//! taken, its own thread [catches up](Kept::catch_up) between two turns, and lets go only after that: whoever had asked for the
+//! history first, to save it later, would undo a turn in between.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::ops::Deref;

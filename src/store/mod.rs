@@ -10,7 +10,9 @@
 //!   the session for later.
 //! - **An archived session stays readable.** [`read`](crate::SessionService::read) and
 //!   [`export_session`](crate::SessionService::export_session) answer from the store.
-//! - **A damaged record is one session's business.** It is a [`StoreError`] to whoever asks for that session.
+//! - **A damaged record is one session's business.** It is a [`StoreError`] to whoever asks for that session. (Where a disk has
+//!   damaged what holds the records together, that is redb's to find. It looks after a crash, not at every read: such a file may
+//!   also be an error for everybody, or end the process.)
 //!
 //! ```
 //! # let folder = std::env::temp_dir().join(format!("turnwise-doc-{}", turnwise::SessionId::new()));
