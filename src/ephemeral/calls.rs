@@ -148,24 +148,19 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
         // Too late or interrupted: the history is the caller's all the same.
-        self.take(id, timeout, None).map(|taken| taken.history)
+        self.take(id, timeout, None).map(|(history, _ended)| history)
     }
 }
 
-/// A session that has been taken.
-pub(crate) struct Taken {
-    pub(crate) history: Session,
-    /// Whether its thread held nothing of it any more, in time: so that the caller can resume what it has taken.
-    pub(crate) ended: Result<(), SessionError>,
-}
-
 impl<B: SessionAgentBuilder> Inner<B> {
+    /// The history of a session that ends with it; and whether its thread held nothing of it any more, in time: so that the caller can
+    /// resume what it has taken.
     pub(super) fn take(
         &self,
         id: SessionId,
         timeout: Duration,
         condition: Option<TakeCondition>,
-    ) -> Result<Taken, SessionError> {
+    ) -> Result<(Session, Result<(), SessionError>), SessionError> {
         let handle = self.core.open(id)?;
         let waiting = self.core.clock().stopwatch();
         let deadline = waiting.deadline(timeout);
@@ -177,7 +172,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         };
         let history = request_history(&handle, command, &waiting, &deadline)?;
         let ended = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), &deadline));
-        Ok(Taken { history, ended: ended.map(drop).map_err(|error| error.into_session_error(id, &waiting)) })
+        Ok((history, ended.map(drop).map_err(|error| error.into_session_error(id, &waiting))))
     }
 }
 

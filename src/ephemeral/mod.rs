@@ -1,7 +1,7 @@
 //! Many sessions in one process: who there is, how many there may be, and how they all end.
 
 pub(crate) mod awaited;
-pub(crate) mod calls;
+mod calls;
 mod config;
 mod core;
 mod launch;

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
 use crate::error::SessionError;
-use crate::model::SessionId;
+use crate::model::{Session, SessionId};
 use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest};
 use crate::session::command::TakeCondition;
 
 use super::awaited::Awaited;
-use super::calls::Taken;
 use super::launch::identify;
 use super::service::EphemeralSessionService;
 
@@ -38,13 +37,13 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         self.inner.begin_and_announce(request)
     }
 
-    /// As `take_session`, on a condition.
+    /// As `take_session`, on a condition; and whether the session's thread held nothing of it any more, in time.
     pub(crate) fn take_session_if(
         &self,
         id: SessionId,
         timeout: Duration,
         condition: TakeCondition,
-    ) -> Result<Taken, SessionError> {
+    ) -> Result<(Session, Result<(), SessionError>), SessionError> {
         self.inner.take(id, timeout, Some(condition))
     }
 }

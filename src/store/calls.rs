@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
 use crate::ephemeral::awaited::follow;
-use crate::ephemeral::calls::Taken;
 use crate::ephemeral::EphemeralSessionService;
 use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
@@ -131,7 +130,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     pub(super) fn unload(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         match self.take_live(id, timeout) {
-            Ok(taken) => taken.ended,
+            Ok((_, ended)) => ended,
             Err(SessionError::NotFound { .. }) => {
                 self.keeper.summary(id)?.map(drop).ok_or(SessionError::NotFound { id })
             }
@@ -140,7 +139,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     /// Takes a live session once all that it has come to is kept. Where that fails, the session stays.
-    fn take_live(&self, id: SessionId, timeout: Duration) -> Result<Taken, SessionError> {
+    fn take_live(&self, id: SessionId, timeout: Duration) -> Result<(Session, Result<(), SessionError>), SessionError> {
         let keeper = Arc::clone(&self.keeper);
         let is_kept = move || keeper.find(id).map_or(Ok(()), |kept| kept.catch_up().map_err(|error| error.about(id)));
         self.live.take_session_if(id, timeout, Box::new(is_kept))
@@ -320,9 +319,9 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         // Held from before the session ends until it is archived: nobody resumes it in between.
         let kept = self.any(id);
         match self.take_live(id, timeout) {
-            Ok(taken) => {
+            Ok((taken, _ended)) => {
                 kept.archive(ArchiveMode::Drain)?;
-                Ok(taken.history)
+                Ok(taken)
             }
             // Not live. What is kept of it is the last word where nobody else works on it.
             Err(SessionError::NotFound { .. }) => {

@@ -506,8 +506,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a session that is taken can be resumed before it is archived",
         "src/store/calls.rs",
         &[(
-            "            Ok(taken) => {\n                kept.archive(ArchiveMode::Drain)?;",
-            "            Ok(taken) => {\n                drop(kept);\n                let kept = self.any(id);\n                kept.archive(ArchiveMode::Drain)?;",
+            "            Ok((taken, _ended)) => {\n                kept.archive(ArchiveMode::Drain)?;",
+            "            Ok((taken, _ended)) => {\n                drop(kept);\n                let kept = self.any(id);\n                kept.archive(ArchiveMode::Drain)?;",
         )],
         Shuttle("keeping"),
     ),
