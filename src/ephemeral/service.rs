@@ -173,7 +173,8 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     ///
     /// Can be called again, to wait longer for sessions that were stuck, and from several threads. From a session's own
     /// thread it works too, but cannot wait for that session, nor for one that waits for it: those are reported as stuck. A
-    /// wait for *another* service's sessions ends there when the waiting turn is cancelled.
+    /// wait for *another* service's sessions ends there when the waiting turn is cancelled. In a thread-local destructor nobody
+    /// can tell any more whose thread it is: two that wait for each other there wait for the whole `timeout`.
     ///
     /// ```
     /// use std::time::Duration;
