@@ -526,7 +526,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an opening that is interrupted leaves a session in the store",
         "src/store/calls.rs",
-        &[("            if let Err(error) = kept.delete() {", "            if let Err(error) = kept.archive() {")],
+        &[("            if let Err(error) = kept.delete() {", "            if let Err(error) = kept.archive(ArchiveMode::Drain) {")],
         Store("opening"),
     ),
     mutation(
