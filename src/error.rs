@@ -486,8 +486,9 @@ impl AgentError {
     /// assert!(matches!(read_setting("there/is/no/such/file"), Err(AgentError::Other(_))));
     /// ```
     ///
-    /// Errors of sessions are nested as sub-agents are, to a depth of eight. Beyond that the outermost and the innermost are kept, so
-    /// that what such an error says, and what it takes to say it, does not grow with the length of the chain.
+    /// A [`SessionError`] that is passed on as it is (by `?`, mostly) is nested as sub-agents are, to a depth of eight. Where there would
+    /// be more, some of those between the first and the last are left out: what such an error says, and the stack that it takes to
+    /// say it, does not grow with the length of the chain.
     pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         match error.into().downcast::<SessionError>() {
             Ok(error) => Self::Other(Arc::new(error.without_the_middle())),

@@ -141,8 +141,9 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     }
 
     /// The stack of each session's thread, in bytes; only what is used of it takes memory. Default: that of
-    /// `std::thread`, 2 MiB unless `RUST_MIN_STACK` says otherwise. The library itself takes up to 48 KiB of it, and twice that where
-    /// it keeps sessions; an agent that needs more than there is ends the program, as stack overflows do.
+    /// `std::thread`, 2 MiB unless `RUST_MIN_STACK` says otherwise. The library itself takes up to 48 KiB of it, and 96 where
+    /// sessions are kept (see `PersistentSessionService`); an agent that needs more than there is ends the program, as stack overflows
+    /// do.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.settings.stack_size = Some(bytes);
         self

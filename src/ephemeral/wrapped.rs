@@ -7,6 +7,7 @@ use crate::error::SessionError;
 use crate::model::{Session, SessionId};
 use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest};
 use crate::session::command::TakeCondition;
+use crate::wait::own_thread::Wait;
 
 use super::awaited::Awaited;
 use super::launch::identify;
@@ -35,6 +36,16 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// As `begin_session`, for a thread that will wait for the turn.
     pub(crate) fn begin_awaited_session(&self, request: CreateSessionRequest) -> Result<Awaited, SessionError> {
         self.inner.begin_and_announce(request)
+    }
+
+    /// Waits for the end of a session that is closed. There is nothing to wait for where it is not there, or open.
+    pub(crate) fn see_off(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        let core = &self.inner.core;
+        let Some(handle) = core.registry.find(id).filter(|handle| !handle.is_open()) else { return Ok(()) };
+        let waiting = core.clock().stopwatch();
+        let deadline = waiting.deadline(timeout);
+        let ended = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), &deadline));
+        ended.map(drop).map_err(|error| error.into_session_error(id, &waiting))
     }
 
     /// As `take_session`, on a condition; and whether the session's thread held nothing of it any more, in time.

@@ -210,8 +210,8 @@ pub struct ShutdownReport {
     /// Sessions that had not ended when the call began, and have.
     pub joined: usize,
     /// Sessions that have not ended in time: their agents neither return nor heed their cancel token, or have left
-    /// thread-local values behind that block as they are dropped. Where the time was short also those whose threads, or which,
-    /// have ended and are not gone yet. Call again to wait for them longer.
+    /// thread-local values behind that block as they are dropped. Where the time was very short, also sessions that have ended, and
+    /// whose threads are just about to. Call again to wait for them longer.
     pub stuck: Vec<SessionId>,
 }
 

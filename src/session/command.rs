@@ -65,9 +65,9 @@ enum ReplyState {
     Done(Result<Session, SessionError>),
 }
 
-/// What has to be met before a session is taken: asked on its thread, between two turns. An error is the taker's, and the session
-/// stays.
-pub(crate) type TakeCondition = Box<dyn Fn() -> Result<(), SessionError> + Send + Sync>;
+/// What has to be met before a session is taken: asked on its thread, between two turns, with the history that would be handed over.
+/// An error is the taker's, and the session stays.
+pub(crate) type TakeCondition = Box<dyn Fn(&Session) -> Result<(), SessionError> + Send + Sync>;
 
 /// The session thread's end of a [`HistoryReply`]. Dropped without a decision it leaves the caller with none.
 pub(crate) struct HistoryRequest {
@@ -101,8 +101,8 @@ impl HistoryRequest {
         self
     }
 
-    pub(crate) fn meet_condition(&self) -> Result<(), SessionError> {
-        self.condition.as_ref().map_or(Ok(()), |condition| condition())
+    pub(crate) fn meet_condition(&self, history: &Session) -> Result<(), SessionError> {
+        self.condition.as_ref().map_or(Ok(()), |condition| condition(history))
     }
 
     /// Whether nobody waits for this any more.

@@ -371,7 +371,8 @@ impl<A: SessionAgent> SessionThread<A> {
         let gate = self.handle.gate();
         let close = || if is_hosting { gate.close() } else { gate.close_if_idle() };
         self.takeovers.retain(|takeover| {
-            let taken = takeover.meet_condition().and_then(|()| session.clone());
+            let session = session.clone();
+            let taken = session.and_then(|session| takeover.meet_condition(&session).map(|()| session));
             !takeover.decide(taken, close)
         });
         if gate.state().is_closed() {

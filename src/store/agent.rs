@@ -36,7 +36,7 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for KeepingBuilder<B> {
         };
         let spec = SessionSpec { extension: launch.extension.clone(), ..spec.clone() };
         let agent = self.builder.build_agent(&spec, &session.clone().with_service(self.service.clone()))?;
-        let agent = KeptAgent { agent, kept: Arc::clone(&launch.kept), is_half_done: false, is_running: false };
+        let agent = KeptAgent { agent, kept: Arc::clone(&launch.kept), is_half_done: false };
         // A session that is there is there for good: from now on, and not from its first turn on. What is kept already is left
         // alone until a turn has changed it.
         if !agent.kept.is_stored() {
@@ -58,20 +58,28 @@ pub(super) struct KeptAgent<A: SessionAgent> {
     kept: Arc<Kept>,
     /// The agent's last turn has failed. Where it is the keeping that has, there is nothing to roll back.
     is_half_done: bool,
-    /// The agent is at work; or has panicked at it, and what it has come to is anybody's guess.
-    is_running: bool,
 }
 
 impl<A: SessionAgent> KeptAgent<A> {
     fn keep(&self) -> Result<(), StoreError> {
+        match self.newest() {
+            Ok(history) => self.kept.keep(history),
+            Err(error) => {
+                self.kept.note_behind_agent();
+                Err(error)
+            }
+        }
+    }
+
+    fn newest(&self) -> Result<Session, StoreError> {
         let history = contain(|| self.agent.session_clone());
-        let history = history.map_err(|message| StoreError::failed(format!("session_clone panicked: {message}")))?;
-        self.kept.keep(history)
+        history.map_err(|message| StoreError::failed(format!("session_clone panicked: {message}")))
     }
 
     /// A result is the caller's once it is kept. An error is the caller's in any case.
     fn kept(&mut self, result: Result<RunResult, AgentError>, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        (self.is_running, self.is_half_done) = (false, result.is_err());
+        self.kept.set_agent_at_work(false);
+        self.is_half_done = result.is_err();
         match result {
             Ok(result) => self.keep().map(|()| result).map_err(AgentError::other),
             // Once `cancel` has rolled back what is half-done.
@@ -93,7 +101,7 @@ impl<A: SessionAgent> KeptAgent<A> {
 /// The last chance for what could not be kept when it happened.
 impl<A: SessionAgent> Drop for KeptAgent<A> {
     fn drop(&mut self) {
-        if let Err(error) = self.kept.catch_up() {
+        if let Err(error) = self.kept.catch_up(|| self.newest()) {
             log::warn!(target: "turnwise::store", "what has come last is not kept: {error}");
         }
     }
@@ -101,13 +109,13 @@ impl<A: SessionAgent> Drop for KeptAgent<A> {
 
 impl<A: SessionAgent> SessionAgent for KeptAgent<A> {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        self.is_running = true;
+        self.kept.set_agent_at_work(true);
         let result = self.agent.run_turn(prompt, turn);
         self.kept(result, turn)
     }
 
     fn run_interaction(&mut self, interaction: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        self.is_running = true;
+        self.kept.set_agent_at_work(true);
         let result = self.agent.run_interaction(interaction, turn);
         self.kept(result, turn)
     }
@@ -126,9 +134,9 @@ impl<A: SessionAgent> SessionAgent for KeptAgent<A> {
 
     fn cancel(&mut self) {
         if self.is_half_done {
-            self.is_running = true;
+            self.kept.set_agent_at_work(true);
             self.agent.cancel();
-            self.is_running = false;
+            self.kept.set_agent_at_work(false);
             self.keep_after_failure();
         }
     }

@@ -41,7 +41,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         if self.keeper.summary(id)?.is_some() {
             return Err(SessionError::AlreadyExists { id });
         }
-        kept.begin(StoredSession::of_new(&spec, id));
+        kept.begin(StoredSession::of_new(&spec, id))?;
         self.launch_kept(kept, spec, create)
     }
 
@@ -90,7 +90,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     /// Why a session that somebody works on can be had by nobody else.
     fn at_work(&self, id: SessionId) -> SessionError {
-        if self.keeper.find(id).is_some_and(|kept| kept.is_archived()) {
+        if self.keeper.flags(id).is_some_and(|flags| flags.is_archived()) {
             SessionError::NotFound { id }
         } else {
             SessionError::Busy { id }
@@ -131,8 +131,10 @@ impl<B: SessionAgentBuilder> Inner<B> {
     pub(super) fn unload(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         match self.take_live(id, timeout) {
             Ok((_, ended)) => ended,
-            Err(SessionError::NotFound { .. }) => {
-                self.keeper.summary(id)?.map(drop).ok_or(SessionError::NotFound { id })
+            // It may be on its way out still.
+            Err(SessionError::NotFound { id }) => {
+                self.keeper.summary(id)?.ok_or(SessionError::NotFound { id })?;
+                self.live.see_off(id, timeout)
             }
             Err(error) => Err(error),
         }
@@ -141,7 +143,10 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// Takes a live session once all that it has come to is kept. Where that fails, the session stays.
     fn take_live(&self, id: SessionId, timeout: Duration) -> Result<(Session, Result<(), SessionError>), SessionError> {
         let keeper = Arc::clone(&self.keeper);
-        let is_kept = move || keeper.find(id).map_or(Ok(()), |kept| kept.catch_up().map_err(|error| error.about(id)));
+        let is_kept = move |history: &Session| {
+            let kept = keeper.find(id);
+            kept.map_or(Ok(()), |kept| kept.catch_up(|| Ok(history.clone())).map_err(|error| error.about(id)))
+        };
         self.live.take_session_if(id, timeout, Box::new(is_kept))
     }
 
@@ -261,6 +266,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         match self.live.archive_with(id, mode) {
             // It was not live, or about to end.
             Err(SessionError::NotFound { .. }) if was_open => Ok(()),
+            // Whoever launches it just now finds out how it is to end.
+            Err(SessionError::NotFound { .. }) if mode == ArchiveMode::Interrupt && kept.is_launching() => Ok(()),
             archived => archived,
         }
     }
@@ -316,22 +323,28 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
-        // Held from before the session ends until it is archived: nobody resumes it in between.
-        let kept = self.any(id);
-        match self.take_live(id, timeout) {
-            Ok((taken, _ended)) => {
-                kept.archive(ArchiveMode::Drain)?;
-                Ok(taken)
+        loop {
+            // Nobody works on it, so it is not live, and what is kept of it is the last word.
+            if let Some(kept) = self.keeper.reserve(id) {
+                return take_cold(&kept);
             }
-            // Not live. What is kept of it is the last word where nobody else works on it.
-            Err(SessionError::NotFound { .. }) => {
-                drop(kept);
-                let kept = self.keeper.reserve(id).ok_or_else(|| self.at_work(id))?;
-                let stored = kept.stored()?;
-                kept.archive(ArchiveMode::Drain)?;
-                Ok(stored.history)
+            // Held from before the session ends until it is archived: nobody resumes it in between.
+            let Some(kept) = self.keeper.find(id) else { continue };
+            match self.take_live(id, timeout) {
+                Ok((taken, _ended)) => {
+                    kept.archive(ArchiveMode::Drain)?;
+                    return Ok(taken);
+                }
+                // It has ended since, or somebody else works on it.
+                Err(SessionError::NotFound { .. }) => {
+                    drop(kept);
+                    return match self.keeper.reserve(id) {
+                        Some(kept) => take_cold(&kept),
+                        None => Err(self.at_work(id)),
+                    };
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
         }
     }
 }
@@ -347,9 +360,16 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// Whether the session is kept and not archived. One that is archived is not there, as without a store, whether its thread
     /// has ended or not.
     fn may_run_again(&self, id: SessionId) -> Result<bool, SessionError> {
-        let is_archived = self.keeper.find(id).is_some_and(|kept| kept.is_archived());
+        let is_archived = self.keeper.flags(id).is_some_and(|flags| flags.is_archived());
         Ok(!is_archived && self.keeper.summary(id)?.is_some_and(|summary| !summary.archived))
     }
+}
+
+/// Takes a session that nobody else works on.
+fn take_cold(kept: &Kept) -> Result<Session, SessionError> {
+    let stored = kept.stored()?;
+    kept.archive(ArchiveMode::Drain)?;
+    Ok(stored.history)
 }
 
 /// A request once more, for where the first is not used. Dropped with the call, so that no receiver outlives its turn by it.

@@ -279,7 +279,10 @@ fn followed(path: &Path) -> Result<PathBuf, StoreError> {
             Err(StoreError::failed(format!("{} is a link that leads nowhere", path.display())))
         }
         // From the root, since it is opened again after a failure, wherever the process is then.
-        Err(_) => Ok(std::env::current_dir().map_err(StoreError::failed)?.join(path)),
+        Err(_) if path.is_relative() => {
+            std::env::current_dir().map(|folder| folder.join(path)).map_err(|error| failed_at(path, error))
+        }
+        Err(_) => Ok(path.to_owned()),
     }
 }
 

@@ -11,7 +11,7 @@
 //! taken, its own thread [catches up](Kept::catch_up) between two turns, and lets go only after that: whoever had asked for the
 //! history first, to save it later, would undo a turn in between.
 
-use std::collections::hash_map::{Entry, HashMap};
+use std::collections::HashMap;
 use std::ops::Deref;
 
 use crate::error::SessionError;
@@ -27,21 +27,35 @@ use super::SessionStore;
 /// The store, and who works on what in it.
 pub(super) struct Keeper {
     store: Box<dyn SessionStore>,
-    at_work: Mutex<HashMap<SessionId, Weak<Kept>>>,
+    at_work: Mutex<HashMap<SessionId, AtWork>>,
+}
+
+/// Who works on a session, and what can be known of that without a share in it: whoever has one keeps others from the record.
+struct AtWork {
+    kept: Weak<Kept>,
+    flags: Arc<Flags>,
 }
 
 /// One session that is being worked on.
 pub(super) struct Kept {
     id: SessionId,
     keeper: Arc<Keeper>,
-    /// Beside the record, so that nobody who only looks waits for the disk. Written under the record's lock.
+    flags: Arc<Flags>,
+    /// Locked while the store works: its user's code, which is why [`SessionStore`] says what it must not do.
+    record: Mutex<Record>,
+}
+
+/// Beside the record, so that nobody who only looks waits for the disk.
+#[derive(Debug, Default)]
+pub(super) struct Flags {
+    /// Written under the record's lock.
     is_archived: AtomicBool,
     /// Who has archived or deleted it wants its turn to stop. Written before `is_archived`.
     is_interrupted: AtomicBool,
     /// Somebody is about to register it in the service below. So who does not find it there has not seen the last of it.
     is_launching: AtomicBool,
-    /// Locked while the store works: its user's code, which is why [`SessionStore`] says what it must not do.
-    record: Mutex<Record>,
+    /// The agent is at work; or has panicked at it, and what it has come to is anybody's guess.
+    is_agent_at_work: AtomicBool,
 }
 
 #[derive(Default)]
@@ -52,6 +66,8 @@ struct Record {
     is_stored: bool,
     /// What is in the store is this.
     is_current: bool,
+    /// The agent has come to something else than this, and could not say to what.
+    is_behind_agent: bool,
     /// The session has been deleted: nothing of it is kept any more.
     is_deleted: bool,
 }
@@ -63,7 +79,13 @@ impl Keeper {
 
     /// Whoever works on this session.
     pub(super) fn find(&self, id: SessionId) -> Option<Arc<Kept>> {
-        self.at_work.lock().get(&id).and_then(Weak::upgrade)
+        self.at_work.lock().get(&id).and_then(|at_work| at_work.kept.upgrade())
+    }
+
+    /// As [`find`](Self::find), for those who only look.
+    pub(super) fn flags(&self, id: SessionId) -> Option<Arc<Flags>> {
+        let at_work = self.at_work.lock();
+        at_work.get(&id).filter(|at_work| at_work.kept.strong_count() > 0).map(|at_work| Arc::clone(&at_work.flags))
     }
 
     /// The right to launch a session that nobody works on.
@@ -77,30 +99,16 @@ impl Keeper {
     }
 
     fn reserve_as(self: &Arc<Self>, id: SessionId, to_launch: bool) -> Option<Arc<Kept>> {
-        let kept = || {
-            Arc::new(Kept {
-                id,
-                keeper: Arc::clone(self),
-                is_archived: AtomicBool::new(false),
-                is_interrupted: AtomicBool::new(false),
-                is_launching: AtomicBool::new(to_launch),
-                record: Mutex::default(),
-            })
-        };
-        match self.at_work.lock().entry(id) {
-            Entry::Occupied(taken) if taken.get().strong_count() > 0 => None,
-            // Let go of just now, by the last who had it.
-            Entry::Occupied(mut gone) => {
-                let kept = kept();
-                gone.insert(Arc::downgrade(&kept));
-                Some(kept)
-            }
-            Entry::Vacant(free) => {
-                let kept = kept();
-                free.insert(Arc::downgrade(&kept));
-                Some(kept)
-            }
+        let mut at_work = self.at_work.lock();
+        // Where there is an entry all the same, the last who had it is just letting go.
+        if at_work.get(&id).is_some_and(|taken| taken.kept.strong_count() > 0) {
+            return None;
         }
+        let flags = Arc::new(Flags { is_launching: AtomicBool::new(to_launch), ..Flags::default() });
+        let keeper = Arc::clone(self);
+        let kept = Arc::new(Kept { id, keeper, flags: Arc::clone(&flags), record: Mutex::default() });
+        at_work.insert(id, AtWork { kept: Arc::downgrade(&kept), flags });
+        Some(kept)
     }
 
     pub(super) fn load(&self, id: SessionId) -> Result<Option<StoredSession>, SessionError> {
@@ -123,14 +131,27 @@ impl Keeper {
     }
 }
 
+impl Flags {
+    pub(super) fn is_archived(&self) -> bool {
+        // ORDERING: Acquire, with the Release of the store. That `archive` and a launch see one of the other is by the registry's
+        // lock: `archive` sets this first and looks there next, a launch registers first and looks here next.
+        self.is_archived.load(Ordering::Acquire)
+    }
+}
+
 impl Kept {
     pub(super) fn id(&self) -> SessionId {
         self.id
     }
 
-    /// What there will be to keep, of a session that is new.
-    pub(super) fn begin(&self, session: StoredSession) {
-        self.record.lock().session = Some(session);
+    /// What there will be to keep, of a session that is new. Not where somebody has just deleted what was under its id.
+    pub(super) fn begin(&self, session: StoredSession) -> Result<(), SessionError> {
+        let mut record = self.record.lock();
+        if record.is_deleted {
+            return Err(SessionError::Busy { id: self.id });
+        }
+        record.session = Some(session);
+        Ok(())
     }
 
     /// What is in the store, of a session that may run turns.
@@ -144,28 +165,26 @@ impl Kept {
     fn loaded<'a>(&self, record: &'a mut Record) -> Result<&'a mut Record, SessionError> {
         if record.session.is_none() && !record.is_deleted {
             if let Some(session) = self.keeper.load(self.id)? {
-                self.is_archived.store(session.archived, Ordering::Release);
-                *record = Record { session: Some(session), is_stored: true, is_current: true, is_deleted: false };
+                self.flags.is_archived.store(session.archived, Ordering::Release);
+                *record = Record { session: Some(session), is_stored: true, is_current: true, ..Record::default() };
             }
         }
         Ok(record)
     }
 
     pub(super) fn is_archived(&self) -> bool {
-        // ORDERING: Acquire, with the Release of the store. That `archive` and a launch see one of the other is by the registry's
-        // lock: `archive` sets this first and looks there next, a launch registers first and looks here next.
-        self.is_archived.load(Ordering::Acquire)
+        self.flags.is_archived()
     }
 
     pub(super) fn is_launching(&self) -> bool {
         // ORDERING: Acquire, with the Release below: who sees that the launch is over sees that it has registered.
-        self.is_launching.load(Ordering::Acquire)
+        self.flags.is_launching.load(Ordering::Acquire)
     }
 
     /// How whoever has archived or deleted it wants it to end. To be asked once that is known.
     pub(super) fn archive_mode(&self) -> ArchiveMode {
         // ORDERING: Acquire, with the Release of the store; it comes before that of `is_archived`.
-        match self.is_interrupted.load(Ordering::Acquire) {
+        match self.flags.is_interrupted.load(Ordering::Acquire) {
             true => ArchiveMode::Interrupt,
             false => ArchiveMode::Drain,
         }
@@ -176,39 +195,67 @@ impl Kept {
         self.record.lock().is_stored
     }
 
-    /// Keeps what could not be kept when it happened, if there is anything like that.
-    pub(super) fn catch_up(&self) -> Result<(), StoreError> {
-        match &mut *self.record.lock() {
-            Record { session: Some(session), is_stored: true, is_current, is_deleted: false } if !*is_current => {
-                self.keeper.ask(|store| store.save(session))?;
-                *is_current = true;
-                Ok(())
-            }
-            _ => Ok(()),
+    /// Keeps what could not be kept when it happened, if there is anything like that. `newest` is what the agent has come to,
+    /// between two turns.
+    pub(super) fn catch_up(&self, newest: impl FnOnce() -> Result<Session, StoreError>) -> Result<(), StoreError> {
+        let (is_current, is_behind_agent) = {
+            let record = self.record.lock();
+            (record.is_current || !record.is_stored, record.is_behind_agent)
+        };
+        if is_behind_agent && !self.is_agent_at_work() {
+            return self.keep(newest()?);
         }
+        if is_current {
+            return Ok(());
+        }
+        self.save_again(&mut self.record.lock())
     }
 
     /// Keeps what a turn has come to. Where that fails, the next turn tries again, with all that has come together.
     pub(super) fn keep(&self, history: Session) -> Result<(), StoreError> {
         let mut record = self.record.lock();
-        let Record { session: Some(session), is_stored, is_current, is_deleted: false } = &mut *record else {
+        let Record { session: Some(session), is_current, is_behind_agent, is_deleted: false, .. } = &mut *record else {
             return Ok(());
         };
+        *is_behind_agent = false;
         let history = history.owned_by(self.id);
         if *is_current && session.history == history {
             return Ok(());
         }
         session.history = history;
+        self.save_again(&mut record)
+    }
+
+    fn save_again(&self, record: &mut Record) -> Result<(), StoreError> {
+        let Record { session: Some(session), is_stored, is_current, is_deleted: false, .. } = record else {
+            return Ok(());
+        };
         *is_current = false;
         self.keeper.ask(|store| store.save(session))?;
         (*is_stored, *is_current) = (true, true);
         Ok(())
     }
 
+    /// The agent has come to something, and cannot say to what.
+    pub(super) fn note_behind_agent(&self) {
+        self.record.lock().is_behind_agent = true;
+    }
+
+    /// The agent is at work, or has panicked at it.
+    pub(super) fn is_agent_at_work(&self) -> bool {
+        // ORDERING: Relaxed; the agent's own thread writes and reads it.
+        self.flags.is_agent_at_work.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_agent_at_work(&self, is_at_work: bool) {
+        self.flags.is_agent_at_work.store(is_at_work, Ordering::Relaxed);
+    }
+
     /// Archives the session in the store. Whether it was not archived before.
     pub(super) fn archive(&self, mode: ArchiveMode) -> Result<bool, SessionError> {
         let mut record = self.record.lock();
-        let Record { session: Some(session), is_stored, is_current, is_deleted: false } = self.loaded(&mut record)?
+        let Record { session: Some(session), is_stored, is_current, is_deleted: false, .. } =
+            self.loaded(&mut record)?
         else {
             return Err(SessionError::NotFound { id: self.id });
         };
@@ -221,7 +268,8 @@ impl Kept {
         if *is_stored {
             let saved = self.keeper.ask(|store| store.save(session));
             saved.map_err(|error| {
-                session.archived = false;
+                // It may have written it, and is to have the truth again.
+                (session.archived, *is_current) = (false, false);
                 error.about(self.id)
             })?;
             *is_current = true;
@@ -232,9 +280,9 @@ impl Kept {
 
     fn note_archived(&self, mode: ArchiveMode) {
         if mode == ArchiveMode::Interrupt {
-            self.is_interrupted.store(true, Ordering::Release);
+            self.flags.is_interrupted.store(true, Ordering::Release);
         }
-        self.is_archived.store(true, Ordering::Release);
+        self.flags.is_archived.store(true, Ordering::Release);
     }
 
     /// Takes the session out of the store, for good. Whether there was anything to take.
@@ -263,7 +311,7 @@ impl Deref for Launching {
 
 impl Drop for Launching {
     fn drop(&mut self) {
-        self.0.is_launching.store(false, Ordering::Release);
+        self.0.flags.is_launching.store(false, Ordering::Release);
     }
 }
 
@@ -271,7 +319,7 @@ impl Drop for Kept {
     fn drop(&mut self) {
         let mut at_work = self.keeper.at_work.lock();
         // It may be another's by now: of whoever has found that this one is gone.
-        if at_work.get(&self.id).is_some_and(|entry| std::ptr::eq(entry.as_ptr(), self)) {
+        if at_work.get(&self.id).is_some_and(|entry| std::ptr::eq(entry.kept.as_ptr(), self)) {
             at_work.remove(&self.id);
         }
     }

@@ -57,9 +57,9 @@ use crate::sync::Arc;
 
 /// Where sessions are kept.
 ///
-/// All calls may come from any thread and at the same time, but for one: of one session's saves and deletes the next comes when the
-/// last has returned. Whoever only looks (`load`, `summary`, lists) may come in the middle of one, and gets what was there before it
-/// or what is there after it. Calls may block for as long as the disk takes. They must not call the service that they serve: that may wait for them.
+/// Calls may come from any thread and at the same time, except that the saves and deletes of one session come one at a time. Whoever
+/// only looks (`load`, `summary`, lists) may come in the middle of one, and is to get what was there before it or what is there after
+/// it. Calls may block for as long as the disk takes. They must not call the service that they serve: that may wait for them.
 ///
 /// ```
 /// use std::collections::HashMap;

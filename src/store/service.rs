@@ -41,9 +41,9 @@ const MIN_STACK: usize = 128 << 10;
 ///   [`subscribe`](SessionService::subscribe), [`event_injector`](SessionService::event_injector) and
 ///   [`comms_runtime`](SessionService::comms_runtime) are for live ones: see [`resume`](Self::resume).
 /// - [`archive`](SessionService::archive) is for good: the session stays readable and runs no more turns. For whoever would
-///   interrupt, resume or archive it, it is not there.
+///   interrupt, resume or take it, it is not there.
 ///   [`take_session`](SessionService::take_session) archives too; where only that fails, the session has ended, and is kept as
-///   one that can be resumed. While another thread resumes the session it is [`SessionError::Busy`]. To create a session with the id
+///   one that can be resumed. While another thread resumes, unloads or takes the session it is [`SessionError::Busy`]. To create a session with the id
 ///   of what was taken, [delete](Self::delete) it first.
 /// - An id that is kept is taken: to create a session with it is [`SessionError::AlreadyExists`].
 /// - A call that the store fails is [`SessionError::Store`]. A turn that went well and cannot be kept fails, with the
@@ -149,7 +149,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     ///
     /// # Errors
     /// Those of [`open_session`](SessionService::open_session); [`SessionError::NotFound`] where it is archived or not kept;
-    /// [`SessionError::Busy`] where another thread is resuming or unloading it.
+    /// [`SessionError::Busy`] where another thread is creating, resuming or unloading it.
     ///
     /// # Blocking
     /// For the disk, and until the agent is built.
@@ -162,8 +162,9 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     ///
     /// # Errors
     /// Those of [`take_session`](SessionService::take_session), and [`SessionError::Store`] where something of it is not kept yet and
-    /// cannot be: then the session is as it was. [`SessionError::Timeout`] where no turn let it end in time, and it is as it was; or
-    /// where it ends, and its agent takes longer to go: until then its capacity is taken, and it is [`SessionError::Busy`].
+    /// cannot be: then the session is as it was. [`SessionError::Timeout`] where it could not end in time, for a turn or for the disk, and is
+    /// as it was; or where it ends, and its agent takes longer to go: until then its capacity is taken, it is [`SessionError::Busy`],
+    /// and to unload it again is to go on waiting.
     ///
     /// # Blocking
     /// As [`take_session`](SessionService::take_session).
@@ -188,7 +189,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// [`SessionError::NotFound`] where nothing is kept of it.
     ///
     /// # Blocking
-    /// For the disk. Does not wait for the turn, nor can anybody: until it has ended, its capacity is taken.
+    /// For the disk. Does not wait for the turn: until that has ended, the session's capacity is taken.
     pub fn delete(&self, id: SessionId) -> Result<(), SessionError> {
         self.inner.delete(id)
     }

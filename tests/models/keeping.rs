@@ -162,6 +162,50 @@ fn keeping_what_is_taken_is_the_last_word() {
 }
 
 #[test]
+fn keeping_of_two_who_take_a_session_one_gets_it() {
+    for is_live in [false, true] {
+        explore(move || {
+            let (service, store, id) = with_cold_session();
+            if is_live {
+                service.resume(id).unwrap();
+            }
+            let other = service.clone();
+            let rival = spawn(move || other.take_session(id, FAR).is_ok());
+            // Only looks, and is in nobody's way.
+            let _ = service.interrupt(id);
+            let own = service.take_session(id, FAR).is_ok();
+            assert!(own != join(rival));
+            assert!(store.0.lock()[&id].archived);
+            end(&service);
+        });
+    }
+}
+
+#[test]
+fn keeping_a_take_is_refused_by_nobody_who_only_looks() {
+    explore(|| {
+        let (service, _store, id) = with_cold_session();
+        let other = service.clone();
+        let rival = spawn(move || drop(other.interrupt(id)));
+        service.take_session(id, FAR).unwrap();
+        join(rival);
+        end(&service);
+    });
+}
+
+#[test]
+fn keeping_of_a_take_and_a_turn_one_succeeds() {
+    explore(|| {
+        let (service, _store, id) = with_cold_session();
+        let other = service.clone();
+        let rival = spawn(move || other.start_turn(id, turn("x")).is_ok());
+        let is_taken = service.take_session(id, FAR).is_ok();
+        assert!(join(rival) || is_taken);
+        end(&service);
+    });
+}
+
+#[test]
 fn keeping_what_is_deleted_while_a_turn_runs_stays_deleted() {
     explore(|| {
         let (service, store, id) = with_cold_session();

@@ -487,7 +487,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "two work on a record at once",
         "src/store/kept.rs",
-        &[("Entry::Occupied(taken) if taken.get().strong_count() > 0 => None,", "Entry::Occupied(taken) if taken.get().strong_count() > 99 => None,")],
+        &[("is_some_and(|taken| taken.kept.strong_count() > 0)", "is_some_and(|taken| taken.kept.strong_count() > 99)")],
         Shuttle("keeping"),
     ),
     mutation(
@@ -506,15 +506,15 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a session that is taken can be resumed before it is archived",
         "src/store/calls.rs",
         &[(
-            "            Ok((taken, _ended)) => {\n                kept.archive(ArchiveMode::Drain)?;",
-            "            Ok((taken, _ended)) => {\n                drop(kept);\n                let kept = self.any(id);\n                kept.archive(ArchiveMode::Drain)?;",
+            "                Ok((taken, _ended)) => {\n                    kept.archive(ArchiveMode::Drain)?;",
+            "                Ok((taken, _ended)) => {\n                    drop(kept);\n                    let kept = self.any(id);\n                    kept.archive(ArchiveMode::Drain)?;",
         )],
         Shuttle("keeping"),
     ),
     mutation(
         "a session that is behind is unloaded",
         "src/store/calls.rs",
-        &[("map_or(Ok(()), |kept| kept.catch_up().map_err(", "filter(|_| false).map_or(Ok(()), |kept| kept.catch_up().map_err(")],
+        &[("kept.map_or(Ok(()), |kept| kept.catch_up(", "kept.filter(|_| false).map_or(Ok(()), |kept| kept.catch_up(")],
         Store("running_turn_cannot_be_kept"),
     ),
     mutation(
@@ -533,7 +533,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a turn that is interrupted is kept before it is rolled back",
         "src/store/agent.rs",
         &[("Err(error) if turn.is_cancelled() => Err(error),", "Err(error) if false && turn.is_cancelled() => Err(error),"),
-          ("            self.is_running = false;\n            self.keep_after_failure();", "            self.is_running = false;")],
+          ("            self.kept.set_agent_at_work(false);\n            self.keep_after_failure();", "            self.kept.set_agent_at_work(false);")],
         Store("rolled_back"),
     ),
     mutation(

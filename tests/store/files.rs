@@ -88,6 +88,31 @@ fn a_new_store_is_as_private_as_the_empty_file_in_its_place() {
     });
 }
 
+#[test]
+fn records_in_no_order_are_an_error_and_not_endless() {
+    // As where a page leads back to one before it. redb does not look at its checksums where nobody has crashed.
+    run(|| {
+        let folder = Folder::new();
+        let store = folder.store();
+        let ids: Vec<SessionId> = (1..=9_u128).map(|n| SessionId::from_uuid(uuid::Uuid::from_u128(n << 64))).collect();
+        for id in &ids {
+            store.save(&StoredSession::new(Session::with_id(*id))).unwrap();
+        }
+        assert_eq!(store.list().unwrap(), ids);
+        drop(store);
+        let mut bytes = std::fs::read(folder.file()).unwrap();
+        let (from, to) = (*ids[4].as_uuid().as_bytes(), *ids[0].as_uuid().as_bytes());
+        for at in 0..bytes.len() - 16 {
+            if bytes[at..at + 16] == from {
+                bytes[at..at + 16].copy_from_slice(&to);
+            }
+        }
+        std::fs::write(folder.file(), bytes).unwrap();
+        let error = folder.store().list().unwrap_err();
+        assert!(error.to_string().contains("in no order"), "{error}");
+    });
+}
+
 #[cfg(unix)]
 #[test]
 fn what_is_no_file_is_no_store() {
