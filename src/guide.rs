@@ -125,8 +125,8 @@
 //! | [`Subscription::capacity`](crate::Subscription::capacity) | 1,024 | with the [overflow](crate::Overflow) that suits the reader: a display drops old events, a log blocks |
 //! | an event channel of your own | yours | bounded: a full one makes the turn wait, which is what keeps a slow reader from filling the memory |
 //!
-//! Turns wait for a permit to run and for room in an event channel. Nobody waits for anything else in this table: what is refused is
-//! refused at once, by an error, and never queued: [`CapacityExceeded`](crate::SessionError::CapacityExceeded),
+//! Turns wait for a permit to run, and for room in an event channel and with a subscriber that blocks. For nothing else in this table
+//! does anybody wait: what is refused is refused at once, by an error, and never queued: [`CapacityExceeded`](crate::SessionError::CapacityExceeded),
 //! [`Busy`](crate::SessionError::Busy), [`InjectError::Full`](crate::InjectError::Full). Whether to wait, and for how long, is the
 //! program's to decide.
 //!

@@ -42,9 +42,9 @@ const MIN_STACK: usize = 128 << 10;
 ///   [`comms_runtime`](SessionService::comms_runtime) are for live ones: see [`resume`](Self::resume).
 /// - [`archive`](SessionService::archive) is for good: the session stays readable and runs no more turns. For whoever would
 ///   interrupt, resume or take it, it is not there.
-///   [`take_session`](SessionService::take_session) archives too; where only that fails, the session has ended, and is kept as
-///   one that can be resumed. While another thread resumes, unloads or takes the session it is [`SessionError::Busy`]. To create a session with the id
-///   of what was taken, [delete](Self::delete) it first.
+/// - [`take_session`](SessionService::take_session) archives too; where only that fails, the session has ended, and is kept as
+///   one that can be resumed. While another thread resumes, unloads or takes the session it is [`SessionError::Busy`]. To create a
+///   session with the id of what was taken, [delete](Self::delete) it first.
 /// - An id that is kept is taken: to create a session with it is [`SessionError::AlreadyExists`].
 /// - A call that the store fails is [`SessionError::Store`]. A turn that went well and cannot be kept fails, with the
 ///   [`StoreError`](super::StoreError) as its error. The agent remembers it all the same, and it is kept with the next.
