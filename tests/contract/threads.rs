@@ -242,28 +242,32 @@ fn c29_a_shutdown_that_is_called_again_still_sees_the_deadline_thread_off() {
 fn c29_a_deadline_thread_that_blocks_on_its_way_out_is_counted_and_keeps_no_shutdown() {
     run(|| {
         let (go, gate) = unbounded::<()>();
-        let (ran, has_run) = unbounded();
+        let (report, was_watching) = unbounded();
         let agent = agent_fn(move |prompt, turn| {
-            let (gate, ran) = (gate.clone(), ran.clone());
+            let (gate, report) = (gate.clone(), report.clone());
+            let (ran, has_run) = bounded(1);
             let _hook = turn.cancel_token().on_cancel(move || {
                 let is_watching = thread::current().name().is_some_and(|name| name.ends_with("-deadlines"));
                 if is_watching && prompt == "block" {
                     at_thread_end(move || _ = gate.recv());
                 }
-                ran.send(is_watching).unwrap();
+                report.send(is_watching).unwrap();
+                ran.send(()).unwrap();
             });
-            turn.sleep(LONG)?;
-            Ok(turn.finish("in time"))
+            // With its guard held until then: a turn that ended first would take the hook back.
+            has_run.recv().unwrap();
+            turn.check()?;
+            Ok(turn.finish("not told to stop"))
         });
         let service = EphemeralSessionService::configure(agent).thread_name_prefix("c29-watch").build().unwrap();
         // Each hook runs on the thread that keeps the deadlines, which hands over to another one; the first blocks at its end.
         let id = service.open_session(SessionSpec::new()).unwrap();
         for prompt in ["block", "x", "x"] {
             let mut soon = SHORT;
-            // On a slow machine the time is over before the hook is there, and it runs elsewhere or not at all.
+            // On a slow machine the time is over before the hook is there, and it runs on the turn's own thread.
             loop {
                 service.start_turn(id, turn(prompt).timeout(soon)).unwrap_err();
-                if has_run.try_recv() == Ok(true) {
+                if was_watching.recv() == Ok(true) {
                     break;
                 }
                 soon *= 2;
