@@ -258,16 +258,13 @@ impl SessionError {
     /// Itself, but for those between the first and the last where there are more than a stack has room for: every level is one more
     /// call when it is put into words, and when it is dropped.
     fn without_the_middle(self) -> Self {
-        let chain = || successors(self.nested(), |error| error.nested());
-        let (depth, last) = (chain().count(), chain().last().cloned());
-        match (self, last) {
-            (Self::Agent { id, .. }, Some(last)) if depth >= MOST_NESTED => {
-                Self::Agent { id, source: AgentError::Other(Arc::new(last)) }
-            }
-            (Self::Build { id, .. }, Some(last)) if depth >= MOST_NESTED => {
-                Self::Build { id, source: BuildError::Agent(AgentError::Other(Arc::new(last))) }
-            }
-            (error, _) => error,
+        let last = successors(self.nested(), |error| error.nested()).enumerate().last();
+        let Some((_, last)) = last.filter(|(above, _)| above + 1 >= MOST_NESTED) else { return self };
+        let source = AgentError::Other(Arc::new(last.clone()));
+        match self {
+            Self::Agent { id, .. } => Self::Agent { id, source },
+            Self::Build { id, .. } => Self::Build { id, source: BuildError::Agent(source) },
+            error => error,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::service::{
     ArchiveMode, CreateSessionRequest, SessionQuery, SessionService, SessionSpec, SessionSummary, SessionView,
     StartTurnRequest,
 };
-use crate::session::command::{Command, HistoryReply, HistoryRequest, TakeCondition};
+use crate::session::command::{Command, HistoryReply, HistoryRequest, TakeCondition, Taken};
 use crate::session::first::{First, Opening};
 use crate::session::handle::SessionHandle;
 use crate::subscription::queue::Queue;
@@ -153,27 +153,26 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 }
 
 impl<B: SessionAgentBuilder> Inner<B> {
-    /// The history of a session that ends with it; and whether its thread held nothing of it any more, in time: so that the caller can
-    /// resume what it has taken.
+    /// Takes a session, on a condition if there is one.
     pub(super) fn take(
         &self,
         id: SessionId,
         timeout: Duration,
         condition: Option<TakeCondition>,
-    ) -> Result<(Session, Result<(), SessionError>), SessionError> {
+    ) -> Result<Taken, SessionError> {
         let handle = self.core.open(id)?;
         let waiting = self.core.clock().stopwatch();
         let deadline = waiting.deadline(timeout);
-        let command = |request: HistoryRequest| {
-            Command::Take(match condition {
-                Some(condition) => request.on_condition(condition),
-                None => request,
-            })
-        };
+        let command = |request: HistoryRequest| Command::Take(request.on_condition(condition));
         let history = request_history(&handle, command, &waiting, &deadline)?;
-        let ended = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), &deadline));
-        Ok((history, ended.map(drop).map_err(|error| error.into_session_error(id, &waiting))))
+        Ok((history, see_off(&handle, &waiting, &deadline)))
     }
+}
+
+/// Waits until nothing is left of a session that is closed.
+pub(super) fn see_off(handle: &SessionHandle, waiting: &Stopwatch, deadline: &Deadline) -> Result<(), SessionError> {
+    let ended = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), deadline));
+    ended.map(drop).map_err(|error| error.into_session_error(handle.id(), waiting))
 }
 
 /// Asks a session's thread for the history, and waits for it.

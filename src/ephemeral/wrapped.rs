@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
 use crate::error::SessionError;
-use crate::model::{Session, SessionId};
+use crate::model::SessionId;
 use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest};
-use crate::session::command::TakeCondition;
-use crate::wait::own_thread::Wait;
+use crate::session::command::{TakeCondition, Taken};
 
 use super::awaited::Awaited;
+use super::calls::see_off;
 use super::launch::identify;
 use super::service::EphemeralSessionService;
 
@@ -43,18 +43,16 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         let core = &self.inner.core;
         let Some(handle) = core.registry.find(id).filter(|handle| !handle.is_open()) else { return Ok(()) };
         let waiting = core.clock().stopwatch();
-        let deadline = waiting.deadline(timeout);
-        let ended = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), &deadline));
-        ended.map(drop).map_err(|error| error.into_session_error(id, &waiting))
+        see_off(&handle, &waiting, &waiting.deadline(timeout))
     }
 
-    /// As `take_session`, on a condition; and whether the session's thread held nothing of it any more, in time.
+    /// As `take_session`, on a condition.
     pub(crate) fn take_session_if(
         &self,
         id: SessionId,
         timeout: Duration,
         condition: TakeCondition,
-    ) -> Result<(Session, Result<(), SessionError>), SessionError> {
+    ) -> Result<Taken, SessionError> {
         self.inner.take(id, timeout, Some(condition))
     }
 }

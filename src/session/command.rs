@@ -69,6 +69,10 @@ enum ReplyState {
 /// An error is the taker's, and the session stays.
 pub(crate) type TakeCondition = Box<dyn Fn(&Session) -> Result<(), SessionError> + Send + Sync>;
 
+/// The history of a session that ends with it; and whether its thread held nothing of it any more, in time: so that the taker can
+/// resume what it has.
+pub(crate) type Taken = (Session, Result<(), SessionError>);
+
 /// The session thread's end of a [`HistoryReply`]. Dropped without a decision it leaves the caller with none.
 pub(crate) struct HistoryRequest {
     reply: Arc<HistoryReply>,
@@ -96,8 +100,8 @@ impl HistoryReply {
 }
 
 impl HistoryRequest {
-    pub(crate) fn on_condition(mut self, condition: TakeCondition) -> Self {
-        self.condition = Some(condition);
+    pub(crate) fn on_condition(mut self, condition: Option<TakeCondition>) -> Self {
+        self.condition = condition;
         self
     }
 

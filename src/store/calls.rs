@@ -13,6 +13,7 @@ use crate::service::{
     ArchiveMode, CreateSessionRequest, SessionInfo, SessionQuery, SessionService, SessionSpec, SessionState,
     SessionSummary, SessionUsage, SessionView, StartTurnRequest,
 };
+use crate::session::command::Taken;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{yield_now, Arc};
@@ -90,7 +91,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     /// Why a session that somebody works on can be had by nobody else.
     fn at_work(&self, id: SessionId) -> SessionError {
-        if self.keeper.flags(id).is_some_and(|flags| flags.is_archived()) {
+        if self.keeper.is_archived(id) {
             SessionError::NotFound { id }
         } else {
             SessionError::Busy { id }
@@ -141,7 +142,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     /// Takes a live session once all that it has come to is kept. Where that fails, the session stays.
-    fn take_live(&self, id: SessionId, timeout: Duration) -> Result<(Session, Result<(), SessionError>), SessionError> {
+    fn take_live(&self, id: SessionId, timeout: Duration) -> Result<Taken, SessionError> {
         let keeper = Arc::clone(&self.keeper);
         let is_kept = move |history: &Session| {
             let kept = keeper.find(id);
@@ -360,8 +361,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// Whether the session is kept and not archived. One that is archived is not there, as without a store, whether its thread
     /// has ended or not.
     fn may_run_again(&self, id: SessionId) -> Result<bool, SessionError> {
-        let is_archived = self.keeper.flags(id).is_some_and(|flags| flags.is_archived());
-        Ok(!is_archived && self.keeper.summary(id)?.is_some_and(|summary| !summary.archived))
+        Ok(!self.keeper.is_archived(id) && self.keeper.summary(id)?.is_some_and(|summary| !summary.archived))
     }
 }
 

@@ -323,10 +323,6 @@ fn starts_with_magic(path: &Path) -> Result<bool, StoreError> {
     if is_empty(path).map_err(failed)? {
         return Ok(false);
     }
-    // To open a pipe would be to wait for whoever writes to it.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(StoreError::failed(format!("{} is no file", path.display())));
-    }
     let mut magic = Vec::new();
     let file = File::open(path).map_err(failed)?;
     file.take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(failed)?;
@@ -338,7 +334,9 @@ fn starts_with_magic(path: &Path) -> Result<bool, StoreError> {
 
 fn is_empty(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
-        Ok(metadata) => Ok(metadata.is_file() && metadata.len() == 0),
+        // To open a pipe would be to wait for whoever writes to it.
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")),
+        Ok(metadata) => Ok(metadata.len() == 0),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
     }

@@ -30,32 +30,26 @@ pub(super) struct Keeper {
     at_work: Mutex<HashMap<SessionId, AtWork>>,
 }
 
-/// Who works on a session, and what can be known of that without a share in it: whoever has one keeps others from the record.
+/// Who works on a session; and what others look at without a share in that: whoever has one keeps them from the record.
 struct AtWork {
     kept: Weak<Kept>,
-    flags: Arc<Flags>,
+    is_archived: Arc<AtomicBool>,
 }
 
 /// One session that is being worked on.
 pub(super) struct Kept {
     id: SessionId,
     keeper: Arc<Keeper>,
-    flags: Arc<Flags>,
-    /// Locked while the store works: its user's code, which is why [`SessionStore`] says what it must not do.
-    record: Mutex<Record>,
-}
-
-/// Beside the record, so that nobody who only looks waits for the disk.
-#[derive(Debug, Default)]
-pub(super) struct Flags {
-    /// Written under the record's lock.
-    is_archived: AtomicBool,
+    /// Beside the record, so that nobody who only looks waits for the disk. Written under the record's lock.
+    is_archived: Arc<AtomicBool>,
     /// Who has archived or deleted it wants its turn to stop. Written before `is_archived`.
     is_interrupted: AtomicBool,
     /// Somebody is about to register it in the service below. So who does not find it there has not seen the last of it.
     is_launching: AtomicBool,
     /// The agent is at work; or has panicked at it, and what it has come to is anybody's guess.
     is_agent_at_work: AtomicBool,
+    /// Locked while the store works: its user's code, which is why [`SessionStore`] says what it must not do.
+    record: Mutex<Record>,
 }
 
 #[derive(Default)]
@@ -82,10 +76,10 @@ impl Keeper {
         self.at_work.lock().get(&id).and_then(|at_work| at_work.kept.upgrade())
     }
 
-    /// As [`find`](Self::find), for those who only look.
-    pub(super) fn flags(&self, id: SessionId) -> Option<Arc<Flags>> {
+    /// Whether somebody works on this session, and it is archived. For those who only look.
+    pub(super) fn is_archived(&self, id: SessionId) -> bool {
         let at_work = self.at_work.lock();
-        at_work.get(&id).filter(|at_work| at_work.kept.strong_count() > 0).map(|at_work| Arc::clone(&at_work.flags))
+        at_work.get(&id).is_some_and(|at_work| at_work.kept.strong_count() > 0 && is_set(&at_work.is_archived))
     }
 
     /// The right to launch a session that nobody works on.
@@ -104,10 +98,17 @@ impl Keeper {
         if at_work.get(&id).is_some_and(|taken| taken.kept.strong_count() > 0) {
             return None;
         }
-        let flags = Arc::new(Flags { is_launching: AtomicBool::new(to_launch), ..Flags::default() });
-        let keeper = Arc::clone(self);
-        let kept = Arc::new(Kept { id, keeper, flags: Arc::clone(&flags), record: Mutex::default() });
-        at_work.insert(id, AtWork { kept: Arc::downgrade(&kept), flags });
+        let is_archived = Arc::new(AtomicBool::new(false));
+        let kept = Arc::new(Kept {
+            id,
+            keeper: Arc::clone(self),
+            is_archived: Arc::clone(&is_archived),
+            is_interrupted: AtomicBool::new(false),
+            is_launching: AtomicBool::new(to_launch),
+            is_agent_at_work: AtomicBool::new(false),
+            record: Mutex::default(),
+        });
+        at_work.insert(id, AtWork { kept: Arc::downgrade(&kept), is_archived });
         Some(kept)
     }
 
@@ -131,12 +132,10 @@ impl Keeper {
     }
 }
 
-impl Flags {
-    pub(super) fn is_archived(&self) -> bool {
-        // ORDERING: Acquire, with the Release of the store. That `archive` and a launch see one of the other is by the registry's
-        // lock: `archive` sets this first and looks there next, a launch registers first and looks here next.
-        self.is_archived.load(Ordering::Acquire)
-    }
+fn is_set(is_archived: &AtomicBool) -> bool {
+    // ORDERING: Acquire, with the Release of the store. That `archive` and a launch see one of the other is by the registry's
+    // lock: `archive` sets this first and looks there next, a launch registers first and looks here next.
+    is_archived.load(Ordering::Acquire)
 }
 
 impl Kept {
@@ -165,7 +164,7 @@ impl Kept {
     fn loaded<'a>(&self, record: &'a mut Record) -> Result<&'a mut Record, SessionError> {
         if record.session.is_none() && !record.is_deleted {
             if let Some(session) = self.keeper.load(self.id)? {
-                self.flags.is_archived.store(session.archived, Ordering::Release);
+                self.is_archived.store(session.archived, Ordering::Release);
                 *record = Record { session: Some(session), is_stored: true, is_current: true, ..Record::default() };
             }
         }
@@ -173,18 +172,18 @@ impl Kept {
     }
 
     pub(super) fn is_archived(&self) -> bool {
-        self.flags.is_archived()
+        is_set(&self.is_archived)
     }
 
     pub(super) fn is_launching(&self) -> bool {
         // ORDERING: Acquire, with the Release below: who sees that the launch is over sees that it has registered.
-        self.flags.is_launching.load(Ordering::Acquire)
+        self.is_launching.load(Ordering::Acquire)
     }
 
     /// How whoever has archived or deleted it wants it to end. To be asked once that is known.
     pub(super) fn archive_mode(&self) -> ArchiveMode {
         // ORDERING: Acquire, with the Release of the store; it comes before that of `is_archived`.
-        match self.flags.is_interrupted.load(Ordering::Acquire) {
+        match self.is_interrupted.load(Ordering::Acquire) {
             true => ArchiveMode::Interrupt,
             false => ArchiveMode::Drain,
         }
@@ -198,17 +197,16 @@ impl Kept {
     /// Keeps what could not be kept when it happened, if there is anything like that. `newest` is what the agent has come to,
     /// between two turns.
     pub(super) fn catch_up(&self, newest: impl FnOnce() -> Result<Session, StoreError>) -> Result<(), StoreError> {
-        let (is_current, is_behind_agent) = {
-            let record = self.record.lock();
-            (record.is_current || !record.is_stored, record.is_behind_agent)
-        };
-        if is_behind_agent && !self.is_agent_at_work() {
+        let mut record = self.record.lock();
+        if record.is_behind_agent && !self.is_agent_at_work() {
+            // With no lock held: the agent is asked.
+            drop(record);
             return self.keep(newest()?);
         }
-        if is_current {
+        if record.is_current || !record.is_stored {
             return Ok(());
         }
-        self.save_again(&mut self.record.lock())
+        self.save_again(&mut record)
     }
 
     /// Keeps what a turn has come to. Where that fails, the next turn tries again, with all that has come together.
@@ -244,11 +242,11 @@ impl Kept {
     /// The agent is at work, or has panicked at it.
     pub(super) fn is_agent_at_work(&self) -> bool {
         // ORDERING: Relaxed; the agent's own thread writes and reads it.
-        self.flags.is_agent_at_work.load(Ordering::Relaxed)
+        self.is_agent_at_work.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_agent_at_work(&self, is_at_work: bool) {
-        self.flags.is_agent_at_work.store(is_at_work, Ordering::Relaxed);
+        self.is_agent_at_work.store(is_at_work, Ordering::Relaxed);
     }
 
     /// Archives the session in the store. Whether it was not archived before.
@@ -280,9 +278,9 @@ impl Kept {
 
     fn note_archived(&self, mode: ArchiveMode) {
         if mode == ArchiveMode::Interrupt {
-            self.flags.is_interrupted.store(true, Ordering::Release);
+            self.is_interrupted.store(true, Ordering::Release);
         }
-        self.flags.is_archived.store(true, Ordering::Release);
+        self.is_archived.store(true, Ordering::Release);
     }
 
     /// Takes the session out of the store, for good. Whether there was anything to take.
@@ -311,7 +309,7 @@ impl Deref for Launching {
 
 impl Drop for Launching {
     fn drop(&mut self) {
-        self.0.flags.is_launching.store(false, Ordering::Release);
+        self.0.is_launching.store(false, Ordering::Release);
     }
 }
 

@@ -117,11 +117,8 @@ fn to_resume_a_session_changes_nothing_of_what_is_kept() {
 #[test]
 fn a_session_whose_running_turn_cannot_be_kept_is_not_unloaded() {
     run(|| {
-        let (store, gate) = (Arc::new(Watched::default()), Gate::new());
-        let service = PersistentSessionService::new(deaf(&gate), 4, Arc::clone(&store));
-        let running = service.begin_session(create("one")).unwrap();
+        let (service, store, gate, running) = with_deaf_turn();
         let id = running.session_id();
-        gate.wait_arrived(1);
         std::thread::scope(|scope| {
             let unloading = scope.spawn(|| service.unload(id, LONG));
             store.fails.store(true, Ordering::SeqCst);
@@ -306,11 +303,8 @@ fn a_session_that_cannot_be_kept_when_it_is_built_is_not_there() {
 #[test]
 fn a_turn_that_ends_after_the_archive_is_kept_as_archived() {
     run(|| {
-        let (store, gate) = (Arc::new(Watched::default()), Gate::new());
-        let service = PersistentSessionService::new(deaf(&gate), 4, Arc::clone(&store));
-        let running = service.begin_session(create("one")).unwrap();
+        let (service, store, gate, running) = with_deaf_turn();
         let id = running.session_id();
-        gate.wait_arrived(1);
         service.archive(id).unwrap();
         assert!(store.load(id).unwrap().unwrap().archived);
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Archived);

@@ -83,14 +83,7 @@ fn after_a_shutdown_nothing_is_created_whatever_its_id() {
 fn a_session_that_is_archived_while_it_is_opened_stays_readable() {
     run(|| {
         let (store, gate) = (Arc::new(Watched::default()), Gate::new());
-        let builder = {
-            let gate = gate.clone();
-            builder_fn(move |spec, context| {
-                gate.pass_regardless();
-                turnwise::SessionAgentBuilder::build_agent(&echo(), spec, context)
-            })
-        };
-        let service = PersistentSessionService::new(builder, 1, Arc::clone(&store));
+        let service = PersistentSessionService::new(held_builds(&gate), 1, Arc::clone(&store));
         let id = SessionId::new();
         std::thread::scope(|scope| {
             let opening = scope.spawn(|| service.open_session(SessionSpec::new().session_id(id)));
@@ -202,14 +195,7 @@ fn a_session_that_is_being_built_again_is_busy_for_whoever_would_resume_it() {
         let id = first.create_session(create("one")).unwrap().session_id;
         first.shutdown(LONG);
         let gate = Gate::new();
-        let builder = {
-            let gate = gate.clone();
-            builder_fn(move |spec, context| {
-                gate.pass_regardless();
-                turnwise::SessionAgentBuilder::build_agent(&echo(), spec, context)
-            })
-        };
-        let service = PersistentSessionService::new(builder, 1, store);
+        let service = PersistentSessionService::new(held_builds(&gate), 1, store);
         std::thread::scope(|scope| {
             let resuming = scope.spawn(|| service.resume(id));
             gate.wait_arrived(1);
@@ -284,11 +270,8 @@ fn an_id_that_is_kept_is_taken() {
 #[test]
 fn a_deleted_session_is_gone_also_where_a_turn_of_it_runs() {
     run(|| {
-        let (store, gate) = (Arc::new(Watched::default()), Gate::new());
-        let service = PersistentSessionService::new(deaf(&gate), 4, Arc::clone(&store));
-        let running = service.begin_session(create("one")).unwrap();
+        let (service, store, gate, running) = with_deaf_turn();
         let id = running.session_id();
-        gate.wait_arrived(1);
         service.delete(id).unwrap();
         assert_eq!(service.delete(id).unwrap_err().code(), "SESSION_NOT_FOUND");
         gate.open();

@@ -10,7 +10,8 @@ use std::time::Duration;
 use turnwise::store::{FileStore, PersistentSessionService, SessionStore, StoreError, StoredSession};
 use turnwise::testkit::{within, Gate};
 use turnwise::{
-    agent_fn, AgentFn, CreateSessionRequest, RunResult, SessionAgentBuilder, SessionId, StartTurnRequest, TurnContext,
+    agent_fn, builder_fn, AgentFn, CreateSessionRequest, RunResult, SessionAgentBuilder, SessionId, SessionService,
+    StartTurnRequest, TurnContext, TurnHandle,
 };
 
 /// Longer than anything here takes on a loaded machine.
@@ -135,8 +136,26 @@ pub(crate) fn watched() -> (PersistentSessionService<Echo>, Arc<Watched>) {
     (PersistentSessionService::new(echo(), 4, Arc::clone(&store)), store)
 }
 
+/// As [`watched`], with a session whose turn stops at a gate and does not look at its token.
+pub(crate) fn with_deaf_turn() -> (PersistentSessionService<impl SessionAgentBuilder>, Arc<Watched>, Gate, TurnHandle) {
+    let (store, gate) = (Arc::new(Watched::default()), Gate::new());
+    let service = PersistentSessionService::new(deaf(&gate), 4, Arc::clone(&store));
+    let running = service.begin_session(create("one")).unwrap();
+    gate.wait_arrived(1);
+    (service, store, gate, running)
+}
+
+/// As [`echo`], but each build waits at a gate.
+pub(crate) fn held_builds(gate: &Gate) -> impl SessionAgentBuilder {
+    let gate = gate.clone();
+    builder_fn(move |spec, context| {
+        gate.pass_regardless();
+        echo().build_agent(spec, context)
+    })
+}
+
 /// Agents that stop at a gate, and do not look at their tokens.
-pub(crate) fn deaf(gate: &Gate) -> impl SessionAgentBuilder {
+fn deaf(gate: &Gate) -> impl SessionAgentBuilder {
     let gate = gate.clone();
     agent_fn(move |prompt, turn| {
         gate.pass_regardless();
