@@ -47,7 +47,8 @@ pub trait SessionAgentBuilder: Send + Sync + 'static {
 
     /// Builds an agent for a session.
     ///
-    /// `spec.session_id` is always there. An agent with a history goes on from `spec.resume`.
+    /// `spec.session_id` is always there. An agent with a history begins with [`spec.history()`](SessionSpec::history), which is the one
+    /// to resume where there is one.
     ///
     /// # Errors
     /// Whatever keeps the agent from being built: the creator of the session gets it as
@@ -98,8 +99,8 @@ impl<B: SessionAgentBuilder + ?Sized> SessionAgentBuilder for Arc<B> {
 ///     }
 /// }
 ///
-/// let builder = builder_fn(|_spec, context| {
-///     Ok(Counting { session: Session::with_id(context.session_id()), turns: Rc::default() })
+/// let builder = builder_fn(|spec, _| {
+///     Ok(Counting { session: spec.history(), turns: Rc::default() })
 /// });
 /// let service = EphemeralSessionService::new(builder, 8);
 /// # drop(service);
@@ -135,7 +136,7 @@ where
 ///     }
 /// }
 ///
-/// let builder = builder_fn(|_, session| Ok(Adding { sum: 0, history: Session::with_id(session.session_id()) }));
+/// let builder = builder_fn(|spec, _| Ok(Adding { sum: 0, history: spec.history() }));
 /// let service = EphemeralSessionService::new(builder, 8);
 /// let first = service.create_session(CreateSessionRequest::new("2"))?;
 /// assert_eq!(service.start_turn(first.session_id, StartTurnRequest::new("3"))?.text, "5");
@@ -183,7 +184,7 @@ pub trait SessionAgent: 'static {
     /// #   }
     /// }
     ///
-    /// # let builder = builder_fn(|_, session| Ok(Clerk { history: Session::with_id(session.session_id()) }));
+    /// # let builder = builder_fn(|spec, _| Ok(Clerk { history: spec.history() }));
     /// let service = EphemeralSessionService::new(builder, 1);
     /// let hosting = service.begin_session(CreateSessionRequest::new("open the office").host_mode(true))?;
     /// let injector = service.event_injector(hosting.session_id()).expect("the session is there");
@@ -224,7 +225,7 @@ pub trait SessionAgent: 'static {
     ///     // ...
     /// }
     /// # use turnwise::{builder_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
-    /// # let builder = builder_fn(|_, session| Ok(Quiet { history: Session::with_id(session.session_id()) }));
+    /// # let builder = builder_fn(|spec, _| Ok(Quiet { history: spec.history() }));
     /// # let service = EphemeralSessionService::new(builder, 1);
     /// # let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
     ///
@@ -257,8 +258,8 @@ pub trait SessionAgent: 'static {
     /// #   }
     /// }
     /// # use turnwise::{builder_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
-    /// # let service = EphemeralSessionService::new(builder_fn(|_, session| {
-    /// #     Ok(Skilled { skills: Vec::new(), history: Session::with_id(session.session_id()) })
+    /// # let service = EphemeralSessionService::new(builder_fn(|spec, _| {
+    /// #     Ok(Skilled { skills: Vec::new(), history: spec.history() })
     /// # }), 1);
     /// # let request = CreateSessionRequest::new("hello").skill_references(vec!["a/one".into(), "a/two".into()]);
     ///
@@ -294,8 +295,8 @@ pub trait SessionAgent: 'static {
     /// #   }
     /// }
     ///
-    /// # let service = EphemeralSessionService::new(builder_fn(|_, session| {
-    /// #     let history = Session::with_id(session.session_id());
+    /// # let service = EphemeralSessionService::new(builder_fn(|spec, _| {
+    /// #     let history = spec.history();
     /// #     Ok(Tidy { kept: history.clone(), history })
     /// # }), 1);
     /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
@@ -354,9 +355,9 @@ pub trait SessionAgent: 'static {
     /// #       self.history.clone()
     /// #   }
     /// }
-    /// # let service = EphemeralSessionService::new(builder_fn(|_, session| {
+    /// # let service = EphemeralSessionService::new(builder_fn(|spec, session| {
     /// #     let injector = Arc::new(Trimming(session.injector()));
-    /// #     Ok(Tidy { injector, history: Session::with_id(session.session_id()) })
+    /// #     Ok(Tidy { injector, history: spec.history() })
     /// # }), 1);
     /// # let id = service.open_session(SessionSpec::new())?;
     /// # service.event_injector(id).unwrap().inject(" hello ".into(), EventSource::Stdin)?;
@@ -397,9 +398,9 @@ pub trait SessionAgent: 'static {
     ///
     /// let comms = LocalComms::new();
     /// let host = comms.join("host")?;
-    /// let service = EphemeralSessionService::new(builder_fn(move |_, session| {
+    /// let service = EphemeralSessionService::new(builder_fn(move |spec, _| {
     ///     let peer = comms.join("member").map_err(AgentError::other)?; // leaves with the agent
-    ///     Ok(Member { peer, history: Session::with_id(session.session_id()) })
+    ///     Ok(Member { peer, history: spec.history() })
     /// }), 1);
     /// service.create_session(CreateSessionRequest::new("hello"))?;
     /// assert_eq!(host.inbox().expect("a local peer has one").recv()?.text(), "hello");
@@ -578,7 +579,7 @@ impl SessionContext {
     /// # Blocking
     /// For `duration`, or until then. A duration past the end of time waits for the cancel alone.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
-        self.cancel.sleep_until(&self.events.environment().clock.deadline(duration))
+        self.events.environment().sleep(duration, &self.cancel)
     }
 }
 
@@ -629,6 +630,7 @@ where
     type Agent = FnAgent<F>;
 
     fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<FnAgent<F>, AgentError> {
+        // Not `spec.history()`: a builder around this one may pass a specification without an id.
         let resumed = spec.resume.clone();
         let mut history = resumed.unwrap_or_else(|| Session::with_id(session.session_id()));
         if let Some(prompt) = &spec.system_prompt {
@@ -674,7 +676,7 @@ where
     F: Fn(String, &TurnContext) -> Result<RunResult, AgentError> + Send + Sync + 'static,
 {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        let result = (self.run_turn)(prompt.clone(), turn)?;
+        let result = turn.mark_if_cancelled((self.run_turn)(prompt.clone(), turn)?);
         let blocks = vec![AssistantBlock::Text { text: result.text.clone() }];
         let answer = Message::Assistant { blocks, stop_reason: result.stop_reason };
         self.history.push_batch([Message::user(prompt), answer]);

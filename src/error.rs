@@ -6,7 +6,7 @@ use std::io;
 use std::iter::successors;
 use std::time::Duration;
 
-use crate::model::{Brief, SessionId};
+use crate::model::{Brief, SessionId, TurnId};
 use crate::sync::Arc;
 
 /// How deep errors of sessions are nested in each other; see [`AgentError::other`].
@@ -31,7 +31,7 @@ const MOST_NESTED: usize = 8;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CancelReason {
-    /// Somebody called `interrupt`.
+    /// The host called `interrupt`.
     Interrupted,
     /// The request's timeout ran out.
     DeadlineExceeded,
@@ -79,6 +79,11 @@ pub struct Cancelled {
 /// Cheap to clone: sources are shared. [`code`](SessionError::code) is stable, for programs and logs;
 /// [`session_id`](SessionError::session_id) names the session where there is one.
 ///
+/// `Display` contains the text of the variant's source, so a program can print the error alone.
+/// [`source`](std::error::Error::source) therefore begins behind it: a printer of the whole chain repeats nothing. For the typed
+/// error of an agent or of a store see [`agent_error`](Self::agent_error), [`AgentError::downcast_ref`] and `StoreError::of`.
+/// `Debug` shows the text of a panic by its length only.
+///
 /// ```
 /// use turnwise::{agent_fn, EphemeralSessionService, SessionError, SessionId, SessionService};
 ///
@@ -89,35 +94,38 @@ pub struct Cancelled {
 /// assert_eq!(error.code(), "SESSION_NOT_FOUND");
 /// assert_eq!(error.session_id(), Some(nobody));
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// There is no such session: never was, is archived, or its build failed.
-    #[error("session {id} not found")]
+    /// There is no such session: there never was, its build failed, or it is archived and was not kept.
     NotFound {
         /// The session.
         id: SessionId,
     },
-    /// The session is building or runs a turn; turns do not queue.
-    #[error("session {id} is busy")]
-    Busy {
+    /// A kept session is archived: it can be read and exported, but runs no more turns. Only services that keep sessions answer
+    /// with this.
+    Archived {
         /// The session.
         id: SessionId,
     },
+    /// The session is building or runs a turn; turns do not queue.
+    Busy {
+        /// The session.
+        id: SessionId,
+        /// The turn that is admitted. `None` where there is no turn: the session is being opened, resumed, unloaded or taken.
+        turn: Option<TurnId>,
+    },
     /// There is no turn to interrupt.
-    #[error("session {id} has no such turn running")]
     NotRunning {
         /// The session.
         id: SessionId,
     },
     /// The id is taken by a live session. An archived session that still finishes its turn is live.
-    #[error("session {id} exists already")]
     AlreadyExists {
         /// The session.
         id: SessionId,
     },
     /// The service has as many sessions as it may.
-    #[error("no capacity for another session: {active} of {max} in use")]
     CapacityExceeded {
         /// Sessions that hold capacity, archived ones that have not ended yet included.
         active: usize,
@@ -125,10 +133,8 @@ pub enum SessionError {
         max: usize,
     },
     /// The service takes no new work.
-    #[error("the service is shutting down")]
     ShuttingDown,
     /// The session's agent has panicked. The session can be read, exported and archived, but runs no more turns.
-    #[error("session {id} is faulted: its agent panicked: {message}")]
     Faulted {
         /// The session.
         id: SessionId,
@@ -136,7 +142,6 @@ pub enum SessionError {
         message: Arc<str>,
     },
     /// A wait on a session's own thread ended because the session's own turn was cancelled. What was waited for goes on.
-    #[error("session {id} stopped waiting: {reason}")]
     Interrupted {
         /// The session that was waiting.
         id: SessionId,
@@ -144,21 +149,25 @@ pub enum SessionError {
         reason: CancelReason,
     },
     /// The session would wait for itself, at once or through a chain of sessions that wait for each other.
-    #[error("session {id} would wait for itself")]
     Reentrant {
         /// The session that asked.
         id: SessionId,
     },
     /// A bounded wait ran out.
-    #[error("session {id} was not ready after {waited:?}")]
     Timeout {
         /// The session.
         id: SessionId,
         /// How long the call waited.
         waited: Duration,
     },
+    /// A bounded wait ran out after the call had taken effect: the session ends, and its thread has not ended yet.
+    Ending {
+        /// The session.
+        id: SessionId,
+        /// How long the call waited.
+        waited: Duration,
+    },
     /// The agent could not be built; there is no session.
-    #[error("session {id} could not be built: {source}")]
     Build {
         /// The session that would have been.
         id: SessionId,
@@ -167,7 +176,6 @@ pub enum SessionError {
     },
     /// The agent failed its turn; the session goes on. A cancelled turn ends like this too, mostly with
     /// [`AgentError::Cancelled`]: see [`SessionError::cancel_reason`].
-    #[error("the turn of session {id} failed: {source}")]
     Agent {
         /// The session.
         id: SessionId,
@@ -175,14 +183,12 @@ pub enum SessionError {
         source: AgentError,
     },
     /// The system refuses another thread.
-    #[error("no thread for another session: {source}")]
     Spawn {
         /// What the system said.
         source: Arc<io::Error>,
     },
     /// A session's record could not be read or written, of services that keep sessions: with the feature `store` the source is
     /// a `turnwise::store::StoreError`.
-    #[error("{source}")]
     Store {
         /// The session, where it is about one.
         id: Option<SessionId>,
@@ -196,6 +202,7 @@ impl SessionError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "SESSION_NOT_FOUND",
+            Self::Archived { .. } => "SESSION_ARCHIVED",
             Self::Busy { .. } => "SESSION_BUSY",
             Self::NotRunning { .. } => "SESSION_NOT_RUNNING",
             Self::AlreadyExists { .. } => "SESSION_ALREADY_EXISTS",
@@ -205,6 +212,7 @@ impl SessionError {
             Self::Interrupted { .. } => "SESSION_INTERRUPTED",
             Self::Reentrant { .. } => "SESSION_REENTRANT",
             Self::Timeout { .. } => "SESSION_TIMEOUT",
+            Self::Ending { .. } => "SESSION_ENDING",
             Self::Build { .. } => "SESSION_BUILD_FAILED",
             Self::Agent { .. } => "AGENT_ERROR",
             Self::Spawn { .. } => "THREAD_SPAWN_FAILED",
@@ -216,13 +224,15 @@ impl SessionError {
     pub const fn session_id(&self) -> Option<SessionId> {
         match self {
             Self::NotFound { id }
-            | Self::Busy { id }
+            | Self::Archived { id }
+            | Self::Busy { id, .. }
             | Self::NotRunning { id }
             | Self::AlreadyExists { id }
             | Self::Faulted { id, .. }
             | Self::Interrupted { id, .. }
             | Self::Reentrant { id }
             | Self::Timeout { id, .. }
+            | Self::Ending { id, .. }
             | Self::Build { id, .. }
             | Self::Agent { id, .. } => Some(*id),
             Self::Store { id, .. } => *id,
@@ -297,6 +307,79 @@ impl SessionError {
     }
 }
 
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound { id } => write!(f, "session {id} not found"),
+            Self::Archived { id } => write!(f, "session {id} is archived"),
+            Self::Busy { id, turn: Some(turn) } => write!(f, "session {id} is busy with turn {turn}"),
+            Self::Busy { id, turn: None } => write!(f, "session {id} is busy"),
+            Self::NotRunning { id } => write!(f, "session {id} has no such turn running"),
+            Self::AlreadyExists { id } => write!(f, "session {id} exists already"),
+            Self::CapacityExceeded { active, max } => {
+                write!(f, "no capacity for another session: {active} of {max} in use")
+            }
+            Self::ShuttingDown => f.write_str("the service is shutting down"),
+            Self::Faulted { id, message } => write!(f, "session {id} is faulted: its agent panicked: {message}"),
+            Self::Interrupted { id, reason } => write!(f, "session {id} stopped waiting: {reason}"),
+            Self::Reentrant { id } => write!(f, "session {id} would wait for itself"),
+            Self::Timeout { id, waited } => write!(f, "session {id} was not ready after {waited:?}"),
+            Self::Ending { id, waited } => write!(f, "session {id} is ending, and had not ended after {waited:?}"),
+            Self::Build { id, source } => write!(f, "session {id} could not be built: {source}"),
+            Self::Agent { id, source } => write!(f, "the turn of session {id} failed: {source}"),
+            Self::Spawn { source } => write!(f, "no thread for another session: {source}"),
+            Self::Store { source, .. } => write!(f, "{source}"),
+        }
+    }
+}
+
+/// The sources that `Display` does not contain already.
+impl Error for SessionError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Build { source, .. } => source.source(),
+            Self::Agent { source, .. } => source.source(),
+            Self::Spawn { source } => source.source(),
+            Self::Store { source, .. } => source.source(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// One arm's body: every field by its own `Debug`.
+        macro_rules! show {
+            ($name:literal, $($field:ident)*) => {{
+                let mut out = f.debug_struct($name);
+                $(out.field(stringify!($field), $field);)*
+                out.finish()
+            }};
+        }
+        match self {
+            Self::NotFound { id } => show!("NotFound", id),
+            Self::Archived { id } => show!("Archived", id),
+            Self::Busy { id, turn } => show!("Busy", id turn),
+            Self::NotRunning { id } => show!("NotRunning", id),
+            Self::AlreadyExists { id } => show!("AlreadyExists", id),
+            Self::CapacityExceeded { active, max } => show!("CapacityExceeded", active max),
+            Self::ShuttingDown => f.write_str("ShuttingDown"),
+            Self::Faulted { id, message } => {
+                // The text of a panic may be part of the conversation.
+                f.debug_struct("Faulted").field("id", id).field("message", &Brief(message)).finish()
+            }
+            Self::Interrupted { id, reason } => show!("Interrupted", id reason),
+            Self::Reentrant { id } => show!("Reentrant", id),
+            Self::Timeout { id, waited } => show!("Timeout", id waited),
+            Self::Ending { id, waited } => show!("Ending", id waited),
+            Self::Build { id, source } => show!("Build", id source),
+            Self::Agent { id, source } => show!("Agent", id source),
+            Self::Spawn { source } => show!("Spawn", source),
+            Self::Store { id, source } => show!("Store", id source),
+        }
+    }
+}
+
 /// Why there is no agent.
 ///
 /// ```
@@ -309,7 +392,7 @@ impl SessionError {
 /// assert!(matches!(&error, SessionError::Build { source: BuildError::Agent(AgentError::Config(_)), .. }));
 /// assert_eq!(service.stats().sessions, 0); // nothing is left of it
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The builder returned this.
@@ -319,6 +402,34 @@ pub enum BuildError {
     #[error("the builder panicked: {0}")]
     Panicked(Arc<str>),
 }
+
+impl BuildError {
+    /// The error of the call that wanted to build session `id`.
+    pub(crate) fn into_session_error(self, id: SessionId) -> SessionError {
+        if let Self::Agent(AgentError::Other(source)) = &self {
+            if let Some(NotBuilt(error)) = source.downcast_ref() {
+                return error.clone();
+            }
+        }
+        SessionError::Build { id, source: self }
+    }
+}
+
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(error) => f.debug_tuple("Agent").field(error).finish(),
+            // The text of a panic may be part of the conversation.
+            Self::Panicked(message) => f.debug_tuple("Panicked").field(&Brief(message)).finish(),
+        }
+    }
+}
+
+/// A layer around the host's builder refuses the agent for a reason of its own: the caller gets this error, and not a
+/// [`SessionError::Build`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotBuilt(pub(crate) SessionError);
 
 /// Why an agent's turn, or its building, failed.
 ///
@@ -407,8 +518,8 @@ pub enum AgentError {
     #[error("internal error: {0}")]
     Internal(String),
     /// Anything else.
-    #[error("{0}")]
-    Other(#[source] Arc<dyn Error + Send + Sync>),
+    #[error(transparent)]
+    Other(Arc<dyn Error + Send + Sync>),
 }
 
 /// What kind of failure a model call met.
@@ -493,6 +604,24 @@ impl AgentError {
         }
     }
 
+    /// The error of type `E` that the agent failed with, where it is an [`AgentError::Other`] of that type.
+    ///
+    /// ```
+    /// use std::io;
+    /// use turnwise::{agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|_, _| Err(io::Error::from(io::ErrorKind::NotFound).into()));
+    /// let error = EphemeralSessionService::new(agent, 1).create_session(CreateSessionRequest::new("hello")).unwrap_err();
+    /// let cause = error.agent_error().and_then(AgentError::downcast_ref::<io::Error>);
+    /// assert_eq!(cause.map(io::Error::kind), Some(io::ErrorKind::NotFound));
+    /// ```
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        match self {
+            Self::Other(source) => source.downcast_ref(),
+            _ => None,
+        }
+    }
+
     /// Whether the agent stopped at a limit that it was given: the history is sound and another turn may go on from it.
     ///
     /// ```
@@ -519,13 +648,30 @@ impl AgentError {
 
 impl fmt::Debug for AgentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// One arm's body: every field by its own `Debug`.
+        macro_rules! show {
+            ($name:literal, $($field:ident)*) => {{
+                let mut out = f.debug_struct($name);
+                $(out.field(stringify!($field), $field);)*
+                out.finish()
+            }};
+        }
         match self {
+            Self::Cancelled { reason } => show!("Cancelled", reason),
+            Self::Llm { provider, reason, message } => show!("Llm", provider reason message),
+            Self::Tool { name, message } => show!("Tool", name message),
+            Self::Config(message) => f.debug_tuple("Config").field(message).finish(),
+            Self::TokenBudgetExceeded { used, limit } => show!("TokenBudgetExceeded", used limit),
+            Self::TimeBudgetExceeded { elapsed, limit } => show!("TimeBudgetExceeded", elapsed limit),
+            Self::ToolCallBudgetExceeded { count, limit } => show!("ToolCallBudgetExceeded", count limit),
+            Self::MaxTurnsReached { turns } => show!("MaxTurnsReached", turns),
             // Tool arguments are part of the conversation.
             Self::CallbackPending { tool_name, args } => {
                 f.debug_struct("CallbackPending").field("tool_name", tool_name).field("args", &Brief(args)).finish()
             }
+            // The library reports panics with it, whose text may be part of the conversation.
+            Self::Internal(message) => f.debug_tuple("Internal").field(&Brief(message)).finish(),
             Self::Other(source) => f.debug_tuple("Other").field(source).finish(),
-            other => write!(f, "AgentError({other})"),
         }
     }
 }

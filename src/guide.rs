@@ -165,8 +165,8 @@
 //! }
 //!
 //! let service = EphemeralSessionService::new(
-//!     builder_fn(|_spec, context| {
-//!         let history = Session::with_id(context.session_id());
+//!     builder_fn(|spec, _| {
+//!         let history = spec.history();
 //!         Ok(Interpreter { variables: Rc::default(), history })
 //!     }),
 //!     4,

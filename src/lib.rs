@@ -68,10 +68,7 @@
 //!     }
 //! }
 //!
-//! let builder = builder_fn(|spec, context| {
-//!     let history = spec.resume.clone().unwrap_or_else(|| Session::with_id(context.session_id()));
-//!     Ok(Parrot { history, phrases: Vec::new() })
-//! });
+//! let builder = builder_fn(|spec, _| Ok(Parrot { history: spec.history(), phrases: Vec::new() }));
 //! let service = EphemeralSessionService::new(builder, 8);
 //! # drop(service);
 //! ```

@@ -1,14 +1,19 @@
-//! Keeps panics of user code where they happened.
+//! Keeps panics of foreign code where they happened: of agents, hooks, stores, and the host's logger.
 //!
-//! Whatever a panic left half-done inside the user's own values is the user's to judge; nothing of this crate is ever
-//! half-done while user code runs, which is why asserting unwind safety is right here.
+//! What a panic leaves half-done inside a user's own values is for the user to judge. No value of this crate is half-done while
+//! foreign code runs, so the assertion of unwind safety holds.
+//!
+//! **Invariants.** The library logs through [`record!`] only, and never while it holds a lock. No record has text of a user: no prompt,
+//! no answer, no message of a panic, no `Display` of a foreign error.
 
 use std::any::Any;
+use std::fmt;
+use std::ops::Deref;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::sync::Arc;
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) type PanicMessage = Arc<str>;
 
 /// Runs user code; a panic becomes its message.
@@ -19,7 +24,56 @@ pub(crate) fn contain<T>(user_code: impl FnOnce() -> T) -> Result<T, PanicMessag
 /// Runs user code that has no way to report; a panic is logged, with its message left to the panic hook.
 pub(crate) fn contain_and_log(what: &str, user_code: impl FnOnce()) {
     if contain(user_code).is_err() {
-        log::error!(target: "turnwise::session", "{what} panicked");
+        record!(Error, "turnwise::session", "{what} panicked");
+    }
+}
+
+/// Logs a record: `record!(Debug, "turnwise::session", "session {id}: built")`. A logger that panics costs the record, and nothing
+/// else.
+macro_rules! record {
+    ($level:ident, $target:literal, $($message:tt)+) => {
+        if log::Level::$level <= log::STATIC_MAX_LEVEL && log::Level::$level <= log::max_level() {
+            let _ = $crate::panics::contain(|| log::log!(target: $target, log::Level::$level, $($message)+));
+        }
+    };
+}
+pub(crate) use record;
+
+/// A user's value whose drop may panic: the panic is contained and logged as that of `what`.
+pub(crate) struct Contained<T> {
+    what: &'static str,
+    /// There until the drop.
+    value: Option<T>,
+}
+
+impl<T> Contained<T> {
+    pub(crate) fn new(what: &'static str, value: T) -> Self {
+        Self { what, value: Some(value) }
+    }
+}
+
+impl<T> Deref for Contained<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.value {
+            Some(value) => value,
+            #[allow(clippy::unreachable)] // Only the drop takes the value, and nothing is dereferenced after it.
+            None => unreachable!("the value is taken by the drop only"),
+        }
+    }
+}
+
+impl<T> Drop for Contained<T> {
+    fn drop(&mut self) {
+        let value = self.value.take();
+        contain_and_log(self.what, move || drop(value));
+    }
+}
+
+impl<T> fmt::Debug for Contained<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contained").field("what", &self.what).finish_non_exhaustive()
     }
 }
 

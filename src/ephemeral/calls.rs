@@ -6,7 +6,7 @@ use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
 use crate::error::{CancelReason, SessionError};
 use crate::inbox::injector::SubscribableInjector;
-use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
+use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
 use crate::service::{
     ArchiveMode, CreateSessionRequest, SessionQuery, SessionService, SessionSpec, SessionSummary, SessionView,
     StartTurnRequest,
@@ -73,6 +73,10 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn interrupt_turn(&self, id: SessionId, turn: TurnId) -> Result<(), SessionError> {
         self.core.open(id)?.interrupt(Some(turn))
+    }
+
+    fn interrupt_interaction(&self, id: SessionId, interaction: InteractionId) -> Result<(), SessionError> {
+        self.core.open(id)?.interrupt_interaction(interaction)
     }
 
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {

@@ -6,7 +6,7 @@ use crate::agent::{SessionAgentBuilder, SessionContext};
 use crate::error::SessionError;
 use crate::ids::Ids;
 use crate::model::{Labels, Session, SessionId, SessionSnapshot, TurnId};
-use crate::panics::contain_and_log;
+use crate::panics::{contain_and_log, record};
 use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest, WeakService};
 use crate::session::command::{Command, Input, Turn};
 use crate::session::first::First;
@@ -46,9 +46,24 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let (labels, ids) = (Labels::from(spec.labels.clone()), ids.clone());
         let (counters, clock) = (Arc::clone(&core.counters), core.clock().clone());
         let shelf = &core.shelf;
-        let profile = Profile { shelf, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock };
+        let (numbering, running) = (std::mem::take(&mut spec.numbering), Arc::clone(&core.running));
+        let profile = Profile {
+            shelf,
+            id,
+            labels,
+            snapshot,
+            inbox_capacity,
+            event_history,
+            ids,
+            counters,
+            clock,
+            numbering,
+            running,
+        };
         let (handle, commands, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
         let seat = Seat::reserve(core, &handle)?;
+        // In the record before a caller has one of them.
+        handle.environment().numbers.open()?;
         core.everyone.listen_to(handle.bus());
         let (first, made) = first(&handle, active, admission);
         let start = Start {
@@ -57,7 +72,6 @@ impl<B: SessionAgentBuilder> Inner<B> {
             context: self.context(&handle, cancel),
             first,
             commands,
-            running: Arc::clone(&core.running),
             handle: Arc::clone(&handle),
         };
         let life = move || {
@@ -73,7 +87,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
             .spawn((handle.key(), id), thread, life)
             .map_err(|source| SessionError::Spawn { source: Arc::new(source) })?;
         core.counters.sessions_created.add_one();
-        log::debug!(target: "turnwise::service", "session {id}: created");
+        record!(Debug, "turnwise::service", "session {id}: created");
         Ok((handle, made))
     }
 
@@ -120,7 +134,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     ) -> Result<(TurnHandle, T), SessionError> {
         let CreateSessionRequest { session, turn: request } = request;
         self.prepare_timeout(request.timeout)?;
-        let (turn_id, cancel) = (TurnId::new(1), CancelToken::new());
+        let (turn_id, cancel) = (TurnId::new(session.numbering.after.turn + 1), CancelToken::new());
         let launched = self.launch(session, Some(turn_id), cancel.clone(), |handle, active, admission| {
             let (turn_handle, turn) = self.turn(handle, turn_id, request, cancel, (active, admission));
             (First::Turn(turn), (turn_handle, before(handle.key())))

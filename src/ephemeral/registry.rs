@@ -9,7 +9,7 @@
 //!   that come after it, under the write lock; so gaps stay until they are a fraction of the map, and go all at once.
 //!   A gap at the end goes at once. Gaps are never counted, found or listed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use indexmap::IndexMap;
 
@@ -22,8 +22,8 @@ use crate::sync::{Arc, RwLock};
 use crate::wait::latch::Latch;
 use crate::wait::semaphore::{Permit, Semaphore};
 
-/// How many ended sessions are remembered, for `archive_wait`.
-const REMEMBERED: usize = 1_024;
+/// How many ended sessions are remembered: for `archive_wait`, and as cursors of `list`.
+const REMEMBERED: usize = 16_384;
 /// Gaps are taken out when there are more than this, plus one for every eighth entry.
 const FEW_GAPS: usize = 32;
 
@@ -34,15 +34,31 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Sessions {
-    entries: IndexMap<SessionId, Option<Entry>>,
+    entries: IndexMap<SessionId, Slot>,
     gaps: usize,
     shut_down: bool,
     /// How many were ever reserved.
     registered: u64,
     /// Set by the next reservation, and by the shutdown, after which there is none.
     next_registration: Option<Arc<Latch>>,
-    /// The last to end, latest last.
-    ended: VecDeque<SessionId>,
+    ended: Ended,
+}
+
+/// A place in the order of creation; a gap where the session has ended.
+#[derive(Debug)]
+struct Slot {
+    /// The session's place among all that were ever registered. It rises along the map.
+    number: u64,
+    entry: Option<Entry>,
+}
+
+/// The last sessions to end, with their numbers.
+#[derive(Debug, Default)]
+struct Ended {
+    /// Latest last.
+    order: VecDeque<(SessionId, u64)>,
+    /// Of each id the latest number.
+    numbers: HashMap<SessionId, u64>,
 }
 
 #[derive(Debug)]
@@ -76,8 +92,8 @@ impl Registry {
                 let max = capacity.limit();
                 SessionError::CapacityExceeded { active, max }
             })?;
-            sessions.insert(Arc::clone(handle));
             sessions.registered += 1;
+            sessions.insert(Arc::clone(handle));
             (permit, sessions.next_registration.take())
         };
         if let Some(waiters) = waiters {
@@ -100,7 +116,7 @@ impl Registry {
 
     /// Whether a session with this id has ended not long ago.
     pub(crate) fn has_ended(&self, id: SessionId) -> bool {
-        self.sessions.read().ended.contains(&id)
+        self.sessions.read().ended.numbers.contains_key(&id)
     }
 
     /// What the open sessions show that `query` is about, oldest first.
@@ -123,13 +139,13 @@ impl Registry {
             let sessions = self.sessions.read();
             let first = match query.after {
                 None => 0,
-                Some(id) => sessions.open_index(id).ok_or(SessionError::NotFound { id })? + 1,
+                Some(id) => sessions.index_after(id).ok_or(SessionError::NotFound { id })?,
             };
             let entries = sessions.entries.get_range(first..).map(|entries| entries.iter());
             let matching = entries
                 .into_iter()
                 .flatten()
-                .filter_map(|(id, entry)| Some((*id, entry.as_ref()?)))
+                .filter_map(|(id, slot)| Some((*id, slot.entry.as_ref()?)))
                 .filter(|(_, entry)| entry.is_open() && entry.has_labels(&query.labels));
             page.reserve(limit.min(sessions.entries.len().saturating_sub(first)));
             for (id, entry) in matching.skip(query.offset.unwrap_or(0)) {
@@ -215,17 +231,24 @@ impl Sessions {
         self.find(id).is_some()
     }
 
-    fn open_index(&self, id: SessionId) -> Option<usize> {
-        let (index, _, entry) = self.entries.get_full(&id)?;
-        entry.as_ref().filter(|entry| entry.is_open()).map(|_| index)
+    /// Where a page begins that goes on behind session `id`, open or not, or ended not long ago.
+    fn index_after(&self, id: SessionId) -> Option<usize> {
+        if let Some((index, _, slot)) = self.entries.get_full(&id) {
+            if slot.entry.is_some() {
+                return Some(index + 1);
+            }
+        }
+        let number = *self.ended.numbers.get(&id)?;
+        Some(self.entries.partition_point(|_, slot| slot.number <= number))
     }
 
     fn find(&self, id: SessionId) -> Option<&Arc<SessionHandle>> {
-        self.entries.get(&id)?.as_ref().map(|entry| &entry.handle)
+        self.entries.get(&id)?.entry.as_ref().map(|entry| &entry.handle)
     }
 
     fn handles(&self) -> Vec<Arc<SessionHandle>> {
-        self.entries.values().flatten().map(|entry| Arc::clone(&entry.handle)).collect()
+        let entries = self.entries.values().filter_map(|slot| slot.entry.as_ref());
+        entries.map(|entry| Arc::clone(&entry.handle)).collect()
     }
 
     fn insert(&mut self, handle: Arc<SessionHandle>) {
@@ -234,46 +257,71 @@ impl Sessions {
             self.gaps -= 1;
         }
         let (place, labels) = (handle.place().clone(), handle.labels().clone());
-        self.entries.insert(handle.id(), Some(Entry { handle, place, labels }));
+        let (id, number) = (handle.id(), self.registered);
+        self.entries.insert(id, Slot { number, entry: Some(Entry { handle, place, labels }) });
     }
 
     fn remove(&mut self, id: SessionId) -> Option<Arc<SessionHandle>> {
-        let Entry { handle, .. } = self.entries.get_mut(&id)?.take()?;
+        let slot = self.entries.get_mut(&id)?;
+        let Entry { handle, .. } = slot.entry.take()?;
+        let number = slot.number;
         self.gaps += 1;
-        self.remember(id);
-        while matches!(self.entries.last(), Some((_, None))) {
+        self.ended.add(id, number);
+        while matches!(self.entries.last(), Some((_, Slot { entry: None, .. }))) {
             self.entries.pop();
             self.gaps -= 1;
         }
         if self.gaps > FEW_GAPS + self.entries.len() / 8 {
-            self.entries.retain(|_, handle| handle.is_some());
+            self.entries.retain(|_, slot| slot.entry.is_some());
             self.gaps = 0;
         }
         Some(handle)
     }
+}
 
-    fn remember(&mut self, id: SessionId) {
-        if self.ended.len() == REMEMBERED {
-            self.ended.pop_front();
+impl Ended {
+    fn add(&mut self, id: SessionId, number: u64) {
+        if self.order.len() == REMEMBERED {
+            if let Some((oldest, number)) = self.order.pop_front() {
+                // The same id may have ended once more since.
+                if self.numbers.get(&oldest) == Some(&number) {
+                    self.numbers.remove(&oldest);
+                }
+            }
         }
-        self.ended.push_back(id);
+        self.order.push_back((id, number));
+        self.numbers.insert(id, number);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::numbers::Numbering;
     use crate::model::{Session, SessionSnapshot};
     use crate::session::handle::Profile;
     use crate::status::shelf::Shelf;
     use crate::wait::cancel::CancelToken;
+    use crate::wait::semaphore::Semaphore;
 
     fn handle(id: SessionId) -> Arc<SessionHandle> {
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
         let (labels, ids, counters, clock) = Default::default();
-        let shelf = &Shelf::default();
-        let profile =
-            Profile { shelf, id, labels, snapshot, inbox_capacity: 0, event_history: 0, ids, counters, clock };
+        let (shelf, running) = (&Shelf::default(), Semaphore::new(1));
+        let numbering = Numbering::default();
+        let profile = Profile {
+            shelf,
+            id,
+            labels,
+            snapshot,
+            inbox_capacity: 0,
+            event_history: 0,
+            ids,
+            counters,
+            clock,
+            numbering,
+            running,
+        };
         let (handle, _commands, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
         drop((active, admission));
         handle
@@ -321,7 +369,8 @@ mod tests {
         let again = registry.reserve(&handle(ids[0]), &capacity);
         assert!(matches!(again, Err(SessionError::AlreadyExists { .. })));
         registry.remove(ids[0]);
-        assert!(registry.list(&SessionQuery::new().after(ids[0])).is_err());
+        assert_eq!(listed(&registry, &SessionQuery::new().after(ids[0])), [ids[1], ids[2]]);
+        assert!(registry.list(&SessionQuery::new().after(SessionId::new())).is_err());
         permits.push(registry.reserve(&handle(ids[0]), &capacity).unwrap());
         assert_eq!(listed(&registry, &SessionQuery::new()), [ids[1], ids[2], ids[0]]);
         assert_eq!(registry.sessions.read().gaps, 0);

@@ -7,7 +7,8 @@ use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
 use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
-use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
+use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
+use crate::panics::Contained;
 use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionQuery,
     SessionService, SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
@@ -49,7 +50,7 @@ pub struct EphemeralSessionService<B: SessionAgentBuilder> {
 /// What the handles of a service have in common. Its drop is the drop of the last handle.
 pub(super) struct Inner<B: SessionAgentBuilder> {
     pub(super) core: Arc<Core>,
-    pub(super) builder: Arc<B>,
+    pub(super) builder: Contained<Arc<B>>,
     pub(super) weak: Weak<Inner<B>>,
 }
 
@@ -66,7 +67,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
 
     pub(crate) fn with_settings(builder: B, settings: Settings) -> Self {
         let core = Arc::new(Core::new(settings));
-        let builder = Arc::new(builder);
+        let builder = Contained::new("the drop of a builder", Arc::new(builder));
         Self { inner: Arc::new_cyclic(|weak| Inner { core, builder, weak: weak.clone() }) }
     }
 

@@ -14,6 +14,7 @@ use std::collections::HashSet;
 
 use crate::error::CancelReason;
 use crate::model::SessionId;
+use crate::panics::record;
 use crate::service::{ArchiveMode, ShutdownReport};
 use crate::session::handle::SessionHandle;
 use crate::sync::Arc;
@@ -24,7 +25,7 @@ use super::core::Core;
 
 /// Closes every session and waits until `deadline` for all of them to end.
 pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> ShutdownReport {
-    log::debug!(target: "turnwise::service", "shutdown, {mode:?}");
+    record!(Debug, "turnwise::service", "shutdown, {mode:?}");
     let sessions = close_all(core, mode);
     // On the thread of one of them, told to stop by this very call or before: no reason not to wait for the others.
     let is_own = sessions.iter().any(|session| own_thread::is_own(session.key()));

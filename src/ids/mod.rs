@@ -1,4 +1,6 @@
-//! Who gives out the ids of sessions and interactions.
+//! Where the ids of sessions and interactions, and the numbers of turns and events, come from.
+
+pub(crate) mod numbers;
 
 #[cfg(feature = "testkit")]
 pub(crate) mod seeded;

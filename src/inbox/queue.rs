@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use crate::ids::Ids;
-use crate::model::{EventSource, InboxInteraction, InteractionContent};
+use crate::model::{EventSource, InboxInteraction, InteractionContent, InteractionId};
 use crate::sync::{Mutex, Receiver};
 use crate::wait::bell::Bell;
+use crate::wait::cancel::CancelToken;
 
 use super::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};
 use super::reply::Reply;
@@ -32,6 +33,18 @@ struct State {
     /// How many dismissals are among them: they take no room.
     dismissals: usize,
     closed: bool,
+    /// The interaction that the session runs in host mode. It comes here under the lock under which it leaves the queue, so that an
+    /// interrupt finds it in one place or the other.
+    running: Option<(InteractionId, CancelToken)>,
+}
+
+/// Where an interrupt found an interaction.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// In the queue; it is out of it now.
+    Queued(Incoming),
+    /// Run by the session: to be cancelled through this token.
+    Running(CancelToken),
 }
 
 impl Inbox {
@@ -44,13 +57,15 @@ impl Inbox {
         self.bell.listen(|| !self.state.lock().items.is_empty())
     }
 
-    /// The oldest. Rings again for what is left.
-    pub(crate) fn take_next(&self) -> Option<Incoming> {
+    /// The oldest, to be run under `cancel`. Rings again for what is left.
+    pub(crate) fn take_next(&self, cancel: &CancelToken) -> Option<Incoming> {
         let (next, more) = {
             let mut state = self.state.lock();
             let next = state.items.pop_front();
-            if next.as_ref().is_some_and(Incoming::is_dismissal) {
-                state.dismissals -= 1;
+            match &next {
+                Some(dismissal) if dismissal.is_dismissal() => state.dismissals -= 1,
+                Some(next) => state.running = Some((next.interaction.id, cancel.clone())),
+                None => {}
             }
             (next, !state.items.is_empty())
         };
@@ -58,6 +73,48 @@ impl Inbox {
             self.bell.ring();
         }
         next
+    }
+
+    /// Notes an interaction that did not come through the inbox and is run under `cancel`.
+    pub(crate) fn begin_running(&self, id: InteractionId, cancel: &CancelToken) {
+        let last = self.state.lock().running.replace((id, cancel.clone()));
+        drop(last);
+    }
+
+    /// No interaction runs any more.
+    pub(crate) fn end_running(&self) {
+        let last = self.state.lock().running.take();
+        drop(last);
+    }
+
+    /// Finds one interaction, to end it alone. One that is queued is taken out.
+    pub(crate) fn find(&self, id: InteractionId) -> Option<Found> {
+        let mut state = self.state.lock();
+        if let Some((running, cancel)) = &state.running {
+            if *running == id {
+                return Some(Found::Running(cancel.clone()));
+            }
+        }
+        let place = state.items.iter().position(|item| item.interaction.id == id && !item.is_dismissal())?;
+        state.items.remove(place).map(Found::Queued)
+    }
+
+    /// Takes out, and fails, every interaction that is followed. Host mode has ended, and the next turn in host mode may never come;
+    /// the sender is told, and may send it again.
+    pub(crate) fn fail_followed(&self) {
+        let followed = {
+            let mut state = self.state.lock();
+            if !state.items.iter().any(|item| item.reply.has_subscriber()) {
+                return;
+            }
+            let items = std::mem::take(&mut state.items);
+            let (followed, left): (VecDeque<_>, _) = items.into_iter().partition(|item| item.reply.has_subscriber());
+            state.items = left;
+            followed
+        };
+        for item in followed {
+            drop(item.reply.end(Err("host mode ended before the interaction ran")));
+        }
     }
 
     /// All that there is now, oldest first.

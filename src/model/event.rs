@@ -140,7 +140,8 @@ pub struct SessionEvent {
     pub session_id: SessionId,
     /// The turn it belongs to, if any.
     pub turn_id: Option<TurnId>,
-    /// Its number in the session, rising by one.
+    /// Its number in the session: 1 for the first event, rising by one. A kept session goes on counting from life to life; after a
+    /// process that was killed it skips some numbers, and never repeats one.
     pub seq: u64,
     /// What happened.
     pub event: AgentEvent,

@@ -89,7 +89,8 @@ pub enum StopReason {
     StopSequence,
     /// A filter stopped it.
     ContentFilter,
-    /// It was told to stop.
+    /// It was told to stop. The library gives this reason to an answer of a turn that had been told to stop when its agent returned,
+    /// unless the agent gave another than [`EndTurn`](Self::EndTurn).
     Cancelled,
 }
 

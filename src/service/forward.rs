@@ -18,6 +18,7 @@ macro_rules! forward_session_service {
             fn stream_turn(id: SessionId, request: StartTurnRequest) -> Result<TurnStream, SessionError>;
             fn interrupt(id: SessionId) -> Result<(), SessionError>;
             fn interrupt_turn(id: SessionId, turn: TurnId) -> Result<(), SessionError>;
+            fn interrupt_interaction(id: SessionId, interaction: InteractionId) -> Result<(), SessionError>;
             fn read(id: SessionId) -> Result<SessionView, SessionError>;
             fn list(query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
             fn archive_with(id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;

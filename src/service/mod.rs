@@ -14,7 +14,7 @@ pub use view::{ServiceStats, SessionInfo, SessionState, SessionSummary, SessionU
 use crate::comms::CommsRuntime;
 use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
-use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
+use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{bounded, Arc, Weak};
@@ -394,6 +394,44 @@ pub trait SessionService: Send + Sync {
     /// As [`interrupt`](Self::interrupt).
     fn interrupt_turn(&self, id: SessionId, turn: TurnId) -> Result<(), SessionError>;
 
+    /// Ends one interaction alone, queued or running; host mode goes on with the next.
+    ///
+    /// A queued interaction leaves the inbox and fails at once, without being run. A running one is told to stop through the
+    /// [token](crate::TurnContext::cancel_token) of its context, as a turn is; how it ends is for the agent to decide. What the agent has
+    /// taken out of the inbox with [`drain_inbox`](crate::TurnContext::drain_inbox) belongs to its turn, and is not ended alone; nor is
+    /// what still waits in an injector or a comms runtime of the agent's own.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, EventSource, SessionService};
+    ///
+    /// let agent = agent_fn(|prompt, turn| match prompt.as_str() {
+    ///     "sleep" => Err(turn.sleep(Duration::MAX).unwrap_err().into()),
+    ///     _ => Ok(turn.finish(prompt)),
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let hosting = service.begin_session(CreateSessionRequest::new("hello").host_mode(true))?;
+    /// let id = hosting.session_id();
+    /// let injector = service.event_injector(id).expect("the session is there");
+    /// let slow = injector.inject_with_subscription("sleep".into(), EventSource::Rpc)?;
+    /// let next = injector.inject_with_subscription("and now?".into(), EventSource::Rpc)?;
+    /// service.interrupt_interaction(id, slow.id)?;
+    /// assert!(matches!(slow.last(), Some(AgentEvent::InteractionFailed { .. })));
+    /// assert!(matches!(next.last(), Some(AgentEvent::InteractionComplete { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`]; [`SessionError::NotRunning`] where the interaction is neither queued nor running. A service that does
+    /// not know the call, which is what is provided, says so too.
+    ///
+    /// # Blocking
+    /// Does not wait for the interaction. Runs its cancel hooks on this thread.
+    fn interrupt_interaction(&self, id: SessionId, interaction: InteractionId) -> Result<(), SessionError> {
+        let _ = interaction;
+        Err(SessionError::NotRunning { id })
+    }
+
     /// What a session shows of itself. State and figures are from one instant.
     ///
     /// ```
@@ -512,9 +550,9 @@ pub trait SessionService: Send + Sync {
     /// # }
     /// let comms = LocalComms::new();
     /// let network = comms.clone();
-    /// let service = EphemeralSessionService::new(builder_fn(move |_, session| {
+    /// let service = EphemeralSessionService::new(builder_fn(move |spec, _| {
     ///     let peer = network.join("alice").map_err(AgentError::other)?;
-    ///     Ok(Member { peer, history: Session::with_id(session.session_id()) })
+    ///     Ok(Member { peer, history: spec.history() })
     /// }), 8);
     /// let id = service.open_session(SessionSpec::new())?;
     /// let host = comms.join("host")?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::ids::numbers::Numbering;
 use crate::model::{AgentEvent, Brief, Session, SessionId, SkillId};
 use crate::sync::{Arc, Sender};
 
@@ -37,8 +38,13 @@ pub struct SessionSpec {
     pub resume: Option<Session>,
     /// What to find the session by in [`SessionService::list`](crate::SessionService::list).
     pub labels: BTreeMap<String, String>,
+    /// Whether the agent may begin with another history than the one that it resumes: it compacts, or rolls back. Services that keep
+    /// sessions refuse an agent that does so without this word, since its next turn would replace what is kept; the word is kept too.
+    pub rewrites_history: bool,
     /// Whatever else the builder wants to know.
     pub extension: Option<Arc<dyn Any + Send + Sync>>,
+    /// Where its turns and events begin to count.
+    pub(crate) numbering: Numbering,
 }
 
 impl SessionSpec {
@@ -94,6 +100,54 @@ impl SessionSpec {
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
         self
+    }
+
+    /// Sets whether the agent may begin with another history than the one that it resumes.
+    ///
+    /// ```
+    /// # #[cfg(feature = "store")] {
+    /// use std::time::Duration;
+    /// use turnwise::store::{FileStore, PersistentSessionService};
+    /// use turnwise::{agent_fn, builder_fn, Session, SessionAgentBuilder, SessionService, SessionSpec, StartTurnRequest};
+    ///
+    /// // Agents that keep the last four messages only.
+    /// let builder = builder_fn(|spec: &SessionSpec, session| {
+    ///     let mut recent = Session::with_id(session.session_id());
+    ///     recent.push_batch(spec.history().last_n(4).iter().cloned());
+    ///     let spec = SessionSpec::new().resume(recent);
+    ///     agent_fn(|prompt, turn| Ok(turn.finish(prompt))).build_agent(&spec, session)
+    /// });
+    /// let service = PersistentSessionService::new(builder, 1, FileStore::in_memory()?);
+    /// let id = service.open_session(SessionSpec::new().rewrites_history(true))?;
+    /// for prompt in ["one", "two", "three"] {
+    ///     service.start_turn(id, StartTurnRequest::new(prompt))?;
+    /// }
+    /// service.unload(id, Duration::from_secs(5))?;
+    /// service.start_turn(id, StartTurnRequest::new("four"))?; // resumes
+    /// assert_eq!(service.export_session(id)?.messages().len(), 6);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn rewrites_history(mut self, rewrites_history: bool) -> Self {
+        self.rewrites_history = rewrites_history;
+        self
+    }
+
+    /// The history that the agent begins with: the one to [resume](Self::resume), or an empty one under the session's id. Every builder
+    /// of an agent with a history begins here.
+    ///
+    /// ```
+    /// use turnwise::{Message, Session, SessionSpec};
+    ///
+    /// let mut session = Session::new();
+    /// session.push(Message::user("hello"));
+    /// assert_eq!(SessionSpec::new().resume(session).history().messages().len(), 1);
+    /// assert!(SessionSpec::new().history().messages().is_empty());
+    /// ```
+    pub fn history(&self) -> Session {
+        let new = || Session::with_id(self.session_id.unwrap_or_else(SessionId::new));
+        self.resume.clone().unwrap_or_else(new)
     }
 
     /// With this for the builder.

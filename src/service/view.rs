@@ -81,6 +81,9 @@ pub struct SessionSummary {
     pub is_active: bool,
     /// What it is at.
     pub state: SessionState,
+    /// Whether it has a thread. Only services that keep sessions list others, which their next turn resumes.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub is_live: bool,
     /// Its labels.
     pub labels: Labels,
 }
@@ -247,11 +250,12 @@ pub struct ServiceStats {
     pub sessions_created: u64,
     /// Turns that were ever taken up by their sessions' threads. Each ends as one of the next four.
     pub turns_started: u64,
-    /// Turns that ended well.
+    /// Turns that ended well, and had not been told to stop.
     pub turns_completed: u64,
     /// Turns that failed, those whose session could not be built included.
     pub turns_failed: u64,
-    /// Turns that failed after they had been told to stop, or were stopped before they ran.
+    /// Turns that had been told to stop when their agent returned, whether it answered or failed, and turns that were stopped before
+    /// they ran.
     pub turns_cancelled: u64,
     /// Turns whose agent panicked.
     pub faults: u64,
@@ -261,8 +265,9 @@ pub struct ServiceStats {
 }
 
 impl ServiceStats {
-    /// Turns that have ended, in whatever way.
+    /// Turns that have ended, in whatever way; at most `u64::MAX`, whatever the figures are.
     pub const fn turns_ended(&self) -> u64 {
-        self.turns_completed + self.turns_failed + self.turns_cancelled + self.faults
+        let answered = self.turns_completed.saturating_add(self.turns_failed);
+        answered.saturating_add(self.turns_cancelled).saturating_add(self.faults)
     }
 }

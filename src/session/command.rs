@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::error::SessionError;
 use crate::model::{AgentEvent, Brief, Session, SkillId, TurnId};
+use crate::panics::contain_and_log;
 use crate::sync::{Arc, Mutex, Sender};
 use crate::turn::outcome::Answer;
 use crate::wait::cancel::CancelToken;
@@ -117,15 +118,20 @@ impl HistoryRequest {
     /// Delivers `history` if the caller still waits, and if `commit` agrees: both or neither. A failure needs no commit.
     /// Whether it is decided; if not, `commit` has refused.
     pub(crate) fn decide(&self, history: Result<Session, SessionError>, commit: impl FnOnce() -> bool) -> bool {
-        let mut state = self.reply.state.lock();
-        match *state {
-            ReplyState::Waiting if history.is_err() || commit() => {
-                *state = ReplyState::Done(history);
-                true
+        let (is_decided, unused) = {
+            let mut state = self.reply.state.lock();
+            match *state {
+                ReplyState::Waiting if history.is_err() || commit() => {
+                    *state = ReplyState::Done(history);
+                    (true, None)
+                }
+                ReplyState::Waiting => (false, Some(history)),
+                ReplyState::GivenUp | ReplyState::Done(_) => (true, Some(history)),
             }
-            ReplyState::Waiting => false,
-            ReplyState::GivenUp | ReplyState::Done(_) => true,
-        }
+        };
+        // It may hold an error of the agent or of a store, and is dropped with no lock held.
+        contain_and_log("the drop of a history's error", move || drop(unused));
+        is_decided
     }
 }
 

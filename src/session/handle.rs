@@ -4,11 +4,12 @@ use std::fmt;
 
 use crate::comms::CommsRuntime;
 use crate::error::{CancelReason, SessionError};
+use crate::ids::numbers::{LastNumbers, Numbering, Numbers};
 use crate::ids::Ids;
 use crate::inbox::injector::SubscribableInjector;
-use crate::inbox::queue::Inbox;
-use crate::model::{Labels, SessionId, SessionSnapshot, TurnId};
-use crate::panics::PanicMessage;
+use crate::inbox::queue::{Found, Inbox};
+use crate::model::{InteractionId, Labels, SessionId, SessionSnapshot, TurnId};
+use crate::panics::{record, PanicMessage};
 use crate::service::{ArchiveMode, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView};
 use crate::status::figures::Figures;
 use crate::status::gate::{Gate, GateState, Refusal};
@@ -23,6 +24,8 @@ use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
 use crate::wait::mailbox::{mailbox, MailReceiver, MailSender};
 use crate::wait::own_thread::WaitKey;
+use crate::wait::semaphore::Semaphore;
+use crate::wait::turn_permit::TurnPermit;
 
 use super::command::Command;
 
@@ -56,6 +59,9 @@ pub(crate) struct Profile<'a> {
     pub(crate) ids: Ids,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
+    pub(crate) numbering: Numbering,
+    /// Where its turns have their running permits from.
+    pub(crate) running: Arc<Semaphore>,
 }
 
 /// How the agent wants to be reached, apart from prompts.
@@ -106,14 +112,18 @@ impl SessionHandle {
         first: Option<TurnId>,
         cancel: CancelToken,
     ) -> (Arc<Self>, MailReceiver<Command>, ActiveEntry, Admission) {
-        let Profile { shelf, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock } = profile;
-        let place = shelf.place(Status::building(first, &snapshot));
+        let Profile { shelf, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock, .. } = profile;
+        let Numbering { after, known_events, .. } = profile.numbering;
+        let numbers = Numbers::new(profile.numbering);
+        let place = shelf.place(Status::building(after.turn, first, &snapshot));
         let environment = Environment {
-            bus: Bus::new(id, event_history),
+            bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
             published: Published::new(place.clone(), snapshot),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
             counters,
             clock,
+            numbers,
+            permit: TurnPermit::new(profile.running),
         };
         let (commands, receiver) = mailbox();
         let handle = Arc::new(Self {
@@ -208,24 +218,37 @@ impl SessionHandle {
         self: &Arc<Self>,
         cancel: &CancelToken,
     ) -> Result<(TurnId, ActiveEntry, Admission), SessionError> {
-        let refused = |refusal| self.refused(refusal);
         // Most refusals need no lock.
-        self.gate().state().refusal().map_err(refused)?;
-        let turn = {
-            let mut active = self.active.lock();
-            let turn = self.gate().admit().map_err(refused)?;
-            *active = Some(Active { turn: Some(turn), cancel: cancel.clone() });
-            turn
+        self.gate().state().refusal().map_err(|refusal| self.refused(refusal))?;
+        let numbers = &self.environment.numbers;
+        let turn = loop {
+            match self.try_admit(numbers.last_turn(), cancel) {
+                // With no lock held: this may wait for the disk.
+                Err(Refusal::Unreserved { last }) => numbers.reserve(LastNumbers { turn: last, event: 0 })?,
+                admitted => break admitted.map_err(|refusal| self.refused(refusal))?,
+            }
         };
         let active = ActiveEntry { handle: Arc::clone(self) };
         Ok((turn, active, Admission { handle: Arc::clone(self), picked_up: false }))
+    }
+
+    fn try_admit(&self, reserved: u64, cancel: &CancelToken) -> Result<TurnId, Refusal> {
+        let mut active = self.active.lock();
+        let turn = self.gate().admit(reserved)?;
+        *active = Some(Active { turn: Some(turn), cancel: cancel.clone() });
+        Ok(turn)
     }
 
     fn refused(&self, refusal: Refusal) -> SessionError {
         let id = self.id;
         match refusal {
             Refusal::Closed => SessionError::NotFound { id },
-            Refusal::Busy => SessionError::Busy { id },
+            // Never seen here: `admit` reserves the number and asks again.
+            Refusal::Unreserved { .. } => SessionError::Busy { id, turn: None },
+            Refusal::Busy { turn } => {
+                let of_build = || self.active.lock().as_ref().and_then(|active| active.turn);
+                SessionError::Busy { id, turn: turn.or_else(of_build) }
+            }
             Refusal::Faulted => SessionError::Faulted { id, message: self.fault_message() },
         }
     }
@@ -248,6 +271,16 @@ impl SessionHandle {
         Ok(())
     }
 
+    /// Ends one interaction alone: fails it if it is queued, cancels it if it runs.
+    pub(crate) fn interrupt_interaction(&self, id: InteractionId) -> Result<(), SessionError> {
+        match self.environment.inbox.find(id) {
+            Some(Found::Queued(incoming)) => drop(incoming.reply.end(Err("cancelled: interrupted"))),
+            Some(Found::Running(cancel)) => drop(cancel.cancel(CancelReason::Interrupted)),
+            None => return Err(SessionError::NotRunning { id: self.id }),
+        }
+        Ok(())
+    }
+
     /// Admits nobody any more. A turn that is admitted is cancelled, or may finish.
     pub(crate) fn close(&self, mode: ArchiveMode, reason: CancelReason) -> Closed {
         let first = self.gate().close();
@@ -260,7 +293,7 @@ impl SessionHandle {
         };
         self.finish_close();
         if first {
-            log::debug!(target: "turnwise::session", "session {}: closed, {mode:?}", self.id);
+            record!(Debug, "turnwise::session", "session {}: closed, {mode:?}", self.id);
         }
         Closed { first, _hooks: hooks }
     }
@@ -280,6 +313,9 @@ impl SessionHandle {
         self.gate().close();
         self.finish_close();
         self.bus().end();
+        // Behind the end of the bus: no number that a subscriber sees comes after it.
+        let used = LastNumbers { turn: self.gate().state().turns(), event: self.bus().last_seq() };
+        self.environment.numbers.finish(used);
     }
 
     /// Notes a panic of the agent: no turn will run any more.
@@ -347,6 +383,7 @@ pub(crate) fn summarize(session_id: SessionId, gate: GateState, figures: Figures
         total_tokens,
         is_active: gate.is_busy(),
         state: state_of(gate),
+        is_live: true,
         labels: labels.clone(),
     }
 }
@@ -420,6 +457,8 @@ mod tests {
             ids,
             counters,
             clock,
+            numbering: Numbering::default(),
+            running: Semaphore::new(1),
         };
         let (handle, _commands, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
         handle.gate().end_build();

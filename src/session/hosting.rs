@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use crate::error::Cancelled;
 use crate::model::{InboxInteraction, RunResult};
 use crate::sync::Receiver;
+use crate::wait::cancel::CancelToken;
 
 use super::running::RunningTurn;
 
@@ -26,6 +27,11 @@ impl Hosting {
             tool_calls: sum.tool_calls.saturating_add(latest.tool_calls),
             ..latest
         };
+    }
+
+    /// A token for the next interaction, which the turn's own cancels too.
+    pub(super) fn token_of_next(&self) -> CancelToken {
+        self.turn.context().cancel_token().begin_part()
     }
 
     /// Whether the turn is over, and how: told to stop, or not needed any more.

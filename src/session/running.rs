@@ -3,13 +3,14 @@
 use std::fmt;
 
 use crate::error::SessionError;
-use crate::model::{AgentEvent, RunResult};
+use crate::model::{AgentEvent, RunResult, StopReason};
 use crate::panics::{contain, contain_and_log};
 use crate::sync::Arc;
 use crate::turn::context::TurnContext;
 use crate::turn::environment::Environment;
 use crate::turn::events::TurnEvents;
 use crate::turn::outcome::{Answer, TurnResult};
+use crate::wait::cancel::CancelToken;
 use crate::wait::deadline::DeadlineGuard;
 use crate::wait::own_thread::RunningPermit;
 
@@ -56,6 +57,16 @@ impl RunningTurn {
         self.permit = Some(permit);
     }
 
+    /// Begins an interaction of host mode, which `cancel` ends alone.
+    pub(crate) fn begin_interaction(&mut self, cancel: CancelToken) {
+        self.context.begin_interaction(cancel);
+    }
+
+    /// Ends the interaction: what comes is of the whole turn again.
+    pub(crate) fn end_interaction(&mut self) {
+        self.context.end_interaction();
+    }
+
     /// Gives the running permit back: nothing runs until the next is held.
     pub(crate) fn rest(&mut self) {
         self.permit = None;
@@ -99,6 +110,7 @@ impl RunningTurn {
     fn count(&self, result: &TurnResult) {
         let counters = &self.context.events().environment().counters;
         match result {
+            Ok(RunResult { stop_reason: StopReason::Cancelled, .. }) => &counters.turns_cancelled,
             Ok(_) => &counters.turns_completed,
             Err(SessionError::Faulted { .. }) => &counters.faults,
             Err(_) if self.context.is_cancelled() => &counters.turns_cancelled,

@@ -9,15 +9,15 @@ use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
 use crate::error::{AgentError, Cancelled, SessionError};
 use crate::inbox::queue::Incoming;
 use crate::model::{RunResult, Session, TurnId};
-use crate::panics::{contain, contain_and_log, PanicMessage};
+use crate::panics::{contain, contain_and_log, record, PanicMessage};
 use crate::service::SessionSpec;
 use crate::sync::{never, select, Arc};
 use crate::turn::context::TurnContext;
 use crate::turn::outcome::TurnResult;
+use crate::wait::cancel::CancelToken;
 use crate::wait::mailbox::MailReceiver;
 use crate::wait::own_thread::OwnThread;
 use crate::wait::polling;
-use crate::wait::semaphore::Semaphore;
 
 use super::command::{Command, HistoryRequest, Input, Turn};
 use super::first::{First, FirstStep, Owed};
@@ -33,24 +33,23 @@ pub(crate) struct Start<B> {
     pub(crate) handle: Arc<SessionHandle>,
     pub(crate) commands: MailReceiver<Command>,
     pub(crate) first: First,
-    pub(crate) running: Arc<Semaphore>,
 }
 
 /// Runs a session from its build to its end, on the calling thread. Returns what is owed after a failed build.
 pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
-    let Start { builder, spec, context, handle, commands, first, running } = start;
+    let Start { builder, spec, context, handle, commands, first } = start;
     let id = handle.id();
     let cancel = context.cancel_token().clone();
-    let own = OwnThread::enter(id, handle.key(), running, cancel);
+    let own = OwnThread::enter(id, handle.key(), Arc::clone(&handle.environment().permit), cancel);
     let mut first = FirstStep::take_up(first, handle.environment());
     let agent = match first.build(builder, spec, context) {
         Ok(agent) => agent,
         Err(source) => {
-            log::debug!(target: "turnwise::session", "session {id}: not built");
-            return Some(first.fail(SessionError::Build { id, source }));
+            record!(Debug, "turnwise::session", "session {id}: not built");
+            return Some(first.fail(source.into_session_error(id)));
         }
     };
-    log::debug!(target: "turnwise::session", "session {id}: built");
+    record!(Debug, "turnwise::session", "session {id}: built");
     let mut thread =
         SessionThread { agent, commands, handle, takeovers: Vec::new(), hosting: None, is_warm: false, own };
     thread.publish();
@@ -71,7 +70,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
     contain_and_log("the drop of an agent's injector", move || drop(injector));
     contain_and_log("the drop of an agent's comms", move || drop(comms));
     contain_and_log("the drop of an agent", move || drop(agent));
-    log::debug!(target: "turnwise::session", "session {id}: ended");
+    record!(Debug, "turnwise::session", "session {id}: ended");
     None
 }
 
@@ -92,8 +91,8 @@ pub(super) struct SessionThread<A> {
 /// What a session's thread has to do next.
 enum Event {
     Command(Command),
-    /// Something has arrived in host mode.
-    Interaction(Incoming),
+    /// Something has arrived in host mode; the token ends it alone.
+    Interaction(Incoming, CancelToken),
     /// Host mode ends like this.
     HostingOver(Result<(), Cancelled>),
 }
@@ -106,7 +105,7 @@ impl<A: SessionAgent> SessionThread<A> {
                 Event::Command(Command::Export(request)) => self.on_export(&request),
                 Event::Command(Command::Take(request)) => self.takeovers.push(request),
                 Event::Command(Command::Wake) => {}
-                Event::Interaction(incoming) => self.on_interaction(incoming),
+                Event::Interaction(incoming, cancel) => self.on_interaction(incoming, cancel),
                 Event::HostingOver(end) => self.on_hosting_over(end),
             }
             self.decide_takeovers();
@@ -131,18 +130,26 @@ impl<A: SessionAgent> SessionThread<A> {
                 // Either way it is looked for below.
                 polling::work_comes_soon(|| self.commands.has_mail());
             }
-            let Some(Hosting { arms, .. }) = &mut self.hosting else {
+            let Some(hosting) = &mut self.hosting else {
                 return Some(Event::Command(self.commands.receive()));
             };
+            let arms = &mut hosting.arms;
             select! {
                 recv(arms.commands) -> _ => if let Some(command) = self.commands.try_receive() {
                     return Some(Event::Command(command));
                 },
-                recv(arms.inbox) -> _ => if let Some(incoming) = self.handle.environment().inbox.take_next() {
-                    return Some(Event::Interaction(incoming));
-                },
+                recv(arms.inbox) -> _ => {
+                    let cancel = hosting.token_of_next();
+                    if let Some(incoming) = self.handle.environment().inbox.take_next(&cancel) {
+                        return Some(Event::Interaction(incoming, cancel));
+                    }
+                }
                 recv(arms.comms) -> interaction => match interaction {
-                    Ok(interaction) => return Some(Event::Interaction(Incoming::unfollowed(interaction))),
+                    Ok(interaction) => {
+                        let cancel = hosting.token_of_next();
+                        self.handle.environment().inbox.begin_running(interaction.id, &cancel);
+                        return Some(Event::Interaction(Incoming::unfollowed(interaction), cancel));
+                    }
                     Err(_) => arms.comms = never(),
                 },
                 recv(arms.cancelled) -> _ => arms.cancelled = never(),
@@ -164,6 +171,7 @@ impl<A: SessionAgent> SessionThread<A> {
         });
         match result {
             Ok(result) if host_mode => self.begin_hosting(turn, result),
+            result if host_mode => self.end_hosting(turn, result),
             result => self.end_turn(turn, result),
         }
     }
@@ -175,7 +183,7 @@ impl<A: SessionAgent> SessionThread<A> {
         let comms = self.handle.comms();
         let comms_inbox = comms.and_then(|comms| {
             let inbox = contain(|| comms.inbox()).unwrap_or_else(|_| {
-                log::error!(target: "turnwise::session", "session {}: comms inbox panicked", self.handle.id());
+                record!(Error, "turnwise::session", "session {}: comms inbox panicked", self.handle.id());
                 None
             });
             contain_and_log("the drop of an agent's comms", move || drop(comms));
@@ -187,12 +195,12 @@ impl<A: SessionAgent> SessionThread<A> {
             comms: comms_inbox.unwrap_or_else(never),
             cancelled: turn.context().cancel_token().cancelled().clone(),
         };
-        log::debug!(target: "turnwise::session", "session {}: in host mode", self.handle.id());
+        record!(Debug, "turnwise::session", "session {}: in host mode", self.handle.id());
         self.hosting = Some(Hosting { turn, result, arms });
     }
 
     #[inline(never)] // See the head of this file.
-    fn on_interaction(&mut self, incoming: Incoming) {
+    fn on_interaction(&mut self, incoming: Incoming, cancel: CancelToken) {
         // Only in host mode is anything received.
         let Some(mut hosting) = self.hosting.take() else { return };
         let is_dismissal = incoming.is_dismissal();
@@ -202,13 +210,16 @@ impl<A: SessionAgent> SessionThread<A> {
             self.hosting = Some(hosting);
             return;
         }
+        hosting.turn.begin_interaction(cancel);
         let result = self.step(&mut hosting.turn, |agent, context| agent.run_interaction(interaction, context));
         hosting.turn.rest();
+        self.handle.environment().inbox.end_running();
+        hosting.turn.end_interaction();
         match result {
             Ok(latest) => hosting.add(latest),
-            Err(fault @ SessionError::Faulted { .. }) => return self.end_turn(hosting.turn, Err(fault)),
+            Err(fault @ SessionError::Faulted { .. }) => return self.end_hosting(hosting.turn, Err(fault)),
             Err(error) => {
-                log::debug!(target: "turnwise::session", "session {}: an interaction failed", self.handle.id());
+                record!(Debug, "turnwise::session", "session {}: an interaction failed", self.handle.id());
                 contain_and_log("the drop of an agent's error", move || drop(error));
             }
         }
@@ -220,13 +231,20 @@ impl<A: SessionAgent> SessionThread<A> {
         if let Some(Hosting { turn, result, .. }) = self.hosting.take() {
             let id = self.handle.id();
             let cancelled = |cancelled: Cancelled| SessionError::Agent { id, source: cancelled.into() };
-            self.end_turn(turn, end.map(|()| result).map_err(cancelled));
+            self.end_hosting(turn, end.map(|()| result).map_err(cancelled));
         }
     }
 
+    /// The end of a turn that was to host, or has hosted.
+    fn end_hosting(&mut self, turn: RunningTurn, result: TurnResult) {
+        self.handle.environment().inbox.fail_followed();
+        self.end_turn(turn, result);
+    }
+
     fn end_turn(&mut self, turn: RunningTurn, result: TurnResult) {
-        log::debug!(
-            target: "turnwise::session",
+        record!(
+            Debug,
+            "turnwise::session",
             "session {}: turn {} ends: {}",
             self.handle.id(),
             turn.context().turn_id(),
@@ -249,7 +267,7 @@ impl<A: SessionAgent> SessionThread<A> {
         let result = match self.own.start_turn(turn.context().cancel_token()) {
             Ok(permit) => {
                 turn.hold(permit);
-                log::debug!(target: "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
+                record!(Debug, "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
                 let result = self.call_agent(turn, call);
                 self.publish_unless_faulted(&result);
                 result
@@ -274,7 +292,7 @@ impl<A: SessionAgent> SessionThread<A> {
             Ok(Ok(mut result)) => {
                 result.session_id = id;
                 result.turn_id = context.turn_id();
-                Ok(result)
+                Ok(context.mark_if_cancelled(result))
             }
             Ok(Err(source)) if context.is_cancelled() => self.roll_back(source, context.turn_id()),
             Ok(Err(source)) => Err(SessionError::Agent { id, source }),
@@ -298,7 +316,7 @@ impl<A: SessionAgent> SessionThread<A> {
     #[inline(never)] // See the head of this file.
     fn fault(&self, message: PanicMessage, turn: TurnId) -> SessionError {
         // What the panic said may be part of the conversation: it goes to the caller, not into the log.
-        log::error!(target: "turnwise::session", "session {}: the agent panicked in turn {turn}", self.handle.id());
+        record!(Error, "turnwise::session", "session {}: the agent panicked in turn {turn}", self.handle.id());
         self.handle.fault(message)
     }
 
@@ -313,7 +331,7 @@ impl<A: SessionAgent> SessionThread<A> {
         match contain(|| self.agent.snapshot()) {
             Ok(snapshot) => self.handle.environment().published.publish(snapshot),
             Err(_) => {
-                log::error!(target: "turnwise::session", "session {}: snapshot panicked", self.handle.id());
+                record!(Error, "turnwise::session", "session {}: snapshot panicked", self.handle.id());
             }
         }
     }
@@ -334,7 +352,7 @@ impl<A: SessionAgent> SessionThread<A> {
     fn ask<T>(&self, what: &str, question: impl FnOnce(&A) -> T) -> Option<T> {
         let answer = contain(|| question(&self.agent));
         if answer.is_err() {
-            log::error!(target: "turnwise::session", "session {}: {what} panicked", self.handle.id());
+            record!(Error, "turnwise::session", "session {}: {what} panicked", self.handle.id());
         }
         answer.ok()
     }
@@ -352,7 +370,7 @@ impl<A: SessionAgent> SessionThread<A> {
         match contain(|| self.agent.session_clone()) {
             Ok(session) => Ok(session.owned_by(id)),
             Err(message) => {
-                log::error!(target: "turnwise::session", "session {id}: session_clone panicked");
+                record!(Error, "turnwise::session", "session {id}: session_clone panicked");
                 let source = AgentError::Internal(format!("session_clone panicked: {message}"));
                 Err(SessionError::Agent { id, source })
             }

@@ -9,7 +9,7 @@ const BUILDING: u64 = 4;
 const FAULTED: u64 = 8;
 const TURN: u32 = 4;
 
-/// The number of the last admitted turn, and four flags.
+/// The number of the last admitted turn, and four flags. Numbers have 60 bits.
 ///
 /// | Flags | Who may do what |
 /// |---|---|
@@ -33,13 +33,21 @@ pub(crate) struct GateState(u64);
 pub(crate) enum Refusal {
     Closed,
     Faulted,
-    Busy,
+    /// The turn's number is not reserved yet.
+    Unreserved {
+        /// The last turn that was admitted.
+        last: u64,
+    },
+    Busy {
+        /// The admitted turn. Of a session that is being built its active entry knows.
+        turn: Option<TurnId>,
+    },
 }
 
 impl Gate {
-    /// The gate of a session that is being built, with its first turn admitted or without one.
-    pub(crate) fn building(first: Option<TurnId>) -> Self {
-        let number = first.map_or(0, TurnId::get);
+    /// The gate of a session that is being built after `turns` turns of lives before, with its next turn admitted or without it.
+    pub(crate) fn building(turns: u64, first: Option<TurnId>) -> Self {
+        let number = first.map_or(turns, TurnId::get);
         Self(AtomicU64::new(number << TURN | BUILDING | RUNNING))
     }
 
@@ -48,12 +56,15 @@ impl Gate {
         GateState(self.0.load(Ordering::SeqCst))
     }
 
-    /// Admits the next turn, or says why not. Of all who try at the same time one succeeds.
-    pub(crate) fn admit(&self) -> Result<TurnId, Refusal> {
+    /// Admits the next turn, if its number is at most `reserved`, or says why not. Of all who try at the same time one succeeds.
+    pub(crate) fn admit(&self, reserved: u64) -> Result<TurnId, Refusal> {
         let mut seen = self.state();
         loop {
             seen.refusal()?;
             let number = seen.turns() + 1;
+            if number > reserved {
+                return Err(Refusal::Unreserved { last: seen.turns() });
+            }
             let next = number << TURN | RUNNING;
             match self.0.compare_exchange_weak(seen.0, next, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return Ok(TurnId::new(number)),
@@ -97,7 +108,7 @@ impl GateState {
         } else if self.is_faulted() {
             Err(Refusal::Faulted)
         } else if self.is_busy() {
-            Err(Refusal::Busy)
+            Err(Refusal::Busy { turn: (!self.is_building()).then(|| TurnId::new(self.turns())) })
         } else {
             Ok(())
         }
@@ -137,34 +148,34 @@ mod tests {
 
     #[test]
     fn one_turn_at_a_time_and_none_after_the_close() {
-        let gate = Gate::building(Some(TurnId::new(1)));
+        let gate = Gate::building(0, Some(TurnId::new(1)));
         assert!(gate.state().is_building());
-        assert_eq!(gate.admit(), Err(Refusal::Busy));
+        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Busy { turn: None }));
         gate.end_build();
         assert!(gate.state().is_running() && !gate.state().is_building());
         assert!(!gate.close_if_idle());
         gate.end_turn();
-        assert_eq!(gate.admit(), Ok(TurnId::new(2)));
-        assert_eq!(gate.admit(), Err(Refusal::Busy));
+        assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(2)));
+        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Busy { turn: Some(TurnId::new(2)) }));
         assert!(gate.close());
         assert!(!gate.close());
         gate.end_turn();
-        assert_eq!(gate.admit(), Err(Refusal::Closed));
+        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Closed));
         assert!(!gate.close_if_idle());
     }
 
     #[test]
     fn a_faulted_gate_admits_nobody_and_can_be_closed() {
-        let gate = Gate::building(None);
+        let gate = Gate::building(0, None);
         gate.end_build();
         gate.end_turn();
-        assert_eq!(gate.admit(), Ok(TurnId::new(1)));
+        assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(1)));
         gate.fault();
-        assert_eq!(gate.admit(), Err(Refusal::Faulted));
+        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Faulted));
         gate.end_turn();
-        assert_eq!(gate.admit(), Err(Refusal::Faulted));
+        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Faulted));
         assert!(gate.state().is_faulted());
         assert!(gate.close_if_idle());
-        assert_eq!(gate.admit(), Err(Refusal::Closed));
+        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Closed));
     }
 }

@@ -47,9 +47,9 @@ struct Board([Slot; SLOTS]);
 struct Slot(OnceLock<Status>);
 
 impl Status {
-    /// Of a session that is being built, with its first turn admitted or without one.
-    pub(crate) fn building(first: Option<TurnId>, snapshot: &SessionSnapshot) -> Self {
-        Self { gate: Gate::building(first), figures: FiguresCell::new(Figures::of(snapshot)) }
+    /// Of a session that is being built after `turns` turns of lives before, with its next turn admitted or without it.
+    pub(crate) fn building(turns: u64, first: Option<TurnId>, snapshot: &SessionSnapshot) -> Self {
+        Self { gate: Gate::building(turns, first), figures: FiguresCell::new(Figures::of(snapshot)) }
     }
 
     /// State and figures of one instant, by one look and with no lock; `None` where something changes just then.
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn everybody_has_a_place_of_their_own_and_boards_go_with_the_last_on_them() {
         let (shelf, snapshot) = (Shelf::default(), SessionSnapshot::from(&Session::new()));
-        let place = |turns| shelf.place(Status::building(Some(TurnId::new(turns)), &snapshot));
+        let place = |turns| shelf.place(Status::building(0, Some(TurnId::new(turns)), &snapshot));
         let places: Vec<_> = (0..5 * SLOTS as u64).map(place).collect();
         for (number, place) in (0..).zip(&places) {
             place.gate.end_build();

@@ -2,21 +2,21 @@
 
 use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
 use crate::comms::CommsRuntime;
-use crate::error::AgentError;
+use crate::error::{AgentError, NotBuilt};
+use crate::ids::numbers::LastNumbers;
 use crate::inbox::injector::SubscribableInjector;
-use crate::model::{InboxInteraction, RunResult, Session, SessionSnapshot, SkillId};
-use crate::panics::contain;
+use crate::model::{InboxInteraction, Message, RunResult, Session, SessionSnapshot, SkillId};
+use crate::panics::{contain, contain_and_log, record};
 use crate::service::{SessionSpec, WeakService};
 use crate::sync::Arc;
 use crate::turn::context::TurnContext;
 
-use super::error::StoreError;
-use super::kept::Kept;
+use super::error::{discard, Loggable, Panicked, StoreError};
+use super::kept::RecordLease;
 
-/// What a session is launched with, in its specification's `extension`. It owns the right to the session's record: where there
-/// is no agent in the end, it goes with the specification.
+/// What a session is launched with, in its specification's `extension`.
 pub(super) struct Launch {
-    pub(super) kept: Arc<Kept>,
+    pub(super) lease: Arc<RecordLease>,
     /// What the host has put there.
     pub(super) extension: Option<Arc<dyn std::any::Any + Send + Sync>>,
 }
@@ -36,36 +36,68 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for KeepingBuilder<B> {
         };
         let spec = SessionSpec { extension: launch.extension.clone(), ..spec.clone() };
         let agent = self.builder.build_agent(&spec, &session.clone().with_service(self.service.clone()))?;
-        let agent = KeptAgent { agent, kept: Arc::clone(&launch.kept), is_half_done: false };
-        // A session that is there is there for good: from now on, and not from its first turn on. What is kept already is left
-        // alone until a turn has changed it.
-        if !agent.kept.is_stored() {
-            agent.keep().map_err(|error| {
-                // A store may have written what it reports as failed, and there is no session.
-                if let Err(error) = agent.kept.delete() {
-                    log::warn!(target: "turnwise::store", "a session that could not be kept may be in the store: {error}");
-                }
-                AgentError::other(error)
-            })?;
+        let agent = KeptAgent { agent, lease: Arc::clone(&launch.lease), is_half_done: false };
+        match agent.begin(&spec) {
+            Ok(()) => Ok(agent),
+            Err(error) => {
+                // Before the error is returned: a panic of this drop would take it along.
+                contain_and_log("the drop of an agent", move || drop(agent));
+                Err(error)
+            }
         }
-        Ok(agent)
     }
 }
 
-/// The fields are in the order in which they are dropped: an agent may still be at work while it is.
+/// The fields are in the order in which they are dropped: an agent may still work while it is.
 pub(super) struct KeptAgent<A: SessionAgent> {
     agent: A,
-    kept: Arc<Kept>,
-    /// The agent's last turn has failed. Where it is the keeping that has, there is nothing to roll back.
+    lease: Arc<RecordLease>,
+    /// The agent's last turn has failed. Where the save has failed instead, there is nothing to roll back.
     is_half_done: bool,
 }
 
 impl<A: SessionAgent> KeptAgent<A> {
-    fn keep(&self) -> Result<(), StoreError> {
+    /// Checks that the agent resumed, and keeps a session that is new: from now on, and not from its first turn on.
+    fn begin(&self, spec: &SessionSpec) -> Result<(), AgentError> {
+        if let Some(kept) = spec.resume.as_ref().filter(|_| !spec.rewrites_history) {
+            self.check_resumed(kept).map_err(|error| AgentError::other(NotBuilt(error.about(self.lease.id()))))?;
+        }
+        // What is kept already is left alone until a turn has changed it.
+        if self.lease.is_stored() {
+            return Ok(());
+        }
+        self.save(None).map_err(|error| {
+            // A store may have written what it reports as failed, and there is no session.
+            if let Err(error) = self.lease.delete() {
+                record!(
+                    Warn,
+                    "turnwise::store",
+                    "session {}: it was not created, and may be in the store: {}",
+                    self.lease.id(),
+                    error.code()
+                );
+                contain_and_log("the drop of a store's error", move || drop(error));
+            }
+            AgentError::other(error)
+        })
+    }
+
+    /// The agent's history has to begin with what is kept, a leading system message apart. Asked once: its next save replaces the record.
+    fn check_resumed(&self, kept: &Session) -> Result<(), StoreError> {
+        let own = self.newest()?;
+        let (kept, own) = (kept.messages(), own.messages());
+        if without_system(own).starts_with(without_system(kept)) {
+            return Ok(());
+        }
+        Err(StoreError::NotResumed { id: self.lease.id(), kept: kept.len(), has: own.len() })
+    }
+
+    /// Saves the agent's history, and with it the numbers that were used up to the end of a turn.
+    fn save(&self, used: Option<LastNumbers>) -> Result<(), StoreError> {
         match self.newest() {
-            Ok(history) => self.kept.keep(history),
+            Ok(history) => self.lease.save_history(history, used),
             Err(error) => {
-                self.kept.note_behind_agent();
+                self.lease.note_behind_agent();
                 Err(error)
             }
         }
@@ -73,51 +105,69 @@ impl<A: SessionAgent> KeptAgent<A> {
 
     fn newest(&self) -> Result<Session, StoreError> {
         let history = contain(|| self.agent.session_clone());
-        history.map_err(|message| StoreError::failed(format!("session_clone panicked: {message}")))
+        history.map_err(|message| StoreError::failed(Panicked { of: "session_clone", message }))
     }
 
-    /// A result is the caller's once it is kept. An error is the caller's in any case.
-    fn kept(&mut self, result: Result<RunResult, AgentError>, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        self.kept.set_agent_at_work(false);
+    /// Saves after a turn. A result is the caller's once it is saved. An error is the caller's in any case.
+    fn save_after_turn(
+        &mut self,
+        result: Result<RunResult, AgentError>,
+        turn: &TurnContext,
+    ) -> Result<RunResult, AgentError> {
+        self.lease.set_agent_running(false);
         self.is_half_done = result.is_err();
+        let used = Some(turn.last_numbers());
         match result {
-            Ok(result) => self.keep().map(|()| result).map_err(AgentError::other),
+            Ok(result) => self.save(used).map(|()| result).map_err(AgentError::other),
             // Once `cancel` has rolled back what is half-done.
             Err(error) if turn.is_cancelled() => Err(error),
             Err(error) => {
-                self.keep_after_failure();
+                self.save_after_failure(used);
                 Err(error)
             }
         }
     }
 
-    fn keep_after_failure(&self) {
-        if let Err(error) = self.keep() {
-            log::warn!(target: "turnwise::store", "a turn that has failed is not kept: {error}");
+    fn save_after_failure(&self, used: Option<LastNumbers>) {
+        if let Err(error) = self.save(used) {
+            self.report("a turn that failed is not kept", error);
         }
+    }
+
+    /// Logs an error of the store that no caller gets.
+    fn report(&self, what: &str, error: StoreError) {
+        record!(Warn, "turnwise::store", "session {}: {what}: {}", self.lease.id(), Loggable(&error));
+        discard(error);
     }
 }
 
-/// The last chance for what could not be kept when it happened.
+fn without_system(messages: &[Message]) -> &[Message] {
+    match messages {
+        [Message::System { .. }, rest @ ..] => rest,
+        all => all,
+    }
+}
+
+/// The last chance for a history that could not be saved when it changed.
 impl<A: SessionAgent> Drop for KeptAgent<A> {
     fn drop(&mut self) {
-        if let Err(error) = self.kept.catch_up(|| self.newest()) {
-            log::warn!(target: "turnwise::store", "what has come last is not kept: {error}");
+        if let Err(error) = self.lease.catch_up(|| self.newest()) {
+            self.report("its last turns are not kept", error);
         }
     }
 }
 
 impl<A: SessionAgent> SessionAgent for KeptAgent<A> {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        self.kept.set_agent_at_work(true);
+        self.lease.set_agent_running(true);
         let result = self.agent.run_turn(prompt, turn);
-        self.kept(result, turn)
+        self.save_after_turn(result, turn)
     }
 
     fn run_interaction(&mut self, interaction: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        self.kept.set_agent_at_work(true);
+        self.lease.set_agent_running(true);
         let result = self.agent.run_interaction(interaction, turn);
-        self.kept(result, turn)
+        self.save_after_turn(result, turn)
     }
 
     fn session_clone(&self) -> Session {
@@ -134,10 +184,10 @@ impl<A: SessionAgent> SessionAgent for KeptAgent<A> {
 
     fn cancel(&mut self) {
         if self.is_half_done {
-            self.kept.set_agent_at_work(true);
+            self.lease.set_agent_running(true);
             self.agent.cancel();
-            self.kept.set_agent_at_work(false);
-            self.keep_after_failure();
+            self.lease.set_agent_running(false);
+            self.save_after_failure(None);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What each call does: the live session where there is one, and what is kept of it otherwise.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
@@ -8,7 +9,8 @@ use crate::ephemeral::awaited::follow;
 use crate::ephemeral::EphemeralSessionService;
 use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
-use crate::model::{AgentEvent, RunResult, Session, SessionId, SessionSnapshot, TurnId};
+use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, SessionSnapshot, TurnId};
+use crate::panics::{contain_and_log, record};
 use crate::service::{
     ArchiveMode, CreateSessionRequest, SessionInfo, SessionQuery, SessionService, SessionSpec, SessionState,
     SessionSummary, SessionUsage, SessionView, StartTurnRequest,
@@ -20,11 +22,29 @@ use crate::sync::{yield_now, Arc};
 use crate::turn::handle::TurnHandle;
 
 use super::agent::{KeepingBuilder, Launch};
-use super::kept::{Kept, Launching};
+use super::error::{discard, Loggable};
+use super::kept::{Launching, RecordLease};
 use super::record::StoredSession;
 use super::service::Inner;
 
 type Live<B> = EphemeralSessionService<KeepingBuilder<B>>;
+
+/// A record that a call works on.
+enum Lease {
+    /// The session lives, or is being launched: the lease is shared.
+    OfASession(Arc<RecordLease>),
+    /// No session uses the record.
+    Cold(Arc<RecordLease>),
+}
+
+impl Deref for Lease {
+    type Target = RecordLease;
+
+    fn deref(&self) -> &RecordLease {
+        let (Self::OfASession(lease) | Self::Cold(lease)) = self;
+        lease
+    }
+}
 
 impl<B: SessionAgentBuilder> Inner<B> {
     /// Launches a session that is new. `create` has the service below do it.
@@ -32,18 +52,18 @@ impl<B: SessionAgentBuilder> Inner<B> {
         &self,
         mut spec: SessionSpec,
         create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
-    ) -> Result<(Arc<Kept>, T), SessionError> {
+    ) -> Result<(Arc<RecordLease>, T), SessionError> {
         let id = self.live.identify(&mut spec);
         if self.live.is_shut_down() {
             return Err(SessionError::ShuttingDown);
         }
-        let kept = self.keeper.reserve_launch(id).ok_or(SessionError::AlreadyExists { id })?;
-        // Generated ones too: those of a seed come again.
-        if self.keeper.summary(id)?.is_some() {
+        let launching = self.table.reserve_launch(id).ok_or(SessionError::AlreadyExists { id })?;
+        // Generated ids too: those of a seed come again.
+        if self.table.summary(id)?.is_some() {
             return Err(SessionError::AlreadyExists { id });
         }
-        kept.begin(StoredSession::of_new(&spec, id))?;
-        self.launch_kept(kept, spec, create)
+        launching.begin(StoredSession::of_new(&spec, id));
+        self.launch_kept(launching, spec, create)
     }
 
     /// Launches a session that is new, with a first turn.
@@ -63,39 +83,31 @@ impl<B: SessionAgentBuilder> Inner<B> {
         id: SessionId,
         create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
     ) -> Result<T, SessionError> {
-        let kept = self.keeper.reserve_launch(id).ok_or_else(|| self.at_work(id))?;
-        let stored = kept.stored()?;
-        let launched = self.launch_kept(kept, stored.spec(), create);
+        let launching = self.table.reserve_launch(id).ok_or_else(|| self.table.refusal(id))?;
+        let stored = launching.resume()?;
+        let launched = self.launch_kept(launching, stored.spec(), create);
         launched.map(|(_, launched)| launched).map_err(|error| match error {
             // The session's life before has not quite ended.
-            SessionError::AlreadyExists { id } => SessionError::Busy { id },
+            SessionError::AlreadyExists { id } => SessionError::Busy { id, turn: None },
             error => error,
         })
     }
 
     fn launch_kept<T>(
         &self,
-        kept: Launching,
+        launching: Launching,
         mut spec: SessionSpec,
         create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
-    ) -> Result<(Arc<Kept>, T), SessionError> {
-        let id = kept.id();
-        spec.extension = Some(Arc::new(Launch { kept: Arc::clone(&kept), extension: spec.extension.take() }));
+    ) -> Result<(Arc<RecordLease>, T), SessionError> {
+        let (id, lease) = (launching.id(), launching.share());
+        launching.count_on(&mut spec);
+        spec.extension = Some(Arc::new(Launch { lease: Arc::clone(&lease), extension: spec.extension.take() }));
         let launched = create(&self.live, spec);
-        // Whoever has archived or deleted it before it was registered has not found it in the service below.
-        if kept.is_archived() {
-            let _ = self.live.archive_with(id, kept.archive_mode());
+        // A caller that archived or deleted it before it was registered has not found it in the service below.
+        if lease.is_closed() {
+            let _ = self.live.archive_with(id, lease.archive_mode());
         }
-        Ok((Arc::clone(&kept), launched?))
-    }
-
-    /// Why a session that somebody works on can be had by nobody else.
-    fn at_work(&self, id: SessionId) -> SessionError {
-        if self.keeper.is_archived(id) {
-            SessionError::NotFound { id }
-        } else {
-            SessionError::Busy { id }
-        }
+        Ok((lease, launched?))
     }
 
     /// Starts a turn of a live session, or the first turn of a resumed one.
@@ -115,44 +127,48 @@ impl<B: SessionAgentBuilder> Inner<B> {
         }
     }
 
-    /// What is kept of a session that nobody finds in the service below.
+    /// The record of a session that is not in the service below.
     fn stored(&self, id: SessionId) -> Result<StoredSession, SessionError> {
-        self.keeper.load(id)?.ok_or(SessionError::NotFound { id })
+        self.table.load(id)?.ok_or(SessionError::NotFound { id })
     }
 
     pub(super) fn resume(&self, id: SessionId) -> Result<(), SessionError> {
         match self.live.read(id) {
             // By another thread, and it may fail.
-            Ok(view) if view.state.state == SessionState::Building => Err(SessionError::Busy { id }),
+            Ok(view) if view.state.state == SessionState::Building => Err(SessionError::Busy { id, turn: None }),
             Ok(_) => Ok(()),
             Err(_) => self.relaunch(id, |live, spec| live.open_session(spec)).map(drop),
         }
     }
 
     pub(super) fn unload(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
-        match self.take_live(id, timeout) {
+        let ended = match self.take_live(id, timeout) {
             Ok((_, ended)) => ended,
             // It may be on its way out still.
             Err(SessionError::NotFound { id }) => {
-                self.keeper.summary(id)?.ok_or(SessionError::NotFound { id })?;
+                self.table.summary(id)?.ok_or(SessionError::NotFound { id })?;
                 self.live.see_off(id, timeout)
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => return Err(error),
+        };
+        ended.map_err(|error| match error {
+            SessionError::Timeout { id, waited } => SessionError::Ending { id, waited },
+            error => error,
+        })
     }
 
-    /// Takes a live session once all that it has come to is kept. Where that fails, the session stays.
+    /// Takes a live session once its history is saved. Where that fails, the session stays.
     fn take_live(&self, id: SessionId, timeout: Duration) -> Result<Taken, SessionError> {
-        let keeper = Arc::clone(&self.keeper);
+        let table = Arc::clone(&self.table);
         let is_kept = move |history: &Session| {
-            let kept = keeper.find(id);
-            kept.map_or(Ok(()), |kept| kept.catch_up(|| Ok(history.clone())).map_err(|error| error.about(id)))
+            let lease = table.find(id);
+            lease.map_or(Ok(()), |lease| lease.catch_up(|| Ok(history.clone())).map_err(|error| error.about(id)))
         };
         self.live.take_session_if(id, timeout, Box::new(is_kept))
     }
 
     pub(super) fn delete(&self, id: SessionId) -> Result<(), SessionError> {
-        if !self.any(id).delete()? {
+        if !self.lease(id).delete()? {
             return Err(SessionError::NotFound { id });
         }
         // Not there where it is not live.
@@ -160,28 +176,32 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(())
     }
 
-    /// Whoever works on the session, or the right to do so.
-    fn any(&self, id: SessionId) -> Arc<Kept> {
+    /// The lease of the session where it lives, or the right to change the record of one that does not.
+    fn lease(&self, id: SessionId) -> Lease {
         loop {
-            // Both may fail in turn only while others come and go.
-            if let Some(kept) = self.keeper.find(id).or_else(|| self.keeper.reserve(id)) {
-                return kept;
+            // Both fail in turn only while lives of the session begin and end.
+            if let Some(lease) = self.table.find(id) {
+                return Lease::OfASession(lease);
+            }
+            if let Some(lease) = self.table.reserve(id) {
+                return Lease::Cold(lease);
             }
         }
     }
 
     pub(super) fn list_archived(&self, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
-        page(self.summaries(true)?, query)
+        self.page(self.summaries(true)?, query)
     }
 
     /// Sessions that are kept and not live: those that are archived, or the others.
     fn summaries(&self, archived: bool) -> Result<Vec<SessionSummary>, SessionError> {
         let mut found = Vec::new();
-        for summary in self.keeper.summaries()? {
+        for summary in self.table.summaries()? {
             let summary = match summary {
                 Ok(summary) => summary,
                 Err(error) => {
-                    log::warn!(target: "turnwise::store", "left out of a list: {error}");
+                    record!(Warn, "turnwise::store", "a record is left out of a list: {}", Loggable(&error));
+                    discard(error);
                     continue;
                 }
             };
@@ -190,6 +210,29 @@ impl<B: SessionAgentBuilder> Inner<B> {
             }
         }
         Ok(found)
+    }
+
+    /// The page that a query asks for, of sessions in no order.
+    fn page(&self, mut found: Vec<SessionSummary>, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
+        let place = |summary: &SessionSummary| (summary.created_at, summary.session_id);
+        found.sort_by_key(place);
+        let after = match query.after {
+            None => 0,
+            Some(id) => {
+                let cursor = found.iter().find(|summary| summary.session_id == id).map(place);
+                // Archived since the page before, or the other way round: the page goes on behind it all the same.
+                let cursor = match cursor {
+                    None => self.table.summary(id)?.map(|stored| (stored.created_at, id)),
+                    cursor => cursor,
+                };
+                let cursor = cursor.ok_or(SessionError::NotFound { id })?;
+                found.partition_point(|summary| place(summary) <= cursor)
+            }
+        };
+        let matches =
+            |summary: &SessionSummary| query.labels.iter().all(|(name, value)| summary.labels.get(name) == Some(value));
+        let rest = found.into_iter().skip(after).filter(matches).skip(query.offset.unwrap_or(0));
+        Ok(rest.take(query.limit.unwrap_or(usize::MAX)).collect())
     }
 }
 
@@ -246,6 +289,10 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         self.or_not_running(id, self.live.interrupt_turn(id, turn))
     }
 
+    fn interrupt_interaction(&self, id: SessionId, interaction: InteractionId) -> Result<(), SessionError> {
+        self.or_not_running(id, self.live.interrupt_interaction(id, interaction))
+    }
+
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {
         match self.live.read(id) {
             Err(SessionError::NotFound { .. }) => self.stored(id).map(|stored| view(&stored)),
@@ -258,17 +305,18 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         let live: std::collections::HashSet<SessionId> = found.iter().map(|summary| summary.session_id).collect();
         let is_left = |summary: &SessionSummary| !live.contains(&summary.session_id);
         found.extend(self.summaries(false)?.into_iter().filter(is_left));
-        page(found, &query)
+        self.page(found, &query)
     }
 
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
-        let kept = self.any(id);
-        let was_open = kept.archive(mode)?;
+        let lease = self.lease(id);
+        let was_open = lease.archive(mode)?;
         match self.live.archive_with(id, mode) {
             // It was not live, or about to end.
             Err(SessionError::NotFound { .. }) if was_open => Ok(()),
-            // Whoever launches it just now finds out how it is to end.
-            Err(SessionError::NotFound { .. }) if mode == ArchiveMode::Interrupt && kept.is_launching() => Ok(()),
+            // The caller that launches it just now finds out how it is to end.
+            Err(SessionError::NotFound { .. }) if mode == ArchiveMode::Interrupt && lease.is_launching() => Ok(()),
+            Err(SessionError::NotFound { id }) => Err(SessionError::Archived { id }),
             archived => archived,
         }
     }
@@ -282,19 +330,24 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
-        self.live.subscribe(id, options)
+        match self.live.subscribe(id, options) {
+            Err(SessionError::NotFound { .. }) if self.is_archived(id)? => Err(SessionError::Archived { id }),
+            subscribed => subscribed,
+        }
     }
 
     fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
         let mut launching = None;
         let opened = self.launch(spec, |live, spec| {
-            launching = spec.extension_as::<Launch>().map(|launch| Arc::clone(&launch.kept));
+            launching = spec.extension_as::<Launch>().map(|launch| Arc::clone(&launch.lease));
             live.open_session(spec)
         });
-        if let (Err(_), Some(kept)) = (&opened, launching.filter(|kept| !kept.is_archived())) {
-            // An error means that there is no session. It may be built still, by a thread that nobody waits for any more.
-            if let Err(error) = kept.delete() {
-                log::warn!(target: "turnwise::store", "a session that could not be opened is kept: {error}");
+        if let (Err(_), Some(lease)) = (&opened, launching.filter(|lease| !lease.is_closed())) {
+            // An error means that there is no session. It may be built still, by a thread for which no caller waits any more.
+            if let Err(error) = lease.delete() {
+                let (id, code) = (lease.id(), error.code());
+                record!(Warn, "turnwise::store", "session {id}: it was not opened, and may be in the store: {code}");
+                contain_and_log("the drop of a store's error", move || drop(error));
             }
         }
         opened.map(|(_, id)| id)
@@ -310,12 +363,17 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         // Before anything is archived. A circle that is closed only now is found by the wait.
         self.live.refuse_circle(id)?;
-        let kept = self.any(id);
-        kept.archive(ArchiveMode::Drain)?;
+        let lease = self.lease(id);
+        lease.archive(ArchiveMode::Drain)?;
+        let Lease::OfASession(lease) = lease else {
+            // Released first: a wait for a life before, which has not quite ended, is no reason to keep others from the record.
+            drop(lease);
+            return self.live.see_off(id, timeout);
+        };
         loop {
             match self.live.archive_wait(id, timeout) {
-                // Whoever resumes it just now registers it in a moment, sees that it is archived, and closes it.
-                Err(SessionError::NotFound { .. }) if kept.is_launching() => yield_now(),
+                // The caller that launches it registers it in a moment, sees that it is archived, and closes it.
+                Err(SessionError::NotFound { .. }) if lease.is_launching() => yield_now(),
                 // It was not live, or has ended long ago.
                 Err(SessionError::NotFound { .. }) => return Ok(()),
                 waited => return waited,
@@ -324,28 +382,24 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
-        loop {
-            // Nobody works on it, so it is not live, and what is kept of it is the last word.
-            if let Some(kept) = self.keeper.reserve(id) {
-                return take_cold(&kept);
+        let lease = match self.lease(id) {
+            // Its record is the last word.
+            Lease::Cold(lease) => return take_cold(&lease),
+            // Held from before the session ends until it is archived: no caller resumes it in between.
+            Lease::OfASession(lease) => lease,
+        };
+        match self.take_live(id, timeout) {
+            Ok((taken, _ended)) => {
+                lease.archive(ArchiveMode::Drain)?;
+                Ok(taken)
             }
-            // Held from before the session ends until it is archived: nobody resumes it in between.
-            let Some(kept) = self.keeper.find(id) else { continue };
-            match self.take_live(id, timeout) {
-                Ok((taken, _ended)) => {
-                    kept.archive(ArchiveMode::Drain)?;
-                    return Ok(taken);
-                }
-                // It has ended since, or somebody else works on it.
-                Err(SessionError::NotFound { .. }) => {
-                    drop(kept);
-                    return match self.keeper.reserve(id) {
-                        Some(kept) => take_cold(&kept),
-                        None => Err(self.at_work(id)),
-                    };
-                }
-                Err(error) => return Err(error),
+            // It has ended since, or is being launched.
+            Err(SessionError::NotFound { .. }) => {
+                drop(lease);
+                let cold = self.table.reserve(id).ok_or_else(|| self.table.refusal(id))?;
+                take_cold(&cold)
             }
+            Err(error) => Err(error),
         }
     }
 }
@@ -353,22 +407,26 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 impl<B: SessionAgentBuilder> Inner<B> {
     fn or_not_running(&self, id: SessionId, interrupted: Result<(), SessionError>) -> Result<(), SessionError> {
         match interrupted {
-            Err(SessionError::NotFound { .. }) if self.may_run_again(id)? => Err(SessionError::NotRunning { id }),
+            Err(SessionError::NotFound { .. }) if self.is_archived(id)? => Err(SessionError::Archived { id }),
+            Err(SessionError::NotFound { .. }) if self.is_kept(id)? => Err(SessionError::NotRunning { id }),
             interrupted => interrupted,
         }
     }
 
-    /// Whether the session is kept and not archived. One that is archived is not there, as without a store, whether its thread
-    /// has ended or not.
-    fn may_run_again(&self, id: SessionId) -> Result<bool, SessionError> {
-        Ok(!self.keeper.is_archived(id) && self.keeper.summary(id)?.is_some_and(|summary| !summary.archived))
+    /// Whether the session is kept and archived, whether its thread has ended or not.
+    fn is_archived(&self, id: SessionId) -> Result<bool, SessionError> {
+        Ok(self.table.is_archived(id) || self.table.summary(id)?.is_some_and(|summary| summary.archived))
+    }
+
+    fn is_kept(&self, id: SessionId) -> Result<bool, SessionError> {
+        Ok(!self.table.is_deleted(id) && self.table.summary(id)?.is_some())
     }
 }
 
-/// Takes a session that nobody else works on.
-fn take_cold(kept: &Kept) -> Result<Session, SessionError> {
-    let stored = kept.stored()?;
-    kept.archive(ArchiveMode::Drain)?;
+/// Takes a session that does not live.
+fn take_cold(lease: &RecordLease) -> Result<Session, SessionError> {
+    let stored = lease.stored()?;
+    lease.archive(ArchiveMode::Drain)?;
     Ok(stored.history)
 }
 
@@ -392,27 +450,11 @@ fn view(stored: &StoredSession) -> SessionView {
             created_at,
             updated_at,
             message_count,
-            turns: 0,
+            turns: stored.numbers.turns,
             is_active: false,
             state: if stored.archived { SessionState::Archived } else { SessionState::Idle },
             last_assistant_text,
         },
         billing: SessionUsage { total_tokens, usage },
     }
-}
-
-/// What a query asks for, of sessions in no order.
-fn page(mut found: Vec<SessionSummary>, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
-    found.sort_by_key(|summary| (summary.created_at, summary.session_id));
-    let after = match query.after {
-        None => 0,
-        Some(id) => {
-            let place = found.iter().position(|summary| summary.session_id == id);
-            place.ok_or(SessionError::NotFound { id })? + 1
-        }
-    };
-    let matches =
-        |summary: &SessionSummary| query.labels.iter().all(|(name, value)| summary.labels.get(name) == Some(value));
-    let rest = found.into_iter().skip(after).filter(matches).skip(query.offset.unwrap_or(0));
-    Ok(rest.take(query.limit.unwrap_or(usize::MAX)).collect())
 }

@@ -1,10 +1,14 @@
 //! Why a session could not be kept, or not be found again.
 
 use std::error::Error;
+use std::fmt;
+use std::io;
+use std::iter::successors;
 use std::path::PathBuf;
 
 use crate::error::{AgentError, SessionError};
-use crate::model::SessionId;
+use crate::model::{Brief, SessionId};
+use crate::panics::{contain, contain_and_log, PanicMessage};
 use crate::sync::Arc;
 
 /// What a store says where it fails.
@@ -24,11 +28,10 @@ use crate::sync::Arc;
 /// # std::fs::remove_dir_all(folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum StoreError {
     /// A record is not what was once written. The others can be used; this one can be [deleted](super::SessionStore::delete).
-    #[error("the record of session {id} is damaged: {reason}")]
     Corrupt {
         /// Whose record.
         id: SessionId,
@@ -36,9 +39,6 @@ pub enum StoreError {
         reason: String,
     },
     /// A record was written by a newer version of this crate. It is left as it is.
-    #[error(
-        "the record of session {id} is of version {version}, but only versions up to {supported} can be read here"
-    )]
     Newer {
         /// Whose record.
         id: SessionId,
@@ -48,14 +48,24 @@ pub enum StoreError {
         supported: u32,
     },
     /// The file is in use, by another store in this process or in another one.
-    #[error("the store {} is in use already", path.display())]
     InUse {
         /// The file.
         path: PathBuf,
     },
+    /// A session was resumed, and the history of its agent does not begin with what is kept: its next turn would replace answers
+    /// that callers already have. The record stays as it is. The builder has to begin with
+    /// [`SessionSpec::history`](crate::SessionSpec::history); an agent that rewrites its history on purpose says so with
+    /// [`SessionSpec::rewrites_history`](crate::SessionSpec::rewrites_history).
+    NotResumed {
+        /// The session.
+        id: SessionId,
+        /// How many messages are kept.
+        kept: usize,
+        /// How many messages the agent's history has.
+        has: usize,
+    },
     /// What the store stands on has failed: a disk, a file that is no store.
-    #[error("the store failed: {0}")]
-    Failed(#[source] Arc<dyn Error + Send + Sync>),
+    Failed(Arc<dyn Error + Send + Sync>),
 }
 
 impl StoreError {
@@ -101,8 +111,93 @@ impl StoreError {
         }
     }
 
+    /// A name for the kind of error that does not change between releases.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Corrupt { .. } => "STORE_RECORD_CORRUPT",
+            Self::Newer { .. } => "STORE_RECORD_NEWER",
+            Self::InUse { .. } => "STORE_IN_USE",
+            Self::NotResumed { .. } => "STORE_NOT_RESUMED",
+            Self::Failed(_) => "STORE_FAILED",
+        }
+    }
+
     /// As the error of a call about this session.
     pub(super) fn about(self, id: SessionId) -> SessionError {
         SessionError::Store { id: Some(id), source: Arc::new(self) }
     }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Corrupt { id, reason } => write!(f, "the record of session {id} is damaged: {reason}"),
+            Self::Newer { id, version, supported } => write!(
+                f,
+                "the record of session {id} is of version {version}, but only versions up to {supported} can be read here"
+            ),
+            Self::InUse { path } => write!(f, "the store {} is in use already", path.display()),
+            Self::NotResumed { id, kept, has } => write!(
+                f,
+                "the agent of session {id} did not resume: {kept} messages are kept, and its history of {has} messages does \
+                 not begin with them"
+            ),
+            Self::Failed(source) => write!(f, "the store failed: {source}"),
+        }
+    }
+}
+
+/// The sources that `Display` does not contain already.
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed(source) => source.source(),
+            _ => None,
+        }
+    }
+}
+
+/// A panic of user code that is reported as an error. `Display` has its text, for the caller; `Debug` has not.
+#[derive(thiserror::Error)]
+#[error("{of} panicked: {message}")]
+pub(super) struct Panicked {
+    /// What panicked.
+    pub(super) of: &'static str,
+    pub(super) message: PanicMessage,
+}
+
+impl fmt::Debug for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Panicked").field("of", &self.of).field("message", &Brief(&self.message)).finish()
+    }
+}
+
+/// What the log may say of an error of a store: its code and, where the system reported a failure, the kind of that. A store's own
+/// text stays out of the log, since it may quote a conversation; and it is foreign code, which may panic.
+pub(super) struct Loggable<'a>(pub(super) &'a StoreError);
+
+impl fmt::Display for Loggable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.code())?;
+        match self.0 {
+            StoreError::Failed(source) => match contain(|| io_error_kind(&**source)).ok().flatten() {
+                Some(kind) => write!(f, " ({kind})"),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The kind of the first error of the system in a chain of sources.
+fn io_error_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    // A chain that a store makes may be endless.
+    const MOST_SOURCES: usize = 16;
+    let chain = successors(Some(error), |&error| error.source()).take(MOST_SOURCES);
+    chain.filter_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind).next()
+}
+
+/// Drops an error of a store that is reported to no caller. A panic of its drop is contained.
+pub(super) fn discard(error: StoreError) {
+    contain_and_log("the drop of a store's error", move || drop(error));
 }

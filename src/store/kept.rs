@@ -1,54 +1,82 @@
-//! The sessions that are live, or about to be, and what is kept of each: who may write a session's record, and when.
+//! The records of sessions in use: which caller may write a session's record, and when.
 //!
-//! A record is written by three: by the session's thread after a turn, by whoever archives or deletes the session, and by
-//! whoever resumes it. They must not work on different states of it. So there is one [`Kept`] for each session that anybody
-//! works on, and at most one: it is put into the [`Keeper`]'s table by whoever launches the session or changes a cold record,
-//! and is gone when the last who holds it has let go. The session's agent holds it until it is dropped, which is before the
-//! session's id is free in the service below. So whoever gets to load a record ([`reserve`](Keeper::reserve), then
-//! [`stored`](Kept::stored)) loads the last word of the session's life before.
+//! Three kinds of callers write a record: the session's thread after a turn, a caller that archives or deletes the session, and a caller
+//! that resumes it. They must not work on different states of it. So a record in use has one [`RecordLease`], shared by all who work on
+//! it, and the [`RecordTable`] has its entry.
 //!
-//! What could not be written when a turn had come to it is written with the next, and at the latest when the session ends. Where it is
-//! taken, its own thread [catches up](Kept::catch_up) between two turns, and lets go only after that: whoever had asked for the
+//! # Two kinds of leases
+//!
+//! A lease is *a session's* from the moment when it is certain that the session exists: a launch has found the record, or has found that
+//! there is none and begins one. It stays so until the session's life is over ([`Owner`]); whoever wants to create or resume the session
+//! meanwhile is refused, and whoever archives or deletes it shares the lease.
+//!
+//! Any other lease is *undecided*: a caller looks whether there is a record, or changes one that no session uses. It says nothing about
+//! the session, so no call fails because of it. A caller that meets it waits, for as long as the other takes with the disk:
+//!
+//! ```text
+//! archive(id) of an id without a record     create(id)
+//! reserves the lease: undecided             finds it: waits
+//! finds no record: NotFound, releases       reserves, finds no record, begins one
+//! ```
+//!
+//! A launch loads the record only after it has reserved the lease, and a session's life lets go of it only after its last save. So a
+//! launch loads the last word of the session's life before.
+//!
+//! # What could not be written
+//!
+//! A history that could not be written after its turn is written with the next, and at the latest when the session ends. Where a session
+//! is taken, its own thread [catches up](RecordLease::catch_up) between two turns, and ends only after that: a caller that asked for the
 //! history first, to save it later, would undo a turn in between.
 
 use std::collections::HashMap;
 use std::ops::Deref;
 
 use crate::error::SessionError;
+use crate::ids::numbers::{LastNumbers, NumberRecord, Numbering};
 use crate::model::{Session, SessionId};
-use crate::panics::contain;
-use crate::service::ArchiveMode;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
+use crate::panics::{contain, record, Contained};
+use crate::service::{ArchiveMode, SessionSpec};
+use crate::sync::{Arc, AtomicBool, AtomicU8, Condvar, Mutex, Ordering, Weak};
 
-use super::error::StoreError;
-use super::record::{StoredSession, StoredSummary};
+use super::error::{discard, Loggable, Panicked, StoreError};
+use super::record::{StoredNumbers, StoredSession, StoredSummary};
 use super::SessionStore;
 
-/// The store, and who works on what in it.
-pub(super) struct Keeper {
-    store: Box<dyn SessionStore>,
-    at_work: Mutex<HashMap<SessionId, AtWork>>,
+/// The store, and the leases of the records in use.
+pub(super) struct RecordTable {
+    store: Contained<Box<dyn SessionStore>>,
+    entries: Mutex<HashMap<SessionId, LeaseEntry>>,
+    /// Notified when a lease is released, and when it becomes a session's.
+    changed: Condvar,
 }
 
-/// Who works on a session; and what others look at without a share in that: whoever has one keeps them from the record.
-struct AtWork {
-    kept: Weak<Kept>,
-    is_archived: Arc<AtomicBool>,
+/// A lease, and what others look at without sharing it: a share would keep the lease from its next user.
+struct LeaseEntry {
+    lease: Weak<RecordLease>,
+    is_a_sessions: bool,
+    standing: Arc<Standing>,
 }
 
-/// One session that is being worked on.
-pub(super) struct Kept {
+/// Whether the session may run turns. Beside the record, so that no caller that only looks waits for the disk.
+struct Standing(AtomicU8);
+
+const OPEN: u8 = 0;
+const ARCHIVED: u8 = 1;
+const DELETED: u8 = 2;
+
+/// The right to write one session's record.
+pub(super) struct RecordLease {
     id: SessionId,
-    keeper: Arc<Keeper>,
-    /// Beside the record, so that nobody who only looks waits for the disk. Written under the record's lock.
-    is_archived: Arc<AtomicBool>,
-    /// Who has archived or deleted it wants its turn to stop. Written before `is_archived`.
+    table: Arc<RecordTable>,
+    /// Written under the record's lock.
+    standing: Arc<Standing>,
+    /// The caller that archived or deleted the session wants its turn to stop. Written before `standing`.
     is_interrupted: AtomicBool,
-    /// Somebody is about to register it in the service below. So who does not find it there has not seen the last of it.
+    /// A caller is about to register the session in the service below. A caller that does not find it there yet has to ask again.
     is_launching: AtomicBool,
-    /// The agent is at work; or has panicked at it, and what it has come to is anybody's guess.
-    is_agent_at_work: AtomicBool,
-    /// Locked while the store works: its user's code, which is why [`SessionStore`] says what it must not do.
+    /// The agent runs; or it panicked while it ran, and its history may be half-done.
+    is_agent_running: AtomicBool,
+    /// Locked while the store works, which is foreign code: [`SessionStore`] says what it must not do.
     record: Mutex<Record>,
 }
 
@@ -58,58 +86,93 @@ struct Record {
     session: Option<StoredSession>,
     /// Something of the session is in the store.
     is_stored: bool,
-    /// What is in the store is this.
+    /// The store has `session` as it is here.
     is_current: bool,
-    /// The agent has come to something else than this, and could not say to what.
+    /// The agent's history is another than that of `session`, and could not be exported.
     is_behind_agent: bool,
     /// The session has been deleted: nothing of it is kept any more.
     is_deleted: bool,
 }
 
-impl Keeper {
+/// How many turn numbers, and event numbers, a record reserves at a time. After a kill so many may be skipped.
+const BLOCK: LastNumbers = LastNumbers { turn: 256, event: 1 << 20 };
+
+impl RecordTable {
     pub(super) fn new(store: Box<dyn SessionStore>) -> Arc<Self> {
-        Arc::new(Self { store, at_work: Mutex::default() })
+        let store = Contained::new("the drop of a store", store);
+        Arc::new(Self { store, entries: Mutex::default(), changed: Condvar::new() })
     }
 
-    /// Whoever works on this session.
-    pub(super) fn find(&self, id: SessionId) -> Option<Arc<Kept>> {
-        self.at_work.lock().get(&id).and_then(|at_work| at_work.kept.upgrade())
+    /// The lease of a session that lives, or is being launched.
+    pub(super) fn find(&self, id: SessionId) -> Option<Arc<RecordLease>> {
+        self.entries.lock().get(&id).filter(|entry| entry.is_a_sessions).and_then(|entry| entry.lease.upgrade())
     }
 
-    /// Whether somebody works on this session, and it is archived. For those who only look.
+    /// Why a session whose lease is in use cannot be had: it is archived, deleted, or busy.
+    pub(super) fn refusal(&self, id: SessionId) -> SessionError {
+        match self.standing(id) {
+            Some(ARCHIVED) => SessionError::Archived { id },
+            Some(DELETED) => SessionError::NotFound { id },
+            _ => SessionError::Busy { id, turn: None },
+        }
+    }
+
+    /// Whether the session's lease is in use, and it is archived. For callers that only look.
     pub(super) fn is_archived(&self, id: SessionId) -> bool {
-        let at_work = self.at_work.lock();
-        at_work.get(&id).is_some_and(|at_work| at_work.kept.strong_count() > 0 && is_set(&at_work.is_archived))
+        self.standing(id) == Some(ARCHIVED)
     }
 
-    /// The right to launch a session that nobody works on.
+    /// Whether the session's lease is in use, and it is deleted. For callers that only look.
+    pub(super) fn is_deleted(&self, id: SessionId) -> bool {
+        self.standing(id) == Some(DELETED)
+    }
+
+    fn standing(&self, id: SessionId) -> Option<u8> {
+        let entries = self.entries.lock();
+        entries.get(&id).filter(|entry| entry.lease.strong_count() > 0).map(|entry| entry.standing.get())
+    }
+
+    /// The right to launch a session; `None` where the lease is a session's.
     pub(super) fn reserve_launch(self: &Arc<Self>, id: SessionId) -> Option<Launching> {
-        self.reserve_as(id, true).map(Launching)
+        let lease = self.reserve_as(id, true)?;
+        Some(Launching(Arc::new(Owner(lease))))
     }
 
-    /// The right to change what is kept of a session that nobody works on.
-    pub(super) fn reserve(self: &Arc<Self>, id: SessionId) -> Option<Arc<Kept>> {
+    /// The right to change what is kept of a session; `None` where the lease is a session's.
+    pub(super) fn reserve(self: &Arc<Self>, id: SessionId) -> Option<Arc<RecordLease>> {
         self.reserve_as(id, false)
     }
 
-    fn reserve_as(self: &Arc<Self>, id: SessionId, to_launch: bool) -> Option<Arc<Kept>> {
-        let mut at_work = self.at_work.lock();
-        // Where there is an entry all the same, the last who had it is just letting go.
-        if at_work.get(&id).is_some_and(|taken| taken.kept.strong_count() > 0) {
-            return None;
+    /// Waits while the lease is undecided.
+    fn reserve_as(self: &Arc<Self>, id: SessionId, to_launch: bool) -> Option<Arc<RecordLease>> {
+        let mut entries = self.entries.lock();
+        // An entry without shares is that of a lease which is just being dropped.
+        while let Some(entry) = entries.get(&id).filter(|entry| entry.lease.strong_count() > 0) {
+            if entry.is_a_sessions {
+                return None;
+            }
+            self.changed.wait(&mut entries);
         }
-        let is_archived = Arc::new(AtomicBool::new(false));
-        let kept = Arc::new(Kept {
+        let standing = Arc::new(Standing(AtomicU8::new(OPEN)));
+        let lease = Arc::new(RecordLease {
             id,
-            keeper: Arc::clone(self),
-            is_archived: Arc::clone(&is_archived),
+            table: Arc::clone(self),
+            standing: Arc::clone(&standing),
             is_interrupted: AtomicBool::new(false),
             is_launching: AtomicBool::new(to_launch),
-            is_agent_at_work: AtomicBool::new(false),
+            is_agent_running: AtomicBool::new(false),
             record: Mutex::default(),
         });
-        at_work.insert(id, AtWork { kept: Arc::downgrade(&kept), is_archived });
-        Some(kept)
+        let entry = LeaseEntry { lease: Arc::downgrade(&lease), is_a_sessions: false, standing };
+        entries.insert(id, entry);
+        Some(lease)
+    }
+
+    fn set_a_sessions(&self, lease: &RecordLease, is_a_sessions: bool) {
+        if let Some(entry) = self.entries.lock().get_mut(&lease.id).filter(|entry| entry.is_of(lease)) {
+            entry.is_a_sessions = is_a_sessions;
+        }
+        self.changed.notify_all();
     }
 
     pub(super) fn load(&self, id: SessionId) -> Result<Option<StoredSession>, SessionError> {
@@ -125,64 +188,76 @@ impl Keeper {
         self.ask(SessionStore::summaries).map_err(failed)
     }
 
-    /// A store may be anybody's code.
+    /// Calls the store, which is foreign code.
     fn ask<T>(&self, question: impl FnOnce(&dyn SessionStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let answer = contain(|| question(&*self.store));
-        answer.unwrap_or_else(|message| Err(StoreError::failed(format!("the store panicked: {message}"))))
+        let answer = contain(|| question(&**self.store));
+        answer.unwrap_or_else(|message| Err(StoreError::failed(Panicked { of: "the store", message })))
     }
 }
 
-fn is_set(is_archived: &AtomicBool) -> bool {
-    // ORDERING: Acquire, with the Release of the store. That `archive` and a launch see one of the other is by the registry's
-    // lock: `archive` sets this first and looks there next, a launch registers first and looks here next.
-    is_archived.load(Ordering::Acquire)
+impl LeaseEntry {
+    fn is_of(&self, lease: &RecordLease) -> bool {
+        std::ptr::eq(self.lease.as_ptr(), lease)
+    }
 }
 
-impl Kept {
+impl Standing {
+    fn get(&self) -> u8 {
+        // ORDERING: Acquire, with the Release of the store. That `archive` and a launch see one of the other is by the registry's
+        // lock: `archive` sets this first and looks there next, a launch registers first and looks here next.
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self, standing: u8) {
+        self.0.store(standing, Ordering::Release);
+    }
+}
+
+impl RecordLease {
     pub(super) fn id(&self) -> SessionId {
         self.id
     }
 
-    /// What there will be to keep, of a session that is new. Not where somebody has just deleted what was under its id.
-    pub(super) fn begin(&self, session: StoredSession) -> Result<(), SessionError> {
-        let mut record = self.record.lock();
-        if record.is_deleted {
-            return Err(SessionError::Busy { id: self.id });
-        }
-        record.session = Some(session);
-        Ok(())
+    /// Begins the record of a session that is new.
+    fn begin(&self, session: StoredSession) {
+        self.record.lock().session = Some(session);
     }
 
-    /// What is in the store, of a session that may run turns.
+    /// The record of a session that may run turns.
     pub(super) fn stored(&self) -> Result<StoredSession, SessionError> {
+        let id = self.id;
         let mut record = self.record.lock();
-        let session = self.loaded(&mut record)?.session.as_ref();
-        session.filter(|session| !session.archived).cloned().ok_or(SessionError::NotFound { id: self.id })
+        match &self.loaded(&mut record)?.session {
+            Some(session) if session.archived => Err(SessionError::Archived { id }),
+            Some(session) => Ok(session.clone()),
+            None => Err(SessionError::NotFound { id }),
+        }
     }
 
-    /// The record, with what is in the store where nobody has asked for that before.
+    /// The record, loaded from the store where it has not been yet.
     fn loaded<'a>(&self, record: &'a mut Record) -> Result<&'a mut Record, SessionError> {
         if record.session.is_none() && !record.is_deleted {
-            if let Some(session) = self.keeper.load(self.id)? {
-                self.is_archived.store(session.archived, Ordering::Release);
+            if let Some(session) = self.table.load(self.id)? {
+                self.standing.set(if session.archived { ARCHIVED } else { OPEN });
                 *record = Record { session: Some(session), is_stored: true, is_current: true, ..Record::default() };
             }
         }
         Ok(record)
     }
 
-    pub(super) fn is_archived(&self) -> bool {
-        is_set(&self.is_archived)
+    /// Whether the session is archived or deleted: it is to run no turn.
+    pub(super) fn is_closed(&self) -> bool {
+        self.standing.get() != OPEN
     }
 
     pub(super) fn is_launching(&self) -> bool {
-        // ORDERING: Acquire, with the Release below: who sees that the launch is over sees that it has registered.
+        // ORDERING: Acquire, with the Release below: a caller that sees the launch over sees that it has registered.
         self.is_launching.load(Ordering::Acquire)
     }
 
-    /// How whoever has archived or deleted it wants it to end. To be asked once that is known.
+    /// How the caller that archived or deleted the session wants it to end. To be asked once [`is_closed`](Self::is_closed) says so.
     pub(super) fn archive_mode(&self) -> ArchiveMode {
-        // ORDERING: Acquire, with the Release of the store; it comes before that of `is_archived`.
+        // ORDERING: Acquire, with the Release of the store; it comes before that of `standing`.
         match self.is_interrupted.load(Ordering::Acquire) {
             true => ArchiveMode::Interrupt,
             false => ArchiveMode::Drain,
@@ -194,14 +269,14 @@ impl Kept {
         self.record.lock().is_stored
     }
 
-    /// Keeps what could not be kept when it happened, if there is anything like that. `newest` is what the agent has come to,
-    /// between two turns.
+    /// Saves what could not be saved when it happened, if there is anything like that. `newest` exports the agent's history, between two
+    /// turns.
     pub(super) fn catch_up(&self, newest: impl FnOnce() -> Result<Session, StoreError>) -> Result<(), StoreError> {
         let mut record = self.record.lock();
-        if record.is_behind_agent && !self.is_agent_at_work() {
+        if record.is_behind_agent && !self.is_agent_running() {
             // With no lock held: the agent is asked.
             drop(record);
-            return self.keep(newest()?);
+            return self.save_history(newest()?, None);
         }
         if record.is_current || !record.is_stored {
             return Ok(());
@@ -209,8 +284,8 @@ impl Kept {
         self.save_again(&mut record)
     }
 
-    /// Keeps what a turn has come to. Where that fails, the next turn tries again, with all that has come together.
-    pub(super) fn keep(&self, history: Session) -> Result<(), StoreError> {
+    /// Saves the history after a turn, and `used` with it. Where that fails, the next turn tries again, with both histories together.
+    pub(super) fn save_history(&self, history: Session, used: Option<LastNumbers>) -> Result<(), StoreError> {
         let mut record = self.record.lock();
         let Record { session: Some(session), is_current, is_behind_agent, is_deleted: false, .. } = &mut *record else {
             return Ok(());
@@ -221,6 +296,9 @@ impl Kept {
             return Ok(());
         }
         session.history = history;
+        if let Some(used) = used {
+            session.numbers.note_used(used);
+        }
         self.save_again(&mut record)
     }
 
@@ -229,24 +307,24 @@ impl Kept {
             return Ok(());
         };
         *is_current = false;
-        self.keeper.ask(|store| store.save(session))?;
+        self.table.ask(|store| store.save(session))?;
         (*is_stored, *is_current) = (true, true);
         Ok(())
     }
 
-    /// The agent has come to something, and cannot say to what.
+    /// Notes that the agent's history has changed and could not be exported.
     pub(super) fn note_behind_agent(&self) {
         self.record.lock().is_behind_agent = true;
     }
 
-    /// The agent is at work, or has panicked at it.
-    pub(super) fn is_agent_at_work(&self) -> bool {
+    /// Whether the agent runs, or panicked while it ran.
+    pub(super) fn is_agent_running(&self) -> bool {
         // ORDERING: Relaxed; the agent's own thread writes and reads it.
-        self.is_agent_at_work.load(Ordering::Relaxed)
+        self.is_agent_running.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_agent_at_work(&self, is_at_work: bool) {
-        self.is_agent_at_work.store(is_at_work, Ordering::Relaxed);
+    pub(super) fn set_agent_running(&self, is_running: bool) {
+        self.is_agent_running.store(is_running, Ordering::Relaxed);
     }
 
     /// Archives the session in the store. Whether it was not archived before.
@@ -258,67 +336,148 @@ impl Kept {
             return Err(SessionError::NotFound { id: self.id });
         };
         if session.archived {
-            self.note_archived(mode);
+            self.close(ARCHIVED, mode);
             return Ok(false);
         }
         session.archived = true;
         // Otherwise it is saved with the rest, once the agent is built.
         if *is_stored {
-            let saved = self.keeper.ask(|store| store.save(session));
+            let saved = self.table.ask(|store| store.save(session));
             saved.map_err(|error| {
-                // It may have written it, and is to have the truth again.
+                // The store may have written it, and is to have the truth again.
                 (session.archived, *is_current) = (false, false);
                 error.about(self.id)
             })?;
             *is_current = true;
         }
-        self.note_archived(mode);
+        self.close(ARCHIVED, mode);
         Ok(true)
     }
 
-    fn note_archived(&self, mode: ArchiveMode) {
+    fn close(&self, standing: u8, mode: ArchiveMode) {
         if mode == ArchiveMode::Interrupt {
             self.is_interrupted.store(true, Ordering::Release);
         }
-        self.is_archived.store(true, Ordering::Release);
+        self.standing.set(standing);
     }
 
     /// Takes the session out of the store, for good. Whether there was anything to take.
     pub(super) fn delete(&self) -> Result<bool, SessionError> {
         let mut record = self.record.lock();
-        let was_stored = self.keeper.ask(|store| store.delete(self.id)).map_err(|error| error.about(self.id))?;
+        let was_stored = self.table.ask(|store| store.delete(self.id)).map_err(|error| error.about(self.id))?;
         let is_there = was_stored || (record.session.is_some() && !record.is_deleted);
         if is_there {
             record.is_deleted = true;
-            self.note_archived(ArchiveMode::Interrupt);
+            self.close(DELETED, ArchiveMode::Interrupt);
         }
         Ok(is_there)
     }
 }
 
+/// A session's hold on its lease, from its launch to the end of its life.
+pub(super) struct Owner(Arc<RecordLease>);
+
+impl NumberRecord for Owner {
+    fn reserve(&self, used: LastNumbers) -> Result<LastNumbers, SessionError> {
+        let lease = &*self.0;
+        let mut record = lease.record.lock();
+        let Record { session: Some(session), is_stored, is_deleted, .. } = &mut *record else {
+            return Ok(used);
+        };
+        let last = session.numbers;
+        session.numbers.reserve(used, BLOCK);
+        let reserved = session.numbers.reserved();
+        // A record that is not there yet is written when the agent is built, with these numbers.
+        if *is_stored && !*is_deleted {
+            if let Err(error) = lease.save_again(&mut record) {
+                if let Some(session) = &mut record.session {
+                    session.numbers = last;
+                }
+                return Err(error.about(lease.id));
+            }
+        }
+        Ok(reserved)
+    }
+
+    fn finish(&self, used: LastNumbers) {
+        let lease = &*self.0;
+        let mut record = lease.record.lock();
+        let Record { session: Some(session), is_stored: true, is_deleted: false, .. } = &mut *record else { return };
+        // An archived session runs no more turns.
+        if session.archived || !session.numbers.finish(used) {
+            return;
+        }
+        if let Err(error) = lease.save_again(&mut record) {
+            drop(record);
+            record!(Warn, "turnwise::store", "session {}: its next numbers will jump: {}", lease.id, Loggable(&error));
+            discard(error);
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.table.set_a_sessions(&self.0, false);
+    }
+}
+
 /// The right to launch a session, until it is registered in the service below, or will not be.
-pub(super) struct Launching(Arc<Kept>);
+pub(super) struct Launching(Arc<Owner>);
+
+impl Launching {
+    /// Begins the record of a session that is new: the lease is the session's from now on.
+    pub(super) fn begin(&self, session: StoredSession) {
+        self.0 .0.begin(session);
+        self.0 .0.table.set_a_sessions(&self.0 .0, true);
+    }
+
+    /// Finds the record of a session that may run turns: the lease is the session's from now on.
+    pub(super) fn resume(&self) -> Result<StoredSession, SessionError> {
+        let stored = self.stored()?;
+        stored.numbers.check(self.id()).map_err(|error| error.about(self.id()))?;
+        self.0 .0.table.set_a_sessions(&self.0 .0, true);
+        Ok(stored)
+    }
+
+    /// Has the session's turns and events count on from the record.
+    pub(super) fn count_on(&self, spec: &mut SessionSpec) {
+        let numbers =
+            self.0 .0.record.lock().session.as_ref().map_or_else(StoredNumbers::default, |stored| stored.numbers);
+        spec.numbering = Numbering {
+            after: numbers.reserved(),
+            known_events: numbers.events,
+            record: Some(Arc::clone(&self.0) as Arc<dyn NumberRecord>),
+        };
+    }
+
+    pub(super) fn share(&self) -> Arc<RecordLease> {
+        Arc::clone(&self.0 .0)
+    }
+}
 
 impl Deref for Launching {
-    type Target = Arc<Kept>;
+    type Target = RecordLease;
 
-    fn deref(&self) -> &Arc<Kept> {
-        &self.0
+    fn deref(&self) -> &RecordLease {
+        &self.0 .0
     }
 }
 
 impl Drop for Launching {
     fn drop(&mut self) {
-        self.0.is_launching.store(false, Ordering::Release);
+        self.is_launching.store(false, Ordering::Release);
     }
 }
 
-impl Drop for Kept {
+impl Drop for RecordLease {
     fn drop(&mut self) {
-        let mut at_work = self.keeper.at_work.lock();
-        // It may be another's by now: of whoever has found that this one is gone.
-        if at_work.get(&self.id).is_some_and(|entry| std::ptr::eq(entry.kept.as_ptr(), self)) {
-            at_work.remove(&self.id);
+        {
+            let mut entries = self.table.entries.lock();
+            // It may be that of the next user by now, who has found that this one is gone.
+            if entries.get(&self.id).is_some_and(|entry| entry.is_of(self)) {
+                entries.remove(&self.id);
+            }
         }
+        self.table.changed.notify_all();
     }
 }

@@ -49,7 +49,7 @@ mod service;
 
 pub use error::StoreError;
 pub use file::FileStore;
-pub use record::{StoredSession, StoredSummary};
+pub use record::{StoredNumbers, StoredSession, StoredSummary};
 pub use service::PersistentSessionService;
 
 use crate::model::SessionId;

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::numbers::LastNumbers;
 use crate::model::{Brief, Labels, Session, SessionId, Usage};
 use crate::service::{SessionSpec, SessionState, SessionSummary};
 
@@ -55,6 +56,89 @@ pub struct StoredSession {
     /// Whether it is archived: it can be read, and runs no more turns.
     #[serde(default)]
     pub archived: bool,
+    /// Whether its agent may begin with another history than this one; see
+    /// [`SessionSpec::rewrites_history`](crate::SessionSpec::rewrites_history).
+    #[serde(default)]
+    pub rewrites_history: bool,
+    /// Which numbers its turns and events have had.
+    #[serde(default)]
+    pub numbers: StoredNumbers,
+}
+
+/// Which numbers a session's turns and events have had, so that its next life gives none out again.
+///
+/// Numbers are reserved in blocks, before the first of a block is given out. After an orderly end both figures of a kind are the same;
+/// after a kill the next life begins behind what was reserved.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use turnwise::store::{FileStore, PersistentSessionService, SessionStore};
+/// use turnwise::{agent_fn, CreateSessionRequest, SessionService, StartTurnRequest};
+///
+/// let store = Arc::new(FileStore::in_memory()?);
+/// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+/// let service = PersistentSessionService::new(agent, 1, Arc::clone(&store));
+/// let first = service.create_session(CreateSessionRequest::new("hello"))?;
+/// service.unload(first.session_id, Duration::from_secs(5))?;
+/// let numbers = store.load(first.session_id)?.expect("it is kept").numbers;
+/// assert_eq!((numbers.turns, numbers.turns_reserved), (1, 1));
+/// let second = service.start_turn(first.session_id, StartTurnRequest::new("again"))?;
+/// assert!(second.turn_id > first.turn_id);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StoredNumbers {
+    /// The last turn that is known to have been admitted; 0 for none.
+    pub turns: u64,
+    /// The last turn that may have been admitted.
+    pub turns_reserved: u64,
+    /// The last event that is known to have been numbered; 0 for none.
+    pub events: u64,
+    /// The last event that may have been numbered.
+    pub events_reserved: u64,
+}
+
+impl StoredNumbers {
+    /// Far more than any session reaches, and far from the ends of the words that numbers share with flags.
+    const MOST: u64 = 1 << 56;
+
+    /// Refuses numbers that no session has had.
+    pub(super) fn check(self, id: SessionId) -> Result<(), StoreError> {
+        let Self { turns, turns_reserved, events, events_reserved } = self;
+        if turns <= turns_reserved && events <= events_reserved && turns_reserved.max(events_reserved) <= Self::MOST {
+            return Ok(());
+        }
+        Err(StoreError::Corrupt { id, reason: format!("its numbers cannot be: {self:?}") })
+    }
+
+    pub(super) fn reserved(self) -> LastNumbers {
+        LastNumbers { turn: self.turns_reserved, event: self.events_reserved }
+    }
+
+    /// Reserves a block behind each of `used` that has reached its bound.
+    pub(super) fn reserve(&mut self, used: LastNumbers, block: LastNumbers) {
+        if used.turn >= self.turns_reserved {
+            self.turns_reserved = used.turn.saturating_add(block.turn);
+        }
+        if used.event >= self.events_reserved {
+            self.events_reserved = used.event.saturating_add(block.event);
+        }
+    }
+
+    /// Notes numbers that have been given out, as far as they are reserved.
+    pub(super) fn note_used(&mut self, used: LastNumbers) {
+        self.turns = self.turns.max(used.turn.min(self.turns_reserved));
+        self.events = self.events.max(used.event.min(self.events_reserved));
+    }
+
+    /// Sets what has been given out at the end of a life, exactly. Whether that changes anything.
+    pub(super) fn finish(&mut self, used: LastNumbers) -> bool {
+        let LastNumbers { turn, event } = used;
+        let exact = Self { turns: turn, turns_reserved: turn, events: event, events_reserved: event };
+        std::mem::replace(self, exact) != exact
+    }
 }
 
 impl StoredSession {
@@ -67,6 +151,8 @@ impl StoredSession {
             max_tokens: None,
             labels: BTreeMap::new(),
             archived: false,
+            rewrites_history: false,
+            numbers: StoredNumbers::default(),
         }
     }
 
@@ -79,6 +165,8 @@ impl StoredSession {
             max_tokens: spec.max_tokens,
             labels: spec.labels.clone(),
             archived: false,
+            rewrites_history: spec.rewrites_history,
+            numbers: StoredNumbers::default(),
         }
     }
 
@@ -91,7 +179,8 @@ impl StoredSession {
             max_tokens: self.max_tokens,
             resume: Some(self.history.clone()),
             labels: self.labels.clone(),
-            extension: None,
+            rewrites_history: self.rewrites_history,
+            ..SessionSpec::new()
         }
     }
 
@@ -108,6 +197,7 @@ impl StoredSession {
             updated_at: self.history.updated_at(),
             message_count: self.history.messages().len(),
             usage: self.history.usage(),
+            turns: self.numbers.turns,
             labels: self.labels.clone().into(),
             archived: self.archived,
         }
@@ -123,6 +213,8 @@ impl fmt::Debug for StoredSession {
             .field("max_tokens", &self.max_tokens)
             .field("labels", &self.labels)
             .field("archived", &self.archived)
+            .field("rewrites_history", &self.rewrites_history)
+            .field("numbers", &self.numbers)
             .finish()
     }
 }
@@ -151,6 +243,9 @@ pub struct StoredSummary {
     pub message_count: usize,
     /// Tokens used so far.
     pub usage: Usage,
+    /// Turns that are known to have been admitted, over all its lives.
+    #[serde(default)]
+    pub turns: u64,
     /// Its labels.
     #[serde(default)]
     pub labels: Labels,
@@ -166,10 +261,11 @@ impl From<StoredSummary> for SessionSummary {
             created_at: stored.created_at,
             updated_at: stored.updated_at,
             message_count: stored.message_count,
-            turns: 0,
+            turns: stored.turns,
             total_tokens: stored.usage.total_tokens(),
             is_active: false,
             state: if stored.archived { SessionState::Archived } else { SessionState::Idle },
+            is_live: false,
             labels: stored.labels,
         }
     }
@@ -212,7 +308,8 @@ pub(super) fn decode<T: DeserializeOwned>(id: SessionId, record: &[u8]) -> Resul
         Ok(Outline { history: OutlineOfHistory { format_version: version } }) if version > Session::FORMAT_VERSION => {
             StoreError::Newer { id, version, supported: Session::FORMAT_VERSION }
         }
-        _ => corrupt(error.to_string()),
+        // Not the error's own text, which quotes the record: that is a conversation.
+        _ => corrupt(format!("it cannot be read at line {}, column {}", error.line(), error.column())),
     })
 }
 

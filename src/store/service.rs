@@ -8,7 +8,7 @@ use crate::comms::CommsRuntime;
 use crate::ephemeral::{EphemeralSessionService, ServiceConfig, Settings};
 use crate::error::{ConfigError, SessionError};
 use crate::inbox::injector::SubscribableInjector;
-use crate::model::{AgentEvent, RunResult, Session, SessionId, TurnId};
+use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
 use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionQuery,
     SessionService, SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
@@ -20,7 +20,7 @@ use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 
 use super::agent::KeepingBuilder;
-use super::kept::Keeper;
+use super::kept::RecordTable;
 use super::SessionStore;
 
 /// What a commit of redb takes of a session's stack, and a session itself: 96 KiB in debug builds, with thousands of sessions in the
@@ -84,7 +84,7 @@ pub struct PersistentSessionService<B: SessionAgentBuilder> {
 /// What the handles of a service have in common.
 pub(super) struct Inner<B: SessionAgentBuilder> {
     pub(super) live: EphemeralSessionService<KeepingBuilder<B>>,
-    pub(super) keeper: Arc<Keeper>,
+    pub(super) table: Arc<RecordTable>,
     weak: Weak<Inner<B>>,
 }
 
@@ -115,11 +115,11 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     }
 
     fn with_settings(builder: B, settings: Settings, store: impl SessionStore) -> Self {
-        let keeper = Keeper::new(Box::new(store));
+        let table = RecordTable::new(Box::new(store));
         let inner = Arc::new_cyclic(|weak: &Weak<Inner<B>>| {
             let builder = KeepingBuilder { builder, service: WeakService::new(weak.clone()) };
             let live = EphemeralSessionService::with_settings(builder, settings);
-            Inner { live, keeper, weak: weak.clone() }
+            Inner { live, table, weak: weak.clone() }
         });
         Self { inner }
     }

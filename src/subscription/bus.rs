@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 
+use crate::ids::numbers::Numbers;
 use crate::model::{AgentEvent, SessionEvent, SessionId, TurnId};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::wait::cancel::CancelToken;
 use crate::wait::clock::Deadline;
 use crate::wait::latch::Latch;
-use crate::wait::own_thread;
+use crate::wait::turn_permit::TurnPermit;
 
 use super::queue::{Pushed, Queue};
 
@@ -27,10 +28,22 @@ pub(crate) struct Bus {
     session_id: SessionId,
     /// The next event's number, and `HEARD`.
     next: AtomicU64,
+    /// How far events may be numbered.
+    numbers: Arc<Numbers>,
+    past: Past,
     history_limit: usize,
     state: Mutex<State>,
     /// Set when the session is closed: nobody waits for room any more.
     closed: Latch,
+}
+
+/// The events of the session's lives before.
+#[derive(Debug)]
+struct Past {
+    /// The numbers up to this one are not given out any more.
+    last: u64,
+    /// How many of them are known to have been events.
+    known: u64,
 }
 
 #[derive(Debug, Default)]
@@ -42,10 +55,24 @@ struct State {
 }
 
 impl Bus {
-    pub(crate) fn new(session_id: SessionId, history_limit: usize) -> Self {
+    /// The bus of a session whose lives before had numbers up to `after`, of which `known` are known to have been events. With `numbers`
+    /// for how far this life may go.
+    pub(crate) fn new(
+        session_id: SessionId,
+        history_limit: usize,
+        after: u64,
+        known: u64,
+        numbers: Arc<Numbers>,
+    ) -> Self {
         let heard = if history_limit > 0 { HEARD } else { 0 };
-        let next = AtomicU64::new(heard);
-        Self { session_id, next, history_limit, state: Mutex::default(), closed: Latch::new() }
+        let next = AtomicU64::new(((after + 1) * ONE) | heard);
+        let past = Past { last: after, known };
+        Self { session_id, next, numbers, past, history_limit, state: Mutex::default(), closed: Latch::new() }
+    }
+
+    /// The number of the last event, heard or not; 0 where there is none.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.next.load(Ordering::SeqCst) / ONE - 1
     }
 
     pub(crate) fn session_id(&self) -> SessionId {
@@ -66,7 +93,7 @@ impl Bus {
             if let Some(from) = queue.from_seq.filter(|from| *from < next) {
                 let oldest = state.history.front().map_or(next, |event| event.seq);
                 let replayed = state.history.iter().filter(|event| event.seq >= from);
-                queue.replay(replayed.cloned(), oldest.saturating_sub(from));
+                queue.replay(replayed.cloned(), self.past.missed(from, oldest));
             }
             state.queues.push(Arc::clone(queue));
         }
@@ -87,24 +114,25 @@ impl Bus {
 
     /// Hands an event to whoever listens, and waits for room where a subscriber wants that.
     ///
-    /// `cancel` ends the waiting; the event has been handed over all the same. A turn does without its running permit while it
-    /// waits, as it does for its own event channel, and for the same reason.
+    /// `cancel` ends the waiting; the event has been handed over all the same. The session's turn does without its running permit
+    /// meanwhile, whichever thread waits, as it does for its own event channel, and for the same reason.
     pub(crate) fn publish(
         &self,
         turn_id: Option<TurnId>,
         event: AgentEvent,
         origin: Origin,
         cancel: Option<&CancelToken>,
+        permit: &Arc<TurnPermit>,
     ) {
         let full = self.push(turn_id, event, origin);
         if full.is_empty() || self.closed.is_set() {
             return;
         }
         let _permit = match origin {
-            Origin::Agent | Origin::LateAgent => own_thread::lend_permit(&Deadline::never()),
+            Origin::Agent | Origin::LateAgent => permit.lend(Deadline::never()),
             // The agent does not run: there is no permit yet, or no more need of one.
             Origin::Library => {
-                own_thread::give_up_permit();
+                permit.stop();
                 None
             }
         };
@@ -121,7 +149,17 @@ impl Bus {
     /// Returns the queues to wait for.
     fn push(&self, turn_id: Option<TurnId>, event: AgentEvent, origin: Origin) -> Vec<Arc<Queue>> {
         let mut full = Vec::new();
-        let mut state = self.state.lock();
+        let mut state = loop {
+            let state = self.state.lock();
+            let next = self.next.load(Ordering::SeqCst) / ONE;
+            // An event that comes unheard may take that number still, and leave one beyond the bound; then no queue is there to see it.
+            if next <= self.numbers.last_event() {
+                break state;
+            }
+            drop(state);
+            // With no lock held: this may wait for the disk.
+            self.numbers.reserve_events(next);
+        };
         let seq = self.next.fetch_add(ONE, Ordering::SeqCst) / ONE;
         let mut event = Some(SessionEvent { session_id: self.session_id, turn_id, seq, event });
         if self.history_limit > 0 && !state.ended {
@@ -168,15 +206,39 @@ impl Bus {
     }
 }
 
+impl Past {
+    /// How many events from number `from` on are not to be had, where the oldest that is has number `oldest`. The jump of numbers behind a
+    /// life that did not end in order is no events.
+    fn missed(&self, from: u64, oldest: u64) -> u64 {
+        let before = (self.known + 1).saturating_sub(from.max(1));
+        let since = oldest.saturating_sub(from.max(self.last + 1));
+        before + since
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Subscription;
     use super::*;
+    use crate::ids::numbers::Numbering;
     use crate::wait::clock::Clock;
+    use crate::wait::semaphore::Semaphore;
+
+    #[test]
+    fn c64_the_jump_behind_a_killed_life_is_no_missed_events() {
+        let killed = Past { last: 1_000, known: 7 };
+        assert_eq!(killed.missed(8, 1_001), 0);
+        assert_eq!(killed.missed(3, 1_001), 5);
+        assert_eq!(killed.missed(0, 1_003), 7 + 2);
+        assert_eq!(killed.missed(900, 1_003), 2);
+        let in_order = Past { last: 7, known: 7 };
+        assert_eq!(in_order.missed(7, 10), 1 + 2);
+        assert_eq!(Past { last: 0, known: 0 }.missed(1, 1), 0);
+    }
 
     #[test]
     fn subscribers_that_have_gone_leave_nothing_behind() {
-        let bus = Bus::new(SessionId::new(), 0);
+        let bus = Bus::new(SessionId::new(), 0, 0, 0, Numbers::new(Numbering::default()));
         for _ in 0..100 {
             let (queue, stream) = Queue::new(Subscription::new(), Clock::System);
             let receiver = stream.events().clone();
@@ -188,7 +250,8 @@ mod tests {
             assert_eq!(bus.state.lock().queues.len(), 1);
         }
         assert!(!bus.pass_unheard());
-        bus.publish(None, AgentEvent::TextDelta { delta: String::new() }, Origin::Agent, None);
+        let permit = TurnPermit::new(Semaphore::new(1));
+        bus.publish(None, AgentEvent::TextDelta { delta: String::new() }, Origin::Agent, None, &permit);
         assert!(bus.state.lock().queues.is_empty());
         assert!(bus.pass_unheard());
     }

@@ -145,7 +145,7 @@ impl EventStream {
     ///     recv(stream.events()) -> event => event.ok().map(|event| event.seq),
     ///     recv(keys) -> _ => None,
     /// };
-    /// assert_eq!(seq, Some(0));
+    /// assert_eq!(seq, Some(1));
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     pub fn events(&self) -> &Receiver<SessionEvent> {

@@ -122,7 +122,7 @@
 //!
 //! within(Duration::from_secs(60), || {
 //!     let transcript = run_of_the_host();
-//!     assert_eq!(transcript.lines().next(), Some("018cc251-f400-78b4-bda8-c892b50e44e5 1 0 RunStarted(hello)"));
+//!     assert_eq!(transcript.lines().next(), Some("018cc251-f400-78b4-bda8-c892b50e44e5 1 1 RunStarted(hello)"));
 //!     assert_eq!(transcript, run_of_the_host());
 //! });
 //! ```

@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::Cancelled;
-use crate::model::{AgentEvent, InboxInteraction, RunResult, SessionId, SessionSnapshot, TurnId};
+#[cfg(feature = "store")]
+use crate::ids::numbers::LastNumbers;
+use crate::model::{AgentEvent, InboxInteraction, RunResult, SessionId, SessionSnapshot, StopReason, TurnId};
 use crate::sync::Arc;
 use crate::turn::events::TurnEvents;
 use crate::wait::cancel::CancelToken;
@@ -14,8 +16,10 @@ use crate::wait::cancel::CancelToken;
 /// It is `Sync` and may be lent to scoped threads, for tools that run in parallel. It cannot be kept: when
 /// [`run_turn`](crate::SessionAgent::run_turn) returns, the loan is over.
 ///
-/// Only the session's own thread can lend the turn's running permit while it waits: where
-/// [`max_running_turns`](crate::ServiceConfig::max_running_turns) is set, use sub-agents from there, not from scoped threads.
+/// While one of its threads waits for room for an event, or [sleeps](Self::sleep), the turn gives its running permit back; so does the
+/// session's own thread while it waits for another session. The last wait to end takes a permit again, in arrival order. Where
+/// [`max_running_turns`](crate::ServiceConfig::max_running_turns) is set, an agent uses sub-agents from the session's own thread: a scoped
+/// thread that waits for one keeps the permit.
 ///
 /// ```
 /// use turnwise::{AgentError, AgentEvent, RunResult, TurnContext};
@@ -38,13 +42,27 @@ use crate::wait::cancel::CancelToken;
 /// }
 /// ```
 pub struct TurnContext {
-    /// Shared with whoever emits while the first turn's agent is built.
+    /// Shared with the build of the first turn's agent, which emits too.
     events: Arc<TurnEvents>,
+    /// The token of the interaction that runs in host mode, where one does.
+    interaction: Option<CancelToken>,
 }
 
 impl TurnContext {
     pub(crate) fn new(events: TurnEvents) -> Self {
-        Self { events: Arc::new(events) }
+        Self { events: Arc::new(events), interaction: None }
+    }
+
+    /// Begins an interaction of host mode, which `cancel` ends alone.
+    pub(crate) fn begin_interaction(&mut self, cancel: CancelToken) {
+        self.interaction = Some(cancel);
+    }
+
+    /// Ends the interaction: the context is that of the whole turn again.
+    pub(crate) fn end_interaction(&mut self) {
+        if let Some(cancel) = self.interaction.take() {
+            self.events.cancel_token().end_part(&cancel);
+        }
     }
 
     /// The session that runs.
@@ -83,7 +101,7 @@ impl TurnContext {
     /// Waits for room where the receiver's channel is bounded and full, then for subscribers that want that
     /// ([`Overflow::Block`](crate::Overflow::Block)). A cancel ends either wait.
     pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
-        self.events.emit(event)
+        self.events.emit(event, self.cancel_token())
     }
 
     /// An error if the turn has been told to stop: for loops.
@@ -113,7 +131,8 @@ impl TurnContext {
         self.cancel_token().is_cancelled()
     }
 
-    /// The turn's token: for helper threads, as an arm of `select!`, and for hooks.
+    /// The turn's token: for helper threads, as an arm of `select!`, and for hooks. In host mode that of the interaction, which fires
+    /// when the interaction or the whole turn is told to stop.
     ///
     /// ```
     /// use std::thread;
@@ -131,7 +150,7 @@ impl TurnContext {
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     pub fn cancel_token(&self) -> &CancelToken {
-        self.events.cancel_token()
+        self.interaction.as_ref().unwrap_or_else(|| self.events.cancel_token())
     }
 
     /// Sleeps, on the service's clock.
@@ -172,9 +191,11 @@ impl TurnContext {
     /// [`Cancelled`] as soon as the turn is told to stop.
     ///
     /// # Blocking
-    /// For `duration`, or until the turn is cancelled. A duration past the end of time waits for the cancel alone.
+    /// For `duration`, or until the turn is cancelled. A duration past the end of time waits for the cancel alone. The turn gives its
+    /// running permit back meanwhile, and waits for one afterwards where [`max_running_turns`](crate::ServiceConfig::max_running_turns)
+    /// are running.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
-        self.cancel_token().sleep_until(&self.events.environment().clock.deadline(duration))
+        self.events.environment().sleep(duration, self.cancel_token())
     }
 
     /// Shows progress: what `read` and `list` answer with until the end of the turn, or the next call.
@@ -232,7 +253,8 @@ impl TurnContext {
         taken.into_iter().map(|incoming| self.events.interactions().take_on(incoming)).collect()
     }
 
-    /// A result of this turn with this answer; add to it with the `with_` methods of [`RunResult`].
+    /// A result of this turn with this answer; add to it with the `with_` methods of [`RunResult`]. Its
+    /// [`stop_reason`](RunResult::stop_reason) is [`Cancelled`](StopReason::Cancelled) where the turn has been told to stop.
     ///
     /// ```
     /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, Usage};
@@ -247,7 +269,21 @@ impl TurnContext {
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     pub fn finish(&self, text: impl Into<String>) -> RunResult {
-        RunResult::new(self.session_id(), self.turn_id(), text)
+        self.mark_if_cancelled(RunResult::new(self.session_id(), self.turn_id(), text))
+    }
+
+    /// An answer of a turn that has been told to stop says so, unless the agent has a reason of its own.
+    pub(crate) fn mark_if_cancelled(&self, mut result: RunResult) -> RunResult {
+        if result.stop_reason == StopReason::EndTurn && self.is_cancelled() {
+            result.stop_reason = StopReason::Cancelled;
+        }
+        result
+    }
+
+    /// The numbers of this turn and of the session's last event.
+    #[cfg(feature = "store")]
+    pub(crate) fn last_numbers(&self) -> LastNumbers {
+        LastNumbers { turn: self.turn_id().get(), event: self.events.environment().bus.last_seq() }
     }
 
     pub(crate) fn events(&self) -> &Arc<TurnEvents> {

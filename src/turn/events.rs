@@ -11,6 +11,7 @@ use std::fmt;
 
 use crate::error::Cancelled;
 use crate::model::{AgentEvent, TurnId};
+use crate::panics::record;
 use crate::subscription::bus::{Bus, Origin};
 use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySendError};
 use crate::turn::environment::Environment;
@@ -63,28 +64,34 @@ impl TurnEvents {
 
     /// Sends an event of the agent. Waits for room, or for the cancellation of the turn; where that comes first, nobody gets
     /// the event.
-    pub(crate) fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
-        self.cancel.check()?;
+    ///
+    /// `cancel` is the turn's token, or that of the interaction that emits.
+    pub(crate) fn emit(&self, event: AgentEvent, cancel: &CancelToken) -> Result<(), Cancelled> {
+        cancel.check()?;
         let heard = !self.bus().pass_unheard();
         let followed = self.interactions.are_followed();
         let copy = (heard || followed).then(|| event.clone());
-        self.send(event)?;
+        self.send(event, cancel)?;
         if let Some(event) = copy {
             if followed {
                 self.interactions.pass_on(&event);
             }
             if heard {
-                self.bus().publish(Some(self.turn_id), event, Origin::Agent, Some(&self.cancel));
+                self.publish(event, Origin::Agent, cancel);
             }
         }
         Ok(())
     }
 
-    fn send(&self, event: AgentEvent) -> Result<(), Cancelled> {
+    fn publish(&self, event: AgentEvent, origin: Origin, cancel: &CancelToken) {
+        self.bus().publish(Some(self.turn_id), event, origin, Some(cancel), &self.environment.permit);
+    }
+
+    fn send(&self, event: AgentEvent, cancel: &CancelToken) -> Result<(), Cancelled> {
         match self.offer(event) {
             None => Ok(()),
             Some((receiver, event)) => {
-                let _permit = own_thread::lend_permit(&Deadline::never());
+                let _permit = self.environment.permit.lend(Deadline::never());
                 select! {
                     send(receiver, event) -> sent => {
                         if sent.is_err() {
@@ -92,7 +99,7 @@ impl TurnEvents {
                         }
                         Ok(())
                     }
-                    recv(self.cancel.cancelled()) -> _ => self.cancel.check(),
+                    recv(cancel.cancelled()) -> _ => cancel.check(),
                 }
             }
         }
@@ -102,7 +109,7 @@ impl TurnEvents {
     /// the turn's cancellation ends the wait, and the event is counted as dropped.
     pub(crate) fn emit_own(&self, event: impl FnOnce() -> AgentEvent) {
         if let Some(event) = self.send_own(event) {
-            self.bus().publish(Some(self.turn_id), event, Origin::Library, Some(&self.cancel));
+            self.publish(event, Origin::Library, &self.cancel);
         }
     }
 
@@ -143,7 +150,7 @@ impl TurnEvents {
             return;
         }
         // Before the agent runs there is no permit yet, after it there is no more need of one.
-        own_thread::give_up_permit();
+        self.environment.permit.stop();
         select! {
             send(receiver, event) -> sent => {
                 if sent.is_err() {
@@ -171,8 +178,9 @@ impl TurnEvents {
     fn note_gone(&self) {
         // ORDERING: Relaxed; the flag only saves work and repeated log records, the channel itself is the truth.
         if !self.receiver_is_gone.swap(true, Ordering::Relaxed) {
-            log::warn!(
-                target: "turnwise::events",
+            record!(
+                Warn,
+                "turnwise::events",
                 "session {}: the event receiver of turn {} was dropped; the turn goes on",
                 self.environment.session_id(),
                 self.turn_id
@@ -247,7 +255,7 @@ impl EventSender {
     /// cancelled. What comes after that, and has no room with one of them, is dropped there.
     pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         match self.building() {
-            Some(events) => events.emit(event)?,
+            Some(events) => events.emit(event, &events.cancel)?,
             None if self.environment.bus.pass_unheard() => {}
             None => self.publish(event),
         }
@@ -259,7 +267,7 @@ impl EventSender {
         // A turn's own context refuses what comes after a cancel. Nobody is refused here, and nobody waits.
         let is_late = cancel.as_ref().is_some_and(CancelToken::is_cancelled);
         let origin = if is_late { Origin::LateAgent } else { Origin::Agent };
-        self.environment.bus.publish(None, event, origin, cancel.as_ref());
+        self.environment.bus.publish(None, event, origin, cancel.as_ref(), &self.environment.permit);
     }
 
     /// Has this thread's events reach `events` until the guard is dropped.

@@ -34,7 +34,6 @@ use std::fmt;
 use crate::error::{CancelReason, Cancelled};
 use crate::panics::contain_and_log;
 use crate::sync::{current, Arc, AtomicU8, Condvar, Mutex, Ordering, Receiver, ThreadId};
-use crate::wait::clock::Deadline;
 use crate::wait::latch::Latch;
 
 /// Set once the turn is over; the other bits are the reason, 0 for none.
@@ -83,6 +82,8 @@ struct Hooks {
     waiting: Vec<(u64, Hook)>,
     /// The hook being run by the cancelling thread. Only that one thread runs waiting hooks: the one whose cancel won.
     running: Option<(u64, ThreadId)>,
+    /// A token of a part of the turn, which fires with this one.
+    part: Option<CancelToken>,
 }
 
 type Hook = Box<dyn FnOnce() + Send>;
@@ -161,14 +162,6 @@ impl CancelToken {
         self.cell.fired.receiver()
     }
 
-    /// Waits until `deadline`, or until the token is cancelled.
-    pub(crate) fn sleep_until(&self, deadline: &Deadline) -> Result<(), Cancelled> {
-        self.check()?;
-        // Disconnected or slept: the token knows.
-        let _ = deadline.receive(self.cancelled());
-        self.check()
-    }
-
     /// Has `hook` run when the turn is cancelled, to abort a call that blocks on something else: to shut a socket down,
     /// to kill a child process. Dropping the returned guard disarms it.
     ///
@@ -210,18 +203,48 @@ impl CancelToken {
                 state => decode(state),
             }
         };
-        if id.is_some() {
-            contain_and_log("a cancel hook", hook);
+        match id {
+            Some(_) => contain_and_log("a cancel hook", hook),
+            None => contain_and_log("the drop of a cancel hook", move || drop(hook)),
         }
         CancelHook { token: self.clone(), id: None }
     }
 
-    /// First step of a cancel: sets the reason and wakes whoever waits. `None` if the token was cancelled or sealed
-    /// already; else the second step, to be taken with no lock held.
+    /// First step of a cancel: sets the reason and wakes every thread that waits for it, for the token of a part too. `None` if the token
+    /// was cancelled or sealed already; else the second step, to be taken with no lock held.
     pub(crate) fn cancel(&self, reason: CancelReason) -> Option<DueHooks> {
         self.cell.state.compare_exchange(0, encode(reason), Ordering::SeqCst, Ordering::SeqCst).ok()?;
         self.cell.fired.set();
-        Some(DueHooks { token: self.clone() })
+        let part = self.cell.hooks.lock().part.take();
+        let of_part = part.and_then(|part| part.cancel(reason)).map(Box::new);
+        Some(DueHooks { token: self.clone(), of_part })
+    }
+
+    /// A token for a part of the turn, such as an interaction in host mode: it fires with this one, or alone. There is one at a time;
+    /// [`end_part`](Self::end_part) ends it.
+    pub(crate) fn begin_part(&self) -> Self {
+        let part = Self::new();
+        let (reason, last) = {
+            let mut hooks = self.cell.hooks.lock();
+            // Under the lock: a cancel that comes later finds the part, one that came before is seen here.
+            match decode(self.cell.state.load(Ordering::SeqCst)) {
+                None => (None, hooks.part.replace(part.clone())),
+                reason => (reason, None),
+            }
+        };
+        drop(last);
+        if let Some(reason) = reason {
+            // It is new, and has no hooks.
+            drop(part.cancel(reason));
+        }
+        part
+    }
+
+    /// Ends the part: a later cancel of either token does not reach it.
+    pub(crate) fn end_part(&self, part: &Self) {
+        let last = self.cell.hooks.lock().part.take();
+        drop(last);
+        part.seal();
     }
 
     /// Ends the token's life with its turn: later cancels are ignored, hooks that have not been started never will be.
@@ -270,11 +293,12 @@ impl fmt::Debug for CancelToken {
 #[derive(Debug)]
 pub(crate) struct DueHooks {
     token: CancelToken,
+    of_part: Option<Box<DueHooks>>,
 }
 
 impl DueHooks {
     pub(crate) fn are_none(&self) -> bool {
-        !self.token.has_hooks()
+        !self.token.has_hooks() && self.of_part.as_ref().map_or(true, |part| part.are_none())
     }
 }
 

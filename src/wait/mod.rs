@@ -8,7 +8,7 @@
 //! | a [`Permit`](semaphore::Permit) | a permit coming back, the cancel token, or a deadline |
 //! | another session, from a session's own thread ([`own_thread`]) | its answer, the waiter's own cancel token, the deadline; refused where it would close a circle |
 //!
-//! Time is that of a [`Clock`](clock::Clock). Nothing here knows how a session or a service works.
+//! A thread of a turn lends the turn's permit while it waits: see [`turn_permit`]. Time is that of a [`Clock`](clock::Clock). Nothing here knows how a session or a service works.
 
 pub(crate) mod bell;
 pub(crate) mod cancel;
@@ -22,6 +22,7 @@ pub(crate) mod manual;
 pub(crate) mod own_thread;
 pub(crate) mod polling;
 pub(crate) mod semaphore;
+pub(crate) mod turn_permit;
 pub(crate) mod waking;
 #[cfg(feature = "testkit")]
 pub(crate) mod watched;

@@ -30,7 +30,7 @@ use crate::wait::cancel::CancelToken;
 use crate::wait::clock::{Deadline, Stopwatch};
 use crate::wait::latch::Latch;
 use crate::wait::polling;
-use crate::wait::semaphore::{Permit, Semaphore};
+use crate::wait::turn_permit::{LentPermit, TurnPermit};
 
 /// A live session among all of the process: ids may repeat from service to service, these do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,16 +75,8 @@ thread_local! {
 struct Own {
     id: SessionId,
     key: WaitKey,
-    running: Arc<Semaphore>,
-    turn: RefCell<OwnTurn>,
-}
-
-/// What the session is at: a turn, its build, or nothing.
-struct OwnTurn {
-    /// `None` between turns: what the agent's own code waits for then, such as its drop, is not for a turn to end. A token may
-    /// also be sealed already, which is the same.
-    cancel: Option<CancelToken>,
-    permit: Option<Permit>,
+    /// What the session runs: its permit, and the token that ends its waits.
+    turn: Arc<TurnPermit>,
 }
 
 /// Makes this thread a session's until it is dropped.
@@ -93,36 +85,33 @@ pub(crate) struct OwnThread {
 }
 
 impl OwnThread {
-    pub(crate) fn enter(id: SessionId, key: WaitKey, running: Arc<Semaphore>, build: CancelToken) -> Self {
-        let turn = RefCell::new(OwnTurn { cancel: Some(build), permit: None });
-        let own = Rc::new(Own { id, key, running, turn });
+    pub(crate) fn enter(id: SessionId, key: WaitKey, turn: Arc<TurnPermit>, build: CancelToken) -> Self {
+        turn.begin_build(build);
+        let own = Rc::new(Own { id, key, turn });
         OWN.with(|slot| *slot.borrow_mut() = Some(Rc::clone(&own)));
         Self { own }
     }
 
     /// Waits for a running permit, which the returned guard gives back.
     pub(crate) fn start_turn(&self, cancel: &CancelToken) -> Result<RunningPermit, Cancelled> {
-        let permit = self.own.running.acquire(cancel)?;
-        let last = self.own.turn.replace(OwnTurn { cancel: Some(cancel.clone()), permit: Some(permit) });
-        drop(last);
+        self.own.turn.start(cancel)?;
         Ok(RunningPermit { own: Rc::clone(&self.own) })
     }
 
-    /// The turn is over, but for its permit. Its token goes now: the last share of it is the caller's, who has made it, and whose
-    /// memory it is.
+    /// The turn is over, but for its permit.
     pub(crate) fn end_turn(&self) {
-        let cancel = self.own.turn.borrow_mut().cancel.take();
-        drop(cancel);
+        self.own.turn.end_turn();
     }
 }
 
 impl Drop for OwnThread {
     fn drop(&mut self) {
+        self.own.turn.end_turn();
         OWN.with(|slot| *slot.borrow_mut() = None);
     }
 }
 
-/// The running permit of the turn that is on. While the turn waits for another session it is not held.
+/// The running permit of the turn that is on. While a thread of the turn waits it is not held.
 #[must_use = "dropping it gives the permit back"]
 pub(crate) struct RunningPermit {
     own: Rc<Own>,
@@ -130,8 +119,7 @@ pub(crate) struct RunningPermit {
 
 impl Drop for RunningPermit {
     fn drop(&mut self) {
-        let permit = self.own.turn.borrow_mut().permit.take();
-        drop(permit);
+        self.own.turn.stop();
     }
 }
 
@@ -147,13 +135,7 @@ pub(crate) fn is_own(key: WaitKey) -> bool {
 
 /// Gives the running turn's permit back until the guard is dropped, which waits for one again.
 pub(crate) fn lend_permit(until: &Deadline) -> Option<LentPermit> {
-    own().map(|own| LentPermit::give_back(own, until.clone()))
-}
-
-/// Gives the running turn's permit back for good: its agent does not run any more.
-pub(crate) fn give_up_permit() {
-    let permit = own().and_then(|own| own.turn.borrow_mut().permit.take());
-    drop(permit);
+    own().and_then(|own| own.turn.lend(until.clone()))
 }
 
 /// Refuses what would have this thread's session wait for itself by way of session `target`, as things are.
@@ -166,14 +148,14 @@ pub(crate) fn refuse_circle(target: WaitKey) -> Result<(), WaitError> {
 
 /// Whether this thread's session is at a turn, or its build, that has been told to stop.
 pub(crate) fn is_cancelled() -> bool {
-    own().is_some_and(|own| own.turn.borrow().cancel.as_ref().is_some_and(CancelToken::is_cancelled))
+    own().and_then(|own| own.turn.cancel()).is_some_and(|cancel| cancel.is_cancelled())
 }
 
 /// An error where this thread's session is at a turn, or its build, that has been told to stop. For loops that receive: one
 /// that always finds something does not come to wait, and no wait of it is there to be ended.
 pub(crate) fn check() -> Result<(), WaitError> {
     let Some(own) = own() else { return Ok(()) };
-    match own.cancel().and_then(|cancel| cancel.reason()) {
+    match own.turn.cancel().and_then(|cancel| cancel.reason()) {
         Some(reason) => Err(WaitError::Interrupted { waiter: own.id, reason }),
         None => Ok(()),
     }
@@ -181,7 +163,7 @@ pub(crate) fn check() -> Result<(), WaitError> {
 
 /// What may end a wait of this thread: the token of its session's turn or build, where it is a session's and at one.
 pub(crate) fn current_cancel() -> Option<CancelToken> {
-    own().and_then(|own| own.cancel())
+    own().and_then(|own| own.turn.cancel())
 }
 
 /// A wait for a session, from before the session is asked for anything until its answer is there. Once this is had, the
@@ -239,7 +221,7 @@ impl Wait {
                 if let Some(ready) = receive_now(channel) {
                     return Ok(ready);
                 }
-                let permit = LentPermit::give_back(Rc::clone(&own), deadline.clone());
+                let permit = own.turn.lend(deadline.clone());
                 let received = own.receive(channel, deadline);
                 // The edge goes first: waiting for a permit is no wait for the target any more.
                 drop(edge);
@@ -255,7 +237,7 @@ pub(crate) fn receive<T>(channel: &Receiver<T>, deadline: &Deadline) -> Result<O
     match own() {
         None => receive_until(channel, deadline),
         Some(own) => {
-            let _permit = LentPermit::give_back(Rc::clone(&own), deadline.clone());
+            let _permit = own.turn.lend(deadline.clone());
             own.receive(channel, deadline)
         }
     }
@@ -298,13 +280,8 @@ fn receive_until<T>(channel: &Receiver<T>, deadline: &Deadline) -> Result<Option
 }
 
 impl Own {
-    /// What may end a wait.
-    fn cancel(&self) -> Option<CancelToken> {
-        self.turn.borrow().cancel.clone().filter(|cancel| !cancel.is_sealed())
-    }
-
     fn receive<T>(&self, channel: &Receiver<T>, deadline: &Deadline) -> Result<Option<T>, WaitError> {
-        let cancel = self.cancel();
+        let cancel = self.turn.cancel();
         let cancelled = cancel.as_ref().map_or_else(never, |cancel| cancel.cancelled().clone());
         let alarm = deadline.alarm();
         select! {
@@ -314,34 +291,6 @@ impl Own {
                 None => Ok(None),
             },
             recv(alarm.rings()) -> _ => Err(WaitError::TimedOut),
-        }
-    }
-}
-
-/// A running permit that its turn does without while it waits.
-pub(crate) struct LentPermit {
-    own: Rc<Own>,
-    lent: bool,
-    until: Deadline,
-}
-
-impl LentPermit {
-    fn give_back(own: Rc<Own>, until: Deadline) -> Self {
-        let permit = own.turn.borrow_mut().permit.take();
-        Self { own, lent: permit.is_some(), until }
-    }
-}
-
-impl Drop for LentPermit {
-    /// Waits for a permit again. A turn that is cancelled, or whose wait was to be over by now, takes one beyond the limit
-    /// instead: it may be the very one that has to stop the others.
-    fn drop(&mut self) {
-        if self.lent {
-            let cancel = self.own.turn.borrow().cancel.clone();
-            // Only a turn has a permit to lend.
-            let cancel = cancel.unwrap_or_else(CancelToken::new);
-            let permit = self.own.running.acquire_or_exceed(&cancel, &self.until);
-            self.own.turn.borrow_mut().permit = Some(permit);
         }
     }
 }

@@ -102,6 +102,11 @@ impl Semaphore {
         (!self.leave_queue(&grant)).then(|| Permit { semaphore: Arc::clone(self) })
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.queue.lock().is_empty()
+    }
+
     /// Gives free permits to the longest waiting.
     fn hand_over(&self) {
         while let Some(grant) = self.count_one_for_the_first() {

@@ -1,6 +1,5 @@
 //! Bad input, extreme settings, and what the public types promise.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use turnwise::{
@@ -111,11 +110,12 @@ fn errors_keep_their_sources_and_reasons() {
     let id = SessionId::new();
     let io = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
     let error = SessionError::Agent { id, source: io.into() };
-    let source = error.source().and_then(Error::source).expect("the agent's source");
-    assert!(source.to_string().contains("no such file"));
+    assert!(error.to_string().contains("no such file"));
+    let source = error.agent_error().and_then(AgentError::downcast_ref::<std::io::Error>).expect("the agent's source");
+    assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
     let interrupted = SessionError::Interrupted { id, reason: CancelReason::Shutdown };
     assert_matches!(AgentError::from(interrupted), AgentError::Cancelled { reason: CancelReason::Shutdown });
-    let other = AgentError::from(SessionError::Busy { id });
+    let other = AgentError::from(SessionError::Busy { id, turn: None });
     assert_matches!(&other, AgentError::Other(source) if source.downcast_ref::<SessionError>().is_some());
     assert!(AgentError::MaxTurnsReached { turns: 3 }.is_graceful());
     assert!(!other.is_graceful() && !other.is_retryable());

@@ -184,21 +184,29 @@ fn c21_it_reaches_a_turn_blocked_on_a_full_event_channel() {
 fn c21_it_reaches_a_turn_that_sleeps_or_waits_for_a_permit() {
     run(|| {
         let (enter, entered) = unbounded();
-        let sleeper = agent_fn(move |_, turn| {
+        let agent = agent_fn(move |prompt, turn| {
             enter.send(()).unwrap();
-            turn.sleep(Duration::MAX)?;
-            Ok(turn.finish("slept"))
+            match prompt.as_str() {
+                "sleep" => turn.sleep(Duration::MAX)?,
+                // A wait that the library does not know keeps the permit.
+                _ => assert!(turn.cancel_token().cancelled().recv().is_err()),
+            }
+            Err(turn.check().unwrap_err().into())
         });
-        let config = EphemeralSessionService::configure(sleeper).max_running_turns(1);
+        let config = EphemeralSessionService::configure(agent).max_running_turns(1);
         let service = config.build().unwrap();
-        let sleeping = service.begin_session(create("x")).unwrap();
+        let holding = service.begin_session(create("hold")).unwrap();
         entered.recv().unwrap();
-        let waiting = service.begin_session(create("y")).unwrap();
+        let waiting = service.begin_session(create("never run")).unwrap();
         waiting.interrupt();
         assert_cancelled(waiting.wait(), CancelReason::Interrupted);
+        assert!(entered.is_empty());
+        holding.interrupt();
+        assert_cancelled(holding.wait(), CancelReason::Interrupted);
+        let sleeping = service.begin_session(create("sleep")).unwrap();
+        entered.recv().unwrap();
         sleeping.interrupt();
         assert_cancelled(sleeping.wait(), CancelReason::Interrupted);
-        assert!(entered.is_empty());
     });
 }
 

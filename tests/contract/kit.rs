@@ -252,7 +252,7 @@ fn a_recorder_of_a_subscription_knows_what_was_missed() {
         newest.assert_next(&["RunStarted(x)", "RunCompleted(x)"]);
         newest.assert_dropped(21);
         let message = failure(|| newest.assert_dropped(20));
-        assert!(message.contains("21 in gaps: 2..24"), "{message}");
+        assert!(message.contains("21 in gaps: 3..25"), "{message}");
     });
 }
 
@@ -276,7 +276,7 @@ fn a_transcript_is_the_same_in_every_run_of_one_seed() {
         assert_ne!(first, transcript(6));
         assert_eq!(first.lines().count(), 6);
         let failed = first.lines().nth(3).unwrap();
-        assert!(failed.ends_with(" 1 1 RunFailed(the turn of the session failed: internal error: no)"), "{failed}");
+        assert!(failed.ends_with(" 1 2 RunFailed(the turn of the session failed: internal error: no)"), "{failed}");
     });
 }
 

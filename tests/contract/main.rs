@@ -9,14 +9,17 @@
 mod archive;
 mod clock;
 mod comms;
+mod errors;
 mod events;
 mod faults;
+mod host_ends;
 mod hosting;
 mod inbox;
 mod input;
 mod interrupt;
 mod keeping;
 mod kit;
+mod permits;
 mod reading;
 mod registry;
 mod sub_agents;

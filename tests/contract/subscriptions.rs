@@ -43,7 +43,7 @@ fn c37_subscribers_before_the_first_turn_see_the_same_events_numbered_and_with_t
         let seen: Vec<Vec<_>> = streams.into_iter().map(Iterator::collect).collect();
         assert_eq!(seen[0], seen[1]);
         assert_eq!(seen[0], seen[2]);
-        assert_eq!(seen[0].iter().map(|event| event.seq).collect::<Vec<_>>(), (0..9).collect::<Vec<_>>());
+        assert_eq!(seen[0].iter().map(|event| event.seq).collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
         assert!(seen[0].iter().all(|event| event.session_id == id));
         let turns: Vec<_> = seen[0].iter().map(|event| event.turn_id.unwrap().get()).collect();
         assert_eq!(turns, [1, 1, 1, 1, 1, 1, 1, 2, 2]);
@@ -70,7 +70,7 @@ fn c37_a_subscriber_may_come_while_a_turn_runs_and_go_while_one_runs() {
         assert_eq!(cloned.len(), 1);
         drop(gone);
         let last = late.next().unwrap();
-        assert_eq!((last.seq, last.turn_id), (1, Some(TurnId::new(1))));
+        assert_eq!((last.seq, last.turn_id), (2, Some(TurnId::new(1))));
         assert_matches!(last.event, AgentEvent::RunCompleted { .. });
         // The subscription has gone with its stream, whoever holds a receiver.
         assert_eq!(cloned.iter().count(), 0);
@@ -91,13 +91,13 @@ fn c37_a_full_queue_drops_the_newest_or_the_oldest_and_what_is_missing_is_counte
         service.start_turn(id, turn("emit 100")).unwrap();
         assert_eq!((oldest.dropped(), newest.dropped()), (98, 98));
         // Room that is made is used.
-        assert_eq!(newest.try_recv().unwrap().seq, 0);
+        assert_eq!(newest.try_recv().unwrap().seq, 1);
         service.start_turn(id, turn("x")).unwrap();
         service.archive_wait(id, LONG).unwrap();
         assert_eq!((oldest.dropped(), newest.dropped()), (100, 99));
         let seqs = |stream: EventStream| stream.map(|event| event.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(oldest), [100, 101, 102, 103]);
-        assert_eq!(seqs(newest), [1, 2, 3, 102]);
+        assert_eq!(seqs(oldest), [101, 102, 103, 104]);
+        assert_eq!(seqs(newest), [2, 3, 4, 103]);
     });
 }
 
@@ -110,7 +110,7 @@ fn c37_a_queue_has_room_for_one_event_at_least() {
         service.start_turn(id, turn("emit 3")).unwrap();
         let seen: Vec<_> = std::iter::from_fn(|| stream.try_recv().ok()).collect();
         assert_eq!(seen.len(), 1);
-        assert_eq!((seen[0].seq, stream.dropped()), (4, 4));
+        assert_eq!((seen[0].seq, stream.dropped()), (5, 4));
     });
 }
 
@@ -123,7 +123,7 @@ fn c37_a_full_queue_may_end_its_subscription_and_no_other() {
         let other = service.subscribe(id, Subscription::new()).unwrap();
         service.start_turn(id, turn("emit 10")).unwrap();
         // The session lives; the stream ends all the same.
-        assert_eq!(slow.map(|event| event.seq).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(slow.map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
         service.archive_wait(id, LONG).unwrap();
         assert_eq!(other.count(), 12);
     });
@@ -149,7 +149,7 @@ fn c37_block_gives_back_pressure_and_loses_nothing() {
         for received in 0..3_001 {
             let ahead = emitted.load(Ordering::SeqCst);
             assert!(ahead <= received + CAPACITY, "{ahead} emitted, {received} received");
-            assert_eq!(stream.next().unwrap().seq, received as u64);
+            assert_eq!(stream.next().unwrap().seq, received as u64 + 1);
         }
         running.wait().unwrap();
         assert_matches!(stream.next().unwrap().event, AgentEvent::RunCompleted { .. });
@@ -164,7 +164,7 @@ fn c37_who_waits_for_room_notices_what_is_read_from_the_channel_itself() {
         let id = service.open_session(SessionSpec::new()).unwrap();
         let stream = service.subscribe(id, capacity(1, Overflow::Block)).unwrap();
         let running = service.begin_turn(id, turn("emit 20")).unwrap();
-        for seq in 0..22 {
+        for seq in 1..=22 {
             let event = select! {
                 recv(stream.events()) -> event => event.unwrap(),
                 default(LONG) => panic!("nothing comes"),
@@ -190,7 +190,7 @@ fn c37_who_waits_for_room_is_woken_by_a_cancel_and_by_the_end_of_the_stream() {
         assert_cancelled(flooding.wait(), CancelReason::Interrupted);
         // The terminal event has found its place although nobody has read.
         let seen: Vec<_> = stream.events().try_iter().collect();
-        assert_eq!(missing(&seen, 0), 0);
+        assert_eq!(missing(&seen, 1), 0);
         assert_matches!(&seen.last().unwrap().event, AgentEvent::RunFailed { .. });
 
         let flooding = service.begin_turn(id, turn("emit 5000")).unwrap();
@@ -215,7 +215,7 @@ fn c37_nobody_waits_for_room_in_a_closed_session() {
         service.archive_with(id, ArchiveMode::Drain).unwrap();
         assert_eq!(running.wait().unwrap().text, "emitted");
         let (dropped, seen) = (stream.dropped(), stream.collect::<Vec<_>>());
-        assert_eq!(missing(&seen, 0), dropped);
+        assert_eq!(missing(&seen, 1), dropped);
         assert_eq!(seen.len() as u64 + dropped, 1_002);
         assert_matches!(&seen.last().unwrap().event, AgentEvent::RunCompleted { .. });
     });
@@ -243,7 +243,7 @@ fn c37_with_many_emitters_and_a_slow_reader_what_is_missing_is_what_was_dropped(
             }
             service.archive_wait(id, LONG).unwrap();
             seen.extend(stream.by_ref());
-            assert_eq!(missing(&seen, 0), seen.last().unwrap().seq + 1 - seen.len() as u64);
+            assert_eq!(missing(&seen, 1), seen.last().unwrap().seq - seen.len() as u64);
             assert_eq!(seen.len() as u64 + stream.dropped(), 8_002, "{overflow:?}");
             if overflow == Overflow::Block {
                 assert_eq!(stream.dropped(), 0);
@@ -291,7 +291,7 @@ fn c37_a_history_lets_a_late_subscriber_begin_with_what_has_been() {
         // 100 events, of which the last ten are there.
         let mut stream = service.subscribe(id, capacity(1, Overflow::Disconnect).from_seq(0)).unwrap();
         assert_eq!(stream.dropped(), 90);
-        assert_eq!(stream.by_ref().take(8).map(|event| event.seq).collect::<Vec<_>>(), (90..98).collect::<Vec<_>>());
+        assert_eq!(stream.by_ref().take(8).map(|event| event.seq).collect::<Vec<_>>(), (91..99).collect::<Vec<_>>());
         // A reconnect loses nothing and repeats nothing.
         let last = stream.next().unwrap().seq;
         drop(stream);
@@ -305,10 +305,10 @@ fn c37_a_history_lets_a_late_subscriber_begin_with_what_has_been() {
         let ahead = service.subscribe(id, Subscription::new().from_seq(1_000_000)).unwrap();
         service.start_turn(id, turn("x")).unwrap();
         service.archive_wait(id, LONG).unwrap();
-        assert_eq!(again.map(|event| event.seq).collect::<Vec<_>>(), (99..106).collect::<Vec<_>>());
-        assert_eq!(narrow.map(|event| event.seq).collect::<Vec<_>>(), (94..106).collect::<Vec<_>>());
-        assert_eq!(fresh.map(|event| event.seq).collect::<Vec<_>>(), [104, 105]);
-        assert_eq!(ahead.map(|event| event.seq).collect::<Vec<_>>(), [104, 105]);
+        assert_eq!(again.map(|event| event.seq).collect::<Vec<_>>(), (100..107).collect::<Vec<_>>());
+        assert_eq!(narrow.map(|event| event.seq).collect::<Vec<_>>(), (95..107).collect::<Vec<_>>());
+        assert_eq!(fresh.map(|event| event.seq).collect::<Vec<_>>(), [105, 106]);
+        assert_eq!(ahead.map(|event| event.seq).collect::<Vec<_>>(), [105, 106]);
     });
 }
 
@@ -340,9 +340,9 @@ fn c37_what_was_replayed_leaves_no_room_behind_when_it_is_read() {
         service.start_turn(id, turn("emit 20")).unwrap();
         assert_eq!([newest.dropped(), oldest.dropped(), behind.dropped()], [19, 19, 0]);
         let unread = |stream: &EventStream| stream.events().try_iter().map(|event| event.seq).collect::<Vec<_>>();
-        assert_eq!(unread(&newest), [50, 51, 52]);
-        assert_eq!(unread(&oldest), [69, 70, 71]);
-        assert_eq!(unread(&behind), [49, 50, 51, 52]);
+        assert_eq!(unread(&newest), [51, 52, 53]);
+        assert_eq!(unread(&oldest), [70, 71, 72]);
+        assert_eq!(unread(&behind), [50, 51, 52, 53]);
 
         let blocking = replayed(Overflow::Block, 72);
         let waiting = service.begin_turn(id, turn("flood")).unwrap();
@@ -350,11 +350,11 @@ fn c37_what_was_replayed_leaves_no_room_behind_when_it_is_read() {
             thread::yield_now();
         }
         // With more room it would not wait: it would flood the queue until it is interrupted.
-        assert_eq!(blocking.recv_timeout(LONG).unwrap().seq, 72);
+        assert_eq!(blocking.recv_timeout(LONG).unwrap().seq, 73);
         waiting.interrupt();
         assert_cancelled(waiting.wait(), CancelReason::Interrupted);
         assert!(blocking.events().len() <= 5);
-        assert_eq!(missing(&blocking.events().try_iter().collect::<Vec<_>>(), 73), 0);
+        assert_eq!(missing(&blocking.events().try_iter().collect::<Vec<_>>(), 74), 0);
     });
 }
 
@@ -363,11 +363,11 @@ fn c37_without_a_history_the_past_counts_as_dropped() {
     run(|| {
         let (service, _stage) = scripted(1);
         let id = service.create_session(create("emit 3")).unwrap().session_id;
-        let stream = service.subscribe(id, Subscription::new().from_seq(2)).unwrap();
+        let stream = service.subscribe(id, Subscription::new().from_seq(3)).unwrap();
         assert_eq!(stream.dropped(), 3);
         service.start_turn(id, turn("x")).unwrap();
         service.archive_wait(id, LONG).unwrap();
-        assert_eq!(stream.map(|event| event.seq).collect::<Vec<_>>(), [5, 6]);
+        assert_eq!(stream.map(|event| event.seq).collect::<Vec<_>>(), [6, 7]);
     });
 }
 
@@ -394,9 +394,9 @@ fn c37_subscribe_all_hears_every_session_from_its_first_event() {
         let seen: Vec<_> = stream.collect();
         for id in created {
             let own: Vec<_> = seen.iter().filter(|event| event.session_id == id).cloned().collect();
-            assert_eq!((own.len(), missing(&own, 0)), (12, 0));
+            assert_eq!((own.len(), missing(&own, 1)), (12, 0));
         }
-        assert_eq!(seen.iter().filter(|event| event.session_id == before).map(|event| event.seq).min(), Some(3));
+        assert_eq!(seen.iter().filter(|event| event.session_id == before).map(|event| event.seq).min(), Some(4));
         // Nothing is to come any more.
         assert_eq!(service.subscribe_all(Subscription::new()).count(), 0);
     });
@@ -414,7 +414,7 @@ fn c37_subscribing_to_all_races_with_creation_and_misses_no_later_event() {
             });
             service.start_turn(id, turn("x")).unwrap();
             let seen: Vec<_> = stream.take(2).collect();
-            assert_eq!((seen[0].session_id, missing(&seen, 0)), (id, 0));
+            assert_eq!((seen[0].session_id, missing(&seen, 1)), (id, 0));
             service.archive(id).unwrap();
         }
     });
@@ -541,7 +541,7 @@ fn c38_what_a_cancelled_turn_goes_on_to_emit_outside_of_it_does_not_pile_up() {
         // RunStarted, two that had room, and the end of the turn, which always has.
         assert_eq!((stream.events().len(), stream.dropped()), (4, 998));
         service.archive_wait(id, LONG).unwrap();
-        assert_eq!(stream.map(|event| event.seq).collect::<Vec<_>>(), [0, 1, 2, 1_001]);
+        assert_eq!(stream.map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 1_002]);
     });
 }
 

@@ -311,7 +311,9 @@ fn c16_a_bounded_wait_comes_back_in_time_to_stop_the_turn_that_has_the_permit() 
         let (enter, entered) = unbounded();
         jobs.prepare("endless", move |_, turn| {
             enter.send(()).unwrap();
-            turn.sleep(std::time::Duration::MAX)?;
+            // A wait that the library does not know keeps the permit.
+            turn.cancel_token().cancelled().recv().unwrap_err();
+            turn.check()?;
             Ok("never".into())
         });
         let stopping = jobs.begin(one, "stops the other", move |service, _| {

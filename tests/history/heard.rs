@@ -82,9 +82,9 @@ pub(crate) fn session(stream: &EventStream, all: bool) -> Result<(), String> {
         };
         let wrong = |what: &str| Err(format!("C37: {what}: {event:?}"));
         // An id may come again, with a new session.
-        let last = at.remove(&event.session_id).filter(|_| event.seq > 0);
+        let last = at.remove(&event.session_id).filter(|_| event.seq > 1);
         let Some(last) = last else {
-            if all && event.seq > 0 {
+            if all && event.seq > 1 {
                 return wrong("a stream of everything begins in the middle");
             }
             at.insert(event.session_id, At { seq: event.seq, turn: event.turn_id, runs: !ends_turn(&event.event) });

@@ -88,6 +88,40 @@ fn c39_every_interaction_has_one_end_whatever_ends_the_session() {
 }
 
 #[test]
+fn c40_one_interaction_is_found_wherever_it_is_and_ended_alone() {
+    explore(|| {
+        let (service, turn, id) = hosting();
+        let injector = service.event_injector(id).unwrap();
+        let stuck = injector.inject_with_subscription("wait".into(), EventSource::Rpc).unwrap();
+        let other = service.clone();
+        let peer = spawn(move || interact(&other, id, "x"));
+        service.interrupt_interaction(id, stuck.id).expect("it is queued, or it runs");
+        assert!(outcome(&stuck.events).is_err());
+        assert_eq!(join(peer), Some(Ok("x".into())));
+        assert!(service.interrupt_interaction(id, stuck.id).is_err());
+        turn.interrupt();
+        assert_eq!(reason(&turn.wait()), Some(CancelReason::Interrupted));
+        finish(&service);
+    });
+}
+
+#[test]
+fn c40_the_end_of_host_mode_answers_what_is_followed() {
+    explore(|| {
+        let (service, turn, id) = hosting();
+        let injector = service.event_injector(id).unwrap();
+        let followed = injector.inject_with_subscription("x".into(), EventSource::Rpc).unwrap();
+        let other = service.clone();
+        let interrupter = spawn(move || drop(other.interrupt(id)));
+        // It was put in while the turn was on: it is run, or it fails, without another host turn.
+        drop(outcome(&followed.events));
+        join(interrupter);
+        drop(turn.wait());
+        finish(&service);
+    });
+}
+
+#[test]
 fn c39_a_fault_ends_the_interactions_that_wait() {
     explore(|| {
         let (service, turn, id) = hosting();

@@ -89,7 +89,7 @@ fn keeping_what_is_archived_while_it_is_resumed_ends_archived() {
         let answered = match join(rival) {
             Ok(went_well) => usize::from(went_well),
             Err(error) => {
-                assert!(matches!(error, SessionError::NotFound { .. } | SessionError::Busy { .. }), "{error}");
+                assert!(matches!(error, SessionError::Archived { .. } | SessionError::Busy { .. }), "{error}");
                 0
             }
         };
@@ -112,7 +112,7 @@ fn keeping_an_archive_that_interrupts_reaches_a_turn_that_is_just_resumed() {
         match join(rival) {
             Ok(was_stopped) => assert!(was_stopped),
             Err(error) => {
-                assert!(matches!(error, SessionError::NotFound { .. } | SessionError::Busy { .. }), "{error}");
+                assert!(matches!(error, SessionError::Archived { .. } | SessionError::Busy { .. }), "{error}");
             }
         }
         end(&service);
@@ -229,6 +229,47 @@ fn keeping_of_two_who_resume_at_once_nobody_builds_a_second_agent() {
         assert!(answered >= 1);
         assert_eq!(messages(&store, id), answered);
         assert_eq!(service.stats().sessions_created, 2);
+        end(&service);
+    });
+}
+
+#[test]
+fn keeping_a_call_about_a_session_that_is_not_there_fails_no_create_of_its_id() {
+    let calls: [fn(&dyn SessionService, SessionId); 3] = [
+        |service, id| drop(service.archive(id)),
+        |service, id| drop(service.take_session(id, FAR)),
+        |service, id| drop(service.start_turn(id, turn("x"))),
+    ];
+    for call in calls {
+        explore(move || {
+            let store: Arc<Memory> = Arc::default();
+            let service = PersistentSessionService::new(actors(act), 2, Arc::clone(&store));
+            let (other, id) = (service.clone(), SessionId::from_uuid(uuid::Uuid::from_u128(7)));
+            let rival = spawn(move || call(&other, id));
+            match service.open_session(SessionSpec::new().session_id(id)) {
+                Ok(opened) => assert_eq!(opened, id),
+                // It was there, and has been archived or taken.
+                Err(error) => assert!(matches!(error, SessionError::NotFound { .. }), "{error}"),
+            }
+            join(rival);
+            end(&service);
+        });
+    }
+}
+
+#[test]
+fn keeping_a_shared_lease_of_a_session_that_was_not_created_keeps_its_id_from_no_create() {
+    explore(|| {
+        let store: Arc<Memory> = Arc::default();
+        let service = PersistentSessionService::new(actors(act), 1, Arc::clone(&store));
+        service.open_session(SessionSpec::new()).unwrap();
+        let (other, id) = (service.clone(), SessionId::from_uuid(uuid::Uuid::from_u128(7)));
+        let rival = spawn(move || drop(other.archive(id)));
+        for _ in 0..2 {
+            let error = service.open_session(SessionSpec::new().session_id(id)).unwrap_err();
+            assert!(matches!(error, SessionError::CapacityExceeded { .. }), "{error}");
+        }
+        join(rival);
         end(&service);
     });
 }

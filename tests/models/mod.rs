@@ -42,6 +42,8 @@ mod keeping;
 #[cfg(turnwise_loom)]
 mod orderings;
 #[cfg(not(turnwise_loom))]
+mod permits;
+#[cfg(not(turnwise_loom))]
 mod support;
 #[cfg(not(turnwise_loom))]
 mod waking;

@@ -5,6 +5,7 @@
 
 use super::{join, spawn};
 use crate::error::CancelReason;
+use crate::ids::numbers::{Numbering, Numbers};
 use crate::ids::Ids;
 use crate::inbox::injector::EventInjector;
 use crate::inbox::queue::Inbox;
@@ -23,6 +24,7 @@ use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
 use crate::wait::mailbox::{mailbox, MailReceiver};
 use crate::wait::semaphore::Semaphore;
+use crate::wait::turn_permit::TurnPermit;
 use crate::wait::waking::own_calls;
 
 /// Runs `body` in every schedule that there is.
@@ -63,6 +65,8 @@ fn session(
         ids: Ids::default(),
         counters: Arc::default(),
         clock: Clock::default(),
+        numbering: Numbering::default(),
+        running: Semaphore::new(1),
     };
     let cancel = first.cloned().unwrap_or_else(CancelToken::new);
     let turn = first.map(|_| TurnId::new(1));
@@ -368,8 +372,10 @@ fn c11_a_result_is_there_when_its_latch_says_so() {
 #[test]
 fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
     check(|| {
-        let bus = Arc::new(Bus::new(SessionId::from_uuid(uuid::Uuid::nil()), 0));
-        let emitting = Arc::clone(&bus);
+        let bus =
+            Arc::new(Bus::new(SessionId::from_uuid(uuid::Uuid::nil()), 0, 0, 0, Numbers::new(Numbering::default())));
+        let permit = TurnPermit::new(Semaphore::new(1));
+        let (emitting, lent) = (Arc::clone(&bus), Arc::clone(&permit));
         let emitter = spawn(move || {
             let mut unheard = 0;
             for _ in 0..2 {
@@ -377,7 +383,7 @@ fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
                     unheard += 1;
                 } else {
                     let event = AgentEvent::TextDelta { delta: String::new() };
-                    emitting.publish(None, event, Origin::Agent, None);
+                    emitting.publish(None, event, Origin::Agent, None, &lent);
                 }
             }
             unheard
@@ -388,11 +394,11 @@ fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
         // Whoever emits from now on is heard.
         let event = AgentEvent::TextDelta { delta: String::new() };
         assert!(!bus.pass_unheard());
-        bus.publish(None, event, Origin::Agent, None);
+        bus.publish(None, event, Origin::Agent, None, &permit);
         let unheard: u64 = join(emitter);
         bus.end();
         let heard: Vec<u64> = stream.map(|event| event.seq).collect();
-        assert_eq!(heard, (unheard..3).collect::<Vec<_>>());
+        assert_eq!(heard, (unheard + 1..4).collect::<Vec<_>>());
     });
 }
 
@@ -404,7 +410,7 @@ fn c39_no_bell_is_missed() {
         let injector = spawn(move || injecting.inject(String::new(), EventSource::Tcp).unwrap());
         // Were the bell missed, this would wait for ever.
         inbox.listen().recv().expect("the inbox keeps the bell");
-        assert!(inbox.take_next().is_some());
+        assert!(inbox.take_next(&CancelToken::new()).is_some());
         join(injector);
     });
 }

@@ -70,8 +70,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the token is put in place after the admission, outside of the lock",
         "src/session/handle.rs",
         &[(
-            "            let mut active = self.active.lock();\n            let turn = self.gate().admit().map_err(refused)?;\n            *active =",
-            "            let turn = self.gate().admit().map_err(refused)?;\n            *self.active.lock() =",
+            "        let mut active = self.active.lock();\n        let turn = self.gate().admit(reserved)?;\n        *active =",
+            "        let turn = self.gate().admit(reserved)?;\n        *self.active.lock() =",
         )],
         Loom("c28"),
     ),
@@ -169,6 +169,24 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("let ran = contain(|| call(agent, context));", "let ran: Result<_, PanicMessage> = Ok(call(agent, context));")],
         Contract("c31"),
     ),
+    mutation(
+        "the end of host mode leaves its followers waiting",
+        "src/session/thread.rs",
+        &[("        self.handle.environment().inbox.fail_followed();\n", "")],
+        Contract("c40_however"),
+    ),
+    mutation(
+        "an interaction is between inbox and thread for a moment",
+        "src/inbox/queue.rs",
+        &[("                Some(next) => state.running = Some((next.interaction.id, cancel.clone())),", "                Some(_) => {}"), ("        if more {\n            self.bell.ring();", "        if let Some(next) = next.as_ref().filter(|next| !next.is_dismissal()) {\n            self.begin_running(next.interaction.id, cancel);\n        }\n        if more {\n            self.bell.ring();")],
+        Shuttle("c40_one_interaction"),
+    ),
+    mutation(
+        "a cancelled turn does not cancel the interaction that it runs",
+        "src/wait/cancel.rs",
+        &[("        let part = self.cell.hooks.lock().part.take();\n        let of_part", "        let part = self.cell.hooks.lock().part.take().filter(|_| false);\n        let of_part")],
+        Contract("c40"),
+    ),
     // Cancel tokens and hooks.
     mutation(
         "a guard does not wait for its hook",
@@ -179,7 +197,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a hook that is armed too late is forgotten",
         "src/wait/cancel.rs",
-        &[("        if id.is_some() {\n            contain_and_log(\"a cancel hook\", hook);", "        if false {\n            contain_and_log(\"a cancel hook\", hook);")],
+        &[("            Some(_) => contain_and_log(\"a cancel hook\", hook),", "            Some(_) => drop(hook),")],
         Loom("c22"),
     ),
     mutation(
@@ -309,9 +327,36 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a waiting session keeps its permit",
-        "src/wait/own_thread.rs",
-        &[("        let permit = own.turn.borrow_mut().permit.take();\n        Self { own, lent: permit.is_some(), until", "        let permit: Option<Permit> = None;\n        Self { own, lent: permit.is_some(), until")],
+        "src/wait/turn_permit.rs",
+        &[("            if !state.is_running {\n                return None;\n            }\n            state.waits += 1;", "            if !state.is_running || true {\n                return None;\n            }\n            state.waits += 1;")],
         Shuttle("c16"),
+    ),
+    mutation(
+        "the last wait of a turn does not count while it asks for a permit",
+        "src/wait/turn_permit.rs",
+        &[
+            ("        // A run has a token.\n", "        self.waits = 0;\n"),
+            ("        self.waits -= 1;\n        if self.waits > 0 {", "        if self.waits > 0 {"),
+        ],
+        Shuttle("c60"),
+    ),
+    mutation(
+        "a permit that is granted while another thread waits is kept",
+        "src/wait/turn_permit.rs",
+        &[("        self.waits -= 1;\n        if self.waits > 0 {", "        self.waits -= 1;\n        if self.waits > 99 {")],
+        Shuttle("c60"),
+    ),
+    mutation(
+        "a sleep keeps the permit",
+        "src/turn/environment.rs",
+        &[("        let permit = self.permit.lend(Deadline::never());\n", "        let permit = ();\n"), ("        drop(permit);\n", "        let () = permit;\n")],
+        Contract("c60"),
+    ),
+    mutation(
+        "a thread of a turn that waits for room keeps the permit",
+        "src/turn/events.rs",
+        &[("                let _permit = self.environment.permit.lend(Deadline::never());\n", "                let _ = Deadline::never();\n")],
+        Contract("c60"),
     ),
     // Who waits for whom.
     mutation(
@@ -348,7 +393,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an entry that goes makes way for the last one",
         "src/ephemeral/registry.rs",
-        &[("let Entry { handle, .. } = self.entries.get_mut(&id)?.take()?;\n        self.gaps += 1;", "let Entry { handle, .. } = self.entries.swap_remove(&id)??;")],
+        &[("let slot = self.entries.get_mut(&id)?;\n        let Entry { handle, .. } = slot.entry.take()?;\n        let number = slot.number;\n        self.gaps += 1;", "let Slot { number, entry } = self.entries.swap_remove(&id)?;\n        let Entry { handle, .. } = entry?;")],
         Contract("c25"),
     ),
     mutation(
@@ -410,7 +455,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "who waits for room is not woken by a cancel",
         "src/turn/events.rs",
-        &[("                    recv(self.cancel.cancelled()) -> _ => self.cancel.check(),", "                    recv(crate::sync::never::<()>()) -> _ => self.cancel.check(),")],
+        &[("                    recv(cancel.cancelled()) -> _ => cancel.check(),", "                    recv(crate::sync::never::<()>()) -> _ => cancel.check(),")],
         Shuttle("c21"),
     ),
     mutation(
@@ -475,7 +520,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn is answered before it is kept",
         "src/store/agent.rs",
-        &[("Ok(result) => self.keep().map(|()| result).map_err(AgentError::other),", "Ok(result) => Ok(result),")],
+        &[("Ok(result) => self.save(used).map(|()| result).map_err(AgentError::other),", "Ok(result) => Ok(result),")],
         Store("kept"),
     ),
     mutation(
@@ -487,13 +532,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "two work on a record at once",
         "src/store/kept.rs",
-        &[("is_some_and(|taken| taken.kept.strong_count() > 0)", "is_some_and(|taken| taken.kept.strong_count() > 99)")],
+        &[("while let Some(entry) = entries.get(&id).filter(|entry| entry.lease.strong_count() > 0) {", "while let Some(entry) = entries.get(&id).filter(|entry| entry.lease.strong_count() > 99) {")],
         Shuttle("keeping"),
     ),
     mutation(
         "a session that is archived while it is resumed stays live",
         "src/store/calls.rs",
-        &[("        if kept.is_archived() {", "        if kept.is_archived() && id.as_uuid().is_nil() {")],
+        &[("        if lease.is_closed() {", "        if lease.is_closed() && id.as_uuid().is_nil() {")],
         Shuttle("keeping"),
     ),
     mutation(
@@ -506,15 +551,15 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a session that is taken can be resumed before it is archived",
         "src/store/calls.rs",
         &[(
-            "                Ok((taken, _ended)) => {\n                    kept.archive(ArchiveMode::Drain)?;",
-            "                Ok((taken, _ended)) => {\n                    drop(kept);\n                    let kept = self.any(id);\n                    kept.archive(ArchiveMode::Drain)?;",
+            "            Ok((taken, _ended)) => {\n                lease.archive(ArchiveMode::Drain)?;",
+            "            Ok((taken, _ended)) => {\n                drop(lease);\n                let lease = self.lease(id);\n                lease.archive(ArchiveMode::Drain)?;",
         )],
         Shuttle("keeping"),
     ),
     mutation(
         "a session that is behind is unloaded",
         "src/store/calls.rs",
-        &[("kept.map_or(Ok(()), |kept| kept.catch_up(", "kept.filter(|_| false).map_or(Ok(()), |kept| kept.catch_up(")],
+        &[("lease.map_or(Ok(()), |lease| lease.catch_up(", "lease.filter(|_| false).map_or(Ok(()), |lease| lease.catch_up(")],
         Store("running_turn_cannot_be_kept"),
     ),
     mutation(
@@ -526,15 +571,57 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an opening that is interrupted leaves a session in the store",
         "src/store/calls.rs",
-        &[("            if let Err(error) = kept.delete() {", "            if let Err(error) = kept.archive(ArchiveMode::Drain) {")],
+        &[("            if let Err(error) = lease.delete() {", "            if let Err(error) = lease.archive(ArchiveMode::Drain) {")],
         Store("opening"),
     ),
     mutation(
         "a turn that is interrupted is kept before it is rolled back",
         "src/store/agent.rs",
         &[("Err(error) if turn.is_cancelled() => Err(error),", "Err(error) if false && turn.is_cancelled() => Err(error),"),
-          ("            self.kept.set_agent_at_work(false);\n            self.keep_after_failure();", "            self.kept.set_agent_at_work(false);")],
+          ("            self.lease.set_agent_running(false);\n            self.save_after_failure(None);", "            self.lease.set_agent_running(false);")],
         Store("rolled_back"),
+    ),
+    mutation(
+        "a lease that is no session's keeps a create from its id",
+        "src/store/kept.rs",
+        &[("            if entry.is_a_sessions {\n                return None;", "            if entry.is_a_sessions || to_launch {\n                return None;")],
+        Shuttle("keeping_a_call_about"),
+    ),
+    mutation(
+        "a lease stays a session's when the session is over",
+        "src/store/kept.rs",
+        &[("        self.0.table.set_a_sessions(&self.0, false);", "        self.0.table.set_a_sessions(&self.0, true);")],
+        Shuttle("keeping_a_shared_lease"),
+    ),
+    mutation(
+        "an agent that forgets what it resumes is let through",
+        "src/store/agent.rs",
+        &[("        if without_system(own).starts_with(without_system(kept)) {", "        if without_system(own).starts_with(without_system(kept)) || true {")],
+        Store("c65"),
+    ),
+    mutation(
+        "numbers begin again in every life",
+        "src/store/kept.rs",
+        &[("            after: numbers.reserved(),", "            after: LastNumbers::default(),")],
+        Store("c64"),
+    ),
+    mutation(
+        "a turn's number is given out before it is reserved",
+        "src/status/gate.rs",
+        &[("            if number > reserved {", "            if number > reserved && reserved == 0 {")],
+        Store("c64"),
+    ),
+    mutation(
+        "an event is numbered before its number is reserved",
+        "src/subscription/bus.rs",
+        &[("            if next <= self.numbers.last_event() {", "            if next <= self.numbers.last_event() || true {")],
+        Store("c64"),
+    ),
+    mutation(
+        "a life that ends in order writes no exact numbers",
+        "src/store/kept.rs",
+        &[("        if session.archived || !session.numbers.finish(used) {", "        if session.archived || used == used {")],
+        Store("c64"),
     ),
     mutation(
         "a save is answered before it is written",

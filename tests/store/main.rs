@@ -5,6 +5,7 @@
 
 mod files;
 mod killed;
+mod lives;
 mod races;
 mod saving;
 mod sessions;

@@ -119,15 +119,16 @@ fn an_archived_session_stays_readable_and_runs_no_more() {
                 service.resume(id).unwrap_err(),
                 service.interrupt(id).unwrap_err(),
             ] {
-                assert_eq!(error.code(), "SESSION_NOT_FOUND");
+                assert_eq!(error.code(), "SESSION_ARCHIVED");
             }
+            assert_eq!(service.subscribe(id, Subscription::new()).unwrap_err().code(), "SESSION_ARCHIVED");
             service.archive_wait(id, LONG).unwrap();
             let ids = |list: Vec<turnwise::SessionSummary>| list.iter().map(|line| line.session_id).collect::<Vec<_>>();
             assert_eq!(ids(service.list(SessionQuery::new()).unwrap()), [other]);
             assert_eq!(ids(service.list_archived(SessionQuery::new()).unwrap()), [id]);
             let again = create("again").session(SessionSpec::new().session_id(id));
             assert_eq!(service.create_session(again).unwrap_err().code(), "SESSION_ALREADY_EXISTS");
-            assert_eq!(service.start_turn(id, turn("more")).unwrap_err().code(), "SESSION_NOT_FOUND");
+            assert_eq!(service.start_turn(id, turn("more")).unwrap_err().code(), "SESSION_ARCHIVED");
             service.shutdown(LONG);
         }
     });

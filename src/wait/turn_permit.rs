@@ -1,0 +1,236 @@
+//! The running permit of a session's turn, shared by every thread of the turn.
+//!
+//! A turn runs under one permit of the service's `max_running_turns`. A thread of the turn that waits for something the library knows
+//! (room for an event, a sleep, another session) must not keep the permit meanwhile: the event's reader may be a turn that needs it.
+//!
+//! # One permit, and a count of waits
+//!
+//! The first wait gives the permit back. The last wait takes a permit again, in arrival order, and counts as a wait until it has one;
+//! a wait that ends beside others returns at once. So no thread ever asks for a second permit of its own turn:
+//!
+//! ```text
+//! thread A                                  thread B
+//! its wait is the last: asks for a permit   begins a wait (2 waits)
+//! is granted one; 2 waits: gives it back    ...
+//! goes on without (1 wait)                  its wait is the last: asks for a permit
+//! ```
+//!
+//! If A stopped counting before it asks, B could begin and end a wait meanwhile, find itself the last too, and ask for a second
+//! permit. With a limit of 1 the turn would then wait for itself.
+//!
+//! **Invariants.**
+//! - The permit is held only while no thread of the turn waits. A turn may compute without a permit while another of its threads waits.
+//! - A wait that outlives its turn changes nothing of the next one: it is known by the number of its run.
+//! - Liveness comes before the limit. A turn that is cancelled, or whose timed wait for another session is over, takes a permit beyond
+//!   the limit: it may be the turn that has to stop the others.
+
+use crate::error::Cancelled;
+use crate::sync::{Arc, Mutex};
+use crate::wait::cancel::CancelToken;
+use crate::wait::clock::Deadline;
+use crate::wait::semaphore::{Permit, Semaphore};
+
+/// The permit and the token of what a session runs, for all threads that run it. One for each session.
+#[derive(Debug)]
+pub(crate) struct TurnPermit {
+    running: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The token of the turn or of the build. `None` between turns: what the agent's own code waits for then, such as its drop, is not
+    /// for a turn to end.
+    cancel: Option<CancelToken>,
+    /// Rises with every start and every end of a run.
+    run: u64,
+    is_running: bool,
+    permit: Option<Permit>,
+    waits: usize,
+}
+
+/// A wait of one thread, during which its turn does without a permit. Dropping it ends the wait.
+#[must_use = "the wait is over when it is dropped"]
+pub(crate) struct LentPermit {
+    of: Arc<TurnPermit>,
+    run: u64,
+    until: Deadline,
+}
+
+impl TurnPermit {
+    pub(crate) fn new(running: Arc<Semaphore>) -> Arc<Self> {
+        Arc::new(Self { running, state: Mutex::default() })
+    }
+
+    /// Sets the token of a build, which takes no permit.
+    pub(crate) fn begin_build(&self, cancel: CancelToken) {
+        let last = self.state.lock().cancel.replace(cancel);
+        drop(last);
+    }
+
+    /// Waits for a permit and starts a run with it.
+    pub(crate) fn start(&self, cancel: &CancelToken) -> Result<(), Cancelled> {
+        let permit = self.running.acquire(cancel)?;
+        let last = {
+            let mut state = self.state.lock();
+            let run = state.run + 1;
+            let next = State { cancel: Some(cancel.clone()), run, is_running: true, permit: Some(permit), waits: 0 };
+            std::mem::replace(&mut *state, next)
+        };
+        drop(last);
+        Ok(())
+    }
+
+    /// Ends the run, if there is one, and gives its permit back. The token stays.
+    pub(crate) fn stop(&self) {
+        let permit = {
+            let mut state = self.state.lock();
+            if !state.is_running {
+                return;
+            }
+            state.run += 1;
+            (state.is_running, state.waits) = (false, 0);
+            state.permit.take()
+        };
+        drop(permit);
+    }
+
+    /// Forgets the token: the turn is over. The last share of it is then the caller's, who has made it, and whose memory it is.
+    pub(crate) fn end_turn(&self) {
+        let cancel = self.state.lock().cancel.take();
+        drop(cancel);
+    }
+
+    /// The token that ends a wait, unless its turn is over.
+    pub(crate) fn cancel(&self) -> Option<CancelToken> {
+        self.state.lock().cancel.clone().filter(|cancel| !cancel.is_sealed())
+    }
+
+    /// Begins a wait. `None` where no run is on, and so no permit to lend.
+    ///
+    /// `until` is the end of a timed wait for another session; the end of any other wait is no reason to exceed the limit.
+    pub(crate) fn lend(self: &Arc<Self>, until: Deadline) -> Option<LentPermit> {
+        let (run, permit) = {
+            let mut state = self.state.lock();
+            if !state.is_running {
+                return None;
+            }
+            state.waits += 1;
+            (state.run, state.permit.take())
+        };
+        drop(permit);
+        Some(LentPermit { of: Arc::clone(self), run, until })
+    }
+}
+
+impl State {
+    /// Ends a wait of run `run`, unless it is the last of that run. Returns the token for the wait for a permit then.
+    fn end_wait_beside_others(&mut self, run: u64) -> Option<CancelToken> {
+        if self.run != run {
+            return None;
+        }
+        if self.waits > 1 {
+            self.waits -= 1;
+            return None;
+        }
+        // A run has a token.
+        Some(self.cancel.clone().unwrap_or_else(CancelToken::new))
+    }
+
+    /// Ends a wait of run `run` that was the last when it asked for `permit`. Returns the permit where it is not needed any more.
+    fn end_wait(&mut self, run: u64, permit: Permit) -> Option<Permit> {
+        if self.run != run {
+            return Some(permit);
+        }
+        self.waits -= 1;
+        if self.waits > 0 {
+            return Some(permit);
+        }
+        self.permit = Some(permit);
+        None
+    }
+}
+
+impl Drop for LentPermit {
+    fn drop(&mut self) {
+        let last = self.of.state.lock().end_wait_beside_others(self.run);
+        let Some(cancel) = last else { return };
+        let permit = self.of.running.acquire_or_exceed(&cancel, &self.until);
+        let surplus = self.of.state.lock().end_wait(self.run, permit);
+        drop(surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::CancelReason;
+
+    fn running() -> (Arc<Semaphore>, Arc<TurnPermit>, CancelToken) {
+        let (semaphore, cancel) = (Semaphore::new(1), CancelToken::new());
+        let turn = TurnPermit::new(Arc::clone(&semaphore));
+        turn.start(&cancel).unwrap();
+        (semaphore, turn, cancel)
+    }
+
+    #[test]
+    fn c60_nested_and_parallel_waits_count_and_only_the_last_takes_the_permit_again() {
+        let (semaphore, turn, _cancel) = running();
+        let outer = turn.lend(Deadline::never()).unwrap();
+        assert_eq!(semaphore.held(), 0);
+        let inner = turn.lend(Deadline::never()).unwrap();
+        drop(inner);
+        assert_eq!(semaphore.held(), 0);
+        drop(outer);
+        assert_eq!(semaphore.held(), 1);
+        turn.stop();
+        assert_eq!(semaphore.held(), 0);
+        assert!(turn.lend(Deadline::never()).is_none());
+    }
+
+    #[test]
+    fn c60_a_wait_that_outlives_its_run_changes_nothing_of_the_next() {
+        let (semaphore, turn, cancel) = running();
+        let late = turn.lend(Deadline::never()).unwrap();
+        turn.stop();
+        turn.start(&cancel).unwrap();
+        drop(late);
+        assert_eq!(semaphore.held(), 1);
+        drop(turn.lend(Deadline::never()));
+        assert_eq!(semaphore.held(), 1);
+        turn.stop();
+        assert_eq!(semaphore.held(), 0);
+    }
+
+    #[test]
+    fn c60_a_wait_that_begins_while_the_last_asks_for_a_permit_sends_it_back() {
+        let (semaphore, turn, _cancel) = running();
+        let first = turn.lend(Deadline::never()).unwrap();
+        let taken = semaphore.try_acquire().unwrap();
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(move || drop(first));
+            while !semaphore.is_waited_for() {
+                std::thread::yield_now();
+            }
+            // A second thread of the turn waits and is done before the first has its permit: it returns at once.
+            drop(turn.lend(Deadline::never()));
+            let second = turn.lend(Deadline::never()).unwrap();
+            drop(taken);
+            asking.join().unwrap();
+            assert_eq!(semaphore.held(), 0);
+            drop(second);
+        });
+        assert_eq!(semaphore.held(), 1);
+    }
+
+    #[test]
+    fn c60_a_cancelled_turn_exceeds_the_limit_at_the_end_of_its_wait() {
+        let (semaphore, turn, cancel) = running();
+        let wait = turn.lend(Deadline::never()).unwrap();
+        let taken = semaphore.try_acquire().unwrap();
+        drop(cancel.cancel(CancelReason::Interrupted));
+        drop(wait);
+        assert_eq!(semaphore.held(), 2);
+        drop(taken);
+    }
+}

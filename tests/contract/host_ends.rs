@@ -1,0 +1,169 @@
+//! C40: what the end of host mode, and an interrupt of one interaction, mean for the interactions that wait and run.
+
+use std::time::Duration;
+
+use turnwise::crossbeam_channel::{bounded, unbounded, Sender};
+use turnwise::{
+    builder_fn, AgentError, AgentEvent, CancelReason, EphemeralSessionService, EventSource, InteractionId, RunResult,
+    Session, SessionAgent, SessionError, SessionId, SessionService, SessionSpec, TurnContext,
+};
+
+use crate::hosting::{hosted, Hosted};
+use crate::inbox::outcome;
+use crate::support::*;
+
+/// A name, and what ends host mode.
+type End = (&'static str, fn(&Hosted));
+
+#[test]
+fn c40_however_host_mode_ends_a_followed_interaction_fails_and_another_stays() {
+    run(|| {
+        let ends: [End; 3] = [
+            ("an interrupt", |host| host.service.interrupt(host.id()).unwrap()),
+            ("an interrupt by the handle", |host| host.turn.interrupt()),
+            ("an interrupt by number", |host| host.service.interrupt_turn(host.id(), host.turn.turn_id()).unwrap()),
+        ];
+        for (name, end) in ends {
+            let host = hosted("x");
+            host.injector.inject("hold".into(), EventSource::Tcp).unwrap();
+            host.stage.wait_entered();
+            let followed = host.injector.inject_with_subscription("followed".into(), EventSource::Tcp).unwrap();
+            host.injector.inject("not followed".into(), EventSource::Tcp).unwrap();
+            end(&host);
+            assert!(outcome(&followed).unwrap_err().contains("host mode ended"), "{name}");
+            let id = host.id();
+            assert_cancelled(host.turn.wait(), CancelReason::Interrupted);
+            // The sender may send it again.
+            let again = host.injector.inject_with_subscription("again".into(), EventSource::Tcp).unwrap();
+            host.injector.dismiss(EventSource::Tcp).unwrap();
+            let (event_tx, events) = unbounded();
+            let next = turn("y").host_mode(true).event_tx(event_tx);
+            assert_eq!(host.service.start_turn(id, next).unwrap().text, "again", "{name}");
+            assert_eq!(outcome(&again).unwrap(), "again", "{name}");
+            let completed = |event: &AgentEvent| matches!(event, AgentEvent::InteractionComplete { .. });
+            assert_eq!(events.iter().filter(completed).count(), 3, "{name}: what no one follows, again, the dismissal");
+        }
+    });
+}
+
+#[test]
+fn c40_a_host_turn_that_does_not_get_to_host_mode_fails_what_is_followed() {
+    run(|| {
+        for prompt in ["fail", "panic", "hold"] {
+            let (service, stage) = scripted(1);
+            let id = service.open_session(SessionSpec::new()).unwrap();
+            let injector = service.event_injector(id).unwrap();
+            let followed = injector.inject_with_subscription("followed".into(), EventSource::Tcp).unwrap();
+            let host = service.begin_turn(id, turn(prompt).host_mode(true)).unwrap();
+            if prompt == "hold" {
+                stage.wait_entered();
+                host.interrupt();
+            }
+            host.wait().unwrap_err();
+            outcome(&followed).unwrap_err();
+        }
+    });
+}
+
+#[test]
+fn c40_a_dismissal_and_a_timeout_fail_what_is_followed_behind_them() {
+    run(|| {
+        let host = hosted("x");
+        host.injector.inject("hold".into(), EventSource::Tcp).unwrap();
+        host.stage.wait_entered();
+        host.injector.dismiss(EventSource::Tcp).unwrap();
+        let behind = host.injector.inject_with_subscription("behind it".into(), EventSource::Tcp).unwrap();
+        host.stage.release();
+        assert_eq!(host.turn.wait().unwrap().text, "released");
+        assert!(outcome(&behind).unwrap_err().contains("host mode ended"));
+
+        let (service, stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let injector = service.event_injector(id).unwrap();
+        injector.inject("hold".into(), EventSource::Tcp).unwrap();
+        let queued = injector.inject_with_subscription("queued".into(), EventSource::Tcp).unwrap();
+        let timed = service.begin_turn(id, turn("x").host_mode(true).timeout(SHORT)).unwrap();
+        assert_cancelled(timed.wait(), CancelReason::DeadlineExceeded);
+        outcome(&queued).unwrap_err();
+        drop(stage);
+    });
+}
+
+#[test]
+fn c40_one_interaction_is_interrupted_alone_queued_or_running() {
+    run(|| {
+        let host = hosted("x");
+        let id = host.id();
+        let running = host.injector.inject_with_subscription("hold".into(), EventSource::Tcp).unwrap();
+        host.stage.wait_entered();
+        let queued = host.injector.inject_with_subscription("never run".into(), EventSource::Tcp).unwrap();
+        let next = host.injector.inject_with_subscription("next".into(), EventSource::Tcp).unwrap();
+        host.service.interrupt_interaction(id, queued.id).unwrap();
+        assert!(outcome(&queued).unwrap_err().contains("interrupted"));
+        assert_matches!(host.service.interrupt_interaction(id, queued.id), Err(SessionError::NotRunning { .. }));
+        host.service.interrupt_interaction(id, running.id).unwrap();
+        assert!(outcome(&running).unwrap_err().contains("interrupted"));
+        // Host mode goes on.
+        assert_eq!(outcome(&next).unwrap(), "next");
+        assert_eq!(host.ask("and on"), "and on");
+        for gone in [running.id, next.id, InteractionId::new()] {
+            assert_matches!(host.service.interrupt_interaction(id, gone), Err(SessionError::NotRunning { .. }));
+        }
+        let unknown = SessionId::new();
+        assert_matches!(host.service.interrupt_interaction(unknown, next.id), Err(SessionError::NotFound { .. }));
+        assert_eq!(host.dismiss().text, "and on");
+    });
+}
+
+#[test]
+fn c40_what_ends_an_interaction_alone_reaches_its_hooks_sleeps_and_cancel_and_no_other() {
+    run(|| {
+        struct Agent(Session, Sender<&'static str>);
+        impl SessionAgent for Agent {
+            fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+                match prompt.as_str() {
+                    "hook" => {
+                        let (abort, aborted) = bounded::<()>(0);
+                        let _hook = turn.cancel_token().on_cancel(move || drop(abort));
+                        self.1.send("at work").unwrap();
+                        aborted.recv().unwrap_err();
+                    }
+                    "sleep" => {
+                        self.1.send("at work").unwrap();
+                        turn.sleep(Duration::MAX).unwrap_err();
+                    }
+                    _ => return Ok(turn.finish(prompt)),
+                }
+                Err(turn.check().unwrap_err().into())
+            }
+            fn cancel(&mut self) {
+                self.1.send("rolled back").unwrap();
+            }
+            fn session_clone(&self) -> Session {
+                self.0.clone()
+            }
+        }
+        let (tell, told) = unbounded();
+        let builder = builder_fn(move |spec: &SessionSpec, _: &_| Ok(Agent(spec.history(), tell.clone())));
+        let service = EphemeralSessionService::new(builder, 1);
+        let host = service.begin_session(create("x").host_mode(true)).unwrap();
+        let id = host.session_id();
+        let injector = service.event_injector(id).unwrap();
+        for body in ["hook", "sleep"] {
+            let stuck = injector.inject_with_subscription(body.into(), EventSource::Tcp).unwrap();
+            assert_eq!(told.recv().unwrap(), "at work");
+            service.interrupt_interaction(id, stuck.id).unwrap();
+            assert!(outcome(&stuck).unwrap_err().contains("interrupted"));
+            assert_eq!(told.recv().unwrap(), "rolled back");
+            let next = injector.inject_with_subscription("next".into(), EventSource::Tcp).unwrap();
+            assert_eq!(outcome(&next).unwrap(), "next");
+        }
+        // The whole turn's cancellation reaches an interaction as before.
+        let stuck = injector.inject_with_subscription("hook".into(), EventSource::Tcp).unwrap();
+        assert_eq!(told.recv().unwrap(), "at work");
+        host.interrupt();
+        assert!(outcome(&stuck).unwrap_err().contains("interrupted"));
+        assert_cancelled(host.wait(), CancelReason::Interrupted);
+        assert_eq!(service.start_turn(id, turn("y")).unwrap().text, "y");
+    });
+}

@@ -1,0 +1,40 @@
+//! The running permit of a turn whose threads wait: C60.
+
+use super::{explore, join, spawn};
+use crate::sync::{bounded, Arc};
+use crate::wait::cancel::CancelToken;
+use crate::wait::clock::Deadline;
+use crate::wait::semaphore::Semaphore;
+use crate::wait::turn_permit::TurnPermit;
+
+#[test]
+fn c60_a_turn_with_two_threads_never_waits_for_a_permit_of_its_own() {
+    explore(|| {
+        let (semaphore, cancel) = (Semaphore::new(1), CancelToken::new());
+        let [one, other] = [(); 2].map(|()| TurnPermit::new(Arc::clone(&semaphore)));
+        one.start(&cancel).unwrap();
+        let (finish, finished) = bounded::<()>(1);
+        let tool = Arc::clone(&one);
+        // Its second wait is for the other turn, which needs the only permit.
+        let tool = spawn(move || {
+            drop(tool.lend(Deadline::never()));
+            let _permit = tool.lend(Deadline::never());
+            finished.recv().unwrap_err();
+        });
+        let waits = Arc::clone(&one);
+        let helper = spawn(move || drop(waits.lend(Deadline::never())));
+        let rival = spawn(move || {
+            other.start(&CancelToken::new()).unwrap();
+            other.stop();
+            drop(finish);
+        });
+        drop(one.lend(Deadline::never()));
+        // As scoped threads are: the turn goes on when they are done, and cannot end before.
+        join(tool);
+        join(helper);
+        assert_eq!(semaphore.held(), 1, "the last wait has taken the permit again");
+        one.stop();
+        join(rival);
+        assert_eq!(semaphore.held(), 0);
+    });
+}
