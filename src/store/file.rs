@@ -1,13 +1,12 @@
 //! A store in a file.
 
-use std::ffi::OsString;
+mod opening;
+
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use redb::backends::InMemoryBackend;
-use redb::{AccessGuard, Database, DatabaseError, ReadOnlyTable, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{AccessGuard, Database, ReadOnlyTable, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::model::SessionId;
 use crate::panics::{contain, contain_and_log};
@@ -32,8 +31,9 @@ const SUMMARIES: Table = Table::new("summaries");
 /// leaves the file as it was after the last save that is complete; it is opened again like any other, though that may take
 /// longer. Saves from several threads at once share one write to the disk.
 ///
-/// The file belongs to one store at a time, and to nobody else: whoever moves or deletes it meanwhile takes away what is saved. It
-/// does not shrink; what is deleted makes room for what comes. After a failure of the disk the next call opens it again.
+/// The file belongs to one store at a time. A program that moves or deletes it meanwhile takes away what is saved. The file does
+/// not shrink; what is deleted makes room for what comes. After a failure of the disk the next call opens the file again, at the
+/// same path, and does not follow a link that stands there by then.
 ///
 /// ```
 /// # let folder = tempfile();
@@ -78,17 +78,41 @@ struct Save {
 }
 
 impl FileStore {
-    /// Opens the store in a file, and creates it where there is none.
+    /// Opens the store in a file, and creates it where there is no file or an empty one.
+    ///
+    /// # The new file
+    /// On Unix a new file has the mode `0600`, less what the umask takes away: its owner may read and write it, and other users
+    /// may not. For other access rights, create an empty file with those rights first. The store then takes that file's
+    /// place, with its permission bits and its group, and with its owner where the process may give files away. An access
+    /// control list of the empty file is not taken over, and other hard links to it go on naming the empty file.
+    ///
+    /// The store is made in a file of its own, `.turnwise-` with a random part and `.unfinished`, in the same folder, and moved
+    /// into place once it is complete. That file is made anew, so no file or link that stands in the folder is used for it. It
+    /// never has more access rights than the store. A process that is killed meanwhile leaves that file behind; it disturbs no
+    /// later call and can be deleted.
+    ///
+    /// The move replaces no file but the empty one. Of several processes that create a store at once, one has it, and the
+    /// others get [`StoreError::InUse`], or open the same store once the first has closed it.
+    ///
+    /// A user who may rename files in the folder can replace the store: keep it in a folder that only its owner may write to.
+    ///
+    /// # Links
+    /// A link to a file is followed once, here: the store is the file that it leads to. A link that leads nowhere is refused, and so
+    /// is a link that takes the file's place later.
     ///
     /// # Errors
-    /// [`StoreError::InUse`]; [`StoreError::Failed`] where the file cannot be read or written, or is no store: then it is left as
-    /// it is.
+    /// [`StoreError::InUse`] where another store has the file.
+    ///
+    /// [`StoreError::Failed`] where the file cannot be read and written; where it is neither empty nor a store; where
+    /// a folder, a pipe, a device or a link that leads nowhere stands in its place; where its folder does not exist or takes no new
+    /// files; where the path names no file, as an empty path does, or one that ends with `..` or a separator; and where the group
+    /// of an empty file cannot be kept. What stands at the path is then left as it is.
     ///
     /// # Blocking
     /// For the disk. After a crash until the file has been looked through.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let path = followed(path.as_ref())?;
-        let database = guarded(|| database(&path))?;
+        let path = opening::resolve(path.as_ref())?;
+        let database = guarded(|| opening::open_or_create(&path))?;
         Self::with_database(database, Some(path))
     }
 
@@ -147,7 +171,7 @@ impl FileStore {
     fn noting_failure<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let result = guarded(work);
         if matches!(result, Err(StoreError::Failed(_))) {
-            // ORDERING: Relaxed. Whoever sees it late fails once more; the database itself is behind its lock.
+            // ORDERING: Relaxed. A call that sees it late fails once more; the database itself is behind its lock.
             self.has_failed.store(true, Ordering::Relaxed);
         }
         result
@@ -160,7 +184,7 @@ impl FileStore {
         if self.has_failed.swap(false, Ordering::Relaxed) {
             let failed = database.take();
             contain_and_log("the closing of a store", move || drop(failed));
-            match guarded(|| Database::open(path).map_err(|error| failed_to_open(path, error))) {
+            match guarded(|| opening::reopen(path)) {
                 Ok(opened) => *database = Some(opened),
                 Err(error) => {
                     log::error!(target: "turnwise::store", "the store does not open again: {error}");
@@ -182,7 +206,7 @@ impl FileStore {
         })
     }
 
-    /// A save that cannot be written is nobody else's: the others are tried again without it.
+    /// One save that cannot be written does not fail the others: they are tried again without it.
     fn write_all(&self, saves: &[Save]) -> Vec<Result<(), StoreError>> {
         match self.write(saves) {
             Ok(()) => vec![Ok(()); saves.len()],
@@ -269,105 +293,6 @@ impl fmt::Debug for FileStore {
 
 fn opened(database: &Option<Database>) -> Result<&Database, StoreError> {
     database.as_ref().ok_or_else(|| StoreError::failed("the store could not be opened again after a failure"))
-}
-
-/// Where a path leads. A new file takes the place of nothing, and so of no link either.
-fn followed(path: &Path) -> Result<PathBuf, StoreError> {
-    match fs::canonicalize(path) {
-        Ok(path) => Ok(path),
-        Err(_) if fs::symlink_metadata(path).is_ok() => {
-            Err(StoreError::failed(format!("{} is a link that leads nowhere", path.display())))
-        }
-        // From the root, since it is opened again after a failure, wherever the process is then.
-        Err(_) if path.is_relative() => {
-            std::env::current_dir().map(|folder| folder.join(path)).map_err(|error| failed_at(path, error))
-        }
-        Err(_) => Ok(path.to_owned()),
-    }
-}
-
-/// What every file of redb begins with.
-const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
-
-/// The database in a file, new or not.
-///
-/// redb takes a file that does not begin like one of its own for one that it has to make, and writes over it. So that is asked
-/// first, and a new database is made under another name and then moved to its own: what is found under that is complete.
-///
-/// Of two who make one at once, one fails: whoever moves a file holds its lock, and has seen under that lock that there is none
-/// yet. The other has the same file, and not its lock; or a new one, and then it sees the first.
-fn database(path: &Path) -> Result<Database, StoreError> {
-    loop {
-        if starts_with_magic(path)? {
-            return Database::open(path).map_err(|error| failed_to_open(path, error));
-        }
-        let unfinished = unfinished(path);
-        let database = Database::create(&unfinished).map_err(|error| failed_to_open(path, error))?;
-        let failed = |error| failed_at(path, error);
-        if is_empty(path).map_err(failed)? {
-            // Of an empty file whoever has made it has said who may read it.
-            let permissions = fs::metadata(path).map(|empty| empty.permissions());
-            let kept = permissions.map_or(Ok(()), |permissions| fs::set_permissions(&unfinished, permissions));
-            kept.and_then(|()| fs::rename(&unfinished, path)).and_then(|()| sync_folder_of(path)).map_err(failed)?;
-            return Ok(database);
-        }
-        // Somebody was quicker.
-        drop(database);
-        fs::remove_file(&unfinished).map_err(failed)?;
-    }
-}
-
-/// Whether there is a store; `false` where there is nothing yet.
-fn starts_with_magic(path: &Path) -> Result<bool, StoreError> {
-    let failed = |error| failed_at(path, error);
-    if is_empty(path).map_err(failed)? {
-        return Ok(false);
-    }
-    let mut magic = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(failed)?;
-    if magic == MAGIC {
-        return Ok(true);
-    }
-    Err(StoreError::failed(format!("{} is no store, or its beginning is damaged", path.display())))
-}
-
-fn is_empty(path: &Path) -> io::Result<bool> {
-    match fs::metadata(path) {
-        // To open a pipe would be to wait for whoever writes to it.
-        Ok(metadata) if !metadata.is_file() => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")),
-        Ok(metadata) => Ok(metadata.len() == 0),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
-/// Where a new store is made.
-fn unfinished(path: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".unfinished");
-    path.with_file_name(name)
-}
-
-/// Without that a new file may be gone after a loss of power, with all that was saved in it.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
-}
-
-fn failed_to_open(path: &Path, error: DatabaseError) -> StoreError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
-        error => failed_at(path, error),
-    }
-}
-
-fn failed_at(path: &Path, error: impl fmt::Display) -> StoreError {
-    StoreError::failed(format!("{}: {error}", path.display()))
 }
 
 fn key(id: SessionId) -> Key {

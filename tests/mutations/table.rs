@@ -655,8 +655,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "what is no store is written over",
-        "src/store/file.rs",
-        &[("    if magic == MAGIC {", "    if magic == MAGIC || !magic.is_empty() {")],
+        "src/store/file/opening.rs",
+        &[("        if magic == MAGIC {", "        if magic == MAGIC || !magic.is_empty() {")],
         Store("no_store"),
     ),
 ];

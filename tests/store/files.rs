@@ -76,18 +76,6 @@ fn the_smallest_stack_has_room_for_a_save() {
     });
 }
 
-#[cfg(unix)]
-#[test]
-fn a_new_store_is_as_private_as_the_empty_file_in_its_place() {
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    run(|| {
-        let folder = Folder::new();
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.file()).unwrap();
-        drop(folder.store());
-        assert_eq!(std::fs::metadata(folder.file()).unwrap().permissions().mode() & 0o777, 0o600);
-    });
-}
-
 #[test]
 fn records_in_no_order_are_an_error_and_not_endless() {
     // As where a page leads back to one before it. redb does not look at its checksums where nobody has crashed.
@@ -119,7 +107,7 @@ fn what_is_no_file_is_no_store() {
     run(|| {
         let folder = Folder::new();
         assert!(matches!(FileStore::open(&*folder), Err(StoreError::Failed(_))));
-        // A pipe that nobody writes to.
+        // A pipe without a writer.
         let made = std::process::Command::new("mkfifo").arg(folder.file()).status();
         assert!(made.unwrap().success());
         assert!(matches!(FileStore::open(folder.file()), Err(StoreError::Failed(_))));
@@ -150,37 +138,6 @@ fn a_file_that_is_no_store_is_an_error_and_stays_as_it_is() {
     // Nothing is there yet.
     std::fs::write(folder.file(), b"").unwrap();
     folder.store();
-}
-
-#[test]
-fn a_store_that_was_killed_while_it_was_made_is_made_again() {
-    let folder = Folder::new();
-    std::fs::write(folder.join(".sessions.redb.unfinished"), [7; 5_000]).unwrap();
-    folder.store().save(&stored("one")).unwrap();
-    assert_eq!(folder.store().list().unwrap().len(), 1);
-    assert_eq!(std::fs::read_dir(&*folder).unwrap().count(), 1, "nothing else is left");
-}
-
-#[test]
-fn of_many_who_make_a_store_at_once_one_has_it() {
-    for _ in 0..20 {
-        let folder = Folder::new();
-        let all_tried = std::sync::Barrier::new(4);
-        let opened: usize = thread::scope(|scope| {
-            let open = || {
-                let opened = FileStore::open(folder.file());
-                if let Ok(store) = &opened {
-                    store.save(&stored("one")).unwrap();
-                }
-                all_tried.wait();
-                usize::from(opened.is_ok())
-            };
-            let openers: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
-            openers.into_iter().map(|opener| opener.join().unwrap()).sum()
-        });
-        assert_eq!(opened, 1);
-        assert_eq!(folder.store().list().unwrap().len(), 1);
-    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 // The library's rule about locks is the library's.
 #![allow(clippy::disallowed_types)]
 
+#[cfg(unix)]
+mod created;
 mod files;
 mod killed;
 mod lives;

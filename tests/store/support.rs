@@ -56,6 +56,17 @@ impl Drop for Folder {
     }
 }
 
+/// This test program once more, for a single test: a process of its own, which a variable in its environment tells what to do. A
+/// shell prepares it, for what a process can only be given from outside: a umask, limits.
+#[cfg(unix)]
+pub(crate) fn process(test: &str, preparation: &str) -> std::process::Command {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &format!("{preparation}\nexec \"$0\" \"$@\"")]);
+    command.arg(std::env::current_exe().expect("this test's program"));
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command
+}
+
 pub(crate) type Echo = AgentFn<fn(String, &TurnContext) -> Result<RunResult, turnwise::AgentError>>;
 
 /// An agent that says what it is told; `fail` fails and `panic` panics.

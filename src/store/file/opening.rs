@@ -1,0 +1,325 @@
+//! The database file of a store: how it is found, locked and, where there is none, made.
+//!
+//! **Invariants**
+//! - A file is read and written only under its lock, and only while it stands at the store's path itself: a link there is refused.
+//! - A new database is made in a file of its own, which is moved to the store's path once it is complete. That file is made
+//!   exclusively, under a random name, and is never more permissive than the store is in the end.
+//! - A file that is not empty is never replaced. Two processes that open the same path at once cannot lose a store, because:
+//!   - where there is no file, the move fails if there is one by then;
+//!   - an empty file is replaced under its own lock, after a look that it still stands at the path and is still empty. A process
+//!     that has opened the empty file too, and gets its lock later, finds another file at the path, and starts again.
+//!
+//! What goes wrong without the second look: A and B open the empty file; A locks it, replaces it with a store, saves a session
+//! and ends; B locks the file that A has replaced, finds it empty, and replaces A's store.
+//!
+//! Not done here: files that a killed process has left unfinished are not removed, since they may be another process's.
+
+use std::fmt;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError, StorageBackend};
+use tempfile::{Builder, NamedTempFile};
+
+use super::StoreError;
+
+/// The first bytes of every redb file.
+const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
+
+/// How often a path is looked at again whose file has changed meanwhile. Another process that opens the same store changes it once.
+const ATTEMPTS: usize = 16;
+
+/// What stands at the path of a store.
+enum Found {
+    Nothing,
+    /// An empty file, locked.
+    Empty(FileBackend, Metadata),
+    /// A database, locked.
+    Database(FileBackend),
+    /// The file was moved or replaced during the look.
+    Changed,
+}
+
+/// The path of the file itself: absolute, and without links. The file need not exist, but its folder must.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+    let failed = |error| failed_at(path, error);
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        resolved => return resolved.map_err(failed),
+    }
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        return Err(failed_at(path, "it is a link that leads nowhere"));
+    }
+    // `file_name` skips a separator or a dot at the end, which ask for a folder.
+    let ends_with = |name: &&std::ffi::OsStr| path.as_os_str().as_encoded_bytes().ends_with(name.as_encoded_bytes());
+    let name = path.file_name().filter(ends_with).ok_or_else(|| failed_at(path, "it does not name a file"))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(fs::canonicalize(folder).map_err(failed)?.join(name))
+}
+
+/// Opens the database at a resolved path, and makes it where there is no file or an empty one.
+pub(super) fn open_or_create(path: &Path) -> Result<Database, StoreError> {
+    for _ in 0..ATTEMPTS {
+        let opened = match look(path)? {
+            Found::Database(file) => Some(start(path, file)?),
+            Found::Empty(file, metadata) => replace_empty(path, file, &metadata)?,
+            Found::Nothing => create(path)?,
+            Found::Changed => None,
+        };
+        if let Some(database) = opened {
+            return Ok(database);
+        }
+    }
+    Err(failed_at(path, "other programs keep replacing it"))
+}
+
+/// Opens the database at a resolved path, where one was open before.
+pub(super) fn reopen(path: &Path) -> Result<Database, StoreError> {
+    match look(path)? {
+        Found::Database(file) => start(path, file),
+        Found::Empty(..) => Err(failed_at(path, "it is empty now")),
+        Found::Nothing => Err(failed_at(path, "it is gone")),
+        Found::Changed => Err(failed_at(path, "it was replaced just now")),
+    }
+}
+
+fn look(path: &Path) -> Result<Found, StoreError> {
+    let failed = |error| failed_at(path, error);
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(failed(error)),
+        // Neither opened nor followed: opening a pipe may wait for its other end, and opening a device may have effects.
+        Ok(found) if !found.is_file() => return Err(failed_at(path, "it is no file")),
+        Ok(_) => {}
+    }
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Changed),
+        opened => opened.map_err(failed)?,
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    let file = FileBackend::new(file).map_err(|error| failed_to_open(path, error))?;
+    if !stands_at(path, &metadata) {
+        return Ok(Found::Changed);
+    }
+    let length = file.len().map_err(failed)?;
+    if length == 0 {
+        return Ok(Found::Empty(file, metadata));
+    }
+    // redb writes over a file that does not begin like one of its own.
+    if length >= MAGIC.len() as u64 {
+        let magic = file.read(0, MAGIC.len()).map_err(failed)?;
+        if magic == MAGIC {
+            return Ok(Found::Database(file));
+        }
+    }
+    Err(failed_at(path, "it is no store, or its beginning is damaged"))
+}
+
+/// Whether a file that was opened at a path is what stands there, is no link to it, and has the access rights that it had.
+#[cfg(unix)]
+fn stands_at(path: &Path, opened: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let parts = |file: &Metadata| (file.dev(), file.ino(), file.mode(), file.uid(), file.gid());
+    fs::symlink_metadata(path).is_ok_and(|found| parts(&found) == parts(opened))
+}
+
+/// Elsewhere the standard library does not tell two files apart. There an empty file is not replaced either: see `replace_empty`.
+#[cfg(not(unix))]
+fn stands_at(path: &Path, _opened: &Metadata) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+}
+
+/// Makes a database where there is no file; `None` where there is one by now, which is left as it is.
+fn create(path: &Path) -> Result<Option<Database>, StoreError> {
+    let failed = |error| failed_at(path, error);
+    let folder = Folder::of(path).map_err(failed)?;
+    let (file, unfinished) = folder.new_file(&mut Builder::new()).map_err(failed)?.into_parts();
+    let database = start_in(path, file)?;
+    match unfinished.persist_noclobber(path) {
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        moved => {
+            moved.map_err(|error| failed_at(path, error.error))?;
+            folder.sync().map_err(failed)?;
+            Ok(Some(database))
+        }
+    }
+}
+
+/// Makes a database in place of an empty file, with its owner, its group and its permissions; `None` where the file at the path is
+/// another one by now, or is no longer empty.
+#[cfg(unix)]
+fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result<Option<Database>, StoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |error| failed_at(path, error);
+    let folder = Folder::of(path).map_err(failed)?;
+    // For its owner alone until it has the group that the rest of the permissions were meant for.
+    let for_the_owner = fs::Permissions::from_mode(metadata.permissions().mode() & 0o600);
+    let new_file = folder.new_file(Builder::new().permissions(for_the_owner)).map_err(failed)?;
+    let (file, unfinished) = new_file.into_parts();
+    set_owner_and_group(&file, metadata).map_err(failed)?;
+    file.set_permissions(metadata.permissions()).map_err(failed)?;
+    let database = start_in(path, file)?;
+    // Programs that do not know of the lock may have written to the file or moved it.
+    if !stands_at(path, metadata) || empty.len().map_err(failed)? != 0 {
+        return Ok(None);
+    }
+    unfinished.persist(path).map_err(|error| failed_at(path, error.error))?;
+    folder.sync().map_err(failed)?;
+    Ok(Some(database))
+}
+
+/// Elsewhere a new file would not have the access list of the empty one, and an open file may not be replaced: the empty file
+/// itself becomes the store. A process that is killed in between leaves a file that is refused.
+#[cfg(not(unix))]
+fn replace_empty(path: &Path, empty: FileBackend, _: &Metadata) -> Result<Option<Database>, StoreError> {
+    start(path, empty).map(Some)
+}
+
+/// Only a privileged process can give a file to another owner; without that the owner is the process's. Another group is an error:
+/// permissions that were meant for the one would hold for the other.
+#[cfg(unix)]
+fn set_owner_and_group(file: &File, wanted: &Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{fchown, MetadataExt};
+    let actual = file.metadata()?;
+    if actual.uid() != wanted.uid() && fchown(file, Some(wanted.uid()), Some(wanted.gid())).is_ok() {
+        return Ok(());
+    }
+    if actual.gid() == wanted.gid() {
+        return Ok(());
+    }
+    fchown(file, None, Some(wanted.gid())).map_err(|error| {
+        let group = wanted.gid();
+        io::Error::new(error.kind(), format!("this process cannot keep the group {group} of the empty file: {error}"))
+    })
+}
+
+/// The folder of a store's file.
+struct Folder {
+    path: PathBuf,
+    /// Opened before anything is made in the folder, so that one that cannot be synced is left as it is. On unix alone: elsewhere
+    /// a folder cannot be opened.
+    opened: Option<File>,
+}
+
+impl Folder {
+    fn of(file: &Path) -> io::Result<Self> {
+        // A resolved path has a parent.
+        let path = file.parent().unwrap_or(Path::new(".")).to_owned();
+        let opened = if cfg!(unix) { Some(File::open(&path)?) } else { None };
+        Ok(Self { path, opened })
+    }
+
+    /// Makes a file that no other program has made, and that only its owner may open where the builder does not say less. Its name
+    /// does not depend on the store's, which may be as long as the system allows.
+    fn new_file(&self, builder: &mut Builder<'_, '_>) -> io::Result<NamedTempFile> {
+        builder.prefix(".turnwise-").rand_bytes(12).suffix(".unfinished").tempfile_in(&self.path)
+    }
+
+    /// Without this a new file may be gone after a loss of power, with all that was saved in it.
+    fn sync(&self) -> io::Result<()> {
+        self.opened.as_ref().map_or(Ok(()), File::sync_all)
+    }
+}
+
+fn start_in(path: &Path, file: File) -> Result<Database, StoreError> {
+    start(path, FileBackend::new(file).map_err(|error| failed_to_open(path, error))?)
+}
+
+fn start(path: &Path, file: FileBackend) -> Result<Database, StoreError> {
+    Database::builder().create_with_backend(file).map_err(|error| failed_to_open(path, error))
+}
+
+fn failed_to_open(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
+        error => failed_at(path, error),
+    }
+}
+
+fn failed_at(path: &Path, error: impl fmt::Display) -> StoreError {
+    StoreError::failed(format!("{}: {error}", path.display()))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn entries(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
+    fn empty_file(path: &Path, mode: u32) {
+        File::create(path).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_store_that_is_made_meanwhile_is_not_replaced_by_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        drop(create(&path).unwrap().unwrap());
+        let first = fs::read(&path).unwrap();
+        // As by a process that has seen no file.
+        assert!(create(&path).unwrap().is_none());
+        assert!(fs::read(&path).unwrap() == first);
+        assert_eq!(entries(folder.path()), 1);
+    }
+
+    #[test]
+    fn what_stands_at_the_path_by_then_is_not_replaced_as_if_it_were_the_empty_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let other = folder.path().join("other");
+        // Another store; a link; nothing; a file with other access rights; and content in the file itself.
+        let changes: [&dyn Fn(); 5] = [
+            &|| fs::rename(&other, &path).unwrap(),
+            &|| {
+                fs::remove_file(&path).unwrap();
+                std::os::unix::fs::symlink(&other, &path).unwrap();
+            },
+            &|| fs::remove_file(&path).unwrap(),
+            &|| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap(),
+            &|| fs::write(&path, "content").unwrap(),
+        ];
+        for change in changes {
+            let _ = fs::remove_file(&path);
+            empty_file(&path, 0o640);
+            fs::write(&other, "another store").unwrap();
+            let Found::Empty(empty, metadata) = look(&path).unwrap() else { panic!("an empty file") };
+            change();
+            let before = (fs::symlink_metadata(&path).map(|found| found.file_type()).ok(), fs::read(&path).ok());
+            assert!(replace_empty(&path, empty, &metadata).unwrap().is_none());
+            let after = (fs::symlink_metadata(&path).map(|found| found.file_type()).ok(), fs::read(&path).ok());
+            assert_eq!(after, before);
+            let left = usize::from(before.0.is_some()) + usize::from(other.exists());
+            assert_eq!(entries(folder.path()), left, "no unfinished file is left");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_locked_while_a_store_is_made_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        empty_file(&path, 0o640);
+        let Found::Empty(empty, metadata) = look(&path).unwrap() else { panic!("an empty file") };
+        assert!(matches!(open_or_create(&path), Err(StoreError::InUse { .. })));
+        let database = replace_empty(&path, empty, &metadata).unwrap().unwrap();
+        assert!(matches!(open_or_create(&path), Err(StoreError::InUse { .. })));
+        drop(database);
+        assert!(open_or_create(&path).is_ok());
+    }
+
+    #[test]
+    fn only_its_owner_may_open_an_unfinished_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::of(&folder.path().join("store")).unwrap();
+        let mode = |file: &NamedTempFile| file.as_file().metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder.new_file(&mut Builder::new()).unwrap()), 0o600);
+        let (one, two) = (folder.new_file(&mut Builder::new()).unwrap(), folder.new_file(&mut Builder::new()).unwrap());
+        assert_ne!(one.path(), two.path());
+    }
+}
