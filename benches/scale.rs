@@ -1,16 +1,20 @@
 //! What sessions cost where there are 10, 100, 1,000 and 10,000 of them, and what happens at the edge of what the system
 //! allows. `cargo bench --bench scale`, or with numbers of sessions of your own, `cargo bench --bench scale -- 20000 40000`
 //!
-//! Writes a plot of it, into the file of an argument that ends with `.svg`, or else somewhere in `target`, and says where. To get past the edge: see `ServiceConfig::max_sessions`.
+//! Writes a plot of it, into the file of an argument that ends with `.svg`, or else somewhere in `target`, and says where. To get
+//! past the edge: see `ServiceConfig::max_sessions`.
 
 // The library's rule about locks is the library's.
 #![allow(clippy::disallowed_types)]
 
 mod common;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
+use common::failures::{attempt, exit_code};
 use common::plot::{lines, Axes, Series};
 use common::times::time;
 use common::{configure, full_or_quick, shut_down, wait, Service, MANY};
@@ -20,8 +24,8 @@ use turnwise::{SessionError, SessionId, SessionQuery, SessionService, SessionSpe
 /// What is done to all sessions, one after the other, in this order.
 const STEPS: [&str; 6] = ["create", "one turn each", "list all", "interrupt all", "export all", "shut down"];
 
-fn main() {
-    let asked: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+fn main() -> ExitCode {
+    let asked: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let sizes = match asked.is_empty() {
         true => [10, 100, 1_000, full_or_quick(MANY, 2_000)].to_vec(),
         false => asked,
@@ -31,31 +35,37 @@ fn main() {
     println!();
     let mut series = STEPS.map(|step| Series { name: step.to_owned(), points: Vec::new() });
     for size in sizes {
-        let (count, costs) = measure(size);
-        print!("{:<16}", format!("{count} sessions"));
-        for (series, cost) in series.iter_mut().zip(costs) {
+        let mut steps = series.iter_mut();
+        let show = |count: usize, cost: Duration| {
             let each = cost / count.max(1) as u32;
             print!("{:>15}", format!("{each:.2?}"));
-            series.points.push((count as f64, each.as_secs_f64() * 1e6));
-        }
+            // Without a terminal to print to, the plot is still made.
+            let _ = std::io::stdout().flush();
+            let point = (count as f64, each.as_secs_f64() * 1e6);
+            steps.next().into_iter().for_each(|series| series.points.push(point));
+        };
+        let _ = attempt(&format!("{size} sessions"), || measure(size, show));
         println!();
     }
-    let file = std::env::args().find(|argument| argument.ends_with(".svg"));
+    let file = std::env::args().skip(1).find(|argument| argument.ends_with(".svg"));
     let path = file.map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("scale.svg"), PathBuf::from);
     write_plot(&path, &series);
+    exit_code()
 }
 
-/// How many sessions there were in the end, and what each step took for all of them together.
-fn measure(size: usize) -> (usize, [Duration; STEPS.len()]) {
+/// Shows for each of the [`STEPS`], as soon as it is measured, how many sessions there are and what it took for all of them.
+fn measure(size: usize, mut show: impl FnMut(usize, Duration)) {
     let service = configure(wait).max_sessions(size).build().expect("the settings work");
     let mut ids = Vec::with_capacity(size);
-    let create = time(|| ids = create(&service, size));
-    let turns = time(|| run_all(&service, &ids));
-    let list = time(|| assert_eq!(service.list(SessionQuery::new()).expect("all").len(), ids.len()));
-    let interrupt = interrupt_all(&service, &ids);
-    let export = time(|| ids.iter().for_each(|&id| drop(service.export_session(id).expect("a live session"))));
-    let shut_down = time(|| shut_down(&service));
-    (ids.len(), [create, turns, list, interrupt, export, shut_down])
+    let created = time(|| ids = create(&service, size));
+    print!("{:<16}", format!("{} sessions", ids.len()));
+    show(ids.len(), created);
+    show(ids.len(), time(|| run_all(&service, &ids)));
+    show(ids.len(), time(|| assert_eq!(service.list(SessionQuery::new()).expect("all").len(), ids.len())));
+    show(ids.len(), interrupt_all(&service, &ids));
+    let export = |&id: &SessionId| drop(service.export_session(id).expect("a live session"));
+    show(ids.len(), time(|| ids.iter().for_each(export)));
+    show(ids.len(), time(|| shut_down(&service)));
 }
 
 /// As many sessions as were asked for, or as the system gives threads for. At that edge the error is a value like any other:

@@ -10,9 +10,11 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use common::failures::{attempt, exit_code};
 use common::times::{interleaved, time, times, Times};
 use common::{full_or_quick, report, title};
 use redb::{Database, TableDefinition};
@@ -60,80 +62,93 @@ fn message(n: u64) -> Message {
 
 type Service = PersistentSessionService<Builder>;
 
-fn main() {
+fn main() -> ExitCode {
     let folder = std::env::temp_dir().join(format!("turnwise-bench-{}", SessionId::new()));
     fs::create_dir(&folder).expect("a folder for files");
-    title("store: a turn that is kept");
+    let _ = attempt("the store", || measure(&folder));
+    fs::remove_dir_all(folder).expect("a folder of our own");
+    exit_code()
+}
+
+fn measure(folder: &Path) {
     let service = Service::new(Builder, 64, FileStore::open(folder.join("sessions.redb")).expect("a store"));
     let bare = bare(&folder.join("bare.redb"));
-
+    title("store: a turn that is kept");
     for messages in [2, 100, 1_000] {
-        let id = service.open_session(SessionSpec::new().model(messages.to_string())).expect("a session");
-        let size = serde_json::to_vec(&service.export_session(id).expect("a history")).expect("JSON").len();
-        let turns = full_or_quick(200, 5);
-        let [floor, figure] = interleaved(
-            5,
-            [Box::new(|| times(turns, || write(&bare, id, size))), Box::new(|| times(turns, || run(&service, id)))],
-        );
-        report(
-            &format!("one caller, {messages} messages ({} KiB)", size.div_ceil(1024)),
-            figure.median(),
-            floor.median(),
-        );
-        service.archive_wait(id, PATIENCE).expect("an end");
+        let _ = attempt(&format!("one caller, {messages} messages"), || one_caller(&service, &bare, messages));
     }
-
     let ids: Vec<SessionId> =
         (0..64).map(|_| service.open_session(SessionSpec::new().model("2")).expect("a session")).collect();
     for callers in [2, 8, 64] {
-        let turns = full_or_quick(640, 64) / callers;
-        let each = |work: &(dyn Fn(SessionId) + Sync)| {
-            let all = time(|| {
-                thread::scope(|scope| {
-                    for &id in &ids[..callers] {
-                        scope.spawn(move || (0..turns).for_each(|_| work(id)));
-                    }
-                });
-            });
-            Times::of(all / (callers * turns) as u32)
-        };
-        let [floor, figure] = interleaved(
-            5,
-            [Box::new(|| each(&|id| write(&bare, id, 500))), Box::new(|| each(&|id| run(&service, id)))],
-        );
-        report(&format!("{callers} callers, of all that are made at once"), figure.median(), floor.median());
+        let _ = attempt(&format!("{callers} callers"), || many_callers(&service, &bare, &ids[..callers]));
     }
-    for &id in &ids {
-        service.unload(id, PATIENCE).expect("an end");
-    }
-
+    let _ = attempt("unloading", || ids.iter().for_each(|&id| service.unload(id, PATIENCE).expect("an end")));
     title("store: sessions that are not live");
-    let id = ids[0];
+    let _ = attempt("resumed", || resumed(&service, &bare, ids[0]));
+    let _ = attempt("a read", || read(&service, &bare, ids[0]));
+    let _ = attempt("a list", || list(&service, &bare, &ids));
+    service.shutdown(PATIENCE);
+}
+
+fn one_caller(service: &Service, bare: &Database, messages: usize) {
+    let id = service.open_session(SessionSpec::new().model(messages.to_string())).expect("a session");
+    let size = serde_json::to_vec(&service.export_session(id).expect("a history")).expect("JSON").len();
+    let turns = full_or_quick(200, 5);
+    let [floor, figure] = interleaved(
+        5,
+        [Box::new(|| times(turns, || write(bare, id, size))), Box::new(|| times(turns, || run(service, id)))],
+    );
+    let what = format!("one caller, {messages} messages ({} KiB)", size.div_ceil(1024));
+    report(&what, figure.median(), floor.median());
+    service.archive_wait(id, PATIENCE).expect("an end");
+}
+
+fn many_callers(service: &Service, bare: &Database, ids: &[SessionId]) {
+    let turns = full_or_quick(640, 64) / ids.len();
+    let each = |work: &(dyn Fn(SessionId) + Sync)| {
+        let all = time(|| {
+            thread::scope(|scope| {
+                for &id in ids {
+                    scope.spawn(move || (0..turns).for_each(|_| work(id)));
+                }
+            });
+        });
+        Times::of(all / (ids.len() * turns) as u32)
+    };
+    let [floor, figure] =
+        interleaved(5, [Box::new(|| each(&|id| write(bare, id, 500))), Box::new(|| each(&|id| run(service, id)))]);
+    report(&format!("{} callers, of all that are made at once", ids.len()), figure.median(), floor.median());
+}
+
+fn resumed(service: &Service, bare: &Database, id: SessionId) {
     let resumed = times(full_or_quick(100, 5), || {
-        run(&service, id);
+        run(service, id);
         service.unload(id, PATIENCE).expect("an end");
     });
-    let floor = times(full_or_quick(100, 5), || write(&bare, id, 500));
+    let floor = times(full_or_quick(100, 5), || write(bare, id, 500));
     report("resumed, a turn, unloaded", resumed.median(), floor.median());
+}
+
+fn read(service: &Service, bare: &Database, id: SessionId) {
     let read = times(full_or_quick(1_000, 10), || drop(service.read(id).expect("a view")));
     let floor = times(full_or_quick(1_000, 10), || {
         let table = bare.begin_read().expect("a transaction").open_table(TABLE).expect("a table");
         table.get(id.as_uuid().into_bytes()).expect("a look").expect("a record");
     });
     report("a read", read.median(), floor.median());
-    let list =
-        times(full_or_quick(100, 3), || assert_eq!(service.list(SessionQuery::new()).expect("a list").len(), 64));
+}
+
+fn list(service: &Service, bare: &Database, ids: &[SessionId]) {
+    let list = times(full_or_quick(100, 3), || {
+        assert_eq!(service.list(SessionQuery::new()).expect("a list").len(), ids.len());
+    });
     let floor = times(full_or_quick(100, 3), || {
         let table = bare.begin_read().expect("a transaction").open_table(TABLE).expect("a table");
-        for id in &ids {
+        for id in ids {
             table.get(id.as_uuid().into_bytes()).expect("a look").expect("a record");
         }
     });
     report("a list of 64", list.median(), floor.median());
-
-    service.shutdown(PATIENCE);
-    drop((service, bare));
-    fs::remove_dir_all(folder).expect("a folder of our own");
 }
 
 fn run(service: &Service, id: SessionId) {

@@ -6,12 +6,15 @@
 
 mod common;
 
+use std::process::ExitCode;
+
+use common::failures::exit_code;
 use common::floors::PingPong;
 use common::times::{interleaved, times};
 use common::{full_or_quick, nothing, open, report, service, shut_down, title};
 use turnwise::{SessionService, StartTurnRequest};
 
-fn main() {
+fn main() -> ExitCode {
     let trips = full_or_quick(20_000, 5_000);
     let (ping_pong, service) = (PingPong::new(), service(nothing));
     let id = open(&service, 1)[0];
@@ -21,4 +24,5 @@ fn main() {
     report("p50", figure.median(), floor.median());
     report("p99", figure.percentile(99), floor.percentile(99));
     shut_down(&service);
+    exit_code()
 }

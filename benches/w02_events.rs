@@ -6,15 +6,17 @@
 
 mod common;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
+use common::failures::exit_code;
 use common::floors;
 use common::times::{interleaved, time, Times};
 use common::{emit, full_or_quick, open, report_rate, service, shut_down, title};
 use turnwise::crossbeam_channel::bounded;
 use turnwise::{SessionId, SessionService, StartTurnRequest};
 
-fn main() {
+fn main() -> ExitCode {
     let events = full_or_quick(200_000, 20_000);
     let service = service(emit);
     let id = open(&service, 1)[0];
@@ -32,6 +34,7 @@ fn main() {
     // Nobody listens, and nobody has asked to: against making the same events and counting them.
     report_rate("that nobody hears", unheard.median(), unheard_floor.median(), "events");
     shut_down(&service);
+    exit_code()
 }
 
 fn heard(service: &impl SessionService, id: SessionId, events: usize) -> Duration {

@@ -7,14 +7,16 @@
 mod common;
 
 use std::collections::VecDeque;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use common::failures::exit_code;
 use common::floors::spawn_and_join;
 use common::times::{interleaved, times, Times};
 use common::{configure, full_or_quick, many, nothing, open, report, service, shut_down, title, Service};
 use turnwise::{CreateSessionRequest, SessionId, SessionService};
 
-fn main() {
+fn main() -> ExitCode {
     let cycles = full_or_quick(500, 100);
     let (reusing, crowded_reusing) = (service(nothing), service(nothing));
     let new_threads = || configure(nothing).idle_threads(0).build().expect("the settings work");
@@ -41,6 +43,7 @@ fn main() {
     line(&format!("the oldest of {others}; on a new thread"), among);
     line(&format!("the oldest of {others}; on one that has served"), reused_among);
     [alone, reusing, crowded, crowded_reusing].iter().for_each(shut_down);
+    exit_code()
 }
 
 fn create(service: &Service) -> SessionId {

@@ -6,15 +6,17 @@
 
 mod common;
 
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use common::failures::exit_code;
 use common::floors;
 use common::times::{interleaved, time, Times};
 use common::{full_or_quick, nothing, open, report_rate, service, shut_down, title, Service};
 use turnwise::{SessionId, SessionService, StartTurnRequest};
 
-fn main() {
+fn main() -> ExitCode {
     title("W4: a turn, of all that are made at once");
     let service = service(nothing);
     let ids = open(&service, 64);
@@ -30,6 +32,7 @@ fn main() {
         report_rate(&format!("{callers} callers"), figure.median(), floor.median(), "turns");
     }
     shut_down(&service);
+    exit_code()
 }
 
 fn turns_at_once(service: &Service, ids: &[SessionId], turns: usize) -> Duration {

@@ -7,9 +7,11 @@
 mod common;
 
 use std::hint::spin_loop;
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::failures::exit_code;
 use common::floors::{flags_seen, wakes};
 use common::times::{interleaved, Times};
 use common::{full_or_quick, open, report, title, STACK};
@@ -19,7 +21,7 @@ use turnwise::{agent_fn, EphemeralSessionService, SessionId, SessionService, Sta
 /// Long enough for a thread that waits to be asleep when it is told.
 const SETTLE: Duration = Duration::from_micros(200);
 
-fn main() {
+fn main() -> ExitCode {
     let interrupts = full_or_quick(1_000, 100);
     let (begun_tx, begun) = unbounded();
     let (noticed_tx, noticed) = unbounded();
@@ -51,6 +53,7 @@ fn main() {
     report("the agent blocks, p99", blocks.percentile(99), wakes.percentile(99));
     report("the agent polls, p50", polls.median(), flags.median());
     report("the agent polls, p99", polls.percentile(99), flags.percentile(99));
+    exit_code()
 }
 
 fn notices(

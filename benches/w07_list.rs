@@ -7,13 +7,15 @@
 mod common;
 
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::sync::RwLock;
 
+use common::failures::exit_code;
 use common::times::{interleaved, times, Times};
 use common::{full_or_quick, many, nothing, open, report, service, shut_down, title, Service};
 use turnwise::{SessionQuery, SessionService, SessionSummary};
 
-fn main() {
+fn main() -> ExitCode {
     let (pages, alls) = (full_or_quick(2_000, 200), full_or_quick(50, 5));
     let (service, many) = (service(nothing), many());
     let ids = open(&service, many);
@@ -33,6 +35,7 @@ fn main() {
     report(&format!("50 from the middle of {many}"), middle.median(), page_floor.median());
     report(&format!("all {many}"), all.median(), all_floor.median());
     shut_down(&service);
+    exit_code()
 }
 
 fn lists(service: &Service, count: usize, query: &SessionQuery) -> Times {

@@ -6,14 +6,17 @@
 
 mod common;
 
+use std::process::ExitCode;
+
+use common::failures::{attempt, exit_code};
 use common::floors::Parked;
 use common::memory::{asked_to_count, count, counted, memory, total, PARTS};
 use common::{full_or_quick, many, nothing, open, report_numbers, service, title, Service};
 use turnwise::{SessionService, StartTurnRequest};
 
-fn main() {
+fn main() -> ExitCode {
     match asked_to_count().as_deref() {
-        // The process ends without ending its threads, which nobody would wait for.
+        // The process ends without ending its threads, and without waiting for them.
         Some("threads") => drop(count(many(), parked)),
         Some("opened") => std::mem::forget(count(many(), || sessions(0))),
         Some(_) => std::mem::forget(count(many(), || sessions(10))),
@@ -22,13 +25,17 @@ fn main() {
         }
         None => compare(),
     }
+    exit_code()
 }
 
 fn compare() {
     let runs = full_or_quick(3, 1);
-    let (threads, opened, used) = (counted("threads", runs), counted("opened", runs), counted("used", runs));
     title(&format!("W8: memory of one of {}", many()));
-    report_numbers("a session that has run no turn", total(&opened), total(&threads), "KiB");
+    let Some(threads) = attempt("the memory of threads", || counted("threads", runs)) else { return };
+    if let Some(opened) = attempt("the memory of sessions without a turn", || counted("opened", runs)) {
+        report_numbers("a session that has run no turn", total(&opened), total(&threads), "KiB");
+    }
+    let Some(used) = attempt("the memory of sessions after ten turns", || counted("used", runs)) else { return };
     report_numbers("a session that has run ten turns", total(&used), total(&threads), "KiB");
     for (part, name) in PARTS.iter().enumerate() {
         report_numbers(&format!("  of it {name}, after ten turns"), used[part], threads[part], "KiB");

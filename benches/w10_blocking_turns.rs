@@ -6,14 +6,16 @@
 
 mod common;
 
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use common::failures::exit_code;
 use common::times::{interleaved, time, times};
 use common::{block, full_or_quick, open, report, service, shut_down, title};
 use turnwise::{SessionId, SessionService, StartTurnRequest};
 
-fn main() {
+fn main() -> ExitCode {
     let (sessions, runs) = (full_or_quick(1_000, 200), full_or_quick(5, 2));
     let service = service(block);
     let ids = open(&service, sessions);
@@ -33,4 +35,5 @@ fn main() {
     title("W10: turns that block for 10 ms");
     report(&format!("{sessions} sessions, from first to last"), figure.median(), floor.median());
     shut_down(&service);
+    exit_code()
 }

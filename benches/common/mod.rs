@@ -2,11 +2,13 @@
 //!
 //! Every figure is printed with its floor, the bare operation of the system that the work cannot do without, and their
 //! ratio, all of one run: absolute figures say more about the machine than about the code. Figures are medians where a line
-//! does not say otherwise. No timing makes a bench fail.
+//! does not say otherwise. No timing makes a bench fail. A measurement that fails says so and makes the process fail at its end,
+//! after the others.
 
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod failures;
 pub(crate) mod floors;
 pub(crate) mod memory;
 pub(crate) mod plot;
@@ -148,15 +150,17 @@ pub(crate) fn title(workload: &str) {
     println!("{workload:<48} {:>12} {:>12} {:>7}", "figure", "floor", "ratio");
 }
 
-/// A line of the table.
+/// A line of the table. A time of zero is that of a measurement that has failed.
 pub(crate) fn report(what: &str, figure: Duration, floor: Duration) {
     println!("{}", line(what, figure, floor));
 }
 
 /// A line of the table that has its figure per second too.
 pub(crate) fn report_rate(what: &str, figure: Duration, floor: Duration, unit: &str) {
-    let rate = 1e-3 / figure.as_secs_f64();
-    println!("{}   {rate:.0} k {unit}/s", line(what, figure, floor));
+    match figure.is_zero() {
+        true => report(what, figure, floor),
+        false => println!("{}   {:.0} k {unit}/s", line(what, figure, floor), 1e-3 / figure.as_secs_f64()),
+    }
 }
 
 /// A line of the table whose figures are no times.
@@ -166,6 +170,10 @@ pub(crate) fn report_numbers(what: &str, figure: f64, floor: f64, unit: &str) {
 }
 
 fn line(what: &str, figure: Duration, floor: Duration) -> String {
-    let ratio = figure.as_secs_f64() / floor.as_secs_f64();
-    format!("  {what:<46} {:>12} {:>12} {ratio:>7.2}", format!("{figure:.2?}"), format!("{floor:.2?}"))
+    let text = |time: Duration| if time.is_zero() { "failed".to_owned() } else { format!("{time:.2?}") };
+    let ratio = match figure.is_zero() || floor.is_zero() {
+        true => String::new(),
+        false => format!("{:.2}", figure.as_secs_f64() / floor.as_secs_f64()),
+    };
+    format!("  {what:<46} {:>12} {:>12} {ratio:>7}", text(figure), text(floor))
 }

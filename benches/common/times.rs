@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::failures::attempt;
 use super::full_or_quick;
 
 /// How long each of a number of runs took.
@@ -9,7 +10,7 @@ use super::full_or_quick;
 pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
-    /// Of one run, whose length somebody else has measured.
+    /// Of one run, whose length the caller has measured.
     pub(crate) fn of(time: Duration) -> Self {
         Self(vec![time])
     }
@@ -29,6 +30,11 @@ impl Times {
         sorted.sort_unstable();
         let last = sorted.len().saturating_sub(1);
         sorted.get((sorted.len() * percent / 100).min(last)).copied().unwrap_or_default()
+    }
+
+    /// Whether there was no run: where the first has failed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The longest run.
@@ -61,20 +67,25 @@ pub(crate) fn times_of_thousands(batches: usize, mut run: impl FnMut()) -> Times
     (0..batches).map(|_| time(|| (0..BATCH).for_each(|_| run())) / BATCH).collect()
 }
 
-/// Somebody whose times are compared with others': a call is one round.
+/// Work whose times are compared with those of other work: a call is one round.
 pub(crate) type Contestant<'a> = Box<dyn FnMut() -> Times + 'a>;
 
 /// Lets the contestants run in turn, so that what disturbs the machine meanwhile disturbs them all, and returns the times
-/// of each. The first round of everybody is not counted: caches, allocators and thread-locals are cold in it. Of `rounds`, a
-/// quick run has one.
+/// of each. The first round of each is not counted: caches, allocators and thread-locals are cold in it. Of `rounds`, a quick run
+/// has one. A contestant that panics runs no more, and keeps the times that it has; the others go on.
 pub(crate) fn interleaved<const N: usize>(rounds: usize, mut contestants: [Contestant<'_>; N]) -> [Times; N] {
     let rounds = full_or_quick(rounds, 1);
     let mut all = std::array::from_fn(|_| Times::default());
+    let mut has_failed = [false; N];
     for round in 0..=rounds {
-        for (times, contestant) in all.iter_mut().zip(&mut contestants) {
-            let measured = contestant();
-            if round > 0 {
-                times.add(measured);
+        for (place, contestant) in contestants.iter_mut().enumerate() {
+            if has_failed[place] {
+                continue;
+            }
+            match attempt(&format!("round {round} of contestant {} of {N}", place + 1), contestant) {
+                Some(measured) if round > 0 => all[place].add(measured),
+                Some(_) => {}
+                None => has_failed[place] = true,
             }
         }
     }

@@ -6,6 +6,9 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- benches/plots     # and two plots, into that directory
 //! ```
 //!
+//! A measurement that fails says why, the others go on, and the exit code is not 0. Contestants are numbered from the left of the
+//! table, the floor included where the line has one.
+//!
 //! Each is called as a program calls it that blocks: the async ones by `Runtime::block_on`, on a runtime with 2 workers. What
 //! blocks in a turn is moved off their workers with `spawn_blocking`, as their users would have to do.
 
@@ -26,6 +29,7 @@ mod workloads;
 use std::fs;
 use std::path::Path;
 
+use common::failures::{attempt, have_failed};
 use common::memory::{asked_to_count, count};
 use common::plot::{lines, Axes, Series};
 use table::Row;
@@ -60,31 +64,37 @@ fn main() {
         write_plot(&directory, "crossover.svg", &lines(&axes, &work));
     }
     // The sessions that are still there go with the process.
-    std::process::exit(0);
+    std::process::exit(i32::from(have_failed()))
 }
 
-/// Every workload, each of them printed when it is done.
+/// Every workload. Each is printed when it is done, and one that fails says why and leaves the others as they are.
 fn measure(all: &Everybody<'_>) -> (Vec<Row>, Vec<Series>) {
-    let mut rows = Vec::new();
+    let (mut rows, mut work) = (Vec::new(), Vec::new());
     let mut show = |row: Row| {
         table::print(&row);
         rows.push(row);
     };
     table::print_head();
-    show(workloads::round_trip(all));
-    show(workloads::events(all));
-    show(workloads::create_and_end(all));
-    [2, 8, 64].into_iter().for_each(|callers| show(workloads::callers(all, callers)));
-    workloads::reads(all).into_iter().for_each(&mut show);
-    show(workloads::interrupts(all));
-    workloads::lists(all).into_iter().for_each(&mut show);
-    match workloads::memory_of_idle() {
-        Some(row) => show(row),
-        None => println!("W8 is not counted: there is no /proc here that says how much memory is in use"),
+    attempt("W1", || workloads::round_trip(all)).into_iter().for_each(&mut show);
+    attempt("W2", || workloads::events(all)).into_iter().for_each(&mut show);
+    attempt("W3", || workloads::create_and_end(all)).into_iter().for_each(&mut show);
+    for callers in [2, 8, 64] {
+        attempt("W4", || workloads::callers(all, callers)).into_iter().for_each(&mut show);
     }
-    let (row, work) = workloads::one_turn_each(all);
-    show(row);
-    show(workloads::blocking_turns(all));
+    attempt("W5, idle", || workloads::reads(all)).into_iter().for_each(&mut show);
+    attempt("W5, during a turn", || workloads::reads_during_a_turn(all)).into_iter().for_each(&mut show);
+    attempt("W6", || workloads::interrupts(all)).into_iter().for_each(&mut show);
+    let _ = attempt("W7", || workloads::lists(all, &mut show));
+    match attempt("W8", workloads::memory_of_idle) {
+        Some(Some(row)) => show(row),
+        Some(None) => println!("W8 is not counted: there is no /proc here that says how much memory is in use"),
+        None => {}
+    }
+    if let Some((row, lines)) = attempt("W9", || workloads::one_turn_each(all)) {
+        show(row);
+        work = lines;
+    }
+    attempt("W10", || workloads::blocking_turns(all)).into_iter().for_each(&mut show);
     (rows, work)
 }
 

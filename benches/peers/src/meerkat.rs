@@ -1,6 +1,9 @@
 //! `meerkat-session`: the async service of sessions, each of which is a task.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,27 +18,54 @@ use meerkat_core::Session;
 use meerkat_session::ephemeral::{SessionAgent, SessionAgentBuilder, SessionSnapshot};
 use meerkat_session::EphemeralSessionService;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, Notify};
+use tokio::task::JoinHandle;
 
+use crate::common::times::time;
 use crate::common::MANY;
-use crate::peer::{Peer, Service};
+use crate::peer::{Peer, Service, PATIENCE, SETTLE};
 use crate::task::Task;
 
 pub(crate) struct Meerkat<'r> {
     runtime: &'r Runtime,
     service: Arc<EphemeralSessionService<Builder>>,
+    running: Receiver<()>,
+    release: Arc<Notify>,
     told: Receiver<Instant>,
 }
 
 impl<'r> Meerkat<'r> {
     pub(crate) fn new(runtime: &'r Runtime) -> Self {
-        let (tell, told) = unbounded();
-        Self { runtime, service: Arc::new(EphemeralSessionService::new(Builder { tell }, 2 * MANY)), told }
+        let ((run, running), release, (tell, told)) = (unbounded(), Arc::new(Notify::new()), unbounded());
+        let builder = Builder(Signals { run, released: Arc::clone(&release), tell });
+        let service = Arc::new(EphemeralSessionService::new(builder, 2 * MANY));
+        Self { runtime, service, running, release, told }
+    }
+
+    /// A turn that runs by now, and is held until it is released.
+    fn hold(&self, session: &SessionId, milliseconds: u64) -> JoinHandle<Result<RunResult, SessionError>> {
+        let (service, id, request) =
+            (Arc::clone(&self.service), session.clone(), request(Task::Hold(milliseconds), None));
+        let turn = self.runtime.spawn(async move { service.start_turn(&id, request).await });
+        self.running.recv_timeout(PATIENCE).expect("the turn runs");
+        turn
+    }
+
+    /// Begins a call, and only then lets the turn go on that it is to meet. The session answers no call before its turn has ended, so
+    /// to wait for the answer first would be to wait for ever. One poll is enough to begin: no other call has the
+    /// service's lock or fills the session's queue.
+    async fn begin_then_release<T>(&self, call: impl Future<Output = T>) -> T {
+        let mut call = pin!(call);
+        let begun = futures::poll!(&mut call);
+        self.release.notify_one();
+        match begun {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => call.await,
+        }
     }
 
     async fn turn(&self, session: &SessionId, task: Task, event_tx: Option<mpsc::Sender<AgentEvent>>) {
-        // An interrupted turn has no result; nobody asks for it.
-        drop(self.service.start_turn(session, request(task, event_tx)).await);
+        self.service.start_turn(session, request(task, event_tx)).await.expect("a result");
     }
 }
 
@@ -95,14 +125,16 @@ impl Service for Meerkat<'_> {
         self.runtime.block_on(turn).expect("no panic").expect("a result");
     }
 
-    fn begin<'a>(&'a self, session: &'a SessionId, task: Task) -> Box<dyn FnOnce() + 'a> {
-        let (service, id) = (Arc::clone(&self.service), session.clone());
-        let turn = self.runtime.spawn(async move { service.start_turn(&id, request(task, None)).await });
-        Box::new(|| drop(self.runtime.block_on(turn)))
-    }
-
     fn read(&self, session: &SessionId) {
         self.runtime.block_on(self.service.read(session)).expect("it is alive");
+    }
+
+    fn read_during_a_turn(&self, session: &SessionId, milliseconds: u64) -> Duration {
+        let turn = self.hold(session, milliseconds);
+        let read = || self.runtime.block_on(self.begin_then_release(self.service.read(session))).expect("it is alive");
+        let read = time(|| drop(read()));
+        self.runtime.block_on(turn).expect("no panic").expect("a result");
+        read
     }
 
     fn list(&self, limit: Option<usize>) -> usize {
@@ -110,19 +142,26 @@ impl Service for Meerkat<'_> {
     }
 
     fn interrupt(&self, session: &SessionId, milliseconds: u64) -> Duration {
-        let wait = self.begin(session, Task::Wait(milliseconds));
-        thread::sleep(Duration::from_micros(500));
+        let turn = self.hold(session, milliseconds);
+        thread::sleep(SETTLE);
         let interrupted = Instant::now();
-        self.runtime.block_on(self.service.interrupt(session)).expect("the turn runs");
-        let told = self.told.recv().expect("the agent tells");
-        wait();
+        let interrupt = self.begin_then_release(self.service.interrupt(session));
+        self.runtime.block_on(interrupt).expect("the turn runs");
+        let told = self.told.recv_timeout(PATIENCE).expect("the agent tells");
+        self.runtime.block_on(turn).expect("no panic").expect("a result");
         told.saturating_duration_since(interrupted)
     }
 }
 
-struct Builder {
+/// What agents tell the workloads, and are told by them.
+#[derive(Clone)]
+struct Signals {
+    run: Sender<()>,
+    released: Arc<Notify>,
     tell: Sender<Instant>,
 }
+
+struct Builder(Signals);
 
 #[async_trait]
 impl SessionAgentBuilder for Builder {
@@ -133,14 +172,14 @@ impl SessionAgentBuilder for Builder {
         _request: &CreateSessionRequest,
         _event_tx: mpsc::Sender<AgentEvent>,
     ) -> Result<Agent, SessionError> {
-        Ok(Agent { session: Session::new(), tell: self.tell.clone() })
+        Ok(Agent { session: Session::new(), signals: self.0.clone() })
     }
 }
 
 /// No history grows, no text is made.
 struct Agent {
     session: Session,
-    tell: Sender<Instant>,
+    signals: Signals,
 }
 
 impl Agent {
@@ -171,6 +210,11 @@ impl SessionAgent for Agent {
                     event_tx.send(delta).await.expect("the service listens");
                 }
             }
+            Task::Hold(milliseconds) => {
+                self.signals.run.send(()).expect("the bench listens");
+                self.signals.released.notified().await;
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            }
             task => task.work_in_a_task().await,
         }
         Ok(self.result())
@@ -183,7 +227,7 @@ impl SessionAgent for Agent {
     fn set_skill_references(&mut self, _references: Option<Vec<SkillId>>) {}
 
     fn cancel(&mut self) {
-        self.tell.send(Instant::now()).expect("the bench listens");
+        self.signals.tell.send(Instant::now()).expect("the bench listens");
     }
 
     fn session_id(&self) -> SessionId {

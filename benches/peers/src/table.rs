@@ -15,7 +15,7 @@ pub(crate) struct Row {
     unit: Unit,
     /// The bare operation of the system that the work cannot do without, where there is one.
     floor: Option<f64>,
-    /// In the order of [`NAMES`]; `None` for those that have no such thing.
+    /// In the order of [`NAMES`]; `None` for those that have no such thing, or failed.
     figures: [Option<f64>; NAMES.len()],
 }
 
@@ -42,14 +42,15 @@ impl Row {
         times: [Times; NAMES.len()],
         many: usize,
     ) -> Self {
-        let one = |times: Times| microseconds(times.median()) / many as f64;
-        Self::new(what, Unit::Microseconds, floor.map(one), times.map(|times| Some(one(times))))
+        let one = |times: Times| (!times.is_empty()).then(|| microseconds(times.median()) / many as f64);
+        Self::new(what, Unit::Microseconds, floor.and_then(one), times.map(one))
     }
 
-    /// Of services alone: actors have no such thing.
+    /// Of services alone: actors have no such thing. A time of zero is that of a measurement that has failed.
     pub(crate) fn of_services(what: impl Into<String>, floor: Option<Duration>, times: [Duration; 2]) -> Self {
-        let [ours, theirs] = times.map(|time| Some(microseconds(time)));
-        Self::new(what, Unit::Microseconds, floor.map(microseconds), [ours, theirs, None, None, None])
+        let one = |time: Duration| (!time.is_zero()).then(|| microseconds(time));
+        let [ours, theirs] = times.map(one);
+        Self::new(what, Unit::Microseconds, floor.and_then(one), [ours, theirs, None, None, None])
     }
 }
 

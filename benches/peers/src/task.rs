@@ -13,8 +13,9 @@ pub(crate) enum Task {
     Compute(u64),
     /// Block the thread for so many milliseconds, as a call of a blocking client would.
     Block(u64),
-    /// Wait for so many milliseconds as one does there: in a thread by blocking, in a task by awaiting.
-    Wait(u64),
+    /// Say that the turn runs, wait to be released, and then for so many milliseconds: in a thread by blocking, in a task by
+    /// awaiting. Only services are asked for it, whose agents do it: see [`Service`](crate::peer::Service).
+    Hold(u64),
     /// Emit so many events.
     Emit(u64),
 }
@@ -26,7 +27,7 @@ impl Task {
             Self::Nothing => String::new(),
             Self::Compute(microseconds) => format!("compute {microseconds}"),
             Self::Block(milliseconds) => format!("block {milliseconds}"),
-            Self::Wait(milliseconds) => format!("wait {milliseconds}"),
+            Self::Hold(milliseconds) => format!("hold {milliseconds}"),
             Self::Emit(events) => format!("emit {events}"),
         }
     }
@@ -37,7 +38,7 @@ impl Task {
         match what {
             "compute" => Self::Compute(number),
             "block" => Self::Block(number),
-            "wait" => Self::Wait(number),
+            "hold" => Self::Hold(number),
             "emit" => Self::Emit(number),
             _ => Self::Nothing,
         }
@@ -48,18 +49,17 @@ impl Task {
         match self {
             Self::Compute(microseconds) => keep_busy(Duration::from_micros(microseconds)),
             Self::Block(milliseconds) => thread::sleep(Duration::from_millis(milliseconds)),
-            Self::Nothing | Self::Wait(_) | Self::Emit(_) => {}
+            Self::Nothing | Self::Hold(_) | Self::Emit(_) => {}
         }
     }
 
-    /// What a task does: whatever blocks is moved off the workers, by hand, as their users have to.
+    /// What a task does: work that blocks is moved off the workers, by hand, as their users have to.
     pub(crate) async fn work_in_a_task(self) {
         match self {
             Self::Block(_) => {
                 let blocking = tokio::task::spawn_blocking(move || self.work());
                 blocking.await.expect("nothing panics in there");
             }
-            Self::Wait(milliseconds) => tokio::time::sleep(Duration::from_millis(milliseconds)).await,
             _ => self.work(),
         }
     }

@@ -3,28 +3,40 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ::turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
+use ::turnwise::crossbeam_channel::{bounded, select, unbounded, Receiver, Sender};
 use ::turnwise::{
-    AgentError, AgentEvent, CreateSessionRequest, EphemeralSessionService, RunResult, Session, SessionAgent,
-    SessionAgentBuilder, SessionContext, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest,
-    TurnContext,
+    AgentError, AgentEvent, Cancelled, CreateSessionRequest, EphemeralSessionService, RunResult, Session, SessionAgent,
+    SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionQuery, SessionService, SessionSpec,
+    StartTurnRequest, TurnContext, TurnHandle,
 };
 
+use crate::common::times::time;
 use crate::common::{delta, MANY, STACK};
-use crate::peer::{Peer, Service};
+use crate::peer::{Peer, Service, PATIENCE, SETTLE};
 use crate::task::Task;
 
 #[derive(Debug)]
 pub(crate) struct Turnwise {
     service: EphemeralSessionService<Builder>,
+    running: Receiver<()>,
+    release: Sender<()>,
     told: Receiver<Instant>,
 }
 
 impl Turnwise {
     pub(crate) fn new() -> Self {
-        let (tell, told) = unbounded();
-        let service = EphemeralSessionService::configure(Builder { tell }).max_sessions(2 * MANY).stack_size(STACK);
-        Self { service: service.build().expect("the settings work"), told }
+        let ((run, running), (release, released), (tell, told)) = (unbounded(), unbounded(), unbounded());
+        let builder = Builder(Signals { run, released, tell });
+        let service = EphemeralSessionService::configure(builder).max_sessions(2 * MANY).stack_size(STACK);
+        Self { service: service.build().expect("the settings work"), running, release, told }
+    }
+
+    /// A turn that runs by now, and is held until it is released or interrupted.
+    fn hold(&self, session: &SessionId, milliseconds: u64) -> TurnHandle {
+        let request = StartTurnRequest::new(Task::Hold(milliseconds).prompt());
+        let turn = self.service.begin_turn(*session, request).expect("a turn");
+        self.running.recv_timeout(PATIENCE).expect("the turn runs");
+        turn
     }
 }
 
@@ -52,11 +64,14 @@ impl Peer for Turnwise {
     }
 
     fn close_all(&self, sessions: Vec<SessionId>) {
-        let rest = self.service.stats().sessions - sessions.len();
         sessions.iter().for_each(|&id| self.service.archive(id).expect("it is alive"));
         // What comes next is to have the machine to itself.
-        while self.service.stats().sessions > rest {
-            thread::sleep(Duration::from_millis(1));
+        for &id in &sessions {
+            match self.service.archive_wait(id, PATIENCE) {
+                // It ended too long ago for the service to remember it.
+                Ok(()) | Err(SessionError::NotFound { .. }) => {}
+                Err(error) => panic!("a session that does not end: {error}"),
+            }
         }
     }
 }
@@ -71,13 +86,16 @@ impl Service for Turnwise {
         turn.wait().expect("a result");
     }
 
-    fn begin<'a>(&'a self, session: &'a SessionId, task: Task) -> Box<dyn FnOnce() + 'a> {
-        let turn = self.service.begin_turn(*session, StartTurnRequest::new(task.prompt())).expect("a turn");
-        Box::new(|| drop(turn.wait()))
-    }
-
     fn read(&self, session: &SessionId) {
         self.service.read(*session).expect("it is alive");
+    }
+
+    fn read_during_a_turn(&self, session: &SessionId, milliseconds: u64) -> Duration {
+        let turn = self.hold(session, milliseconds);
+        let read = time(|| self.read(session));
+        self.release.send(()).expect("the agent listens");
+        turn.wait().expect("a result");
+        read
     }
 
     fn list(&self, limit: Option<usize>) -> usize {
@@ -87,30 +105,32 @@ impl Service for Turnwise {
     }
 
     fn interrupt(&self, session: &SessionId, milliseconds: u64) -> Duration {
-        let wait = self.begin(session, Task::Wait(milliseconds));
-        // A turn that is interrupted before it has begun is not run, and its agent tells nothing.
-        while self.service.stats().running_turns == 0 {
-            thread::yield_now();
-        }
-        thread::sleep(Duration::from_micros(500));
+        let turn = self.hold(session, milliseconds);
+        thread::sleep(SETTLE);
         let interrupted = Instant::now();
         self.service.interrupt(*session).expect("the turn runs");
-        let told = self.told.recv().expect("the agent tells");
-        wait();
+        let told = self.told.recv_timeout(PATIENCE).expect("the agent tells");
+        turn.wait().expect_err("interrupted");
         told.saturating_duration_since(interrupted)
     }
 }
 
-#[derive(Debug)]
-struct Builder {
+/// What agents tell the workloads, and are told by them.
+#[derive(Clone, Debug)]
+struct Signals {
+    run: Sender<()>,
+    released: Receiver<()>,
     tell: Sender<Instant>,
 }
+
+#[derive(Debug)]
+struct Builder(Signals);
 
 impl SessionAgentBuilder for Builder {
     type Agent = Agent;
 
     fn build_agent(&self, _spec: &SessionSpec, session: &SessionContext) -> Result<Agent, AgentError> {
-        Ok(Agent { session: Session::with_id(session.session_id()), tell: self.tell.clone() })
+        Ok(Agent { session: Session::with_id(session.session_id()), signals: self.0.clone() })
     }
 }
 
@@ -118,19 +138,29 @@ impl SessionAgentBuilder for Builder {
 #[derive(Debug)]
 struct Agent {
     session: Session,
-    tell: Sender<Instant>,
+    signals: Signals,
+}
+
+impl Agent {
+    fn hold(&self, turn: &TurnContext, milliseconds: u64) -> Result<(), Cancelled> {
+        self.signals.run.send(()).expect("the bench listens");
+        select! {
+            recv(self.signals.released) -> _ => {}
+            // Nothing is ever sent: the channel ends with the cancellation.
+            recv(turn.cancel_token().cancelled()) -> _ => {}
+        }
+        turn.sleep(Duration::from_millis(milliseconds)).map_err(|cancelled| {
+            self.signals.tell.send(Instant::now()).expect("the bench listens");
+            cancelled
+        })
+    }
 }
 
 impl SessionAgent for Agent {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         match Task::of_prompt(&prompt) {
             Task::Emit(events) => (0..events).try_for_each(|_| turn.emit(delta()))?,
-            Task::Wait(milliseconds) => {
-                if let Err(cancelled) = turn.sleep(Duration::from_millis(milliseconds)) {
-                    self.tell.send(Instant::now()).expect("the bench listens");
-                    return Err(cancelled.into());
-                }
-            }
+            Task::Hold(milliseconds) => self.hold(turn, milliseconds)?,
             task => task.work(),
         }
         Ok(turn.finish(""))

@@ -1,4 +1,4 @@
-//! The workloads W1 to W10 of the benches, for everybody who has what they need.
+//! The workloads W1 to W10 of the benches, for each crate that has what they need.
 
 use std::sync::RwLock;
 use std::thread;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ::turnwise::{SessionService, SessionSpec};
 
+use crate::common::failures::attempt;
 use crate::common::floors::{self, PingPong};
 use crate::common::memory::{counted, memory, total};
 use crate::common::plot::Series;
@@ -99,9 +100,9 @@ pub(crate) fn callers(all: &Everybody<'_>, callers: usize) -> Row {
     Row::of_times(format!("W4 a turn, of {callers} callers at once"), None, figures, 1)
 }
 
-/// W5: idle, and during a turn of 500 ms.
-pub(crate) fn reads(all: &Everybody<'_>) -> [Row; 2] {
-    fn idle<S: Service>(service: &S) -> Contestant<'_> {
+/// W5, idle.
+pub(crate) fn reads(all: &Everybody<'_>) -> Row {
+    fn contestant<S: Service>(service: &S) -> Contestant<'_> {
         let session = service.open();
         const BATCH: usize = 200;
         Box::new(move || {
@@ -109,28 +110,22 @@ pub(crate) fn reads(all: &Everybody<'_>) -> [Row; 2] {
             (0..full_or_quick(100, 5)).map(|_| batch()).collect()
         })
     }
-    fn during_a_turn<S: Service>(service: &S) -> Contestant<'_> {
-        let session = service.open();
-        Box::new(move || {
-            let wait = service.begin(&session, Task::Wait(500));
-            // It runs by then.
-            thread::sleep(Duration::from_millis(50));
-            let read = time(|| service.read(&session));
-            wait();
-            Times::of(read)
-        })
-    }
     let service = configure(nothing).build().expect("the settings work");
     let id = service.open_session(SessionSpec::new()).expect("a thread");
     let view = RwLock::new(service.read(id).expect("it is alive"));
     let floor: Contestant<'_> = Box::new(|| floors::locked_clone(full_or_quick(100, 5), &view));
-    let [floor, ours, theirs] = interleaved(7, [floor, idle(&all.turnwise), idle(&all.meerkat)]);
-    let [ours_busy, theirs_busy] = interleaved(5, [during_a_turn(&all.turnwise), during_a_turn(&all.meerkat)]);
-    let floor = Some(floor.median());
-    [
-        Row::of_services("W5 a read of an idle session", floor, [ours.median(), theirs.median()]),
-        Row::of_services("W5 a read during a turn of 500 ms", floor, [ours_busy.median(), theirs_busy.median()]),
-    ]
+    let [floor, ours, theirs] = interleaved(7, [floor, contestant(&all.turnwise), contestant(&all.meerkat)]);
+    Row::of_services("W5 a read of an idle session", Some(floor.median()), [ours.median(), theirs.median()])
+}
+
+/// W5, during a turn of 500 ms.
+pub(crate) fn reads_during_a_turn(all: &Everybody<'_>) -> Row {
+    fn contestant<S: Service>(service: &S) -> Contestant<'_> {
+        let session = service.open();
+        Box::new(move || Times::of(service.read_during_a_turn(&session, 500)))
+    }
+    let [ours, theirs] = interleaved(5, [contestant(&all.turnwise), contestant(&all.meerkat)]);
+    Row::of_services("W5 a read during a turn of 500 ms", None, [ours.median(), theirs.median()])
 }
 
 /// W6: p99, of turns that would wait for 20 ms more.
@@ -147,8 +142,8 @@ pub(crate) fn interrupts(all: &Everybody<'_>) -> Row {
     Row::of_services("W6 interrupt until told, p99", Some(p99(floor)), [p99(ours), p99(theirs)])
 }
 
-/// W7: 50 of 10,000, and all of them.
-pub(crate) fn lists(all: &Everybody<'_>) -> [Row; 2] {
+/// W7: 50 of 10,000, and all of them. Each is shown as soon as it is measured.
+pub(crate) fn lists(all: &Everybody<'_>, mut show: impl FnMut(Row)) {
     fn contestant<S: Service>(service: &S, limit: Option<usize>) -> Contestant<'_> {
         Box::new(move || times(full_or_quick(100, 5), || assert!(service.list(limit) >= limit.unwrap_or_else(many))))
     }
@@ -158,11 +153,10 @@ pub(crate) fn lists(all: &Everybody<'_>) -> [Row; 2] {
         let [ours, theirs] = interleaved(5, [contestant(turnwise, limit), contestant(meerkat, limit)]);
         Row::of_services(what, None, [ours.median(), theirs.median()])
     };
-    let rows =
-        [row(format!("W7 a list of 50 of {}", many()), Some(50)), row("W7 a list of all of them".to_owned(), None)];
+    show(row(format!("W7 a list of 50 of {}", many()), Some(50)));
+    show(row("W7 a list of all of them".to_owned(), None));
     turnwise.close_all(ours);
     meerkat.close_all(theirs);
-    rows
 }
 
 fn open_many<P: Peer>(peer: &P) -> Vec<P::Session> {
@@ -173,9 +167,9 @@ fn open_many<P: Peer>(peer: &P) -> Vec<P::Session> {
 pub(crate) fn memory_of_idle() -> Option<Row> {
     memory()?;
     let runs = full_or_quick(3, 1);
-    let floor = total(&counted("threads", runs));
-    let figures = NAMES.map(|name| Some(total(&counted(name, runs))));
-    Some(Row::new(format!("W8 memory, one idle of {}", many()), Unit::Kibibytes, Some(floor), figures))
+    let floor = attempt("W8 of threads", || total(&counted("threads", runs)));
+    let figures = NAMES.map(|name| attempt(&format!("W8 of {name}"), || total(&counted(name, runs))));
+    Some(Row::new(format!("W8 memory, one idle of {}", many()), Unit::Kibibytes, floor, figures))
 }
 
 /// Makes many of what W8 counts, and lets them be: the process ends with them.
@@ -201,24 +195,31 @@ pub(crate) fn make_idle(what: &str, all: &Everybody<'_>) {
 pub(crate) fn one_turn_each(all: &Everybody<'_>) -> (Row, Vec<Series>) {
     const WORK: [u64; 10] = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500];
     fn contestant<P: Peer>(peer: &P) -> [Times; WORK.len()] {
-        let sessions = open_many(peer);
-        peer.ask_all(&sessions, Task::Nothing);
-        let times = WORK.map(|work| {
-            let task = if work == 0 { Task::Nothing } else { Task::Compute(work) };
-            times(full_or_quick(5, 1), || peer.ask_all(&sessions, task))
-        });
-        peer.close_all(sessions);
-        times
+        let all = || {
+            let sessions = open_many(peer);
+            peer.ask_all(&sessions, Task::Nothing);
+            let times = WORK.map(|work| {
+                let task = if work == 0 { Task::Nothing } else { Task::Compute(work) };
+                let measure = || times(full_or_quick(5, 1), || peer.ask_all(&sessions, task));
+                attempt(&format!("W9 of {}, with {work} µs of work", P::NAME), measure).unwrap_or_default()
+            });
+            let _ = attempt(&format!("the end of W9 of {}", P::NAME), || peer.close_all(sessions));
+            times
+        };
+        attempt(&format!("W9 of {}", P::NAME), all).unwrap_or_default()
     }
     // One after the other, so that there are never two times as many threads: systems have room for about three.
-    let parked = floors::Parked::new(many());
-    let floor: Times = (0..full_or_quick(5, 1)).map(|_| parked.wake_all()).collect();
-    drop(parked);
+    let parked = || {
+        let parked = floors::Parked::new(many());
+        (0..full_or_quick(5, 1)).map(|_| parked.wake_all()).collect()
+    };
+    let floor: Times = attempt("W9 of parked threads", parked).unwrap_or_default();
     let all = each!(all, contestant);
     let series = NAMES.iter().zip(&all).map(|(name, by_work)| {
         let cost = |times: &Times| microseconds(times.median()) / many() as f64;
         // Two cores do twice as much: what is left is what the turn costs beside its work.
-        let points = WORK.iter().zip(by_work).skip(1).map(|(&work, times)| (work as f64, cost(times)));
+        let measured = WORK.iter().zip(by_work).skip(1).filter(|(_, times)| !times.is_empty());
+        let points = measured.map(|(&work, times)| (work as f64, cost(times)));
         Series { name: (*name).to_owned(), points: points.collect() }
     });
     let series = series.collect();
@@ -240,9 +241,12 @@ pub(crate) fn blocking_turns(all: &Everybody<'_>) -> Row {
 }
 
 /// The least work that a turn must do for W9 to cost at most a tenth more than with the fastest of the others, in
-/// microseconds; `None` where none of the measured ones is enough.
+/// microseconds; `None` where none of the measured ones is enough, or something was not measured.
 pub(crate) fn crossover(series: &[Series]) -> Option<f64> {
     let (ours, others) = series.split_first()?;
+    if others.iter().any(|other| other.points.len() != ours.points.len()) {
+        return None;
+    }
     let enough = |place: usize, cost: f64| {
         let best = others.iter().map(|other| other.points[place].1).fold(f64::INFINITY, f64::min);
         cost <= 1.1 * best
