@@ -7,8 +7,14 @@
 //!
 //! The transcript goes to standard output. On a terminal, a line below it shows who is at work at this moment.
 
+#[path = "shared/args.rs"]
+mod args;
+#[path = "shared/say.rs"]
+mod say;
+
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -20,14 +26,43 @@ use turnwise::{
     Subscription, TurnContext,
 };
 
+use say::{plain_line, say, warn};
+
+const USAGE: &str = "usage: debate [TOPIC [ROUNDS]]";
 const DEBATERS: [&str; 2] = ["anna", "bruno"];
 const MODERATOR: &str = "moderator";
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let topic = arguments.next().unwrap_or_else(|| "tabs or spaces".into());
-    let rounds = arguments.next().map_or(Ok(2), |text| text.parse::<usize>())?;
+/// More than fit into an evening.
+const MOST_ROUNDS: usize = 1_000_000;
 
+fn main() -> ExitCode {
+    let (topic, rounds) = match args::texts().and_then(parse) {
+        Ok(options) => options,
+        Err(message) => {
+            warn(format_args!("debate: {message}"));
+            return ExitCode::from(2);
+        }
+    };
+    match run(&topic, rounds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            warn(format_args!("debate: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The topic, and how many rounds.
+fn parse(args: Vec<String>) -> Result<(String, usize), String> {
+    let mut args = args.into_iter();
+    let topic = args.next().unwrap_or_else(|| "tabs or spaces".into());
+    let Some(text) = args.next() else { return Ok((topic, 2)) };
+    let rounds = text.parse().ok().filter(|rounds| *rounds <= MOST_ROUNDS);
+    let rounds = rounds.ok_or_else(|| format!("'{text}' is not a number of rounds; {USAGE}"))?;
+    args.next().map_or(Ok((topic, rounds)), |_| Err(USAGE.into()))
+}
+
+fn run(topic: &str, rounds: usize) -> Result<(), Box<dyn Error>> {
     let comms = LocalComms::new();
     let builder = builder_fn(move |spec: &SessionSpec, context: &SessionContext| {
         // The name is taken for as long as the agent lives.
@@ -50,7 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let view = thread::spawn(move || View::new(watched).watch(events));
     let mut turns = Vec::new();
     for (id, _) in &speakers {
-        turns.push(service.begin_turn(*id, StartTurnRequest::new(topic.as_str()).host_mode(true))?);
+        turns.push(service.begin_turn(*id, StartTurnRequest::new(topic).host_mode(true))?);
     }
     for turn in turns {
         turn.wait()?;
@@ -170,16 +205,21 @@ impl View {
             match event.event {
                 AgentEvent::RunStarted { .. } | AgentEvent::TurnStarted { .. } => *at_work = true,
                 AgentEvent::TextComplete { content } => {
-                    let clear_line = if self.is_live { "\r\x1b[K" } else { "" };
+                    let (name, content) = (*name, plain_line(&content));
                     *at_work = false;
-                    println!("{clear_line}{name}: {content}");
+                    self.clear_line();
+                    say(format_args!("{name}: {content}"));
                 }
                 _ => *at_work = false,
             }
             self.show_who_is_at_work();
         }
+        self.clear_line();
+    }
+
+    fn clear_line(&self) {
         if self.is_live {
-            eprint!("\r\x1b[K");
+            let _ = io::stderr().lock().write_all(b"\r\x1b[K");
         }
     }
 
@@ -187,8 +227,9 @@ impl View {
         if self.is_live {
             let shown =
                 self.speakers.iter().map(|(_, name, at_work)| format!("{}{name}", if *at_work { "● " } else { "  " }));
-            eprint!("\r\x1b[K  {}", shown.collect::<Vec<_>>().join("  "));
-            drop(io::stderr().flush());
+            let line = shown.collect::<Vec<_>>().join("  ");
+            // Only a view: what is printed does not depend on it.
+            let _ = write!(io::stderr().lock(), "\r\x1b[K  {line}");
         }
     }
 }

@@ -12,6 +12,8 @@
 //! In the end it reports what its frames took. A frame is late when its work took longer than the budget; that the system
 //! wakes the loop late is shown beside it. Exit code 1: the library's calls took longer than the budget of a frame.
 
+#[path = "shared/args.rs"]
+mod args;
 #[path = "shared/dice.rs"]
 mod dice;
 #[path = "game_loop/frames.rs"]
@@ -26,7 +28,7 @@ mod world;
 use std::process::ExitCode;
 
 use frames::{Frames, Meter};
-use say::say;
+use say::{say, warn};
 use world::World;
 
 /// An hour.
@@ -39,10 +41,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match parse(std::env::args().skip(1)).and_then(run) {
+    match args::texts().and_then(|args| parse(args.into_iter())).and_then(run) {
         Ok(code) => code,
         Err(message) => {
-            eprintln!("game_loop: {message}");
+            warn(format_args!("game_loop: {message}"));
             ExitCode::from(2)
         }
     }
@@ -78,7 +80,7 @@ fn run(options: Options) -> Result<ExitCode, String> {
     // The only call that waits, and it is in no frame.
     let all_ended = world.end(options.frames);
     if frames.was_blocked() {
-        eprintln!("game_loop: the library's calls took longer than a frame has");
+        warn("game_loop: the library's calls took longer than a frame has");
     }
     Ok(if all_ended && !frames.was_blocked() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,8 +6,14 @@
 //! cargo run --example host_mode -- 3 20         # three reminders, 20 milliseconds apart; then the end of the input ends it
 //! ```
 
+#[path = "shared/args.rs"]
+mod args;
+#[path = "shared/say.rs"]
+mod say;
+
 use std::error::Error;
 use std::io::{self, BufRead};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -18,11 +24,46 @@ use turnwise::{
     RunResult, SessionService, SubscribableInjector, TurnContext,
 };
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let reminders = arguments.next().map(|text| text.parse::<usize>()).transpose()?;
-    let every = arguments.next().map_or(Ok(5_000), |text| text.parse()).map(Duration::from_millis)?;
+use say::{say, warn};
 
+const USAGE: &str = "usage: host_mode [REMINDERS [MILLISECONDS]]";
+
+struct Options {
+    /// How many there are; without a number as many as there is time for.
+    reminders: Option<usize>,
+    every: Duration,
+}
+
+fn main() -> ExitCode {
+    let options = match args::texts().and_then(|args| parse(&args)) {
+        Ok(options) => options,
+        Err(message) => {
+            warn(format_args!("host_mode: {message}"));
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            warn(format_args!("host_mode: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(args: &[String]) -> Result<Options, String> {
+    let number = |text: &String| text.parse::<u32>().map_err(|_| format!("'{text}' is not a number; {USAGE}"));
+    let (reminders, millis) = match args {
+        [] => (None, 5_000),
+        [reminders] => (Some(number(reminders)?), 5_000),
+        [reminders, millis] => (Some(number(reminders)?), number(millis)?),
+        _ => return Err(USAGE.into()),
+    };
+    Ok(Options { reminders: reminders.map(|count| count as usize), every: Duration::from_millis(millis.into()) })
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let &Options { reminders, every } = options;
     let service = EphemeralSessionService::new(agent_fn(read_out), 1);
     // Does not wait: the session is in host mode for as long as it is needed.
     let hosting = service.begin_session(CreateSessionRequest::new("good morning").host_mode(true))?;
@@ -43,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Everything that was put in is answered; the session is not needed any more.
     injector.dismiss(EventSource::Stdin)?;
     let result = hosting.wait()?;
-    println!("{} prompts and interactions, the last answer: {}", result.turns, result.text);
+    say(format_args!("{} prompts and interactions, the last answer: {}", result.turns, result.text));
     Ok(())
 }
 
@@ -63,7 +104,7 @@ fn read_out(line: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
 /// Puts the lines of standard input in, one after the other. Whether the last one was `quit`.
 fn feed_lines(injector: &dyn SubscribableInjector) -> Result<bool, Box<dyn Error>> {
     for line in io::stdin().lock().lines() {
-        let line = line?;
+        let line = line.map_err(|error| format!("standard input: {error}"))?;
         if line.trim() == "quit" {
             return Ok(true);
         }
@@ -81,7 +122,7 @@ fn remind(
 ) -> Result<(), InjectError> {
     for number in 1..=reminders {
         if let Err(RecvTimeoutError::Disconnected) = stopped.recv_timeout(every) {
-            // Where the number of reminders was given, nobody is in a hurry but who has quit.
+            // The program ends: `quit` was typed, or the end of the input where no number of reminders was given.
             break;
         }
         follow("timer", format!("reminder {number}"), EventSource::Other("timer".into()), injector)?;
@@ -99,9 +140,9 @@ fn follow(
     let interaction = injector.inject_with_subscription(line, source)?;
     for event in interaction.events {
         match event {
-            AgentEvent::TextDelta { delta } => println!("[{label}] {delta}"),
-            AgentEvent::InteractionComplete { result, .. } => println!("[{label}] -> {result}"),
-            AgentEvent::InteractionFailed { error, .. } => println!("[{label}] failed: {error}"),
+            AgentEvent::TextDelta { delta } => say(format_args!("[{label}] {delta}")),
+            AgentEvent::InteractionComplete { result, .. } => say(format_args!("[{label}] -> {result}")),
+            AgentEvent::InteractionFailed { error, .. } => say(format_args!("[{label}] failed: {error}")),
             _ => {}
         }
     }

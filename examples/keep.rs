@@ -11,11 +11,17 @@
 //!
 //! Each command is a process of its own, and finds what the ones before have left. Kill one in the middle (`kill -9`) while it
 //! enters thousands of lines: every line that it has answered is there afterwards, and the next is not half there.
+//!
+//! Names and entries are kept as they are, and shown without what would tell a terminal to do something.
 
+#[path = "shared/args.rs"]
+mod args;
 #[path = "shared/say.rs"]
 mod say;
 
+use std::ffi::OsString;
 use std::io::{self, BufRead};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,7 +31,7 @@ use turnwise::{
     SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnContext,
 };
 
-use say::say;
+use say::{plain_line, say, warn};
 
 /// Sessions are found by name: a label, which is kept with them.
 const NAME: &str = "ledger";
@@ -108,27 +114,31 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("{message}");
+            warn(message);
             ExitCode::FAILURE
         }
     }
 }
 
 fn run() -> Result<(), String> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let args: Vec<OsString> = args::all().collect();
+    // A file's name need not be UTF-8.
     let [file, rest @ ..] = args.as_slice() else { return Err(USAGE.into()) };
-    let store = FileStore::open(file).map_err(|error| format!("{file}: {error}"))?;
+    if file.to_str().is_some_and(|file| file.starts_with("--")) {
+        return Err(USAGE.into());
+    }
+    let rest = rest.iter().map(|arg| args::text(arg)).collect::<Result<Vec<_>, _>>()?;
+    let store = FileStore::open(file).map_err(|error| format!("{}: {error}", Path::new(file).display()))?;
     // One at a time is enough here. A server would have as many live as it has memory for, and unload the idle.
     let service = PersistentSessionService::new(Ledgers, 1, store);
-    let done = match rest {
+    let done = match rest[..] {
         [] => list(&service),
         ["--archive", name] => find(&service, name).and_then(|id| service.archive(id).map_err(explain)),
         ["--delete", name] => find(&service, name).and_then(|id| service.delete(id).map_err(explain)),
         [option, ..] if option.starts_with("--") => Err(USAGE.into()),
         [name] => show(&service, name),
         [name, "-"] => enter_lines(&service, name),
-        [name, entry @ ..] => enter(&service, name, &entry.join(" ")),
+        [name, ref entry @ ..] => enter(&service, name, &entry.join(" ")),
     };
     let stuck = service.shutdown(GRACE).stuck;
     debug_assert!(stuck.is_empty(), "ledgers have no turns that last");
@@ -141,7 +151,7 @@ fn list(service: &Service) -> Result<(), String> {
     for line in open.iter().chain(&closed) {
         let history = service.export_session(line.session_id).map_err(explain)?;
         let total: i64 = entries(&history).filter_map(|entry| parse(entry).ok()).map(|(amount, _)| amount).sum();
-        let name = line.labels.get(NAME).map_or("?", String::as_str);
+        let name = plain_line(line.labels.get(NAME).map_or("?", String::as_str));
         say(format_args!("{name:<16} {:>12}  {:>5} entries  {}", money(total), line.message_count / 2, line.state));
     }
     Ok(())
@@ -178,7 +188,7 @@ fn enter_lines(service: &Service, name: &str) -> Result<(), String> {
 }
 
 fn find(service: &Service, name: &str) -> Result<SessionId, String> {
-    look_for(service, name)?.ok_or_else(|| format!("there is no ledger '{name}'"))
+    look_for(service, name)?.ok_or_else(|| format!("there is no ledger '{}'", plain_line(name)))
 }
 
 fn look_for(service: &Service, name: &str) -> Result<Option<SessionId>, String> {

@@ -9,6 +9,8 @@
 //! What the library reports is checked against what the system knows of threads (on Linux), and against what the plugins
 //! have made and dropped. The output is the same every time. Exit code 1: something was left.
 
+#[path = "shared/args.rs"]
+mod args;
 #[path = "plugin_host/host.rs"]
 mod host;
 #[path = "plugin_host/ledger.rs"]
@@ -28,6 +30,7 @@ use turnwise::StartTurnRequest;
 use host::{Plugin, Unload};
 use ledger::Ledger;
 use plugins::{DoesNotListen, KeepsThreadLocals, Maker, SharesByRc, Talks};
+use say::warn;
 
 /// How long a plugin may take to end. Longer than any of them needs that ends at all.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -35,17 +38,17 @@ const LIMIT: Duration = Duration::from_secs(10);
 const SHORT_LIMIT: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let rounds = match parse(std::env::args().skip(1)) {
+    let rounds = match args::texts().and_then(|args| parse(args.into_iter())) {
         Ok(rounds) => rounds,
         Err(message) => {
-            eprintln!("plugin_host: {message}");
+            warn(format_args!("plugin_host: {message}"));
             return ExitCode::from(2);
         }
     };
     let is_clean = (0..rounds).all(|_| match run() {
         Ok(is_clean) => is_clean,
         Err(error) => {
-            eprintln!("plugin_host: {error}");
+            warn(format_args!("plugin_host: {error}"));
             false
         }
     });
