@@ -1,10 +1,19 @@
 //! Lines that a person types at a prompt.
+//!
+//! Lines that are typed or pasted while the program is busy are read at the next prompts: the editor's feature `buffer-redux`
+//! has it keep what it has read beyond a line. Ctrl-C gives up what has been typed, that too.
 
 use rustyline::error::ReadlineError;
-use rustyline::DefaultEditor;
+use rustyline::{Cmd, DefaultEditor, KeyEvent};
+
+#[path = "terminal.rs"]
+mod terminal;
 
 /// The next line, with those that it goes on in after a backslash; `None` at the end of the input.
 pub(crate) fn read_line(editor: &mut DefaultEditor, name: &str) -> Result<Option<String>, String> {
+    terminal::restore_on_signals().map_err(|error| format!("cannot catch signals: {error}"))?;
+    // What a terminal hands over for a Ctrl-D that was typed while the program was busy.
+    editor.bind_sequence(KeyEvent::ctrl('@'), Cmd::EndOfFile);
     let mut text = String::new();
     loop {
         let prompt = if text.is_empty() { format!("{name}> ") } else { "... ".into() };
@@ -16,7 +25,6 @@ pub(crate) fn read_line(editor: &mut DefaultEditor, name: &str) -> Result<Option
                     return Ok(Some(text));
                 }
             },
-            // Ctrl-C at the prompt gives up what has been typed.
             Err(ReadlineError::Interrupted) => text.clear(),
             Err(ReadlineError::Eof) => return Ok(None),
             Err(error) => return Err(error.to_string()),

@@ -47,8 +47,16 @@ impl Program {
 
     /// Types a line.
     pub(crate) fn type_line(&mut self, line: &str) {
+        self.type_text(&format!("{line}\n"));
+    }
+
+    pub(crate) fn type_text(&mut self, text: &str) {
         let input = self.input.as_mut().expect("still open");
-        writeln!(input, "{line}").and_then(|()| input.flush()).expect("the program reads");
+        input.write_all(text.as_bytes()).and_then(|()| input.flush()).expect("the program reads");
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Presses Ctrl-C.
