@@ -14,6 +14,8 @@
 
 #[path = "dashboard/agents.rs"]
 mod agents;
+#[path = "shared/args.rs"]
+mod args;
 #[path = "shared/dice.rs"]
 mod dice;
 #[path = "dashboard/draw.rs"]
@@ -24,6 +26,8 @@ mod figures;
 mod load;
 #[path = "dashboard/model.rs"]
 mod model;
+#[path = "shared/save.rs"]
+mod save;
 #[path = "shared/say.rs"]
 mod say;
 #[path = "dashboard/screen.rs"]
@@ -33,6 +37,7 @@ mod svg;
 #[path = "dashboard/view.rs"]
 mod view;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -43,8 +48,8 @@ use turnwise::crossbeam_channel::{after, never, select, tick, unbounded};
 use turnwise::EphemeralSessionService;
 
 use agents::Cast;
-use say::say;
-use screen::{Panics, Screen};
+use say::{say, warn};
+use screen::{Input, Panics, Screen};
 use view::{Dashboard, Next};
 
 /// What hosts the agents.
@@ -71,22 +76,24 @@ struct Options {
 
 fn main() -> ExitCode {
     let _panics = Panics::keep(AGENTS);
-    match parse(std::env::args().skip(1)).and_then(run) {
+    match parse(args::all()).and_then(run) {
         Ok(code) => code,
         Err(message) => {
-            eprintln!("dashboard: {message}");
+            warn(format_args!("dashboard: {message}"));
             ExitCode::from(2)
         }
     }
 }
 
-fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Options, String> {
     let mut options = Options { sessions: 12, time: None, once: false, svg: None };
     while let Some(arg) = args.next() {
+        let arg = args::text(&arg)?;
         let mut value = |what: &str| args.next().ok_or(format!("{arg} needs {what}"));
-        match arg.as_str() {
-            "--sessions" => options.sessions = sessions(&value("a number")?)?,
-            "--seconds" => options.time = Some(seconds(&value("seconds")?)?),
+        match arg {
+            "--sessions" => options.sessions = sessions(args::text(&value("a number")?)?)?,
+            "--seconds" => options.time = Some(seconds(args::text(&value("seconds")?)?)?),
+            // A file's name need not be UTF-8.
             "--svg" => options.svg = Some(value("a file")?.into()),
             "--once" => options.once = true,
             "--help" | "-h" => return Err("usage: dashboard [--sessions N] [--seconds N] [--once] [--svg FILE]".into()),
@@ -123,8 +130,12 @@ fn run(options: Options) -> Result<ExitCode, String> {
     let load = load::start(service.clone(), options.sessions, ordered, reporter).map_err(|error| error.to_string())?;
     let shown = match screen {
         Some(screen) => show(&mut dashboard, screen, options.time),
-        None => show_once(&mut dashboard, &options),
+        None => show_once(&mut dashboard, &options).map(|()| None),
     };
+    if let Ok(Some(code)) = shown {
+        // A signal has ended the program, and the terminal is back. It does not wait for sessions.
+        std::process::exit(code);
+    }
     // With it go the orders, which ends the load.
     drop(dashboard);
     let load = load.join();
@@ -134,10 +145,10 @@ fn run(options: Options) -> Result<ExitCode, String> {
     Ok(if load.is_ok() && report.stuck.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// In the terminal, a frame at a time, until a key says so or the time is over.
-fn show(dashboard: &mut Dashboard, mut screen: Screen, time: Option<Duration>) -> Result<(), String> {
+/// In the terminal, a frame at a time, until a key says so or the time is over; with the exit code where it was a signal.
+fn show(dashboard: &mut Dashboard, mut screen: Screen, time: Option<Duration>) -> Result<Option<i32>, String> {
     let failed = |error: std::io::Error| format!("the terminal is gone: {error}");
-    let keys = screen::keys()?;
+    let input = screen.input()?;
     let frames = tick(FRAME);
     let over = time.map_or(never(), after);
     loop {
@@ -145,10 +156,14 @@ fn show(dashboard: &mut Dashboard, mut screen: Screen, time: Option<Duration>) -
         screen.terminal.draw(|frame| dashboard.draw(frame)).map_err(failed)?;
         select! {
             recv(frames) -> _ => {}
-            recv(over) -> _ => return Ok(()),
-            recv(keys) -> key => match key.map(|key| dashboard.on_key(key)) {
-                Ok(Next::Go) => {}
-                Ok(Next::Quit) | Err(_) => return Ok(()),
+            recv(over) -> _ => return Ok(None),
+            recv(input) -> input => match input {
+                Ok(Input::Key(key)) => match dashboard.on_key(key) {
+                    Next::Go => {}
+                    Next::Quit => return Ok(None),
+                },
+                Ok(Input::Signal(signal)) => return Ok(Some(128 + signal)),
+                Err(_) => return Ok(None),
             },
         }
     }
@@ -168,7 +183,7 @@ fn show_once(dashboard: &mut Dashboard, options: &Options) -> Result<(), String>
     let frame = terminal.backend().buffer();
     if let Some(file) = &options.svg {
         let picture = svg::svg(frame, "turnwise dashboard").map_err(|error| error.to_string())?;
-        std::fs::write(file, picture).map_err(|error| format!("{}: {error}", file.display()))?;
+        save::save(file, picture.as_bytes()).map_err(|error| format!("{}: {error}", file.display()))?;
     }
     if options.once {
         say(svg::text(frame).trim_end_matches('\n'));

@@ -166,6 +166,20 @@ fn the_terminal_comes_back_when_the_time_is_over_and_after_ctrl_c() {
     terminal.expect_restored();
 }
 
+#[test]
+fn the_terminal_comes_back_after_a_signal_and_the_exit_code_says_which() {
+    for (name, code) in [("-HUP", 129), ("-QUIT", 131), ("-TERM", 143)] {
+        let Some(mut terminal) = Terminal::start("--sessions 2") else { return };
+        terminal.wait_for("a row for every session", |screen| row(screen, "quick-2").is_some());
+        terminal.signal(name);
+        terminal.expect_end(&format!("code={code}\r\n"));
+    }
+    let Some(mut terminal) = Terminal::start("--sessions 2") else { return };
+    terminal.wait_for("a row for every session", |screen| row(screen, "quick-2").is_some());
+    terminal.signal("-INT");
+    terminal.expect_restored();
+}
+
 /// The figure with this name in the header.
 fn figure(screen: &str, name: &str) -> u64 {
     let mut words = screen.split_whitespace().skip_while(|word| *word != name);
@@ -214,7 +228,8 @@ impl Terminal {
             return None;
         }
         let program = dashboard().get_program().to_str().expect("a plain path").to_owned();
-        let line = format!("stty rows 40 cols 120; '{program}' {args}; echo code=$?; stty -a");
+        let run = format!("sh -c 'echo id=$$; exec \"$0\" \"$@\"' '{program}' {args}");
+        let line = format!("stty rows 40 cols 120; {run}; echo code=$?; stty -a");
         let mut command = script(&line);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the dashboard starts");
         let (mut pipe, keys) = (child.stdout.take().expect("a pipe"), child.stdin.take().expect("a pipe"));
@@ -249,8 +264,20 @@ impl Terminal {
         }
     }
 
-    /// Waits for the end, and looks at what the terminal is like then.
+    /// Sends the dashboard a signal.
+    fn signal(&self, name: &str) {
+        let id = self.outside.lines().find_map(|line| line.strip_prefix("id=")).expect("its id");
+        let sent = Command::new("kill").args([name, id]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for the end, after which everything has been joined.
     fn expect_restored(&mut self) {
+        self.expect_end("stuck: 0\r\ncode=0");
+    }
+
+    /// Waits for the end, and looks at what the terminal is like then.
+    fn expect_end(&mut self, end: &str) {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(bytes) = self.output.recv_deadline(deadline) {
             self.feed(&bytes);
@@ -259,7 +286,7 @@ impl Terminal {
         self.child.wait().expect("the end");
         assert!(!self.taken, "the first screen is back");
         let outside = &self.outside;
-        assert!(outside.contains("stuck: 0\r\ncode=0"), "lines begin on the left again: {outside:?}");
+        assert!(outside.contains(end), "lines begin on the left again: {outside:?}");
         let modes: Vec<&str> = outside.split([' ', ';', '\r', '\n']).collect();
         for mode in ["icanon", "echo", "isig", "opost"] {
             assert!(modes.contains(&mode), "{mode}: {outside}");

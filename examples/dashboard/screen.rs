@@ -1,9 +1,14 @@
 //! The terminal: taken over while the dashboard runs, and given back whatever happens.
 
+use std::fs::File;
 use std::io::{self, stdin, stdout, IsTerminal, Stdout, Write};
 use std::panic;
+use std::process;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
+
+use nix::sys::termios::{tcgetattr, tcsetattr, SetArg, Termios};
 
 use ratatui::backend::TermionBackend;
 use ratatui::termion::event::Key;
@@ -11,14 +16,34 @@ use ratatui::termion::input::TermRead;
 use ratatui::termion::raw::{IntoRawMode, RawTerminal};
 use ratatui::termion::screen::{AlternateScreen, IntoAlternateScreen};
 use ratatui::Terminal;
-use turnwise::crossbeam_channel::{unbounded, Receiver};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
+
+use crate::say::warn;
+
+/// How long a signal waits for the program's main thread, which a terminal that takes no output keeps from restoring it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Shows the cursor, and the first screen.
+const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
+
+/// What comes from outside.
+pub(crate) enum Input {
+    Key(Key),
+    /// One that is to end the program.
+    Signal(i32),
+}
 
 /// The alternate screen in raw mode.
 pub(crate) struct Screen {
-    // Dropped in this order: the cursor is shown again, the first screen and the line mode come back, and all of that is
-    // written out before anybody writes to standard error.
+    // Dropped in this order: the cursor is shown again, the first screen and the line mode come back, all of that is written
+    // out before anything is written to standard error, and a signal that waits for it is told.
     pub(crate) terminal: Terminal<TermionBackend<AlternateScreen<RawTerminal<Stdout>>>>,
     _written_out: WrittenOut,
+    before: Termios,
+    /// Disconnected when the terminal is restored.
+    _taken: Sender<()>,
+    restored: Receiver<()>,
 }
 
 struct WrittenOut;
@@ -40,34 +65,70 @@ impl Screen {
         if !stdin().is_terminal() {
             return Err("standard input is no terminal, so there are no keys; --once prints a frame without".into());
         }
+        let failed = |error: io::Error| format!("the terminal cannot be set up: {error}");
+        let before = tcgetattr(stdout()).map_err(|error| failed(error.into()))?;
         let set_up = || {
             let output = stdout().into_raw_mode()?.into_alternate_screen()?;
             Terminal::new(TermionBackend::new(output))
         };
-        let failed = |error: io::Error| format!("the terminal cannot be set up: {error}");
-        Ok(Self { terminal: set_up().map_err(failed)?, _written_out: WrittenOut })
+        let (taken, restored) = bounded(0);
+        Ok(Self { terminal: set_up().map_err(failed)?, _written_out: WrittenOut, before, _taken: taken, restored })
+    }
+
+    /// The keys that are pressed, and the signals that end the program. A SIGINT from elsewhere counts as Ctrl-C, which in raw
+    /// mode is a key like others.
+    pub(crate) fn input(&self) -> Result<Receiver<Input>, String> {
+        let (received, input) = unbounded();
+        let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).map_err(|error| error.to_string())?;
+        let (before, restored, keys) = (self.before.clone(), self.restored.clone(), received.clone());
+        let wait = move || wait_for_signals(signals, &received, &before, &restored);
+        thread::Builder::new().name("signals".into()).spawn(wait).map_err(|error| error.to_string())?;
+        thread::Builder::new()
+            .name("keys".into())
+            .spawn(move || read_keys(&keys))
+            .map_err(|error| error.to_string())?;
+        Ok(input)
     }
 }
 
-/// The keys that are pressed; it disconnects when the terminal is gone. A SIGINT from elsewhere counts as Ctrl-C, which in
-/// raw mode is a key like others.
-pub(crate) fn keys() -> Result<Receiver<Key>, String> {
-    let (pressed, keys) = unbounded();
-    let interrupted = pressed.clone();
-    ctrlc::set_handler(move || _ = interrupted.send(Key::Ctrl('c'))).map_err(|error| error.to_string())?;
-    // Ends with the program: nothing ends a thread that reads from a terminal.
-    let read = move || {
-        for key in stdin().keys() {
-            // A terminal that cannot be read any more is as good as somebody who leaves.
-            let gone = key.is_err();
-            if pressed.send(key.unwrap_or(Key::Ctrl('c'))).is_err() || gone {
-                return;
-            }
+/// Has the main thread end the program. Where that does not restore the terminal in time, restores it and ends the program.
+fn wait_for_signals(mut signals: Signals, received: &Sender<Input>, before: &Termios, restored: &Receiver<()>) {
+    for signal in signals.forever() {
+        if signal == SIGINT {
+            // It fails where the program ends already.
+            let _ = received.send(Input::Key(Key::Ctrl('c')));
+            continue;
         }
-        let _ = pressed.send(Key::Ctrl('c'));
-    };
-    thread::Builder::new().name("keys".into()).spawn(read).map_err(|error| error.to_string())?;
-    Ok(keys)
+        let _ = received.send(Input::Signal(signal));
+        // Nothing is ever sent: the channel disconnects.
+        if restored.recv_timeout(PATIENCE).is_err_and(|error| error.is_timeout()) {
+            let _ = tcsetattr(stdout(), SetArg::TCSANOW, before);
+            leave();
+            process::exit(128 + signal);
+        }
+    }
+}
+
+/// Leaves the dashboard's screen, as far as the terminal takes output. The main thread may hold the lock of standard output.
+fn leave() {
+    let (written, done) = bounded::<()>(0);
+    thread::spawn(move || {
+        let _ = File::options().write(true).open("/dev/tty").and_then(|mut terminal| terminal.write_all(LEAVE));
+        drop(written);
+    });
+    let _ = done.recv_timeout(PATIENCE);
+}
+
+/// Ends with the program: nothing ends a thread that reads from a terminal.
+fn read_keys(pressed: &Sender<Input>) {
+    for key in stdin().keys() {
+        // A terminal that cannot be read any more has no user.
+        let gone = key.is_err();
+        if pressed.send(Input::Key(key.unwrap_or(Key::Ctrl('c')))).is_err() || gone {
+            return;
+        }
+    }
+    let _ = pressed.send(Input::Key(Key::Ctrl('c')));
 }
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -83,7 +144,8 @@ impl Panics {
             let thread = thread::current();
             let name = thread.name().unwrap_or("unnamed");
             if !name.starts_with(agents) {
-                PANICS.lock().unwrap_or_else(PoisonError::into_inner).push(format!("thread '{name}' {panic}"));
+                let line = format!("thread '{name}' {panic}");
+                PANICS.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         }));
         Self
@@ -92,8 +154,8 @@ impl Panics {
 
 impl Drop for Panics {
     fn drop(&mut self) {
-        for panic in PANICS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            eprintln!("dashboard: {panic}");
-        }
+        // The hook takes this lock too: nothing that may panic runs while it is held.
+        let panics = std::mem::take(&mut *PANICS.lock().unwrap_or_else(PoisonError::into_inner));
+        panics.iter().for_each(|panic| warn(format_args!("dashboard: {panic}")));
     }
 }
