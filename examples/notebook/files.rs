@@ -8,6 +8,7 @@ use std::time::Duration;
 use turnwise::{SessionId, SessionService, SessionSpec, StartTurnRequest};
 
 use crate::report::{explain, show, to_terminal};
+use crate::say::{plain_line, warn};
 use crate::Notebook;
 
 /// What begins a new cell, at the beginning of a line.
@@ -21,7 +22,8 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn new(name: &str, text: &str) -> Self {
         let mut cells = vec![String::new()];
-        for line in text.lines() {
+        // Some editors put a byte order mark at the beginning, where it would hide a mark of ours.
+        for line in text.strip_prefix('\u{feff}').unwrap_or(text).lines() {
             if line.starts_with(CELL_MARK) {
                 cells.push(String::new());
             }
@@ -46,7 +48,7 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Script>, String> {
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    plain_line(&path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy())
 }
 
 /// Runs all scripts at once, each in a kernel of its own. With several, their output bears their names.
@@ -81,7 +83,7 @@ fn run_script(notebook: &Notebook, script: &Script, prefix: &str, limit: Option<
             results.into_iter().all(|good| good)
         }
         Err(error) => {
-            eprintln!("{prefix}{}", explain(&error));
+            warn(format_args!("{prefix}{}", explain(&error)));
             false
         }
     }
@@ -93,7 +95,7 @@ fn run_cell(notebook: &Notebook, kernel: SessionId, cell: &str, prefix: &str, li
     match notebook.stream_turn(kernel, request) {
         Ok(stream) => show(stream, &mut to_terminal(prefix)),
         Err(error) => {
-            eprintln!("{prefix}{}", explain(&error));
+            warn(format_args!("{prefix}{}", explain(&error)));
             false
         }
     }

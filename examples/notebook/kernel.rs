@@ -1,6 +1,8 @@
 //! The agent: a live interpreter. Its engine and its values are not `Send`; they never leave the session's thread.
 
 use std::cell::RefCell;
+use std::fmt::{self, Write};
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +12,12 @@ use turnwise::{
     AgentError, AgentEvent, CancelToken, Message, RunResult, Session, SessionAgent, SessionAgentBuilder,
     SessionContext, SessionSpec, TurnContext,
 };
+
+use crate::limits::{self, check_memory, Watch};
+use crate::values::{copy, dismantle, Measure};
+
+/// How much of a cell's output is kept in the history, and how much of its value is shown, in bytes.
+const LONGEST_KEPT: usize = 64 << 10;
 
 // The running turn, for the script's functions: they have to be 'static, the turn is only lent.
 scoped_thread_local!(static TURN: TurnContext);
@@ -37,52 +45,87 @@ pub(crate) struct Kernel {
     scope: Scope<'static>,
     functions: AST,
     history: Session,
-    printed: Rc<RefCell<String>>,
+    printed: Rc<RefCell<Kept>>,
+    watch: Rc<Watch>,
 }
 
 impl Kernel {
     fn new(history: Session) -> Self {
-        let printed = Rc::new(RefCell::new(String::new()));
-        let (scope, functions) = (Scope::new(), AST::empty());
-        Self { engine: engine(&printed), scope, functions, history, printed }
+        let (printed, watch) = (Rc::default(), Rc::default());
+        let engine = engine(&printed, &watch);
+        Self { engine, scope: Scope::new(), functions: AST::empty(), history, printed, watch }
     }
 
     /// Runs the cells of the history again, without their output, to get their values back.
     fn replay(&mut self, cancel: &CancelToken) -> Result<(), AgentError> {
-        let stop = cancel.clone();
-        self.engine.on_progress(move |_| stop.is_cancelled().then_some(Dynamic::UNIT));
+        self.watch.begin(cancel);
         for message in self.history.clone().messages() {
             if let Message::User { content } = message {
                 let broken = |error| format!("a cell of the history does not run any more: {error}");
-                let replayed = self.eval(content).map(drop);
+                let replayed = self.eval(content);
                 cancel.check()?;
                 replayed.map_err(|error| AgentError::Config(broken(error)))?;
+                self.printed.take();
             }
         }
-        self.printed.borrow_mut().clear();
-        self.engine.on_progress(|_| TURN.with(|turn| turn.is_cancelled()).then_some(Dynamic::UNIT));
         Ok(())
     }
 
-    fn eval(&mut self, cell: &str) -> Result<Dynamic, Box<EvalAltResult>> {
-        let mut scope = self.scope.clone();
-        let ast = self.functions.merge(&self.engine.compile_with_scope(&scope, cell)?);
-        let value = self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast)?;
-        self.scope = scope;
-        self.functions = ast.clone_functions_only();
-        Ok(value)
+    /// Runs a cell, and gives its value as it is shown.
+    ///
+    /// # Errors
+    /// What went wrong. Nothing of the cell is left then.
+    fn eval(&mut self, cell: &str) -> Result<String, String> {
+        check_memory()?;
+        if cell.len() > limits::LONGEST_CELL {
+            return Err(format!("the cell is longer than {} kB", limits::LONGEST_CELL >> 10));
+        }
+        let mut scope = copy(&self.scope);
+        match self.eval_in(&mut scope, &source(cell)) {
+            Ok((functions, shown)) => {
+                dismantle(mem::replace(&mut self.scope, scope));
+                self.functions = functions;
+                Ok(shown)
+            }
+            Err(error) => {
+                dismantle(scope);
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a cell with these variables. The functions that there are then, and the cell's value as it is shown.
+    fn eval_in(&self, scope: &mut Scope<'static>, cell: &str) -> Result<(AST, String), String> {
+        let compiled = self.engine.compile_with_scope(scope, cell).map_err(|error| explain(&error.into()))?;
+        let ast = self.functions.merge(&compiled);
+        if ast.iter_functions().count() > limits::MOST_FUNCTIONS {
+            return Err(format!("more than {} functions", limits::MOST_FUNCTIONS));
+        }
+        let value = self.engine.eval_ast_with_scope::<Dynamic>(scope, &ast).map_err(|error| explain(&error))?;
+        // What the cell has made since the last look; and its value, before that is shown.
+        check_memory()?;
+        let mut measure = Measure::default();
+        measure.variables(scope).and_then(|()| measure.value(&value)).map_err(|excess| excess.message())?;
+        let shown = if value.is_unit() { String::new() } else { Kept::of(format_args!("{value:?}")).text };
+        Ok((ast.clone_functions_only(), shown))
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        dismantle(mem::take(&mut self.scope));
     }
 }
 
 impl SessionAgent for Kernel {
     fn run_turn(&mut self, cell: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        self.printed.borrow_mut().clear();
-        let value = TURN.set(turn, || self.eval(&cell)).map_err(|error| match turn.check() {
+        self.printed.take();
+        self.watch.begin(turn.cancel_token());
+        let shown = TURN.set(turn, || self.eval(&cell)).map_err(|error| match turn.check() {
             Err(cancelled) => cancelled.into(),
-            Ok(()) => AgentError::other(error.to_string()),
+            Ok(()) => AgentError::other(error),
         })?;
-        let shown = if value.is_unit() { String::new() } else { format!("{value:?}") };
-        let answer = format!("{}{shown}", self.printed.borrow());
+        let answer = self.printed.take().text + shown.as_str();
         self.history.push_batch([Message::user(cell), Message::assistant(answer)]);
         Ok(turn.finish(shown))
     }
@@ -92,12 +135,25 @@ impl SessionAgent for Kernel {
     }
 }
 
+/// The script of a cell: without the byte order mark that some editors put before it, and with a first line for the system
+/// (`#!`) as a comment.
+fn source(cell: &str) -> String {
+    let cell = cell.strip_prefix('\u{feff}').unwrap_or(cell);
+    cell.strip_prefix("#!").map_or_else(|| cell.to_owned(), |script| format!("//{script}"))
+}
+
+fn explain(error: &EvalAltResult) -> String {
+    match error.unwrap_inner() {
+        // Of a limit: they say which. An interrupt has no message, and needs none.
+        EvalAltResult::ErrorTerminated(message, _) if message.is_string() => message.to_string(),
+        _ => Kept::of(format_args!("{error}")).text,
+    }
+}
+
 /// An interpreter that prints into the running turn, and stops when that is told to.
-fn engine(printed: &Rc<RefCell<String>>) -> Engine {
+fn engine(printed: &Rc<RefCell<Kept>>, watch: &Rc<Watch>) -> Engine {
     let mut engine = Engine::new();
-    // The same in every build profile, and within the stack of a kernel's thread.
-    engine.set_max_expr_depths(64, 64).set_max_call_levels(64);
-    engine.set_max_array_size(10_000_000).set_max_map_size(1_000_000).set_max_string_size(100_000_000);
+    limits::set(&mut engine, watch);
     let out = Rc::clone(printed);
     engine.on_print(move |text| print(&out, text));
     let out = Rc::clone(printed);
@@ -107,10 +163,11 @@ fn engine(printed: &Rc<RefCell<String>>) -> Engine {
     engine
 }
 
-/// A line of output: to whoever watches the turn, and into the history. While a history is replayed nobody watches.
-fn print(printed: &RefCell<String>, text: &str) {
+/// A line of output: to the caller of the turn, and into the history. A history that is replayed has no such caller.
+fn print(printed: &RefCell<Kept>, text: &str) {
     let line = format!("{text}\n");
-    printed.borrow_mut().push_str(&line);
+    // Where there is too much it is cut off.
+    let _ = printed.borrow_mut().write_str(&line);
     if TURN.is_set() {
         // A turn that has been told to stop ends at the interpreter's next step.
         TURN.with(|turn| _ = turn.emit(AgentEvent::TextDelta { delta: line }));
@@ -126,4 +183,38 @@ fn sleep(seconds: f64) -> Result<(), Box<EvalAltResult>> {
         slept.map_err(|_| Box::new(EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE)))?;
     }
     Ok(())
+}
+
+/// Text that is cut off where it gets too long.
+#[derive(Default)]
+struct Kept {
+    text: String,
+    is_cut: bool,
+}
+
+impl Kept {
+    fn of(text: fmt::Arguments<'_>) -> Self {
+        let mut kept = Self::default();
+        // It fails where the text is cut off: then the rest is not even made.
+        let _ = kept.write_fmt(text);
+        kept
+    }
+}
+
+impl Write for Kept {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.is_cut {
+            return Err(fmt::Error);
+        }
+        let room = LONGEST_KEPT.saturating_sub(self.text.len());
+        if text.len() <= room {
+            self.text.push_str(text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        self.text.push_str(&text[..end]);
+        self.text.push_str("… (cut off)\n");
+        self.is_cut = true;
+        Err(fmt::Error)
+    }
 }

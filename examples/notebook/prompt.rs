@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rustyline::DefaultEditor;
-use turnwise::crossbeam_channel::{unbounded, Receiver};
+use turnwise::crossbeam_channel::{bounded, Receiver};
 use turnwise::{
     AgentEvent, ArchiveMode, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnHandle,
 };
@@ -13,12 +13,17 @@ use turnwise::{
 use crate::histories;
 use crate::lines::read_line;
 use crate::report::{explain, show, show_output, show_result, to_terminal};
+use crate::say::{say, warn};
 use crate::{seconds, Notebook};
 
 const HELP: &str = "\
 A line is a cell, and runs; a line that ends with a backslash goes on in the next.
 A line that ends with ' &' runs in the background; what it prints is shown before the next prompt.
-Ctrl-C interrupts the running cells, Ctrl-D ends the notebook.
+Ctrl-C interrupts the running cells, Ctrl-D ends the notebook. Lines that are typed ahead run next.
+A cell that fails or is interrupted leaves nothing behind. Interrupts and limits take effect between two steps
+of a cell: a native function, such as 'sort' on an array, runs to its end first, however long it takes.
+At most: strings 1 MB, arrays 1 million elements, maps 100,000 entries, values nested 128 deep; in a kernel
+10,000 variables of 128 MB and 1,000 functions with closures; all kernels together take what --memory allows.
   :open NAME            open a kernel and switch to it
   :switch NAME          switch to another kernel
   :list                 all kernels
@@ -30,6 +35,9 @@ Ctrl-C interrupts the running cells, Ctrl-D ends the notebook.
   :archive [NAME]       end a kernel; a running cell is interrupted
   :limit SECONDS|off    how long a cell may take
   :quit                 end the notebook";
+
+/// How many lines of a cell in the background are kept until they are shown.
+const UNSHOWN: usize = 2_000;
 
 /// The prompt's state: which kernels have which names, and which of them is addressed.
 struct Prompt<'a> {
@@ -43,7 +51,7 @@ struct Prompt<'a> {
 /// A cell that runs while the user goes on with something else.
 struct Background {
     prefix: String,
-    /// Without a bound: the cell does not wait for somebody who is about to type.
+    /// A cell that has printed more than [`UNSHOWN`] lines waits until they are shown: before the next prompt.
     events: Receiver<AgentEvent>,
     turn: TurnHandle,
 }
@@ -59,13 +67,13 @@ pub(crate) fn run(notebook: &Notebook, limit: Option<Duration>) -> Result<ExitCo
     let (kernels, background) = (BTreeMap::new(), Vec::new());
     let mut prompt = Prompt { notebook, kernels, current: "main".into(), limit, background };
     prompt.open("main", SessionSpec::new())?;
-    println!("turnwise notebook: every line is a cell; :help lists the commands");
+    say("turnwise notebook: every line is a cell; :help lists the commands");
     while let Some(line) = read_line(&mut editor, &prompt.current)? {
         let _ = editor.add_history_entry(line.as_str());
         match prompt.on_line(line.trim()) {
             Ok(Next::Go) => {}
             Ok(Next::Quit) => break,
-            Err(message) => eprintln!("{message}"),
+            Err(message) => warn(message),
         }
         prompt.background.retain_mut(|cell| !cell.show_news());
     }
@@ -99,7 +107,7 @@ impl Prompt<'_> {
         };
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
-            ["help"] => println!("{HELP}"),
+            ["help"] => say(HELP),
             ["open", name] => self.open(name, SessionSpec::new())?,
             ["switch", name] => {
                 self.kernel(name)?;
@@ -131,7 +139,7 @@ impl Prompt<'_> {
         request.timeout = self.limit;
         let kernel = self.kernel(&self.current)?;
         if background.is_some() {
-            let (event_tx, events) = unbounded();
+            let (event_tx, events) = bounded(UNSHOWN);
             let begun = self.notebook.begin_turn(kernel, request.event_tx(event_tx));
             let (prefix, turn) = (format!("[{}] ", self.current), begun.map_err(|error| explain(&error))?);
             self.background.push(Background { prefix, events, turn });
@@ -161,16 +169,16 @@ impl Prompt<'_> {
         for kernel in self.notebook.list(SessionQuery::new()).map_err(|error| explain(&error))? {
             let name = kernel.labels.get("name").map_or("", String::as_str);
             let mark = if name == self.current { '*' } else { ' ' };
-            println!("{mark} {name:<16} {:<9} {:>4} cells", kernel.state, kernel.message_count / 2);
+            say(format_args!("{mark} {name:<16} {:<9} {:>4} cells", kernel.state, kernel.message_count / 2));
         }
         Ok(())
     }
 
     fn read(&self, name: &str) -> Result<(), String> {
         let view = self.notebook.read(self.kernel(name)?).map_err(|error| explain(&error))?.state;
-        println!("{name}: {}, {} cells, session {}", view.state, view.message_count / 2, view.session_id);
+        say(format_args!("{name}: {}, {} cells, session {}", view.state, view.message_count / 2, view.session_id));
         if let Some(answer) = view.last_assistant_text.filter(|answer| !answer.is_empty()) {
-            println!("last output:\n{}", answer.trim_end());
+            say(format_args!("last output:\n{}", answer.trim_end()));
         }
         Ok(())
     }
@@ -181,7 +189,7 @@ impl Prompt<'_> {
         let exported = self.notebook.export_session_timeout(self.kernel(name)?, PATIENCE);
         let history = exported.map_err(|error| explain(&error))?;
         histories::save(&history, file)?;
-        println!("{} cells of '{name}' are in {file}", history.messages().len() / 2);
+        say(format_args!("{} cells of '{name}' are in {file}", history.messages().len() / 2));
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! How cells are shown: output and values on standard output, everything else on standard error.
 
-use std::io::{self, Write};
-
 use turnwise::{AgentEvent, CancelReason, RunResult, SessionError, TurnStream};
+
+use crate::say::{say, warn};
 
 /// A line to show.
 pub(crate) enum Line<'a> {
@@ -38,13 +38,10 @@ pub(crate) fn show_result(result: &Result<RunResult, SessionError>, to: &mut dyn
 
 /// Shows lines where the program's own output goes, behind `prefix`.
 pub(crate) fn to_terminal(prefix: &str) -> impl FnMut(Line<'_>) + '_ {
-    // A whole line at a time, so that kernels that print at the same time do not mix within a line. Where nobody reads
-    // on, nothing can be said about it.
-    move |line| {
-        let _ = match line {
-            Line::Output(text) => writeln!(io::stdout().lock(), "{prefix}{text}"),
-            Line::Trouble(text) => writeln!(io::stderr().lock(), "{prefix}{text}"),
-        };
+    // A whole line at a time, so that kernels that print at the same time do not mix within a line.
+    move |line| match line {
+        Line::Output(text) => say(format_args!("{prefix}{text}")),
+        Line::Trouble(text) => warn(format_args!("{prefix}{text}")),
     }
 }
 
