@@ -1,11 +1,22 @@
 //! The smallest useful program: an agent that counts its turns, a session, two turns, an interrupt.
+//!
+//! It prints with `println!`, which panics where standard output is closed. The other examples end without a message there, as
+//! programs of a shell do: `shared/say.rs`.
 
+use std::io::{self, Write};
+use std::process::ExitCode;
 use std::time::Duration;
 use turnwise::{
     agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionError, SessionService, StartTurnRequest,
 };
 
-fn main() -> Result<(), SessionError> {
+fn main() -> ExitCode {
+    let Err(error) = run() else { return ExitCode::SUCCESS };
+    let _ = writeln!(io::stderr(), "quickstart: {error}");
+    ExitCode::FAILURE
+}
+
+fn run() -> Result<(), SessionError> {
     // What the agent does in a turn. It runs on a thread of its session's own, so it may block.
     let agent = agent_fn(|prompt, turn| {
         for word in prompt.split_whitespace() {
@@ -32,6 +43,8 @@ fn main() -> Result<(), SessionError> {
     // A turn that is told to stop; the session stays.
     let turn = service.begin_turn(first.session_id, StartTurnRequest::new("on and on ".repeat(1_000)))?;
     turn.interrupt();
-    println!("{}", turn.wait().unwrap_err());
+    if let Err(error) = turn.wait() {
+        println!("{error}");
+    }
     Ok(())
 }

@@ -1,0 +1,96 @@
+//! The notebook's prompt in a terminal: what is typed ahead, and what signals leave behind. The dashboard's tests are its own.
+
+use std::process::{Command, Stdio};
+
+use crate::program::{command, Program};
+
+/// A notebook in a terminal of its own.
+struct Terminal {
+    program: Program,
+    /// The notebook's, not that of the tool that makes the terminal.
+    id: String,
+}
+
+impl Terminal {
+    /// `None` where the tool is not there that makes terminals, or is another one of the same name.
+    fn start() -> Option<Self> {
+        let script = |line: &str| {
+            let mut script = Command::new("script");
+            script.args(["-qec", line, "/dev/null"]).env("SHELL", "/bin/sh").env("TERM", "xterm");
+            script
+        };
+        let probe = script("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !probe.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: there is no `script` that runs a command in a terminal");
+            return None;
+        }
+        let notebook = command("notebook").get_program().to_str().expect("a plain path").to_owned();
+        let line = format!("sh -c 'echo id=$$; exec \"$0\"' '{notebook}'; echo code=$?; stty -a");
+        let mut program = Program::start(&mut script(&line));
+        program.out.expect("id=");
+        let id = program.out.expect("\r\n");
+        program.out.expect("main> ");
+        Some(Self { program, id })
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.id]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for the end, with this exit code, and looks at what the terminal is like then.
+    fn expect_restored(mut self, code: i32) {
+        self.program.out.expect(&format!("code={code}\r\n"));
+        self.program.wait();
+        let modes: Vec<&str> = self.program.out.rest().split([' ', ';', '\r', '\n']).collect();
+        for mode in ["icanon", "echo", "isig", "icrnl", "opost"] {
+            assert!(modes.contains(&mode), "{mode}: {modes:?}");
+        }
+    }
+}
+
+#[test]
+fn lines_that_are_typed_while_a_cell_runs_are_the_next_ones() {
+    let Some(mut terminal) = Terminal::start() else { return };
+    terminal.program.type_text("print(\"bu\" + \"sy\"); loop {}\r");
+    terminal.program.out.expect("busy\r\n");
+    terminal.program.type_text("print(\"first \" + 1)\rprint(\"second \" + 2)\rprint(\"third \" + 3)\r\u{4}");
+    // The terminal shows what it has taken: nothing of it is on its way any more.
+    terminal.program.out.expect("print(\"third \" + 3)");
+    terminal.signal("-INT");
+    for line in ["first 1\r\n", "second 2\r\n", "third 3\r\n"] {
+        terminal.program.out.expect(line);
+    }
+    // Ctrl-D was typed ahead too.
+    terminal.expect_restored(0);
+}
+
+#[test]
+fn lines_that_are_pasted_at_once_all_run() {
+    let Some(mut terminal) = Terminal::start() else { return };
+    let lines: String = (0..200).map(|number| format!("print(\"line \" + {number})\r")).collect();
+    terminal.program.type_text(&lines);
+    for number in 0..200 {
+        terminal.program.out.expect(&format!("line {number}\r\n"));
+    }
+    terminal.program.type_text("\u{4}");
+    terminal.expect_restored(0);
+}
+
+#[test]
+fn a_signal_at_the_prompt_restores_the_terminal_and_ends_the_program() {
+    for (name, code) in [("-HUP", 129), ("-QUIT", 131), ("-TERM", 143)] {
+        let Some(terminal) = Terminal::start() else { return };
+        terminal.signal(name);
+        terminal.expect_restored(code);
+    }
+}
+
+#[test]
+fn a_signal_during_a_cell_ends_the_program_too() {
+    let Some(mut terminal) = Terminal::start() else { return };
+    terminal.program.type_text("print(\"bu\" + \"sy\"); loop {}\r");
+    terminal.program.out.expect("busy\r\n");
+    terminal.signal("-TERM");
+    terminal.expect_restored(143);
+}
