@@ -15,7 +15,7 @@
 //!
 //! Interrupts and time limits take effect between two steps of a script. One step may be a native function (`sort` on an
 //! array, `split` on a string): it runs to its end first. Memory is bounded: a string has at most 1 MB, an array 1 million
-//! elements, a map 100,000 entries; values are nested at most 128 deep; a kernel has at most 10,000 variables, which take at
+//! elements, a map 100,000 entries; values are nested at most 500 deep; a kernel has at most 10,000 variables, which take at
 //! most 128 MB, and 1,000 functions, closures included; all kernels together take what `--memory` allows, and what one step
 //! makes. A cell that goes on beyond that fails. Closures in a circle that no variable leads to any more are never freed, and
 //! count as long as the program runs. The first 64 kB of a cell's output are kept in its history.

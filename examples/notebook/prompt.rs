@@ -22,7 +22,7 @@ A line that ends with ' &' runs in the background; what it prints is shown befor
 Ctrl-C interrupts the running cells, Ctrl-D ends the notebook. Lines that are typed ahead run next.
 A cell that fails or is interrupted leaves nothing behind. Interrupts and limits take effect between two steps
 of a cell: a native function, such as 'sort' on an array, runs to its end first, however long it takes.
-At most: strings 1 MB, arrays 1 million elements, maps 100,000 entries, values nested 128 deep; in a kernel
+At most: strings 1 MB, arrays 1 million elements, maps 100,000 entries, values nested 500 deep; in a kernel
 10,000 variables of 128 MB and 1,000 functions with closures; all kernels together take what --memory allows.
   :open NAME            open a kernel and switch to it
   :switch NAME          switch to another kernel

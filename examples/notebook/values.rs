@@ -7,7 +7,7 @@ use std::mem;
 use rhai::{Array, Dynamic, FnPtr, Map, Scope};
 
 /// How deep values may be nested. The interpreter recurses over them, on its thread's stack.
-pub(crate) const MOST_NESTED: usize = 128;
+pub(crate) const MOST_NESTED: usize = 500;
 /// How much the variables of a function, or of a kernel, may take.
 pub(crate) const MOST_BYTES: usize = 128 << 20;
 

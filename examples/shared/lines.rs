@@ -3,8 +3,12 @@
 //! Lines that are typed or pasted while the program is busy are read at the next prompts: the editor's feature `buffer-redux`
 //! has it keep what it has read beyond a line. Ctrl-C gives up what has been typed, that too.
 
+use std::io;
+
 use rustyline::error::ReadlineError;
 use rustyline::{Cmd, DefaultEditor, KeyEvent};
+
+use crate::say::{end_where_reader_has_gone, plain_line};
 
 #[path = "terminal.rs"]
 mod terminal;
@@ -16,7 +20,7 @@ pub(crate) fn read_line(editor: &mut DefaultEditor, name: &str) -> Result<Option
     editor.bind_sequence(KeyEvent::ctrl('@'), Cmd::EndOfFile);
     let mut text = String::new();
     loop {
-        let prompt = if text.is_empty() { format!("{name}> ") } else { "... ".into() };
+        let prompt = if text.is_empty() { format!("{}> ", plain_line(name)) } else { "... ".into() };
         match editor.readline(&prompt) {
             Ok(line) => match line.strip_suffix('\\') {
                 Some(begun) => text.extend([begun, "\n"]),
@@ -27,7 +31,19 @@ pub(crate) fn read_line(editor: &mut DefaultEditor, name: &str) -> Result<Option
             },
             Err(ReadlineError::Interrupted) => text.clear(),
             Err(ReadlineError::Eof) => return Ok(None),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(failed(error)),
         }
     }
+}
+
+/// What to tell about it, unless the reader of the prompts has gone.
+fn failed(error: ReadlineError) -> String {
+    let error = match error {
+        ReadlineError::Io(error) => error,
+        #[cfg(unix)]
+        ReadlineError::Errno(error) => io::Error::from(error),
+        other => return other.to_string(),
+    };
+    end_where_reader_has_gone(&error);
+    error.to_string()
 }

@@ -35,13 +35,17 @@ pub(crate) fn write_out(bytes: &[u8]) {
         let mut out = io::stdout().lock();
         out.write_all(bytes).and_then(|()| out.flush())
     };
-    match written {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => process::exit(BROKEN_PIPE),
-        Err(error) => {
-            warn(format_args!("standard output: {error}"));
-            process::exit(1);
-        }
+    if let Err(error) = written {
+        end_where_reader_has_gone(&error);
+        warn(format_args!("standard output: {error}"));
+        process::exit(1);
+    }
+}
+
+/// Ends the program quietly where that is what the error says.
+pub(crate) fn end_where_reader_has_gone(error: &io::Error) {
+    if error.kind() == ErrorKind::BrokenPipe {
+        process::exit(BROKEN_PIPE);
     }
 }
 

@@ -14,6 +14,13 @@ struct Terminal {
 impl Terminal {
     /// `None` where the tool is not there that makes terminals, or is another one of the same name.
     fn start() -> Option<Self> {
+        let mut terminal = Self::start_with("sh -c 'echo id=$$; exec \"$0\"' 'NOTEBOOK'; echo code=$?; stty -a")?;
+        terminal.program.out.expect("main> ");
+        Some(terminal)
+    }
+
+    /// Runs this line of a shell, with the notebook's path for its name.
+    fn start_with(line: &str) -> Option<Self> {
         let script = |line: &str| {
             let mut script = Command::new("script");
             script.args(["-qec", line, "/dev/null"]).env("SHELL", "/bin/sh").env("TERM", "xterm");
@@ -25,11 +32,9 @@ impl Terminal {
             return None;
         }
         let notebook = command("notebook").get_program().to_str().expect("a plain path").to_owned();
-        let line = format!("sh -c 'echo id=$$; exec \"$0\"' '{notebook}'; echo code=$?; stty -a");
-        let mut program = Program::start(&mut script(&line));
+        let mut program = Program::start(&mut script(&line.replace("NOTEBOOK", &notebook)));
         program.out.expect("id=");
         let id = program.out.expect("\r\n");
-        program.out.expect("main> ");
         Some(Self { program, id })
     }
 
@@ -73,6 +78,28 @@ fn lines_that_are_pasted_at_once_all_run() {
     for number in 0..200 {
         terminal.program.out.expect(&format!("line {number}\r\n"));
     }
+    terminal.program.type_text("\u{4}");
+    terminal.expect_restored(0);
+}
+
+#[test]
+fn prompts_that_are_read_no_more_end_the_program_without_a_word() {
+    let Some(mut terminal) = Terminal::start_with(
+        "{ sh -c 'echo id=$$ > /dev/tty; exec \"$0\"' 'NOTEBOOK'; echo code=$? > /dev/tty; } | true; stty -a; echo end",
+    ) else {
+        return;
+    };
+    let shown = terminal.program.out.expect("code=141\r\n");
+    assert_eq!(shown, "");
+    terminal.program.out.expect("end\r\n");
+}
+
+#[test]
+fn the_name_in_the_prompt_does_not_control_the_terminal() {
+    let Some(mut terminal) = Terminal::start() else { return };
+    // Ctrl-V takes the next key as it is.
+    terminal.program.type_text(":open x\u{16}\u{1b}[31m\r");
+    terminal.program.out.expect("x\u{fffd}[31m> ");
     terminal.program.type_text("\u{4}");
     terminal.expect_restored(0);
 }
