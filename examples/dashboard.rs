@@ -130,12 +130,8 @@ fn run(options: Options) -> Result<ExitCode, String> {
     let load = load::start(service.clone(), options.sessions, ordered, reporter).map_err(|error| error.to_string())?;
     let shown = match screen {
         Some(screen) => show(&mut dashboard, screen, options.time),
-        None => show_once(&mut dashboard, &options).map(|()| None),
+        None => show_once(&mut dashboard, &options),
     };
-    if let Ok(Some(code)) = shown {
-        // A signal has ended the program, and the terminal is back. It does not wait for sessions.
-        std::process::exit(code);
-    }
     // With it go the orders, which ends the load.
     drop(dashboard);
     let load = load.join();
@@ -145,8 +141,8 @@ fn run(options: Options) -> Result<ExitCode, String> {
     Ok(if load.is_ok() && report.stuck.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// In the terminal, a frame at a time, until a key says so or the time is over; with the exit code where it was a signal.
-fn show(dashboard: &mut Dashboard, mut screen: Screen, time: Option<Duration>) -> Result<Option<i32>, String> {
+/// In the terminal, a frame at a time, until a key says so or the time is over.
+fn show(dashboard: &mut Dashboard, mut screen: Screen, time: Option<Duration>) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("the terminal is gone: {error}");
     let input = screen.input()?;
     let frames = tick(FRAME);
@@ -156,14 +152,14 @@ fn show(dashboard: &mut Dashboard, mut screen: Screen, time: Option<Duration>) -
         screen.terminal.draw(|frame| dashboard.draw(frame)).map_err(failed)?;
         select! {
             recv(frames) -> _ => {}
-            recv(over) -> _ => return Ok(None),
+            recv(over) -> _ => return Ok(()),
             recv(input) -> input => match input {
                 Ok(Input::Key(key)) => match dashboard.on_key(key) {
                     Next::Go => {}
-                    Next::Quit => return Ok(None),
+                    Next::Quit => return Ok(()),
                 },
-                Ok(Input::Signal(signal)) => return Ok(Some(128 + signal)),
-                Err(_) => return Ok(None),
+                Ok(Input::Signal) => screen.wait_for_exit(),
+                Err(_) => return Ok(()),
             },
         }
     }

@@ -30,8 +30,8 @@ const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 /// What comes from outside.
 pub(crate) enum Input {
     Key(Key),
-    /// One that is to end the program.
-    Signal(i32),
+    /// A signal ends the program.
+    Signal,
 }
 
 /// The alternate screen in raw mode.
@@ -44,6 +44,7 @@ pub(crate) struct Screen {
     /// Disconnected when the terminal is restored.
     _taken: Sender<()>,
     restored: Receiver<()>,
+    signals: Option<Signals>,
 }
 
 struct WrittenOut;
@@ -66,46 +67,58 @@ impl Screen {
             return Err("standard input is no terminal, so there are no keys; --once prints a frame without".into());
         }
         let failed = |error: io::Error| format!("the terminal cannot be set up: {error}");
+        // From here on no signal ends the program before the terminal is restored.
+        let signals = Some(Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).map_err(failed)?);
         let before = tcgetattr(stdout()).map_err(|error| failed(error.into()))?;
         let set_up = || {
             let output = stdout().into_raw_mode()?.into_alternate_screen()?;
             Terminal::new(TermionBackend::new(output))
         };
         let (taken, restored) = bounded(0);
-        Ok(Self { terminal: set_up().map_err(failed)?, _written_out: WrittenOut, before, _taken: taken, restored })
+        let terminal = set_up().map_err(failed)?;
+        Ok(Self { terminal, _written_out: WrittenOut, before, _taken: taken, restored, signals })
     }
 
     /// The keys that are pressed, and the signals that end the program. A SIGINT from elsewhere counts as Ctrl-C, which in raw
     /// mode is a key like others.
-    pub(crate) fn input(&self) -> Result<Receiver<Input>, String> {
+    pub(crate) fn input(&mut self) -> Result<Receiver<Input>, String> {
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.into()).spawn(run).map(drop).map_err(|error| error.to_string())
+        };
         let (received, input) = unbounded();
-        let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).map_err(|error| error.to_string())?;
         let (before, restored, keys) = (self.before.clone(), self.restored.clone(), received.clone());
-        let wait = move || wait_for_signals(signals, &received, &before, &restored);
-        thread::Builder::new().name("signals".into()).spawn(wait).map_err(|error| error.to_string())?;
-        thread::Builder::new()
-            .name("keys".into())
-            .spawn(move || read_keys(&keys))
-            .map_err(|error| error.to_string())?;
+        if let Some(signals) = self.signals.take() {
+            spawn("signals", Box::new(move || wait_for_signals(signals, &received, &before, &restored)))?;
+        }
+        spawn("keys", Box::new(move || read_keys(&keys)))?;
         Ok(input)
+    }
+
+    /// Restores the terminal. The thread that has received the signal ends the program then.
+    pub(crate) fn wait_for_exit(self) -> ! {
+        drop(self);
+        loop {
+            thread::park();
+        }
     }
 }
 
-/// Has the main thread end the program. Where that does not restore the terminal in time, restores it and ends the program.
+/// Ends the program, with 128 and the signal's number, when the main thread has restored the terminal. Where that takes too long,
+/// restores it here.
 fn wait_for_signals(mut signals: Signals, received: &Sender<Input>, before: &Termios, restored: &Receiver<()>) {
     for signal in signals.forever() {
+        // Sending fails where the program ends already.
         if signal == SIGINT {
-            // It fails where the program ends already.
             let _ = received.send(Input::Key(Key::Ctrl('c')));
             continue;
         }
-        let _ = received.send(Input::Signal(signal));
+        let _ = received.send(Input::Signal);
         // Nothing is ever sent: the channel disconnects.
         if restored.recv_timeout(PATIENCE).is_err_and(|error| error.is_timeout()) {
             let _ = tcsetattr(stdout(), SetArg::TCSANOW, before);
             leave();
-            process::exit(128 + signal);
         }
+        process::exit(128 + signal);
     }
 }
 

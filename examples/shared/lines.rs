@@ -21,7 +21,7 @@ pub(crate) fn read_line(editor: &mut DefaultEditor, name: &str) -> Result<Option
     let mut text = String::new();
     loop {
         let prompt = if text.is_empty() { format!("{}> ", plain_line(name)) } else { "... ".into() };
-        match editor.readline(&prompt) {
+        match terminal::edit(|| editor.readline(&prompt)) {
             Ok(line) => match line.strip_suffix('\\') {
                 Some(begun) => text.extend([begun, "\n"]),
                 None => {
