@@ -67,8 +67,7 @@ fn run(topic: &str, rounds: usize) -> Result<(), Box<dyn Error>> {
     let builder = builder_fn(move |spec: &SessionSpec, context: &SessionContext| {
         // The name is taken for as long as the agent lives.
         let peer = comms.join(spec.model.as_str()).map_err(AgentError::other)?;
-        let history = Session::with_id(context.session_id());
-        let (injector, speeches_left) = (context.injector(), DEBATERS.len() * rounds);
+        let (history, injector, speeches_left) = (spec.history(), context.injector(), DEBATERS.len() * rounds);
         Ok(Speaker { peer, history, injector, topic: String::new(), speeches_left })
     });
     let service = EphemeralSessionService::new(builder, 3);

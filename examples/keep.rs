@@ -51,8 +51,8 @@ struct Ledgers;
 impl SessionAgentBuilder for Ledgers {
     type Agent = Ledger;
 
-    fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Ledger, AgentError> {
-        let history = spec.resume.clone().unwrap_or_else(|| Session::with_id(session.session_id()));
+    fn build_agent(&self, spec: &SessionSpec, _: &SessionContext) -> Result<Ledger, AgentError> {
+        let history = spec.history();
         let mut total = 0;
         for entry in entries(&history) {
             total = add(total, parse(entry)?.0)?;

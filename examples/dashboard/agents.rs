@@ -69,9 +69,9 @@ pub(crate) struct Cast;
 impl SessionAgentBuilder for Cast {
     type Agent = Simulated;
 
-    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Simulated, AgentError> {
+    fn build_agent(&self, spec: &SessionSpec, _: &SessionContext) -> Result<Simulated, AgentError> {
         let role = spec.extension_as::<Role>().ok_or_else(|| AgentError::Config("a session without a role".into()))?;
-        let history = Session::with_id(context.session_id());
+        let history = spec.history();
         Ok(Simulated { temperament: role.temperament, dice: Dice::new(role.seed), history })
     }
 }

@@ -71,7 +71,7 @@ impl SessionAgentBuilder for Minds {
         // It takes a while to remember everything; a world that ends meanwhile does not wait for it.
         let build = dice(self.seed, number as u64, 0).millis(100..301);
         context.sleep(build)?;
-        let history = Session::with_id(context.session_id());
+        let history = spec.history();
         let (service, questions) = (context.service(), Arc::clone(&self.questions));
         Ok(Mind { role: &ROLES[number], number: number as u64, seed: self.seed, service, questions, history })
     }

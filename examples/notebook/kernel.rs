@@ -28,9 +28,7 @@ impl SessionAgentBuilder for KernelBuilder {
     type Agent = Kernel;
 
     fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Kernel, AgentError> {
-        let history = spec.resume.clone();
-        let history = history.unwrap_or_else(|| Session::with_id(context.session_id()));
-        let mut kernel = Kernel::new(history);
+        let mut kernel = Kernel::new(spec.history());
         kernel.replay(context.cancel_token())?;
         Ok(kernel)
     }

@@ -44,11 +44,11 @@ impl<H: Habit + Clone> Maker<H> {
 impl<H: Habit + Clone> SessionAgentBuilder for Maker<H> {
     type Agent = Agent<H>;
 
-    fn build_agent(&self, _spec: &SessionSpec, context: &SessionContext) -> Result<Agent<H>, AgentError> {
+    fn build_agent(&self, spec: &SessionSpec, _: &SessionContext) -> Result<Agent<H>, AgentError> {
         Ok(Agent {
             habit: self.habit.clone(),
             state: H::State::default(),
-            history: Session::with_id(context.session_id()),
+            history: spec.history(),
             ledger: self.ledger.clone(),
             _counted: self.ledger.agents.count(),
         })

@@ -9,11 +9,11 @@ use redb::backends::InMemoryBackend;
 use redb::{AccessGuard, Database, ReadOnlyTable, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::model::SessionId;
-use crate::panics::{contain, contain_and_log};
+use crate::panics::{contain, contain_and_log, record};
 use crate::sync::{AtomicBool, Ordering, RwLock};
 
 use super::batches::Batches;
-use super::error::StoreError;
+use super::error::{Loggable, Panicked, StoreError};
 use super::record::{decode, encode, StoredSession, StoredSummary};
 use super::SessionStore;
 
@@ -183,12 +183,15 @@ impl FileStore {
         let mut database = self.database.write();
         if self.has_failed.swap(false, Ordering::Relaxed) {
             let failed = database.take();
-            contain_and_log("the closing of a store", move || drop(failed));
+            // The database's own code; what it makes of a failed disk is reported by the call that met it.
+            let _ = contain(move || drop(failed));
             match guarded(|| opening::reopen(path)) {
                 Ok(opened) => *database = Some(opened),
                 Err(error) => {
-                    log::error!(target: "turnwise::store", "the store does not open again: {error}");
                     self.has_failed.store(true, Ordering::Relaxed);
+                    // With no lock held: a logger may use the store.
+                    drop(database);
+                    record!(Error, "turnwise::store", "the store does not open again: {}", Loggable(&error));
                 }
             }
         }
@@ -314,5 +317,5 @@ fn owned(id: SessionId, stored: StoredSession) -> Result<StoredSession, StoreErr
 
 /// What a damaged file makes of the database's code is an error, and not the end of the thread that asked.
 fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    contain(work).unwrap_or_else(|message| Err(StoreError::failed(format!("the database panicked: {message}"))))
+    contain(work).unwrap_or_else(|message| Err(StoreError::failed(Panicked { of: "the database", message })))
 }

@@ -6,6 +6,7 @@
 #[cfg(unix)]
 mod created;
 mod files;
+mod hostile;
 mod killed;
 mod lives;
 mod races;
