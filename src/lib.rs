@@ -182,8 +182,9 @@
 //! # Logging
 //!
 //! Through the `log` crate: the life of sessions and turns at *debug* (target `turnwise::session`, `turnwise::service`),
-//! a dropped event receiver at *warn* (`turnwise::events`), a panic at *error*. Prompts, answers and panic messages are
-//! never logged, and `Debug` shows them by their length.
+//! a dropped event receiver at *warn* (`turnwise::events`), what a store could not keep at *warn* (`turnwise::store`), a panic at
+//! *error*. Prompts, answers, panic messages and the texts of a store's errors are never logged, and `Debug` shows them by their length;
+//! a store's error is logged by its code, and by the kind of the system's error behind it. A logger that panics costs its record only.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]

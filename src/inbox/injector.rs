@@ -26,7 +26,8 @@ use crate::wait::own_thread;
 /// ```
 pub trait EventInjector: Send + Sync {
     /// Puts a message in. A session in host mode runs it as an interaction; others find it with
-    /// [`TurnContext::drain_inbox`](crate::TurnContext::drain_inbox).
+    /// [`TurnContext::drain_inbox`](crate::TurnContext::drain_inbox). A message that is still there when host mode ends stays for the next
+    /// turn.
     ///
     /// # Errors
     /// [`InjectError::Full`] where the inbox has no room, [`InjectError::Closed`] where the session is closed or faulted. Both
@@ -78,7 +79,9 @@ pub trait EventInjector: Send + Sync {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait SubscribableInjector: EventInjector {
-    /// As [`inject`](EventInjector::inject), with the events of just that interaction.
+    /// As [`inject`](EventInjector::inject), with the events of just that interaction. One that is still in the inbox when a turn in host
+    /// mode ends fails then, and is taken out: its sender may send it again. By its id it can be
+    /// [interrupted](crate::SessionService::interrupt_interaction) alone.
     ///
     /// # Errors
     /// Those of [`inject`](EventInjector::inject).

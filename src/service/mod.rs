@@ -472,7 +472,8 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::NotFound`] where [`SessionQuery::after`] names no live session.
+    /// [`SessionError::NotFound`] where [`SessionQuery::after`] names a session that the service does not know, or that ended long ago:
+    /// see there.
     ///
     /// # Blocking
     /// Does not block, whatever the sessions are doing.

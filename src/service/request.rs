@@ -240,6 +240,9 @@ pub struct StartTurnRequest {
     /// [`ArchiveMode::Drain`](crate::ArchiveMode::Drain), or taken: usage, turns and tool calls are those of the prompt and
     /// all interactions that ended well, the answer is the last one. It ends as cancelled by an interrupt, a timeout or a shutdown. Where the
     /// prompt itself fails, there is no host mode.
+    ///
+    /// However the turn ends, an interaction that still waits in the inbox and is followed fails then, and leaves the inbox: the next turn
+    /// in host mode may never come, and its sender can send it again. One that no subscription follows stays for the next turn.
     pub host_mode: bool,
     /// Skills for this turn only; `None` leaves them to the agent.
     pub skill_references: Option<Vec<SkillId>>,
@@ -404,7 +407,8 @@ pub struct SessionQuery {
     pub limit: Option<usize>,
     /// Without the first so many of those that match. Costs as much as they are; prefer `after` for pages.
     pub offset: Option<usize>,
-    /// Only those created after this live session.
+    /// Only those created after this session. It may have been archived since the last page: the list goes on behind it. A service
+    /// remembers the last 16,384 sessions that ended; a kept session is known until it is deleted.
     pub after: Option<SessionId>,
     /// Only those that have all these labels with these values.
     pub labels: BTreeMap<String, String>,

@@ -7,8 +7,8 @@
 //! # Two kinds of leases
 //!
 //! A lease is *a session's* from the moment when it is certain that the session exists: a launch has found the record, or has found that
-//! there is none and begins one. It stays so until the session's life is over ([`Owner`]); whoever wants to create or resume the session
-//! meanwhile is refused, and whoever archives or deletes it shares the lease.
+//! there is none and begins one. It stays so until the session's life is over ([`Owner`]). Meanwhile a caller that wants to create or
+//! resume the session is refused, and a caller that archives or deletes it shares the lease.
 //!
 //! Any other lease is *undecided*: a caller looks whether there is a record, or changes one that no session uses. It says nothing about
 //! the session, so no call fails because of it. A caller that meets it waits, for as long as the other takes with the disk:

@@ -32,16 +32,19 @@ const MIN_STACK: usize = 128 << 10;
 /// The calls are those of [`SessionService`]. What is different:
 ///
 /// - [`start_turn`](SessionService::start_turn) and its like resume a session that is not live. Then they may fail as
-///   [`begin_session`](SessionService::begin_session) does; its turns count from 1 again. So the number of a turn is of use to
-///   [`interrupt_turn`](SessionService::interrupt_turn) as long as the session stays live; a handle never reaches another turn.
+///   [`begin_session`](SessionService::begin_session) does.
+/// - The numbers of turns and events go on from life to life, also in another process. An old turn id never reaches a new turn, and
+///   no event number comes twice. After a kill the numbers skip what was reserved; [`StoredNumbers`](super::StoredNumbers) says how
+///   much. A block is reserved, and waited for on the disk, when a session becomes live, and after every 256 turns or million events.
 /// - [`read`](SessionService::read), [`export_session`](SessionService::export_session) and, as
 ///   [`SessionError::NotRunning`], [`interrupt`](SessionService::interrupt) know sessions that are not live.
 ///   [`list`](SessionService::list) has them too, oldest conversation first, live or not; it looks at all of them for every page,
 ///   and leaves out, with a record in the log, those whose records cannot be read.
 ///   [`subscribe`](SessionService::subscribe), [`event_injector`](SessionService::event_injector) and
 ///   [`comms_runtime`](SessionService::comms_runtime) are for live ones: see [`resume`](Self::resume).
-/// - [`archive`](SessionService::archive) is for good: the session stays readable and runs no more turns. For whoever would
-///   interrupt, resume or take it, it is not there.
+/// - [`archive`](SessionService::archive) is for good: the session stays readable and runs no more turns. A call that would start,
+///   interrupt, resume, take or archive it, or subscribe to it, is [`SessionError::Archived`] from then on, also while its last turn
+///   drains.
 /// - [`take_session`](SessionService::take_session) archives too; where only that fails, the session has ended, and is kept as
 ///   one that can be resumed. While another thread resumes, unloads or takes the session it is [`SessionError::Busy`]. To create a
 ///   session with the id of what was taken, [delete](Self::delete) it first.
@@ -55,10 +58,11 @@ const MIN_STACK: usize = 128 << 10;
 /// A turn that fails is kept as far as the agent's history goes; after a panic nothing more is kept, and the session can be
 /// [unloaded](Self::unload) and resumed from the turn before.
 ///
-/// A builder meets a resumed session with [`SessionSpec::resume`], from which its agent **has to go on**: what that comes to in its
-/// next turn takes the place of what was kept. It meets it without the
-/// [`extension`](SessionSpec::extension) that it was created with: what an agent needs is in the labels, or comes from the
-/// builder.
+/// A builder begins with [`SessionSpec::history`], which is what was kept. Once the agent is built, the service compares: an agent whose
+/// history does not begin with what was kept, a leading system message apart, is refused with
+/// [`StoreError::NotResumed`](super::StoreError::NotResumed), because its next save would replace what callers already have. An agent
+/// that rewrites its history on purpose says so with [`SessionSpec::rewrites_history`]. The builder meets a resumed session without
+/// the [`extension`](SessionSpec::extension) that it was created with: what an agent needs is in the labels, or comes from the builder.
 ///
 /// ```
 /// use std::time::Duration;
@@ -148,7 +152,8 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`open_session`](SessionService::open_session); [`SessionError::NotFound`] where it is archived or not kept;
+    /// Those of [`open_session`](SessionService::open_session); [`SessionError::Archived`]; [`SessionError::NotFound`] where nothing is
+    /// kept of it; [`SessionError::Store`] with [`StoreError::NotResumed`](super::StoreError::NotResumed) where its agent forgets;
     /// [`SessionError::Busy`] where another thread is creating, resuming or unloading it.
     ///
     /// # Blocking
@@ -162,9 +167,9 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     ///
     /// # Errors
     /// Those of [`take_session`](SessionService::take_session), and [`SessionError::Store`] where something of it is not kept yet and
-    /// cannot be: then the session is as it was. [`SessionError::Timeout`] where it could not end in time, for a turn or for the disk, and is
-    /// as it was; or where it ends, and its agent takes longer to go: until then its capacity is taken, it is [`SessionError::Busy`],
-    /// and to unload it again is to go on waiting.
+    /// cannot be: then the session is as it was. [`SessionError::Timeout`] where a turn or the disk took longer: the session is as it was.
+    /// [`SessionError::Ending`] where the session ends and its agent takes longer to go: until then its capacity is taken, it is
+    /// [`SessionError::Busy`], and a second call goes on waiting.
     ///
     /// # Blocking
     /// As [`take_session`](SessionService::take_session).
@@ -209,7 +214,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::NotFound`] where [`SessionQuery::after`] names no archived session.
+    /// [`SessionError::NotFound`] where [`SessionQuery::after`] names a session of which nothing is kept.
     ///
     /// # Blocking
     /// For the disk.

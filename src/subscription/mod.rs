@@ -105,7 +105,8 @@ impl Subscription {
     }
 
     /// Beginning with the event of this number, as far as the session still has it: see
-    /// [`ServiceConfig::event_history`](crate::ServiceConfig::event_history). Those that it has not any more count as dropped.
+    /// [`ServiceConfig::event_history`](crate::ServiceConfig::event_history). Those that it has not any more count as dropped, those of
+    /// a kept session's earlier lives too; numbers that a killed process has left unused do not. The first event has number 1.
     /// A number that has not been given out yet is the same as none. What is replayed takes no room of the queue. Every
     /// session has numbers of its own: for [`subscribe_all`](crate::EphemeralSessionService::subscribe_all) it means the same
     /// number in each.
