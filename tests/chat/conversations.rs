@@ -1,0 +1,135 @@
+//! The prompt, its commands, and what is shown.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::program::{self, Program};
+use crate::server::{held, words, words_until_closed, Server};
+use crate::support::{chat, talk};
+
+#[test]
+fn an_answer_appears_and_the_conversation_goes_on_with_it() {
+    let (server, mut chat) = talk(vec![words(&["Hel", "lo", "."]), words(&["Well."])], &["--system", "Be brief."]);
+    chat.type_line("hello");
+    chat.out.expect("Hello.\n");
+    chat.type_line("how are you");
+    chat.out.expect("Well.\n");
+    chat.type_line("/usage");
+    chat.out.expect("60 tokens in, 24 out, 84 in all\n");
+    assert!(chat.end().success());
+    assert_eq!(chat.out.rest(), "");
+    assert_eq!(server.asked().messages(), [("system", "Be brief."), ("user", "hello")]);
+    let conversation = [("system", "Be brief."), ("user", "hello"), ("assistant", "Hello."), ("user", "how are you")];
+    assert_eq!(server.asked().messages(), conversation);
+}
+
+#[test]
+fn at_the_end_of_written_input_everything_is_answered() {
+    let (_server, mut chat) = talk(vec![words(&["One."]), words(&["Two."])], &[]);
+    chat.type_line("first &");
+    chat.type_line("/new other");
+    chat.type_line("second &");
+    assert!(chat.end().success());
+    let answers = chat.out.rest();
+    assert!(answers.contains("One.\n") && answers.contains("Two.\n"), "{answers}");
+}
+
+#[test]
+fn several_conversations_are_answered_at_once() {
+    let (slow, answer) = held(words(&["slow"]));
+    let (server, mut chat) = talk(vec![slow, words(&["quick"])], &[]);
+    chat.type_line("think &");
+    server.asked();
+    // The conversation is busy; another one is not.
+    chat.type_line("and");
+    chat.err.expect("that conversation is still being answered; /stop ends it\n");
+    chat.type_line("/new other");
+    chat.type_line("now");
+    chat.out.expect("quick\n");
+    assert_eq!(server.asked().messages(), [("user", "now")]);
+    chat.type_line("/list");
+    let listed = chat.out.expect("tokens\n* other            idle        2 messages       42 tokens\n");
+    assert!(listed.starts_with("  main             running"), "{listed}");
+    answer.send(()).expect("the server waits");
+    chat.type_line("/wait");
+    chat.out.expect("[main] slow\n");
+    assert!(chat.end().success());
+}
+
+#[test]
+fn a_conversation_in_the_background_is_stopped_and_archived() {
+    let (slow, closed) = words_until_closed(&["It was "]);
+    let (other, also_closed) = words_until_closed(&["It is "]);
+    let (server, mut chat) = talk(vec![slow, other], &[]);
+    chat.type_line("a story &");
+    server.asked();
+    chat.type_line("/stop");
+    chat.type_line("/wait");
+    chat.out.expect("[main] interrupted\n");
+    closed.recv_timeout(Duration::from_secs(60)).expect("the connection is closed");
+    chat.type_line("/stop");
+    chat.err.expect("that conversation is not being answered\n");
+    chat.type_line("again &");
+    server.asked();
+    chat.type_line("/new other");
+    chat.type_line("/archive main");
+    chat.type_line("/wait");
+    chat.out.expect("[main] interrupted\n");
+    also_closed.recv_timeout(Duration::from_secs(60)).expect("the connection is closed");
+    chat.type_line("/switch main");
+    chat.err.expect("there is no conversation 'main'");
+    assert!(chat.end().success());
+}
+
+#[test]
+fn a_conversation_is_saved_and_goes_on_elsewhere() {
+    let file = std::env::temp_dir().join(format!("chat-{}.json", std::process::id()));
+    let path = file.to_str().expect("a plain path");
+    let (_server, mut chat) = talk(vec![words(&["Hello."])], &[]);
+    chat.type_line("hello");
+    chat.out.expect("Hello.\n");
+    chat.type_line(&format!("/save {path}"));
+    chat.out.expect("2 messages of 'main' are in ");
+    assert!(chat.end().success());
+
+    let (server, mut chat) = talk(vec![words(&["Ada."])], &[]);
+    chat.type_line(&format!("/load {path} again"));
+    chat.type_line("who am I");
+    chat.out.expect("Ada.\n");
+    chat.type_line("/load /nowhere/at/all x");
+    chat.err.expect("error: /nowhere/at/all: ");
+    assert!(chat.end().success());
+    assert_eq!(server.asked().messages()[..2], [("user", "hello"), ("assistant", "Hello.")]);
+    std::fs::remove_file(file).expect("the file was written");
+}
+
+#[test]
+fn what_a_model_says_does_nothing_to_the_terminal() {
+    let (_server, mut chat) = talk(vec![words(&["\u{1b}[2Jgone\u{7}", "\tor not\n"])], &[]);
+    chat.type_line("clear it");
+    chat.out.expect("[2Jgone\tor not\n");
+    assert!(chat.end().success());
+    assert_eq!(chat.out.rest(), "");
+}
+
+#[test]
+fn a_terminal_shows_that_something_goes_on() {
+    let has_terminals = Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !has_terminals {
+        return;
+    }
+    let (silent, answer) = held(words(&["Done."]));
+    let server = Server::start(vec![silent]);
+    let chat = chat(&server.url)
+        .arg("wait")
+        .get_args()
+        .fold(program::command("chat").get_program().to_string_lossy().into_owned(), |line, arg| {
+            format!("{line} '{}'", arg.to_string_lossy())
+        });
+    let mut terminal = Program::start(Command::new("script").args(["-qec", &chat, "/dev/null"]));
+    terminal.out.expect("\r/ 0 s");
+    answer.send(()).expect("the server waits");
+    // The sign is taken away before the answer is written.
+    terminal.out.expect("\r\u{1b}[KDone.");
+    assert!(terminal.end().success());
+}

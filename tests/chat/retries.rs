@@ -1,0 +1,55 @@
+//! What is tried again, and how long the program waits before.
+
+use serde_json::json;
+
+use crate::server::{raw, status, text, words};
+use crate::support::{chat, talk};
+
+#[test]
+fn a_second_attempt_begins_anew() {
+    let stopped = json!({ "choices": [{ "delta": {}, "finish_reason": "stop" }], "usage": { "prompt_tokens": 5 } });
+    let failed = raw(format!("data: {stopped}\n\ndata: {{\"error\": \"busy\"}}\n\n"));
+    let cut = raw(format!("data: {}\n\n", text("Half an ans")));
+    let (_server, mut chat) = talk(vec![failed, cut], &[]);
+    chat.type_line("go on");
+    chat.err.expect("provider failure: busy; attempt 2 of 4");
+    chat.out.expect("Half an ans\n");
+    chat.err.expect("the connection was cut in the middle of the reply\n");
+    chat.type_line("/usage");
+    chat.out.expect("5 in all\n");
+    assert!(chat.end().success());
+}
+
+#[test]
+fn what_may_succeed_later_is_tried_again() {
+    let acts =
+        vec![status(429, &[("retry-after", "0")], "slower"), status(503, &[], "busy"), raw(""), words(&["At last."])];
+    let (_server, mut chat) = talk(acts, &[]);
+    chat.type_line("now");
+    chat.err.expect("rate limited: 429 Too Many Requests: slower; attempt 2 of 4 in 0ns]\n");
+    chat.err.expect("provider failure: 503 Service Unavailable: busy; attempt 3 of 4 in 0ns]\n");
+    chat.err.expect("attempt 4 of 4 in 0ns]\n");
+    chat.out.expect("At last.\n");
+    assert!(chat.end().success());
+}
+
+#[test]
+fn it_is_not_tried_for_ever() {
+    let acts = (0..4).map(|_| status(429, &[("retry-after", "0")], "")).collect();
+    let (server, mut chat) = talk(acts, &[]);
+    chat.type_line("now");
+    chat.err.expect("error: ");
+    assert!(chat.end().success());
+    (0..4).for_each(|_| drop(server.asked()));
+    assert!(!server.was_asked_more());
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_message() {
+    // No server listens at this port; one that the system gives out would soon be that of another test's server.
+    let output = chat("http://127.0.0.1:1/v1").arg("hello").output().expect("the chat runs");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("network failure: ") && errors.contains("refused"), "{errors}");
+    assert_eq!(errors.lines().count(), 4, "three attempts more: {errors}");
+}
