@@ -11,6 +11,8 @@
 // The library's rule about locks is the library's.
 #![allow(clippy::disallowed_types)]
 
+#[path = "chat/address.rs"]
+mod address;
 #[path = "chat/agent.rs"]
 mod agent;
 #[path = "shared/ctrl_c.rs"]

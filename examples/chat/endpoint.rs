@@ -58,10 +58,9 @@ impl Endpoint {
     }
 
     fn send(&self, history: &[Message]) -> Result<impl BufRead, AgentError> {
-        let url = format!("{}/chat/completions", self.options.url);
         let mut request = self
             .client
-            .post(url)
+            .post(self.options.url.of_completions())
             .header("content-type", "application/json")
             .header("accept", "text/event-stream")
             .header("connection", "close");
@@ -156,7 +155,7 @@ impl Endpoint {
     }
 
     fn failure(&self, reason: LlmFailure, message: impl ToString) -> AgentError {
-        AgentError::Llm { provider: self.options.url.clone(), reason, message: message.to_string() }
+        AgentError::Llm { provider: self.options.url.to_string(), reason, message: message.to_string() }
     }
 }
 

@@ -7,12 +7,15 @@ use std::time::Duration;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 
+use crate::address::Address;
+
 pub(crate) const USAGE: &str = "\
 usage: chat [OPTIONS] [QUESTION]
 
 With a question: prints the answer and ends. Without: a prompt; /help lists what it knows.
 
-  --url URL          the endpoint, up to '/chat/completions'   [OPENAI_BASE_URL, https://api.openai.com/v1]
+  --url URL          the endpoint, up to or with '/chat/completions'; a query is kept
+                                                               [OPENAI_BASE_URL, https://api.openai.com/v1]
   --key KEY          the key; better kept in the environment   [OPENAI_API_KEY, none]
   --model NAME       the model                                 [OPENAI_MODEL, gpt-4o-mini]
   --system TEXT      what the assistant is to be
@@ -26,7 +29,7 @@ Proxies are not used.";
 
 #[derive(Debug)]
 pub(crate) struct Options {
-    pub(crate) url: String,
+    pub(crate) url: Address,
     pub(crate) key: Option<String>,
     pub(crate) model: String,
     pub(crate) system: Option<String>,
@@ -44,8 +47,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<O
 }
 
 fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
+    let mut url = variable("OPENAI_BASE_URL").unwrap_or_else(|| "https://api.openai.com/v1".into());
     let mut options = Options {
-        url: variable("OPENAI_BASE_URL").unwrap_or_else(|| "https://api.openai.com/v1".into()),
+        url: Address::default(),
         key: variable("OPENAI_API_KEY"),
         model: variable("OPENAI_MODEL").unwrap_or_else(|| "gpt-4o-mini".into()),
         system: None,
@@ -59,7 +63,7 @@ fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
     let mut words = Vec::new();
     while let Some(arg) = args.next()? {
         match arg {
-            Long("url") => options.url = args.value()?.string()?,
+            Long("url") => url = args.value()?.string()?,
             Long("key") => options.key = Some(args.value()?.string()?),
             Long("model") => options.model = args.value()?.string()?,
             Long("system") => options.system = Some(args.value()?.string()?),
@@ -73,13 +77,9 @@ fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
             unknown => return Err(unknown.unexpected()),
         }
     }
-    if !(options.url.starts_with("http://") || options.url.starts_with("https://")) {
-        return Err(format!("'{}' is not the URL of an endpoint", options.url).into());
-    }
-    // A newline from a file, and the whole address where its beginning is asked for.
-    options.key = options.key.map(|key| key.trim().to_owned());
-    let url = options.url.trim_end_matches('/');
-    options.url = url.strip_suffix("/chat/completions").unwrap_or(url).to_owned();
+    options.url = Address::parse(&url)?;
+    // A key from a file may end with a newline.
+    options.key = options.key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
     options.question = (!words.is_empty()).then(|| words.join(" "));
     Ok(Some(options))
 }

@@ -1,7 +1,7 @@
 //! The command line, the environment, and the address of an endpoint.
 
 use crate::program;
-use crate::server::{words, Server};
+use crate::server::{status, words, Server};
 use crate::support::chat;
 
 #[test]
@@ -46,4 +46,65 @@ fn proxies_of_the_environment_are_not_in_the_way() {
         command.env(name, "http://127.0.0.1:1");
     }
     assert!(command.arg("so?").output().expect("the chat runs").status.success());
+}
+
+#[test]
+fn the_address_may_be_written_in_several_ways() {
+    let plain = "/v1/chat/completions";
+    let forms = [
+        ("", plain),
+        ("/", plain),
+        ("///", plain),
+        ("/chat/completions", plain),
+        ("/chat/completions/", plain),
+        ("?", plain),
+        ("?api-version=2024-10-21", "/v1/chat/completions?api-version=2024-10-21"),
+        ("/?a=b&c=/d/", "/v1/chat/completions?a=b&c=/d/"),
+        ("/chat/completions?a=b", "/v1/chat/completions?a=b"),
+        ("/chat/completions/?a=%20b?", "/v1/chat/completions?a=%20b?"),
+        (" \n", plain),
+    ];
+    for (rest, path) in forms {
+        let server = Server::start(vec![words(&["yes"])]);
+        let output = chat(&format!("{}{rest}", server.url)).arg("so?").output().expect("the chat runs");
+        assert!(output.status.success(), "{rest}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(server.asked().path, path);
+    }
+    let server = Server::start(vec![words(&["yes"])]);
+    let loud = server.url.replace("http://", "HTTP://");
+    let root = loud.strip_suffix("/v1").expect("a path");
+    assert!(chat(&format!("{root}?a=b")).arg("so?").output().expect("the chat runs").status.success());
+    assert_eq!(server.asked().path, "/chat/completions?a=b");
+}
+
+#[test]
+fn an_address_that_cannot_be_one_is_refused() {
+    let wrong = [
+        ("http://host/v1#part", "it has a fragment ('#')"),
+        ("http://host/v1?a=b#part", "it has a fragment ('#')"),
+        ("http://user:secret@host/v1", "it names a user"),
+        ("ftp://host/v1", "neither with 'http://' nor with 'https://'"),
+        ("http://", "is not the URL of an endpoint"),
+        ("http://:80/v1", "is not the URL of an endpoint"),
+        ("http://host:", "it names no server, or no port"),
+        ("http://host:99999/v1", "is not the URL of an endpoint"),
+        ("http://a b/v1", "is not the URL of an endpoint"),
+        ("http://host/v1?a b", "is not the URL of an endpoint"),
+        ("", "is not the URL of an endpoint"),
+    ];
+    for (url, why) in wrong {
+        let output = chat(url).arg("so?").output().expect("the chat runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{url}");
+        assert!(errors.contains(why) && !errors.contains("secret"), "{url}: {errors}");
+    }
+}
+
+#[test]
+fn the_query_of_an_address_is_not_shown() {
+    let server = Server::start(vec![status(401, &[], "no")]);
+    let output = chat(&format!("{}?key=secret", server.url)).arg("so?").output().expect("the chat runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("not authorised") && !errors.contains("secret"), "{errors}");
+    assert_eq!(server.asked().path, "/v1/chat/completions?key=secret");
 }
