@@ -31,6 +31,8 @@ mod options;
 mod prompt;
 #[path = "chat/reply.rs"]
 mod reply;
+#[path = "chat/request.rs"]
+mod request;
 #[path = "shared/say.rs"]
 mod say;
 #[path = "chat/show.rs"]

@@ -5,15 +5,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde_json::{json, Value};
-use turnwise::{AgentError, AssistantBlock, Cancelled, LlmFailure, Message, ToolResult, TurnContext};
+use turnwise::{AgentError, Cancelled, LlmFailure, Message, TurnContext};
 use ureq::http::{Response, StatusCode};
 use ureq::unversioned::transport::{Connector, RustlsConnector};
 use ureq::{Agent, Body};
 
 use crate::options::Options;
 use crate::reply::{message_of_text, Broken, Piece, Reply};
-use crate::tools;
+use crate::request;
 use crate::wire::{Later, Wire};
 
 /// How much of what a server says about an error is read.
@@ -67,7 +66,8 @@ impl Endpoint {
         if let Some(key) = &self.options.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let response = request.send(self.body(history).to_string()).map_err(|error| self.unreached(&error))?;
+        let response =
+            request.send(request::body(&self.options, history).to_string()).map_err(|error| self.unreached(&error))?;
         if response.status() != StatusCode::OK {
             return Err(self.refused(response));
         }
@@ -90,23 +90,6 @@ impl Endpoint {
             }
         }
         Ok(())
-    }
-
-    fn body(&self, history: &[Message]) -> Value {
-        let messages: Vec<Value> = history.iter().flat_map(messages).collect();
-        let mut body = json!({
-            "model": self.options.model,
-            "messages": messages,
-            "stream": true,
-            "stream_options": { "include_usage": true }
-        });
-        if self.options.tools {
-            body["tools"] = tools::described();
-        }
-        if let Some(max_tokens) = self.options.max_tokens {
-            body["max_tokens"] = max_tokens.into();
-        }
-        body
     }
 
     fn unreached(&self, error: &ureq::Error) -> AgentError {
@@ -173,38 +156,4 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
         Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok(),
     }
-}
-
-/// A message as the server wants it. The answers of tools are a message each.
-fn messages(message: &Message) -> Vec<Value> {
-    match message {
-        Message::System { content } => vec![json!({ "role": "system", "content": content })],
-        Message::User { content } => vec![json!({ "role": "user", "content": content })],
-        Message::Assistant { blocks, .. } => vec![assistant(blocks)],
-        Message::ToolResults { results } => results.iter().map(tool_result).collect(),
-    }
-}
-
-fn tool_result(result: &ToolResult) -> Value {
-    json!({ "role": "tool", "tool_call_id": result.tool_use_id, "content": result.content })
-}
-
-fn assistant(blocks: &[AssistantBlock]) -> Value {
-    let (mut text, mut calls) = (String::new(), Vec::new());
-    for block in blocks {
-        match block {
-            AssistantBlock::Text { text: part } => text.push_str(part),
-            AssistantBlock::ToolUse { id, name, args } => {
-                // What the model has made up is in the tool's answer; servers refuse what is no JSON.
-                let args = if serde_json::from_str::<Value>(args).is_ok() { args } else { "{}" };
-                calls.push(json!({ "id": id, "type": "function", "function": { "name": name, "arguments": args } }));
-            }
-            AssistantBlock::Reasoning { .. } => {}
-        }
-    }
-    let mut message = json!({ "role": "assistant", "content": text });
-    if !calls.is_empty() {
-        message["tool_calls"] = calls.into();
-    }
-    message
 }
