@@ -7,6 +7,15 @@
 //!
 //! Every conversation is a session, every question a turn. The answer appears as it is written; Ctrl-C stops it, closes the
 //! connection, and keeps what has been written in the conversation. The model may call a clock and a calculator.
+//!
+//! Servers differ, and the chat reads what they have in common. A reply is whole once the server has named a reason to stop, has
+//! sent `[DONE]`, or has sent a whole completion as JSON. After a reason to stop, the chat waits half a second for the usage, and
+//! ignores all else. A tool call runs only if its arguments are one JSON object, and no call runs if two cannot be told apart.
+//!
+//! Three limits bound an answer. `--timeout` is for the whole turn, with retries and tools. `--idle` is for the time in which
+//! nothing of the reply comes; heartbeats do not count. A pause that the server asks for is made up to 60 seconds; a longer one
+//! fails the turn at once. Retried are failures of the network and statuses that may change (408, 409, 425, 429, most of 500 to
+//! 599), as long as nothing of the reply has come.
 
 // The library's rule about locks is the library's.
 #![allow(clippy::disallowed_types)]
@@ -15,20 +24,28 @@
 mod address;
 #[path = "chat/agent.rs"]
 mod agent;
+#[path = "chat/calls.rs"]
+mod calls;
 #[path = "shared/ctrl_c.rs"]
 mod ctrl_c;
 #[path = "chat/endpoint.rs"]
 mod endpoint;
+#[path = "chat/events.rs"]
+mod events;
 #[path = "shared/histories.rs"]
 mod histories;
 #[path = "chat/interrupts.rs"]
 mod interrupts;
+#[path = "chat/json.rs"]
+mod json;
 #[path = "shared/lines.rs"]
 mod lines;
 #[path = "chat/options.rs"]
 mod options;
 #[path = "chat/prompt.rs"]
 mod prompt;
+#[path = "chat/refusal.rs"]
+mod refusal;
 #[path = "chat/reply.rs"]
 mod reply;
 #[path = "chat/request.rs"]
@@ -79,9 +96,8 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, String> {
     let options = Arc::new(options);
-    let config = EphemeralSessionService::configure(ChatBuilder { options: Arc::clone(&options) })
-        .max_sessions(MAX_CONVERSATIONS)
-        .thread_name_prefix("chat");
+    let builder = ChatBuilder { options: Arc::clone(&options) };
+    let config = EphemeralSessionService::configure(builder).max_sessions(MAX_CONVERSATIONS).thread_name_prefix("chat");
     let service = config.build().map_err(|error| error.to_string())?;
     let at_rest = AtRest::of(options.question.is_none());
     let foreground =

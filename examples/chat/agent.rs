@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use turnwise::{
-    AgentError, AgentEvent, Cancelled, LlmFailure, Message, RunResult, Session, SessionAgent, SessionAgentBuilder,
-    SessionContext, SessionSpec, StopReason, ToolResult, TurnContext, Usage,
+    AgentError, AgentEvent, Cancelled, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext,
+    SessionSpec, StopReason, ToolResult, TurnContext, Usage,
 };
 
+use crate::calls::ToolCall;
 use crate::endpoint::Endpoint;
 use crate::options::Options;
-use crate::reply::{Piece, Reply, ToolCall};
+use crate::refusal::{Failed, LONGEST_DELAY};
+use crate::reply::{Piece, Reply};
 use crate::tools;
 
 /// How often the model is asked in one turn: it may answer a tool's result with another call.
 const MOST_ROUNDS: u32 = 10;
-/// No server is obeyed that wants to be left alone for longer.
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
 pub(crate) struct ChatBuilder {
     pub(crate) options: Arc<Options>,
@@ -33,7 +33,8 @@ impl SessionAgentBuilder for ChatBuilder {
         if let Some(prompt) = &spec.system_prompt {
             history.set_system_prompt(prompt);
         }
-        Ok(Chat { history, endpoint: Endpoint::new(Arc::clone(&self.options)), options: Arc::clone(&self.options) })
+        let endpoint = Endpoint::new(Arc::clone(&self.options));
+        Ok(Chat { history, endpoint, options: Arc::clone(&self.options) })
     }
 }
 
@@ -78,7 +79,7 @@ impl Chat {
             }
             tool_calls += reply.calls().len() as u32;
             self.run_tools(reply.calls(), turn)?;
-            // Between two requests whoever reads the session sees how far it is.
+            // Readers of the session see each round once it is complete.
             turn.publish(self.snapshot());
         }
         Err(AgentError::MaxTurnsReached { turns: MOST_ROUNDS })
@@ -116,9 +117,9 @@ impl Chat {
             };
             match self.endpoint.ask(self.history.messages(), reply, turn, emit) {
                 // What has been shown cannot be taken back.
-                Err(error) if error.is_retryable() && reply.is_empty() && attempt < max_attempts => {
-                    let delay = self.delay(attempt, &error);
-                    let (error, delay_ms) = (error.to_string(), delay.as_millis() as u64);
+                Err(failed) if failed.is_retryable() && reply.is_empty() && attempt < max_attempts => {
+                    let delay = self.delay(attempt, &failed);
+                    let (error, delay_ms) = (failed.error.to_string(), delay.as_millis() as u64);
                     turn.emit(AgentEvent::Retrying { attempt, max_attempts, error, delay_ms })?;
                     // An interrupt ends it.
                     turn.sleep(delay)?;
@@ -126,7 +127,7 @@ impl Chat {
                     self.history.record_usage(reply.usage);
                     *reply = Reply::default();
                 }
-                Err(error) => return Err(error),
+                Err(failed) => return Err(failed.error),
                 Ok(()) => break,
             }
         }
@@ -140,9 +141,9 @@ impl Chat {
     }
 
     /// As long as the server says; else twice as long each time, and not the same for all who were refused at once.
-    fn delay(&self, attempt: u32, error: &AgentError) -> Duration {
-        if let AgentError::Llm { reason: LlmFailure::RateLimited { retry_after: Some(delay) }, .. } = error {
-            return (*delay).min(LONGEST_DELAY);
+    fn delay(&self, attempt: u32, failed: &Failed) -> Duration {
+        if let Some(delay) = failed.retry_after {
+            return delay;
         }
         let random = RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64;
         let doubled = self.options.backoff.saturating_mul(1 << (attempt - 1).min(16));
@@ -182,7 +183,8 @@ fn run_tool(call: &ToolCall, turn: &TurnContext) -> Result<ToolResult, Cancelled
     turn.emit(AgentEvent::ToolCallRequested { id: id.clone(), name: name.clone(), args: args.clone() })?;
     turn.emit(AgentEvent::ToolExecutionStarted { id: id.clone(), name: name.clone() })?;
     let begun = Instant::now();
-    let answer = tools::run(&name, &args);
+    // A call that is not whole is not run: its result tells the model why.
+    let answer = call.arguments().and_then(|args| tools::run(&name, args));
     let is_error = answer.is_err();
     let (Ok(content) | Err(content)) = answer;
     let duration_ms = begun.elapsed().as_millis() as u64;

@@ -1,22 +1,28 @@
-//! The server that a model answers through: requests, and what its refusals mean.
+//! The server that a model answers through.
 
 use std::fmt::Display;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use turnwise::{AgentError, Cancelled, LlmFailure, Message, TurnContext};
-use ureq::http::{Response, StatusCode};
+use ureq::http::{HeaderMap, StatusCode};
 use ureq::unversioned::transport::{Connector, RustlsConnector};
 use ureq::{Agent, Body};
 
+use crate::events::{Broken, Events};
 use crate::options::Options;
-use crate::reply::{message_of_text, Broken, Piece, Reply};
+use crate::refusal::{self, message_of_text, Failed, LONGEST_DELAY};
+use crate::reply::{Piece, Reply, Step};
 use crate::request;
 use crate::wire::{Later, Wire};
 
 /// How much of what a server says about an error is read.
 const LONGEST_ERROR: u64 = 16 << 10;
+/// How long the program waits for the text of a refusal.
+const ERROR_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the program waits for the usage once the model has stopped. Heartbeats do not make it longer.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// One session's way to the server.
 pub(crate) struct Endpoint {
@@ -25,13 +31,23 @@ pub(crate) struct Endpoint {
     options: Arc<Options>,
 }
 
+/// An answer whose status is not a success.
+struct Refusal {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The body, as the server has sent it.
+    said: String,
+}
+
 impl Endpoint {
     pub(crate) fn new(options: Arc<Options>) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             // One from the environment would need a connector of its own.
             .proxy(None)
-            // A connection whose answer was given up cannot be used again, and one that was answered is idle for a person's time.
+            // The key must not reach another server.
+            .max_redirects(0)
+            // A connection whose answer was given up cannot be used again, and one that was answered is idle until the user has typed.
             .max_idle_connections(0)
             .build();
         let wire = Wire::default();
@@ -48,7 +64,7 @@ impl Endpoint {
         reply: &mut Reply,
         turn: &TurnContext,
         on_piece: impl FnMut(Piece) -> Result<(), Cancelled>,
-    ) -> Result<(), AgentError> {
+    ) -> Result<(), Failed> {
         let _closing = self.wire.close_on(turn.cancel_token());
         let asked = self.send(history).and_then(|body| self.read(body, reply, on_piece));
         // An interrupt looks like a cut connection from here.
@@ -56,44 +72,67 @@ impl Endpoint {
         asked
     }
 
-    fn send(&self, history: &[Message]) -> Result<impl BufRead, AgentError> {
+    fn send(&self, history: &[Message]) -> Result<Body, Failed> {
+        self.send_once(history)?.map_err(|refusal| self.refused(refusal))
+    }
+
+    fn send_once(&self, history: &[Message]) -> Result<Result<Body, Refusal>, Failed> {
+        self.wire.give_up_after(self.options.idle);
         let mut request = self
             .client
             .post(self.options.url.of_completions())
             .header("content-type", "application/json")
-            .header("accept", "text/event-stream")
+            .header("accept", "text/event-stream, application/json")
+            .header("accept-encoding", "identity")
             .header("connection", "close");
         if let Some(key) = &self.options.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let response =
-            request.send(request::body(&self.options, history).to_string()).map_err(|error| self.unreached(&error))?;
-        if response.status() != StatusCode::OK {
-            return Err(self.refused(response));
+        let body = request::body(&self.options, history).to_string();
+        let response = request.send(body).map_err(|error| self.unreached(&error))?;
+        let encoding = encoding(response.headers());
+        let is_answer = response.status().is_success() && !matches!(response.status().as_u16(), 204 | 205);
+        if !is_answer {
+            let (status, headers) = (response.status(), response.headers().clone());
+            // The status is known: a body that never ends must not delay it.
+            self.wire.give_up_after(self.options.idle.min(ERROR_PATIENCE));
+            let said = if encoding.is_none() { read_error(response.into_body()) } else { String::new() };
+            return Ok(Err(Refusal { status, headers, said }));
         }
-        if let Some(other) = other_content(&response) {
-            let said = Self::say(response);
-            return Err(self.hopeless(format_args!("the answer is {other}, and no stream of events: {said}")));
+        match encoding {
+            Some(encoding) => {
+                Err(self.unreadable(format_args!("it is compressed ({encoding}), which was not asked for")))
+            }
+            None => Ok(Ok(response.into_body())),
         }
-        Ok(BufReader::new(response.into_body().into_reader()))
     }
 
     fn read(
         &self,
-        mut body: impl BufRead,
+        body: Body,
         reply: &mut Reply,
         mut on_piece: impl FnMut(Piece) -> Result<(), Cancelled>,
-    ) -> Result<(), AgentError> {
-        while let Some(pieces) = reply.read(&mut body).map_err(|broken| self.broken(broken))? {
+    ) -> Result<(), Failed> {
+        let mut events = Events::new(BufReader::new(body.into_reader()));
+        loop {
+            let (pieces, is_end) = match reply.read(&mut events).map_err(|broken| self.broken(broken))? {
+                Step::Nothing => continue,
+                Step::Progress(pieces) => (pieces, false),
+                Step::End(pieces) => (pieces, true),
+            };
             for piece in pieces {
                 on_piece(piece)?;
             }
+            if is_end {
+                return Ok(());
+            }
+            self.wire.give_up_after(if reply.is_finished() { GRACE } else { self.options.idle });
         }
-        Ok(())
     }
 
-    fn unreached(&self, error: &ureq::Error) -> AgentError {
+    fn unreached(&self, error: &ureq::Error) -> Failed {
         match error {
+            _ if self.wire.is_overdue() => self.silent(),
             ureq::Error::Timeout(_) => self.failure(LlmFailure::Timeout, "it does not answer"),
             ureq::Error::Io(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
                 self.failure(LlmFailure::Network, error)
@@ -102,58 +141,99 @@ impl Endpoint {
         }
     }
 
-    /// What a status other than 200 means.
-    fn refused(&self, response: Response<Body>) -> AgentError {
-        let status = response.status();
-        let reason = match status.as_u16() {
-            401 | 403 => LlmFailure::Auth,
-            404 => LlmFailure::InvalidModel(self.options.model.clone()),
-            408 | 504 => LlmFailure::Timeout,
-            429 => LlmFailure::RateLimited { retry_after: retry_after(&response) },
-            500..=599 => LlmFailure::Provider,
-            _ => LlmFailure::InvalidRequest,
+    fn refused(&self, refusal: Refusal) -> Failed {
+        let Refusal { status, headers, said } = refusal;
+        let retry_after = refusal::retry_after(&headers);
+        let mut message = status.to_string();
+        if let Some(encoding) = encoding(&headers) {
+            message.push_str(&format!(" (what it says is compressed: {encoding})"));
+        }
+        let words = message_of_text(&said);
+        if !words.is_empty() {
+            message.push_str(&format!(": {words}"));
+        }
+        if let Some(target) = headers.get("location").filter(|_| status.is_redirection()) {
+            message.push_str(&format!(" to {}", String::from_utf8_lossy(target.as_bytes())));
+        }
+        message.push_str(&self.advice(status, &said));
+        if let Some(delay) = retry_after.filter(|delay| *delay > LONGEST_DELAY) {
+            let (delay, longest) = (refusal::spoken(delay), refusal::spoken(LONGEST_DELAY));
+            message.push_str(&format!("; the server asks for a pause of {delay}, and the longest pause is {longest}"));
+        }
+        let reason = match refusal::reason(status.as_u16()) {
+            Some(LlmFailure::RateLimited { .. }) if refusal::is_used_up(&said) => None,
+            Some(LlmFailure::RateLimited { .. }) => Some(LlmFailure::RateLimited { retry_after }),
+            None if is_about_model(status, &said) => Some(LlmFailure::InvalidModel(self.options.model.clone())),
+            reason => reason,
         };
-        let said = Self::say(response);
-        self.failure(reason, format_args!("{status}{}{said}", if said.is_empty() { "" } else { ": " }))
+        let failed = match reason {
+            Some(reason) => self.failure(reason, message),
+            None => self.hopeless(message),
+        };
+        Failed { retry_after, ..failed }
     }
 
-    /// What else the server says, where it can be read.
-    fn say(mut response: Response<Body>) -> String {
-        let mut text = Vec::new();
-        let _ = response.body_mut().as_reader().take(LONGEST_ERROR).read_to_end(&mut text);
-        message_of_text(&String::from_utf8_lossy(&text))
-    }
-
-    fn broken(&self, broken: Broken) -> AgentError {
-        match broken {
-            Broken::Cut => self.failure(LlmFailure::Network, "the connection was cut in the middle of the reply"),
-            Broken::Malformed(why) => self.hopeless(format_args!("the reply cannot be understood: {why}")),
-            Broken::Failed(why) => self.failure(LlmFailure::Provider, why),
+    /// What the user can do about a refusal, in brackets.
+    fn advice(&self, status: StatusCode, said: &str) -> String {
+        let advice = match status.as_u16() {
+            400 | 404 | 422 if self.options.tools && said.contains("tool") => "--no-tools leaves the tools out",
+            _ if is_about_model(status, said) => "",
+            status => refusal::advice(status),
+        };
+        if advice.is_empty() {
+            String::new()
+        } else {
+            format!(" ({advice})")
         }
     }
 
-    /// Of what will not be better the next time.
-    fn hopeless(&self, message: impl Display) -> AgentError {
-        AgentError::other(format!("{}: {message}", self.options.url))
+    fn broken(&self, broken: Broken) -> Failed {
+        match broken {
+            Broken::Cut if self.wire.is_overdue() => self.silent(),
+            Broken::Cut => self.failure(LlmFailure::Network, "the connection was cut in the middle of the reply"),
+            Broken::Malformed(why) => self.unreadable(why),
+            Broken::Failed { message, status } => match status.map_or(Some(LlmFailure::Provider), refusal::reason) {
+                Some(reason) => self.failure(reason, message),
+                None => self.hopeless(message),
+            },
+        }
     }
 
-    fn failure(&self, reason: LlmFailure, message: impl ToString) -> AgentError {
-        AgentError::Llm { provider: self.options.url.to_string(), reason, message: message.to_string() }
+    fn silent(&self) -> Failed {
+        let idle = refusal::spoken(self.options.idle);
+        self.failure(LlmFailure::Timeout, format_args!("nothing of an answer has come for {idle} (--idle)"))
+    }
+
+    fn unreadable(&self, why: impl Display) -> Failed {
+        self.hopeless(format_args!("the reply cannot be understood: {why}"))
+    }
+
+    /// A failure that is not retried.
+    fn hopeless(&self, message: impl Display) -> Failed {
+        AgentError::other(format!("{}: {message}", self.options.url)).into()
+    }
+
+    fn failure(&self, reason: LlmFailure, message: impl ToString) -> Failed {
+        AgentError::Llm { provider: self.options.url.to_string(), reason, message: message.to_string() }.into()
     }
 }
 
-/// What the server says its answer is, where that is something else than a stream of events.
-fn other_content(response: &Response<Body>) -> Option<String> {
-    let content = response.headers().get("content-type")?.to_str().ok()?;
-    let is_other = ["json", "html"].iter().any(|other| content.contains(other));
-    is_other.then(|| content.to_owned())
+/// Whether it is the model that was not found.
+fn is_about_model(status: StatusCode, said: &str) -> bool {
+    status == StatusCode::NOT_FOUND && said.contains("model")
 }
 
-/// How long the server asks to be left alone: seconds, or until when.
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let value = response.headers().get("retry-after")?.to_str().ok()?;
-    match value.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok(),
-    }
+/// How the body is compressed, if it is.
+fn encoding(headers: &HeaderMap) -> Option<String> {
+    let encodings = headers.get_all("content-encoding").iter();
+    let names: Vec<_> = encodings.map(|name| String::from_utf8_lossy(name.as_bytes()).trim().to_owned()).collect();
+    let name = names.join(", ");
+    (!matches!(name.to_ascii_lowercase().as_str(), "" | "identity" | "none")).then_some(name)
+}
+
+/// The body of a refusal, as far as it can be read.
+fn read_error(body: Body) -> String {
+    let mut text = Vec::new();
+    let _ = body.into_reader().take(LONGEST_ERROR).read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }

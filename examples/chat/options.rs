@@ -20,12 +20,14 @@ With a question: prints the answer and ends. Without: a prompt; /help lists what
   --model NAME       the model                                 [OPENAI_MODEL, gpt-4o-mini]
   --system TEXT      what the assistant is to be
   --max-tokens N     how long an answer may be
-  --timeout SECONDS  how long an answer may take, retries included [300]
+  --timeout SECONDS  how long an answer may take, retries and tools included [300]
+  --idle SECONDS     how long a server may send nothing of an answer; heartbeats do not count [120]
   --attempts N       how often a request is sent that may well succeed later [4]
   --backoff SECONDS  how long to wait before the second attempt; doubles every time [0.5]
   --no-tools         for models that know no tools
 
-Proxies are not used.";
+A pause that the server asks for (Retry-After) is made up to 60 seconds; a longer one fails the answer at once.
+Proxies are not used, and redirections are not followed.";
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -35,6 +37,7 @@ pub(crate) struct Options {
     pub(crate) system: Option<String>,
     pub(crate) max_tokens: Option<u32>,
     pub(crate) timeout: Duration,
+    pub(crate) idle: Duration,
     pub(crate) attempts: u32,
     pub(crate) backoff: Duration,
     pub(crate) tools: bool,
@@ -55,6 +58,7 @@ fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
         system: None,
         max_tokens: None,
         timeout: Duration::from_secs(300),
+        idle: Duration::from_secs(120),
         attempts: 4,
         backoff: Duration::from_millis(500),
         tools: true,
@@ -69,6 +73,7 @@ fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
             Long("system") => options.system = Some(args.value()?.string()?),
             Long("max-tokens") => options.max_tokens = Some(args.value()?.parse()?),
             Long("timeout") => options.timeout = args.value()?.parse_with(seconds)?,
+            Long("idle") => options.idle = args.value()?.parse_with(seconds)?,
             Long("attempts") => options.attempts = args.value()?.parse::<u32>()?.max(1),
             Long("backoff") => options.backoff = args.value()?.parse_with(seconds)?,
             Long("no-tools") => options.tools = false,

@@ -1,341 +1,313 @@
-//! A reply as it comes in: server-sent events, each with a piece of it.
+//! A reply as it comes in: chunks, each with a piece of it.
 //!
-//! Servers differ in what they leave out, set to null, or repeat. What can be understood is; only what cannot ends a reply.
+//! Servers differ in which fields they leave out, set to null or to an empty text, or repeat. The reader takes what it can
+//! understand. A field that it does not need may hold anything.
 
-use std::collections::HashSet;
-use std::io::{BufRead, Read as _};
+use std::io::BufRead;
 
-use serde::Deserialize;
 use serde_json::Value;
 use turnwise::{AssistantBlock, StopReason, Usage};
 
-/// A longer line is no piece of a reply.
-const LONGEST_LINE: u64 = 1 << 20;
+use crate::calls::{Calls, ToolCall};
+use crate::events::{Broken, Event, Events};
+use crate::json::{self, Joiner};
+use crate::refusal::{failed, failed_with_text, message_of, message_of_text};
 
 /// What has come in so far.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) text: String,
     pub(crate) reasoning: String,
-    calls: Vec<ToolCall>,
     pub(crate) stop: Option<StopReason>,
     pub(crate) usage: Usage,
-    is_whole: bool,
+    text_joiner: Joiner,
+    reasoning_joiner: Joiner,
+    pending: Calls,
+    /// The tools that the model wants to be run: none, as long as the reply is not whole.
+    calls: Vec<ToolCall>,
+    /// The number of the choice that is read. One is asked for, so that is the first that comes.
+    choice: Option<i64>,
+    /// The server has sent more of the reply after a reason to stop: with this server, the reason does not mark the end.
+    is_premature: bool,
+    /// Something that was no piece of a reply. It is reported where the reply is empty.
+    odd: Option<String>,
+    /// Ends the reply once the pieces before it have been shown.
+    broken: Option<Broken>,
 }
 
-/// A tool call; its arguments come in pieces too.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ToolCall {
-    /// The number that the server gives it, if it does.
-    index: Option<usize>,
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) args: String,
-}
-
-/// What is new in a reply.
+/// A new piece of a reply.
 #[derive(Debug)]
 pub(crate) enum Piece {
     Text(String),
     Reasoning(String),
 }
 
-/// Why a stream of events cannot be read on.
+/// The effect of one event.
 #[derive(Debug)]
-pub(crate) enum Broken {
-    /// The connection ended before the reply did.
-    Cut,
-    /// This is no piece of a reply.
-    Malformed(String),
-    /// The server says that it failed.
-    Failed(String),
-}
-
-#[derive(Deserialize)]
-struct Chunk {
-    choices: Option<Vec<Choice>>,
-    usage: Option<Value>,
-    error: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    index: Option<usize>,
-    delta: Option<Delta>,
-    finish_reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Delta {
-    content: Option<Value>,
-    refusal: Option<Value>,
-    reasoning_content: Option<Value>,
-    reasoning: Option<Value>,
-    tool_calls: Option<Vec<CallDelta>>,
-}
-
-#[derive(Deserialize)]
-struct CallDelta {
-    index: Option<usize>,
-    id: Option<Value>,
-    function: Option<FunctionDelta>,
-}
-
-#[derive(Default, Deserialize)]
-struct FunctionDelta {
-    name: Option<String>,
-    arguments: Option<Value>,
+pub(crate) enum Step {
+    /// More of the reply; without pieces, more of a tool call or the reason why the model stopped.
+    Progress(Vec<Piece>),
+    /// Nothing of the reply: a heartbeat, or the usage.
+    Nothing,
+    /// The reply is whole. These are its last pieces.
+    End(Vec<Piece>),
 }
 
 impl Reply {
-    /// Reads on until something is new; `None` at the end of the reply.
-    pub(crate) fn read(&mut self, stream: &mut impl BufRead) -> Result<Option<Vec<Piece>>, Broken> {
-        let event = match next_event(stream) {
-            Ok(event) => event,
-            // The model has stopped: what is missing is nothing of its reply.
-            Err(Broken::Cut) if self.stop.is_some() => None,
-            Err(broken) => return Err(broken),
+    /// Reads one event.
+    pub(crate) fn read(&mut self, events: &mut Events<impl BufRead>) -> Result<Step, Broken> {
+        let read = match self.broken.take() {
+            Some(broken) => Err(broken),
+            None => events.next(),
         };
-        match event {
-            Some(event) if event.data.trim() == "[DONE]" => self.end(),
-            Some(event) => return self.take(&event).map(Some),
-            // Some servers say no more than why the model stopped.
-            None if self.stop.is_some() => self.end(),
-            None => return Err(Broken::Cut),
-        }
-        Ok(None)
-    }
-
-    fn take(&mut self, event: &Event) -> Result<Vec<Piece>, Broken> {
-        if event.data.trim().is_empty() {
-            return Ok(Vec::new());
-        }
-        if event.is_error {
-            return Err(Broken::Failed(message_of_text(&event.data)));
-        }
-        let chunk: Chunk = serde_json::from_str(&event.data).map_err(|error| match event.is_cut {
-            true => Broken::Cut,
-            false => Broken::Malformed(error.to_string()),
-        })?;
-        if let Some(error) = chunk.error.filter(says_something) {
-            return Err(Broken::Failed(message_of(&error)));
-        }
-        if let Some(figures) = chunk.usage.filter(Value::is_object) {
-            self.usage = usage(&figures);
-        }
-        let mut pieces = Vec::new();
-        // One choice is asked for, so that is the first.
-        for choice in chunk.choices.into_iter().flatten().filter(|choice| choice.index.unwrap_or(0) == 0) {
-            if let Some(delta) = choice.delta {
-                self.take_delta(delta, &mut pieces);
+        let step = match read {
+            Ok(Some(event)) => self.take(&event),
+            // Some servers end the stream with the reason to stop, and without `[DONE]`.
+            Ok(None) if self.stop.is_some() => self.end(Vec::new()),
+            Ok(None) if self.is_empty() => Err(self.odd.take().map_or(Broken::Cut, Broken::Malformed)),
+            Ok(None) => Err(Broken::Cut),
+            Err(broken) => Err(broken),
+        };
+        match step {
+            // The model has stopped: a fault after that does not concern its reply.
+            Err(broken) if self.is_finished() && (matches!(broken, Broken::Cut) || !self.is_empty()) => {
+                self.end(Vec::new())
             }
-            self.stop = choice.finish_reason.as_deref().map(stop_reason).or(self.stop);
+            step => step,
         }
-        Ok(pieces)
     }
 
-    fn take_delta(&mut self, delta: Delta, pieces: &mut Vec<Piece>) {
-        let reasoning = [delta.reasoning_content, delta.reasoning].into_iter().flatten().map(text_of);
-        if let Some(text) = reasoning.into_iter().find(|text| !text.is_empty()) {
-            self.reasoning.push_str(&text);
-            pieces.push(Piece::Reasoning(text));
-        }
-        for text in [delta.content, delta.refusal].into_iter().flatten().map(text_of).filter(|text| !text.is_empty()) {
-            self.text.push_str(&text);
-            pieces.push(Piece::Text(text));
-        }
-        delta.tool_calls.into_iter().flatten().for_each(|call| self.take_call(call));
+    /// Whether the model has stopped: only the usage may follow.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.stop.is_some() && !self.is_premature
     }
 
-    fn take_call(&mut self, delta: CallDelta) {
-        let id = delta.id.map(plain_text).unwrap_or_default();
-        let is_meant = |call: &ToolCall| match (delta.index, call.index) {
-            _ if !id.is_empty() && !call.id.is_empty() => call.id == id,
-            (Some(index), Some(known)) => index == known,
-            _ => id.is_empty(),
+    fn take(&mut self, event: &Event) -> Result<Step, Broken> {
+        let marked = json::marked(&event.data);
+        let (text, is_last) = without_done(marked.trim());
+        if event.is_error && !text.is_empty() {
+            return Err(failed_with_text(text));
+        }
+        let values = match json::values(text) {
+            Ok(values) => values,
+            Err(_) if event.is_cut => return Err(Broken::Cut),
+            Err(error) if text.starts_with(['{', '[']) => return Err(Broken::Malformed(error.to_string())),
+            Err(_) => {
+                self.odd = Some(format!("it says '{}'", message_of_text(text)));
+                Vec::new()
+            }
         };
-        // Without a number and an id it is the last call that goes on.
-        let place = self.calls.iter().rposition(is_meant).unwrap_or_else(|| {
-            self.calls.push(ToolCall { index: delta.index, ..ToolCall::default() });
-            self.calls.len() - 1
-        });
-        let (call, function) = (&mut self.calls[place], delta.function.unwrap_or_default());
-        if !id.is_empty() {
-            call.id = id;
+        let (mut pieces, mut is_progress, mut is_whole) = (Vec::new(), false, is_last);
+        for chunk in values.iter().flat_map(one_or_many) {
+            is_progress |= self.take_chunk(chunk, &mut pieces);
+            is_whole |= event.is_document && one_or_many(&chunk["choices"]).any(|choice| choice["message"].is_object());
         }
-        // Some servers repeat it with every piece.
-        if let Some(name) = function.name.filter(|name| !name.is_empty()) {
-            call.name = name;
+        if event.is_document && !is_progress {
+            self.odd.get_or_insert_with(|| "it holds no completion".into());
         }
-        call.args.push_str(&function.arguments.map(plain_text).unwrap_or_default());
+        match (is_whole && self.broken.is_none(), is_progress) {
+            (true, _) => self.end(pieces),
+            (false, true) => Ok(Step::Progress(pieces)),
+            (false, false) => Ok(Step::Nothing),
+        }
     }
 
-    fn end(&mut self) {
-        self.is_whole = true;
-        if self.stop == Some(StopReason::MaxTokens) {
-            // The last of them is cut off, and nobody knows what it would have been.
-            self.calls.clear();
+    /// Takes a chunk; returns whether it has brought more of the reply.
+    fn take_chunk(&mut self, chunk: &Value, pieces: &mut Vec<Piece>) -> bool {
+        let (mut is_progress, mut error) = (false, &chunk["error"]);
+        for choice in one_or_many(&chunk["choices"]) {
+            if let Some(index) = json::whole_number(&choice["index"]) {
+                if *self.choice.get_or_insert(index) != index {
+                    continue;
+                }
+            }
+            is_progress |= self.take_choice(choice, pieces);
+            self.take_usage(&choice["usage"]);
+            if json::says_something(&choice["error"]) {
+                error = &choice["error"];
+            }
         }
+        self.take_usage(&chunk["usage"]);
+        if chunk["object"] == "error" {
+            error = chunk;
+        }
+        if json::says_something(error) {
+            self.broken = Some(failed(error));
+        } else if chunk.get("choices").is_none() && ["message", "detail"].iter().any(|said| chunk.get(said).is_some()) {
+            self.odd = Some(format!("it says '{}'", message_of(chunk)));
+        }
+        is_progress
+    }
+
+    fn take_choice(&mut self, choice: &Value, pieces: &mut Vec<Piece>) -> bool {
+        let (delta, message) = (&choice["delta"], &choice["message"]);
+        let stop = choice["finish_reason"].as_str().and_then(|_| json::named(&choice["finish_reason"]));
+        let was_stopped = self.stop.is_some();
+        let is_new = if json::says_something(delta) || !message.is_object() {
+            self.take_delta(delta, false, pieces)
+        } else {
+            // At the end it may repeat the whole reply.
+            self.take_delta(message, was_stopped || stop.is_some(), pieces)
+        };
+        if was_stopped && is_new {
+            self.is_premature = true;
+            self.stop = None;
+        }
+        match stop.map(|name| stop_reason(&name)) {
+            Some(Ok(stop)) => self.stop = Some(stop),
+            // The pieces before it are shown first.
+            Some(Err(failed)) => self.broken = Some(failed),
+            None => {}
+        }
+        is_new || (self.stop.is_some() && !was_stopped)
+    }
+
+    /// Takes a delta. Where it `may_repeat` the reply, the same text and further calls are not new.
+    fn take_delta(&mut self, delta: &Value, may_repeat: bool, pieces: &mut Vec<Piece>) -> bool {
+        let mut said = Said::default();
+        [&delta["content"], &delta["refusal"]].into_iter().for_each(|content| said.take(content, false));
+        if said.text == self.text && may_repeat {
+            said.text.clear();
+        }
+        // Some servers send both names.
+        for name in ["reasoning_content", "reasoning"] {
+            if said.thought.is_empty() {
+                said.take(&delta[name], true);
+            }
+        }
+        if said.thought == self.reasoning && may_repeat {
+            said.thought.clear();
+        }
+        let mut is_new = !said.text.is_empty() || !said.thought.is_empty();
+        let (text, thought) = (self.text_joiner.push(&said.text), self.reasoning_joiner.push(&said.thought));
+        self.show(text, thought, pieces);
+        if !may_repeat || self.pending.is_empty() {
+            is_new |= self.pending.take(one_or_many(&delta["tool_calls"]));
+            is_new |= self.pending.take(one_or_many(&delta["function_call"]));
+        }
+        is_new
+    }
+
+    fn take_usage(&mut self, figures: &Value) {
+        // Usage only grows. A value that is not a number of tokens is ignored.
+        let tokens = |value: &Value| json::whole_number(value).and_then(|tokens| u64::try_from(tokens).ok());
+        let usage = &mut self.usage;
+        usage.input_tokens = usage.input_tokens.max(tokens(&figures["prompt_tokens"]).unwrap_or(0));
+        usage.output_tokens = usage.output_tokens.max(tokens(&figures["completion_tokens"]).unwrap_or(0));
+        usage.cache_read_tokens =
+            usage.cache_read_tokens.max(tokens(&figures["prompt_tokens_details"]["cached_tokens"]));
+    }
+
+    /// Ends the reply, which is whole.
+    fn end(&mut self, mut pieces: Vec<Piece>) -> Result<Step, Broken> {
+        let (text, thought) = (self.text_joiner.finish(), self.reasoning_joiner.finish());
+        self.show(text, thought, &mut pieces);
+        if matches!(self.stop, Some(StopReason::MaxTokens | StopReason::ContentFilter)) {
+            // The last call may be cut off.
+            self.pending.clear();
+        }
+        self.calls = self.pending.finish()?;
         let stop = if self.calls.is_empty() { StopReason::EndTurn } else { StopReason::ToolUse };
         self.stop.get_or_insert(stop);
-        // Each result has to name its call.
-        let mut known = HashSet::new();
-        for (number, call) in self.calls.iter_mut().enumerate() {
-            if call.name.is_empty() {
-                call.name = "unnamed".into();
-            }
-            while call.id.is_empty() || !known.insert(call.id.clone()) {
-                call.id = format!("{}call-{number}", call.id);
-            }
-        }
+        Ok(Step::End(pieces))
     }
 
-    /// Whether nothing has come in: then asking again repeats nothing.
+    fn show(&mut self, text: String, thought: String, pieces: &mut Vec<Piece>) {
+        self.text.push_str(&text);
+        self.reasoning.push_str(&thought);
+        pieces.extend([Piece::Reasoning(thought), Piece::Text(text)].into_iter().filter(|piece| !piece.is_empty()));
+    }
+
+    /// Whether nothing has come in: then a second attempt repeats nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.reasoning.is_empty() && self.calls.is_empty()
+        let held = [&self.text_joiner, &self.reasoning_joiner];
+        let has_calls = !self.pending.is_empty() || !self.calls.is_empty();
+        self.text.is_empty() && self.reasoning.is_empty() && !has_calls && held.iter().all(|held| held.is_empty())
     }
 
     /// The tools that the model wants to be run: none, as long as the reply is not whole.
     pub(crate) fn calls(&self) -> &[ToolCall] {
-        if self.is_whole {
-            &self.calls
-        } else {
-            &[]
-        }
+        &self.calls
     }
 
     /// As a part of the history.
     pub(crate) fn blocks(&self) -> Vec<AssistantBlock> {
         let text = (!self.text.is_empty()).then(|| AssistantBlock::Text { text: self.text.clone() });
-        let calls = self.calls().iter().cloned();
+        let calls = self.calls.iter().cloned();
         text.into_iter()
             .chain(calls.map(|ToolCall { id, name, args, .. }| AssistantBlock::ToolUse { id, name, args }))
             .collect()
     }
 }
 
-fn stop_reason(name: &str) -> StopReason {
-    match name {
-        "tool_calls" | "function_call" => StopReason::ToolUse,
-        "length" => StopReason::MaxTokens,
-        "content_filter" => StopReason::ContentFilter,
-        _ => StopReason::EndTurn,
+impl Piece {
+    fn is_empty(&self) -> bool {
+        let (Self::Text(text) | Self::Reasoning(text)) = self;
+        text.is_empty()
     }
 }
 
-/// Text, or what else it is as JSON.
-fn plain_text(value: Value) -> String {
-    match value {
-        Value::String(text) => text,
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
+/// The text and the reasoning in a content, which may be a text or a list of parts. Both may have marks.
+#[derive(Default)]
+struct Said {
+    text: String,
+    thought: String,
 }
 
-/// Text, or a list of parts that have some.
-fn text_of(content: Value) -> String {
-    match content {
-        Value::String(text) => text,
-        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
-        _ => String::new(),
-    }
-}
-
-fn usage(figures: &Value) -> Usage {
-    let tokens = |value: &Value| value.as_u64().or_else(|| value.as_f64().map(|tokens| tokens as u64));
-    Usage {
-        input_tokens: tokens(&figures["prompt_tokens"]).unwrap_or(0),
-        output_tokens: tokens(&figures["completion_tokens"]).unwrap_or(0),
-        cache_creation_tokens: None,
-        cache_read_tokens: tokens(&figures["prompt_tokens_details"]["cached_tokens"]),
-    }
-}
-
-/// Some servers have an `error` in every chunk.
-fn says_something(error: &Value) -> bool {
-    match error {
-        Value::Null | Value::Bool(false) => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-        _ => true,
-    }
-}
-
-/// What servers put into the field `error`: an object with a message, or only the message.
-fn message_of(error: &Value) -> String {
-    let message = error.get("message").unwrap_or(error);
-    message.as_str().map_or_else(|| message.to_string(), str::to_owned)
-}
-
-/// What a server says about an error: JSON of some kind, or text whose first line says it.
-pub(crate) fn message_of_text(text: &str) -> String {
-    /// What a person reads.
-    const LONGEST: usize = 300;
-    let message = match serde_json::from_str::<Value>(text) {
-        Ok(json) => message_of(json.get("error").unwrap_or(&json)),
-        Err(_) => text.lines().next().unwrap_or_default().trim().to_owned(),
-    };
-    message.chars().take(LONGEST).collect()
-}
-
-/// One server-sent event, as far as it is of interest.
-struct Event {
-    data: String,
-    is_error: bool,
-    /// The stream ended in it.
-    is_cut: bool,
-}
-
-/// The next event; `None` where the stream ends.
-fn next_event(stream: &mut impl BufRead) -> Result<Option<Event>, Broken> {
-    let (mut data, mut is_error, mut is_known) = (None::<String>, false, true);
-    loop {
-        let (line, is_cut) = match next_line(stream) {
-            Ok(Some(line)) => line,
-            Ok(None) | Err(Broken::Cut) if data.is_none() && !is_known => {
-                return Err(Broken::Malformed("it is no stream of server-sent events".into()));
-            }
-            Err(broken) if data.is_none() || !matches!(broken, Broken::Cut) => return Err(broken),
-            // Not every server ends its last event with an empty line.
-            _ => return Ok(data.map(|data| Event { data, is_error, is_cut: true })),
-        };
-        let (field, value) = line.split_once(':').unwrap_or((&line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "" if line.is_empty() => {
-                if let Some(data) = data {
-                    return Ok(Some(Event { data, is_error, is_cut }));
+impl Said {
+    fn take(&mut self, content: &Value, is_thought: bool) {
+        match content {
+            Value::String(text) if is_thought => self.thought.push_str(text),
+            Value::String(text) => self.text.push_str(text),
+            Value::Array(parts) => parts.iter().for_each(|part| self.take(part, is_thought)),
+            Value::Object(part) => {
+                let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
+                let is_thought = is_thought || kind.contains("thinking") || kind.contains("reasoning");
+                let names = ["text", "thinking", "reasoning", "refusal", "value"];
+                if let Some(inner) = names.iter().find_map(|name| part.get(*name)) {
+                    self.take(inner, is_thought);
                 }
             }
-            "data" => match &mut data {
-                Some(data) => data.extend(["\n", value]),
-                None => data = Some(value.to_owned()),
-            },
-            "event" => is_error = value == "error",
-            "error" => return Err(Broken::Failed(message_of_text(value))),
-            // A comment, which keeps the connection alive, or something that says nothing here.
-            "" | "id" | "retry" => {}
-            _ => is_known = false,
+            _ => {}
         }
     }
 }
 
-/// The next line, and whether the stream ended in it.
-fn next_line(stream: &mut impl BufRead) -> Result<Option<(String, bool)>, Broken> {
-    let mut line = Vec::new();
-    match stream.take(LONGEST_LINE).read_until(b'\n', &mut line) {
-        Ok(0) => return Ok(None),
-        // What came before the end of the connection may be all that matters.
-        Err(_) if line.is_empty() => return Err(Broken::Cut),
-        _ => {}
+/// The values of an array, or the one value that stands where an array may be; none of null.
+fn one_or_many(value: &Value) -> impl Iterator<Item = &Value> {
+    let (many, one) = match value {
+        Value::Array(values) => (&values[..], None),
+        Value::Object(_) => (&[][..], Some(value)),
+        _ => (&[][..], None),
+    };
+    many.iter().chain(one)
+}
+
+/// The text of an event without the sign that it was the last, and whether there was one.
+fn without_done(text: &str) -> (&str, bool) {
+    for done in ["[DONE]", "\"[DONE]\"", "DONE"] {
+        let begin = text.len().saturating_sub(done.len());
+        let (Some(rest), Some(end)) = (text.get(..begin), text.get(begin..)) else { continue };
+        if end.eq_ignore_ascii_case(done) && (rest.is_empty() || rest.ends_with(['\n', '\r'])) {
+            return (rest.trim_end(), true);
+        }
     }
-    let is_cut = line.last() != Some(&b'\n');
-    if is_cut && line.len() as u64 == LONGEST_LINE {
-        return Err(Broken::Malformed("a line of it has no end".into()));
-    }
-    match std::str::from_utf8(&line) {
-        Ok(text) => Ok(Some((text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']).to_owned(), is_cut))),
-        Err(_) if is_cut => Err(Broken::Cut),
-        Err(_) => Err(Broken::Malformed("it is not UTF-8".into())),
-    }
+    (text, false)
+}
+
+/// Why the model stopped.
+///
+/// # Errors
+/// Where the server has stopped the model: then the reply is not whole.
+fn stop_reason(name: &str) -> Result<StopReason, Broken> {
+    Ok(match name.to_ascii_lowercase().as_str() {
+        "tool_calls" | "tool_use" | "function_call" => StopReason::ToolUse,
+        "length" | "max_tokens" | "max_output_tokens" | "model_length" => StopReason::MaxTokens,
+        "content_filter" | "safety" | "sensitive" | "recitation" | "prohibited_content" => StopReason::ContentFilter,
+        "error" | "abort" | "aborted" | "cancelled" | "canceled" | "network_error" | "insufficient_system_resource" => {
+            let message = format!("the server has stopped the model ({name})");
+            return Err(Broken::Failed { message, status: None });
+        }
+        _ => StopReason::EndTurn,
+    })
 }

@@ -44,8 +44,9 @@ fn assistant(blocks: &[AssistantBlock]) -> Value {
         match block {
             AssistantBlock::Text { text: part } => text.push_str(part),
             AssistantBlock::ToolUse { id, name, args } => {
-                // What the model has made up is in the tool's answer; servers refuse what is no JSON.
-                let args = if serde_json::from_str::<Value>(args).is_ok() { args } else { "{}" };
+                // The tool's answer tells what was wrong with them; servers refuse arguments that are no JSON object.
+                let is_object = serde_json::from_str::<Value>(args).is_ok_and(|args| args.is_object());
+                let args = if is_object { args } else { "{}" };
                 calls.push(json!({ "id": id, "type": "function", "function": { "name": name, "arguments": args } }));
             }
             AssistantBlock::Reasoning { .. } => {}

@@ -13,6 +13,9 @@ struct Sum {
     expression: String,
 }
 
+/// The names of the tools.
+const NAMES: [&str; 2] = ["clock", "calculator"];
+
 /// What the model is told about them.
 pub(crate) fn described() -> Value {
     json!([
@@ -37,6 +40,16 @@ pub(crate) fn described() -> Value {
             }
         }
     ])
+}
+
+/// Whether a tool has this name.
+pub(crate) fn is_known(name: &str) -> bool {
+    NAMES.contains(&name)
+}
+
+/// Whether the name of a tool begins with this, or is this.
+pub(crate) fn is_begun(name: &str) -> bool {
+    NAMES.iter().any(|known| known.starts_with(name))
 }
 
 /// Runs a tool. What goes wrong is for the model to read.

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use turnwise::crossbeam_channel::{bounded, select};
 use turnwise::{CancelHook, CancelToken};
@@ -19,6 +19,8 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBu
 
 /// How long a server may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a write waits for room before it looks for an answer that has come early.
+const STALL: Duration = Duration::from_millis(100);
 
 /// Opens sockets for one session's requests, of which there is one at a time.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub(crate) struct Wire(Arc<Mutex<Option<Request>>>);
 struct Request {
     cancel: CancelToken,
     socket: Option<TcpStream>,
+    /// When reading and writing give up; `None` where that is beyond what can be counted.
+    deadline: Option<Instant>,
 }
 
 /// For as long as there is one, the turn's cancellation closes the socket.
@@ -40,10 +44,35 @@ pub(crate) struct Closing {
 impl Wire {
     /// The next request is that of the turn with this token.
     pub(crate) fn close_on(&self, cancel: &CancelToken) -> Closing {
-        *self.request() = Some(Request { cancel: cancel.clone(), socket: None });
+        *self.request() = Some(Request { cancel: cancel.clone(), socket: None, deadline: None });
         let wire = self.clone();
         let hook = cancel.on_cancel(move || wire.shut_down());
         Closing { _hook: hook, wire: self.clone() }
+    }
+
+    /// Sets the time limit of all reads and writes from now on. Input does not make it longer.
+    pub(crate) fn give_up_after(&self, duration: Duration) {
+        if let Some(request) = &mut *self.request() {
+            request.deadline = Instant::now().checked_add(duration);
+        }
+    }
+
+    /// Whether the time is over.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.request().as_ref().and_then(|request| request.deadline)
+    }
+
+    /// How long a read may wait; `None` for ever.
+    fn time_left(&self) -> io::Result<Option<Duration>> {
+        let Some(deadline) = self.deadline() else { return Ok(None) };
+        match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(Some(left)),
+        }
     }
 
     fn request(&self) -> MutexGuard<'_, Option<Request>> {
@@ -62,6 +91,7 @@ impl Wire {
         let cancel = self.request().as_ref().map(|request| request.cancel.clone()).ok_or_else(aborted)?;
         let socket = connect(host, port, &cancel)?;
         socket.set_nodelay(true)?;
+        socket.set_write_timeout(Some(STALL))?;
         if let Some(request) = &mut *self.request() {
             request.socket = Some(socket.try_clone()?);
         }
@@ -75,7 +105,7 @@ impl Wire {
 /// take its time. An interrupt does not wait for that thread, which ends when the system has answered.
 fn connect(host: String, port: u16, cancel: &CancelToken) -> io::Result<TcpStream> {
     let (done, connected) = bounded(1);
-    // Nobody may be waiting for it any more.
+    // After an interrupt, the receiver is gone.
     let connect = move || _ = done.send(connect_to_any(&host, port));
     thread::Builder::new().name("connect".into()).spawn(connect)?;
     select! {
@@ -111,15 +141,66 @@ impl<In: Transport> Connector<In> for Wire {
         let socket = self.open(host.trim_matches(|c| c == '[' || c == ']').to_owned(), port)?;
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-        Ok(Some(Socket { socket, buffers }))
+        let may_be_early = !is_secure;
+        Ok(Some(Socket { socket, buffers, wire: self.clone(), may_be_early, unsent: None }))
     }
 }
 
-/// What the HTTP client reads from and writes to. It has no time limits of its own: the turn's ends it like an interrupt.
+/// The transport of the HTTP client. Its time limit is that of the [`Wire`]; the turn's own limit closes it like an interrupt.
 #[derive(Debug)]
 pub(crate) struct Socket {
     socket: TcpStream,
     buffers: LazyBuffers,
+    wire: Wire,
+    /// Input before the request is sent is an answer. With encryption it may be a part of the handshake.
+    may_be_early: bool,
+    /// Why the rest of the request was not sent. A server may answer before it has read all, and close the connection: that
+    /// answer says more than the error does.
+    unsent: Option<io::Error>,
+}
+
+impl Socket {
+    fn write(&mut self, amount: usize) -> io::Result<()> {
+        let mut rest = &self.buffers.output()[..amount];
+        while !rest.is_empty() {
+            match self.socket.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_stalled(&error) => {
+                    self.wire.time_left()?;
+                    if self.may_be_early && has_input(&self.socket)? {
+                        return Err(io::ErrorKind::BrokenPipe.into());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> io::Result<usize> {
+        loop {
+            self.socket.set_read_timeout(self.wire.time_left()?)?;
+            match self.socket.read(self.buffers.input_append_buf()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted || is_stalled(&error) => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+/// Whether a time limit has passed, under either of the names that systems have for it.
+fn is_stalled(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// Whether something has come in, be it only the end.
+fn has_input(socket: &TcpStream) -> io::Result<bool> {
+    socket.set_nonblocking(true)?;
+    let peeked = socket.peek(&mut [0]);
+    socket.set_nonblocking(false)?;
+    Ok(peeked.map_or_else(|error| !is_stalled(&error), |_| true))
 }
 
 impl Transport for Socket {
@@ -128,18 +209,30 @@ impl Transport for Socket {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
-        Ok(self.socket.write_all(&self.buffers.output()[..amount])?)
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        if self.unsent.is_some() {
+            return Ok(());
+        }
+        match self.write(amount) {
+            Err(error) if matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) => {
+                self.unsent = Some(error);
+                Ok(())
+            }
+            written => Ok(written?),
+        }
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
-        let read = loop {
-            match self.socket.read(self.buffers.input_append_buf()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
+        match (self.read(), &mut self.unsent) {
+            (Ok(0) | Err(_), unsent @ Some(_)) => {
+                Err(unsent.take().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()).into())
             }
-        };
-        self.buffers.input_appended(read);
-        Ok(read > 0)
+            (read, _) => {
+                let read = read?;
+                self.buffers.input_appended(read);
+                Ok(read > 0)
+            }
+        }
     }
 
     /// Asked before a connection is used again, which none is.

@@ -8,9 +8,8 @@ use crate::support::{chat, talk};
 
 #[test]
 fn ctrl_c_ends_a_back_off() {
-    let (_server, mut chat) = talk(vec![status(429, &[("retry-after", "3600")], ""), words(&["Hello."])], &[]);
+    let (_server, mut chat) = talk(vec![status(503, &[("retry-after", "60")], ""), words(&["Hello."])], &[]);
     chat.type_line("now");
-    // No server is obeyed for an hour.
     chat.err.expect("attempt 2 of 4 in 60s]\n");
     chat.interrupt();
     chat.err.expect("interrupted\n");

@@ -2,6 +2,7 @@
 #![cfg(all(feature = "serde", unix))]
 #![allow(clippy::disallowed_types)] // The library's rule about channels is the library's.
 
+mod bare;
 mod calls;
 mod conversations;
 mod ends;

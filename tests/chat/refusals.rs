@@ -1,7 +1,11 @@
 //! Statuses other than 200, and parameters that a server does not know.
 
-use crate::server::status;
-use crate::support::fails_and_goes_on;
+use std::sync::mpsc::channel;
+
+use crate::bare::{answer_early, Bare};
+use crate::program::Program;
+use crate::server::{raw, status, text, words};
+use crate::support::{chat, fails_and_goes_on, talk};
 
 #[test]
 fn a_refusal_is_a_message_and_the_conversation_stays() {
@@ -13,4 +17,124 @@ fn a_refusal_is_a_message_and_the_conversation_stays() {
     fails_and_goes_on(status(429, &[], "slower"), "rate limited: 429 Too Many Requests: slower\n");
     fails_and_goes_on(status(500, &[], "<html>"), "provider failure: 500 Internal Server Error: <html>\n");
     fails_and_goes_on(status(504, &[], ""), "timed out: 504 Gateway Timeout\n");
+}
+
+/// The statuses that are tried again, and those that are not; each is named in what the user reads.
+#[test]
+fn only_what_may_be_better_the_next_time_is_tried_again() {
+    for code in [408, 409, 425, 429, 500, 502, 503, 504, 507, 520, 522, 524, 529] {
+        let (_server, mut chat) = talk(vec![status(code, &[], "later"), words(&["Good."])], &["--attempts", "2"]);
+        chat.type_line("hello");
+        chat.err.expect(&format!("{code} "));
+        chat.err.expect("attempt 2 of 2");
+        chat.out.expect("Good.\n");
+        assert!(chat.end().success());
+    }
+    let refused = [
+        204, 205, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 410, 411, 413, 414, 415, 417,
+        418, 421, 422, 423, 424, 426, 428, 431, 451, 499, 501, 505, 506, 508, 510, 511, 525, 526, 600, 999,
+    ];
+    for code in refused {
+        let (server, mut chat) = talk(vec![status(code, &[], ""), words(&["Good."])], &["--attempts", "2"]);
+        chat.type_line("hello");
+        chat.err.expect("error: ");
+        chat.err.expect(&format!("{code}"));
+        chat.type_line("again");
+        chat.out.expect("Good.\n");
+        assert!(chat.end().success());
+        server.asked();
+        assert_eq!(server.asked().messages(), [("user", "again")], "{code}");
+    }
+}
+
+#[test]
+fn a_refusal_says_what_can_be_done_about_it() {
+    fails_and_goes_on(
+        status(413, &[], "big"),
+        "413 Payload Too Large: big (the conversation is too long for the server;",
+    );
+    let redirect = [("location", "http://127.0.0.1:1/elsewhere")];
+    fails_and_goes_on(status(307, &redirect, ""), " to http://127.0.0.1:1/elsewhere (redirections are not followed");
+    fails_and_goes_on(
+        status(404, &[], "<html><title>Lost</title>"),
+        "404 Not Found: Lost (there is no such model, or no",
+    );
+    fails_and_goes_on(status(400, &[], "it has no tools"), "it has no tools (--no-tools leaves the tools out)\n");
+    fails_and_goes_on(status(422, &[], r#"{"detail": [{"msg": "odd"}]}"#), "422 Unprocessable Entity: ");
+    fails_and_goes_on(status(204, &[], ""), "204 No Content (the answer is empty)\n");
+    let quota = r#"{"error": {"message": "pay", "code": "insufficient_quota"}}"#;
+    fails_and_goes_on(status(429, &[], quota), "error: http://");
+}
+
+#[test]
+fn a_success_that_is_not_200_is_a_success() {
+    for code in [201, 202, 203] {
+        let (_server, mut chat) =
+            talk(vec![status(code, &[], &format!("data: {}\n\ndata: [DONE]\n\n", text("Good.")))], &[]);
+        chat.type_line("hello");
+        chat.out.expect("Good.\n");
+        assert!(chat.end().success());
+    }
+}
+
+#[test]
+fn an_error_in_a_stream_is_tried_again_as_its_status_would_be() {
+    let error = |error: &str| raw(format!("data: {{\"error\": {error}}}\n\n"));
+    for retried in [r#"{"message": "later", "code": 503}"#, r#"{"message": "later", "code": "429"}"#, r#""later""#] {
+        let (_server, mut chat) = talk(vec![error(retried), words(&["Good."])], &[]);
+        chat.type_line("hello");
+        chat.err.expect(": later; attempt 2 of 4");
+        chat.out.expect("Good.\n");
+        assert!(chat.end().success());
+    }
+    let refused = [
+        r#"{"message": "never", "code": 400}"#,
+        r#"{"message": "never", "code": 7, "status": 413}"#,
+        r#"{"message": "never", "type": "invalid_request_error", "code": null}"#,
+        r#"{"message": "never", "code": "insufficient_quota"}"#,
+    ];
+    for refused in refused {
+        let (server, mut chat) = talk(vec![error(refused)], &[]);
+        chat.type_line("hello");
+        chat.err.expect(": never\n");
+        assert!(chat.end().success());
+        server.asked();
+        assert!(!server.was_asked_more(), "{refused}");
+    }
+}
+
+#[test]
+fn a_refusal_without_an_end_is_a_refusal() {
+    let (open, is_open) = channel();
+    let refusal = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 100\r\n\r\n{\"error\": \"no key\"}";
+    let server = Bare::start(vec![answer_early(refusal, is_open)]);
+    let output = chat(&server.url).arg("hello").output().expect("the chat runs");
+    drop(open);
+    server.end();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.ends_with("not authorised: 401 Unauthorized: no key\n"), "{errors}");
+}
+
+/// A request that does not fit into what the system holds between two programs.
+fn long_question() -> String {
+    "x".repeat(16 << 20)
+}
+
+const TOO_LONG: &str = "HTTP/1.1 413 Payload Too Large\r\ncontent-length: 6\r\n\r\nno way";
+
+#[test]
+fn an_answer_that_comes_before_the_request_is_read_is_the_answer() {
+    let (open, is_open) = channel();
+    let (_, closed) = channel();
+    // The connection is reset, or nothing of the request is read any more.
+    for (early, open) in [(answer_early(TOO_LONG, closed), None), (answer_early(TOO_LONG, is_open), Some(open))] {
+        let server = Bare::start(vec![early]);
+        let mut chat = Program::start(&mut chat(&server.url));
+        chat.type_line(&long_question());
+        chat.err.expect("413 Payload Too Large: no way (the conversation is too long for the server; /new");
+        drop(open);
+        server.end();
+        assert!(chat.end().success());
+        assert!(!chat.err.rest().contains("attempt"), "{}", chat.err.rest());
+    }
 }

@@ -1,5 +1,7 @@
 //! What is tried again, and how long the program waits before.
 
+use std::time::{Duration, SystemTime};
+
 use serde_json::json;
 
 use crate::server::{raw, status, text, words};
@@ -52,4 +54,58 @@ fn a_server_that_is_not_there_is_a_message() {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(errors.contains("network failure: ") && errors.contains("refused"), "{errors}");
     assert_eq!(errors.lines().count(), 4, "three attempts more: {errors}");
+}
+
+/// The turn fails at once, and the message says how long a pause the server asks for.
+#[test]
+fn a_server_that_asks_for_too_long_a_pause_is_not_waited_for() {
+    let year = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(400 * 24 * 60 * 60));
+    let asked = [
+        ("3600", "3600 s (60 min)"),
+        ("61", "61 s"),
+        ("86400.5", "86400 s (24 h)"),
+        ("1e300", "more than a year"),
+        ("inf", "more than a year"),
+        ("99999999999999999999999999", "more than a year"),
+        (&*year, "more than a year"),
+    ];
+    for (value, spoken) in asked {
+        for code in [429, 503] {
+            let acts = vec![status(code, &[("retry-after", value)], "slower"), words(&["Good."])];
+            let (server, mut chat) = talk(acts, &[]);
+            chat.type_line("now");
+            chat.err
+                .expect(&format!(": slower; the server asks for a pause of {spoken}, and the longest pause is 60 s\n"));
+            chat.type_line("again");
+            chat.out.expect("Good.\n");
+            assert!(chat.end().success());
+            server.asked();
+            assert_eq!(server.asked().messages(), [("user", "again")], "{value}");
+        }
+    }
+}
+
+#[test]
+fn a_pause_that_makes_no_sense_is_none() {
+    let past = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+    for value in ["-5", "-1e300", "NaN", "soon", "", "0x10", "5 s", "1,5", "Thu, 99 Foo 2020", &*past, "0", "-0"] {
+        let acts = vec![status(429, &[("retry-after", value)], ""), words(&["Good."])];
+        let (_server, mut chat) = talk(acts, &[]);
+        chat.type_line("now");
+        chat.err.expect("attempt 2 of 4 in 0ns]\n");
+        chat.out.expect("Good.\n");
+        assert!(chat.end().success());
+    }
+}
+
+#[test]
+fn a_pause_that_the_server_asks_for_is_shown_and_made() {
+    for (name, value, shown) in [("retry-after", "0.02", "20ms"), ("retry-after-ms", "30", "30ms")] {
+        let acts = vec![status(503, &[(name, value)], ""), words(&["Good."])];
+        let (_server, mut chat) = talk(acts, &[]);
+        chat.type_line("now");
+        chat.err.expect(&format!("503 Service Unavailable; attempt 2 of 4 in {shown}]\n"));
+        chat.out.expect("Good.\n");
+        assert!(chat.end().success());
+    }
 }

@@ -116,7 +116,7 @@ fn assert_sound(messages: &Value) {
 }
 
 fn respond<R: std::io::Read>(request: Request, response: Response<R>) {
-    // Whoever asked may have gone.
+    // The program may have ended.
     let _ = request.respond(response);
 }
 
@@ -165,21 +165,76 @@ pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Act {
     Box::new(move |request| Stream::begin(request).raw(&bytes))
 }
 
-/// Sends these words and then nothing that means anything, until the other side closes the connection; says when that is.
+/// Begins a stream, sends this as it is, and ends the stream as HTTP has it.
+pub(crate) fn closed(bytes: impl Into<Vec<u8>>) -> Act {
+    let bytes = bytes.into();
+    Box::new(move |request| {
+        let mut stream = Stream::begin(request);
+        stream.raw(&bytes);
+        stream.close();
+    })
+}
+
+/// Sends these words and then heartbeats; says when the program has closed the connection.
 pub(crate) fn words_until_closed(pieces: &[&str]) -> (Act, Receiver<()>) {
-    let pieces: Vec<_> = pieces.iter().map(|piece| text(piece)).collect();
+    let events: Vec<_> = pieces.iter().map(|piece| format!("data: {}\n\n", text(piece))).collect();
+    then_heartbeats(events.concat())
+}
+
+/// Begins a stream, sends this as it is, and then comments until the program closes the connection; says when that is.
+pub(crate) fn then_heartbeats(bytes: impl Into<Vec<u8>>) -> (Act, Receiver<()>) {
+    let bytes = bytes.into();
     let (closed, is_closed) = channel();
     let act = move |request| {
         let mut stream = Stream::begin(request);
-        pieces.iter().for_each(|piece| stream.event(piece));
-        // A comment keeps the connection alive. It fails once nobody is there to read it. A slow model, not one that floods: of
-        // a socket that was closed while its window was full nobody hears for a minute.
+        stream.raw(&bytes);
+        // A write fails once the other side is closed. This is a slow model, not one that floods: the end of a socket that was
+        // closed while its window was full is not reported for a minute.
         while stream.write(b": still thinking\n\n") {
             thread::sleep(Duration::from_millis(2));
         }
         let _ = closed.send(());
     };
     (Box::new(act), is_closed)
+}
+
+/// Begins a stream and sends this as it is, then heartbeats without a pause; says when the connection is closed.
+pub(crate) fn flood(bytes: impl Into<Vec<u8>>) -> (Act, Receiver<()>) {
+    let bytes = bytes.into();
+    let (closed, is_closed) = channel();
+    let act = move |request| {
+        let mut stream = Stream::begin(request);
+        stream.raw(&bytes);
+        while stream.write(b": still thinking\n\n") {}
+        let _ = closed.send(());
+    };
+    (Box::new(act), is_closed)
+}
+
+/// Begins a stream, sends this as it is, and then nothing, until the test drops the sender.
+pub(crate) fn then_silence(bytes: impl Into<Vec<u8>>) -> (Act, Sender<()>) {
+    let bytes = bytes.into();
+    let (open, wait) = channel::<()>();
+    let act = move |request| {
+        let mut stream = Stream::begin(request);
+        stream.raw(&bytes);
+        // On a thread of its own, for the server waits for this one when the test is over.
+        thread::spawn(move || {
+            let _ = wait.recv();
+            drop(stream);
+        });
+    };
+    (Box::new(act), open)
+}
+
+/// Begins a stream, sends this in reads of one byte each, and ends it.
+pub(crate) fn bytewise(bytes: impl Into<Vec<u8>>) -> Act {
+    let bytes = bytes.into();
+    Box::new(move |request| {
+        let mut stream = Stream::begin(request);
+        // The program reads one chunk of HTTP at a time.
+        bytes.chunks(1).for_each(|byte| stream.raw(byte));
+    })
 }
 
 /// Sends these chunks as they are, an event each, and ends as every good reply does.
@@ -239,6 +294,10 @@ impl Stream {
         let usage = json!({ "prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42 });
         self.event(&json!({ "choices": [], "usage": usage }).to_string());
         self.event("[DONE]");
+        self.close();
+    }
+
+    fn close(mut self) {
         let _ = self.to.write_all(b"0\r\n\r\n").and_then(|()| self.to.flush());
     }
 
@@ -246,8 +305,12 @@ impl Stream {
         self.write(bytes);
     }
 
-    /// Whether somebody is there to read it.
+    /// Whether the connection is still open.
     fn write(&mut self, bytes: &[u8]) -> bool {
+        // A chunk without anything in it would be the end.
+        if bytes.is_empty() {
+            return true;
+        }
         let head = format!("{:x}\r\n", bytes.len()).into_bytes();
         let chunk = [&head, bytes, b"\r\n"].concat();
         self.to.write_all(&chunk).and_then(|()| self.to.flush()).is_ok()
