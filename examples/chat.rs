@@ -10,7 +10,8 @@
 //!
 //! Servers differ, and the chat reads what they have in common. A reply is whole once the server has named a reason to stop, has
 //! sent `[DONE]`, or has sent a whole completion as JSON. After a reason to stop, the chat waits half a second for the usage, and
-//! ignores all else. A tool call runs only if its arguments are one JSON object, and no call runs if two cannot be told apart.
+//! ignores all else. A tool call runs only if its arguments are one JSON object, and no call runs if two cannot be told apart. A
+//! parameter that the server refuses by name is left out (`stream_options`) or renamed (`max_tokens`) from then on.
 //!
 //! Three limits bound an answer. `--timeout` is for the whole turn, with retries and tools. `--idle` is for the time in which
 //! nothing of the reply comes; heartbeats do not count. A pause that the server asks for is made up to 60 seconds; a longer one
@@ -96,7 +97,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, String> {
     let options = Arc::new(options);
-    let builder = ChatBuilder { options: Arc::clone(&options) };
+    let builder = ChatBuilder { options: Arc::clone(&options), dialect: Arc::default() };
     let config = EphemeralSessionService::configure(builder).max_sessions(MAX_CONVERSATIONS).thread_name_prefix("chat");
     let service = config.build().map_err(|error| error.to_string())?;
     let at_rest = AtRest::of(options.question.is_none());

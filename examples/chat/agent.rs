@@ -15,6 +15,7 @@ use crate::endpoint::Endpoint;
 use crate::options::Options;
 use crate::refusal::{Failed, LONGEST_DELAY};
 use crate::reply::{Piece, Reply};
+use crate::request::Dialect;
 use crate::tools;
 
 /// How often the model is asked in one turn: it may answer a tool's result with another call.
@@ -22,6 +23,7 @@ const MOST_ROUNDS: u32 = 10;
 
 pub(crate) struct ChatBuilder {
     pub(crate) options: Arc<Options>,
+    pub(crate) dialect: Arc<Dialect>,
 }
 
 impl SessionAgentBuilder for ChatBuilder {
@@ -33,7 +35,7 @@ impl SessionAgentBuilder for ChatBuilder {
         if let Some(prompt) = &spec.system_prompt {
             history.set_system_prompt(prompt);
         }
-        let endpoint = Endpoint::new(Arc::clone(&self.options));
+        let endpoint = Endpoint::new(Arc::clone(&self.options), Arc::clone(&self.dialect));
         Ok(Chat { history, endpoint, options: Arc::clone(&self.options) })
     }
 }

@@ -14,7 +14,7 @@ use crate::events::{Broken, Events};
 use crate::options::Options;
 use crate::refusal::{self, message_of_text, Failed, LONGEST_DELAY};
 use crate::reply::{Piece, Reply, Step};
-use crate::request;
+use crate::request::{self, Dialect, Spelling};
 use crate::wire::{Later, Wire};
 
 /// How much of what a server says about an error is read.
@@ -28,6 +28,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(crate) struct Endpoint {
     client: Agent,
     wire: Wire,
+    dialect: Arc<Dialect>,
     options: Arc<Options>,
 }
 
@@ -40,7 +41,7 @@ struct Refusal {
 }
 
 impl Endpoint {
-    pub(crate) fn new(options: Arc<Options>) -> Self {
+    pub(crate) fn new(options: Arc<Options>, dialect: Arc<Dialect>) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             // One from the environment would need a connector of its own.
@@ -53,7 +54,7 @@ impl Endpoint {
         let wire = Wire::default();
         let connector = ().chain(wire.clone()).chain(RustlsConnector::default());
         let client = Agent::with_parts(config, connector, Later);
-        Self { client, wire, options }
+        Self { client, wire, dialect, options }
     }
 
     /// Asks the model how the conversation goes on, and reads into `reply` what it says. Where that fails, what has come in
@@ -72,11 +73,26 @@ impl Endpoint {
         asked
     }
 
+    /// Sends the request. A server that does not know a parameter is asked once more without it.
     fn send(&self, history: &[Message]) -> Result<Body, Failed> {
-        self.send_once(history)?.map_err(|refusal| self.refused(refusal))
+        let mut spelling = self.dialect.spelling();
+        loop {
+            let refusal = match self.send_spelled(spelling, history)? {
+                Ok(body) => {
+                    self.dialect.learn(spelling);
+                    return Ok(body);
+                }
+                Err(refusal) => refusal,
+            };
+            let is_about_request = matches!(refusal.status.as_u16(), 400 | 422);
+            match spelling.otherwise(&refusal.said, &self.options).filter(|_| is_about_request) {
+                Some(other) => spelling = other,
+                None => return Err(self.refused(refusal)),
+            }
+        }
     }
 
-    fn send_once(&self, history: &[Message]) -> Result<Result<Body, Refusal>, Failed> {
+    fn send_spelled(&self, spelling: Spelling, history: &[Message]) -> Result<Result<Body, Refusal>, Failed> {
         self.wire.give_up_after(self.options.idle);
         let mut request = self
             .client
@@ -88,7 +104,7 @@ impl Endpoint {
         if let Some(key) = &self.options.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let body = request::body(&self.options, history).to_string();
+        let body = request::body(&self.options, spelling, history).to_string();
         let response = request.send(body).map_err(|error| self.unreached(&error))?;
         let encoding = encoding(response.headers());
         let is_answer = response.status().is_success() && !matches!(response.status().as_u16(), 204 | 205);

@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::channel;
 
+use serde_json::json;
+
 use crate::bare::{answer_early, Bare};
 use crate::program::Program;
 use crate::server::{raw, status, text, words};
@@ -136,5 +138,66 @@ fn an_answer_that_comes_before_the_request_is_read_is_the_answer() {
         server.end();
         assert!(chat.end().success());
         assert!(!chat.err.rest().contains("attempt"), "{}", chat.err.rest());
+    }
+}
+
+/// What the server knows nothing of is in neither this request nor the next one.
+#[track_caller]
+fn is_left_out(refusals: &[(u16, &str)], is_accepted: fn(&serde_json::Value) -> bool) {
+    let refuse = refusals.iter().map(|(code, said)| status(*code, &[], said));
+    let acts = refuse.chain((0..3).map(|_| words(&["Good."]))).collect();
+    let (server, mut chat) = talk(acts, &["--max-tokens", "7", "--attempts", "1"]);
+    chat.type_line("hello");
+    chat.out.expect("Good.\n");
+    chat.type_line("again");
+    chat.out.expect("Good.\n");
+    // The other conversations have the same server.
+    chat.type_line("/new other");
+    chat.type_line("hello");
+    chat.out.expect("Good.\n");
+    assert!(chat.end().success());
+    for _ in refusals {
+        assert!(!is_accepted(&server.asked().body));
+    }
+    (0..3).for_each(|_| assert!(is_accepted(&server.asked().body)));
+}
+
+#[test]
+fn a_parameter_that_the_server_does_not_know_is_left_out_or_renamed_from_then_on() {
+    let has_no_options = |body: &serde_json::Value| body.get("stream_options").is_none() && body["max_tokens"] == 7;
+    let options = r#"{"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "no"}]}"#;
+    is_left_out(&[(422, options)], has_no_options);
+    is_left_out(&[(400, r#"{"error": "Unknown field: Stream_Options"}"#)], has_no_options);
+    let renamed = |body: &serde_json::Value| {
+        body.get("max_tokens").is_none() && body["max_completion_tokens"] == 7 && body.get("stream_options").is_some()
+    };
+    let limit = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.";
+    is_left_out(&[(400, &json!({ "error": { "message": limit, "param": "max_tokens" } }).to_string())], renamed);
+    is_left_out(&[(400, "max_tokens is not supported")], renamed);
+    let both = |body: &serde_json::Value| body.get("stream_options").is_none() && body["max_completion_tokens"] == 7;
+    is_left_out(&[(400, "unknown: stream_options"), (422, limit)], both);
+}
+
+#[test]
+fn a_parameter_is_left_out_once_and_only_where_the_server_names_it() {
+    let options = "stream_options: not permitted";
+    let (server, mut chat) = talk(vec![status(400, &[], options), status(400, &[], options), words(&["Good."])], &[]);
+    chat.type_line("hello");
+    chat.err.expect("bad request: 400 Bad Request: stream_options: not permitted\n");
+    // What was refused all the same is not remembered.
+    chat.type_line("again");
+    chat.out.expect("Good.\n");
+    assert!(chat.end().success());
+    let has_options = |body: &serde_json::Value| body.get("stream_options").is_some();
+    assert_eq!([0; 3].map(|_| has_options(&server.asked().body)), [true, false, true]);
+    // Neither is it a matter of the parameter's name that its value is too high, or that the status is another.
+    let refusals = [(400, "max_tokens is too large: this model takes at most 5"), (403, options), (400, "odd")];
+    for (code, said) in refusals {
+        let (server, mut chat) = talk(vec![status(code, &[], said)], &["--max-tokens", "7"]);
+        chat.type_line("hello");
+        chat.err.expect(said);
+        assert!(chat.end().success());
+        server.asked();
+        assert!(!server.was_asked_more(), "{said}");
     }
 }
