@@ -6,10 +6,18 @@ mod bare;
 mod calls;
 mod conversations;
 mod ends;
+// Parts of the example of which not all is used here.
+#[allow(dead_code)]
+#[path = "../../examples/chat/events.rs"]
+mod events;
 mod interrupts;
+#[allow(dead_code)]
+#[path = "../../examples/chat/json.rs"]
+mod json;
 mod options;
 #[path = "../examples/program.rs"]
 mod program;
+mod reads;
 mod refusals;
 mod replies;
 mod retries;

@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use crate::server::{bytewise, chunks, closed, raw, status, text, then_silence, words, Act};
+use crate::server::{chunks, closed, raw, status, text, then_silence, words, Act};
 use crate::support::{fails_and_goes_on, is_understood, talk};
 
 #[test]
@@ -171,14 +171,13 @@ fn content_is_read_in_parts_and_thoughts_are_not_part_of_it() {
 }
 
 #[test]
-fn lines_may_end_in_any_way_and_come_in_any_reads() {
+fn lines_may_end_in_any_way() {
     let (hello, end) = (text("Hello."), r#"{"choices": [{"finish_reason": "stop"}]}"#);
     for newline in ["\n", "\r\n", "\r"] {
         let lines = ["\u{feff}: hi", "id: 7", "retry: 5", "event: message", &format!("data: {hello}"), "", ": hi", ""];
         let stream = [&lines[..], &[&format!("data: {end}"), "", "event: ping", "data: {}", "", "data: [DONE]", ""]];
         let stream: String = stream.concat().iter().map(|line| format!("{line}{newline}")).collect();
-        is_understood(raw(stream.clone()));
-        is_understood(bytewise(stream));
+        is_understood(raw(stream));
     }
     // Heartbeats that are no JSON, and events without an empty line between them.
     is_understood(raw(format!("data: ping\n\ndata: {hello}\ndata: {end}\ndata: [DONE]\n\n")));

@@ -227,16 +227,6 @@ pub(crate) fn then_silence(bytes: impl Into<Vec<u8>>) -> (Act, Sender<()>) {
     (Box::new(act), open)
 }
 
-/// Begins a stream, sends this in reads of one byte each, and ends it.
-pub(crate) fn bytewise(bytes: impl Into<Vec<u8>>) -> Act {
-    let bytes = bytes.into();
-    Box::new(move |request| {
-        let mut stream = Stream::begin(request);
-        // The program reads one chunk of HTTP at a time.
-        bytes.chunks(1).for_each(|byte| stream.raw(byte));
-    })
-}
-
 /// Sends these chunks as they are, an event each, and ends as every good reply does.
 pub(crate) fn chunks(chunks: &[Value]) -> Act {
     let chunks: Vec<_> = chunks.iter().map(Value::to_string).collect();
