@@ -89,12 +89,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
-        let handle = self.core.registry.find(id).ok_or(SessionError::NotFound { id })?;
-        if handle.close(mode, CancelReason::Archived).first || mode == ArchiveMode::Interrupt {
-            Ok(())
-        } else {
-            Err(SessionError::NotFound { id })
-        }
+        archive(&*self.core.registry.find(id).ok_or(SessionError::NotFound { id })?, mode)
     }
 
     fn event_injector(&self, id: SessionId) -> Option<Arc<dyn SubscribableInjector>> {
@@ -139,15 +134,11 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
-        let waiting = self.core.clock().stopwatch();
-        let Some(handle) = self.core.registry.find(id) else {
-            return if self.core.registry.has_ended(id) { Ok(()) } else { Err(SessionError::NotFound { id }) };
-        };
-        let failed = |error: WaitError| error.into_session_error(id, &waiting);
-        let wait = Wait::on(handle.key()).map_err(failed)?;
-        drop(handle.close(ArchiveMode::Drain, CancelReason::Archived));
-        let ended = handle.ended().receiver();
-        wait.receive(ended, &waiting.deadline(timeout)).map(drop).map_err(failed)
+        match self.core.registry.find(id) {
+            Some(handle) => archive_wait(&handle, &self.core.clock().stopwatch(), timeout),
+            None if self.core.registry.has_ended(id) => Ok(()),
+            None => Err(SessionError::NotFound { id }),
+        }
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
@@ -171,6 +162,24 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let history = request_history(&handle, command, &waiting, &deadline)?;
         Ok((history, see_off(&handle, &waiting, &deadline)))
     }
+}
+
+/// Closes a session; to close it once more is an error, unless that cancels its turn.
+pub(super) fn archive(handle: &SessionHandle, mode: ArchiveMode) -> Result<(), SessionError> {
+    if handle.close(mode, CancelReason::Archived).first || mode == ArchiveMode::Interrupt {
+        Ok(())
+    } else {
+        Err(SessionError::NotFound { id: handle.id() })
+    }
+}
+
+/// Closes a session, and waits until nothing is left of it.
+pub(super) fn archive_wait(handle: &SessionHandle, waiting: &Stopwatch, timeout: Duration) -> Result<(), SessionError> {
+    let failed = |error: WaitError| error.into_session_error(handle.id(), waiting);
+    let wait = Wait::on(handle.key()).map_err(failed)?;
+    drop(handle.close(ArchiveMode::Drain, CancelReason::Archived));
+    let ended = handle.ended().receiver();
+    wait.receive(ended, &waiting.deadline(timeout)).map(drop).map_err(failed)
 }
 
 /// Waits until nothing is left of a session that is closed.

@@ -5,6 +5,7 @@ use crate::error::ConfigError;
 #[cfg(feature = "testkit")]
 use crate::ids::seeded::SeededIds;
 use crate::ids::Ids;
+use crate::panics::contain_and_log;
 use crate::wait::clock::Clock;
 #[cfg(feature = "testkit")]
 use crate::wait::manual::ManualClock;
@@ -277,7 +278,20 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
 
     /// What it is made of, once it is known that the figures can work.
     pub(crate) fn check(self, min_stack: usize) -> Result<(B, Settings), ConfigError> {
-        let settings = &self.settings;
+        let Self { builder, settings } = self;
+        match settings.check(min_stack) {
+            Ok(()) => Ok((builder, settings)),
+            Err(error) => {
+                contain_and_log("the drop of a builder", move || drop(builder));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Settings {
+    fn check(&self, min_stack: usize) -> Result<(), ConfigError> {
+        let settings = self;
         in_range("max_sessions", settings.max_sessions, 0, MAX_THREADS)?;
         in_range("idle_threads", settings.idle_threads, 0, MAX_THREADS)?;
         in_range("max_running_turns", settings.max_running_turns.unwrap_or(1), 1, MAX_THREADS)?;
@@ -287,7 +301,7 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         if settings.thread_name_prefix.contains('\0') {
             return Err(ConfigError::ThreadName);
         }
-        Ok((self.builder, self.settings))
+        Ok(())
     }
 }
 

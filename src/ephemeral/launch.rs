@@ -61,9 +61,16 @@ impl<B: SessionAgentBuilder> Inner<B> {
             running,
         };
         let (handle, commands, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
-        let seat = Seat::reserve(core, &handle)?;
+        let reserved = Seat::reserve(core, &handle);
         // In the record before a caller has one of them.
-        handle.environment().numbers.open()?;
+        let reserved = reserved.and_then(|seat| handle.environment().numbers.open().map(|()| seat));
+        let seat = match reserved {
+            Ok(seat) => seat,
+            Err(error) => {
+                contain_and_log("the drop of a session's specification", move || drop(spec));
+                return Err(error);
+            }
+        };
         core.everyone.listen_to(handle.bus());
         let (first, made) = first(&handle, active, admission);
         let start = Start {

@@ -4,14 +4,41 @@ use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
 use crate::error::SessionError;
+use crate::ids::numbers::NumberRecord;
 use crate::model::SessionId;
-use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest};
+use crate::service::{ArchiveMode, CreateSessionRequest, SessionSpec, StartTurnRequest};
 use crate::session::command::{TakeCondition, Taken};
+use crate::session::handle::SessionHandle;
+use crate::sync::{Arc, Weak};
+use crate::wait::clock::Clock;
 
 use super::awaited::Awaited;
-use super::calls::see_off;
+use super::calls::{archive, archive_wait, see_off};
 use super::launch::identify;
 use super::service::EphemeralSessionService;
+
+/// One life of a session. A later life under the same id is another one.
+pub(crate) struct Life {
+    handle: Arc<SessionHandle>,
+    clock: Clock,
+}
+
+impl Life {
+    /// Whether it counts its turns and events in this record.
+    pub(crate) fn counts_in(&self, record: &Weak<dyn NumberRecord>) -> bool {
+        self.handle.environment().numbers.are_in(record)
+    }
+
+    /// As `archive_with`.
+    pub(crate) fn archive(&self, mode: ArchiveMode) -> Result<(), SessionError> {
+        archive(&self.handle, mode)
+    }
+
+    /// As `archive_wait`.
+    pub(crate) fn archive_wait(&self, timeout: Duration) -> Result<(), SessionError> {
+        archive_wait(&self.handle, &self.clock.stopwatch(), timeout)
+    }
+}
 
 impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// Gives a session its id before it is launched.
@@ -44,6 +71,12 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         let Some(handle) = core.registry.find(id).filter(|handle| !handle.is_open()) else { return Ok(()) };
         let waiting = core.clock().stopwatch();
         see_off(&handle, &waiting, &waiting.deadline(timeout))
+    }
+
+    /// The life that the session with this id has now, open or closed.
+    pub(crate) fn life(&self, id: SessionId) -> Option<Life> {
+        let core = &self.inner.core;
+        core.registry.find(id).map(|handle| Life { handle, clock: core.clock().clone() })
     }
 
     /// As `take_session`, on a condition.

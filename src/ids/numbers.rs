@@ -17,6 +17,8 @@ use std::fmt;
 
 use crate::error::SessionError;
 use crate::panics::record;
+#[cfg(feature = "store")]
+use crate::sync::Weak;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// The last turn number and the last event number of a session; 0 where there is none.
@@ -105,6 +107,13 @@ impl Numbers {
             crate::panics::contain_and_log("the drop of a store's error", move || drop(error));
             self.raise(LastNumbers { turn: 0, event: used.saturating_add(UNRESERVED) });
         }
+    }
+
+    /// Whether the numbers are reserved in this record, and the life is not over.
+    #[cfg(feature = "store")]
+    pub(crate) fn are_in(&self, record: &Weak<dyn NumberRecord>) -> bool {
+        let own = self.record.lock();
+        own.as_ref().is_some_and(|own| Arc::as_ptr(own).cast::<()>() == record.as_ptr().cast::<()>())
     }
 
     /// Ends the life. Later calls change nothing.

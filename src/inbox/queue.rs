@@ -75,10 +75,12 @@ impl Inbox {
         next
     }
 
-    /// Notes an interaction that did not come through the inbox and is run under `cancel`.
-    pub(crate) fn begin_running(&self, id: InteractionId, cancel: &CancelToken) {
-        let last = self.state.lock().running.replace((id, cancel.clone()));
-        drop(last);
+    /// Notes an interaction that did not come through the inbox and is run under `cancel`. A dismissal is not run.
+    pub(crate) fn begin_running(&self, incoming: &Incoming, cancel: &CancelToken) {
+        if !incoming.is_dismissal() {
+            let last = self.state.lock().running.replace((incoming.interaction.id, cancel.clone()));
+            drop(last);
+        }
     }
 
     /// No interaction runs any more.

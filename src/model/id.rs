@@ -106,7 +106,8 @@ uuid_id! {
 
 /// Which turn of a session: 1 for its first, rising by one with every turn that is admitted.
 ///
-/// A resumed session counts from 1 again: the number tells turns of one live session apart, nothing else.
+/// A session in memory that resumes a history counts from 1 again. A kept session goes on counting from life to life: an old id never
+/// names a new turn. After a process that was killed it skips some numbers.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest, TurnId};

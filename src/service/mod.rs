@@ -659,7 +659,7 @@ pub trait SessionService: Send + Sync {
     ///
     /// # Errors
     /// [`SessionError::Timeout`] where it has not ended in time, and stays archived; [`SessionError::NotFound`] where the
-    /// id is unknown or ended long ago (the last 1,024 to end are remembered); [`SessionError::Reentrant`] on a session's
+    /// id is unknown or ended long ago (the last 16,384 to end are remembered); [`SessionError::Reentrant`] on a session's
     /// own thread where session `id` waits for this one, or is this one: nothing is archived then.
     ///
     /// # Blocking

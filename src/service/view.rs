@@ -71,8 +71,8 @@ pub struct SessionSummary {
     pub updated_at: SystemTime,
     /// Messages in it.
     pub message_count: usize,
-    /// Turns admitted so far. The last of them is the one that runs, where one does: its id is
-    /// [`TurnId::new`](crate::TurnId::new) of this number.
+    /// The number of the last admitted turn, 0 for none: its id is [`TurnId::new`](crate::TurnId::new) of this number. Where a turn runs, it
+    /// is that one. Of a kept session it counts over all its lives, and may skip numbers after a process that was killed.
     #[cfg_attr(feature = "serde", serde(default))]
     pub turns: u64,
     /// Tokens used so far.
@@ -143,8 +143,8 @@ pub struct SessionInfo {
     pub updated_at: SystemTime,
     /// Messages in it.
     pub message_count: usize,
-    /// Turns admitted so far. The last of them is the one that runs, where one does: its id is
-    /// [`TurnId::new`](crate::TurnId::new) of this number.
+    /// The number of the last admitted turn, 0 for none: its id is [`TurnId::new`](crate::TurnId::new) of this number. Where a turn runs, it
+    /// is that one. Of a kept session it counts over all its lives, and may skip numbers after a process that was killed.
     #[cfg_attr(feature = "serde", serde(default))]
     pub turns: u64,
     /// Whether it builds or runs a turn.

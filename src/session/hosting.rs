@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use crate::error::Cancelled;
-use crate::model::{InboxInteraction, RunResult};
+use crate::model::{InboxInteraction, RunResult, StopReason};
 use crate::sync::Receiver;
 use crate::wait::cancel::CancelToken;
 
@@ -21,7 +21,13 @@ impl Hosting {
     /// Adds what an interaction has come to: figures add up, the rest is that of the last one.
     pub(super) fn add(&mut self, latest: RunResult) {
         let sum = &self.result;
+        // An interaction that was interrupted alone says nothing of the turn.
+        let stop_reason = match latest.stop_reason {
+            StopReason::Cancelled => sum.stop_reason,
+            reason => reason,
+        };
         self.result = RunResult {
+            stop_reason,
             usage: sum.usage + latest.usage,
             turns: sum.turns.saturating_add(latest.turns),
             tool_calls: sum.tool_calls.saturating_add(latest.tool_calls),

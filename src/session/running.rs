@@ -67,9 +67,11 @@ impl RunningTurn {
         self.context.end_interaction();
     }
 
-    /// Gives the running permit back: nothing runs until the next is held.
+    /// Gives the running permit back: nothing runs until the next is held. The turn's own token ends a wait meanwhile.
     pub(crate) fn rest(&mut self) {
-        self.permit = None;
+        if let Some(permit) = self.permit.take() {
+            permit.rest(self.context.events().cancel_token());
+        }
     }
 
     /// Reports what the interactions have come to that the agent has taken on.

@@ -146,9 +146,9 @@ impl<A: SessionAgent> SessionThread<A> {
                 }
                 recv(arms.comms) -> interaction => match interaction {
                     Ok(interaction) => {
-                        let cancel = hosting.token_of_next();
-                        self.handle.environment().inbox.begin_running(interaction.id, &cancel);
-                        return Some(Event::Interaction(Incoming::unfollowed(interaction), cancel));
+                        let (incoming, cancel) = (Incoming::unfollowed(interaction), hosting.token_of_next());
+                        self.handle.environment().inbox.begin_running(&incoming, &cancel);
+                        return Some(Event::Interaction(incoming, cancel));
                     }
                     Err(_) => arms.comms = never(),
                 },
@@ -212,9 +212,9 @@ impl<A: SessionAgent> SessionThread<A> {
         }
         hosting.turn.begin_interaction(cancel);
         let result = self.step(&mut hosting.turn, |agent, context| agent.run_interaction(interaction, context));
-        hosting.turn.rest();
         self.handle.environment().inbox.end_running();
         hosting.turn.end_interaction();
+        hosting.turn.rest();
         match result {
             Ok(latest) => hosting.add(latest),
             Err(fault @ SessionError::Faulted { .. }) => return self.end_hosting(hosting.turn, Err(fault)),
@@ -239,6 +239,8 @@ impl<A: SessionAgent> SessionThread<A> {
     fn end_hosting(&mut self, turn: RunningTurn, result: TurnResult) {
         self.handle.environment().inbox.fail_followed();
         self.end_turn(turn, result);
+        // Where the turn has rested, no permit of it ends it.
+        self.own.end_turn();
     }
 
     fn end_turn(&mut self, turn: RunningTurn, result: TurnResult) {
@@ -251,7 +253,6 @@ impl<A: SessionAgent> SessionThread<A> {
             result.as_ref().map_or_else(SessionError::code, |_| "OK")
         );
         turn.announce_end(&result);
-        self.own.end_turn();
         turn.end(result);
         self.is_warm = true;
     }

@@ -52,18 +52,18 @@ impl<B: SessionAgentBuilder> Inner<B> {
         &self,
         mut spec: SessionSpec,
         create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
-    ) -> Result<(Arc<RecordLease>, T), SessionError> {
+    ) -> Result<T, SessionError> {
         let id = self.live.identify(&mut spec);
         if self.live.is_shut_down() {
             return Err(SessionError::ShuttingDown);
         }
-        let launching = self.table.reserve_launch(id).ok_or(SessionError::AlreadyExists { id })?;
+        let launching = self.table.reserve_launch(id)?.ok_or(SessionError::AlreadyExists { id })?;
         // Generated ids too: those of a seed come again.
         if self.table.summary(id)?.is_some() {
             return Err(SessionError::AlreadyExists { id });
         }
         launching.begin(StoredSession::of_new(&spec, id));
-        self.launch_kept(launching, spec, create)
+        self.launch_kept(id, launching, spec, create)
     }
 
     /// Launches a session that is new, with a first turn.
@@ -73,8 +73,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         create: impl FnOnce(&Live<B>, CreateSessionRequest) -> Result<T, SessionError>,
     ) -> Result<T, SessionError> {
         let CreateSessionRequest { session, turn } = request;
-        let create = |live: &Live<B>, spec| create(live, CreateSessionRequest { session: spec, turn });
-        self.launch(session, create).map(|(_, created)| created)
+        self.launch(session, |live, spec| create(live, CreateSessionRequest { session: spec, turn }))
     }
 
     /// Launches a session that is kept.
@@ -83,10 +82,9 @@ impl<B: SessionAgentBuilder> Inner<B> {
         id: SessionId,
         create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
     ) -> Result<T, SessionError> {
-        let launching = self.table.reserve_launch(id).ok_or_else(|| self.table.refusal(id))?;
+        let launching = self.table.reserve_launch(id)?.ok_or_else(|| self.table.refusal(id))?;
         let stored = launching.resume()?;
-        let launched = self.launch_kept(launching, stored.spec(), create);
-        launched.map(|(_, launched)| launched).map_err(|error| match error {
+        self.launch_kept(id, launching, stored.spec(), create).map_err(|error| match error {
             // The session's life before has not quite ended.
             SessionError::AlreadyExists { id } => SessionError::Busy { id, turn: None },
             error => error,
@@ -95,19 +93,21 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     fn launch_kept<T>(
         &self,
+        id: SessionId,
         launching: Launching,
         mut spec: SessionSpec,
         create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
-    ) -> Result<(Arc<RecordLease>, T), SessionError> {
-        let (id, lease) = (launching.id(), launching.share());
-        launching.count_on(&mut spec);
-        spec.extension = Some(Arc::new(Launch { lease: Arc::clone(&lease), extension: spec.extension.take() }));
+    ) -> Result<T, SessionError> {
+        let (lease, launch) = launching.leave_to(&mut spec);
+        spec.extension = Some(Arc::new(Launch { lease, extension: spec.extension.take() }));
         let launched = create(&self.live, spec);
         // A caller that archived or deleted it before it was registered has not found it in the service below.
-        if lease.is_closed() {
-            let _ = self.live.archive_with(id, lease.archive_mode());
+        if launch.is_closed() {
+            if let Some(life) = self.live.life(id).filter(|life| life.counts_in(&launch.record)) {
+                let _ = life.archive(launch.archive_mode());
+            }
         }
-        Ok((lease, launched?))
+        launched
     }
 
     /// Starts a turn of a live session, or the first turn of a resumed one.
@@ -168,23 +168,28 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     pub(super) fn delete(&self, id: SessionId) -> Result<(), SessionError> {
-        if !self.lease(id).delete()? {
+        let lease = self.lease(id)?;
+        if !lease.delete()? {
             return Err(SessionError::NotFound { id });
         }
-        // Not there where it is not live.
-        let _ = self.live.archive_with(id, ArchiveMode::Interrupt);
+        // Found while the lease keeps the id from others; closed without it, since that runs the agent's cancel hooks.
+        let life = self.live.life(id);
+        drop(lease);
+        if let Some(life) = life {
+            let _ = life.archive(ArchiveMode::Interrupt);
+        }
         Ok(())
     }
 
     /// The lease of the session where it lives, or the right to change the record of one that does not.
-    fn lease(&self, id: SessionId) -> Lease {
+    fn lease(&self, id: SessionId) -> Result<Lease, SessionError> {
         loop {
             // Both fail in turn only while lives of the session begin and end.
             if let Some(lease) = self.table.find(id) {
-                return Lease::OfASession(lease);
+                return Ok(Lease::OfASession(lease));
             }
-            if let Some(lease) = self.table.reserve(id) {
-                return Lease::Cold(lease);
+            if let Some(lease) = self.table.reserve(id)? {
+                return Ok(Lease::Cold(lease));
             }
         }
     }
@@ -309,13 +314,16 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
-        let lease = self.lease(id);
+        let lease = self.lease(id)?;
         let was_open = lease.archive(mode)?;
-        match self.live.archive_with(id, mode) {
+        // Found while the lease keeps the id from others; closed without it, since that runs the agent's cancel hooks.
+        let (life, standing) = (self.live.life(id), Arc::clone(lease.standing()));
+        drop(lease);
+        match life.map_or(Err(SessionError::NotFound { id }), |life| life.archive(mode)) {
             // It was not live, or about to end.
             Err(SessionError::NotFound { .. }) if was_open => Ok(()),
             // The caller that launches it just now finds out how it is to end.
-            Err(SessionError::NotFound { .. }) if mode == ArchiveMode::Interrupt && lease.is_launching() => Ok(()),
+            Err(SessionError::NotFound { .. }) if mode == ArchiveMode::Interrupt && standing.is_launching() => Ok(()),
             Err(SessionError::NotFound { id }) => Err(SessionError::Archived { id }),
             archived => archived,
         }
@@ -342,7 +350,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
             launching = spec.extension_as::<Launch>().map(|launch| Arc::clone(&launch.lease));
             live.open_session(spec)
         });
-        if let (Err(_), Some(lease)) = (&opened, launching.filter(|lease| !lease.is_closed())) {
+        if let (Err(_), Some(lease)) = (&opened, launching.filter(|lease| !lease.standing().is_closed())) {
             // An error means that there is no session. It may be built still, by a thread for which no caller waits any more.
             if let Err(error) = lease.delete() {
                 let (id, code) = (lease.id(), error.code());
@@ -350,7 +358,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
                 contain_and_log("the drop of a store's error", move || drop(error));
             }
         }
-        opened.map(|(_, id)| id)
+        opened
     }
 
     fn export_session_timeout(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
@@ -363,26 +371,23 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         // Before anything is archived. A circle that is closed only now is found by the wait.
         self.live.refuse_circle(id)?;
-        let lease = self.lease(id);
+        let lease = self.lease(id)?;
         lease.archive(ArchiveMode::Drain)?;
-        let Lease::OfASession(lease) = lease else {
-            // Released first: a wait for a life before, which has not quite ended, is no reason to keep others from the record.
-            drop(lease);
-            return self.live.see_off(id, timeout);
-        };
-        loop {
-            match self.live.archive_wait(id, timeout) {
-                // The caller that launches it registers it in a moment, sees that it is archived, and closes it.
-                Err(SessionError::NotFound { .. }) if lease.is_launching() => yield_now(),
-                // It was not live, or has ended long ago.
-                Err(SessionError::NotFound { .. }) => return Ok(()),
-                waited => return waited,
+        let life = loop {
+            match self.live.life(id) {
+                // The caller that launches it registers it in a moment.
+                None if lease.standing().is_launching() => yield_now(),
+                life => break life,
             }
-        }
+        };
+        // The wait is no reason to keep others from the record.
+        drop(lease);
+        // Where there is none, it was not live, or has ended.
+        life.map_or(Ok(()), |life| life.archive_wait(timeout))
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
-        let lease = match self.lease(id) {
+        let lease = match self.lease(id)? {
             // Its record is the last word.
             Lease::Cold(lease) => return take_cold(&lease),
             // Held from before the session ends until it is archived: no caller resumes it in between.
@@ -396,7 +401,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
             // It has ended since, or is being launched.
             Err(SessionError::NotFound { .. }) => {
                 drop(lease);
-                let cold = self.table.reserve(id).ok_or_else(|| self.table.refusal(id))?;
+                let cold = self.table.reserve(id)?.ok_or_else(|| self.table.refusal(id))?;
                 take_cold(&cold)
             }
             Err(error) => Err(error),

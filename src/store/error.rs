@@ -28,7 +28,7 @@ use crate::sync::Arc;
 /// # std::fs::remove_dir_all(folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum StoreError {
     /// A record is not what was once written. The others can be used; this one can be [deleted](super::SessionStore::delete).
@@ -143,6 +143,26 @@ impl fmt::Display for StoreError {
                  not begin with them"
             ),
             Self::Failed(source) => write!(f, "the store failed: {source}"),
+        }
+    }
+}
+
+/// Without the text of a store, which may quote a conversation: that is in `Display`, for the caller.
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Corrupt { id, reason } => {
+                f.debug_struct("Corrupt").field("id", id).field("reason", &Brief(reason)).finish()
+            }
+            Self::Newer { id, version, supported } => {
+                let mut out = f.debug_struct("Newer");
+                out.field("id", id).field("version", version).field("supported", supported).finish()
+            }
+            Self::InUse { path } => f.debug_struct("InUse").field("path", path).finish(),
+            Self::NotResumed { id, kept, has } => {
+                f.debug_struct("NotResumed").field("id", id).field("kept", kept).field("has", has).finish()
+            }
+            Self::Failed(_) => write!(f, "Failed({})", Loggable(self)),
         }
     }
 }

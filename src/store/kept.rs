@@ -10,8 +10,10 @@
 //! there is none and begins one. It stays so until the session's life is over ([`Owner`]). Meanwhile a caller that wants to create or
 //! resume the session is refused, and a caller that archives or deletes it shares the lease.
 //!
-//! Any other lease is *undecided*: a caller looks whether there is a record, or changes one that no session uses. It says nothing about
-//! the session, so no call fails because of it. A caller that meets it waits, for as long as the other takes with the disk:
+//! Any other lease is *undecided*: a caller looks whether there is a record, or changes one that no session uses; or a session's life is
+//! over, and a caller that shared its lease has not let go of it yet. It says nothing about the session, so no call fails because of it.
+//! A caller that meets it waits until the other is done with the disk. A turn lends its running permit for that wait, since the other may be
+//! a turn too, that takes its permit back before it lets go of the lease; without that the two would wait for each other.
 //!
 //! ```text
 //! archive(id) of an id without a record     create(id)
@@ -36,7 +38,10 @@ use crate::ids::numbers::{LastNumbers, NumberRecord, Numbering};
 use crate::model::{Session, SessionId};
 use crate::panics::{contain, record, Contained};
 use crate::service::{ArchiveMode, SessionSpec};
-use crate::sync::{Arc, AtomicBool, AtomicU8, Condvar, Mutex, Ordering, Weak};
+use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering, Weak};
+use crate::wait::clock::{Clock, Deadline};
+use crate::wait::latch::Latch;
+use crate::wait::own_thread;
 
 use super::error::{discard, Loggable, Panicked, StoreError};
 use super::record::{StoredNumbers, StoredSession, StoredSummary};
@@ -45,9 +50,14 @@ use super::SessionStore;
 /// The store, and the leases of the records in use.
 pub(super) struct RecordTable {
     store: Contained<Box<dyn SessionStore>>,
-    entries: Mutex<HashMap<SessionId, LeaseEntry>>,
-    /// Notified when a lease is released, and when it becomes a session's.
-    changed: Condvar,
+    leases: Mutex<Leases>,
+}
+
+#[derive(Default)]
+struct Leases {
+    entries: HashMap<SessionId, LeaseEntry>,
+    /// Set when a lease is released, or becomes a session's. There while a caller waits for that.
+    changed: Option<Arc<Latch>>,
 }
 
 /// A lease, and what others look at without sharing it: a share would keep the lease from its next user.
@@ -57,8 +67,16 @@ struct LeaseEntry {
     standing: Arc<Standing>,
 }
 
-/// Whether the session may run turns. Beside the record, so that no caller that only looks waits for the disk.
-struct Standing(AtomicU8);
+/// What a caller may know without a share of the lease: whether the session may run turns, and whether it is on its way. Beside the
+/// record, so that no caller that only looks waits for the disk.
+pub(super) struct Standing {
+    /// Written under the record's lock.
+    state: AtomicU8,
+    /// The caller that archived or deleted the session wants its turn to stop. Written before `state`.
+    is_interrupted: AtomicBool,
+    /// A caller is about to register the session in the service below. A caller that does not find it there yet has to ask again.
+    is_launching: AtomicBool,
+}
 
 const OPEN: u8 = 0;
 const ARCHIVED: u8 = 1;
@@ -68,12 +86,7 @@ const DELETED: u8 = 2;
 pub(super) struct RecordLease {
     id: SessionId,
     table: Arc<RecordTable>,
-    /// Written under the record's lock.
     standing: Arc<Standing>,
-    /// The caller that archived or deleted the session wants its turn to stop. Written before `standing`.
-    is_interrupted: AtomicBool,
-    /// A caller is about to register the session in the service below. A caller that does not find it there yet has to ask again.
-    is_launching: AtomicBool,
     /// The agent runs; or it panicked while it ran, and its history may be half-done.
     is_agent_running: AtomicBool,
     /// Locked while the store works, which is foreign code: [`SessionStore`] says what it must not do.
@@ -92,6 +105,8 @@ struct Record {
     is_behind_agent: bool,
     /// The session has been deleted: nothing of it is kept any more.
     is_deleted: bool,
+    /// The session's life is over, and its exact numbers are in `session`.
+    is_over: bool,
 }
 
 /// How many turn numbers, and event numbers, a record reserves at a time. After a kill so many may be skipped.
@@ -100,12 +115,13 @@ const BLOCK: LastNumbers = LastNumbers { turn: 256, event: 1 << 20 };
 impl RecordTable {
     pub(super) fn new(store: Box<dyn SessionStore>) -> Arc<Self> {
         let store = Contained::new("the drop of a store", store);
-        Arc::new(Self { store, entries: Mutex::default(), changed: Condvar::new() })
+        Arc::new(Self { store, leases: Mutex::default() })
     }
 
     /// The lease of a session that lives, or is being launched.
     pub(super) fn find(&self, id: SessionId) -> Option<Arc<RecordLease>> {
-        self.entries.lock().get(&id).filter(|entry| entry.is_a_sessions).and_then(|entry| entry.lease.upgrade())
+        let leases = self.leases.lock();
+        leases.entries.get(&id).filter(|entry| entry.is_a_sessions).and_then(|entry| entry.lease.upgrade())
     }
 
     /// Why a session whose lease is in use cannot be had: it is archived, deleted, or busy.
@@ -128,51 +144,76 @@ impl RecordTable {
     }
 
     fn standing(&self, id: SessionId) -> Option<u8> {
-        let entries = self.entries.lock();
-        entries.get(&id).filter(|entry| entry.lease.strong_count() > 0).map(|entry| entry.standing.get())
+        let leases = self.leases.lock();
+        let entry = leases.entries.get(&id).filter(|entry| entry.lease.strong_count() > 0);
+        entry.map(|entry| entry.standing.state())
     }
 
     /// The right to launch a session; `None` where the lease is a session's.
-    pub(super) fn reserve_launch(self: &Arc<Self>, id: SessionId) -> Option<Launching> {
+    pub(super) fn reserve_launch(self: &Arc<Self>, id: SessionId) -> Result<Option<Launching>, SessionError> {
         let lease = self.reserve_as(id, true)?;
-        Some(Launching(Arc::new(Owner(lease))))
+        Ok(lease.map(|lease| Launching { owner: Arc::new(Owner(lease)) }))
     }
 
     /// The right to change what is kept of a session; `None` where the lease is a session's.
-    pub(super) fn reserve(self: &Arc<Self>, id: SessionId) -> Option<Arc<RecordLease>> {
+    pub(super) fn reserve(self: &Arc<Self>, id: SessionId) -> Result<Option<Arc<RecordLease>>, SessionError> {
         self.reserve_as(id, false)
     }
 
-    /// Waits while the lease is undecided.
-    fn reserve_as(self: &Arc<Self>, id: SessionId, to_launch: bool) -> Option<Arc<RecordLease>> {
-        let mut entries = self.entries.lock();
-        // An entry without shares is that of a lease which is just being dropped.
-        while let Some(entry) = entries.get(&id).filter(|entry| entry.lease.strong_count() > 0) {
-            if entry.is_a_sessions {
-                return None;
-            }
-            self.changed.wait(&mut entries);
+    /// Waits while the lease is undecided. On a session's own thread the turn lends its permit meanwhile, since the holder of the lease may
+    /// need one before it lets go; and the turn's cancellation ends the wait.
+    fn reserve_as(self: &Arc<Self>, id: SessionId, to_launch: bool) -> Result<Option<Arc<RecordLease>>, SessionError> {
+        loop {
+            let changed = {
+                let mut leases = self.leases.lock();
+                // An entry without shares is that of a lease which is just being dropped.
+                match leases.entries.get(&id).filter(|entry| entry.lease.strong_count() > 0) {
+                    None => return Ok(Some(self.insert(&mut leases, id, to_launch))),
+                    Some(entry) if entry.is_a_sessions => return Ok(None),
+                    Some(_) => Arc::clone(leases.changed.get_or_insert_with(|| Arc::new(Latch::new()))),
+                }
+            };
+            let waited = own_thread::receive(changed.receiver(), &Deadline::never());
+            waited.map_err(|error| error.into_session_error(id, &Clock::System.stopwatch()))?;
         }
-        let standing = Arc::new(Standing(AtomicU8::new(OPEN)));
+    }
+
+    fn insert(self: &Arc<Self>, leases: &mut Leases, id: SessionId, to_launch: bool) -> Arc<RecordLease> {
+        let standing = Arc::new(Standing {
+            state: AtomicU8::new(OPEN),
+            is_interrupted: AtomicBool::new(false),
+            is_launching: AtomicBool::new(to_launch),
+        });
         let lease = Arc::new(RecordLease {
             id,
             table: Arc::clone(self),
             standing: Arc::clone(&standing),
-            is_interrupted: AtomicBool::new(false),
-            is_launching: AtomicBool::new(to_launch),
             is_agent_running: AtomicBool::new(false),
             record: Mutex::default(),
         });
         let entry = LeaseEntry { lease: Arc::downgrade(&lease), is_a_sessions: false, standing };
-        entries.insert(id, entry);
-        Some(lease)
+        leases.entries.insert(id, entry);
+        lease
+    }
+
+    /// Changes the leases, and wakes the callers that wait for a change.
+    fn change(&self, change: impl FnOnce(&mut HashMap<SessionId, LeaseEntry>)) {
+        let changed = {
+            let mut leases = self.leases.lock();
+            change(&mut leases.entries);
+            leases.changed.take()
+        };
+        if let Some(changed) = changed {
+            changed.set();
+        }
     }
 
     fn set_a_sessions(&self, lease: &RecordLease, is_a_sessions: bool) {
-        if let Some(entry) = self.entries.lock().get_mut(&lease.id).filter(|entry| entry.is_of(lease)) {
-            entry.is_a_sessions = is_a_sessions;
-        }
-        self.changed.notify_all();
+        self.change(|entries| {
+            if let Some(entry) = entries.get_mut(&lease.id).filter(|entry| entry.is_of(lease)) {
+                entry.is_a_sessions = is_a_sessions;
+            }
+        });
     }
 
     pub(super) fn load(&self, id: SessionId) -> Result<Option<StoredSession>, SessionError> {
@@ -202,14 +243,37 @@ impl LeaseEntry {
 }
 
 impl Standing {
-    fn get(&self) -> u8 {
+    fn state(&self) -> u8 {
         // ORDERING: Acquire, with the Release of the store. That `archive` and a launch see one of the other is by the registry's
         // lock: `archive` sets this first and looks there next, a launch registers first and looks here next.
-        self.0.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire)
     }
 
-    fn set(&self, standing: u8) {
-        self.0.store(standing, Ordering::Release);
+    fn set_state(&self, state: u8) {
+        self.state.store(state, Ordering::Release);
+    }
+
+    /// Whether the session is archived or deleted: it is to run no turn.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state() != OPEN
+    }
+
+    pub(super) fn is_launching(&self) -> bool {
+        // ORDERING: Acquire, with the Release of `end_launch`: a caller that sees the launch over sees that it has registered.
+        self.is_launching.load(Ordering::Acquire)
+    }
+
+    fn end_launch(&self) {
+        self.is_launching.store(false, Ordering::Release);
+    }
+
+    /// How the caller that archived or deleted the session wants it to end. To be asked once [`is_closed`](Self::is_closed) says so.
+    pub(super) fn archive_mode(&self) -> ArchiveMode {
+        // ORDERING: Acquire, with the Release of the store; it comes before that of `state`.
+        match self.is_interrupted.load(Ordering::Acquire) {
+            true => ArchiveMode::Interrupt,
+            false => ArchiveMode::Drain,
+        }
     }
 }
 
@@ -238,30 +302,15 @@ impl RecordLease {
     fn loaded<'a>(&self, record: &'a mut Record) -> Result<&'a mut Record, SessionError> {
         if record.session.is_none() && !record.is_deleted {
             if let Some(session) = self.table.load(self.id)? {
-                self.standing.set(if session.archived { ARCHIVED } else { OPEN });
+                self.standing.set_state(if session.archived { ARCHIVED } else { OPEN });
                 *record = Record { session: Some(session), is_stored: true, is_current: true, ..Record::default() };
             }
         }
         Ok(record)
     }
 
-    /// Whether the session is archived or deleted: it is to run no turn.
-    pub(super) fn is_closed(&self) -> bool {
-        self.standing.get() != OPEN
-    }
-
-    pub(super) fn is_launching(&self) -> bool {
-        // ORDERING: Acquire, with the Release below: a caller that sees the launch over sees that it has registered.
-        self.is_launching.load(Ordering::Acquire)
-    }
-
-    /// How the caller that archived or deleted the session wants it to end. To be asked once [`is_closed`](Self::is_closed) says so.
-    pub(super) fn archive_mode(&self) -> ArchiveMode {
-        // ORDERING: Acquire, with the Release of the store; it comes before that of `standing`.
-        match self.is_interrupted.load(Ordering::Acquire) {
-            true => ArchiveMode::Interrupt,
-            false => ArchiveMode::Drain,
-        }
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
     }
 
     /// Whether something of the session is in the store.
@@ -297,7 +346,7 @@ impl RecordLease {
         }
         session.history = history;
         if let Some(used) = used {
-            session.numbers.note_used(used);
+            session.numbers.note_used(used, BLOCK);
         }
         self.save_again(&mut record)
     }
@@ -356,9 +405,9 @@ impl RecordLease {
 
     fn close(&self, standing: u8, mode: ArchiveMode) {
         if mode == ArchiveMode::Interrupt {
-            self.is_interrupted.store(true, Ordering::Release);
+            self.standing.is_interrupted.store(true, Ordering::Release);
         }
-        self.standing.set(standing);
+        self.standing.set_state(standing);
     }
 
     /// Takes the session out of the store, for good. Whether there was anything to take.
@@ -374,14 +423,15 @@ impl RecordLease {
     }
 }
 
-/// A session's hold on its lease, from its launch to the end of its life.
+/// A session's hold on its lease, from its launch to the end of its life. The service below has it, with the session's numbers.
 pub(super) struct Owner(Arc<RecordLease>);
 
 impl NumberRecord for Owner {
     fn reserve(&self, used: LastNumbers) -> Result<LastNumbers, SessionError> {
         let lease = &*self.0;
         let mut record = lease.record.lock();
-        let Record { session: Some(session), is_stored, is_deleted, .. } = &mut *record else {
+        let Record { session: Some(session), is_stored, is_deleted, is_over: false, .. } = &mut *record else {
+            // An emitter that comes after the end of the session: no subscriber sees its numbers.
             return Ok(used);
         };
         let last = session.numbers;
@@ -402,9 +452,11 @@ impl NumberRecord for Owner {
     fn finish(&self, used: LastNumbers) {
         let lease = &*self.0;
         let mut record = lease.record.lock();
-        let Record { session: Some(session), is_stored: true, is_deleted: false, .. } = &mut *record else { return };
-        // An archived session runs no more turns.
-        if session.archived || !session.numbers.finish(used) {
+        let Record { session: Some(session), is_stored: true, is_deleted: false, is_over, .. } = &mut *record else {
+            return;
+        };
+        *is_over = true;
+        if !session.numbers.finish(used) {
             return;
         }
         if let Err(error) = lease.save_again(&mut record) {
@@ -421,63 +473,74 @@ impl Drop for Owner {
     }
 }
 
-/// The right to launch a session, until it is registered in the service below, or will not be.
-pub(super) struct Launching(Arc<Owner>);
+/// The right to launch a session.
+pub(super) struct Launching {
+    owner: Arc<Owner>,
+}
+
+/// A session that is about to be registered in the service below, or will not be. Without a share of its lease: the session may end before
+/// the caller that launches it is back from a wait.
+pub(super) struct OnItsWay {
+    standing: Arc<Standing>,
+    /// Names the life that is launched: the session's id may have another by the time when that is asked.
+    pub(super) record: Weak<dyn NumberRecord>,
+}
 
 impl Launching {
+    fn lease(&self) -> &Arc<RecordLease> {
+        &self.owner.0
+    }
+
     /// Begins the record of a session that is new: the lease is the session's from now on.
     pub(super) fn begin(&self, session: StoredSession) {
-        self.0 .0.begin(session);
-        self.0 .0.table.set_a_sessions(&self.0 .0, true);
+        self.lease().begin(session);
+        self.lease().table.set_a_sessions(self.lease(), true);
     }
 
     /// Finds the record of a session that may run turns: the lease is the session's from now on.
     pub(super) fn resume(&self) -> Result<StoredSession, SessionError> {
-        let stored = self.stored()?;
-        stored.numbers.check(self.id()).map_err(|error| error.about(self.id()))?;
-        self.0 .0.table.set_a_sessions(&self.0 .0, true);
+        let (lease, id) = (self.lease(), self.lease().id);
+        let stored = lease.stored()?;
+        stored.numbers.check(id).map_err(|error| error.about(id))?;
+        lease.table.set_a_sessions(lease, true);
         Ok(stored)
     }
 
-    /// Has the session's turns and events count on from the record.
-    pub(super) fn count_on(&self, spec: &mut SessionSpec) {
-        let numbers =
-            self.0 .0.record.lock().session.as_ref().map_or_else(StoredNumbers::default, |stored| stored.numbers);
-        spec.numbering = Numbering {
-            after: numbers.reserved(),
-            known_events: numbers.events,
-            record: Some(Arc::clone(&self.0) as Arc<dyn NumberRecord>),
-        };
-    }
-
-    pub(super) fn share(&self) -> Arc<RecordLease> {
-        Arc::clone(&self.0 .0)
+    /// Leaves the lease to the session: its turns and events count on from the record.
+    pub(super) fn leave_to(self, spec: &mut SessionSpec) -> (Arc<RecordLease>, OnItsWay) {
+        let lease = Arc::clone(self.lease());
+        let numbers = lease.record.lock().session.as_ref().map_or_else(StoredNumbers::default, |stored| stored.numbers);
+        let owner: Arc<dyn NumberRecord> = self.owner;
+        let launch = OnItsWay { standing: Arc::clone(&lease.standing), record: Arc::downgrade(&owner) };
+        spec.numbering = Numbering { after: numbers.reserved(), known_events: numbers.events, record: Some(owner) };
+        (lease, launch)
     }
 }
 
-impl Deref for Launching {
-    type Target = RecordLease;
+impl Deref for OnItsWay {
+    type Target = Standing;
 
-    fn deref(&self) -> &RecordLease {
-        &self.0 .0
+    fn deref(&self) -> &Standing {
+        &self.standing
     }
 }
 
-impl Drop for Launching {
+impl Drop for OnItsWay {
     fn drop(&mut self) {
-        self.is_launching.store(false, Ordering::Release);
+        self.standing.end_launch();
     }
 }
 
 impl Drop for RecordLease {
     fn drop(&mut self) {
-        {
-            let mut entries = self.table.entries.lock();
+        // Here too where it never came to a launch.
+        self.standing.end_launch();
+        let table = Arc::clone(&self.table);
+        table.change(|entries| {
             // It may be that of the next user by now, who has found that this one is gone.
             if entries.get(&self.id).is_some_and(|entry| entry.is_of(self)) {
                 entries.remove(&self.id);
             }
-        }
-        self.table.changed.notify_all();
+        });
     }
 }

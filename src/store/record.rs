@@ -127,10 +127,13 @@ impl StoredNumbers {
         }
     }
 
-    /// Notes numbers that have been given out, as far as they are reserved.
-    pub(super) fn note_used(&mut self, used: LastNumbers) {
-        self.turns = self.turns.max(used.turn.min(self.turns_reserved));
-        self.events = self.events.max(used.event.min(self.events_reserved));
+    /// Notes numbers that have been given out. Events that went on without a reservation, because the store had failed, get one now.
+    pub(super) fn note_used(&mut self, used: LastNumbers, block: LastNumbers) {
+        if used.turn > self.turns_reserved || used.event > self.events_reserved {
+            self.reserve(used, block);
+        }
+        self.turns = self.turns.max(used.turn);
+        self.events = self.events.max(used.event);
     }
 
     /// Sets what has been given out at the end of a life, exactly. Whether that changes anything.

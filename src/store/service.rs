@@ -9,6 +9,7 @@ use crate::ephemeral::{EphemeralSessionService, ServiceConfig, Settings};
 use crate::error::{ConfigError, SessionError};
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
+use crate::panics::contain_and_log;
 use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionQuery,
     SessionService, SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
@@ -52,7 +53,8 @@ const MIN_STACK: usize = 128 << 10;
 /// - A call that the store fails is [`SessionError::Store`]. A turn that went well and cannot be kept fails, with the
 ///   [`StoreError`](super::StoreError) as its error. The agent remembers it all the same, and it is kept with the next.
 /// - Calls may wait for the disk, also those that do not block otherwise, and beyond their timeouts: creating and beginning
-///   sessions, resuming, archiving, and looking at sessions that are not live.
+///   sessions, resuming, archiving, and looking at sessions that are not live; beginning a turn, and emitting an event, where a block
+///   of numbers is used up. Where another caller works on the same record, they wait for that call too.
 ///
 /// A session is kept from the moment when its agent is built. In host mode every interaction is kept before it is answered.
 /// A turn that fails is kept as far as the agent's history goes; after a panic nothing more is kept, and the session can be
@@ -114,8 +116,13 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// # Errors
     /// Those of [`ServiceConfig::build`], and where the `stack_size` is below 128 KiB: sessions are saved on their own threads.
     pub fn with_config(config: ServiceConfig<B>, store: impl SessionStore) -> Result<Self, ConfigError> {
-        let (builder, settings) = config.check(MIN_STACK)?;
-        Ok(Self::with_settings(builder, settings, store))
+        match config.check(MIN_STACK) {
+            Ok((builder, settings)) => Ok(Self::with_settings(builder, settings, store)),
+            Err(error) => {
+                contain_and_log("the drop of a store", move || drop(store));
+                Err(error)
+            }
+        }
     }
 
     fn with_settings(builder: B, settings: Settings, store: impl SessionStore) -> Self {

@@ -6,8 +6,8 @@ use crate::ids::numbers::Numbers;
 use crate::model::{AgentEvent, SessionEvent, SessionId, TurnId};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::wait::cancel::CancelToken;
-use crate::wait::clock::Deadline;
 use crate::wait::latch::Latch;
+use crate::wait::own_thread;
 use crate::wait::turn_permit::TurnPermit;
 
 use super::queue::{Pushed, Queue};
@@ -114,8 +114,9 @@ impl Bus {
 
     /// Hands an event to whoever listens, and waits for room where a subscriber wants that.
     ///
-    /// `cancel` ends the waiting; the event has been handed over all the same. The session's turn does without its running permit
-    /// meanwhile, whichever thread waits, as it does for its own event channel, and for the same reason.
+    /// `cancel` ends the waiting; the event has been handed over all the same. The turn whose thread waits does without its running permit
+    /// meanwhile, as it does for its own event channel, and for the same reason. A thread that is no session's counts as one of this
+    /// session's turn.
     pub(crate) fn publish(
         &self,
         turn_id: Option<TurnId>,
@@ -129,7 +130,7 @@ impl Bus {
             return;
         }
         let _permit = match origin {
-            Origin::Agent | Origin::LateAgent => permit.lend(Deadline::never()),
+            Origin::Agent | Origin::LateAgent => own_thread::lend_permit_of(permit),
             // The agent does not run: there is no permit yet, or no more need of one.
             Origin::Library => {
                 permit.stop();
@@ -141,7 +142,7 @@ impl Bus {
         }
     }
 
-    /// As [`publish`](Self::publish), but waits for nobody: the last event of a turn.
+    /// As [`publish`](Self::publish), but waits for no subscriber: the last event of a turn.
     pub(crate) fn publish_last(&self, turn_id: TurnId, event: AgentEvent) {
         drop(self.push(Some(turn_id), event, Origin::Library));
     }

@@ -11,7 +11,8 @@ use crate::subscription::bus::Bus;
 use crate::sync::Arc;
 use crate::turn::counters::Counters;
 use crate::wait::cancel::CancelToken;
-use crate::wait::clock::{Clock, Deadline};
+use crate::wait::clock::Clock;
+use crate::wait::own_thread;
 use crate::wait::turn_permit::TurnPermit;
 
 /// In one piece, so that one share of it is all that a turn needs.
@@ -40,7 +41,7 @@ impl Environment {
             return Ok(());
         }
         let deadline = self.clock.deadline(duration);
-        let permit = self.permit.lend(Deadline::never());
+        let permit = own_thread::lend_permit_of(&self.permit);
         // Disconnected or slept: the token knows, also of a cancel that comes while the permit is waited for.
         let _ = deadline.receive(cancel.cancelled());
         drop(permit);

@@ -17,7 +17,6 @@ use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySe
 use crate::turn::environment::Environment;
 use crate::turn::interactions::Interactions;
 use crate::wait::cancel::CancelToken;
-use crate::wait::clock::Deadline;
 use crate::wait::own_thread;
 
 /// Everybody who hears of one turn: its event channel, the session's subscribers, and whoever follows an interaction that the
@@ -91,7 +90,7 @@ impl TurnEvents {
         match self.offer(event) {
             None => Ok(()),
             Some((receiver, event)) => {
-                let _permit = self.environment.permit.lend(Deadline::never());
+                let _permit = own_thread::lend_permit_of(&self.environment.permit);
                 select! {
                     send(receiver, event) -> sent => {
                         if sent.is_err() {
@@ -252,7 +251,9 @@ impl EventSender {
     /// While building: waits for room in the creator's event receiver, if that is bounded, or for the first turn to be
     /// cancelled. Always: waits for subscribers that want that ([`Overflow::Block`](crate::Overflow::Block)), until they
     /// have read, their streams are dropped, or the session is closed; on a session's own thread also until its turn is
-    /// cancelled. What comes after that, and has no room with one of them, is dropped there.
+    /// cancelled. What comes after that, and has no room with one of them, is dropped there. The turn that waits lends its running
+    /// permit, and takes one again afterwards; a thread that is no session's counts as one of the session's turn, until that is over.
+    /// Of a kept session every millionth event waits for the disk, which reserves the next numbers.
     pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         match self.building() {
             Some(events) => events.emit(event, &events.cancel)?,

@@ -2,6 +2,7 @@
 
 use crate::error::SessionError;
 use crate::model::{RunResult, SessionId};
+use crate::panics::contain_and_log;
 use crate::sync::{Arc, Mutex};
 use crate::wait::latch::Latch;
 
@@ -54,6 +55,15 @@ impl Answer {
     /// Decides what the caller will get when this is dropped. To be called once.
     pub(crate) fn prepare(&self, result: TurnResult) {
         *self.outcome.result.lock() = Some(result);
+    }
+}
+
+/// The result of a turn that no caller waits for goes with the last share, on whatever thread: it may hold an error of the agent.
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.take() {
+            contain_and_log("the drop of a turn's error", move || drop(error));
+        }
     }
 }
 

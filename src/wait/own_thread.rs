@@ -95,10 +95,10 @@ impl OwnThread {
     /// Waits for a running permit, which the returned guard gives back.
     pub(crate) fn start_turn(&self, cancel: &CancelToken) -> Result<RunningPermit, Cancelled> {
         self.own.turn.start(cancel)?;
-        Ok(RunningPermit { own: Rc::clone(&self.own) })
+        Ok(RunningPermit { own: Some(Rc::clone(&self.own)) })
     }
 
-    /// The turn is over, but for its permit.
+    /// The turn is over: nothing of it ends a wait any more.
     pub(crate) fn end_turn(&self) {
         self.own.turn.end_turn();
     }
@@ -114,12 +114,24 @@ impl Drop for OwnThread {
 /// The running permit of the turn that is on. While a thread of the turn waits it is not held.
 #[must_use = "dropping it gives the permit back"]
 pub(crate) struct RunningPermit {
-    own: Rc<Own>,
+    /// `None` once the turn rests.
+    own: Option<Rc<Own>>,
+}
+
+impl RunningPermit {
+    /// Gives the permit back between two interactions of a turn, whose own token ends a wait meanwhile.
+    pub(crate) fn rest(mut self, cancel: &CancelToken) {
+        if let Some(own) = self.own.take() {
+            own.turn.rest(cancel);
+        }
+    }
 }
 
 impl Drop for RunningPermit {
     fn drop(&mut self) {
-        self.own.turn.stop();
+        if let Some(own) = &self.own {
+            own.turn.end_turn();
+        }
     }
 }
 
@@ -136,6 +148,15 @@ pub(crate) fn is_own(key: WaitKey) -> bool {
 /// Gives the running turn's permit back until the guard is dropped, which waits for one again.
 pub(crate) fn lend_permit(until: &Deadline) -> Option<LentPermit> {
     own().and_then(|own| own.turn.lend(until.clone()))
+}
+
+/// Gives back the permit of what this thread runs until the guard is dropped: that of its own session's turn, on a session's thread; on
+/// any other that of the turn that it says it is a thread of.
+pub(crate) fn lend_permit_of(turn: &Arc<TurnPermit>) -> Option<LentPermit> {
+    match own() {
+        Some(own) => own.turn.lend(Deadline::never()),
+        None => turn.lend(Deadline::never()),
+    }
 }
 
 /// Refuses what would have this thread's session wait for itself by way of session `target`, as things are.

@@ -15,9 +15,10 @@
 use std::collections::VecDeque;
 
 use crate::error::Cancelled;
-use crate::sync::{bounded, select, Arc, AtomicUsize, Mutex, Ordering, Sender};
+use crate::sync::{bounded, never, select, Arc, AtomicUsize, Mutex, Ordering, Sender};
 use crate::wait::cancel::CancelToken;
 use crate::wait::clock::Deadline;
+use crate::wait::latch::Latch;
 
 /// So many permits, given out one at a time, first come first served.
 #[derive(Debug)]
@@ -62,24 +63,36 @@ impl Semaphore {
     pub(crate) fn acquire(self: &Arc<Self>, cancel: &CancelToken) -> Result<Permit, Cancelled> {
         loop {
             cancel.check()?;
-            if let Some(permit) = self.wait_in_queue(cancel, &Deadline::never()) {
+            if let Some(permit) = self.wait_in_queue(cancel, &Deadline::never(), None) {
                 return Ok(permit);
             }
         }
     }
 
     /// As [`acquire`](Self::acquire), but where `cancel` or `deadline` ends the wait, a permit beyond the limit. It counts
-    /// like any other: nobody else gets one until so many have come back.
-    pub(crate) fn acquire_or_exceed(self: &Arc<Self>, cancel: &CancelToken, deadline: &Deadline) -> Permit {
-        let in_time = if cancel.is_cancelled() { None } else { self.wait_in_queue(cancel, deadline) };
-        in_time.unwrap_or_else(|| {
-            self.state.fetch_add(ONE, Ordering::SeqCst);
-            Permit { semaphore: Arc::clone(self) }
-        })
+    /// like any other: no thread gets one until so many have come back. `None` where the permit is not needed any more, which `over`
+    /// says.
+    pub(crate) fn acquire_or_exceed(
+        self: &Arc<Self>,
+        cancel: &CancelToken,
+        deadline: &Deadline,
+        over: &Latch,
+    ) -> Option<Permit> {
+        let in_time = if cancel.is_cancelled() { None } else { self.wait_in_queue(cancel, deadline, Some(over)) };
+        if in_time.is_some() || over.is_set() {
+            return in_time;
+        }
+        self.state.fetch_add(ONE, Ordering::SeqCst);
+        Some(Permit { semaphore: Arc::clone(self) })
     }
 
-    /// `None` where the token fired, or the time was up, before there was one.
-    fn wait_in_queue(self: &Arc<Self>, cancel: &CancelToken, deadline: &Deadline) -> Option<Permit> {
+    /// `None` where the token fired, the time was up, or the permit was not needed any more, before there was one.
+    fn wait_in_queue(
+        self: &Arc<Self>,
+        cancel: &CancelToken,
+        deadline: &Deadline,
+        over: Option<&Latch>,
+    ) -> Option<Permit> {
         if self.state.load(Ordering::SeqCst) & WAITED_FOR == 0 {
             if let Ok(permit) = self.try_acquire() {
                 return Some(permit);
@@ -93,7 +106,9 @@ impl Semaphore {
         }
         self.hand_over();
         let alarm = deadline.alarm();
+        let over = over.map_or_else(never, |over| over.receiver().clone());
         select! {
+            recv(over) -> _ => {}
             recv(granted) -> _ => return Some(Permit { semaphore: Arc::clone(self) }),
             recv(cancel.cancelled()) -> _ => {}
             recv(alarm.rings()) -> _ => {}

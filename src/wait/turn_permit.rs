@@ -28,6 +28,7 @@ use crate::error::Cancelled;
 use crate::sync::{Arc, Mutex};
 use crate::wait::cancel::CancelToken;
 use crate::wait::clock::Deadline;
+use crate::wait::latch::Latch;
 use crate::wait::semaphore::{Permit, Semaphore};
 
 /// The permit and the token of what a session runs, for all threads that run it. One for each session.
@@ -47,6 +48,8 @@ struct State {
     is_running: bool,
     permit: Option<Permit>,
     waits: usize,
+    /// Set when the run ends. Made by its first wait.
+    over: Option<Arc<Latch>>,
 }
 
 /// A wait of one thread, during which its turn does without a permit. Dropping it ends the wait.
@@ -54,6 +57,8 @@ struct State {
 pub(crate) struct LentPermit {
     of: Arc<TurnPermit>,
     run: u64,
+    /// Set when the run ends: a helper thread does not wait for a permit of a turn that is over.
+    over: Arc<Latch>,
     until: Deadline,
 }
 
@@ -74,31 +79,39 @@ impl TurnPermit {
         let last = {
             let mut state = self.state.lock();
             let run = state.run + 1;
-            let next = State { cancel: Some(cancel.clone()), run, is_running: true, permit: Some(permit), waits: 0 };
+            let cancel = Some(cancel.clone());
+            let next = State { cancel, run, is_running: true, permit: Some(permit), waits: 0, over: None };
             std::mem::replace(&mut *state, next)
         };
         drop(last);
         Ok(())
     }
 
-    /// Ends the run, if there is one, and gives its permit back. The token stays.
+    /// Ends the run, if there is one, and gives its permit back. The token stays: the turn is not over.
     pub(crate) fn stop(&self) {
-        let permit = {
-            let mut state = self.state.lock();
-            if !state.is_running {
-                return;
-            }
-            state.run += 1;
-            (state.is_running, state.waits) = (false, 0);
-            state.permit.take()
-        };
-        drop(permit);
+        let ended = self.state.lock().end_run();
+        drop(ended);
     }
 
-    /// Forgets the token: the turn is over. The last share of it is then the caller's, who has made it, and whose memory it is.
+    /// Ends the run of an interaction: between two of them `cancel`, the turn's own token, ends a wait.
+    pub(crate) fn rest(&self, cancel: &CancelToken) {
+        let ended = {
+            let mut state = self.state.lock();
+            let last = state.cancel.replace(cancel.clone());
+            (state.end_run(), last)
+        };
+        drop(ended);
+    }
+
+    /// Ends the run, and forgets the token: the turn is over. The last share of the token is then the caller's, who has made it, and
+    /// whose memory it is.
     pub(crate) fn end_turn(&self) {
-        let cancel = self.state.lock().cancel.take();
-        drop(cancel);
+        let ended = {
+            let mut state = self.state.lock();
+            let last = state.cancel.take();
+            (state.end_run(), last)
+        };
+        drop(ended);
     }
 
     /// The token that ends a wait, unless its turn is over.
@@ -110,20 +123,43 @@ impl TurnPermit {
     ///
     /// `until` is the end of a timed wait for another session; the end of any other wait is no reason to exceed the limit.
     pub(crate) fn lend(self: &Arc<Self>, until: Deadline) -> Option<LentPermit> {
-        let (run, permit) = {
+        let (run, over, permit) = {
             let mut state = self.state.lock();
             if !state.is_running {
                 return None;
             }
             state.waits += 1;
-            (state.run, state.permit.take())
+            let over = Arc::clone(state.over.get_or_insert_with(|| Arc::new(Latch::new())));
+            (state.run, over, state.permit.take())
         };
         drop(permit);
-        Some(LentPermit { of: Arc::clone(self), run, until })
+        Some(LentPermit { of: Arc::clone(self), run, over, until })
+    }
+}
+
+/// What is left of a run that ends. Dropped with no lock held: that hands the permit over, and ends the helpers' waits for one.
+struct EndedRun {
+    _permit: Option<Permit>,
+    over: Option<Arc<Latch>>,
+}
+
+impl Drop for EndedRun {
+    fn drop(&mut self) {
+        if let Some(over) = &self.over {
+            over.set();
+        }
     }
 }
 
 impl State {
+    fn end_run(&mut self) -> EndedRun {
+        if self.is_running {
+            self.run += 1;
+            (self.is_running, self.waits) = (false, 0);
+        }
+        EndedRun { _permit: self.permit.take(), over: self.over.take() }
+    }
+
     /// Ends a wait of run `run`, unless it is the last of that run. Returns the token for the wait for a permit then.
     fn end_wait_beside_others(&mut self, run: u64) -> Option<CancelToken> {
         if self.run != run {
@@ -155,7 +191,7 @@ impl Drop for LentPermit {
     fn drop(&mut self) {
         let last = self.of.state.lock().end_wait_beside_others(self.run);
         let Some(cancel) = last else { return };
-        let permit = self.of.running.acquire_or_exceed(&cancel, &self.until);
+        let Some(permit) = self.of.running.acquire_or_exceed(&cancel, &self.until, &self.over) else { return };
         let surplus = self.of.state.lock().end_wait(self.run, permit);
         drop(surplus);
     }
@@ -221,6 +257,24 @@ mod tests {
             drop(second);
         });
         assert_eq!(semaphore.held(), 1);
+    }
+
+    #[test]
+    fn c60_a_helper_does_not_wait_for_a_permit_of_a_turn_that_is_over() {
+        let (semaphore, turn, cancel) = running();
+        let helper = turn.lend(Deadline::never()).unwrap();
+        let taken = semaphore.try_acquire().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(move || drop(helper));
+            while !semaphore.is_waited_for() {
+                std::thread::yield_now();
+            }
+            turn.stop();
+            cancel.seal();
+            waiting.join().unwrap();
+        });
+        drop(taken);
+        assert_eq!(semaphore.held(), 0);
     }
 
     #[test]

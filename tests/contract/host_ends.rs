@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use turnwise::crossbeam_channel::{bounded, unbounded, Sender};
 use turnwise::{
-    builder_fn, AgentError, AgentEvent, CancelReason, EphemeralSessionService, EventSource, InteractionId, RunResult,
-    Session, SessionAgent, SessionError, SessionId, SessionService, SessionSpec, TurnContext,
+    agent_fn, builder_fn, AgentError, AgentEvent, CancelReason, CommsRuntime, EphemeralSessionService, EventSource,
+    InteractionContent, InteractionId, LocalComms, LocalPeer, RunResult, Session, SessionAgent, SessionContext,
+    SessionError, SessionId, SessionService, SessionSnapshot, SessionSpec, StopReason, TurnContext, WeakService,
 };
 
 use crate::hosting::{hosted, Hosted};
@@ -165,5 +166,107 @@ fn c40_what_ends_an_interaction_alone_reaches_its_hooks_sleeps_and_cancel_and_no
         assert!(outcome(&stuck).unwrap_err().contains("interrupted"));
         assert_cancelled(host.wait(), CancelReason::Interrupted);
         assert_eq!(service.start_turn(id, turn("y")).unwrap().text, "y");
+    });
+}
+
+#[test]
+fn c40_an_interaction_that_was_interrupted_alone_says_nothing_of_the_turn() {
+    run(|| {
+        let (enter, entered) = unbounded();
+        let agent = agent_fn(move |prompt, turn| {
+            if prompt == "slow" {
+                enter.send(()).expect("the test listens");
+                turn.sleep(Duration::MAX).unwrap_err();
+                return Ok(turn.finish("as far as I came"));
+            }
+            Ok(turn.finish(prompt))
+        });
+        let service = EphemeralSessionService::new(agent, 1);
+        let host = service.begin_session(create("x").host_mode(true)).unwrap();
+        let injector = service.event_injector(host.session_id()).unwrap();
+        let slow = injector.inject_with_subscription("slow".into(), EventSource::Rpc).unwrap();
+        entered.recv().unwrap();
+        service.interrupt_interaction(host.session_id(), slow.id).unwrap();
+        assert_eq!(outcome(&slow).unwrap(), "as far as I came");
+        injector.dismiss(EventSource::Rpc).unwrap();
+        assert_eq!(host.wait().unwrap().stop_reason, StopReason::EndTurn);
+        let stats = service.stats();
+        assert_eq!((stats.turns_completed, stats.turns_cancelled), (1, 0));
+    });
+}
+
+#[test]
+fn c40_a_dismissal_of_a_peer_is_nothing_to_interrupt() {
+    run(|| {
+        let comms = LocalComms::new();
+        let peer = comms.join("peer").unwrap();
+        struct Member(LocalPeer, Session);
+        impl SessionAgent for Member {
+            fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+                Ok(turn.finish(prompt))
+            }
+            fn session_clone(&self) -> Session {
+                self.1.clone()
+            }
+            fn comms_runtime(&self) -> Option<std::sync::Arc<dyn CommsRuntime>> {
+                Some(self.0.runtime())
+            }
+        }
+        let builder = builder_fn(move |spec: &SessionSpec, _: &_| {
+            Ok(Member(comms.join("member").map_err(AgentError::other)?, spec.history()))
+        });
+        let service = EphemeralSessionService::new(builder, 1);
+        let host = service.begin_session(create("x").host_mode(true)).unwrap();
+        let id = host.session_id();
+        // The name is taken once the agent is built.
+        while peer.peers().is_empty() {
+            std::thread::yield_now();
+        }
+        let dismissal = peer.send("member", InteractionContent::Dismiss).unwrap();
+        host.wait().unwrap();
+        assert_matches!(service.interrupt_interaction(id, dismissal), Err(SessionError::NotRunning { .. }));
+    });
+}
+
+#[test]
+fn c40_between_two_interactions_the_turns_interrupt_ends_a_wait_of_its_thread() {
+    run(|| {
+        /// Exports another session while its own history is asked for.
+        struct Waits(Session, WeakService, SessionId, Sender<()>);
+        impl SessionAgent for Waits {
+            fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+                if prompt == "forever" {
+                    turn.sleep(Duration::MAX)?;
+                }
+                Ok(turn.finish(prompt))
+            }
+            fn session_clone(&self) -> Session {
+                self.3.send(()).unwrap();
+                let _ = self.1.upgrade().expect("the test has a handle").export_session(self.2);
+                self.0.clone()
+            }
+            fn snapshot(&self) -> SessionSnapshot {
+                SessionSnapshot::from(&self.0)
+            }
+        }
+        let (enter, entered) = unbounded();
+        let busy_id = SessionId::new();
+        let builder = builder_fn(move |spec: &SessionSpec, context: &SessionContext| {
+            Ok(Waits(spec.history(), context.service(), busy_id, enter.clone()))
+        });
+        let service = EphemeralSessionService::new(builder, 2);
+        let busy = service.begin_session(create("forever").session(SessionSpec::new().session_id(busy_id))).unwrap();
+        let host = service.begin_session(create("x").host_mode(true)).unwrap();
+        let id = host.session_id();
+        let injector = service.event_injector(id).unwrap();
+        outcome(&injector.inject_with_subscription("one".into(), EventSource::Rpc).unwrap()).unwrap();
+        let other = service.clone();
+        let exporting = std::thread::spawn(move || other.export_session(id));
+        entered.recv().unwrap();
+        host.interrupt();
+        assert_cancelled(host.wait(), CancelReason::Interrupted);
+        busy.interrupt();
+        exporting.join().unwrap().unwrap();
+        drop(busy.wait());
     });
 }

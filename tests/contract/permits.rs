@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use turnwise::crossbeam_channel::bounded;
 use turnwise::testkit::{Gate, ManualClock};
-use turnwise::{CancelReason, Overflow, SessionService, Subscription};
+use turnwise::{CancelReason, EventStream, Overflow, SessionService, Subscription};
 
 use crate::support::*;
 
@@ -138,5 +138,99 @@ fn c60_a_turn_that_waits_for_its_permit_after_a_sleep_is_cancelled_at_once() {
         assert!(!working.is_finished());
         gate.open();
         working.wait().unwrap();
+    });
+}
+
+/// Waits until so many events are unread.
+fn wait_filled(events: &EventStream, count: usize) {
+    while events.events().len() < count {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn c60_a_turn_that_emits_through_another_sessions_sender_lends_its_own_permit() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let [idle, emitter, reader] = [jobs.open(), jobs.open(), jobs.open()];
+        let stream = jobs.service.subscribe(idle, Subscription::new().capacity(1).overflow(Overflow::Block)).unwrap();
+        let sender = jobs.senders.lock().unwrap()[0].clone();
+        let emitting = jobs.begin(emitter, "emits", move |_, _| {
+            (0..4).try_for_each(|number| sender.emit(delta(number)))?;
+            Ok("emitted".into())
+        });
+        wait_filled(&stream, 2);
+        let reading = jobs.begin(reader, "reads", move |_, _| Ok(stream.take(4).count().to_string()));
+        assert_eq!(reading.wait().unwrap().text, "4");
+        assert_eq!(emitting.wait().unwrap().text, "emitted");
+    });
+}
+
+#[test]
+fn c60_a_sub_agent_that_emits_through_its_parents_sender_takes_no_permit_of_its_parent() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let [parent, child] = [jobs.open(), jobs.open()];
+        let stream = jobs.service.subscribe(parent, Subscription::new().capacity(1).overflow(Overflow::Block)).unwrap();
+        let sender = jobs.senders.lock().unwrap()[0].clone();
+        jobs.prepare("child", move |_, _| {
+            (0..3).try_for_each(|number| sender.emit(delta(number)))?;
+            Ok("relayed".into())
+        });
+        let (slept, go) = (bounded::<()>(1), bounded::<()>(1));
+        let running = jobs.begin(parent, "parent", move |service, turn| {
+            let mut child = service.begin_turn(child, self::turn("child"))?;
+            // The child gets the permit, and waits for room.
+            assert!(child.wait_timeout(SHORT).is_none());
+            turn.sleep(SHORT)?;
+            drop(slept.0);
+            go.1.recv().unwrap_err(); // a wait that the library does not know
+            Ok(child.wait()?.text)
+        });
+        slept.1.recv().unwrap_err();
+        wait_filled(&stream, 2);
+        let reader = thread::spawn(move || stream.count());
+        drop(go.0);
+        assert_eq!(running.wait().unwrap().text, "relayed");
+        jobs.service.shutdown(LONG);
+        // The parent's beginning and its end are events of its session too.
+        assert_eq!(reader.join().unwrap(), 5);
+    });
+}
+
+#[test]
+fn c60_a_helper_that_waited_for_room_waits_for_no_permit_beyond_its_session() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let [one, other] = [jobs.open(), jobs.open()];
+        let stream = jobs.service.subscribe(one, Subscription::new().capacity(1).overflow(Overflow::Block)).unwrap();
+        let sender = jobs.senders.lock().unwrap()[0].clone();
+        let (done, finish) = (bounded::<()>(1), bounded::<()>(1));
+        let spawning = jobs.begin(one, "spawns", move |_, _| {
+            thread::spawn(move || {
+                (0..2).for_each(|number| sender.emit(delta(number)).unwrap_or_default());
+                drop(done.0);
+            });
+            finish.1.recv().unwrap_err();
+            Ok("spawned".into())
+        });
+        wait_filled(&stream, 2);
+        let gate = Gate::new();
+        let at = gate.clone();
+        let working = jobs.begin(other, "works", move |_, _| {
+            at.pass_regardless();
+            Ok("worked".into())
+        });
+        // The other turn has the permit that the helper's wait lends, and keeps it.
+        gate.wait_arrived(1);
+        let reader = thread::spawn(move || stream.count());
+        drop(finish.0);
+        assert_eq!(spawning.wait().unwrap().text, "spawned");
+        jobs.service.archive_wait(one, LONG).unwrap();
+        done.1.recv().unwrap_err();
+        assert!(!working.is_finished());
+        gate.open();
+        working.wait().unwrap();
+        reader.join().unwrap();
     });
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use turnwise::crossbeam_channel::{unbounded, Receiver, Sender};
 use turnwise::testkit::{self, within, Gate, Script, Scripted};
 use turnwise::{
-    agent_fn, AgentError, AgentEvent, CancelReason, CreateSessionRequest, EphemeralSessionService, RunResult,
-    ServiceConfig, SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId, SessionService,
-    SessionSpec, StartTurnRequest, TurnContext, TurnHandle, TurnId, Usage,
+    agent_fn, AgentError, AgentEvent, CancelReason, CreateSessionRequest, EphemeralSessionService, EventSender,
+    RunResult, ServiceConfig, SessionAgent, SessionAgentBuilder, SessionContext, SessionError, SessionId,
+    SessionService, SessionSpec, StartTurnRequest, TurnContext, TurnHandle, TurnId, Usage,
 };
 
 /// Longer than anything here takes on a loaded machine.
@@ -139,13 +139,14 @@ pub(crate) fn turn(prompt: &str) -> StartTurnRequest {
 pub(crate) type Job = Box<dyn FnOnce(&dyn SessionService, &TurnContext) -> Result<String, AgentError> + Send>;
 
 /// Builds agents that run the job with the name that their prompt says; without one they echo.
-pub(crate) struct JobBuilder(Arc<Mutex<Vec<(String, Job)>>>);
+pub(crate) struct JobBuilder(Arc<Mutex<Vec<(String, Job)>>>, Arc<Mutex<Vec<EventSender>>>);
 
 impl SessionAgentBuilder for JobBuilder {
     type Agent = Box<dyn SessionAgent>;
 
     fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Self::Agent, AgentError> {
         let (jobs, service) = (Arc::clone(&self.0), context.service());
+        self.1.lock().unwrap().push(context.events().clone());
         let agent = agent_fn(move |prompt, turn| {
             let job = {
                 let mut jobs = jobs.lock().unwrap();
@@ -164,6 +165,8 @@ impl SessionAgentBuilder for JobBuilder {
 pub(crate) struct Jobs {
     pub(crate) service: EphemeralSessionService<JobBuilder>,
     next: Arc<Mutex<Vec<(String, Job)>>>,
+    /// Of each session what emits events outside of its turns, in the order of their builds.
+    pub(crate) senders: Arc<Mutex<Vec<EventSender>>>,
 }
 
 impl Jobs {
@@ -172,9 +175,9 @@ impl Jobs {
     }
 
     pub(crate) fn with(configure: impl FnOnce(ServiceConfig<JobBuilder>) -> ServiceConfig<JobBuilder>) -> Self {
-        let next = Arc::default();
-        let config = EphemeralSessionService::configure(JobBuilder(Arc::clone(&next)));
-        Self { service: configure(config).build().unwrap(), next }
+        let (next, senders) = (Arc::default(), Arc::default());
+        let config = EphemeralSessionService::configure(JobBuilder(Arc::clone(&next), Arc::clone(&senders)));
+        Self { service: configure(config).build().unwrap(), next, senders }
     }
 
     pub(crate) fn open(&self) -> SessionId {

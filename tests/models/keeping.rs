@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::support::*;
-use super::{explore, join, spawn};
+use super::{explore, join, spawn, yield_now};
 use crate::store::batches::Batches;
 use crate::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
 use crate::sync::{Arc, Mutex};
@@ -270,6 +270,26 @@ fn keeping_a_shared_lease_of_a_session_that_was_not_created_keeps_its_id_from_no
             assert!(matches!(error, SessionError::CapacityExceeded { .. }), "{error}");
         }
         join(rival);
+        end(&service);
+    });
+}
+
+#[test]
+fn keeping_a_late_launch_ends_no_later_life_of_its_session() {
+    explore(|| {
+        let store: Arc<Memory> = Arc::default();
+        let service = PersistentSessionService::new(actors(act), 2, Arc::clone(&store));
+        let (other, id) = (service.clone(), SessionId::from_uuid(uuid::Uuid::from_u128(7)));
+        let spec = move || SessionSpec::new().session_id(id);
+        let launcher = spawn(move || drop(other.begin_session(create("x").session(spec()))));
+        while !service.is_live(id) {
+            yield_now();
+        }
+        service.archive_wait(id, FAR).unwrap();
+        service.delete(id).unwrap();
+        service.open_session(spec()).expect("the id is free");
+        join(launcher);
+        assert!(service.is_live(id));
         end(&service);
     });
 }

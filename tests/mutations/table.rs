@@ -349,13 +349,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a sleep keeps the permit",
         "src/turn/environment.rs",
-        &[("        let permit = self.permit.lend(Deadline::never());\n", "        let permit = ();\n"), ("        drop(permit);\n", "        let () = permit;\n")],
+        &[("        let permit = own_thread::lend_permit_of(&self.permit);\n", "        let permit = self.permit.as_ref();\n"), ("        drop(permit);\n", "        let _ = (permit, own_thread::is_a_sessions());\n")],
         Contract("c60"),
     ),
     mutation(
         "a thread of a turn that waits for room keeps the permit",
         "src/turn/events.rs",
-        &[("                let _permit = self.environment.permit.lend(Deadline::never());\n", "                let _ = Deadline::never();\n")],
+        &[("                let _permit = own_thread::lend_permit_of(&self.environment.permit);\n", "")],
         Contract("c60"),
     ),
     // Who waits for whom.
@@ -374,7 +374,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn's token is let go of before its error has been put into words",
         "src/session/thread.rs",
-        &[("        turn.announce_end(&result);\n        self.own.end_turn();\n", "        self.own.end_turn();\n        turn.announce_end(&result);\n")],
+        &[("        turn.announce_end(&result);\n        turn.end(result);\n", "        self.own.end_turn();\n        turn.announce_end(&result);\n        turn.end(result);\n")],
         Contract("c34"),
     ),
     // Registry, capacity, shutdown.
@@ -532,13 +532,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "two work on a record at once",
         "src/store/kept.rs",
-        &[("while let Some(entry) = entries.get(&id).filter(|entry| entry.lease.strong_count() > 0) {", "while let Some(entry) = entries.get(&id).filter(|entry| entry.lease.strong_count() > 99) {")],
+        &[("match leases.entries.get(&id).filter(|entry| entry.lease.strong_count() > 0) {", "match leases.entries.get(&id).filter(|entry| entry.lease.strong_count() > 99) {")],
         Shuttle("keeping"),
     ),
     mutation(
         "a session that is archived while it is resumed stays live",
         "src/store/calls.rs",
-        &[("        if lease.is_closed() {", "        if lease.is_closed() && id.as_uuid().is_nil() {")],
+        &[("        if launch.is_closed() {", "        if launch.is_closed() && id.as_uuid().is_nil() {")],
         Shuttle("keeping"),
     ),
     mutation(
@@ -552,7 +552,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/store/calls.rs",
         &[(
             "            Ok((taken, _ended)) => {\n                lease.archive(ArchiveMode::Drain)?;",
-            "            Ok((taken, _ended)) => {\n                drop(lease);\n                let lease = self.lease(id);\n                lease.archive(ArchiveMode::Drain)?;",
+            "            Ok((taken, _ended)) => {\n                drop(lease);\n                let lease = self.lease(id)?;\n                lease.archive(ArchiveMode::Drain)?;",
         )],
         Shuttle("keeping"),
     ),
@@ -584,7 +584,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a lease that is no session's keeps a create from its id",
         "src/store/kept.rs",
-        &[("            if entry.is_a_sessions {\n                return None;", "            if entry.is_a_sessions || to_launch {\n                return None;")],
+        &[("                    Some(entry) if entry.is_a_sessions => return Ok(None),", "                    Some(entry) if entry.is_a_sessions || to_launch => return Ok(None),")],
         Shuttle("keeping_a_call_about"),
     ),
     mutation(
@@ -592,6 +592,18 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/store/kept.rs",
         &[("        self.0.table.set_a_sessions(&self.0, false);", "        self.0.table.set_a_sessions(&self.0, true);")],
         Shuttle("keeping_a_shared_lease"),
+    ),
+    mutation(
+        "a launch that is late archives a later life of its session",
+        "src/store/calls.rs",
+        &[("filter(|life| life.counts_in(&launch.record))", "filter(|life| life.counts_in(&launch.record) || true)")],
+        Shuttle("keeping_a_late_launch"),
+    ),
+    mutation(
+        "a caller that waits for a lease keeps its permit",
+        "src/store/kept.rs",
+        &[("            let waited = own_thread::receive(changed.receiver(), &Deadline::never());", "            let waited = Ok::<_, own_thread::WaitError>(drop(Deadline::never().receive(changed.receiver())));")],
+        Store("a_turn_that_waits_for_a_lease"),
     ),
     mutation(
         "an agent that forgets what it resumes is let through",
@@ -602,7 +614,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "numbers begin again in every life",
         "src/store/kept.rs",
-        &[("            after: numbers.reserved(),", "            after: LastNumbers::default(),")],
+        &[("after: numbers.reserved(),", "after: LastNumbers::default(),")],
         Store("c64"),
     ),
     mutation(
@@ -620,7 +632,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a life that ends in order writes no exact numbers",
         "src/store/kept.rs",
-        &[("        if session.archived || !session.numbers.finish(used) {", "        if session.archived || used == used {")],
+        &[("        if !session.numbers.finish(used) {", "        if used == used {")],
         Store("c64"),
     ),
     mutation(

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, Once};
 
 use turnwise::store::{PersistentSessionService, SessionStore, StoreError, StoredSession, StoredSummary};
 use turnwise::{
-    agent_fn, AgentError, CreateSessionRequest, SessionError, SessionId, SessionQuery, SessionService, SessionSpec,
-    SessionState,
+    agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionAgent, SessionAgentBuilder,
+    SessionContext, SessionError, SessionId, SessionQuery, SessionService, SessionSpec, SessionState,
 };
 
 use crate::support::*;
@@ -172,6 +172,75 @@ fn c32_errors_of_an_agent_that_panic_are_contained() {
         failed(stopped.wait());
         assert_eq!(service.start_turn(id, turn("x")).unwrap().text, "x");
         assert!(service.shutdown(LONG).stuck.is_empty());
+    });
+}
+
+/// A value of a host whose drop panics.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the drop of a host's value");
+    }
+}
+
+struct BombBuilder(#[allow(dead_code)] Bomb);
+
+impl SessionAgentBuilder for BombBuilder {
+    type Agent = Box<dyn SessionAgent>;
+
+    fn build_agent(&self, _: &SessionSpec, _: &SessionContext) -> Result<Self::Agent, AgentError> {
+        Err(AgentError::Config("no agents here".into()))
+    }
+}
+
+struct BombStore(#[allow(dead_code)] Bomb);
+
+impl SessionStore for BombStore {
+    fn save(&self, _: &StoredSession) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn load(&self, _: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        Ok(None)
+    }
+    fn list(&self) -> Result<Vec<SessionId>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn delete(&self, _: SessionId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+}
+
+#[test]
+fn c32_builders_stores_extensions_and_unread_results_whose_drop_panics_unwind_into_no_caller() {
+    run(|| {
+        let config = || EphemeralSessionService::configure(BombBuilder(Bomb));
+        assert!(config().max_running_turns(0).build().is_err());
+        assert!(PersistentSessionService::with_config(config().stack_size(1), BombStore(Bomb)).is_err());
+        drop(config().build().unwrap());
+        let service = PersistentSessionService::with_config(config(), BombStore(Bomb)).unwrap();
+        service.open_session(SessionSpec::new()).unwrap_err();
+        service.shutdown(LONG);
+        drop(service);
+
+        let full = PersistentSessionService::new(echo(), 0, Turning::default());
+        let spec = || SessionSpec::new().extension(Arc::new(Bomb));
+        assert_eq!(full.open_session(spec()).unwrap_err().code(), "CAPACITY_EXCEEDED");
+        let full = EphemeralSessionService::new(echo(), 0);
+        assert_eq!(full.open_session(spec()).unwrap_err().code(), "CAPACITY_EXCEEDED");
+
+        let failing = agent_fn(|_, _| Err(AgentError::other(Hostile)));
+        let service = EphemeralSessionService::new(failing, 4);
+        let unread = service.begin_session(create("x")).unwrap();
+        while !unread.is_finished() {
+            std::thread::yield_now();
+        }
+        drop(unread);
+        let stream = service.stream_session(create("x")).unwrap();
+        while !stream.handle().is_finished() {
+            std::thread::yield_now();
+        }
+        drop(stream);
     });
 }
 

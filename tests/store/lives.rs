@@ -301,6 +301,30 @@ fn c64_events_beyond_a_block_are_reserved_by_their_emitter() {
 }
 
 #[test]
+fn c64_events_that_went_on_without_a_reservation_have_one_after_the_next_save() {
+    run(|| {
+        const MANY: usize = (1 << 20) + 10;
+        let store = Arc::new(Watched::default());
+        let agent = agent_fn(|prompt, turn| {
+            for _ in 0..prompt.parse().unwrap_or(MANY) {
+                turn.emit(turnwise::AgentEvent::TurnStarted { turn_number: 1 })?;
+            }
+            Ok(turn.finish(prompt))
+        });
+        let service = PersistentSessionService::new(agent, 1, Arc::clone(&store));
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let events = service.subscribe(id, Subscription::new().capacity(1)).unwrap();
+        store.fails.store(true, Ordering::SeqCst);
+        service.start_turn(id, turn("all")).unwrap_err();
+        store.fails.store(false, Ordering::SeqCst);
+        service.start_turn(id, turn("0")).unwrap();
+        let seen = events.try_recv().unwrap().seq;
+        let numbers = store.load(id).unwrap().unwrap().numbers;
+        assert!(seen > MANY as u64 && seen <= numbers.events_reserved, "{seen}: {numbers:?}");
+    });
+}
+
+#[test]
 fn c64_numbers_that_cannot_be_are_a_damaged_record() {
     run(|| {
         let (service, store) = watched();
@@ -482,5 +506,75 @@ fn an_unload_without_time_tells_a_session_as_it_was_from_one_that_ends() {
             }
         }
         assert_eq!(service.start_turn(id, turn("two")).unwrap().text, "two");
+    });
+}
+
+/// An agent that is dropped when the test lets it.
+struct SlowToGo<A>(A, Option<turnwise::testkit::Gate>);
+
+impl<A: SessionAgent> SessionAgent for SlowToGo<A> {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.0.run_turn(prompt, turn)
+    }
+
+    fn session_clone(&self) -> Session {
+        self.0.session_clone()
+    }
+}
+
+impl<A> Drop for SlowToGo<A> {
+    fn drop(&mut self) {
+        if let Some(gate) = &self.1 {
+            gate.pass_regardless();
+        }
+    }
+}
+
+/// A turn that takes or archives a session waits for its end, and then for its running permit; another turn, which has the permit, wants
+/// that session. Neither waits for the other for ever.
+#[test]
+fn a_turn_that_waits_for_a_lease_lends_its_permit_to_the_turn_that_has_the_lease() {
+    run(|| {
+        for takes in [false, true] {
+            let gate = turnwise::testkit::Gate::new();
+            let (goes, go) = bounded::<()>(1);
+            let (slow, slow_id) = (gate.clone(), SessionId::new());
+            let builder = builder_fn(move |spec: &SessionSpec, context: &turnwise::SessionContext| {
+                let (service, go) = (context.service(), go.clone());
+                let agent = agent_fn(move |prompt, turn| {
+                    let service = service.upgrade().expect("the test has a handle");
+                    let text = match prompt.as_str() {
+                        "ends it" if takes => service.take_session(slow_id, LONG).map(|_| "taken".to_owned())?,
+                        "ends it" => service.archive_wait(slow_id, LONG).map(|()| "archived".to_owned())?,
+                        "wants it" => {
+                            go.recv().unwrap_err();
+                            service.start_turn(slow_id, self::turn("x")).unwrap_err().code().to_owned()
+                        }
+                        _ => prompt,
+                    };
+                    Ok(turn.finish(text))
+                });
+                let gate = (spec.session_id == Some(slow_id)).then(|| slow.clone());
+                Ok(SlowToGo(agent.build_agent(spec, context)?, gate))
+            });
+            let config = turnwise::EphemeralSessionService::configure(builder).max_running_turns(1);
+            let service = PersistentSessionService::with_config(config, FileStore::in_memory().unwrap()).unwrap();
+            let [one, other] = [(); 2].map(|()| service.open_session(SessionSpec::new()).unwrap());
+            service.open_session(SessionSpec::new().session_id(slow_id)).unwrap();
+            let ending = service.begin_turn(one, turn("ends it")).unwrap();
+            gate.wait_arrived(1); // the session is on its way out, and the turn that ends it waits without a permit
+            let wanting = service.begin_turn(other, turn("wants it")).unwrap();
+            while service.stats().running_turns == 0 {
+                thread::yield_now();
+            }
+            gate.open(); // it has gone; the turn that ended it asks for a permit
+            while service.is_live(slow_id) {
+                thread::yield_now();
+            }
+            drop(goes);
+            let code = wanting.wait().unwrap().text;
+            assert!(["SESSION_ARCHIVED", "SESSION_BUSY"].contains(&code.as_str()), "{code}");
+            assert!(["taken", "archived"].contains(&ending.wait().unwrap().text.as_str()));
+        }
     });
 }
