@@ -29,9 +29,8 @@ pub(crate) struct ChatBuilder {
 impl SessionAgentBuilder for ChatBuilder {
     type Agent = Chat;
 
-    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Chat, AgentError> {
-        let resumed = spec.resume.clone();
-        let mut history = resumed.unwrap_or_else(|| Session::with_id(context.session_id()));
+    fn build_agent(&self, spec: &SessionSpec, _: &SessionContext) -> Result<Chat, AgentError> {
+        let mut history = spec.history();
         if let Some(prompt) = &spec.system_prompt {
             history.set_system_prompt(prompt);
         }
