@@ -25,6 +25,8 @@
 mod address;
 #[path = "chat/agent.rs"]
 mod agent;
+#[path = "shared/args.rs"]
+mod args;
 #[path = "chat/calls.rs"]
 mod calls;
 #[path = "shared/ctrl_c.rs"]
@@ -70,6 +72,7 @@ use agent::ChatBuilder;
 use ctrl_c::AtRest;
 use interrupts::Foreground;
 use options::Options;
+use say::{say, warn};
 
 /// What hosts the conversations.
 type Service = EphemeralSessionService<ChatBuilder>;
@@ -79,17 +82,17 @@ const MAX_CONVERSATIONS: usize = 64;
 const GRACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    match options::parse(std::env::args_os().skip(1)) {
+    match args::texts().and_then(options::parse) {
         Ok(Some(options)) => run(options).unwrap_or_else(|message| {
-            eprintln!("chat: {message}");
+            warn(format_args!("chat: {message}"));
             ExitCode::FAILURE
         }),
         Ok(None) => {
-            println!("{}", options::USAGE);
+            say(options::USAGE);
             ExitCode::SUCCESS
         }
         Err(message) => {
-            eprintln!("chat: {message}\n\n{}", options::USAGE);
+            warn(format_args!("chat: {message}\n\n{}", options::USAGE));
             ExitCode::from(2)
         }
     }
@@ -109,7 +112,7 @@ fn run(options: Options) -> Result<ExitCode, String> {
     };
     let stuck = service.shutdown(GRACE).stuck;
     if !stuck.is_empty() {
-        eprintln!("chat: {} conversations did not stop", stuck.len());
+        warn(format_args!("chat: {} conversations did not stop", stuck.len()));
     }
     code
 }
@@ -124,7 +127,7 @@ fn ask(service: &Service, options: &Options, foreground: &Foreground, question: 
         Ok(_) => return Ok(ExitCode::SUCCESS),
         Err(error) => error,
     };
-    eprintln!("{}", show::explain(&error));
+    warn(show::explain(&error));
     Ok(match error.cancel_reason() {
         Some(CancelReason::Interrupted) => ExitCode::from(ctrl_c::INTERRUPTED),
         _ => ExitCode::FAILURE,

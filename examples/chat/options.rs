@@ -1,7 +1,6 @@
 //! What the command line and the environment say.
 
-use std::env;
-use std::ffi::OsString;
+use std::env::{self, VarError};
 use std::time::Duration;
 
 use lexopt::Arg::{Long, Short, Value};
@@ -29,6 +28,9 @@ With a question: prints the answer and ends. Without: a prompt; /help lists what
 A pause that the server asks for (Retry-After) is made up to 60 seconds; a longer one fails the answer at once.
 Proxies are not used, and redirections are not followed.";
 
+const DEFAULT_URL: &str = "https://api.openai.com/v1";
+const DEFAULT_MODEL: &str = "gpt-4o-mini";
+
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) url: Address,
@@ -45,16 +47,16 @@ pub(crate) struct Options {
 }
 
 /// The options; `None` where only the usage was asked for.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Options>, String> {
+pub(crate) fn parse(args: Vec<String>) -> Result<Option<Options>, String> {
     parse_all(lexopt::Parser::from_args(args)).map_err(|error| error.to_string())
 }
 
 fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
-    let mut url = variable("OPENAI_BASE_URL").unwrap_or_else(|| "https://api.openai.com/v1".into());
+    let (mut url, mut key, mut model) = (None, None, None);
     let mut options = Options {
         url: Address::default(),
-        key: variable("OPENAI_API_KEY"),
-        model: variable("OPENAI_MODEL").unwrap_or_else(|| "gpt-4o-mini".into()),
+        key: None,
+        model: String::new(),
         system: None,
         max_tokens: None,
         timeout: Duration::from_secs(300),
@@ -67,9 +69,9 @@ fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
     let mut words = Vec::new();
     while let Some(arg) = args.next()? {
         match arg {
-            Long("url") => url = args.value()?.string()?,
-            Long("key") => options.key = Some(args.value()?.string()?),
-            Long("model") => options.model = args.value()?.string()?,
+            Long("url") => url = Some(args.value()?.string()?),
+            Long("key") => key = Some(args.value()?.string()?),
+            Long("model") => model = Some(args.value()?.string()?),
             Long("system") => options.system = Some(args.value()?.string()?),
             Long("max-tokens") => options.max_tokens = Some(args.value()?.parse()?),
             Long("timeout") => options.timeout = args.value()?.parse_with(seconds)?,
@@ -82,16 +84,28 @@ fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
             unknown => return Err(unknown.unexpected()),
         }
     }
-    options.url = Address::parse(&url)?;
+    options.url = Address::parse(&or_variable(url, "OPENAI_BASE_URL")?.unwrap_or_else(|| DEFAULT_URL.into()))?;
+    options.model = or_variable(model, "OPENAI_MODEL")?.unwrap_or_else(|| DEFAULT_MODEL.into());
     // A key from a file may end with a newline.
-    options.key = options.key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
+    let key = or_variable(key, "OPENAI_API_KEY")?;
+    options.key = key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
     options.question = (!words.is_empty()).then(|| words.join(" "));
     Ok(Some(options))
 }
 
-/// A variable of the environment; an empty one is none.
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
+/// What the command line says, or else the variable of the environment; an empty one is none.
+///
+/// # Errors
+/// The variable is not UTF-8. Its value may be a key and is not shown.
+fn or_variable(given: Option<String>, name: &str) -> Result<Option<String>, String> {
+    if given.is_some() {
+        return Ok(given);
+    }
+    match env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(format!("the environment variable {name} is not UTF-8")),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

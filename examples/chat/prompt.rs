@@ -14,8 +14,8 @@ use crate::histories;
 use crate::interrupts::Foreground;
 use crate::lines::read_line;
 use crate::options::Options;
-use crate::say::say;
-use crate::show::{explain, plain};
+use crate::say::{plain_line, say, warn};
+use crate::show::{explain, without_controls};
 use crate::Service;
 
 const HELP: &str = "\
@@ -58,24 +58,24 @@ pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground)
     let (conversations, current, background) = (BTreeMap::new(), "main".to_owned(), Vec::new());
     let mut prompt = Prompt { service, options, foreground, conversations, current, background };
     prompt.open("main", prompt.spec())?;
-    eprintln!("{} at {}; /help lists what there is", options.model, options.url);
+    warn(format_args!("{} at {}; /help lists what there is", options.model, options.url));
     while let Some(line) = read_line(&mut editor, &prompt.current)? {
         let _ = editor.add_history_entry(line.as_str());
         match prompt.on_line(line.trim()) {
             Ok(Next::Go) => {}
             Ok(Next::Quit) => break,
-            Err(message) => eprintln!("{message}"),
+            Err(message) => warn(message),
         }
         prompt.show_answered();
     }
     prompt.show_answered();
     if !io::stdin().is_terminal() {
-        // Who has written it all down beforehand wants to have all of it answered.
+        // Questions from a file or a pipe are all answered: the end of the input comes before the answers do.
         prompt.wait();
     }
     let stopped = prompt.background.len();
     if stopped > 0 {
-        eprintln!("{stopped} answers in the background are stopped");
+        warn(format_args!("{stopped} answers in the background are stopped"));
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ impl Prompt<'_> {
         };
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
-            ["help"] => eprintln!("{HELP}"),
+            ["help"] => warn(HELP),
             ["new", name] => self.open(name, self.spec())?,
             ["switch", name] => {
                 self.conversation(name)?;
@@ -120,7 +120,7 @@ impl Prompt<'_> {
         let request = StartTurnRequest::new(background.unwrap_or(line)).timeout(self.options.timeout);
         let conversation = self.conversation(&self.current)?;
         if background.is_some() {
-            // Nobody reads its events: without a receiver it waits for nobody.
+            // The turn has no receiver of events, so it never waits for one.
             let turn = self.service.begin_turn(conversation, request).map_err(|error| explain(&error))?;
             self.background.push((self.current.clone(), turn));
             return Ok(());
@@ -159,7 +159,7 @@ impl Prompt<'_> {
     }
 
     fn open(&mut self, name: &str, spec: SessionSpec) -> Result<(), String> {
-        if name != plain(name) {
+        if name != plain_line(name) {
             return Err("error: a name is letters, and not what would tell the terminal something".into());
         }
         if self.conversations.contains_key(name) {
@@ -184,11 +184,11 @@ impl Prompt<'_> {
     fn show(&self, name: &str) -> Result<(), String> {
         for message in self.history(name)?.messages() {
             match message {
-                Message::System { content } => say(format_args!("system: {}", plain(content))),
-                Message::User { content } => say(format_args!("you: {}", plain(content))),
+                Message::System { content } => say(format_args!("system: {}", without_controls(content))),
+                Message::User { content } => say(format_args!("you: {}", without_controls(content))),
                 Message::Assistant { blocks, .. } => blocks.iter().for_each(show_block),
                 Message::ToolResults { results } => {
-                    results.iter().for_each(|result| say(format_args!("tool: {}", plain(&result.content))));
+                    results.iter().for_each(|result| say(format_args!("tool: {}", without_controls(&result.content))));
                 }
             }
         }
@@ -241,7 +241,7 @@ impl Prompt<'_> {
 
 fn show_answer(name: &str, result: &Result<RunResult, SessionError>) {
     let text = match result {
-        Ok(result) => plain(&result.text),
+        Ok(result) => without_controls(&result.text),
         Err(error) => explain(error),
     };
     say(format_args!("[{name}] {}", text.trim_end()));
@@ -249,8 +249,10 @@ fn show_answer(name: &str, result: &Result<RunResult, SessionError>) {
 
 fn show_block(block: &AssistantBlock) {
     match block {
-        AssistantBlock::Text { text } => say(format_args!("assistant: {}", plain(text))),
-        AssistantBlock::ToolUse { name, args, .. } => say(format_args!("assistant: {}({})", plain(name), plain(args))),
+        AssistantBlock::Text { text } => say(format_args!("assistant: {}", without_controls(text))),
+        AssistantBlock::ToolUse { name, args, .. } => {
+            say(format_args!("assistant: {}({})", without_controls(name), without_controls(args)))
+        }
         AssistantBlock::Reasoning { .. } => {}
     }
 }

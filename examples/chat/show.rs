@@ -7,6 +7,7 @@ use turnwise::crossbeam_channel::RecvTimeoutError;
 use turnwise::{AgentEvent, CancelReason, RunResult, SessionError, TurnHandle, TurnStream};
 
 use crate::agent::why;
+use crate::say::{plain, warn, write_out};
 
 /// How often the sign that something goes on changes.
 const TICK: Duration = Duration::from_millis(100);
@@ -31,7 +32,7 @@ pub(crate) fn show(stream: TurnStream) -> Result<RunResult, SessionError> {
     Ok(result)
 }
 
-/// Waits for a turn whose events nobody reads.
+/// Waits for a turn without a receiver of events.
 pub(crate) fn wait(mut turn: TurnHandle) -> Result<RunResult, SessionError> {
     let mut screen = Screen::new();
     loop {
@@ -43,7 +44,7 @@ pub(crate) fn wait(mut turn: TurnHandle) -> Result<RunResult, SessionError> {
     }
 }
 
-/// What the terminal looks like. Where nobody reads on, nothing can be said about it: errors of writing are ignored.
+/// What the terminal looks like. A failure to write the answer ends the program; one to write around it is ignored.
 struct Screen {
     begun: Instant,
     /// When something was last to be seen.
@@ -81,15 +82,14 @@ impl Screen {
 
     fn text(&mut self, text: &str) {
         self.clear_sign();
-        let mut out = io::stdout().lock();
-        let _ = out.write_all(plain(text).as_bytes()).and_then(|()| out.flush());
+        write_out(without_controls(text).as_bytes());
         self.in_line = !text.ends_with('\n');
     }
 
     fn note(&mut self, text: &str) {
         self.clear_sign();
         self.end_line();
-        let _ = writeln!(io::stderr().lock(), "[{}]", plain(text));
+        warn(format_args!("[{}]", without_controls(text)));
     }
 
     /// Where nothing was to be seen for a while, shows that the program has not stopped: a model may think for long.
@@ -118,14 +118,15 @@ impl Screen {
     fn end_line(&mut self) {
         self.clear_sign();
         if std::mem::take(&mut self.in_line) {
-            let _ = writeln!(io::stdout().lock());
+            write_out(b"\n");
         }
     }
 }
 
-/// Without what would tell the terminal to do something: a model's words are only text.
-pub(crate) fn plain(text: &str) -> String {
-    text.chars().filter(|char| !char.is_control() || matches!(char, '\n' | '\t')).collect()
+/// The text of a model or a server without what would tell the terminal to do something. Carriage returns are left out, not
+/// replaced: some end their lines with them.
+pub(crate) fn without_controls(text: &str) -> String {
+    plain(&text.replace('\r', ""))
 }
 
 /// What went wrong, without the library's view of it.
@@ -137,7 +138,7 @@ pub(crate) fn explain(error: &SessionError) -> String {
         None => {}
     }
     if let Some(error) = error.agent_error() {
-        return format!("error: {}", plain(&error.to_string()));
+        return format!("error: {}", without_controls(&error.to_string()));
     }
     match error {
         SessionError::Busy { .. } | SessionError::Timeout { .. } => {
