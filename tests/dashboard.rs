@@ -20,8 +20,12 @@ mod model;
 #[path = "../examples/dashboard/svg.rs"]
 mod svg;
 
+#[path = "examples/folder.rs"]
+mod folder;
 #[path = "examples/program.rs"]
 mod program;
+
+use folder::Folder;
 
 /// Longer than anything takes that has not stopped for good.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,11 +65,11 @@ fn one_frame_shows_the_service_and_a_row_for_every_session() {
 
 #[test]
 fn the_picture_is_well_formed_and_shows_the_same() {
-    let file = std::env::temp_dir().join(format!("dashboard-{}.svg", std::process::id()));
-    let output = run(&["--svg", file.to_str().expect("a plain path"), "--seconds", "1"]);
+    let folder = Folder::new();
+    let file = folder.text("picture.svg");
+    let output = run(&["--svg", &file, "--seconds", "1"]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     let picture = fs::read_to_string(&file).expect("the picture");
-    fs::remove_file(file).expect("the picture");
     assert!(picture.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
     let text = text_of_well_formed(&picture);
     for word in ["turnwise", "events/s", "streaming-1", "fragile-12"] {

@@ -1,6 +1,8 @@
 //! The notebook example, used as a person would: script files, standard input, the prompt, Ctrl-C.
 #![cfg(all(feature = "serde", unix))]
 
+#[path = "examples/folder.rs"]
+mod folder;
 #[path = "examples/program.rs"]
 mod program;
 
@@ -8,6 +10,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+
+use folder::Folder;
 
 fn notebook() -> Command {
     program::command("notebook")
@@ -134,8 +138,8 @@ fn ctrl_c_with_nothing_running_ends_the_program() {
 
 #[test]
 fn the_prompt_opens_switches_lists_reads_exports_resumes_and_archives() {
-    let file = std::env::temp_dir().join(format!("notebook-{}.json", std::process::id()));
-    let json = file.to_str().expect("a plain path");
+    let folder = Folder::new();
+    let json = folder.text("history.json");
     let commands = format!(
         "let a = 5;\nfn twice(n) {{ n * 2 }}\n:open b\na\n:switch main\ntwice(a)\n:list\n:read\n:export {json}\n\
          :resume {json} again\ntwice(a + 1)\n:archive again\n:list\n:switch again\n:interrupt main\n:archive main\n\
@@ -160,14 +164,13 @@ fn the_prompt_opens_switches_lists_reads_exports_resumes_and_archives() {
         assert!(line.contains(part), "'{part}' in '{line}'");
     }
     assert!(output.status.success());
-    let kept = fs::read_to_string(&file).expect("the export");
-    fs::write(&file, kept.replacen("\"format_version\": 1", "\"format_version\": 9", 1)).expect("a newer file");
+    let kept = fs::read_to_string(&json).expect("the export");
+    fs::write(&json, kept.replacen("\"format_version\": 1", "\"format_version\": 9", 1)).expect("a newer file");
     let output = with_input(&["--prompt"], &format!(":resume {json}\n:resume {json}.none\n:limit nothing\n:bogus\n"));
     let errors = err(&output);
     for part in ["format version 9", "No such file", "'nothing' is not a number", "unknown command ':bogus'"] {
         assert!(errors.contains(part), "'{part}' in {errors}");
     }
-    fs::remove_file(file).expect("the export");
 }
 
 #[test]
@@ -286,8 +289,8 @@ fn whatever_grows_in_a_cell_its_memory_is_bounded() {
 
 #[test]
 fn output_without_an_end_is_kept_in_part_and_waits_until_it_is_shown() {
-    let folder = std::env::temp_dir().join(format!("notebook-kept-{}.json", std::process::id()));
-    let json = folder.to_str().expect("a plain path");
+    let folder = Folder::new();
+    let json = folder.text("history.json");
     let mut notebook = program::Program::start(notebook().arg("--prompt"));
     notebook.type_line("let n = 0; while n < 20000 { print(n); n += 1; } n &");
     notebook.type_line(":wait");
@@ -298,10 +301,9 @@ fn output_without_an_end_is_kept_in_part_and_waits_until_it_is_shown() {
     notebook.out.expect("… (cut off)\n");
     notebook.type_line(&format!(":export {json}"));
     notebook.out.expect("2 cells of 'main' are in");
-    let length = fs::metadata(&folder).expect("the export").len();
+    let length = fs::metadata(&json).expect("the export").len();
     assert!((100 << 10..200 << 10).contains(&length), "{length}");
     assert!(notebook.end().success());
-    fs::remove_file(folder).expect("the export");
 }
 
 #[test]
@@ -314,8 +316,8 @@ fn a_byte_order_mark_and_a_first_line_for_the_system_are_no_mistakes() {
     let output = with_input(&[], "#!/usr/bin/env notebook\nnonsense()");
     assert!(err(&output).contains("(line 2, position 1)"), "lines are counted as in the file: {}", err(&output));
 
-    let file = |name: &str| std::env::temp_dir().join(format!("notebook-{name}-{}", std::process::id()));
-    let (script_file, history) = (file("bom.rhai"), file("bom.json"));
+    let folder = Folder::new();
+    let (script_file, history) = (folder.path("bom.rhai"), folder.path("bom.json"));
     fs::write(&script_file, script).expect("a script");
     let output = notebook().arg(&script_file).output().expect("the notebook runs");
     assert_eq!((out(&output).as_str(), err(&output).as_str()), ("= 42\n", ""));
@@ -327,9 +329,6 @@ fn a_byte_order_mark_and_a_first_line_for_the_system_are_no_mistakes() {
     fs::write(&history, format!("\u{feff}{kept}")).expect("a history");
     let output = with_input(&["--prompt"], &format!(":resume {json} again\na + 2\n"));
     assert!(out(&output).contains("= 42\n"), "{}{}", out(&output), err(&output));
-    for file in [script_file, history] {
-        fs::remove_file(file).expect("it is ours");
-    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::process::Command;
 
+use crate::folder::Folder;
 use crate::program::{command, Program};
-use crate::Folder;
 
 #[path = "../../examples/shared/save.rs"]
 mod save;
@@ -65,7 +65,7 @@ fn what_is_no_regular_file_is_written_to() {
     save(&pipe, b"through").expect("written");
     assert_eq!(reader.join().expect("no panic").expect("text"), "through");
     assert_eq!(folder.names(), ["pipe"]);
-    save(&folder.0, b"").expect_err("a folder");
+    save(&folder.path(""), b"").expect_err("a folder");
     // Standard output is a pipe here, and then a file that the shell has opened.
     let export = |redirect: &str| {
         let line = format!("printf '1\\n:export /dev/stdout\\n' | \"$0\" --prompt {redirect}");

@@ -9,8 +9,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use crate::folder::Folder;
 use crate::program::command;
-use crate::Folder;
 
 /// Longer than anything takes that has not stopped for good.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,6 +87,8 @@ fn arguments_that_are_no_text_are_refused_and_do_not_panic() {
         ("plugin_host", vec![bad()], 2),
         ("plugin_host", vec![text("--rounds"), bad()], 2),
         ("host_mode", vec![bad()], 2),
+        ("chat", vec![bad()], 2),
+        ("chat", vec![text("--system"), bad()], 2),
         ("debate", vec![bad()], 2),
         ("debate", vec![text("tabs or spaces"), bad()], 2),
         ("keep", vec![ledgers.clone(), bad()], 1),
@@ -165,6 +167,35 @@ fn output_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
+fn a_chat_whose_reader_has_gone_ends_before_the_next_line() {
+    let mut child = command("chat")
+        .args(["--url", "http://127.0.0.1:1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(child.stdout.take());
+    let errors = collect(child.stderr.take().expect("a pipe"));
+    child.stdin.take().expect("a pipe").write_all(b"/list\n/nonsense\n").expect("it reads");
+    assert_eq!(wait(child).code(), Some(141));
+    let errors = errors.join().expect("text");
+    assert!(errors.contains("/help lists what there is") && errors.lines().count() == 1, "{errors}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_chat_that_cannot_write_says_so() {
+    let cases: [(&[&str], &str); 2] = [(&["--help"], ""), (&["--url", "http://127.0.0.1:1"], "/list\n/nonsense\n")];
+    for (args, input) in cases {
+        let ended = run(command("chat").args(args).stdout(full()).stderr(Stdio::piped()), input);
+        assert_eq!(ended.code, Some(1), "{args:?}");
+        let last = ended.err.lines().last().unwrap_or_default();
+        assert!(last.starts_with("standard output: No space left on device"), "{args:?}: {}", ended.err);
+    }
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn errors_that_cannot_be_shown_do_not_hang_or_panic() {
     let folder = Folder::new();
@@ -178,6 +209,9 @@ fn errors_that_cannot_be_shown_do_not_hang_or_panic() {
         ("game_loop", vec!["--nonsense"], "", 2),
         ("plugin_host", vec!["--nonsense"], "", 2),
         ("host_mode", vec!["nonsense"], "", 2),
+        ("chat", vec!["--nonsense"], "", 2),
+        ("chat", vec!["--url", "http://127.0.0.1:1"], "/nonsense\n/new main\n/help\n", 0),
+        ("chat", vec!["--url", "http://127.0.0.1:1", "--attempts", "1", "so?"], "", 1),
         ("debate", vec!["tabs or spaces", "nonsense"], "", 2),
         ("keep", vec!["--nonsense"], "", 1),
         ("keep", vec![ledgers, "kitchen", "nonsense"], "", 1),
@@ -224,7 +258,8 @@ fn text_from_outside_does_not_control_the_terminal() {
     let (entry, prompt) =
         (format!("1.00 {CONTROLS}"), format!(":open {CONTROLS}\n:list\n:switch x{CONTROLS}\n:read\n"));
     let lines = format!("{CONTROLS}\n");
-    let cases: [(&str, &[&str], &str); 16] = [
+    let commands = format!("/{CONTROLS}\n/new x{CONTROLS}\n/switch x{CONTROLS}\n/load {missing} x\n");
+    let cases: [(&str, &[&str], &str); 18] = [
         ("keep", &[&ledgers, &name, "1.00", CONTROLS], ""),
         ("keep", &[&ledgers, &name, "-"], &entry),
         ("keep", &[&ledgers, &name], ""),
@@ -237,6 +272,8 @@ fn text_from_outside_does_not_control_the_terminal() {
         ("notebook", &[&format!("--{CONTROLS}")], ""),
         ("notebook", &["--prompt"], &prompt),
         ("host_mode", &["0"], &lines),
+        ("chat", &[&format!("--{CONTROLS}")], ""),
+        ("chat", &["--url", "http://127.0.0.1:1"], &commands),
         ("debate", &[CONTROLS, "1"], ""),
         ("dashboard", &[CONTROLS], ""),
         ("game_loop", &[CONTROLS], ""),
