@@ -1,11 +1,11 @@
 //! The prompt, its commands, and what is shown.
 
-use std::process::Command;
 use std::time::Duration;
 
-use crate::program::{self, Program};
+use crate::folder::Folder;
 use crate::server::{held, words, words_until_closed, Server};
 use crate::support::{chat, talk};
+use crate::terminal::Terminal;
 
 #[test]
 fn an_answer_appears_and_the_conversation_goes_on_with_it() {
@@ -83,8 +83,8 @@ fn a_conversation_in_the_background_is_stopped_and_archived() {
 
 #[test]
 fn a_conversation_is_saved_and_goes_on_elsewhere() {
-    let file = std::env::temp_dir().join(format!("chat-{}.json", std::process::id()));
-    let path = file.to_str().expect("a plain path");
+    let folder = Folder::new();
+    let path = folder.text("history.json");
     let (_server, mut chat) = talk(vec![words(&["Hello."])], &[]);
     chat.type_line("hello");
     chat.out.expect("Hello.\n");
@@ -100,36 +100,26 @@ fn a_conversation_is_saved_and_goes_on_elsewhere() {
     chat.err.expect("error: /nowhere/at/all: ");
     assert!(chat.end().success());
     assert_eq!(server.asked().messages()[..2], [("user", "hello"), ("assistant", "Hello.")]);
-    std::fs::remove_file(file).expect("the file was written");
 }
 
 #[test]
 fn what_a_model_says_does_nothing_to_the_terminal() {
-    let (_server, mut chat) = talk(vec![words(&["\u{1b}[2Jgone\u{7}", "\tor not\n"])], &[]);
+    let (_server, mut chat) = talk(vec![words(&["\u{1b}[2Jgone\u{7}\u{9b}\u{202e}", "\tor not\r", "\n"])], &[]);
     chat.type_line("clear it");
-    chat.out.expect("[2Jgone\tor not\n");
+    let before = chat.out.expect("[2Jgone\u{fffd}\u{fffd}\u{fffd}\tor not\n");
+    assert_eq!(before, "\u{fffd}");
     assert!(chat.end().success());
     assert_eq!(chat.out.rest(), "");
 }
 
 #[test]
 fn a_terminal_shows_that_something_goes_on() {
-    let has_terminals = Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success());
-    if !has_terminals {
-        return;
-    }
     let (silent, answer) = held(words(&["Done."]));
     let server = Server::start(vec![silent]);
-    let chat = chat(&server.url)
-        .arg("wait")
-        .get_args()
-        .fold(program::command("chat").get_program().to_string_lossy().into_owned(), |line, arg| {
-            format!("{line} '{}'", arg.to_string_lossy())
-        });
-    let mut terminal = Program::start(Command::new("script").args(["-qec", &chat, "/dev/null"]));
-    terminal.out.expect("\r/ 0 s");
+    let Some(mut terminal) = Terminal::start(chat(&server.url).arg("wait")) else { return };
+    terminal.program.out.expect("\r/ 0 s");
     answer.send(()).expect("the server waits");
     // The sign is taken away before the answer is written.
-    terminal.out.expect("\r\u{1b}[KDone.");
-    assert!(terminal.end().success());
+    terminal.program.out.expect("\r\u{1b}[KDone.");
+    terminal.expect_restored(0);
 }

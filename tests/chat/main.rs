@@ -10,6 +10,8 @@ mod ends;
 #[allow(dead_code)]
 #[path = "../../examples/chat/events.rs"]
 mod events;
+#[path = "../examples/folder.rs"]
+mod folder;
 mod interrupts;
 #[allow(dead_code)]
 #[path = "../../examples/chat/json.rs"]
@@ -22,4 +24,8 @@ mod refusals;
 mod replies;
 mod retries;
 mod server;
+mod streams;
 mod support;
+#[path = "../examples/terminal.rs"]
+mod terminal;
+mod terminals;

@@ -1,5 +1,8 @@
 //! The command line, the environment, and the address of an endpoint.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use crate::program;
 use crate::server::{status, words, Server};
 use crate::support::chat;
@@ -27,6 +30,22 @@ fn the_environment_says_the_same() {
     assert!(command.arg("so?").output().expect("the chat runs").status.success());
     let asked = server.asked();
     assert_eq!((asked.key.as_deref(), &asked.body["model"]), (Some("Bearer secret"), &"small".into()));
+}
+
+#[test]
+fn an_environment_that_is_no_text_is_refused_where_it_matters() {
+    let bad = OsStr::from_bytes(b"secret\xff");
+    for name in ["OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"] {
+        let mut command = chat("http://127.0.0.1:1");
+        let output = program::command("chat").env(name, bad).arg("so?").output().expect("the chat runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {errors}");
+        assert!(errors.starts_with(&format!("chat: the environment variable {name} is not UTF-8\n")), "{errors}");
+        assert!(!errors.contains("secret"), "{errors}");
+        // The command line comes first.
+        let output = command.env(name, bad).args(["--key", "k", "--model", "m", "--attempts", "1", "so?"]).output();
+        assert_eq!(output.expect("the chat runs").status.code(), Some(1), "{name}");
+    }
 }
 
 #[test]
