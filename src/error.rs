@@ -12,6 +12,15 @@ use crate::sync::Arc;
 /// How deep errors of sessions are nested in each other; see [`AgentError::other`].
 const MOST_NESTED: usize = 8;
 
+/// The body of one arm of a `Debug`: every field by its own `Debug`.
+macro_rules! show {
+    ($f:ident, $name:literal, $($field:ident)*) => {{
+        let mut out = $f.debug_struct($name);
+        $(out.field(stringify!($field), $field);)*
+        out.finish()
+    }};
+}
+
 /// Why a turn was told to stop.
 ///
 /// ```
@@ -348,34 +357,26 @@ impl Error for SessionError {
 
 impl fmt::Debug for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// One arm's body: every field by its own `Debug`.
-        macro_rules! show {
-            ($name:literal, $($field:ident)*) => {{
-                let mut out = f.debug_struct($name);
-                $(out.field(stringify!($field), $field);)*
-                out.finish()
-            }};
-        }
         match self {
-            Self::NotFound { id } => show!("NotFound", id),
-            Self::Archived { id } => show!("Archived", id),
-            Self::Busy { id, turn } => show!("Busy", id turn),
-            Self::NotRunning { id } => show!("NotRunning", id),
-            Self::AlreadyExists { id } => show!("AlreadyExists", id),
-            Self::CapacityExceeded { active, max } => show!("CapacityExceeded", active max),
+            Self::NotFound { id } => show!(f, "NotFound", id),
+            Self::Archived { id } => show!(f, "Archived", id),
+            Self::Busy { id, turn } => show!(f, "Busy", id turn),
+            Self::NotRunning { id } => show!(f, "NotRunning", id),
+            Self::AlreadyExists { id } => show!(f, "AlreadyExists", id),
+            Self::CapacityExceeded { active, max } => show!(f, "CapacityExceeded", active max),
             Self::ShuttingDown => f.write_str("ShuttingDown"),
             Self::Faulted { id, message } => {
                 // The text of a panic may be part of the conversation.
                 f.debug_struct("Faulted").field("id", id).field("message", &Brief(message)).finish()
             }
-            Self::Interrupted { id, reason } => show!("Interrupted", id reason),
-            Self::Reentrant { id } => show!("Reentrant", id),
-            Self::Timeout { id, waited } => show!("Timeout", id waited),
-            Self::Ending { id, waited } => show!("Ending", id waited),
-            Self::Build { id, source } => show!("Build", id source),
-            Self::Agent { id, source } => show!("Agent", id source),
-            Self::Spawn { source } => show!("Spawn", source),
-            Self::Store { id, source } => show!("Store", id source),
+            Self::Interrupted { id, reason } => show!(f, "Interrupted", id reason),
+            Self::Reentrant { id } => show!(f, "Reentrant", id),
+            Self::Timeout { id, waited } => show!(f, "Timeout", id waited),
+            Self::Ending { id, waited } => show!(f, "Ending", id waited),
+            Self::Build { id, source } => show!(f, "Build", id source),
+            Self::Agent { id, source } => show!(f, "Agent", id source),
+            Self::Spawn { source } => show!(f, "Spawn", source),
+            Self::Store { id, source } => show!(f, "Store", id source),
         }
     }
 }
@@ -648,23 +649,15 @@ impl AgentError {
 
 impl fmt::Debug for AgentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// One arm's body: every field by its own `Debug`.
-        macro_rules! show {
-            ($name:literal, $($field:ident)*) => {{
-                let mut out = f.debug_struct($name);
-                $(out.field(stringify!($field), $field);)*
-                out.finish()
-            }};
-        }
         match self {
-            Self::Cancelled { reason } => show!("Cancelled", reason),
-            Self::Llm { provider, reason, message } => show!("Llm", provider reason message),
-            Self::Tool { name, message } => show!("Tool", name message),
+            Self::Cancelled { reason } => show!(f, "Cancelled", reason),
+            Self::Llm { provider, reason, message } => show!(f, "Llm", provider reason message),
+            Self::Tool { name, message } => show!(f, "Tool", name message),
             Self::Config(message) => f.debug_tuple("Config").field(message).finish(),
-            Self::TokenBudgetExceeded { used, limit } => show!("TokenBudgetExceeded", used limit),
-            Self::TimeBudgetExceeded { elapsed, limit } => show!("TimeBudgetExceeded", elapsed limit),
-            Self::ToolCallBudgetExceeded { count, limit } => show!("ToolCallBudgetExceeded", count limit),
-            Self::MaxTurnsReached { turns } => show!("MaxTurnsReached", turns),
+            Self::TokenBudgetExceeded { used, limit } => show!(f, "TokenBudgetExceeded", used limit),
+            Self::TimeBudgetExceeded { elapsed, limit } => show!(f, "TimeBudgetExceeded", elapsed limit),
+            Self::ToolCallBudgetExceeded { count, limit } => show!(f, "ToolCallBudgetExceeded", count limit),
+            Self::MaxTurnsReached { turns } => show!(f, "MaxTurnsReached", turns),
             // Tool arguments are part of the conversation.
             Self::CallbackPending { tool_name, args } => {
                 f.debug_struct("CallbackPending").field("tool_name", tool_name).field("args", &Brief(args)).finish()

@@ -120,7 +120,9 @@ pub(crate) fn step(state: &State, what: &What, stage: Stage) -> Next {
         What::Read(answer) => state.if_so(answer == state.visible().map(|()| state.view())),
         What::Listed(view) => calls::listed(state, view, stage),
         What::Unlisted => state.if_so(state.visible().is_err()),
-        What::ListedAfter(answer) | What::Subscribe(answer) => state.if_so(answer == state.visible()),
+        What::Subscribe(answer) => state.if_so(answer == state.visible()),
+        // A list goes on behind a session that is closed, or has ended not long ago.
+        What::ListedAfter(answer) => state.if_so(answer.is_ok() == (state.is_registered() || !state.ended.is_empty())),
         What::Export(answer) => calls::export(state, answer, stage),
         What::Take(answer) => calls::take(state, answer, stage),
         What::Archive { mode, answer } => calls::archive(state, mode, answer, stage),
