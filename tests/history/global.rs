@@ -127,19 +127,21 @@ fn check_lists_agree(history: &History) -> Vec<String> {
 }
 
 impl History {
-    /// Those of an id's sessions that a list may be about.
-    fn may_list<'a>(&'a self, key: Key, listing: &'a Listing) -> impl Iterator<Item = &'a Life> + Clone {
-        let during = move |life: &&Life| life.created_after < listing.ret && life.released_before > listing.call;
-        self.lives.iter().filter(move |life| life.key == key).filter(during)
-    }
-
     /// Whether `key`, whichever of its sessions it is, was certainly there before `other`.
     fn came_before(&self, key: Key, other: Key, listing: &Listing) -> bool {
         let mut pairs = self
-            .may_list(key, listing)
-            .flat_map(|life| self.may_list(other, listing).map(move |other| (life, other)))
+            .may_be_meant(key, listing)
+            .flat_map(|life| self.may_be_meant(other, listing).map(move |other| (life, other)))
             .peekable();
         pairs.peek().is_some() && pairs.all(|(life, other)| life.certainly_before(other))
+    }
+
+    /// Those of an id's sessions that a list may be about; of its cursor also those that have ended before.
+    fn may_be_meant<'a>(&'a self, key: Key, listing: &'a Listing) -> impl Iterator<Item = &'a Life> + Clone {
+        let is_cursor = listing.after == Some(key);
+        let during =
+            move |life: &&Life| life.created_after < listing.ret && (is_cursor || life.released_before > listing.call);
+        self.lives.iter().filter(move |life| life.key == key).filter(during)
     }
 
     /// What a list says about single sessions: that they are there, or that they are not.
