@@ -211,7 +211,7 @@ fn find_or_open(service: &Service, name: &str) -> Result<SessionId, String> {
 /// What people need to know, who need not know about sessions.
 fn explain(error: SessionError) -> String {
     match error {
-        SessionError::NotFound { .. } => "this ledger is closed".into(),
+        SessionError::Archived { .. } => "this ledger is closed".into(),
         error => error.agent_error().map_or_else(|| error.to_string(), ToString::to_string),
     }
 }
