@@ -34,10 +34,12 @@ struct Builder;
 impl SessionAgentBuilder for Builder {
     type Agent = Rewrites;
 
-    fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Rewrites, AgentError> {
-        let mut history = Session::with_id(session.session_id());
-        let messages: usize = spec.model.parse().map_err(AgentError::other)?;
-        history.push_batch((0..messages).map(|n| message(n as u64)));
+    fn build_agent(&self, spec: &SessionSpec, _: &SessionContext) -> Result<Rewrites, AgentError> {
+        let mut history = spec.history();
+        if history.messages().is_empty() {
+            let messages: usize = spec.model.parse().map_err(AgentError::other)?;
+            history.push_batch((0..messages).map(|n| message(n as u64)));
+        }
         Ok(Rewrites(history))
     }
 }
