@@ -291,14 +291,13 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
 
 impl Settings {
     fn check(&self, min_stack: usize) -> Result<(), ConfigError> {
-        let settings = self;
-        in_range("max_sessions", settings.max_sessions, 0, MAX_THREADS)?;
-        in_range("idle_threads", settings.idle_threads, 0, MAX_THREADS)?;
-        in_range("max_running_turns", settings.max_running_turns.unwrap_or(1), 1, MAX_THREADS)?;
-        in_range("stack_size", settings.stack_size.unwrap_or(min_stack), min_stack, MAX_STACK)?;
-        in_range("inbox_capacity", settings.inbox_capacity, 0, MAX_QUEUE)?;
-        in_range("event_history", settings.event_history, 0, MAX_QUEUE)?;
-        if settings.thread_name_prefix.contains('\0') {
+        in_range("max_sessions", self.max_sessions, 0, MAX_THREADS)?;
+        in_range("idle_threads", self.idle_threads, 0, MAX_THREADS)?;
+        in_range("max_running_turns", self.max_running_turns.unwrap_or(1), 1, MAX_THREADS)?;
+        in_range("stack_size", self.stack_size.unwrap_or(min_stack), min_stack, MAX_STACK)?;
+        in_range("inbox_capacity", self.inbox_capacity, 0, MAX_QUEUE)?;
+        in_range("event_history", self.event_history, 0, MAX_QUEUE)?;
+        if self.thread_name_prefix.contains('\0') {
             return Err(ConfigError::ThreadName);
         }
         Ok(())

@@ -16,7 +16,7 @@
 use std::fmt;
 
 use crate::error::SessionError;
-use crate::panics::record;
+use crate::panics::{contain_and_log, record};
 #[cfg(feature = "store")]
 use crate::sync::Weak;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -104,7 +104,7 @@ impl Numbers {
         const UNRESERVED: u64 = 4_096;
         if let Err(error) = self.reserve(LastNumbers { turn: 0, event: used }) {
             record!(Warn, "turnwise::store", "event numbers could not be reserved: {}", error.code());
-            crate::panics::contain_and_log("the drop of a store's error", move || drop(error));
+            contain_and_log("the drop of a store's error", move || drop(error));
             self.raise(LastNumbers { turn: 0, event: used.saturating_add(UNRESERVED) });
         }
     }

@@ -68,16 +68,7 @@ impl<A: SessionAgent> KeptAgent<A> {
         }
         self.save(None).map_err(|error| {
             // A store may have written what it reports as failed, and there is no session.
-            if let Err(error) = self.lease.delete() {
-                record!(
-                    Warn,
-                    "turnwise::store",
-                    "session {}: it was not created, and may be in the store: {}",
-                    self.lease.id(),
-                    error.code()
-                );
-                contain_and_log("the drop of a store's error", move || drop(error));
-            }
+            self.lease.withdraw("created");
             AgentError::other(error)
         })
     }

@@ -10,7 +10,7 @@ use crate::ephemeral::EphemeralSessionService;
 use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, SessionSnapshot, TurnId};
-use crate::panics::{contain_and_log, record};
+use crate::panics::record;
 use crate::service::{
     ArchiveMode, CreateSessionRequest, SessionInfo, SessionQuery, SessionService, SessionSpec, SessionState,
     SessionSummary, SessionUsage, SessionView, StartTurnRequest,
@@ -352,11 +352,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         });
         if let (Err(_), Some(lease)) = (&opened, launching.filter(|lease| !lease.standing().is_closed())) {
             // An error means that there is no session. It may be built still, by a thread for which no caller waits any more.
-            if let Err(error) = lease.delete() {
-                let (id, code) = (lease.id(), error.code());
-                record!(Warn, "turnwise::store", "session {id}: it was not opened, and may be in the store: {code}");
-                contain_and_log("the drop of a store's error", move || drop(error));
-            }
+            lease.withdraw("opened");
         }
         opened
     }

@@ -36,7 +36,7 @@ use std::ops::Deref;
 use crate::error::SessionError;
 use crate::ids::numbers::{LastNumbers, NumberRecord, Numbering};
 use crate::model::{Session, SessionId};
-use crate::panics::{contain, record, Contained};
+use crate::panics::{contain, contain_and_log, record, Contained};
 use crate::service::{ArchiveMode, SessionSpec};
 use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering, Weak};
 use crate::wait::clock::{Clock, Deadline};
@@ -420,6 +420,17 @@ impl RecordLease {
             self.close(DELETED, ArchiveMode::Interrupt);
         }
         Ok(is_there)
+    }
+}
+
+impl RecordLease {
+    /// Takes out of the store what may be there of a session that was not `begun`, and has no caller to be told.
+    pub(super) fn withdraw(&self, begun: &str) {
+        if let Err(error) = self.delete() {
+            let (id, code) = (self.id, error.code());
+            record!(Warn, "turnwise::store", "session {id}: it was not {begun}, and may be in the store: {code}");
+            contain_and_log("the drop of a store's error", move || drop(error));
+        }
     }
 }
 

@@ -571,7 +571,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an opening that is interrupted leaves a session in the store",
         "src/store/calls.rs",
-        &[("            if let Err(error) = lease.delete() {", "            if let Err(error) = lease.archive(ArchiveMode::Drain) {")],
+        &[("            lease.withdraw(\"opened\");", "            let _ = lease.archive(ArchiveMode::Drain);")],
         Store("opening"),
     ),
     mutation(
