@@ -60,7 +60,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
             numbering,
             running,
         };
-        let (handle, commands, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
+        let (handle, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
         let reserved = Seat::reserve(core, &handle);
         // In the record before a caller has one of them.
         let reserved = reserved.and_then(|seat| handle.environment().numbers.open().map(|()| seat));
@@ -78,7 +78,6 @@ impl<B: SessionAgentBuilder> Inner<B> {
             spec,
             context: self.context(&handle, cancel),
             first,
-            commands,
             handle: Arc::clone(&handle),
         };
         let life = move || {

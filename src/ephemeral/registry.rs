@@ -322,7 +322,7 @@ mod tests {
             numbering,
             running,
         };
-        let (handle, _commands, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
+        let (handle, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
         drop((active, admission));
         handle
     }

@@ -3,7 +3,7 @@
 //! # An interaction is always answered
 //!
 //! A bounded channel keeps its messages until its last *sender* goes, so a subscriber whose message sits in one could wait
-//! for ever. So the inbox is a list under a lock, with a bell beside it: closing takes everything out. And each item carries
+//! for ever. So the inbox is a [`WorkQueue`](crate::wait::work_queue::WorkQueue): closing it takes every item out. And each item carries
 //! its [`Reply`](reply::Reply), which ends the subscriber's stream when it is dropped, run or not.
 
 pub(crate) mod injector;

@@ -4,35 +4,33 @@ use std::collections::VecDeque;
 
 use crate::ids::Ids;
 use crate::model::{EventSource, InboxInteraction, InteractionContent, InteractionId};
-use crate::sync::{Mutex, Receiver};
-use crate::wait::bell::Bell;
+use crate::sync::Receiver;
 use crate::wait::cancel::CancelToken;
+use crate::wait::work_queue::{Contents, WorkQueue};
 
 use super::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};
 use super::reply::Reply;
 
-/// An interaction, and what is owed to whoever started it.
+/// An interaction, and the duty to answer it.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) interaction: InboxInteraction,
     pub(crate) reply: Reply,
 }
 
-/// What has been injected and not been taken yet.
+/// The interactions that have been injected and not been taken yet. In host mode the session's thread waits at it.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     capacity: usize,
     ids: Ids,
-    state: Mutex<State>,
-    bell: Bell,
+    queue: WorkQueue<Incoming, Extra>,
 }
 
+/// What is under the queue's lock beside the interactions.
 #[derive(Debug, Default)]
-struct State {
-    items: VecDeque<Incoming>,
-    /// How many dismissals are among them: they take no room.
+struct Extra {
+    /// How many of the items are dismissals: those take no room.
     dismissals: usize,
-    closed: bool,
     /// The interaction that the session runs in host mode. It comes here under the lock under which it leaves the queue, so that an
     /// interrupt finds it in one place or the other.
     running: Option<(InteractionId, CancelToken)>,
@@ -49,117 +47,110 @@ pub(crate) enum Found {
 
 impl Inbox {
     pub(crate) fn new(capacity: usize, ids: Ids) -> Self {
-        Self { capacity, ids, state: Mutex::default(), bell: Bell::new() }
+        Self { capacity, ids, queue: WorkQueue::new() }
     }
 
-    /// A channel that something can be received from while there may be something in the inbox. For one listener.
-    pub(crate) fn listen(&self) -> Receiver<()> {
-        self.bell.listen(|| !self.state.lock().items.is_empty())
+    /// For the session's thread: an arm for its `select!`, ready while there may be an interaction. The wait ends with
+    /// [`end_wait`](Self::end_wait).
+    pub(crate) fn ready(&self) -> &Receiver<()> {
+        self.queue.ready()
     }
 
-    /// The oldest, to be run under `cancel`. Rings again for what is left.
+    /// For the session's thread: ends its wait. To be called after each `select!`, whichever arm was ready.
+    pub(crate) fn end_wait(&self) {
+        self.queue.end_wait();
+    }
+
+    /// For the session's thread: takes the oldest interaction, to be run under `cancel`.
     pub(crate) fn take_next(&self, cancel: &CancelToken) -> Option<Incoming> {
-        let (next, more) = {
-            let mut state = self.state.lock();
-            let next = state.items.pop_front();
+        self.queue.change(|Contents { items, extra, .. }| {
+            let next = items.pop_front();
             match &next {
-                Some(dismissal) if dismissal.is_dismissal() => state.dismissals -= 1,
-                Some(next) => state.running = Some((next.interaction.id, cancel.clone())),
+                Some(dismissal) if dismissal.is_dismissal() => extra.dismissals -= 1,
+                Some(next) => extra.running = Some((next.interaction.id, cancel.clone())),
                 None => {}
             }
-            (next, !state.items.is_empty())
-        };
-        if more {
-            self.bell.ring();
-        }
-        next
+            next
+        })
     }
 
     /// Notes an interaction that did not come through the inbox and is run under `cancel`. A dismissal is not run.
     pub(crate) fn begin_running(&self, incoming: &Incoming, cancel: &CancelToken) {
         if !incoming.is_dismissal() {
-            let last = self.state.lock().running.replace((incoming.interaction.id, cancel.clone()));
+            let running = Some((incoming.interaction.id, cancel.clone()));
+            let last = self.queue.change(|contents| std::mem::replace(&mut contents.extra.running, running));
             drop(last);
         }
     }
 
-    /// No interaction runs any more.
+    /// Notes that no interaction runs any more.
     pub(crate) fn end_running(&self) {
-        let last = self.state.lock().running.take();
+        let last = self.queue.change(|contents| contents.extra.running.take());
         drop(last);
     }
 
-    /// Finds one interaction, to end it alone. One that is queued is taken out.
+    /// Finds one interaction, to end it alone. A queued one is taken out.
     pub(crate) fn find(&self, id: InteractionId) -> Option<Found> {
-        let mut state = self.state.lock();
-        if let Some((running, cancel)) = &state.running {
-            if *running == id {
-                return Some(Found::Running(cancel.clone()));
+        self.queue.change(|Contents { items, extra, .. }| {
+            if let Some((running, cancel)) = &extra.running {
+                if *running == id {
+                    return Some(Found::Running(cancel.clone()));
+                }
             }
-        }
-        let place = state.items.iter().position(|item| item.interaction.id == id && !item.is_dismissal())?;
-        state.items.remove(place).map(Found::Queued)
+            let place = items.iter().position(|item| item.interaction.id == id && !item.is_dismissal())?;
+            items.remove(place).map(Found::Queued)
+        })
     }
 
-    /// Takes out, and fails, every interaction that is followed. Host mode has ended, and the next turn in host mode may never come;
+    /// Takes out, and fails, every interaction that has a subscriber. Host mode has ended, and the next turn in host mode may never come;
     /// the sender is told, and may send it again.
     pub(crate) fn fail_followed(&self) {
-        let followed = {
-            let mut state = self.state.lock();
-            if !state.items.iter().any(|item| item.reply.has_subscriber()) {
-                return;
+        let followed: VecDeque<Incoming> = self.queue.change(|Contents { items, .. }| {
+            if !items.iter().any(|item| item.reply.has_subscriber()) {
+                return VecDeque::new();
             }
-            let items = std::mem::take(&mut state.items);
-            let (followed, left): (VecDeque<_>, _) = items.into_iter().partition(|item| item.reply.has_subscriber());
-            state.items = left;
+            let (followed, left) = std::mem::take(items).into_iter().partition(|item| item.reply.has_subscriber());
+            *items = left;
             followed
-        };
+        });
         for item in followed {
             drop(item.reply.end(Err("host mode ended before the interaction ran")));
         }
     }
 
-    /// All that there is now, oldest first.
+    /// Takes all interactions, oldest first.
     pub(crate) fn take_all(&self) -> VecDeque<Incoming> {
-        let mut state = self.state.lock();
-        state.dismissals = 0;
-        std::mem::take(&mut state.items)
+        self.queue.change(|Contents { items, extra, .. }| {
+            extra.dismissals = 0;
+            std::mem::take(items)
+        })
     }
 
-    /// Takes nothing in any more. What is in it fails.
+    /// Closes the inbox. What is in it fails.
     pub(crate) fn close(&self) {
-        let items = {
-            let mut state = self.state.lock();
-            state.closed = true;
-            std::mem::take(&mut state.items)
-        };
-        drop(items);
+        let failed = self.queue.close();
+        drop(failed);
     }
 
     fn put(&self, incoming: Incoming) -> Result<(), InjectError> {
-        let refused = {
-            let mut state = self.state.lock();
-            let is_dismissal = incoming.is_dismissal();
-            if state.closed {
-                Some((incoming, InjectError::Closed as fn(String) -> InjectError))
-            } else if is_dismissal && state.items.back().is_some_and(Incoming::is_dismissal) {
-                // Said already.
-                return Ok(());
-            } else if !is_dismissal && state.items.len() - state.dismissals >= self.capacity {
-                Some((incoming, InjectError::Full as fn(String) -> InjectError))
-            } else {
-                state.dismissals += usize::from(is_dismissal);
-                state.items.push_back(incoming);
-                None
+        let is_dismissal = incoming.is_dismissal();
+        let refused = self.queue.change(|contents| {
+            let Contents { items, is_closed, extra } = contents;
+            if *is_closed {
+                return Some((incoming, InjectError::Closed as fn(String) -> InjectError));
             }
-        };
-        match refused {
-            None => {
-                self.bell.ring();
-                Ok(())
+            if is_dismissal && items.back().is_some_and(Incoming::is_dismissal) {
+                // One dismissal behind another says nothing new.
+                return None;
             }
-            Some((incoming, error)) => Err(error(incoming.into_body())),
-        }
+            if !is_dismissal && items.len() - extra.dismissals >= self.capacity {
+                return Some((incoming, InjectError::Full as fn(String) -> InjectError));
+            }
+            extra.dismissals += usize::from(is_dismissal);
+            contents.push(incoming);
+            None
+        });
+        refused.map_or(Ok(()), |(incoming, error)| Err(error(incoming.into_body())))
     }
 
     fn interaction(&self, source: &EventSource, content: InteractionContent) -> InboxInteraction {
@@ -168,7 +159,7 @@ impl Inbox {
 }
 
 impl Incoming {
-    /// From somebody who does not follow what becomes of it.
+    /// An interaction without a subscriber.
     pub(crate) fn unfollowed(interaction: InboxInteraction) -> Self {
         let reply = Reply::to_nobody(interaction.id);
         Self { interaction, reply }

@@ -22,10 +22,10 @@ use crate::turn::environment::Environment;
 use crate::wait::cancel::{CancelToken, DueHooks};
 use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
-use crate::wait::mailbox::{mailbox, MailReceiver, MailSender};
 use crate::wait::own_thread::WaitKey;
 use crate::wait::semaphore::Semaphore;
 use crate::wait::turn_permit::TurnPermit;
+use crate::wait::work_queue::WorkQueue;
 
 use super::command::Command;
 
@@ -41,7 +41,7 @@ pub(crate) struct SessionHandle {
     environment: Arc<Environment>,
     lines: Mutex<Lines>,
     fault: OnceLock<PanicMessage>,
-    commands: MailSender<Command>,
+    commands: WorkQueue<Command>,
     /// Nobody is admitted any more, and the turn that was to be cancelled has been.
     close_is_done: AtomicBool,
     ended: Latch,
@@ -105,13 +105,12 @@ pub(crate) struct Closed {
 }
 
 impl SessionHandle {
-    /// The handle of a session about to be built, what its thread listens to, and the guards of its first turn, or of its
-    /// build.
+    /// The handle of a session about to be built, and the guards of its first turn, or of its build.
     pub(crate) fn new(
         profile: Profile<'_>,
         first: Option<TurnId>,
         cancel: CancelToken,
-    ) -> (Arc<Self>, MailReceiver<Command>, ActiveEntry, Admission) {
+    ) -> (Arc<Self>, ActiveEntry, Admission) {
         let Profile { shelf, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock, .. } = profile;
         let Numbering { after, known_events, .. } = profile.numbering;
         let numbers = Numbers::new(profile.numbering);
@@ -125,7 +124,6 @@ impl SessionHandle {
             numbers,
             permit: TurnPermit::new(profile.running),
         };
-        let (commands, receiver) = mailbox();
         let handle = Arc::new(Self {
             id,
             key: WaitKey::new(),
@@ -135,13 +133,13 @@ impl SessionHandle {
             environment: Arc::new(environment),
             lines: Mutex::default(),
             fault: OnceLock::new(),
-            commands,
+            commands: WorkQueue::new(),
             close_is_done: AtomicBool::new(false),
             ended: Latch::new(),
         });
         let active = ActiveEntry { handle: Arc::clone(&handle) };
         let admission = Admission { handle: Arc::clone(&handle), picked_up: false };
-        (handle, receiver, active, admission)
+        (handle, active, admission)
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -253,9 +251,22 @@ impl SessionHandle {
         }
     }
 
-    /// Hands a command to the session's thread. Where that has ended, the command is dropped, which answers it.
+    /// Hands a command to the session's thread. Where the session has ended, the command is dropped, which answers it.
     pub(crate) fn send(&self, command: Command) {
-        self.commands.send(command);
+        if let Err(command) = self.commands.push(command) {
+            drop(command);
+        }
+    }
+
+    /// The commands, for the session's thread.
+    pub(crate) fn commands(&self) -> &WorkQueue<Command> {
+        &self.commands
+    }
+
+    /// Takes no more commands. Those that are left are dropped, which answers them.
+    pub(crate) fn close_commands(&self) {
+        let unanswered = self.commands.close();
+        drop(unanswered);
     }
 
     /// Cancels the admitted turn: any, or that one only.
@@ -312,6 +323,7 @@ impl SessionHandle {
     pub(crate) fn end(&self) {
         self.gate().close();
         self.finish_close();
+        self.close_commands();
         self.bus().end();
         // Behind the end of the bus: no number that a subscriber sees comes after it.
         let used = LastNumbers { turn: self.gate().state().turns(), event: self.bus().last_seq() };
@@ -460,7 +472,7 @@ mod tests {
             numbering: Numbering::default(),
             running: Semaphore::new(1),
         };
-        let (handle, _commands, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
+        let (handle, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
         handle.gate().end_build();
         admission.pick_up();
         drop((active, admission));

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use crate::error::Cancelled;
 use crate::model::{InboxInteraction, RunResult, StopReason};
-use crate::sync::Receiver;
+use crate::sync::{never, Receiver};
 use crate::wait::cancel::CancelToken;
 
 use super::running::RunningTurn;
@@ -14,7 +14,7 @@ pub(super) struct Hosting {
     pub(super) turn: RunningTurn,
     /// What the turn has come to so far.
     pub(super) result: RunResult,
-    pub(super) arms: HostArms,
+    pub(super) sources: HostSources,
 }
 
 impl Hosting {
@@ -51,12 +51,16 @@ impl Hosting {
     }
 }
 
-/// What a session's thread listens to in host mode; otherwise to commands alone.
-pub(super) struct HostArms {
-    /// Rings while there may be a command.
-    pub(super) commands: Receiver<()>,
-    /// Rings while there may be something in the inbox.
-    pub(super) inbox: Receiver<()>,
+/// What a session's thread waits for in host mode, beside commands and the inbox.
+pub(super) struct HostSources {
+    /// From the session's peers. `never()` where the agent has none, and once they are gone.
     pub(super) comms: Receiver<InboxInteraction>,
     pub(super) cancelled: Receiver<Infallible>,
+}
+
+impl HostSources {
+    /// Those of a session that is not in host mode.
+    pub(super) fn none() -> Self {
+        Self { comms: never(), cancelled: never() }
+    }
 }

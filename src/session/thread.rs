@@ -8,21 +8,20 @@
 use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
 use crate::error::{AgentError, Cancelled, SessionError};
 use crate::inbox::queue::Incoming;
-use crate::model::{RunResult, Session, TurnId};
+use crate::model::{InboxInteraction, RunResult, Session, TurnId};
 use crate::panics::{contain, contain_and_log, record, PanicMessage};
 use crate::service::SessionSpec;
 use crate::sync::{never, select, Arc};
 use crate::turn::context::TurnContext;
 use crate::turn::outcome::TurnResult;
 use crate::wait::cancel::CancelToken;
-use crate::wait::mailbox::MailReceiver;
 use crate::wait::own_thread::OwnThread;
 use crate::wait::polling;
 
 use super::command::{Command, HistoryRequest, Input, Turn};
 use super::first::{First, FirstStep, Owed};
 use super::handle::SessionHandle;
-use super::hosting::{HostArms, Hosting};
+use super::hosting::{HostSources, Hosting};
 use super::running::RunningTurn;
 
 /// All that a session's thread starts with.
@@ -31,13 +30,12 @@ pub(crate) struct Start<B> {
     pub(crate) spec: SessionSpec,
     pub(crate) context: SessionContext,
     pub(crate) handle: Arc<SessionHandle>,
-    pub(crate) commands: MailReceiver<Command>,
     pub(crate) first: First,
 }
 
 /// Runs a session from its build to its end, on the calling thread. Returns what is owed after a failed build.
 pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
-    let Start { builder, spec, context, handle, commands, first } = start;
+    let Start { builder, spec, context, handle, first } = start;
     let id = handle.id();
     let cancel = context.cancel_token().clone();
     let own = OwnThread::enter(id, handle.key(), Arc::clone(&handle.environment().permit), cancel);
@@ -46,12 +44,13 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
         Ok(agent) => agent,
         Err(source) => {
             record!(Debug, "turnwise::session", "session {id}: not built");
-            return Some(first.fail(source.into_session_error(id)));
+            let owed = first.fail(source.into_session_error(id));
+            handle.close_commands();
+            return Some(owed);
         }
     };
     record!(Debug, "turnwise::session", "session {id}: built");
-    let mut thread =
-        SessionThread { agent, commands, handle, takeovers: Vec::new(), hosting: None, is_warm: false, own };
+    let mut thread = SessionThread { agent, handle, takeovers: Vec::new(), hosting: None, is_warm: false, own };
     thread.publish();
     thread.note_lines();
     // Everything that may panic in there is contained one by one. Should that not be all: an agent is never dropped while
@@ -60,9 +59,9 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
         first.succeed(&mut thread);
         thread.serve();
     });
-    let SessionThread { agent, handle, commands, takeovers, hosting, .. } = thread;
-    // Whoever has asked for something is answered now, however long the agent takes to go.
-    drop(commands);
+    let SessionThread { agent, handle, takeovers, hosting, .. } = thread;
+    // Callers that have asked for something are answered now, however long the drop of the agent takes.
+    handle.close_commands();
     drop(takeovers);
     contain_and_log("the drop of a turn", move || drop(hosting));
     let (injector, comms) = (handle.set_injector(None), handle.set_comms(None));
@@ -78,7 +77,6 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
 pub(super) struct SessionThread<A> {
     agent: A,
     pub(super) handle: Arc<SessionHandle>,
-    commands: MailReceiver<Command>,
     /// Those that found a turn on its way, and are decided after it.
     takeovers: Vec<HistoryRequest>,
     /// The turn that is in host mode, between two interactions.
@@ -91,10 +89,19 @@ pub(super) struct SessionThread<A> {
 /// What a session's thread has to do next.
 enum Event {
     Command(Command),
-    /// Something has arrived in host mode; the token ends it alone.
+    /// An interaction has arrived in host mode; the token ends it alone.
     Interaction(Incoming, CancelToken),
     /// Host mode ends like this.
     HostingOver(Result<(), Cancelled>),
+}
+
+/// The arm of the `select!` that was ready.
+enum Ready {
+    Commands,
+    Inbox,
+    /// `None` where the peers are gone.
+    Comms(Option<InboxInteraction>),
+    Cancelled,
 }
 
 impl<A: SessionAgent> SessionThread<A> {
@@ -112,48 +119,88 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// The next thing to do, or `None` when the session is at its end.
+    /// The next event, or `None` when the session is at its end.
     fn next_event(&mut self) -> Option<Event> {
         loop {
             let gate = self.handle.gate().state();
-            // Not asked of the gate: a close that cancels sets the gate first, the token next, and is done then. To go by the gate
-            // would be to end well in the middle of it.
-            let is_closed = self.handle.is_close_done();
-            if let Some(end) = self.hosting.as_ref().and_then(|hosting| hosting.end(is_closed)) {
+            if let Some(end) = self.hosting_end() {
                 return Some(Event::HostingOver(end));
             }
             if gate.is_closed() && !gate.is_running() {
-                // What was asked for before the close is still answered.
-                return self.commands.try_receive().map(Event::Command);
+                // Commands from before the close are still answered.
+                return self.handle.commands().pop().map(Event::Command);
             }
-            if std::mem::take(&mut self.is_warm) {
-                // Either way it is looked for below.
-                polling::work_comes_soon(|| self.commands.has_mail());
+            if let Some(command) = self.poll_for_command() {
+                return Some(Event::Command(command));
             }
-            let Some(hosting) = &mut self.hosting else {
-                return Some(Event::Command(self.commands.receive()));
-            };
-            let arms = &mut hosting.arms;
-            select! {
-                recv(arms.commands) -> _ => if let Some(command) = self.commands.try_receive() {
-                    return Some(Event::Command(command));
-                },
-                recv(arms.inbox) -> _ => {
-                    let cancel = hosting.token_of_next();
-                    if let Some(incoming) = self.handle.environment().inbox.take_next(&cancel) {
-                        return Some(Event::Interaction(incoming, cancel));
-                    }
-                }
-                recv(arms.comms) -> interaction => match interaction {
-                    Ok(interaction) => {
-                        let (incoming, cancel) = (Incoming::unfollowed(interaction), hosting.token_of_next());
-                        self.handle.environment().inbox.begin_running(&incoming, &cancel);
-                        return Some(Event::Interaction(incoming, cancel));
-                    }
-                    Err(_) => arms.comms = never(),
-                },
-                recv(arms.cancelled) -> _ => arms.cancelled = never(),
+            if let Some(event) = self.wait_for_event() {
+                return Some(event);
             }
+        }
+    }
+
+    /// How host mode ends, if it is to end now.
+    fn hosting_end(&self) -> Option<Result<(), Cancelled>> {
+        // Not asked of the gate: a close that cancels sets the gate first and the token next, and is done then. By the gate alone, host
+        // mode would end well in the middle of such a close.
+        let is_closed = self.handle.is_close_done();
+        self.hosting.as_ref().and_then(|hosting| hosting.end(is_closed))
+    }
+
+    /// Looks for a command for a short time after a turn: the next turn often comes at once.
+    fn poll_for_command(&mut self) -> Option<Command> {
+        if !std::mem::take(&mut self.is_warm) {
+            return None;
+        }
+        let commands = self.handle.commands();
+        polling::work_comes_soon(|| commands.has_items());
+        if commands.has_items() {
+            commands.pop()
+        } else {
+            None
+        }
+    }
+
+    /// Waits for the next event: the one place where a session's thread waits for work. `None` where the wake-up was for nothing, or for
+    /// something that [`next_event`](Self::next_event) looks at.
+    ///
+    /// An arm without a source is a channel that is never ready.
+    fn wait_for_event(&mut self) -> Option<Event> {
+        let (commands, inbox) = (self.handle.commands(), &self.handle.environment().inbox);
+        let (silent, no_sources) = (never(), HostSources::none());
+        let (inbox_ready, sources) = match &self.hosting {
+            Some(hosting) => (inbox.ready(), &hosting.sources),
+            None => (&silent, &no_sources),
+        };
+        let ready = select! {
+            recv(commands.ready()) -> _ => Ready::Commands,
+            recv(inbox_ready) -> _ => Ready::Inbox,
+            recv(sources.comms) -> interaction => Ready::Comms(interaction.ok()),
+            recv(sources.cancelled) -> _ => Ready::Cancelled,
+        };
+        // Whichever arm was ready, and before any work: see `wait::work_queue`.
+        commands.end_wait();
+        let Some(hosting) = &mut self.hosting else {
+            return commands.pop().map(Event::Command);
+        };
+        inbox.end_wait();
+        match ready {
+            Ready::Commands => commands.pop().map(Event::Command),
+            Ready::Inbox => {
+                let cancel = hosting.token_of_next();
+                inbox.take_next(&cancel).map(|incoming| Event::Interaction(incoming, cancel))
+            }
+            Ready::Comms(Some(interaction)) => {
+                let (incoming, cancel) = (Incoming::unfollowed(interaction), hosting.token_of_next());
+                inbox.begin_running(&incoming, &cancel);
+                Some(Event::Interaction(incoming, cancel))
+            }
+            Ready::Comms(None) => {
+                hosting.sources.comms = never();
+                None
+            }
+            // Host mode is over: `next_event` finds out.
+            Ready::Cancelled => None,
         }
     }
 
@@ -189,14 +236,12 @@ impl<A: SessionAgent> SessionThread<A> {
             contain_and_log("the drop of an agent's comms", move || drop(comms));
             inbox
         });
-        let arms = HostArms {
-            commands: self.commands.listen(),
-            inbox: self.handle.environment().inbox.listen(),
+        let sources = HostSources {
             comms: comms_inbox.unwrap_or_else(never),
             cancelled: turn.context().cancel_token().cancelled().clone(),
         };
         record!(Debug, "turnwise::session", "session {}: in host mode", self.handle.id());
-        self.hosting = Some(Hosting { turn, result, arms });
+        self.hosting = Some(Hosting { turn, result, sources });
     }
 
     #[inline(never)] // See the head of this file.

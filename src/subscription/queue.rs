@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::model::SessionEvent;
-use crate::sync::{bounded, never, select, unbounded, Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Receiver, Sender};
+use crate::sync::{never, select, unbounded, Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Receiver, Sender};
 use crate::wait::cancel::CancelToken;
 use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
+use crate::wait::signal::Signal;
 
 use super::stream::EventStream;
 use super::{Overflow, Subscription};
@@ -42,8 +43,8 @@ pub(crate) struct Reader {
     pub(super) dropped: AtomicU64,
     /// Threads that wait for room.
     waiting: AtomicUsize,
-    /// Rings when an event has been read and somebody waits for room.
-    room: (Sender<()>, Receiver<()>),
+    /// Sent when an event has been read while an emitter waits for room.
+    room: Signal,
     /// Set when the stream is dropped.
     pub(super) gone: Latch,
 }
@@ -72,7 +73,7 @@ impl Queue {
         let reader = Arc::new(Reader {
             dropped: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
-            room: bounded(1),
+            room: Signal::new(),
             gone: Latch::new(),
         });
         let queue = Self {
@@ -176,7 +177,7 @@ impl Queue {
         let mut look_again = FIRST_LOOK;
         while self.is_full() && !over() {
             select! {
-                recv(self.reader.room.1) -> _ => {}
+                recv(self.reader.room.receiver()) -> _ => {}
                 recv(self.reader.gone.receiver()) -> _ => {}
                 recv(session_closed.receiver()) -> _ => {}
                 recv(cancelled) -> _ => {}
@@ -206,11 +207,10 @@ impl SendingEnd {
 }
 
 impl Reader {
-    /// Wakes one who waits for room, if anybody does.
+    /// Wakes one of the emitters that wait for room, if there are any.
     pub(super) fn has_read(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            // Full: it is ringing already.
-            let _ = self.room.0.try_send(());
+            self.room.notify();
         }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) use crossbeam_channel::{
 pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
 pub(crate) use std::sync::atomic::{fence, AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
-pub(crate) use std::thread::{current, park, Builder, JoinHandle, Thread, ThreadId};
+pub(crate) use std::thread::{current, Builder, JoinHandle, ThreadId};
 pub(crate) use std::thread_local;
 pub(crate) use std::time::Instant;
 
@@ -21,8 +21,8 @@ pub(crate) use std::thread::yield_now;
 /// Whether threads poll a little before they park.
 pub(crate) const POLLS: bool = true;
 
-/// How many of the threads that one thread calls up may have been woken and not run yet; see `wait::waking`.
-pub(crate) const WOKEN_AT_ONCE: usize = 64;
+/// How many wake-ups of one thread may be in flight; see `wait::wakeups`.
+pub(crate) const MAX_WAKEUPS_IN_FLIGHT: isize = 64;
 
 /// A value that the whole process shares.
 macro_rules! process_wide {

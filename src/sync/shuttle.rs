@@ -19,7 +19,7 @@ pub(crate) use self::locks::{Condvar, Mutex, OnceLock, RwLock};
 pub(crate) use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
 pub(crate) use shuttle::hint::spin_loop;
 pub(crate) use shuttle::sync::atomic::{fence, AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
-pub(crate) use shuttle::thread::{current, park, yield_now, Builder, JoinHandle, Thread, ThreadId};
+pub(crate) use shuttle::thread::{current, yield_now, Builder, JoinHandle, ThreadId};
 pub(crate) use shuttle::thread_local;
 pub(crate) use std::sync::{Arc, Weak};
 
@@ -51,9 +51,8 @@ mod raw {
 /// same.
 pub(crate) const POLLS: bool = false;
 
-/// How many of the threads that one thread calls up may have been woken and not run yet: as few as there can be, since models
-/// are small.
-pub(crate) const WOKEN_AT_ONCE: usize = 1;
+/// How many wake-ups of one thread may be in flight: the smallest limit, since models are small.
+pub(crate) const MAX_WAKEUPS_IN_FLIGHT: isize = 1;
 
 /// A value that a whole execution shares: the next one begins with a new one.
 macro_rules! process_wide {

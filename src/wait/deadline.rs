@@ -13,11 +13,12 @@ use std::io;
 use std::time::Duration;
 
 use crate::error::CancelReason;
-use crate::sync::{bounded, current, room_for_a_thread, select, Arc, Builder, Instant, Mutex, Receiver, Sender};
+use crate::sync::{current, room_for_a_thread, select, Arc, Builder, Instant, Mutex};
 use crate::wait::cancel::{CancelToken, DueHooks};
 use crate::wait::clock::{Alarm, Clock, Deadline, Entry};
 use crate::wait::latch::{set_when_gone, Latch};
 use crate::wait::leaving::{Leaving, Thread};
+use crate::wait::signal::Signal;
 
 /// When which token is due. Dropping it stops the watch; it waits for nobody.
 pub(crate) struct Deadlines {
@@ -28,8 +29,8 @@ struct Watch {
     clock: Clock,
     thread_name: String,
     state: Mutex<State>,
-    /// Rings when an earlier deadline than all others has come, or the watch is to end.
-    bell: (Sender<()>, Receiver<()>),
+    /// Sent when a new deadline is the earliest, and when the watch is to end.
+    changed: Signal,
 }
 
 #[derive(Default)]
@@ -61,7 +62,7 @@ pub(crate) struct DeadlineGuard {
 impl Deadlines {
     pub(crate) fn new(thread_name: String, clock: Clock) -> Self {
         let state = Mutex::new(State::default());
-        Self { watch: Arc::new(Watch { clock, thread_name, state, bell: bounded(1) }) }
+        Self { watch: Arc::new(Watch { clock, thread_name, state, changed: Signal::new() }) }
     }
 
     /// Makes sure that somebody watches. The one step of setting a deadline that can fail comes first.
@@ -86,7 +87,7 @@ impl Deadlines {
             (key, state.due.keys().next() == Some(&key))
         };
         if is_first {
-            self.watch.ring();
+            self.watch.changed.notify();
         }
         Some(DeadlineGuard { watch: Arc::clone(&self.watch), key })
     }
@@ -154,7 +155,7 @@ impl Watch {
                 Step::Wait(until) => {
                     let alarm = until.duty_alarm();
                     select! {
-                        recv(self.bell.1) -> _ => {}
+                        recv(self.changed.receiver()) -> _ => {}
                         recv(alarm.rings()) -> _ => {}
                     }
                     rung = Some(alarm);
@@ -166,7 +167,7 @@ impl Watch {
     /// What to do next; `None` when the watch is over.
     fn next_step(&self) -> Option<Step> {
         loop {
-            // Time that passes after this look is a matter of the alarm, and what is inserted after it rings the bell.
+            // Time that passes after this look is a matter of the alarm. A deadline that is inserted after it sends the signal.
             let now = self.clock.now();
             let (overdue, next) = {
                 let mut state = self.state.lock();
@@ -218,12 +219,7 @@ impl Watch {
 
     fn stop(&self) {
         self.state.lock().stopped = true;
-        self.ring();
-    }
-
-    fn ring(&self) {
-        // Full means that it rings already.
-        let _ = self.bell.0.try_send(());
+        self.changed.notify();
     }
 }
 

@@ -46,7 +46,7 @@ mod permits;
 #[cfg(not(turnwise_loom))]
 mod support;
 #[cfg(not(turnwise_loom))]
-mod waking;
+mod wakeups;
 
 /// Runs `body` in many schedules.
 #[cfg(not(turnwise_loom))]

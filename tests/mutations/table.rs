@@ -13,7 +13,7 @@ pub(crate) struct Mutation {
 }
 
 /// A way of running tests.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Proof {
     /// On real threads: the tests of the contract with this in their names.
     Contract(&'static str),
@@ -178,7 +178,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an interaction is between inbox and thread for a moment",
         "src/inbox/queue.rs",
-        &[("                Some(next) => state.running = Some((next.interaction.id, cancel.clone())),", "                Some(_) => {}"), ("        if more {\n            self.bell.ring();", "        if let Some(next) = next.as_ref().filter(|next| !next.is_dismissal()) {\n            self.begin_running(next.interaction.id, cancel);\n        }\n        if more {\n            self.bell.ring();")],
+        &[("                Some(next) => extra.running = Some((next.interaction.id, cancel.clone())),", "                Some(_) => {}"), ("        self.queue.change(|Contents { items, extra, .. }| {\n            let next = items.pop_front();", "        let taken = self.queue.change(|Contents { items, extra, .. }| {\n            let next = items.pop_front();"), ("                None => {}\n            }\n            next\n        })\n    }", "                None => {}\n            }\n            next\n        });\n        taken.iter().for_each(|next| self.begin_running(next, cancel));\n        taken\n    }")],
         Shuttle("c40_one_interaction"),
     ),
     mutation(
@@ -230,60 +230,69 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         ],
         Loom("latch"),
     ),
-    // Commands.
+    // The queues at which a session's thread waits.
     mutation(
-        "a command wakes nobody",
-        "src/wait/mailbox.rs",
-        &[("            state.waiter.call_up()\n", "            None::<Thread>\n")],
-        Loom("mailbox"),
+        "an item wakes no thread",
+        "src/wait/work_queue.rs",
+        &[("if has_items { state.thread.call_up() } else { None }", "if has_items && false { state.thread.call_up() } else { None }")],
+        Loom("work_queue"),
     ),
     mutation(
-        "who falls asleep says so after the look into the mailbox, under another lock",
-        "src/wait/mailbox.rs",
-        &[("                state.waiter = Waiter::Asleep(current());", "                drop(state);\n                self.0.state.lock().waiter = Waiter::Asleep(current());")],
-        Loom("mailbox"),
+        "a thread notes that it waits after its look at the queue, under another lock",
+        "src/wait/work_queue.rs",
+        &[(
+            "            let mut state = self.state.lock();\n            let has_items = !state.contents.items.is_empty();\n            let next",
+            "            let has_items = !self.state.lock().contents.items.is_empty();\n            let mut state = self.state.lock();\n            let next",
+        )],
+        Loom("work_queue"),
     ),
     mutation(
-        "what is left in the mailbox does not ring",
-        "src/wait/mailbox.rs",
-        &[("        if self.has_mail() {", "        if self.has_mail() && false {")],
-        Loom("mailbox"),
+        "a thread that is about to wait is not told of the items that are there",
+        "src/wait/work_queue.rs",
+        &[("        if has_items {\n            self.signal.notify();", "        if has_items && false {\n            self.signal.notify();")],
+        Loom("work_queue"),
     ),
     mutation(
-        "who begins to listen does not look into the mailbox",
-        "src/wait/mailbox.rs",
-        &[("self.0.bell.listen(|| !self.0.state.lock().items.is_empty())", "self.0.bell.listen(|| false)")],
-        Loom("mailbox"),
+        "a closed queue keeps what it gets",
+        "src/wait/work_queue.rs",
+        &[("            if contents.is_closed {\n", "            if contents.is_closed && false {\n")],
+        Loom("work_queue"),
     ),
     mutation(
-        "a mailbox that nobody looks into any more keeps what it gets",
-        "src/wait/mailbox.rs",
-        &[("            state.is_gone = true;\n", "")],
-        Loom("mailbox"),
+        "a thread that arrives sends no queued wake-up",
+        "src/wait/wakeups.rs",
+        &[("            let next = state.queue.pop_front();", "            let next = state.queue.pop_front().filter(|_| false);")],
+        Loom("of_two_threads"),
     ),
     mutation(
-        "who is called up and arrives wakes nobody of those that are noted",
-        "src/wait/waking.rs",
-        &[("            let next = state.notes.pop_front();", "            let next = state.notes.pop_front().filter(|_| false);")],
-        Loom("mailbox"),
+        "a wake-up is queued after the look at how many are in flight, under another lock",
+        "src/wait/wakeups.rs",
+        &[("                state.queue.push_back(signal.sender().clone());", "                drop(state);\n                self.state.lock().queue.push_back(signal.sender().clone());")],
+        Shuttle("wakeups"),
     ),
     mutation(
-        "who is called up is noted after the look at how many are on their way, under another lock",
-        "src/wait/waking.rs",
-        &[("            state.notes.push_back(thread);", "            drop(state);\n            self.state.lock().notes.push_back(thread);")],
-        Shuttle("waking"),
+        "a thread that has arrived stays counted as in flight",
+        "src/wait/wakeups.rs",
+        &[("                state.in_flight -= 1;\n", "")],
+        Shuttle("wakeups"),
     ),
     mutation(
-        "who arrives stays counted as on the way",
-        "src/wait/waking.rs",
-        &[("                state.on_their_way -= 1;\n", "")],
-        Shuttle("waking"),
+        "no arrival is reported",
+        "src/wait/work_queue.rs",
+        &[("if let Self::CalledUp(throttle) = self {", "if let (Self::CalledUp(throttle), true) = (self, false) {")],
+        Shuttle("wakeups"),
     ),
     mutation(
-        "who has been called up never arrives",
-        "src/wait/mailbox.rs",
-        &[("if let Waiter::CalledUp(calls) = waiter {", "if let (Waiter::CalledUp(calls), true) = (waiter, false) {")],
-        Shuttle("waking"),
+        "a session that leaves its select by another arm does not report that it was called up for a command",
+        "src/session/thread.rs",
+        &[("        commands.end_wait();\n", "        if matches!(ready, Ready::Commands) {\n            commands.end_wait();\n        }\n")],
+        Shuttle("c40_a_session_that_leaves"),
+    ),
+    mutation(
+        "a session that leaves its select by another arm does not report that it was called up for an interaction",
+        "src/session/thread.rs",
+        &[("        inbox.end_wait();\n", "        if matches!(ready, Ready::Inbox) {\n            inbox.end_wait();\n        }\n")],
+        Shuttle("c40_a_session_that_exports"),
     ),
     mutation(
         "a close wakes nobody",
@@ -442,7 +451,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an earlier deadline does not wake who watches",
         "src/wait/deadline.rs",
-        &[("        if is_first {\n            self.watch.ring();", "        if is_first && false {\n            self.watch.ring();")],
+        &[("        if is_first {\n            self.watch.changed.notify();", "        if is_first && false {\n            self.watch.changed.notify();")],
         Shuttle("c23"),
     ),
     // Events.
@@ -475,21 +484,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     // Inbox, host mode, comms.
     mutation(
-        "who begins to listen does not look into the inbox",
-        "src/inbox/queue.rs",
-        &[("self.bell.listen(|| !self.state.lock().items.is_empty())", "self.bell.listen(|| false)")],
-        Loom("c39"),
-    ),
-    mutation(
-        "the bell rings once for any number of messages",
-        "src/inbox/queue.rs",
-        &[("        if more {\n            self.bell.ring();", "        if more && false {\n            self.bell.ring();")],
-        Shuttle("c40"),
-    ),
-    mutation(
         "a closed inbox keeps what is in it",
         "src/inbox/queue.rs",
-        &[("            state.closed = true;\n            std::mem::take(&mut state.items)", "            state.closed = true;\n            VecDeque::<Incoming>::new()")],
+        &[("        let failed = self.queue.close();", "        let failed = self.queue.change(|contents| contents.is_closed = true);")],
         Shuttle("c39"),
     ),
     mutation(

@@ -1,0 +1,270 @@
+//! A queue at which one thread waits, beside other channels, in a `select!`.
+//!
+//! The commands of a session and its inbox are such queues. A channel would do the same and cost more: a thread that takes a message from
+//! a channel often finds it locked by the thread that has just woken it, and with ten thousand sessions that was half of all the
+//! work. Here the items are in a list under a lock of a few instructions, and what goes through a channel is a [`Signal`], which says only
+//! that the list is to be looked at.
+//!
+//! # Why no item is missed
+//!
+//! The waiting thread notes under the queue's lock that it waits, and does so only while the queue is empty:
+//!
+//! ```text
+//! sender                                           waiting thread
+//! lock; put the item in                            lock; is the queue empty?
+//!   is the thread noted as waiting?                  no: send the own signal     yes: note "waiting"
+//!     yes: note "called up"                        unlock
+//! unlock                                           select! over the signal and other channels
+//! send the signal, if it was waiting               lock; note "awake"; unlock; report the arrival, if called up
+//!                                                  take the item
+//! ```
+//!
+//! **Invariants.**
+//! - While the queue has items, the thread is not noted as waiting: it is awake and will look, or it is called up.
+//! - Each time that the thread is called up it reports one arrival to the [throttle](crate::wait::wakeups) of the thread that has called it
+//!   up, by [`end_wait`](WorkQueue::end_wait). It does so before it works, also where another arm of its `select!` was ready: while it works its
+//!   wake-up counts as in flight, and others are queued behind it.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Receiver};
+use crate::wait::signal::Signal;
+use crate::wait::wakeups::{own_throttle, WakeupThrottle};
+
+/// Items for one waiting thread, and `X`: what else is under the same lock.
+pub(crate) struct WorkQueue<T, X = ()> {
+    /// Whether there are items. Written under the lock, so that a polling thread needs none.
+    has_items: AtomicBool,
+    state: Mutex<State<T, X>>,
+    signal: Signal,
+}
+
+struct State<T, X> {
+    contents: Contents<T, X>,
+    thread: ThreadState,
+}
+
+/// What is under a queue's lock.
+pub(crate) struct Contents<T, X> {
+    /// Oldest first.
+    pub(crate) items: VecDeque<T>,
+    /// Whether the queue takes no more items.
+    pub(crate) is_closed: bool,
+    pub(crate) extra: X,
+}
+
+/// The thread that waits at the queue.
+enum ThreadState {
+    /// It will look at the queue before it waits.
+    Awake,
+    /// It has found the queue empty, and waits for the signal.
+    Waiting,
+    /// An item was put in while it waited. It has not been back since.
+    CalledUp(Arc<WakeupThrottle>),
+}
+
+impl<T, X: Default> WorkQueue<T, X> {
+    pub(crate) fn new() -> Self {
+        let contents = Contents { items: VecDeque::new(), is_closed: false, extra: X::default() };
+        let state = State { contents, thread: ThreadState::Awake };
+        Self { has_items: AtomicBool::new(false), state: Mutex::new(state), signal: Signal::new() }
+    }
+}
+
+impl<T, X> WorkQueue<T, X> {
+    /// Puts an item in. Returns it where the queue is closed. Never waits.
+    pub(crate) fn push(&self, item: T) -> Result<(), T> {
+        self.change(|contents| {
+            if contents.is_closed {
+                return Err(item);
+            }
+            contents.push(item);
+            Ok(())
+        })
+    }
+
+    /// Changes the contents, and wakes the waiting thread where there are items afterwards.
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Contents<T, X>) -> R) -> R {
+        let (result, throttle) = {
+            let mut state = self.state.lock();
+            let result = change(&mut state.contents);
+            let has_items = self.note_items(&state.contents);
+            (result, if has_items { state.thread.call_up() } else { None })
+        };
+        if let Some(throttle) = throttle {
+            throttle.send(&self.signal);
+        }
+        result
+    }
+
+    /// Closes the queue, and takes all items out: to be dropped with no lock held.
+    #[must_use = "the items are dropped, which answers them"]
+    pub(crate) fn close(&self) -> VecDeque<T> {
+        self.change(|contents| {
+            contents.is_closed = true;
+            std::mem::take(&mut contents.items)
+        })
+    }
+
+    /// Whether there are items: one atomic load.
+    pub(crate) fn has_items(&self) -> bool {
+        self.has_items.load(Ordering::SeqCst)
+    }
+
+    /// For the waiting thread: an arm for its `select!`, ready while there may be an item. The wait begins here, and
+    /// [`end_wait`](Self::end_wait) ends it.
+    pub(crate) fn ready(&self) -> &Receiver<()> {
+        let (last, has_items) = {
+            let mut state = self.state.lock();
+            let has_items = !state.contents.items.is_empty();
+            let next = if has_items { ThreadState::Awake } else { ThreadState::Waiting };
+            (std::mem::replace(&mut state.thread, next), has_items)
+        };
+        last.report_arrival();
+        if has_items {
+            self.signal.notify();
+        }
+        self.signal.receiver()
+    }
+
+    /// For the waiting thread: ends its wait. To be called after each `select!`, whichever arm was ready.
+    pub(crate) fn end_wait(&self) {
+        let last = std::mem::replace(&mut self.state.lock().thread, ThreadState::Awake);
+        last.report_arrival();
+    }
+
+    /// Takes the oldest item, if there is one.
+    pub(crate) fn pop(&self) -> Option<T> {
+        self.change(|contents| contents.items.pop_front())
+    }
+
+    fn note_items(&self, contents: &Contents<T, X>) -> bool {
+        let has_items = !contents.items.is_empty();
+        self.has_items.store(has_items, Ordering::SeqCst);
+        has_items
+    }
+
+    /// Waits for the oldest item, and for nothing else.
+    #[cfg(test)]
+    pub(crate) fn wait_and_pop(&self) -> T {
+        loop {
+            self.ready().recv().expect("the queue keeps its signal");
+            self.end_wait();
+            if let Some(item) = self.pop() {
+                return item;
+            }
+        }
+    }
+}
+
+impl<T, X> Contents<T, X> {
+    pub(crate) fn push(&mut self, item: T) {
+        if self.items.len() == self.items.capacity() {
+            // There are many thousand queues, most of them with one item at a time.
+            self.items.reserve_exact(self.items.len().max(1));
+        }
+        self.items.push_back(item);
+    }
+}
+
+impl ThreadState {
+    /// Notes that a waiting thread is called up. Returns the throttle through which to wake it, with no lock held.
+    fn call_up(&mut self) -> Option<Arc<WakeupThrottle>> {
+        if !matches!(self, Self::Waiting) {
+            return None;
+        }
+        let throttle = own_throttle();
+        *self = Self::CalledUp(Arc::clone(&throttle));
+        Some(throttle)
+    }
+
+    fn report_arrival(self) {
+        if let Self::CalledUp(throttle) = self {
+            throttle.arrived();
+        }
+    }
+}
+
+impl<T, X> fmt::Debug for WorkQueue<T, X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkQueue").field("has_items", &self.has_items()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_arrives_once_in_the_order_of_each_sender() {
+        const SENDERS: usize = 4;
+        const EACH: usize = 5_000;
+        let queue: WorkQueue<(usize, usize)> = WorkQueue::new();
+        std::thread::scope(|scope| {
+            for name in 0..SENDERS {
+                let queue = &queue;
+                scope.spawn(move || (0..EACH).for_each(|number| queue.push((name, number)).unwrap()));
+            }
+            let mut next = [0; SENDERS];
+            for _ in 0..SENDERS * EACH {
+                let (name, number) = queue.wait_and_pop();
+                assert_eq!(number, next[name]);
+                next[name] += 1;
+            }
+        });
+        assert!(queue.pop().is_none() && !queue.has_items());
+    }
+
+    #[test]
+    fn the_signal_is_sent_for_items_that_came_before_the_wait_and_for_those_that_are_left() {
+        let queue: WorkQueue<u32> = WorkQueue::new();
+        queue.push(1).unwrap();
+        queue.push(2).unwrap();
+        for number in [1, 2] {
+            queue.ready().try_recv().unwrap();
+            assert_eq!(queue.pop(), Some(number));
+        }
+        assert!(queue.ready().try_recv().is_err());
+        queue.push(3).unwrap();
+        assert_eq!(queue.wait_and_pop(), 3);
+    }
+
+    #[test]
+    fn a_thread_that_is_awake_is_not_called_up() {
+        let queue: WorkQueue<u32> = WorkQueue::new();
+        queue.push(1).unwrap();
+        assert!(queue.signal.receiver().try_recv().is_err());
+        let _ = queue.ready().try_recv();
+        queue.end_wait();
+        queue.push(2).unwrap();
+        assert!(queue.signal.receiver().try_recv().is_err());
+        assert_eq!((queue.pop(), queue.pop()), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn the_end_of_a_wait_reports_the_arrival_once() {
+        let queue: WorkQueue<u32> = WorkQueue::new();
+        let ends: [fn(&WorkQueue<u32>); 2] = [WorkQueue::end_wait, |queue| drop(queue.ready().clone())];
+        for end in ends {
+            while queue.pop().is_some() {}
+            let _waits = queue.ready();
+            queue.push(1).unwrap();
+            queue.push(2).unwrap();
+            assert!(!own_throttle().is_idle());
+            end(&queue);
+            assert!(own_throttle().is_idle());
+            queue.end_wait();
+            assert!(own_throttle().is_idle(), "reported twice");
+        }
+    }
+
+    #[test]
+    fn a_closed_queue_gives_its_items_back_and_takes_no_more() {
+        let queue: WorkQueue<u32> = WorkQueue::new();
+        queue.push(1).unwrap();
+        assert_eq!(queue.close(), [1]);
+        assert_eq!(queue.push(2), Err(2));
+        assert!(!queue.has_items());
+    }
+}
