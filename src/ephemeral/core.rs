@@ -3,7 +3,6 @@
 use crate::error::SessionError;
 use crate::model::SessionId;
 use crate::session::handle::SessionHandle;
-use crate::status::shelf::Shelf;
 use crate::subscription::everyone::Everyone;
 use crate::sync::Arc;
 use crate::turn::counters::Counters;
@@ -19,7 +18,6 @@ use super::threads::Threads;
 pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) registry: Registry,
-    pub(crate) shelf: Shelf,
     pub(crate) everyone: Everyone,
     /// One permit for each session that holds capacity.
     pub(crate) capacity: Arc<Semaphore>,
@@ -35,7 +33,6 @@ impl Core {
         let max_running = settings.max_running_turns.unwrap_or(MAX_THREADS);
         Self {
             registry: Registry::new(),
-            shelf: Shelf::default(),
             everyone: Everyone::new(),
             capacity: Semaphore::new(settings.max_sessions.min(MAX_THREADS)),
             running: Semaphore::new(max_running),

@@ -45,10 +45,10 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let Settings { inbox_capacity, event_history, ref ids, .. } = core.settings;
         let (labels, ids) = (Labels::from(spec.labels.clone()), ids.clone());
         let (counters, clock) = (Arc::clone(&core.counters), core.clock().clone());
-        let shelf = &core.shelf;
         let (numbering, running) = (std::mem::take(&mut spec.numbering), Arc::clone(&core.running));
+        let status = core.registry.new_status(numbering.after.turn, first_turn, &snapshot);
         let profile = Profile {
-            shelf,
+            status,
             id,
             labels,
             snapshot,

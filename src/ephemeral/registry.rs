@@ -14,10 +14,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use indexmap::IndexMap;
 
 use crate::error::SessionError;
-use crate::model::{Labels, SessionId};
+use crate::model::{Labels, SessionId, SessionSnapshot, TurnId};
 use crate::service::{SessionQuery, SessionSummary};
 use crate::session::handle::{summarize, SessionHandle};
-use crate::status::shelf::Place;
+use crate::status::slab::{Status, StatusSlab};
 use crate::sync::{Arc, RwLock};
 use crate::wait::latch::Latch;
 use crate::wait::semaphore::{Permit, Semaphore};
@@ -30,6 +30,7 @@ const FEW_GAPS: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Registry {
     sessions: RwLock<Sessions>,
+    statuses: StatusSlab,
 }
 
 #[derive(Debug, Default)]
@@ -64,14 +65,19 @@ struct Ended {
 #[derive(Debug)]
 struct Entry {
     handle: Arc<SessionHandle>,
-    /// The handle's: a list looks at these two alone.
-    place: Place,
+    /// The handle's: a list reads these two alone.
+    status: Status,
     labels: Labels,
 }
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { sessions: RwLock::default() }
+        Self { sessions: RwLock::default(), statuses: StatusSlab::default() }
+    }
+
+    /// The status of a session that is about to be built, after `turns` turns of lives before, with its first turn or without one.
+    pub(crate) fn new_status(&self, turns: u64, first: Option<TurnId>, snapshot: &SessionSnapshot) -> Status {
+        self.statuses.building(turns, first, snapshot)
     }
 
     /// Takes a place for a session, or says why there is none. All of it or nothing.
@@ -153,7 +159,7 @@ impl Registry {
                 if place == limit {
                     break;
                 }
-                match entry.place.glance() {
+                match entry.status.try_read() {
                     // Closed between the two looks.
                     Some((gate, _)) if gate.is_closed() => {}
                     Some((gate, figures)) => page.push(summarize(id, gate, figures, &entry.labels)),
@@ -217,7 +223,7 @@ impl Registry {
 impl Entry {
     #[inline]
     fn is_open(&self) -> bool {
-        !self.place.gate.state().is_closed()
+        !self.status.gate.state().is_closed()
     }
 
     #[inline]
@@ -256,9 +262,9 @@ impl Sessions {
         if self.entries.shift_remove(&handle.id()).is_some() {
             self.gaps -= 1;
         }
-        let (place, labels) = (handle.place().clone(), handle.labels().clone());
+        let (status, labels) = (handle.status().clone(), handle.labels().clone());
         let (id, number) = (handle.id(), self.registered);
-        self.entries.insert(id, Slot { number, entry: Some(Entry { handle, place, labels }) });
+        self.entries.insert(id, Slot { number, entry: Some(Entry { handle, status, labels }) });
     }
 
     fn remove(&mut self, id: SessionId) -> Option<Arc<SessionHandle>> {
@@ -298,19 +304,18 @@ impl Ended {
 mod tests {
     use super::*;
     use crate::ids::numbers::Numbering;
-    use crate::model::{Session, SessionSnapshot};
+    use crate::model::Session;
     use crate::session::handle::Profile;
-    use crate::status::shelf::Shelf;
     use crate::wait::cancel::CancelToken;
     use crate::wait::semaphore::Semaphore;
 
     fn handle(id: SessionId) -> Arc<SessionHandle> {
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
         let (labels, ids, counters, clock) = Default::default();
-        let (shelf, running) = (&Shelf::default(), Semaphore::new(1));
+        let (status, running) = (StatusSlab::default().building(0, None, &snapshot), Semaphore::new(1));
         let numbering = Numbering::default();
         let profile = Profile {
-            shelf,
+            status,
             id,
             labels,
             snapshot,

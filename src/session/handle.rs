@@ -11,10 +11,9 @@ use crate::inbox::queue::{Found, Inbox};
 use crate::model::{InteractionId, Labels, SessionId, SessionSnapshot, TurnId};
 use crate::panics::{record, PanicMessage};
 use crate::service::{ArchiveMode, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView};
-use crate::status::figures::Figures;
 use crate::status::gate::{Gate, GateState, Refusal};
-use crate::status::published::Published;
-use crate::status::shelf::{Place, Shelf, Status};
+use crate::status::published::{Figures, Published};
+use crate::status::slab::Status;
 use crate::subscription::bus::Bus;
 use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
 use crate::turn::counters::Counters;
@@ -35,7 +34,7 @@ pub(crate) struct SessionHandle {
     id: SessionId,
     key: WaitKey,
     labels: Labels,
-    place: Place,
+    status: Status,
     /// Whom an interrupt or a close reaches. Locked for a few instructions at a time; see the head of [`super`].
     active: Mutex<Option<Active>>,
     environment: Arc<Environment>,
@@ -48,8 +47,9 @@ pub(crate) struct SessionHandle {
 }
 
 /// What a session begins with, apart from its agent and its first turn.
-pub(crate) struct Profile<'a> {
-    pub(crate) shelf: &'a Shelf,
+pub(crate) struct Profile {
+    /// Says that the session is being built, with its first turn or without one.
+    pub(crate) status: Status,
     pub(crate) id: SessionId,
     pub(crate) labels: Labels,
     pub(crate) snapshot: SessionSnapshot,
@@ -107,17 +107,16 @@ pub(crate) struct Closed {
 impl SessionHandle {
     /// The handle of a session about to be built, and the guards of its first turn, or of its build.
     pub(crate) fn new(
-        profile: Profile<'_>,
+        profile: Profile,
         first: Option<TurnId>,
         cancel: CancelToken,
     ) -> (Arc<Self>, ActiveEntry, Admission) {
-        let Profile { shelf, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock, .. } = profile;
+        let Profile { status, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock, .. } = profile;
         let Numbering { after, known_events, .. } = profile.numbering;
         let numbers = Numbers::new(profile.numbering);
-        let place = shelf.place(Status::building(after.turn, first, &snapshot));
         let environment = Environment {
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
-            published: Published::new(place.clone(), snapshot),
+            published: Published::new(status.clone(), snapshot),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
             counters,
             clock,
@@ -128,7 +127,7 @@ impl SessionHandle {
             id,
             key: WaitKey::new(),
             labels,
-            place,
+            status,
             active: Mutex::new(Some(Active { turn: first, cancel })),
             environment: Arc::new(environment),
             lines: Mutex::default(),
@@ -151,15 +150,15 @@ impl SessionHandle {
     }
 
     pub(crate) fn gate(&self) -> &Gate {
-        &self.place.gate
+        &self.status.gate
     }
 
     pub(crate) fn labels(&self) -> &Labels {
         &self.labels
     }
 
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
     }
 
     pub(crate) fn environment(&self) -> &Arc<Environment> {
@@ -348,7 +347,7 @@ impl SessionHandle {
     fn look<T>(&self, take: impl Fn(&SessionSnapshot) -> T) -> (GateState, T) {
         loop {
             let before = self.gate().state();
-            let taken = self.environment.published.take(&take);
+            let taken = self.environment.published.read(&take);
             if self.gate().state() == before {
                 return (before, taken);
             }
@@ -450,6 +449,7 @@ mod tests {
     use super::*;
     use crate::model::Session;
     use crate::service::SessionState;
+    use crate::status::slab::StatusSlab;
 
     #[test]
     fn state_and_figures_are_from_one_instant() {
@@ -458,9 +458,8 @@ mod tests {
         let labels = Labels::default();
         let (snapshot_now, ids) = (snapshot.clone(), Ids::System);
         let (counters, clock) = Default::default();
-        let shelf = &Shelf::default();
         let profile = Profile {
-            shelf,
+            status: StatusSlab::default().building(0, None, &snapshot),
             id,
             labels,
             snapshot: snapshot_now,

@@ -1,6 +1,5 @@
-//! What everybody may know of a session at any time, without waiting for it: who may run, and how far it is.
+//! What any thread may read of a session at any time, without waiting for it: whether a turn may be admitted, and the published snapshot.
 
-pub(crate) mod figures;
 pub(crate) mod gate;
 pub(crate) mod published;
-pub(crate) mod shelf;
+pub(crate) mod slab;

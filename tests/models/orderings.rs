@@ -13,7 +13,7 @@ use crate::inbox::queue::Inbox;
 use crate::model::{AgentEvent, EventSource, Labels, Session, SessionId, SessionSnapshot, TurnId};
 use crate::service::{ArchiveMode, SessionState};
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
-use crate::status::shelf::Shelf;
+use crate::status::slab::StatusSlab;
 use crate::subscription::bus::{Bus, Origin};
 use crate::subscription::queue::Queue;
 use crate::subscription::Subscription;
@@ -53,8 +53,9 @@ fn snapshot(message_count: usize) -> SessionSnapshot {
 
 /// The handle of a session that is idle, or at its first turn, and the turn's guards.
 fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(ActiveEntry, Admission)>) {
+    let turn = first.map(|_| TurnId::new(1));
     let profile = Profile {
-        shelf: &Shelf::default(),
+        status: StatusSlab::default().building(0, turn, &snapshot(0)),
         id: SessionId::from_uuid(uuid::Uuid::nil()),
         labels: Labels::default(),
         snapshot: snapshot(0),
@@ -67,7 +68,6 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(ActiveEn
         running: Semaphore::new(1),
     };
     let cancel = first.cloned().unwrap_or_else(CancelToken::new);
-    let turn = first.map(|_| TurnId::new(1));
     let (handle, active, mut admission) = SessionHandle::new(profile, turn, cancel);
     handle.gate().end_build();
     admission.pick_up();

@@ -89,7 +89,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "figures of two versions go together",
-        "src/status/figures.rs",
+        "src/status/published.rs",
         &[("let is_whole = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;", "let is_whole = version < u64::MAX;")],
         Contract("c24_lists"),
     ),

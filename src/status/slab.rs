@@ -1,0 +1,114 @@
+//! The state and figures of all sessions of a service, side by side in memory, in the order of their creation.
+//!
+//! A list of ten thousand sessions reads state and figures of each. In the sessions' own allocations they would be in ten thousand places, and the
+//! processor would wait for memory most of the time. In a slab each is where the processor expects the next one.
+
+use std::ops::Deref;
+
+use crate::model::{SessionSnapshot, TurnId};
+use crate::sync::{Arc, Mutex, OnceLock};
+
+use super::gate::{Gate, GateState};
+use super::published::{Figures, FiguresCell};
+
+/// What a list reads of a session, at any time and without a lock.
+#[derive(Debug)]
+pub(crate) struct StatusCell {
+    pub(crate) gate: Gate,
+    pub(crate) figures: FiguresCell,
+}
+
+/// A share of one session's [`StatusCell`].
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    chunk: Arc<Chunk>,
+    slot: usize,
+}
+
+/// Where the cells of a service's sessions are.
+///
+/// A slot is used once: a chunk is freed with the last session in it, and until then it keeps the slots of those that have ended. That is
+/// two kilobytes at most for a live session, which itself takes ten times as much. So nothing is here that could be larger, such as
+/// labels.
+#[derive(Debug, Default)]
+pub(crate) struct StatusSlab {
+    last: Mutex<Option<(Arc<Chunk>, usize)>>,
+}
+
+const SLOTS: usize = 16;
+
+#[derive(Debug)]
+struct Chunk([Slot; SLOTS]);
+
+/// Alone on its cache lines, so that sessions that run at the same time do not slow each other down. Two lines, since processors fetch them
+/// in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Slot(OnceLock<StatusCell>);
+
+impl StatusCell {
+    /// The cell of a session that is being built after `turns` turns of lives before, with its next turn admitted or without it.
+    fn building(turns: u64, first: Option<TurnId>, snapshot: &SessionSnapshot) -> Self {
+        Self { gate: Gate::building(turns, first), figures: FiguresCell::new(Figures::of(snapshot)) }
+    }
+
+    /// State and figures of one instant, without a lock; `None` where they change during the read.
+    #[inline]
+    pub(crate) fn try_read(&self) -> Option<(GateState, Figures)> {
+        let before = self.gate.state();
+        let figures = self.figures.get()?;
+        (self.gate.state() == before).then_some((before, figures))
+    }
+}
+
+impl StatusSlab {
+    /// The status of a session that is being built after `turns` turns of lives before, with its next turn admitted or without it.
+    pub(crate) fn building(&self, turns: u64, first: Option<TurnId>, snapshot: &SessionSnapshot) -> Status {
+        let status = {
+            let mut last = self.last.lock();
+            let (chunk, slot) = match last.take() {
+                Some((chunk, slot)) if slot + 1 < SLOTS => (chunk, slot + 1),
+                _ => (Arc::new(Chunk(std::array::from_fn(|_| Slot(OnceLock::new())))), 0),
+            };
+            *last = Some((Arc::clone(&chunk), slot));
+            Status { chunk, slot }
+        };
+        status.chunk.0[status.slot].0.get_or_init(|| StatusCell::building(turns, first, snapshot));
+        status
+    }
+}
+
+impl Deref for Status {
+    type Target = StatusCell;
+
+    #[inline]
+    #[allow(clippy::expect_used)] // The slot is filled before its status is returned.
+    fn deref(&self) -> &StatusCell {
+        self.chunk.0[self.slot].0.get().expect("a filled slot")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Session;
+
+    #[test]
+    fn each_session_has_a_slot_and_a_chunk_is_freed_with_its_last_session() {
+        let (slab, snapshot) = (StatusSlab::default(), SessionSnapshot::from(&Session::new()));
+        let status = |turns| slab.building(0, Some(TurnId::new(turns)), &snapshot);
+        let all: Vec<_> = (0..5 * SLOTS as u64).map(status).collect();
+        for (number, status) in (0..).zip(&all) {
+            status.gate.end_build();
+            assert_eq!(status.gate.state().turns(), number);
+        }
+        let chunks: Vec<_> = all.iter().map(|status| Arc::downgrade(&status.chunk)).collect();
+        let kept = all[SLOTS + 3].clone();
+        drop(all);
+        let is_there: Vec<_> = chunks.iter().map(|chunk| chunk.upgrade().is_some()).collect();
+        // The chunk of the status that is kept, and the last chunk, which has the next slot.
+        let expected = [false, true, false, false, true];
+        assert_eq!(is_there, expected.map(|is_there| [is_there; SLOTS]).concat());
+        assert_eq!(kept.gate.state().turns(), SLOTS as u64 + 3);
+    }
+}
