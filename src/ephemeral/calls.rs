@@ -13,6 +13,7 @@ use crate::service::{
 };
 use crate::session::command::{Command, HistoryReply, HistoryRequest, TakeCondition, Taken};
 use crate::session::first::{First, Opening};
+use crate::session::guards::BuildGuards;
 use crate::session::handle::SessionHandle;
 use crate::subscription::queue::Queue;
 use crate::subscription::stream::EventStream;
@@ -112,7 +113,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         let (reply, opened) = bounded(1);
         let (handle, wait) = self.launch(spec, None, CancelToken::new(), |handle, active, admission| {
             // Announced before the session can ask for anybody.
-            (First::Open(Opening { active, admission, reply }), Wait::on(handle.key()))
+            let guards = BuildGuards::new(active, admission);
+            (First::Open(Opening { guards, reply }), Wait::on(handle.key()))
         })?;
         let id = handle.id();
         match wait.and_then(|wait| wait.receive(&opened, &Deadline::never())) {
@@ -121,7 +123,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
             }
             Err(error) => {
                 // An error means that there is no session: its id may be known to nobody.
-                drop(handle.close(ArchiveMode::Interrupt, CancelReason::Archived));
+                handle.close(ArchiveMode::Interrupt, CancelReason::Archived).run_hooks();
                 Err(error.into_session_error(id, &waiting))
             }
         }
@@ -166,7 +168,10 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
 /// Closes a session; to close it once more is an error, unless that cancels its turn.
 pub(super) fn archive(handle: &SessionHandle, mode: ArchiveMode) -> Result<(), SessionError> {
-    if handle.close(mode, CancelReason::Archived).first || mode == ArchiveMode::Interrupt {
+    let closed = handle.close(mode, CancelReason::Archived);
+    let is_first = closed.first;
+    closed.run_hooks();
+    if is_first || mode == ArchiveMode::Interrupt {
         Ok(())
     } else {
         Err(SessionError::NotFound { id: handle.id() })
@@ -177,7 +182,7 @@ pub(super) fn archive(handle: &SessionHandle, mode: ArchiveMode) -> Result<(), S
 pub(super) fn archive_wait(handle: &SessionHandle, waiting: &Stopwatch, timeout: Duration) -> Result<(), SessionError> {
     let failed = |error: WaitError| error.into_session_error(handle.id(), waiting);
     let wait = Wait::on(handle.key()).map_err(failed)?;
-    drop(handle.close(ArchiveMode::Drain, CancelReason::Archived));
+    handle.close(ArchiveMode::Drain, CancelReason::Archived).run_hooks();
     let ended = handle.ended().receiver();
     wait.receive(ended, &waiting.deadline(timeout)).map(drop).map_err(failed)
 }

@@ -10,6 +10,7 @@ use crate::panics::{contain_and_log, record};
 use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest, WeakService};
 use crate::session::command::{Command, Input, Turn};
 use crate::session::first::First;
+use crate::session::guards::TurnGuards;
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
 use crate::session::thread::{self, Start};
 use crate::sync::Arc;
@@ -81,10 +82,12 @@ impl<B: SessionAgentBuilder> Inner<B> {
             handle: Arc::clone(&handle),
         };
         let life = move || {
-            let owed = thread::run(start);
+            let failure = thread::run(start);
             // Capacity and id are free before a failed build is answered.
             drop(seat);
-            contain_and_log("the drop of a builder's error", move || drop(owed));
+            if let Some(failure) = failure {
+                contain_and_log("the drop of a builder's error", move || failure.send());
+            }
         };
         let settings = &core.settings;
         let name = thread_name(&settings.thread_name_prefix, id);
@@ -127,8 +130,9 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
         let (answer, outcome) = Outcome::new(id);
         let (active, admission) = guards;
+        let guards = TurnGuards::new(deadline, active, admission, answer);
         let input = Input { prompt, skills, host_mode };
-        let turn = Turn { input, event_tx, turn_id, cancel: cancel.clone(), deadline, active, admission, answer };
+        let turn = Turn { input, event_tx, turn_id, cancel: cancel.clone(), guards };
         (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome, core.clock().clone()), turn)
     }
 

@@ -328,7 +328,8 @@ mod tests {
             running,
         };
         let (handle, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
-        drop((active, admission));
+        active.clear();
+        admission.give_back();
         handle
     }
 

@@ -16,7 +16,7 @@ use crate::error::CancelReason;
 use crate::model::SessionId;
 use crate::panics::record;
 use crate::service::{ArchiveMode, ShutdownReport};
-use crate::session::handle::SessionHandle;
+use crate::session::handle::{Closed, SessionHandle};
 use crate::sync::Arc;
 use crate::wait::clock::Deadline;
 use crate::wait::own_thread::{self, Wait};
@@ -47,7 +47,9 @@ pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> 
         // No turn is left that could have a deadline.
         core.deadlines.stop(deadline);
     }
-    drop(permit);
+    if let Some(permit) = permit {
+        permit.end_wait();
+    }
     let joined = sessions.iter().filter(|session| !stuck.contains(&session.id())).count();
     ShutdownReport { joined, stuck }
 }
@@ -58,7 +60,7 @@ pub(crate) fn close_all(core: &Core, mode: ArchiveMode) -> Vec<Arc<SessionHandle
     core.everyone.close();
     core.threads.close();
     let closed: Vec<_> = sessions.iter().map(|session| session.close(mode, CancelReason::Shutdown)).collect();
-    drop(closed);
+    closed.into_iter().for_each(Closed::run_hooks);
     sessions
 }
 

@@ -1,7 +1,7 @@
 //! What a session's thread is asked to do.
 //!
-//! **Invariant.** Every command answers when it is dropped, run or not: a turn by its [`Answer`], a request for the history
-//! by its latch. So nobody waits for a command that a dying queue took with it.
+//! **Invariant.** Every command answers when it is dropped, run or not: a turn by the answer among its [guards](TurnGuards), a
+//! request for the history by its latch. So no caller waits for a command that a dying queue took with it.
 
 use std::fmt;
 
@@ -9,12 +9,10 @@ use crate::error::SessionError;
 use crate::model::{AgentEvent, Brief, Session, SkillId, TurnId};
 use crate::panics::contain_and_log;
 use crate::sync::{Arc, Mutex, Sender};
-use crate::turn::outcome::Answer;
 use crate::wait::cancel::CancelToken;
-use crate::wait::deadline::DeadlineGuard;
 use crate::wait::latch::Latch;
 
-use super::handle::{ActiveEntry, Admission};
+use super::guards::TurnGuards;
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -28,20 +26,16 @@ pub(crate) enum Command {
     Wake,
 }
 
-/// An admitted turn on its way to the session's thread.
+/// An admitted turn on its way to the session thread, which makes a [`RunningTurn`](super::running::RunningTurn) of it.
 ///
-/// The order of the fields is the order in which a turn that is never run gives things back; see
-/// [`RunningTurn`](super::running::RunningTurn) for one that is.
+/// The guards are the last field: a turn that is never run drops its event sender before it gives them back.
 #[derive(Debug)]
 pub(crate) struct Turn {
     pub(crate) input: Input,
     pub(crate) event_tx: Option<Sender<AgentEvent>>,
     pub(crate) turn_id: TurnId,
     pub(crate) cancel: CancelToken,
-    pub(crate) deadline: Option<DeadlineGuard>,
-    pub(crate) active: ActiveEntry,
-    pub(crate) admission: Admission,
-    pub(crate) answer: Answer,
+    pub(crate) guards: TurnGuards,
 }
 
 /// What the agent is given in a turn, apart from the context.

@@ -1,6 +1,6 @@
-//! How a session's thread begins: the build, with the first turn or without one.
+//! How a session thread begins: the build, with the first turn or without one.
 
-use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
+use crate::agent::{SessionAgentBuilder, SessionContext};
 use crate::error::{BuildError, SessionError};
 use crate::model::SessionId;
 use crate::panics::{contain, contain_and_log};
@@ -10,41 +10,48 @@ use crate::turn::environment::Environment;
 use crate::turn::outcome::Answer;
 
 use super::command::{Input, Turn};
-use super::handle::{ActiveEntry, Admission};
+use super::guards::BuildGuards;
+use super::handle::SessionHandle;
 use super::running::RunningTurn;
-use super::thread::SessionThread;
 
 /// What comes with the build.
 pub(crate) enum First {
     /// The first turn, admitted already.
     Turn(Turn),
-    /// Nothing: the caller waits for the build alone.
+    /// No turn: the caller waits for the build alone.
     Open(Opening),
 }
 
-/// A build without a turn. In the order in which it is given back.
+/// A build without a turn. A drop gives the guards back, and then leaves the caller without a reply.
 pub(crate) struct Opening {
-    pub(crate) active: ActiveEntry,
-    pub(crate) admission: Admission,
+    pub(crate) guards: BuildGuards,
     pub(crate) reply: Sender<Result<SessionId, SessionError>>,
 }
 
-/// What a failed build still owes its caller, once nothing is left of the session. Dropping it pays.
-pub(crate) enum Owed {
-    Turn { _answer: Answer },
+/// The reply to the caller of a build that failed. It is sent once nothing is left of the session.
+///
+/// Where it is dropped instead, the caller of a turn gets the error all the same, and the caller of an opening learns that the session
+/// is gone.
+#[must_use]
+pub(crate) enum BuildFailureReply {
+    Turn(Answer),
     Open { reply: Sender<Result<SessionId, SessionError>>, error: SessionError },
 }
 
-impl Drop for Owed {
-    fn drop(&mut self) {
-        if let Self::Open { reply, error } = self {
-            // Nobody listens where the caller has stopped waiting.
-            let _ = reply.try_send(Err(error.clone()));
+impl BuildFailureReply {
+    /// Tells the caller why there is no session.
+    pub(crate) fn send(self) {
+        match self {
+            Self::Turn(answer) => answer.give(),
+            Self::Open { reply, error } => {
+                // The receiver is gone where the caller has stopped waiting.
+                let _ = reply.try_send(Err(error));
+            }
         }
     }
 }
 
-/// [`First`], once the thread has taken it up.
+/// [`First`], once the session thread has taken it up.
 #[allow(clippy::large_enum_variant)] // One on the stack of its thread, for the length of the build.
 pub(super) enum FirstStep {
     Turn(RunningTurn, Input),
@@ -59,7 +66,7 @@ impl FirstStep {
                 Self::Turn(turn, input)
             }
             First::Open(mut opening) => {
-                opening.admission.pick_up();
+                opening.guards.pick_up();
                 Self::Open(opening)
             }
         }
@@ -85,38 +92,38 @@ impl FirstStep {
         built.map_err(BuildError::Panicked)?.map_err(BuildError::Agent)
     }
 
-    /// Until the session is gone it is `Building`, so that an interrupt still finds a turn whose last event has no room.
-    pub(super) fn fail(self, error: SessionError) -> Owed {
+    /// Ends a build that failed. The session stays `Building` until it is gone, so that an interrupt still finds a turn whose last event
+    /// has no room.
+    pub(super) fn fail(self, error: SessionError) -> BuildFailureReply {
         match self {
             Self::Turn(turn, _) => {
                 let result = Err(error);
                 turn.announce_end(&result);
-                Owed::Turn { _answer: turn.end_but_answer(result) }
+                BuildFailureReply::Turn(turn.end_but_answer(result))
             }
-            Self::Open(Opening { active, admission, reply }) => {
-                drop(active);
-                drop(admission);
-                Owed::Open { reply, error }
+            Self::Open(Opening { guards, reply }) => {
+                guards.give_back();
+                BuildFailureReply::Open { reply, error }
             }
         }
     }
 
-    /// The build is over: the session is open, and runs the first turn where there is one.
-    pub(super) fn succeed<A: SessionAgent>(self, thread: &mut SessionThread<A>) {
+    /// Ends a build that succeeded: the session is open. Returns the first turn, which is still to run.
+    pub(super) fn succeed(self, handle: &SessionHandle) -> Option<(RunningTurn, Input)> {
         match self {
             Self::Turn(turn, input) => {
-                thread.handle.gate().end_build();
-                thread.run_turn(turn, input);
+                handle.gate().end_build();
+                Some((turn, input))
             }
-            Self::Open(Opening { active, admission, reply }) => {
-                drop(active);
-                // Before the build is over: afterwards the gate would show a turn that there is not.
-                drop(admission);
-                thread.handle.gate().end_build();
-                let id = thread.handle.id();
-                let result = if thread.handle.is_open() { Ok(id) } else { Err(SessionError::NotFound { id }) };
-                // Nobody listens where the caller has stopped waiting.
+            Self::Open(Opening { guards, reply }) => {
+                // Before the build is over: afterwards the gate would show a turn that does not exist.
+                guards.give_back();
+                handle.gate().end_build();
+                let id = handle.id();
+                let result = if handle.is_open() { Ok(id) } else { Err(SessionError::NotFound { id }) };
+                // The receiver is gone where the caller has stopped waiting.
                 let _ = reply.try_send(result);
+                None
             }
         }
     }

@@ -79,29 +79,31 @@ struct Active {
     cancel: CancelToken,
 }
 
-/// Clears the active entry when it is dropped, and seals its token.
+/// The active entry of a turn or of a build, until [`clear`](Self::clear) or a drop clears it.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct ActiveEntry {
-    handle: Arc<SessionHandle>,
+    /// `None` once the entry is cleared.
+    handle: Option<Arc<SessionHandle>>,
 }
 
-/// The right to run, given back to the gate when it is dropped.
+/// The right to run, until [`give_back`](Self::give_back) or a drop gives it back to the gate.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Admission {
-    handle: Arc<SessionHandle>,
-    /// Whether the session's thread has it, and so needs no waking.
-    picked_up: bool,
+    /// `None` once the admission is given back.
+    handle: Option<Arc<SessionHandle>>,
+    /// Whether the session thread has it, and so needs no waking.
+    is_picked_up: bool,
 }
 
-/// What a close has done. The hooks of a turn that it cancelled run when this is dropped.
-#[must_use = "the cancelled turn's hooks run when this is dropped: hold it until no lock is held"]
+/// What a close has done, with the hooks of a turn that it cancelled. [`run_hooks`](Self::run_hooks) runs them, and so does a drop.
+#[must_use = "the cancelled turn's hooks run at the latest when this is dropped: keep it until no lock is held"]
 #[derive(Debug)]
 pub(crate) struct Closed {
     /// Whether the session was open before.
     pub(crate) first: bool,
-    _hooks: Option<DueHooks>,
+    hooks: Option<DueHooks>,
 }
 
 impl SessionHandle {
@@ -136,8 +138,7 @@ impl SessionHandle {
             close_is_done: AtomicBool::new(false),
             ended: Latch::new(),
         });
-        let active = ActiveEntry { handle: Arc::clone(&handle) };
-        let admission = Admission { handle: Arc::clone(&handle), picked_up: false };
+        let (active, admission) = handle.guards();
         (handle, active, admission)
     }
 
@@ -225,8 +226,14 @@ impl SessionHandle {
                 admitted => break admitted.map_err(|refusal| self.refused(refusal))?,
             }
         };
-        let active = ActiveEntry { handle: Arc::clone(self) };
-        Ok((turn, active, Admission { handle: Arc::clone(self), picked_up: false }))
+        let (active, admission) = self.guards();
+        Ok((turn, active, admission))
+    }
+
+    /// The guards of what has just been admitted: a turn, or the build.
+    fn guards(self: &Arc<Self>) -> (ActiveEntry, Admission) {
+        let active = ActiveEntry { handle: Some(Arc::clone(self)) };
+        (active, Admission { handle: Some(Arc::clone(self)), is_picked_up: false })
     }
 
     fn try_admit(&self, reserved: u64, cancel: &CancelToken) -> Result<TurnId, Refusal> {
@@ -277,7 +284,7 @@ impl SessionHandle {
                 _ => return Err(SessionError::NotRunning { id: self.id }),
             }
         };
-        drop(cancel.cancel(CancelReason::Interrupted));
+        cancel.cancel_and_run_hooks(CancelReason::Interrupted);
         Ok(())
     }
 
@@ -285,7 +292,7 @@ impl SessionHandle {
     pub(crate) fn interrupt_interaction(&self, id: InteractionId) -> Result<(), SessionError> {
         match self.environment.inbox.find(id) {
             Some(Found::Queued(incoming)) => drop(incoming.reply.end(Err("cancelled: interrupted"))),
-            Some(Found::Running(cancel)) => drop(cancel.cancel(CancelReason::Interrupted)),
+            Some(Found::Running(cancel)) => cancel.cancel_and_run_hooks(CancelReason::Interrupted),
             None => return Err(SessionError::NotRunning { id: self.id }),
         }
         Ok(())
@@ -305,7 +312,7 @@ impl SessionHandle {
         if first {
             record!(Debug, "turnwise::session", "session {}: closed, {mode:?}", self.id);
         }
-        Closed { first, _hooks: hooks }
+        Closed { first, hooks }
     }
 
     /// Tells whoever has to know that the gate is closed. Doing it again changes nothing.
@@ -418,29 +425,60 @@ impl fmt::Debug for Lines {
     }
 }
 
-impl Drop for ActiveEntry {
-    fn drop(&mut self) {
-        let entry = self.handle.active.lock().take();
+impl ActiveEntry {
+    /// Clears the entry and seals its token: no interrupt finds the turn any more.
+    pub(crate) fn clear(mut self) {
+        self.clear_once();
+    }
+
+    fn clear_once(&mut self) {
+        let Some(handle) = self.handle.take() else { return };
+        let entry = handle.active.lock().take();
         if let Some(entry) = entry {
             entry.cancel.seal();
         }
     }
 }
 
+impl Drop for ActiveEntry {
+    fn drop(&mut self) {
+        self.clear_once();
+    }
+}
+
+impl Closed {
+    /// Runs the hooks of the turn that the close has cancelled. The caller holds no lock.
+    pub(crate) fn run_hooks(self) {
+        if let Some(hooks) = self.hooks {
+            hooks.run();
+        }
+    }
+}
+
 impl Admission {
-    /// The session's thread has taken the turn up.
+    /// The session thread has taken the turn, or the build, up.
     pub(crate) fn pick_up(&mut self) {
-        self.picked_up = true;
+        self.is_picked_up = true;
+    }
+
+    /// Gives the admission back: the gate opens for the next turn.
+    pub(crate) fn give_back(mut self) {
+        self.give_back_once();
+    }
+
+    fn give_back_once(&mut self) {
+        let Some(handle) = self.handle.take() else { return };
+        handle.gate().end_turn();
+        if !self.is_picked_up {
+            // The session thread may wait for this turn's command, to end after it.
+            handle.send(Command::Wake);
+        }
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.handle.gate().end_turn();
-        if !self.picked_up {
-            // The thread may be waiting for this turn's command, to end after it.
-            self.handle.send(Command::Wake);
-        }
+        self.give_back_once();
     }
 }
 
@@ -474,7 +512,8 @@ mod tests {
         let (handle, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
         handle.gate().end_build();
         admission.pick_up();
-        drop((active, admission));
+        active.clear();
+        admission.give_back();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -490,8 +529,8 @@ mod tests {
                 for message_count in [2 * turn + 1, 2 * turn + 2] {
                     handle.environment.published.publish(SessionSnapshot { message_count, ..snapshot.clone() });
                 }
-                drop(active);
-                drop(admission);
+                active.clear();
+                admission.give_back();
             }
             done.store(true, Ordering::SeqCst);
             reader.join().unwrap();

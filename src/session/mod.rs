@@ -33,8 +33,7 @@
 //!
 //! The active entry is cleared *before* the gate. The other way round, the next turn could be admitted in between, and the
 //! late end of the last turn would remove the next one's token. The result is given after the gate is free, so that a
-//! caller who has it can start the next turn. [`running::RunningTurn`] does this by the order of its fields, so that it
-//! holds on every way out.
+//! caller that has it can start the next turn. [`guards::TurnGuards`] states the whole order, and keeps it on every way out.
 //!
 //! # Reading
 //!
@@ -43,6 +42,7 @@
 
 pub(crate) mod command;
 pub(crate) mod first;
+pub(crate) mod guards;
 pub(crate) mod handle;
 mod hosting;
 pub(crate) mod running;

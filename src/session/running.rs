@@ -11,31 +11,24 @@ use crate::turn::environment::Environment;
 use crate::turn::events::TurnEvents;
 use crate::turn::outcome::{Answer, TurnResult};
 use crate::wait::cancel::CancelToken;
-use crate::wait::deadline::DeadlineGuard;
 use crate::wait::own_thread::RunningPermit;
 
 use super::command::{Input, Turn};
-use super::handle::{ActiveEntry, Admission};
+use super::guards::TurnGuards;
 
-/// A turn in the hands of the session's thread.
+/// A turn that the session thread has taken up.
 ///
-/// **The order of the fields is the order in which the turn gives things back**, on every way out: the event channel
-/// disconnects, the deadline is taken back, the token is sealed and no interrupt finds it any more, the running permit goes
-/// to the next, the gate opens, and then the caller gets the result.
+/// The context is the first field: the event channel disconnects before the turn gives its [guards](TurnGuards) back.
 pub(crate) struct RunningTurn {
     context: TurnContext,
-    _deadline: Option<DeadlineGuard>,
-    _active: ActiveEntry,
-    permit: Option<RunningPermit>,
-    _admission: Admission,
-    answer: Answer,
+    guards: TurnGuards,
 }
 
 impl RunningTurn {
     /// Takes up an admitted turn: its first event is out when this returns.
     pub(crate) fn take_up(turn: Turn, environment: &Arc<Environment>) -> (Self, Input) {
-        let Turn { input, event_tx, turn_id, cancel, deadline, active, mut admission, answer } = turn;
-        admission.pick_up();
+        let Turn { input, event_tx, turn_id, cancel, mut guards } = turn;
+        guards.pick_up();
         environment.counters.turns_started.add_one();
         let context = TurnContext::new(TurnEvents::new(Arc::clone(environment), turn_id, event_tx, cancel));
         context.events().emit_own(|| AgentEvent::RunStarted {
@@ -43,9 +36,7 @@ impl RunningTurn {
             turn_id: context.turn_id(),
             prompt: input.prompt.clone(),
         });
-        let running =
-            Self { context, _deadline: deadline, _active: active, permit: None, _admission: admission, answer };
-        (running, input)
+        (Self { context, guards }, input)
     }
 
     pub(crate) fn context(&self) -> &TurnContext {
@@ -53,8 +44,8 @@ impl RunningTurn {
     }
 
     /// Keeps the running permit until the right place in the order of the end.
-    pub(crate) fn hold(&mut self, permit: RunningPermit) {
-        self.permit = Some(permit);
+    pub(crate) fn set_permit(&mut self, permit: RunningPermit) {
+        self.guards.set_permit(permit);
     }
 
     /// Begins an interaction of host mode, which `cancel` ends alone.
@@ -67,11 +58,9 @@ impl RunningTurn {
         self.context.end_interaction();
     }
 
-    /// Gives the running permit back: nothing runs until the next is held. The turn's own token ends a wait meanwhile.
-    pub(crate) fn rest(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            permit.rest(self.context.events().cancel_token());
-        }
+    /// Gives the running permit back until the next interaction runs. The turn's own token ends the agent's waits meanwhile.
+    pub(crate) fn release_permit(&mut self) {
+        self.guards.release_permit(self.context.events().cancel_token());
     }
 
     /// Reports what the interactions have come to that the agent has taken on.
@@ -97,16 +86,16 @@ impl RunningTurn {
     /// Ends the turn: everything is given back, then the caller has the result.
     pub(crate) fn end(self, result: TurnResult) {
         let answer = self.end_but_answer(result);
-        // Where nobody holds the turn's handle any more the result goes with it, with whatever the agent put in.
-        contain_and_log("the drop of a turn's result", move || drop(answer));
+        // Where the turn's handle is gone, the result is dropped here, with what the agent has put in.
+        contain_and_log("the drop of a turn's result", move || answer.give());
     }
 
-    /// Ends the turn, but leaves the caller waiting until the answer is dropped.
+    /// Ends the turn, but leaves the caller waiting for the answer.
     pub(crate) fn end_but_answer(self, result: TurnResult) -> Answer {
-        let answer = self.answer;
-        answer.prepare(result);
-        answer
-        // The other fields go here, in their order.
+        self.guards.prepare_answer(result);
+        // The event channel disconnects.
+        drop(self.context);
+        self.guards.give_back()
     }
 
     fn count(&self, result: &TurnResult) {

@@ -19,12 +19,12 @@ use crate::wait::own_thread::OwnThread;
 use crate::wait::polling;
 
 use super::command::{Command, HistoryRequest, Input, Turn};
-use super::first::{First, FirstStep, Owed};
+use super::first::{BuildFailureReply, First, FirstStep};
 use super::handle::SessionHandle;
 use super::hosting::{HostSources, Hosting};
 use super::running::RunningTurn;
 
-/// All that a session's thread starts with.
+/// All that a session thread starts with.
 pub(crate) struct Start<B> {
     pub(crate) builder: Arc<B>,
     pub(crate) spec: SessionSpec,
@@ -33,8 +33,8 @@ pub(crate) struct Start<B> {
     pub(crate) first: First,
 }
 
-/// Runs a session from its build to its end, on the calling thread. Returns what is owed after a failed build.
-pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
+/// Runs a session from its build to its end, on the calling thread. Returns the reply of a build that failed, which is still to send.
+pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailureReply> {
     let Start { builder, spec, context, handle, first } = start;
     let id = handle.id();
     let cancel = context.cancel_token().clone();
@@ -56,7 +56,9 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
     // Everything that may panic in there is contained one by one. Should that not be all: an agent is never dropped while
     // its thread unwinds, where a second panic would end the program.
     contain_and_log("a session's thread", || {
-        first.succeed(&mut thread);
+        if let Some((turn, input)) = first.succeed(&thread.handle) {
+            thread.run_turn(turn, input);
+        }
         thread.serve();
     });
     let SessionThread { agent, handle, takeovers, hosting, .. } = thread;
@@ -74,9 +76,9 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Owed> {
 }
 
 /// The owner of an agent.
-pub(super) struct SessionThread<A> {
+struct SessionThread<A> {
     agent: A,
-    pub(super) handle: Arc<SessionHandle>,
+    handle: Arc<SessionHandle>,
     /// Those that found a turn on its way, and are decided after it.
     takeovers: Vec<HistoryRequest>,
     /// The turn that is in host mode, between two interactions.
@@ -210,7 +212,7 @@ impl<A: SessionAgent> SessionThread<A> {
     }
 
     /// From a turn that is taken up to its answer, or to the beginning of host mode.
-    pub(super) fn run_turn(&mut self, mut turn: RunningTurn, input: Input) {
+    fn run_turn(&mut self, mut turn: RunningTurn, input: Input) {
         let Input { prompt, skills, host_mode } = input;
         let result = self.step(&mut turn, |agent, context| {
             agent.set_skill_references(skills);
@@ -225,7 +227,7 @@ impl<A: SessionAgent> SessionThread<A> {
 
     #[inline(never)] // See the head of this file.
     fn begin_hosting(&mut self, mut turn: RunningTurn, result: RunResult) {
-        turn.rest();
+        turn.release_permit();
         self.note_lines();
         let comms = self.handle.comms();
         let comms_inbox = comms.and_then(|comms| {
@@ -259,7 +261,7 @@ impl<A: SessionAgent> SessionThread<A> {
         let result = self.step(&mut hosting.turn, |agent, context| agent.run_interaction(interaction, context));
         self.handle.environment().inbox.end_running();
         hosting.turn.end_interaction();
-        hosting.turn.rest();
+        hosting.turn.release_permit();
         match result {
             Ok(latest) => hosting.add(latest),
             Err(fault @ SessionError::Faulted { .. }) => return self.end_hosting(hosting.turn, Err(fault)),
@@ -284,7 +286,7 @@ impl<A: SessionAgent> SessionThread<A> {
     fn end_hosting(&mut self, turn: RunningTurn, result: TurnResult) {
         self.handle.environment().inbox.fail_followed();
         self.end_turn(turn, result);
-        // Where the turn has rested, no permit of it ends it.
+        // A turn that released its permit in host mode has none whose release would end the run.
         self.own.end_turn();
     }
 
@@ -312,7 +314,7 @@ impl<A: SessionAgent> SessionThread<A> {
         let id = self.handle.id();
         let result = match self.own.start_turn(turn.context().cancel_token()) {
             Ok(permit) => {
-                turn.hold(permit);
+                turn.set_permit(permit);
                 record!(Debug, "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
                 let result = self.call_agent(turn, call);
                 self.publish_unless_faulted(&result);

@@ -44,7 +44,9 @@ impl Environment {
         let permit = own_thread::lend_permit_of(&self.permit);
         // Disconnected or slept: the token knows, also of a cancel that comes while the permit is waited for.
         let _ = deadline.receive(cancel.cancelled());
-        drop(permit);
+        if let Some(permit) = permit {
+            permit.end_wait();
+        }
         cancel.check()
     }
 }

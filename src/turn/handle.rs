@@ -86,7 +86,7 @@ impl TurnHandle {
     /// # Blocking
     /// Does not wait for the turn. Runs the agent's cancel hooks on this thread.
     pub fn interrupt(&self) {
-        drop(self.cancel.cancel(CancelReason::Interrupted));
+        self.cancel.cancel_and_run_hooks(CancelReason::Interrupted);
     }
 
     /// Whether the result is there.

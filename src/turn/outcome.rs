@@ -16,18 +16,19 @@ pub(crate) struct Outcome {
     finished: Latch,
 }
 
-/// The duty to give one result. Dropping it gives the result, so that no caller can be left waiting: what
-/// [`prepare`](Answer::prepare) put in, or that the session is gone.
+/// The duty to give one result: what [`prepare`](Answer::prepare) put in, or that the session is gone. [`give`](Answer::give) gives
+/// it, and so does a drop, so that no caller is left waiting.
 #[must_use = "dropping it answers the caller"]
 #[derive(Debug)]
 pub(crate) struct Answer {
-    outcome: Arc<Outcome>,
+    /// `None` once the result is given.
+    outcome: Option<Arc<Outcome>>,
 }
 
 impl Outcome {
     pub(crate) fn new(session_id: SessionId) -> (Answer, Arc<Self>) {
         let outcome = Arc::new(Self { session_id, result: Mutex::new(None), finished: Latch::new() });
-        (Answer { outcome: Arc::clone(&outcome) }, outcome)
+        (Answer { outcome: Some(Arc::clone(&outcome)) }, outcome)
     }
 
     pub(crate) fn finished(&self) -> &Latch {
@@ -52,9 +53,23 @@ impl Outcome {
 }
 
 impl Answer {
-    /// Decides what the caller will get when this is dropped. To be called once.
+    /// Decides what the caller will get. To be called once.
     pub(crate) fn prepare(&self, result: TurnResult) {
-        *self.outcome.result.lock() = Some(result);
+        if let Some(outcome) = &self.outcome {
+            *outcome.result.lock() = Some(result);
+        }
+    }
+
+    /// Gives the result to the caller.
+    pub(crate) fn give(mut self) {
+        self.give_once();
+    }
+
+    fn give_once(&mut self) {
+        let Some(outcome) = self.outcome.take() else { return };
+        let id = outcome.session_id;
+        outcome.result.lock().get_or_insert(Err(SessionError::NotFound { id }));
+        outcome.finished.set();
     }
 }
 
@@ -69,8 +84,6 @@ impl Drop for Outcome {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let id = self.outcome.session_id;
-        self.outcome.result.lock().get_or_insert(Err(SessionError::NotFound { id }));
-        self.outcome.finished.set();
+        self.give_once();
     }
 }

@@ -12,8 +12,9 @@
 //! # Two steps
 //!
 //! Cancelling is two steps, so that one slow hook delays no other session: [`CancelToken::cancel`] sets the reason and
-//! wakes whoever waits; the [`DueHooks`] that it returns run the hooks, on the cancelling thread, one after the other,
-//! with no lock held. Whoever cancels many sessions takes the first step for all of them, then the second.
+//! wakes every thread that waits; [`DueHooks::run`] runs the hooks, on the cancelling thread, one after the other, with no lock
+//! held. A caller that cancels many sessions takes the first step for all of them, then the second. A caller that cancels one
+//! takes both with [`CancelToken::cancel_and_run_hooks`].
 //!
 //! # A hook and its guard
 //!
@@ -220,6 +221,13 @@ impl CancelToken {
         Some(DueHooks { token: self.clone(), of_part })
     }
 
+    /// Both steps of a cancel. Changes nothing where the token was cancelled or sealed already. The caller holds no lock.
+    pub(crate) fn cancel_and_run_hooks(&self, reason: CancelReason) {
+        if let Some(hooks) = self.cancel(reason) {
+            hooks.run();
+        }
+    }
+
     /// A token for a part of the turn, such as an interaction in host mode: it fires with this one, or alone. There is one at a time;
     /// [`end_part`](Self::end_part) ends it.
     pub(crate) fn begin_part(&self) -> Self {
@@ -234,8 +242,8 @@ impl CancelToken {
         };
         drop(last);
         if let Some(reason) = reason {
-            // It is new, and has no hooks.
-            drop(part.cancel(reason));
+            // The part is new, and has no hooks.
+            part.cancel_and_run_hooks(reason);
         }
         part
     }
@@ -288,8 +296,9 @@ impl fmt::Debug for CancelToken {
     }
 }
 
-/// Second step of a cancel: the hooks. They run when this is dropped, on the dropping thread.
-#[must_use = "the hooks run when this is dropped: hold it until no lock is held"]
+/// The second step of a cancel: the hooks that are due. [`run`](Self::run) runs them on the calling thread, and so does a drop, so
+/// that no early return loses a hook.
+#[must_use = "the hooks run at the latest when this is dropped: keep it until no lock is held"]
 #[derive(Debug)]
 pub(crate) struct DueHooks {
     token: CancelToken,
@@ -300,14 +309,26 @@ impl DueHooks {
     pub(crate) fn are_none(&self) -> bool {
         !self.token.has_hooks() && self.of_part.as_ref().map_or(true, |part| part.are_none())
     }
-}
 
-impl Drop for DueHooks {
-    fn drop(&mut self) {
+    /// Runs the hooks: those of the token, then those of its part. The caller holds no lock.
+    pub(crate) fn run(mut self) {
+        self.run_all();
+    }
+
+    fn run_all(&mut self) {
         while let Some(hook) = self.token.start_next_hook() {
             contain_and_log("a cancel hook", hook);
             self.token.finish_hook();
         }
+        if let Some(of_part) = self.of_part.take() {
+            of_part.run();
+        }
+    }
+}
+
+impl Drop for DueHooks {
+    fn drop(&mut self) {
+        self.run_all();
     }
 }
 

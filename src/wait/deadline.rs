@@ -52,10 +52,11 @@ struct Due {
     _entry: Entry,
 }
 
-/// One deadline. Dropping it takes the deadline back.
+/// One deadline, until [`take_back`](Self::take_back) or a drop takes it back.
 #[must_use = "dropping it takes the deadline back"]
 pub(crate) struct DeadlineGuard {
-    watch: Arc<Watch>,
+    /// `None` once the deadline is taken back.
+    watch: Option<Arc<Watch>>,
     key: (Instant, u64),
 }
 
@@ -89,7 +90,7 @@ impl Deadlines {
         if is_first {
             self.watch.changed.notify();
         }
-        Some(DeadlineGuard { watch: Arc::clone(&self.watch), key })
+        Some(DeadlineGuard { watch: Some(Arc::clone(&self.watch)), key })
     }
 
     /// How many threads watch, or have watched and not ended yet.
@@ -147,7 +148,7 @@ impl Watch {
             match step {
                 Step::Run(hooks) => {
                     let handed_over = self.hand_over();
-                    drop(hooks);
+                    hooks.run();
                     if handed_over {
                         return;
                     }
@@ -247,10 +248,22 @@ fn cancel_all(overdue: &[Due]) -> Vec<DueHooks> {
     due.filter(|hooks| !hooks.are_none()).collect()
 }
 
+impl DeadlineGuard {
+    /// Takes the deadline back: the watch does not cancel the token any more.
+    pub(crate) fn take_back(mut self) {
+        self.take_back_once();
+    }
+
+    fn take_back_once(&mut self) {
+        let Some(watch) = self.watch.take() else { return };
+        let taken_back = watch.state.lock().due.remove(&self.key);
+        drop(taken_back);
+    }
+}
+
 impl Drop for DeadlineGuard {
     fn drop(&mut self) {
-        let taken_back = self.watch.state.lock().due.remove(&self.key);
-        drop(taken_back);
+        self.take_back_once();
     }
 }
 
@@ -277,7 +290,7 @@ mod tests {
         let deadlines = Deadlines::new("deadlines".to_owned(), Clock::Manual(clock.clone()));
         let (due, taken_back) = (CancelToken::new(), CancelToken::new());
         let _guard = deadlines.arm(Duration::from_secs(1), &due);
-        drop(deadlines.arm(Duration::from_secs(1), &taken_back));
+        deadlines.arm(Duration::from_secs(1), &taken_back).unwrap().take_back();
         clock.advance(Duration::from_secs(1));
         // Nobody watches yet.
         let settle = || clock.settle_within(Duration::from_millis(5));

@@ -92,10 +92,10 @@ impl OwnThread {
         Self { own }
     }
 
-    /// Waits for a running permit, which the returned guard gives back.
+    /// Waits for a running permit and starts the turn with it. The returned guard gives the permit back.
     pub(crate) fn start_turn(&self, cancel: &CancelToken) -> Result<RunningPermit, Cancelled> {
         self.own.turn.start(cancel)?;
-        Ok(RunningPermit { own: Some(Rc::clone(&self.own)) })
+        Ok(RunningPermit { turn: Some(Arc::clone(&self.own.turn)) })
     }
 
     /// The turn is over: nothing of it ends a wait any more.
@@ -111,27 +111,39 @@ impl Drop for OwnThread {
     }
 }
 
-/// The running permit of the turn that is on. While a thread of the turn waits it is not held.
+/// The running permit of the turn that the session thread runs. While a thread of the turn waits, the permit is lent.
+///
+/// [`release`](Self::release) or a drop ends the turn's run and gives the permit back.
 #[must_use = "dropping it gives the permit back"]
+#[derive(Debug)]
 pub(crate) struct RunningPermit {
-    /// `None` once the turn rests.
-    own: Option<Rc<Own>>,
+    /// `None` once the permit is given back.
+    turn: Option<Arc<TurnPermit>>,
 }
 
 impl RunningPermit {
-    /// Gives the permit back between two interactions of a turn, whose own token ends a wait meanwhile.
-    pub(crate) fn rest(mut self, cancel: &CancelToken) {
-        if let Some(own) = self.own.take() {
-            own.turn.rest(cancel);
+    /// Gives the permit back at the end of the turn.
+    pub(crate) fn release(mut self) {
+        self.release_once();
+    }
+
+    /// Gives the permit back between two interactions of a turn. `cancel`, the turn's own token, ends the agent's waits meanwhile.
+    pub(crate) fn release_between_interactions(mut self, cancel: &CancelToken) {
+        if let Some(turn) = self.turn.take() {
+            turn.end_interaction(cancel);
+        }
+    }
+
+    fn release_once(&mut self) {
+        if let Some(turn) = self.turn.take() {
+            turn.end_turn();
         }
     }
 }
 
 impl Drop for RunningPermit {
     fn drop(&mut self) {
-        if let Some(own) = &self.own {
-            own.turn.end_turn();
-        }
+        self.release_once();
     }
 }
 
@@ -244,9 +256,11 @@ impl Wait {
                 }
                 let permit = own.turn.lend(deadline.clone());
                 let received = own.receive(channel, deadline);
-                // The edge goes first: waiting for a permit is no wait for the target any more.
-                drop(edge);
-                drop(permit);
+                // The edge goes first: a wait for a permit is no wait for the target any more.
+                edge.remove();
+                if let Some(permit) = permit {
+                    permit.end_wait();
+                }
                 received
             }
         }
@@ -321,9 +335,9 @@ process_wide! {
     static WAITS: Mutex<BTreeSet<(WaitKey, WaitKey)>> = Mutex::new(BTreeSet::new());
 }
 
-/// An entry of [`WAITS`], for as long as it lives.
+/// An entry of [`WAITS`], until [`remove`](Self::remove) or a drop takes it out.
 struct Edge {
-    /// `None` where an outer wait for the same target has made the entry already.
+    /// `None` where an outer wait for the same target has made the entry already, or the entry is out.
     entry: Option<(WaitKey, WaitKey)>,
 }
 
@@ -336,13 +350,22 @@ impl Edge {
         let entry = (own.key, target);
         Ok(Self { entry: waits.insert(entry).then_some(entry) })
     }
+
+    /// Takes the entry out: the waiting session does not wait for the target any more.
+    fn remove(mut self) {
+        self.remove_once();
+    }
+
+    fn remove_once(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            WAITS.lock().remove(&entry);
+        }
+    }
 }
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        if let Some(entry) = self.entry {
-            WAITS.lock().remove(&entry);
-        }
+        self.remove_once();
     }
 }
 

@@ -34,11 +34,12 @@ const WAITED_FOR: usize = 1;
 /// In a semaphore's state: one permit that is out.
 const ONE: usize = 2;
 
-/// One of a semaphore's permits. Dropping it gives it back.
+/// One of a semaphore's permits, until [`release`](Self::release) or a drop gives it back.
 #[must_use = "dropping it gives the permit back"]
 #[derive(Debug)]
 pub(crate) struct Permit {
-    semaphore: Arc<Semaphore>,
+    /// `None` once the permit is given back.
+    semaphore: Option<Arc<Semaphore>>,
 }
 
 impl Semaphore {
@@ -56,7 +57,7 @@ impl Semaphore {
 
     /// A permit, if one is free now, whoever waits. Otherwise how many are out: the limit.
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Result<Permit, usize> {
-        self.count_one().map(|()| Permit { semaphore: Arc::clone(self) })
+        self.count_one().map(|()| Permit::of(self))
     }
 
     /// A permit, as soon as one is free and nobody has waited longer; or the end of the wait by `cancel`.
@@ -83,7 +84,7 @@ impl Semaphore {
             return in_time;
         }
         self.state.fetch_add(ONE, Ordering::SeqCst);
-        Some(Permit { semaphore: Arc::clone(self) })
+        Some(Permit::of(self))
     }
 
     /// `None` where the token fired, the time was up, or the permit was not needed any more, before there was one.
@@ -109,12 +110,12 @@ impl Semaphore {
         let over = over.map_or_else(never, |over| over.receiver().clone());
         select! {
             recv(over) -> _ => {}
-            recv(granted) -> _ => return Some(Permit { semaphore: Arc::clone(self) }),
+            recv(granted) -> _ => return Some(Permit::of(self)),
             recv(cancel.cancelled()) -> _ => {}
             recv(alarm.rings()) -> _ => {}
         }
         // Granted in the same instant, the permit is ours all the same.
-        (!self.leave_queue(&grant)).then(|| Permit { semaphore: Arc::clone(self) })
+        (!self.leave_queue(&grant)).then(|| Permit::of(self))
     }
 
     #[cfg(test)]
@@ -162,12 +163,29 @@ impl Semaphore {
     }
 }
 
+impl Permit {
+    /// A permit that the semaphore has counted.
+    fn of(semaphore: &Arc<Semaphore>) -> Self {
+        Self { semaphore: Some(Arc::clone(semaphore)) }
+    }
+
+    /// Gives the permit back: to the longest waiting, if there is one.
+    pub(crate) fn release(mut self) {
+        self.release_once();
+    }
+
+    fn release_once(&mut self) {
+        let Some(semaphore) = self.semaphore.take() else { return };
+        let before = semaphore.state.fetch_sub(ONE, Ordering::SeqCst);
+        if before & WAITED_FOR != 0 {
+            semaphore.hand_over();
+        }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        let before = self.semaphore.state.fetch_sub(ONE, Ordering::SeqCst);
-        if before & WAITED_FOR != 0 {
-            self.semaphore.hand_over();
-        }
+        self.release_once();
     }
 }
 
@@ -188,13 +206,13 @@ mod tests {
                 scope.spawn(move || {
                     let permit = semaphore.acquire(&CancelToken::new()).unwrap();
                     order.send(waiter).unwrap();
-                    drop(permit);
+                    permit.release();
                 });
                 while semaphore.queue.lock().len() <= waiter {
                     std::thread::yield_now();
                 }
             }
-            drop(held);
+            held.release();
         });
         assert_eq!(served.try_iter().collect::<Vec<_>>(), [0, 1]);
         assert_eq!(semaphore.held(), 0);
@@ -208,8 +226,8 @@ mod tests {
             let token = CancelToken::new();
             std::thread::scope(|scope| {
                 let waiter = scope.spawn(|| semaphore.acquire(&token).is_ok());
-                scope.spawn(|| drop(token.cancel(CancelReason::Interrupted)));
-                drop(held);
+                scope.spawn(|| token.cancel_and_run_hooks(CancelReason::Interrupted));
+                held.release();
                 waiter.join().unwrap();
             });
             assert_eq!(semaphore.state.load(Ordering::SeqCst), 0);

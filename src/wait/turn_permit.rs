@@ -52,10 +52,11 @@ struct State {
     over: Option<Arc<Latch>>,
 }
 
-/// A wait of one thread, during which its turn does without a permit. Dropping it ends the wait.
+/// A wait of one thread, during which its turn does without a permit, until [`end_wait`](Self::end_wait) or a drop ends it.
 #[must_use = "the wait is over when it is dropped"]
 pub(crate) struct LentPermit {
-    of: Arc<TurnPermit>,
+    /// `None` once the wait has ended.
+    of: Option<Arc<TurnPermit>>,
     run: u64,
     /// Set when the run ends: a helper thread does not wait for a permit of a turn that is over.
     over: Arc<Latch>,
@@ -90,28 +91,30 @@ impl TurnPermit {
     /// Ends the run, if there is one, and gives its permit back. The token stays: the turn is not over.
     pub(crate) fn stop(&self) {
         let ended = self.state.lock().end_run();
-        drop(ended);
+        ended.release();
     }
 
     /// Ends the run of an interaction: between two of them `cancel`, the turn's own token, ends a wait.
-    pub(crate) fn rest(&self, cancel: &CancelToken) {
-        let ended = {
+    pub(crate) fn end_interaction(&self, cancel: &CancelToken) {
+        let (ended, last) = {
             let mut state = self.state.lock();
             let last = state.cancel.replace(cancel.clone());
             (state.end_run(), last)
         };
-        drop(ended);
+        ended.release();
+        drop(last);
     }
 
     /// Ends the run, and forgets the token: the turn is over. The last share of the token is then the caller's, who has made it, and
     /// whose memory it is.
     pub(crate) fn end_turn(&self) {
-        let ended = {
+        let (ended, last) = {
             let mut state = self.state.lock();
             let last = state.cancel.take();
             (state.end_run(), last)
         };
-        drop(ended);
+        ended.release();
+        drop(last);
     }
 
     /// The token that ends a wait, unless its turn is over.
@@ -132,21 +135,29 @@ impl TurnPermit {
             let over = Arc::clone(state.over.get_or_insert_with(|| Arc::new(Latch::new())));
             (state.run, over, state.permit.take())
         };
-        drop(permit);
-        Some(LentPermit { of: Arc::clone(self), run, over, until })
+        if let Some(permit) = permit {
+            permit.release();
+        }
+        Some(LentPermit { of: Some(Arc::clone(self)), run, over, until })
     }
 }
 
-/// What is left of a run that ends. Dropped with no lock held: that hands the permit over, and ends the helpers' waits for one.
+/// What is left of a run that ends.
+#[must_use]
 struct EndedRun {
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
     over: Option<Arc<Latch>>,
 }
 
-impl Drop for EndedRun {
-    fn drop(&mut self) {
-        if let Some(over) = &self.over {
+impl EndedRun {
+    /// Ends the helpers' waits for a permit, and gives the permit back. The caller holds no lock.
+    fn release(self) {
+        let Self { permit, over } = self;
+        if let Some(over) = over {
             over.set();
+        }
+        if let Some(permit) = permit {
+            permit.release();
         }
     }
 }
@@ -157,7 +168,7 @@ impl State {
             self.run += 1;
             (self.is_running, self.waits) = (false, 0);
         }
-        EndedRun { _permit: self.permit.take(), over: self.over.take() }
+        EndedRun { permit: self.permit.take(), over: self.over.take() }
     }
 
     /// Ends a wait of run `run`, unless it is the last of that run. Returns the token for the wait for a permit then.
@@ -187,13 +198,27 @@ impl State {
     }
 }
 
+impl LentPermit {
+    /// Ends the wait: where it is the turn's last, waits for a permit, which the turn holds again when this returns.
+    pub(crate) fn end_wait(mut self) {
+        self.end_wait_once();
+    }
+
+    fn end_wait_once(&mut self) {
+        let Some(turn) = self.of.take() else { return };
+        let last = turn.state.lock().end_wait_beside_others(self.run);
+        let Some(cancel) = last else { return };
+        let Some(permit) = turn.running.acquire_or_exceed(&cancel, &self.until, &self.over) else { return };
+        let surplus = turn.state.lock().end_wait(self.run, permit);
+        if let Some(surplus) = surplus {
+            surplus.release();
+        }
+    }
+}
+
 impl Drop for LentPermit {
     fn drop(&mut self) {
-        let last = self.of.state.lock().end_wait_beside_others(self.run);
-        let Some(cancel) = last else { return };
-        let Some(permit) = self.of.running.acquire_or_exceed(&cancel, &self.until, &self.over) else { return };
-        let surplus = self.of.state.lock().end_wait(self.run, permit);
-        drop(surplus);
+        self.end_wait_once();
     }
 }
 
@@ -215,9 +240,9 @@ mod tests {
         let outer = turn.lend(Deadline::never()).unwrap();
         assert_eq!(semaphore.held(), 0);
         let inner = turn.lend(Deadline::never()).unwrap();
-        drop(inner);
+        inner.end_wait();
         assert_eq!(semaphore.held(), 0);
-        drop(outer);
+        outer.end_wait();
         assert_eq!(semaphore.held(), 1);
         turn.stop();
         assert_eq!(semaphore.held(), 0);
@@ -230,9 +255,9 @@ mod tests {
         let late = turn.lend(Deadline::never()).unwrap();
         turn.stop();
         turn.start(&cancel).unwrap();
-        drop(late);
+        late.end_wait();
         assert_eq!(semaphore.held(), 1);
-        drop(turn.lend(Deadline::never()));
+        turn.lend(Deadline::never()).unwrap().end_wait();
         assert_eq!(semaphore.held(), 1);
         turn.stop();
         assert_eq!(semaphore.held(), 0);
@@ -244,17 +269,17 @@ mod tests {
         let first = turn.lend(Deadline::never()).unwrap();
         let taken = semaphore.try_acquire().unwrap();
         std::thread::scope(|scope| {
-            let asking = scope.spawn(move || drop(first));
+            let asking = scope.spawn(move || first.end_wait());
             while !semaphore.is_waited_for() {
                 std::thread::yield_now();
             }
             // A second thread of the turn waits and is done before the first has its permit: it returns at once.
-            drop(turn.lend(Deadline::never()));
+            turn.lend(Deadline::never()).unwrap().end_wait();
             let second = turn.lend(Deadline::never()).unwrap();
-            drop(taken);
+            taken.release();
             asking.join().unwrap();
             assert_eq!(semaphore.held(), 0);
-            drop(second);
+            second.end_wait();
         });
         assert_eq!(semaphore.held(), 1);
     }
@@ -265,7 +290,7 @@ mod tests {
         let helper = turn.lend(Deadline::never()).unwrap();
         let taken = semaphore.try_acquire().unwrap();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(move || drop(helper));
+            let waiting = scope.spawn(move || helper.end_wait());
             while !semaphore.is_waited_for() {
                 std::thread::yield_now();
             }
@@ -273,7 +298,7 @@ mod tests {
             cancel.seal();
             waiting.join().unwrap();
         });
-        drop(taken);
+        taken.release();
         assert_eq!(semaphore.held(), 0);
     }
 
@@ -282,9 +307,9 @@ mod tests {
         let (semaphore, turn, cancel) = running();
         let wait = turn.lend(Deadline::never()).unwrap();
         let taken = semaphore.try_acquire().unwrap();
-        drop(cancel.cancel(CancelReason::Interrupted));
-        drop(wait);
+        cancel.cancel_and_run_hooks(CancelReason::Interrupted);
+        wait.end_wait();
         assert_eq!(semaphore.held(), 2);
-        drop(taken);
+        taken.release();
     }
 }

@@ -81,7 +81,7 @@ fn c28_a_close_finds_the_token_of_whoever_was_admitted_before_it() {
     check(|| {
         let (handle, _) = session(None);
         let closing = Arc::clone(&handle);
-        let closer = spawn(move || drop(closing.close(ArchiveMode::Interrupt, CancelReason::Shutdown)));
+        let closer = spawn(move || closing.close(ArchiveMode::Interrupt, CancelReason::Shutdown).run_hooks());
         let token = CancelToken::new();
         let admitted = handle.admit(&token);
         join(closer);
@@ -98,7 +98,7 @@ fn c28_the_end_of_a_turn_does_not_undo_a_close() {
     check(|| {
         let (handle, guards) = session(Some(&CancelToken::new()));
         let closing = Arc::clone(&handle);
-        let closer = spawn(move || drop(closing.close(ArchiveMode::Drain, CancelReason::Archived)));
+        let closer = spawn(move || closing.close(ArchiveMode::Drain, CancelReason::Archived).run_hooks());
         drop(guards);
         join(closer);
         let gate = handle.gate().state();
@@ -112,7 +112,7 @@ fn c28_an_admission_that_is_given_up_wakes_the_thread_that_waits_for_it() {
         let (handle, _) = session(None);
         let giving_up = Arc::clone(&handle);
         let caller = spawn(move || drop(giving_up.admit(&CancelToken::new())));
-        drop(handle.close(ArchiveMode::Drain, CancelReason::Archived));
+        handle.close(ArchiveMode::Drain, CancelReason::Archived).run_hooks();
         // As the session's thread does: closed, it waits for what was admitted.
         while handle.gate().state().is_running() {
             handle.commands().wait_and_pop();
@@ -155,8 +155,8 @@ fn c19_the_end_of_a_turn_takes_its_own_token_and_no_other() {
             drop(guards);
             Some(())
         });
-        drop(active);
-        drop(admission);
+        active.clear();
+        admission.give_back();
         let interrupted = join(interrupter);
         join(starter);
         assert!(!first.is_cancelled() || interrupted, "only who found it has cancelled it");
@@ -181,8 +181,8 @@ fn c24_state_and_figures_are_from_one_instant() {
         admission.pick_up();
         handle.environment().published.publish(snapshot(1));
         handle.environment().published.publish(snapshot(2));
-        drop(active);
-        drop(admission);
+        active.clear();
+        admission.give_back();
         join(reader);
         assert_eq!(handle.view().unwrap().state.message_count, 2);
     });
@@ -197,7 +197,7 @@ fn c16_no_permit_is_lost_and_none_is_given_twice() {
             // ORDERING: Relaxed; a permit has to bring with it what its last holder did.
             assert!(!inside.swap(true, Ordering::Relaxed), "two at once");
             inside.store(false, Ordering::Relaxed);
-            drop(permit);
+            permit.release();
         };
         let other = (Arc::clone(&semaphore), Arc::clone(&inside));
         let rival = spawn(move || enter(&other.0, &other.1));
@@ -215,8 +215,8 @@ fn c16_a_cancelled_wait_leaves_no_permit_behind() {
         let held = semaphore.try_acquire().unwrap();
         let waiting = (Arc::clone(&semaphore), token.clone());
         let waiter = spawn(move || drop(waiting.0.acquire(&waiting.1)));
-        let canceller = spawn(move || drop(token.cancel(CancelReason::Interrupted)));
-        drop(held);
+        let canceller = spawn(move || token.cancel_and_run_hooks(CancelReason::Interrupted));
+        held.release();
         join(waiter);
         join(canceller);
         assert_eq!(semaphore.held(), 0);
@@ -229,7 +229,7 @@ fn c22_a_hook_that_is_armed_during_a_cancel_runs_once() {
     check(|| {
         let (token, runs) = (CancelToken::new(), Arc::new(AtomicUsize::new(0)));
         let cancelled = token.clone();
-        let canceller = spawn(move || drop(cancelled.cancel(CancelReason::Interrupted)));
+        let canceller = spawn(move || cancelled.cancel_and_run_hooks(CancelReason::Interrupted));
         let counted = Arc::clone(&runs);
         let hook = token.on_cancel(move || {
             counted.fetch_add(1, Ordering::Relaxed);
@@ -246,7 +246,7 @@ fn c22_no_hook_runs_after_its_guard() {
         let (token, armed) = (CancelToken::new(), Arc::new(AtomicBool::new(true)));
         let late = Arc::new(AtomicBool::new(false));
         let cancelled = token.clone();
-        let canceller = spawn(move || drop(cancelled.cancel(CancelReason::Interrupted)));
+        let canceller = spawn(move || cancelled.cancel_and_run_hooks(CancelReason::Interrupted));
         let (seen, own_late) = (Arc::clone(&armed), Arc::clone(&late));
         // Not asserted in there: a hook's panic goes no further.
         let hook = token.on_cancel(move || {
@@ -333,7 +333,7 @@ fn c11_a_result_is_there_when_its_latch_says_so() {
         });
         let error = crate::SessionError::ShuttingDown;
         answer.prepare(Err(error));
-        drop(answer);
+        answer.give();
         assert!(matches!(join(waiter), crate::SessionError::ShuttingDown));
     });
 }

@@ -17,18 +17,18 @@ fn c60_a_turn_with_two_threads_never_waits_for_a_permit_of_its_own() {
         let tool = Arc::clone(&one);
         // Its second wait is for the other turn, which needs the only permit.
         let tool = spawn(move || {
-            drop(tool.lend(Deadline::never()));
+            tool.lend(Deadline::never()).unwrap().end_wait();
             let _permit = tool.lend(Deadline::never());
             finished.recv().unwrap_err();
         });
         let waits = Arc::clone(&one);
-        let helper = spawn(move || drop(waits.lend(Deadline::never())));
+        let helper = spawn(move || waits.lend(Deadline::never()).unwrap().end_wait());
         let rival = spawn(move || {
             other.start(&CancelToken::new()).unwrap();
             other.stop();
             drop(finish);
         });
-        drop(one.lend(Deadline::never()));
+        one.lend(Deadline::never()).unwrap().end_wait();
         // As scoped threads are: the turn goes on when they are done, and cannot end before.
         join(tool);
         join(helper);

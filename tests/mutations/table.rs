@@ -102,7 +102,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an admission that is given up wakes nobody",
         "src/session/handle.rs",
-        &[("            self.handle.send(Command::Wake);\n", "")],
+        &[("            handle.send(Command::Wake);\n", "")],
         Loom("c28"),
     ),
     mutation(
@@ -139,9 +139,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the gate opens before the active entry is cleared",
-        "src/session/running.rs",
+        "src/session/guards.rs",
         &[
-            ("    _active: ActiveEntry,\n    permit: Option<RunningPermit>,\n    _admission: Admission,\n", "    _admission: Admission,\n    _active: ActiveEntry,\n    permit: Option<RunningPermit>,\n"),
+            ("        self.active.clear();\n        if let Some(permit)", "        self.admission.give_back();\n        self.active.clear();\n        if let Some(permit)"),
+            ("        self.admission.give_back();\n        self.answer\n", "        self.answer\n"),
         ],
         Shuttle("c20"),
     ),
@@ -149,8 +150,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a turn is answered before the gate opens",
         "src/turn/outcome.rs",
         &[(
-            "        *self.outcome.result.lock() = Some(result);",
-            "        *self.outcome.result.lock() = Some(result);\n        self.outcome.finished.set();",
+            "            *outcome.result.lock() = Some(result);",
+            "            *outcome.result.lock() = Some(result);\n            outcome.finished.set();",
         )],
         Shuttle("c11"),
     ),
@@ -158,8 +159,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the outcome is announced before it is there",
         "src/turn/outcome.rs",
         &[(
-            "        *self.outcome.result.lock() = Some(result);",
-            "        self.outcome.finished.set();\n        *self.outcome.result.lock() = Some(result);",
+            "            *outcome.result.lock() = Some(result);",
+            "            outcome.finished.set();\n            *outcome.result.lock() = Some(result);",
         )],
         Loom("c11"),
     ),
@@ -358,7 +359,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a sleep keeps the permit",
         "src/turn/environment.rs",
-        &[("        let permit = own_thread::lend_permit_of(&self.permit);\n", "        let permit = self.permit.as_ref();\n"), ("        drop(permit);\n", "        let _ = (permit, own_thread::is_a_sessions());\n")],
+        &[("        let permit = own_thread::lend_permit_of(&self.permit);\n", "        let permit = self.permit.as_ref();\n"), ("        if let Some(permit) = permit {\n            permit.end_wait();\n        }\n", "        let _ = (permit, own_thread::is_a_sessions());\n")],
         Contract("c60"),
     ),
     mutation(
@@ -415,7 +416,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "capacity comes back before the agent is dropped",
         "src/ephemeral/launch.rs",
         &[
-            ("            let owed = thread::run(start);\n", "            drop(seat);\n            let owed = thread::run(start);\n"),
+            ("            let failure = thread::run(start);\n", "            drop(seat);\n            let failure = thread::run(start);\n"),
             ("            // Capacity and id are free before a failed build is answered.\n            drop(seat);\n", ""),
         ],
         Shuttle("c09"),
@@ -438,7 +439,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a failed build answers before its place is free",
         "src/ephemeral/launch.rs",
-        &[("            drop(seat);\n            contain_and_log(\"the drop of a builder's error\", move || drop(owed));", "            contain_and_log(\"the drop of a builder's error\", move || drop(owed));\n            drop(seat);")],
+        &[
+            ("            drop(seat);\n            if let", "            if let"),
+            ("                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n", "                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n            drop(seat);\n"),
+        ],
         Shuttle("c03"),
     ),
     mutation(
