@@ -15,7 +15,6 @@ use crate::session::command::{Command, HistoryReply, HistoryRequest, TakeConditi
 use crate::session::first::{First, Opening};
 use crate::session::guards::BuildGuards;
 use crate::session::handle::SessionHandle;
-use crate::subscription::queue::Queue;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{bounded, Arc};
@@ -103,7 +102,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
         let handle = self.core.open(id)?;
-        let (queue, stream) = Queue::new(options, self.core.clock().clone());
+        let (queue, stream) = EventStream::new(options, self.core.clock().clone());
         let attached = handle.bus().attach(&queue);
         attached.then(|| stream.of_session(handle.key())).ok_or(SessionError::NotFound { id })
     }

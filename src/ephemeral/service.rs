@@ -15,7 +15,6 @@ use crate::service::{
 };
 #[cfg(feature = "testkit")]
 use crate::session::handle::SessionHandle;
-use crate::subscription::queue::Queue;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{Arc, Weak};
@@ -133,7 +132,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// # Blocking
     /// Does not block; reading the stream does.
     pub fn subscribe_all(&self, options: Subscription) -> EventStream {
-        let (queue, stream) = Queue::new(options, self.inner.core.clock().clone());
+        let (queue, stream) = EventStream::new(options, self.inner.core.clock().clone());
         let core = &self.inner.core;
         core.everyone.add(&queue);
         for session in core.registry.all() {

@@ -219,6 +219,7 @@ impl Past {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream::EventStream;
     use super::super::Subscription;
     use super::*;
     use crate::ids::numbers::Numbering;
@@ -241,7 +242,7 @@ mod tests {
     fn subscribers_that_have_gone_leave_nothing_behind() {
         let bus = Bus::new(SessionId::new(), 0, 0, 0, Numbers::new(Numbering::default()));
         for _ in 0..100 {
-            let (queue, stream) = Queue::new(Subscription::new(), Clock::System);
+            let (queue, stream) = EventStream::new(Subscription::new(), Clock::System);
             let receiver = stream.events().clone();
             assert!(bus.attach(&queue));
             drop(queue);

@@ -5,11 +5,9 @@ use std::time::Duration;
 use crate::model::SessionEvent;
 use crate::sync::{never, select, unbounded, Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Receiver, Sender};
 use crate::wait::cancel::CancelToken;
-use crate::wait::clock::Clock;
 use crate::wait::latch::Latch;
 use crate::wait::signal::Signal;
 
-use super::stream::EventStream;
 use super::{Overflow, Subscription};
 
 /// The emitting side. Sessions hold it; when the last one lets go, the stream ends.
@@ -20,7 +18,7 @@ pub(crate) struct Queue {
     end: Mutex<SendingEnd>,
     /// Another receiver of the same channel: to count what is in it, and to drop the oldest.
     oldest: Receiver<SessionEvent>,
-    reader: Arc<Reader>,
+    pub(super) reader: Arc<Reader>,
 }
 
 #[derive(Debug)]
@@ -68,7 +66,8 @@ pub(super) enum Pushed {
 }
 
 impl Queue {
-    pub(crate) fn new(options: Subscription, clock: Clock) -> (Arc<Self>, EventStream) {
+    /// The queue of a subscription, and the channel that its reader reads.
+    pub(super) fn new(options: &Subscription) -> (Arc<Self>, Receiver<SessionEvent>) {
         let (sender, events) = unbounded();
         let reader = Arc::new(Reader {
             dropped: AtomicU64::new(0),
@@ -87,11 +86,9 @@ impl Queue {
                 replayed_by: 0,
             }),
             oldest: events.clone(),
-            reader: Arc::clone(&reader),
+            reader,
         };
-        let queue = Arc::new(queue);
-        let stream = EventStream::new(events, reader, Arc::downgrade(&queue), clock);
-        (queue, stream)
+        (Arc::new(queue), events)
     }
 
     /// Nobody listens any more: whoever still has a receiver sees the end.

@@ -9,6 +9,7 @@ use crate::wait::clock::{Clock, Deadline};
 use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
 
 use super::queue::{Queue, Reader};
+use super::Subscription;
 
 /// The events of a session, or of all sessions of a service, from the subscription on.
 ///
@@ -46,8 +47,12 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    pub(super) fn new(events: Receiver<SessionEvent>, reader: Arc<Reader>, queue: Weak<Queue>, clock: Clock) -> Self {
-        Self { events, reader, queue, session: None, clock }
+    /// A stream, and its queue, for the sessions whose events it carries.
+    pub(crate) fn new(options: Subscription, clock: Clock) -> (Arc<Queue>, Self) {
+        let (queue, events) = Queue::new(&options);
+        let reader = Arc::clone(&queue.reader);
+        let stream = Self { events, reader, queue: Arc::downgrade(&queue), session: None, clock };
+        (queue, stream)
     }
 
     /// Says that it listens to one session only.

@@ -15,7 +15,7 @@ use crate::service::{ArchiveMode, SessionState};
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
 use crate::status::slab::StatusSlab;
 use crate::subscription::bus::{Bus, Origin};
-use crate::subscription::queue::Queue;
+use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
 use crate::turn::outcome::Outcome;
@@ -357,7 +357,7 @@ fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
             }
             unheard
         });
-        let (queue, stream) = Queue::new(Subscription::new(), Clock::default());
+        let (queue, stream) = EventStream::new(Subscription::new(), Clock::default());
         assert!(bus.attach(&queue));
         drop(queue);
         // Whoever emits from now on is heard.
