@@ -10,8 +10,8 @@ use crate::wait::clock::Clock;
 use crate::wait::deadline::Deadlines;
 use crate::wait::semaphore::{Permit, Semaphore};
 
-use super::config::{Settings, MAX_THREADS};
 use super::registry::Registry;
+use super::settings::{Settings, MAX_THREADS};
 use super::threads::Threads;
 
 #[derive(Debug)]

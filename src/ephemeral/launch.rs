@@ -21,9 +21,9 @@ use crate::wait::cancel::CancelToken;
 use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
 
 use super::awaited::Awaited;
-use super::config::Settings;
 use super::core::Seat;
 use super::service::Inner;
+use super::settings::Settings;
 use super::threads::ThreadSpec;
 
 impl<B: SessionAgentBuilder> Inner<B> {

@@ -7,12 +7,13 @@ mod core;
 mod launch;
 mod registry;
 mod service;
+mod settings;
 mod shutdown;
 mod threads;
 #[cfg(feature = "store")]
 pub(crate) mod wrapped;
 
 pub use config::ServiceConfig;
-#[cfg(feature = "store")]
-pub(crate) use config::Settings;
 pub use service::EphemeralSessionService;
+#[cfg(feature = "store")]
+pub(crate) use settings::Settings;

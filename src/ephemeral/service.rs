@@ -22,8 +22,8 @@ use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 use crate::wait::own_thread;
 
-use super::config::{ServiceConfig, Settings};
 use super::core::Core;
+use super::settings::Settings;
 use super::shutdown;
 
 /// Hosts sessions in memory, each on a thread of its own. What is worth keeping is kept by whoever
@@ -57,11 +57,6 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// A service that hosts at most `max_sessions` at a time; 0 admits nobody. Starts no thread.
     pub fn new(builder: B, max_sessions: usize) -> Self {
         Self::with_settings(builder, Settings { max_sessions, ..Settings::default() })
-    }
-
-    /// A service with other settings than the defaults.
-    pub fn configure(builder: B) -> ServiceConfig<B> {
-        ServiceConfig::new(builder)
     }
 
     pub(crate) fn with_settings(builder: B, settings: Settings) -> Self {

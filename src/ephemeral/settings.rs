@@ -1,0 +1,71 @@
+//! The settings of a service, and the limits within which they can work.
+
+use crate::error::ConfigError;
+use crate::ids::Ids;
+use crate::wait::clock::Clock;
+
+/// More threads than a process can have on any system that this runs on. (Linux: `PID_MAX_LIMIT`, 2²² on 64 bits.)
+pub(crate) const MAX_THREADS: usize = 1 << 22;
+const DEFAULT_MAX_SESSIONS: usize = 64;
+const DEFAULT_INBOX_CAPACITY: usize = 256;
+/// Sessions that a caller creates one after the other need two threads in turn. A few more serve several such callers.
+const DEFAULT_IDLE_THREADS: usize = 4;
+/// No session works off more than that: a larger figure is a mistake.
+const MAX_QUEUE: usize = 1 << 24;
+/// A session without an agent of any size takes 40 KiB on x86-64 Linux, and 48 where a panic prints its backtrace;
+/// `tests/faults/stacks.rs` finds both. With less, a program would end with a stack overflow, and not with an error.
+pub(super) const MIN_STACK: usize = 64 << 10;
+const MAX_STACK: usize = 1 << 30;
+
+/// The settings of a service, without its builder.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) max_sessions: usize,
+    pub(crate) max_running_turns: Option<usize>,
+    pub(crate) stack_size: Option<usize>,
+    pub(crate) thread_name_prefix: String,
+    pub(crate) idle_threads: usize,
+    pub(crate) inbox_capacity: usize,
+    pub(crate) event_history: usize,
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_sessions: DEFAULT_MAX_SESSIONS,
+            max_running_turns: None,
+            stack_size: None,
+            thread_name_prefix: "turnwise".to_owned(),
+            idle_threads: DEFAULT_IDLE_THREADS,
+            inbox_capacity: DEFAULT_INBOX_CAPACITY,
+            event_history: 0,
+            clock: Clock::System,
+            ids: Ids::System,
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn check(&self, min_stack: usize) -> Result<(), ConfigError> {
+        in_range("max_sessions", self.max_sessions, 0, MAX_THREADS)?;
+        in_range("idle_threads", self.idle_threads, 0, MAX_THREADS)?;
+        in_range("max_running_turns", self.max_running_turns.unwrap_or(1), 1, MAX_THREADS)?;
+        in_range("stack_size", self.stack_size.unwrap_or(min_stack), min_stack, MAX_STACK)?;
+        in_range("inbox_capacity", self.inbox_capacity, 0, MAX_QUEUE)?;
+        in_range("event_history", self.event_history, 0, MAX_QUEUE)?;
+        if self.thread_name_prefix.contains('\0') {
+            return Err(ConfigError::ThreadName);
+        }
+        Ok(())
+    }
+}
+
+fn in_range(option: &'static str, value: usize, min: usize, max: usize) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::OutOfRange { option, value, min, max })
+    }
+}
