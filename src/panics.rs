@@ -50,6 +50,15 @@ impl<T> Contained<T> {
     pub(crate) fn new(what: &'static str, value: T) -> Self {
         Self { what, value: Some(value) }
     }
+
+    /// The value, for a caller that contains its drop itself.
+    pub(crate) fn into_inner(mut self) -> T {
+        match self.value.take() {
+            Some(value) => value,
+            #[allow(clippy::unreachable)] // Only this and the drop take the value, and each consumes it.
+            None => unreachable!("the value is taken once"),
+        }
+    }
 }
 
 impl<T> Deref for Contained<T> {
@@ -58,8 +67,8 @@ impl<T> Deref for Contained<T> {
     fn deref(&self) -> &T {
         match &self.value {
             Some(value) => value,
-            #[allow(clippy::unreachable)] // Only the drop takes the value, and nothing is dereferenced after it.
-            None => unreachable!("the value is taken by the drop only"),
+            #[allow(clippy::unreachable)] // What takes the value consumes it, and nothing is dereferenced after that.
+            None => unreachable!("the value is taken at the end only"),
         }
     }
 }

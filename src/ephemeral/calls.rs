@@ -12,23 +12,21 @@ use crate::service::{
     StartTurnRequest,
 };
 use crate::session::command::{Command, HistoryReply, HistoryRequest, TakeCondition, Taken};
-use crate::session::first::{First, Opening};
-use crate::session::guards::BuildGuards;
 use crate::session::handle::SessionHandle;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
-use crate::sync::{bounded, Arc};
+use crate::sync::Arc;
 use crate::turn::handle::TurnHandle;
-use crate::wait::cancel::CancelToken;
 use crate::wait::clock::{Deadline, Stopwatch};
 use crate::wait::own_thread::{Wait, WaitError};
 
-use super::awaited::follow;
+use super::launch::OpeningReply;
 use super::service::Inner;
+use super::started::event_channel;
 
 impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn create_session(&self, request: CreateSessionRequest) -> Result<RunResult, SessionError> {
-        self.begin_and_announce(request)?.wait()
+        self.prepare_session(request)?.start_with_wait()?.wait()
     }
 
     fn create_session_with(
@@ -36,11 +34,12 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         request: CreateSessionRequest,
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<RunResult, SessionError> {
-        follow(|event_tx| self.begin_and_announce(request.event_tx(event_tx)), on_event)
+        let (event_tx, events) = event_channel();
+        self.prepare_session(request.event_tx(event_tx))?.start_with_wait()?.follow(events, on_event)
     }
 
     fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
-        self.start(id, request)?.wait()
+        self.start_with_wait(id, request)?.wait()
     }
 
     fn start_turn_with(
@@ -49,7 +48,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         request: StartTurnRequest,
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<RunResult, SessionError> {
-        follow(|event_tx| self.start(id, request.event_tx(event_tx)), on_event)
+        let (event_tx, events) = event_channel();
+        self.start_with_wait(id, request.event_tx(event_tx))?.follow(events, on_event)
     }
 
     fn export_session(&self, id: SessionId) -> Result<Session, SessionError> {
@@ -58,13 +58,11 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError> {
-        self.begin(request, |_| ()).map(|(turn, ())| turn)
+        self.prepare_session(request)?.start()
     }
 
     fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
-        let (handle, turn_handle, turn) = self.admit(id, request)?;
-        handle.send(Command::Turn(turn));
-        Ok(turn_handle)
+        Ok(self.admit(id, request)?.start())
     }
 
     fn interrupt(&self, id: SessionId) -> Result<(), SessionError> {
@@ -109,19 +107,17 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
         let waiting = self.core.clock().stopwatch();
-        let (reply, opened) = bounded(1);
-        let (handle, wait) = self.launch(spec, None, CancelToken::new(), |handle, active, admission| {
-            // Announced before the session can ask for anybody.
-            let guards = BuildGuards::new(active, admission);
-            (First::Open(Opening { guards, reply }), Wait::on(handle.key()))
-        })?;
+        let opening = self.prepare_opening(spec)?;
+        // Announced before the session can ask for another.
+        let wait = Wait::on(opening.key());
+        let OpeningReply { handle, opened } = opening.start()?;
         let id = handle.id();
         match wait.and_then(|wait| wait.receive(&opened, &Deadline::never())) {
             Ok(opened) => {
                 opened.unwrap_or(Err(SessionError::NotFound { id })).map_err(|error| self.core.refusal(error))
             }
             Err(error) => {
-                // An error means that there is no session: its id may be known to nobody.
+                // An error means that there is no session: the caller may not know its id.
                 handle.close(ArchiveMode::Interrupt, CancelReason::Archived).run_hooks();
                 Err(error.into_session_error(id, &waiting))
             }
@@ -161,7 +157,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let deadline = waiting.deadline(timeout);
         let command = |request: HistoryRequest| Command::Take(request.on_condition(condition));
         let history = request_history(&handle, command, &waiting, &deadline)?;
-        Ok((history, see_off(&handle, &waiting, &deadline)))
+        Ok((history, wait_until_ended(&handle, &waiting, &deadline)))
     }
 }
 
@@ -187,7 +183,11 @@ pub(super) fn archive_wait(handle: &SessionHandle, waiting: &Stopwatch, timeout:
 }
 
 /// Waits until nothing is left of a session that is closed.
-pub(super) fn see_off(handle: &SessionHandle, waiting: &Stopwatch, deadline: &Deadline) -> Result<(), SessionError> {
+pub(super) fn wait_until_ended(
+    handle: &SessionHandle,
+    waiting: &Stopwatch,
+    deadline: &Deadline,
+) -> Result<(), SessionError> {
     let ended = Wait::on(handle.key()).and_then(|wait| wait.receive(handle.ended().receiver(), deadline));
     ended.map(drop).map_err(|error| error.into_session_error(handle.id(), waiting))
 }

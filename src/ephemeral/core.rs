@@ -62,29 +62,48 @@ impl Core {
     }
 }
 
-/// A session's place: its capacity and its id. Dropping it frees both, then tells whoever waits for the session's end.
-#[must_use]
+/// A session's id and its capacity, until [`release`](Self::release) or a drop frees both and reports the end of the session.
+#[must_use = "dropping it frees the id and the capacity"]
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct Reservation {
     core: Arc<Core>,
     handle: Arc<SessionHandle>,
+    /// `None` once the reservation is released.
     capacity: Option<Permit>,
 }
 
-impl Seat {
-    pub(crate) fn reserve(core: &Arc<Core>, handle: &Arc<SessionHandle>) -> Result<Self, SessionError> {
+impl Reservation {
+    pub(crate) fn of(core: &Arc<Core>, handle: &Arc<SessionHandle>) -> Result<Self, SessionError> {
         let permit = core.registry.reserve(handle, &core.capacity)?;
         Ok(Self { core: Arc::clone(core), handle: Arc::clone(handle), capacity: Some(permit) })
     }
-}
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        // However the thread came to its end: nobody is admitted after it, nobody waits for more of it.
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(super) fn handle(&self) -> &Arc<SessionHandle> {
+        &self.handle
+    }
+
+    /// Frees the id and the capacity, and reports the end of the session.
+    pub(crate) fn release(mut self) {
+        self.release_once();
+    }
+
+    fn release_once(&mut self) {
+        let Some(capacity) = self.capacity.take() else { return };
+        // However the session thread came to its end: no turn is admitted after it, and no caller waits for more of it.
         self.handle.end();
-        // Capacity first: whoever finds the id gone may count on it.
-        drop(self.capacity.take());
+        // Capacity first: a caller that finds the id gone may count on it.
+        capacity.release();
         self.core.registry.remove(self.handle.id());
         self.handle.ended().set();
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.release_once();
     }
 }

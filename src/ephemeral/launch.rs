@@ -1,4 +1,18 @@
-//! How sessions and turns start: all that happens on the caller's thread before the session's thread takes over.
+//! How sessions and turns start: all that happens on the caller's thread before the session thread takes over.
+//!
+//! | Step | A session | A turn of a live session |
+//! |---|---|---|
+//! | reserve | [`ReservedSession`]: the id, the capacity and the record's numbers are taken | [`AdmittedTurn`]: the gate is |
+//! | prepare | [`PreparedSession`]: all that the session thread starts with is there | the same value |
+//! | start | [`PreparedSession::start`]: the session thread runs | [`AdmittedTurn::start`]: the command is sent |
+//!
+//! Each step gives a value, which the caller finishes or drops. A drop gives everything back, and answers what was admitted.
+//!
+//! # When a wait is announced
+//!
+//! A caller that will wait for the turn announces that between the admission and the start. Later, the turn could ask for the caller's
+//! session before the announcement, and the caller would be the one to be refused. Earlier, a start that is refused as busy would look
+//! like a wait for a moment, and other sessions would be refused for it.
 
 use std::time::Duration;
 
@@ -6,98 +20,115 @@ use crate::agent::{SessionAgentBuilder, SessionContext};
 use crate::error::SessionError;
 use crate::ids::Ids;
 use crate::model::{Labels, Session, SessionId, SessionSnapshot, TurnId};
-use crate::panics::{contain_and_log, record};
+use crate::panics::{contain_and_log, record, Contained};
 use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest, WeakService};
 use crate::session::command::{Command, Input, Turn};
-use crate::session::first::First;
-use crate::session::guards::TurnGuards;
+use crate::session::first::{First, Opening};
+use crate::session::guards::{BuildGuards, TurnGuards};
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
 use crate::session::thread::{self, Start};
-use crate::sync::Arc;
+use crate::sync::{bounded, Arc, Receiver};
 use crate::turn::events::EventSender;
 use crate::turn::handle::TurnHandle;
 use crate::turn::outcome::Outcome;
 use crate::wait::cancel::CancelToken;
-use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
+use crate::wait::own_thread::{self, WaitError, WaitKey};
 
-use super::awaited::Awaited;
-use super::core::Seat;
+use super::core::{Core, Reservation};
 use super::service::Inner;
 use super::settings::Settings;
+use super::started::TurnWithWait;
 use super::threads::ThreadSpec;
+
+/// A session whose id, capacity and numbers are taken, and which has nothing to do yet.
+///
+/// The reservation is the last field of this and of [`PreparedSession`]: the id is free once nothing is left of the session.
+struct ReservedSession<B> {
+    builder: Arc<B>,
+    spec: SessionSpec,
+    context: SessionContext,
+    cancel: CancelToken,
+    handle: Arc<SessionHandle>,
+    active: ActiveEntry,
+    admission: Admission,
+    reservation: Reservation,
+}
+
+/// A session that is ready to start. `R` is what its caller gets back: the handle of the first turn, or the reply of the build.
+#[must_use = "dropping it gives up the session"]
+pub(crate) struct PreparedSession<B, R> {
+    start: Contained<Start<B>>,
+    reply: R,
+    reservation: Reservation,
+}
+
+/// What the caller of a build without a turn waits for.
+pub(super) struct OpeningReply {
+    pub(super) handle: Arc<SessionHandle>,
+    /// The session's id once the agent is built. Disconnects without one where the session has ended before.
+    pub(super) opened: Receiver<Result<SessionId, SessionError>>,
+}
+
+/// A turn that is admitted in a live session. The session thread has not been told of it.
+#[must_use = "dropping it gives the admission up"]
+pub(crate) struct AdmittedTurn {
+    turn: Turn,
+    turn_handle: TurnHandle,
+    handle: Arc<SessionHandle>,
+}
+
+/// A turn that was not admitted, with its request: it may be for a session that the caller has to resume first.
+pub(crate) struct RefusedTurn {
+    pub(crate) error: SessionError,
+    pub(crate) request: StartTurnRequest,
+}
+
+impl From<RefusedTurn> for SessionError {
+    fn from(RefusedTurn { error, request }: RefusedTurn) -> Self {
+        drop(request);
+        error
+    }
+}
 
 impl<B: SessionAgentBuilder> Inner<B> {
     pub(super) fn weak_service(&self) -> WeakService {
         WeakService::new(self.weak.clone())
     }
 
-    /// Registers a session and starts its thread. `first` makes what comes with the build, and what the
-    /// caller gets back beside the handle; whatever fails, nothing is left of it.
-    pub(super) fn launch<T>(
+    /// Prepares a session with its first turn.
+    pub(super) fn prepare_session(
         &self,
-        mut spec: SessionSpec,
-        first_turn: Option<TurnId>,
-        cancel: CancelToken,
-        first: impl FnOnce(&Arc<SessionHandle>, ActiveEntry, Admission) -> (First, T),
-    ) -> Result<(Arc<SessionHandle>, T), SessionError> {
+        request: CreateSessionRequest,
+    ) -> Result<PreparedSession<B, TurnHandle>, SessionError> {
+        let CreateSessionRequest { session, turn } = request;
+        self.prepare_timeout(turn.timeout)?;
+        let turn_id = TurnId::new(session.numbering.after.turn + 1);
+        Ok(self.reserve(session, Some(turn_id))?.with_turn(turn_id, turn))
+    }
+
+    /// Prepares a session without a turn: its caller waits for the build.
+    pub(super) fn prepare_opening(&self, spec: SessionSpec) -> Result<PreparedSession<B, OpeningReply>, SessionError> {
+        Ok(self.reserve(spec, None)?.opening())
+    }
+
+    /// Registers a session. Where that fails, nothing is left of it.
+    fn reserve(&self, mut spec: SessionSpec, first_turn: Option<TurnId>) -> Result<ReservedSession<B>, SessionError> {
         let core = &self.core;
         let id = identify(&mut spec, &core.settings.ids);
-        let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
-        let Settings { inbox_capacity, event_history, ref ids, .. } = core.settings;
-        let (labels, ids) = (Labels::from(spec.labels.clone()), ids.clone());
-        let (counters, clock) = (Arc::clone(&core.counters), core.clock().clone());
-        let (numbering, running) = (std::mem::take(&mut spec.numbering), Arc::clone(&core.running));
-        let status = core.registry.new_status(numbering.after.turn, first_turn, &snapshot);
-        let profile = Profile {
-            status,
-            id,
-            labels,
-            snapshot,
-            inbox_capacity,
-            event_history,
-            ids,
-            counters,
-            clock,
-            numbering,
-            running,
-        };
+        let cancel = CancelToken::new();
+        let profile = profile(core, id, first_turn, &mut spec);
         let (handle, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
-        let reserved = Seat::reserve(core, &handle);
-        // In the record before a caller has one of them.
-        let reserved = reserved.and_then(|seat| handle.environment().numbers.open().map(|()| seat));
-        let seat = match reserved {
-            Ok(seat) => seat,
+        let reservation = match reserve(core, &handle) {
+            Ok(reservation) => reservation,
             Err(error) => {
                 contain_and_log("the drop of a session's specification", move || drop(spec));
                 return Err(error);
             }
         };
         core.everyone.listen_to(handle.bus());
-        let (first, made) = first(&handle, active, admission);
-        let start = Start {
-            builder: Arc::clone(&self.builder),
-            spec,
-            context: self.context(&handle, cancel),
-            first,
-            handle: Arc::clone(&handle),
-        };
-        let life = move || {
-            let failure = thread::run(start);
-            // Capacity and id are free before a failed build is answered.
-            drop(seat);
-            if let Some(failure) = failure {
-                contain_and_log("the drop of a builder's error", move || failure.send());
-            }
-        };
-        let settings = &core.settings;
-        let name = thread_name(&settings.thread_name_prefix, id);
-        let thread = ThreadSpec { name, stack_size: settings.stack_size };
-        core.threads
-            .spawn((handle.key(), id), thread, life)
-            .map_err(|source| SessionError::Spawn { source: Arc::new(source) })?;
-        core.counters.sessions_created.add_one();
-        record!(Debug, "turnwise::service", "session {id}: created");
-        Ok((handle, made))
+        let context = self.context(&handle, cancel.clone());
+        let builder = Arc::clone(&self.builder);
+        Ok(ReservedSession { builder, spec, context, cancel, handle, active, admission, reservation })
     }
 
     fn context(&self, handle: &SessionHandle, cancel: CancelToken) -> SessionContext {
@@ -116,64 +147,25 @@ impl<B: SessionAgentBuilder> Inner<B> {
         }
     }
 
-    /// Both ends of an admitted turn.
-    fn turn(
-        &self,
-        handle: &SessionHandle,
-        turn_id: TurnId,
-        request: StartTurnRequest,
-        cancel: CancelToken,
-        guards: (ActiveEntry, Admission),
-    ) -> (TurnHandle, Turn) {
-        let (core, id) = (&self.core, handle.id());
-        let StartTurnRequest { prompt, event_tx, host_mode, skill_references: skills, timeout } = request;
-        let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
-        let (answer, outcome) = Outcome::new(id);
-        let (active, admission) = guards;
-        let guards = TurnGuards::new(deadline, active, admission, answer);
-        let input = Input { prompt, skills, host_mode };
-        let turn = Turn { input, event_tx, turn_id, cancel: cancel.clone(), guards };
-        (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome, core.clock().clone()), turn)
+    /// Admits a turn in a live session.
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    pub(super) fn admit(&self, id: SessionId, request: StartTurnRequest) -> Result<AdmittedTurn, RefusedTurn> {
+        match self.try_admit(id, request.timeout) {
+            Ok((handle, turn_id, cancel, guards)) => {
+                let (turn_handle, turn) = make_turn(&self.core, &handle, turn_id, request, cancel, guards);
+                Ok(AdmittedTurn { turn, turn_handle, handle })
+            }
+            Err(error) => Err(RefusedTurn { error, request }),
+        }
     }
 
-    /// Registers a session with its first turn, and starts its thread. `before` is called with its key just before that.
-    pub(super) fn begin<T>(
-        &self,
-        request: CreateSessionRequest,
-        before: impl FnOnce(WaitKey) -> T,
-    ) -> Result<(TurnHandle, T), SessionError> {
-        let CreateSessionRequest { session, turn: request } = request;
-        self.prepare_timeout(request.timeout)?;
-        let (turn_id, cancel) = (TurnId::new(session.numbering.after.turn + 1), CancelToken::new());
-        let launched = self.launch(session, Some(turn_id), cancel.clone(), |handle, active, admission| {
-            let (turn_handle, turn) = self.turn(handle, turn_id, request, cancel, (active, admission));
-            (First::Turn(turn), (turn_handle, before(handle.key())))
-        });
-        launched.map(|(_, begun)| begun)
-    }
-
-    /// As [`begin`](Self::begin), for a thread that will wait for the first turn. The wait is announced before the session
-    /// can ask for anybody; a fresh session closes no circle.
-    pub(super) fn begin_and_announce(&self, request: CreateSessionRequest) -> Result<Awaited, SessionError> {
-        let (turn, wait) = self.begin(request, Wait::on)?;
-        let failed = |error: WaitError| error.into_session_error(turn.session_id(), &self.core.clock().stopwatch());
-        let wait = wait.map_err(failed)?;
-        Ok(Awaited { turn, wait })
-    }
-
-    /// Admits a turn; the session's thread is not told yet. Dropping the turn gives the admission up.
-    pub(super) fn admit(
-        &self,
-        id: SessionId,
-        request: StartTurnRequest,
-    ) -> Result<(Arc<SessionHandle>, TurnHandle, Turn), SessionError> {
+    fn try_admit(&self, id: SessionId, timeout: Option<Duration>) -> Result<Admitted, SessionError> {
         let refused = |error| self.core.refusal(error);
         let handle = self.core.open(id).map_err(refused)?;
-        self.prepare_timeout(request.timeout)?;
+        self.prepare_timeout(timeout)?;
         let cancel = CancelToken::new();
         let (turn_id, active, admission) = handle.admit(&cancel).map_err(refused)?;
-        let (turn_handle, turn) = self.turn(&handle, turn_id, request, cancel, (active, admission));
-        Ok((handle, turn_handle, turn))
+        Ok((handle, turn_id, cancel, (active, admission)))
     }
 
     /// Refuses a wait for a session that waits for this thread's, or is this thread's.
@@ -188,19 +180,144 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     /// Starts a turn that this thread will wait for.
-    ///
-    /// The wait is announced between the admission and the command. Later, the turn could ask for this session before the
-    /// announcement, and this session would be the one to be refused. Earlier, a start that is refused as busy would look
-    /// like a wait for a moment, and refuse others.
-    pub(super) fn start(&self, id: SessionId, request: StartTurnRequest) -> Result<Awaited, SessionError> {
-        let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
-        // Rather than that it is busy, which it is too.
+    pub(super) fn start_with_wait(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+    ) -> Result<TurnWithWait, SessionError> {
+        // Before the admission: in a circle the session is busy too, and that would be the error.
         self.refuse_circle(id)?;
-        let (handle, turn_handle, turn) = self.admit(id, request)?;
-        let wait = Wait::on(handle.key()).map_err(failed)?;
-        handle.send(Command::Turn(turn));
-        Ok(Awaited { turn: turn_handle, wait })
+        self.admit(id, request)?.start_with_wait()
     }
+}
+
+/// A session's handle, and the number, the token and the guards of the turn that it has admitted.
+type Admitted = (Arc<SessionHandle>, TurnId, CancelToken, (ActiveEntry, Admission));
+
+impl<B> ReservedSession<B> {
+    /// Prepares the session with its first turn, which it was reserved for.
+    fn with_turn(self, turn_id: TurnId, request: StartTurnRequest) -> PreparedSession<B, TurnHandle> {
+        let guards = (self.active, self.admission);
+        let (turn_handle, turn) =
+            make_turn(self.reservation.core(), &self.handle, turn_id, request, self.cancel, guards);
+        let Self { builder, spec, context, handle, reservation, .. } = self;
+        let start = Start { builder, spec, context, handle, first: First::Turn(turn) };
+        PreparedSession::new(start, turn_handle, reservation)
+    }
+
+    /// Prepares the session without a turn.
+    fn opening(self) -> PreparedSession<B, OpeningReply> {
+        let (reply, opened) = bounded(1);
+        let opening = Opening { guards: BuildGuards::new(self.active, self.admission), reply };
+        let Self { builder, spec, context, handle, reservation, .. } = self;
+        let reply = OpeningReply { handle: Arc::clone(&handle), opened };
+        let start = Start { builder, spec, context, handle, first: First::Open(opening) };
+        PreparedSession::new(start, reply, reservation)
+    }
+}
+
+impl<B, R> PreparedSession<B, R> {
+    fn new(start: Start<B>, reply: R, reservation: Reservation) -> Self {
+        // It holds values of the user: the specification, and the builder.
+        let start = Contained::new("the drop of a session that was not started", start);
+        Self { start, reply, reservation }
+    }
+
+    /// What a wait for the session is announced by. A fresh session waits for no other, so the announcement is never refused.
+    pub(super) fn key(&self) -> WaitKey {
+        self.reservation.handle().key()
+    }
+}
+
+impl<B: SessionAgentBuilder, R> PreparedSession<B, R> {
+    /// Starts the session thread. Where the system refuses one, nothing is left of the session.
+    pub(crate) fn start(self) -> Result<R, SessionError> {
+        let Self { start, reply, reservation } = self;
+        let (core, handle) = (Arc::clone(reservation.core()), Arc::clone(reservation.handle()));
+        let (start, id) = (start.into_inner(), handle.id());
+        let life = move || {
+            let failure = thread::run(start);
+            // Capacity and id are free before a failed build is answered.
+            reservation.release();
+            if let Some(failure) = failure {
+                contain_and_log("the drop of a builder's error", move || failure.send());
+            }
+        };
+        let Settings { ref thread_name_prefix, stack_size, .. } = core.settings;
+        let spec = ThreadSpec { name: thread_name(thread_name_prefix, id), stack_size };
+        let spawned = core.threads.spawn((handle.key(), id), spec, life);
+        spawned.map_err(|source| SessionError::Spawn { source: Arc::new(source) })?;
+        core.counters.sessions_created.add_one();
+        record!(Debug, "turnwise::service", "session {id}: created");
+        Ok(reply)
+    }
+}
+
+impl<B: SessionAgentBuilder> PreparedSession<B, TurnHandle> {
+    /// As [`start`](Self::start), for a thread that will wait for the first turn.
+    pub(crate) fn start_with_wait(self) -> Result<TurnWithWait, SessionError> {
+        let wait = self.reply.announce_wait()?;
+        Ok(TurnWithWait { turn: self.start()?, wait })
+    }
+}
+
+impl AdmittedTurn {
+    /// Hands the turn to the session thread.
+    pub(crate) fn start(self) -> TurnHandle {
+        self.handle.send(Command::Turn(self.turn));
+        self.turn_handle
+    }
+
+    /// As [`start`](Self::start), for a thread that will wait for the turn.
+    pub(crate) fn start_with_wait(self) -> Result<TurnWithWait, SessionError> {
+        let wait = self.turn_handle.announce_wait()?;
+        Ok(TurnWithWait { turn: self.start(), wait })
+    }
+}
+
+/// Takes the id, the capacity, and the first numbers of the record: before a caller has one of them.
+fn reserve(core: &Arc<Core>, handle: &Arc<SessionHandle>) -> Result<Reservation, SessionError> {
+    let reservation = Reservation::of(core, handle)?;
+    handle.environment().numbers.open()?;
+    Ok(reservation)
+}
+
+fn profile(core: &Core, id: SessionId, first_turn: Option<TurnId>, spec: &mut SessionSpec) -> Profile {
+    let Settings { inbox_capacity, event_history, ref ids, .. } = core.settings;
+    let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
+    let numbering = std::mem::take(&mut spec.numbering);
+    Profile {
+        status: core.registry.new_status(numbering.after.turn, first_turn, &snapshot),
+        id,
+        labels: Labels::from(spec.labels.clone()),
+        snapshot,
+        inbox_capacity,
+        event_history,
+        ids: ids.clone(),
+        counters: Arc::clone(&core.counters),
+        clock: core.clock().clone(),
+        numbering,
+        running: Arc::clone(&core.running),
+    }
+}
+
+/// Makes both ends of an admitted turn: the caller's, and the session thread's.
+fn make_turn(
+    core: &Core,
+    handle: &SessionHandle,
+    turn_id: TurnId,
+    request: StartTurnRequest,
+    cancel: CancelToken,
+    (active, admission): (ActiveEntry, Admission),
+) -> (TurnHandle, Turn) {
+    let id = handle.id();
+    let StartTurnRequest { prompt, event_tx, host_mode, skill_references: skills, timeout } = request;
+    let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
+    let (answer, outcome) = Outcome::new(id);
+    let guards = TurnGuards::new(deadline, active, admission, answer);
+    let input = Input { prompt, skills, host_mode };
+    let turn = Turn { input, event_tx, turn_id, cancel: cancel.clone(), guards };
+    (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome, core.clock().clone()), turn)
 }
 
 /// Gives a new session its id, once and for all: in the specification and in the history that it resumes.

@@ -1,14 +1,14 @@
-//! Many sessions in one process: who there is, how many there may be, and how they all end.
+//! Many sessions in one process: the registry, the capacity, and how all of them end.
 
-pub(crate) mod awaited;
 mod calls;
 mod config;
 mod core;
-mod launch;
+pub(crate) mod launch;
 mod registry;
 mod service;
 mod settings;
 mod shutdown;
+pub(crate) mod started;
 mod threads;
 #[cfg(feature = "store")]
 pub(crate) mod wrapped;

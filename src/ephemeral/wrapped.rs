@@ -1,4 +1,4 @@
-//! What a service that adds something to this one has to do as this one does: give out ids, and announce its waits.
+//! The parts of this service that a service around it uses one by one: ids, starts, waits, and the lives of its sessions.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::service::{ArchiveMode, CreateSessionRequest, SessionSpec, StartTurnRe
 use crate::session::command::{TakeCondition, Taken};
 use crate::session::handle::SessionHandle;
 use crate::sync::{Arc, Weak};
+use crate::turn::handle::TurnHandle;
 use crate::wait::clock::Clock;
 
-use super::awaited::Awaited;
-use super::calls::{archive, archive_wait, see_off};
-use super::launch::identify;
+use super::calls::{archive, archive_wait, wait_until_ended};
+use super::launch::{identify, AdmittedTurn, PreparedSession, RefusedTurn};
 use super::service::EphemeralSessionService;
 
 /// One life of a session. A later life under the same id is another one.
@@ -41,7 +41,7 @@ impl Life {
 }
 
 impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
-    /// Gives a session its id before it is launched.
+    /// Gives a session its id before it is reserved.
     pub(crate) fn identify(&self, spec: &mut SessionSpec) -> SessionId {
         identify(spec, &self.inner.core.settings.ids)
     }
@@ -55,22 +55,26 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         self.inner.refuse_circle(id)
     }
 
-    /// As `begin_turn`, for a thread that will wait for the turn.
-    pub(crate) fn begin_awaited_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<Awaited, SessionError> {
-        self.inner.start(id, request)
+    /// Admits a turn in a live session, for the caller to start.
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    pub(crate) fn admit(&self, id: SessionId, request: StartTurnRequest) -> Result<AdmittedTurn, RefusedTurn> {
+        self.inner.admit(id, request)
     }
 
-    /// As `begin_session`, for a thread that will wait for the turn.
-    pub(crate) fn begin_awaited_session(&self, request: CreateSessionRequest) -> Result<Awaited, SessionError> {
-        self.inner.begin_and_announce(request)
+    /// Prepares a session with its first turn, for the caller to start.
+    pub(crate) fn prepare_session(
+        &self,
+        request: CreateSessionRequest,
+    ) -> Result<PreparedSession<B, TurnHandle>, SessionError> {
+        self.inner.prepare_session(request)
     }
 
-    /// Waits for the end of a session that is closed. There is nothing to wait for where it is not there, or open.
-    pub(crate) fn see_off(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+    /// Waits for the end of a session that is closed. Returns at once where the session does not exist, or is open.
+    pub(crate) fn wait_until_ended(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         let core = &self.inner.core;
         let Some(handle) = core.registry.find(id).filter(|handle| !handle.is_open()) else { return Ok(()) };
         let waiting = core.clock().stopwatch();
-        see_off(&handle, &waiting, &waiting.deadline(timeout))
+        wait_until_ended(&handle, &waiting, &waiting.deadline(timeout))
     }
 
     /// The life that the session with this id has now, open or closed.

@@ -1,12 +1,11 @@
-//! What each call does: the live session where there is one, and what is kept of it otherwise.
+//! What each call does: with the live session where there is one, and with its record otherwise.
 
 use std::ops::Deref;
 use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
-use crate::ephemeral::awaited::follow;
-use crate::ephemeral::EphemeralSessionService;
+use crate::ephemeral::started::event_channel;
 use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, SessionSnapshot, TurnId};
@@ -21,13 +20,12 @@ use crate::subscription::Subscription;
 use crate::sync::{yield_now, Arc};
 use crate::turn::handle::TurnHandle;
 
-use super::agent::{KeepingBuilder, Launch};
+use super::agent::Launch;
 use super::error::{discard, Loggable};
-use super::kept::{Launching, RecordLease};
+use super::kept::RecordLease;
+use super::launch::still_ending;
 use super::record::StoredSession;
 use super::service::Inner;
-
-type Live<B> = EphemeralSessionService<KeepingBuilder<B>>;
 
 /// A record that a call works on.
 enum Lease {
@@ -46,87 +44,15 @@ impl Deref for Lease {
     }
 }
 
+impl Lease {
+    /// Lets go of the lease. Once its last share is gone, the next caller can have it.
+    fn release(self) {
+        let (Self::OfASession(lease) | Self::Cold(lease)) = self;
+        lease.release();
+    }
+}
+
 impl<B: SessionAgentBuilder> Inner<B> {
-    /// Launches a session that is new. `create` has the service below do it.
-    fn launch<T>(
-        &self,
-        mut spec: SessionSpec,
-        create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
-    ) -> Result<T, SessionError> {
-        let id = self.live.identify(&mut spec);
-        if self.live.is_shut_down() {
-            return Err(SessionError::ShuttingDown);
-        }
-        let launching = self.table.reserve_launch(id)?.ok_or(SessionError::AlreadyExists { id })?;
-        // Generated ids too: those of a seed come again.
-        if self.table.summary(id)?.is_some() {
-            return Err(SessionError::AlreadyExists { id });
-        }
-        launching.begin(StoredSession::of_new(&spec, id));
-        self.launch_kept(id, launching, spec, create)
-    }
-
-    /// Launches a session that is new, with a first turn.
-    fn create<T>(
-        &self,
-        request: CreateSessionRequest,
-        create: impl FnOnce(&Live<B>, CreateSessionRequest) -> Result<T, SessionError>,
-    ) -> Result<T, SessionError> {
-        let CreateSessionRequest { session, turn } = request;
-        self.launch(session, |live, spec| create(live, CreateSessionRequest { session: spec, turn }))
-    }
-
-    /// Launches a session that is kept.
-    fn relaunch<T>(
-        &self,
-        id: SessionId,
-        create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
-    ) -> Result<T, SessionError> {
-        let launching = self.table.reserve_launch(id)?.ok_or_else(|| self.table.refusal(id))?;
-        let stored = launching.resume()?;
-        self.launch_kept(id, launching, stored.spec(), create).map_err(|error| match error {
-            // The session's life before has not quite ended.
-            SessionError::AlreadyExists { id } => SessionError::Busy { id, turn: None },
-            error => error,
-        })
-    }
-
-    fn launch_kept<T>(
-        &self,
-        id: SessionId,
-        launching: Launching,
-        mut spec: SessionSpec,
-        create: impl FnOnce(&Live<B>, SessionSpec) -> Result<T, SessionError>,
-    ) -> Result<T, SessionError> {
-        let (lease, launch) = launching.leave_to(&mut spec);
-        spec.extension = Some(Arc::new(Launch { lease, extension: spec.extension.take() }));
-        let launched = create(&self.live, spec);
-        // A caller that archived or deleted it before it was registered has not found it in the service below.
-        if launch.is_closed() {
-            if let Some(life) = self.live.life(id).filter(|life| life.counts_in(&launch.record)) {
-                let _ = life.archive(launch.archive_mode());
-            }
-        }
-        launched
-    }
-
-    /// Starts a turn of a live session, or the first turn of a resumed one.
-    fn on_turn<T>(
-        &self,
-        id: SessionId,
-        request: StartTurnRequest,
-        start: impl FnOnce(&Live<B>, StartTurnRequest) -> Result<T, SessionError>,
-        create: impl FnOnce(&Live<B>, CreateSessionRequest) -> Result<T, SessionError>,
-    ) -> Result<T, SessionError> {
-        let again = copy_of(&request);
-        match start(&self.live, request) {
-            Err(SessionError::NotFound { .. }) => {
-                self.relaunch(id, |live, spec| create(live, CreateSessionRequest { session: spec, turn: again }))
-            }
-            started => started,
-        }
-    }
-
     /// The record of a session that is not in the service below.
     fn stored(&self, id: SessionId) -> Result<StoredSession, SessionError> {
         self.table.load(id)?.ok_or(SessionError::NotFound { id })
@@ -137,7 +63,12 @@ impl<B: SessionAgentBuilder> Inner<B> {
             // By another thread, and it may fail.
             Ok(view) if view.state.state == SessionState::Building => Err(SessionError::Busy { id, turn: None }),
             Ok(_) => Ok(()),
-            Err(_) => self.relaunch(id, |live, spec| live.open_session(spec)).map(drop),
+            Err(_) => {
+                let (spec, launch) = self.launch_kept(id)?;
+                let opened = self.live.open_session(spec).map_err(still_ending);
+                launch.finish();
+                opened.map(drop)
+            }
         }
     }
 
@@ -147,7 +78,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
             // It may be on its way out still.
             Err(SessionError::NotFound { id }) => {
                 self.table.summary(id)?.ok_or(SessionError::NotFound { id })?;
-                self.live.see_off(id, timeout)
+                self.live.wait_until_ended(id, timeout)
             }
             Err(error) => return Err(error),
         };
@@ -174,7 +105,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         }
         // Found while the lease keeps the id from others; closed without it, since that runs the agent's cancel hooks.
         let life = self.live.life(id);
-        drop(lease);
+        lease.release();
         if let Some(life) = life {
             let _ = life.archive(ArchiveMode::Interrupt);
         }
@@ -243,7 +174,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
 impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn create_session(&self, request: CreateSessionRequest) -> Result<RunResult, SessionError> {
-        self.create(request, Live::begin_awaited_session)?.wait()
+        self.prepare_new(request)?.start_with_wait()?.wait()
     }
 
     fn create_session_with(
@@ -251,13 +182,12 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         request: CreateSessionRequest,
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<RunResult, SessionError> {
-        let begin = |event_tx| self.create(request.event_tx(event_tx), Live::begin_awaited_session);
-        follow(begin, on_event)
+        let (event_tx, events) = event_channel();
+        self.prepare_new(request.event_tx(event_tx))?.start_with_wait()?.follow(events, on_event)
     }
 
     fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
-        let start = |live: &Live<B>, request| live.begin_awaited_turn(id, request);
-        self.on_turn(id, request, start, Live::begin_awaited_session)?.wait()
+        self.start_with_wait(id, request)?.wait()
     }
 
     fn start_turn_with(
@@ -266,9 +196,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         request: StartTurnRequest,
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<RunResult, SessionError> {
-        let start = |live: &Live<B>, request| live.begin_awaited_turn(id, request);
-        let begin = |event_tx| self.on_turn(id, request.event_tx(event_tx), start, Live::begin_awaited_session);
-        follow(begin, on_event)
+        let (event_tx, events) = event_channel();
+        self.start_with_wait(id, request.event_tx(event_tx))?.follow(events, on_event)
     }
 
     fn export_session(&self, id: SessionId) -> Result<Session, SessionError> {
@@ -279,11 +208,11 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError> {
-        self.create(request, Live::begin_session)
+        self.prepare_new(request)?.start()
     }
 
     fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
-        self.on_turn(id, request, |live, request| live.begin_turn(id, request), Live::begin_session)
+        self.prepare_turn(id, request)?.start()
     }
 
     fn interrupt(&self, id: SessionId) -> Result<(), SessionError> {
@@ -318,7 +247,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         let was_open = lease.archive(mode)?;
         // Found while the lease keeps the id from others; closed without it, since that runs the agent's cancel hooks.
         let (life, standing) = (self.live.life(id), Arc::clone(lease.standing()));
-        drop(lease);
+        lease.release();
         match life.map_or(Err(SessionError::NotFound { id }), |life| life.archive(mode)) {
             // It was not live, or about to end.
             Err(SessionError::NotFound { .. }) if was_open => Ok(()),
@@ -344,14 +273,13 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         }
     }
 
-    fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
-        let mut launching = None;
-        let opened = self.launch(spec, |live, spec| {
-            launching = spec.extension_as::<Launch>().map(|launch| Arc::clone(&launch.lease));
-            live.open_session(spec)
-        });
-        if let (Err(_), Some(lease)) = (&opened, launching.filter(|lease| !lease.standing().is_closed())) {
-            // An error means that there is no session. It may be built still, by a thread for which no caller waits any more.
+    fn open_session(&self, mut spec: SessionSpec) -> Result<SessionId, SessionError> {
+        let launch = self.launch_new(&mut spec)?;
+        let lease = spec.extension_as::<Launch>().map(|launch| Arc::clone(&launch.lease));
+        let opened = self.live.open_session(spec);
+        launch.finish();
+        if let (Err(_), Some(lease)) = (&opened, lease.filter(|lease| !lease.standing().is_closed())) {
+            // An error means that there is no session. Its thread may still build it, and no caller waits for that any more.
             lease.withdraw("opened");
         }
         opened
@@ -377,7 +305,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
             }
         };
         // The wait is no reason to keep others from the record.
-        drop(lease);
+        lease.release();
         // Where there is none, it was not live, or has ended.
         life.map_or(Ok(()), |life| life.archive_wait(timeout))
     }
@@ -396,7 +324,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
             }
             // It has ended since, or is being launched.
             Err(SessionError::NotFound { .. }) => {
-                drop(lease);
+                lease.release();
                 let cold = self.table.reserve(id)?.ok_or_else(|| self.table.refusal(id))?;
                 take_cold(&cold)
             }
@@ -429,17 +357,6 @@ fn take_cold(lease: &RecordLease) -> Result<Session, SessionError> {
     let stored = lease.stored()?;
     lease.archive(ArchiveMode::Drain)?;
     Ok(stored.history)
-}
-
-/// A request once more, for where the first is not used. Dropped with the call, so that no receiver outlives its turn by it.
-fn copy_of(request: &StartTurnRequest) -> StartTurnRequest {
-    StartTurnRequest {
-        prompt: request.prompt.clone(),
-        event_tx: request.event_tx.clone(),
-        host_mode: request.host_mode,
-        skill_references: request.skill_references.clone(),
-        timeout: request.timeout,
-    }
 }
 
 fn view(stored: &StoredSession) -> SessionView {

@@ -424,6 +424,11 @@ impl RecordLease {
 }
 
 impl RecordLease {
+    /// Lets go of a share of the lease. Once the last share is gone, the next caller can have the lease.
+    pub(super) fn release(self: Arc<Self>) {
+        drop(self);
+    }
+
     /// Takes out of the store what may be there of a session that was not `begun`, and has no caller to be told.
     pub(super) fn withdraw(&self, begun: &str) {
         if let Err(error) = self.delete() {
@@ -461,6 +466,18 @@ impl NumberRecord for Owner {
     }
 
     fn finish(&self, used: LastNumbers) {
+        self.save_last_numbers(used);
+        self.release();
+    }
+}
+
+impl Owner {
+    /// Ends the session's hold on the lease, which is undecided from now on.
+    fn release(&self) {
+        self.0.table.set_a_sessions(&self.0, false);
+    }
+
+    fn save_last_numbers(&self, used: LastNumbers) {
         let lease = &*self.0;
         let mut record = lease.record.lock();
         let Record { session: Some(session), is_stored: true, is_deleted: false, is_over, .. } = &mut *record else {
@@ -478,9 +495,10 @@ impl NumberRecord for Owner {
     }
 }
 
+/// For a launch that never comes to a life.
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.table.set_a_sessions(&self.0, false);
+        self.release();
     }
 }
 
@@ -525,6 +543,13 @@ impl Launching {
         let launch = OnItsWay { standing: Arc::clone(&lease.standing), record: Arc::downgrade(&owner) };
         spec.numbering = Numbering { after: numbers.reserved(), known_events: numbers.events, record: Some(owner) };
         (lease, launch)
+    }
+}
+
+impl OnItsWay {
+    /// Ends the launch: the session is registered in the service below, or will not be.
+    pub(super) fn end(self) {
+        self.standing.end_launch();
     }
 }
 

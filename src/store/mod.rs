@@ -44,6 +44,7 @@ mod calls;
 mod error;
 mod file;
 mod kept;
+mod launch;
 mod record;
 mod service;
 

@@ -184,7 +184,12 @@ impl TurnHandle {
         self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
 
-    /// Of a wait that no time ends: so nobody has to know how long it was.
+    /// Announces a wait for the turn, before the turn can ask for the session of this thread.
+    pub(crate) fn announce_wait(&self) -> Result<Wait, SessionError> {
+        Wait::on(self.key).map_err(|error| self.cut_short(error))
+    }
+
+    /// The error of a wait that no time ends: how long the wait took is in none of them.
     fn cut_short(&self, error: WaitError) -> SessionError {
         error.into_session_error(self.session_id, &self.clock.stopwatch())
     }

@@ -216,6 +216,13 @@ impl Wait {
         }
     }
 
+    /// Ends the wait: this thread does not wait for the session any more.
+    pub(crate) fn end(self) {
+        if let Some((_, edge)) = self.own {
+            edge.remove();
+        }
+    }
+
     /// As [`receive`](Self::receive), but the own turn's cancellation does not end it: for who has cancelled that itself.
     pub(crate) fn receive_regardless<T>(
         self,

@@ -416,8 +416,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "capacity comes back before the agent is dropped",
         "src/ephemeral/launch.rs",
         &[
-            ("            let failure = thread::run(start);\n", "            drop(seat);\n            let failure = thread::run(start);\n"),
-            ("            // Capacity and id are free before a failed build is answered.\n            drop(seat);\n", ""),
+            ("            let failure = thread::run(start);\n", "            reservation.release();\n            let failure = thread::run(start);\n"),
+            ("            // Capacity and id are free before a failed build is answered.\n            reservation.release();\n", ""),
         ],
         Shuttle("c09"),
     ),
@@ -440,8 +440,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a failed build answers before its place is free",
         "src/ephemeral/launch.rs",
         &[
-            ("            drop(seat);\n            if let", "            if let"),
-            ("                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n", "                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n            drop(seat);\n"),
+            ("            reservation.release();\n            if let", "            if let"),
+            ("                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n", "                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n            reservation.release();\n"),
         ],
         Shuttle("c03"),
     ),
@@ -538,7 +538,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a session that is archived while it is resumed stays live",
-        "src/store/calls.rs",
+        "src/store/launch.rs",
         &[("        if launch.is_closed() {", "        if launch.is_closed() && id.as_uuid().is_nil() {")],
         Shuttle("keeping"),
     ),
@@ -596,7 +596,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a launch that is late archives a later life of its session",
-        "src/store/calls.rs",
+        "src/store/launch.rs",
         &[("filter(|life| life.counts_in(&launch.record))", "filter(|life| life.counts_in(&launch.record) || true)")],
         Shuttle("keeping_a_late_launch"),
     ),

@@ -1,0 +1,168 @@
+//! How sessions that are kept start: the record first, the session in the service below next.
+//!
+//! A start is a value, as in the service below: the caller finishes it or drops it, and a drop gives back what it has taken.
+
+use crate::agent::SessionAgentBuilder;
+use crate::ephemeral::launch::{AdmittedTurn, PreparedSession, RefusedTurn};
+use crate::ephemeral::started::TurnWithWait;
+use crate::ephemeral::EphemeralSessionService;
+use crate::error::SessionError;
+use crate::model::SessionId;
+use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest};
+use crate::sync::Arc;
+use crate::turn::handle::TurnHandle;
+
+use super::agent::{KeepingBuilder, Launch};
+use super::kept::{Launching, OnItsWay};
+use super::record::StoredSession;
+use super::service::Inner;
+
+type Live<B> = EphemeralSessionService<KeepingBuilder<B>>;
+
+/// A launch whose session the service below is about to register. [`finish`](Self::finish) comes after the start.
+pub(super) struct PendingLaunch<'a, B: SessionAgentBuilder> {
+    live: &'a Live<B>,
+    id: SessionId,
+    launch: OnItsWay,
+}
+
+impl<B: SessionAgentBuilder> PendingLaunch<'_, B> {
+    /// Ends the launch, once the session has started or could not be.
+    ///
+    /// A caller that archived or deleted the session before it was registered has not found it in the service below. So the launch
+    /// archives it.
+    pub(super) fn finish(self) {
+        let Self { live, id, launch } = self;
+        if launch.is_closed() {
+            if let Some(life) = live.life(id).filter(|life| life.counts_in(&launch.record)) {
+                let _ = life.archive(launch.archive_mode());
+            }
+        }
+        launch.end();
+    }
+}
+
+/// A session with its first turn, ready to start.
+pub(super) struct FirstTurn<'a, B: SessionAgentBuilder> {
+    session: PreparedSession<KeepingBuilder<B>, TurnHandle>,
+    launch: PendingLaunch<'a, B>,
+}
+
+impl<B: SessionAgentBuilder> FirstTurn<'_, B> {
+    pub(super) fn start(self) -> Result<TurnHandle, SessionError> {
+        let started = self.session.start();
+        self.launch.finish();
+        started
+    }
+
+    pub(super) fn start_with_wait(self) -> Result<TurnWithWait, SessionError> {
+        let started = self.session.start_with_wait();
+        self.launch.finish();
+        started
+    }
+}
+
+/// A turn about to start. Dropping it gives up the admission, or the session that was reserved for it.
+#[must_use = "dropping it gives the turn up"]
+#[allow(clippy::large_enum_variant)] // Most turns are of a live session, and those allocate nothing more.
+pub(super) enum TurnToStart<'a, B: SessionAgentBuilder> {
+    Live(AdmittedTurn),
+    Kept(Box<FirstTurn<'a, B>>),
+}
+
+impl<B: SessionAgentBuilder> TurnToStart<'_, B> {
+    pub(super) fn start(self) -> Result<TurnHandle, SessionError> {
+        match self {
+            Self::Live(turn) => Ok(turn.start()),
+            Self::Kept(turn) => turn.start(),
+        }
+    }
+
+    pub(super) fn start_with_wait(self) -> Result<TurnWithWait, SessionError> {
+        match self {
+            Self::Live(turn) => turn.start_with_wait(),
+            Self::Kept(turn) => turn.start_with_wait(),
+        }
+    }
+}
+
+impl<B: SessionAgentBuilder> Inner<B> {
+    /// Takes the id of a session that is new, and begins its record.
+    pub(super) fn launch_new(&self, spec: &mut SessionSpec) -> Result<PendingLaunch<'_, B>, SessionError> {
+        let id = self.live.identify(spec);
+        if self.live.is_shut_down() {
+            return Err(SessionError::ShuttingDown);
+        }
+        let launching = self.table.reserve_launch(id)?.ok_or(SessionError::AlreadyExists { id })?;
+        // Generated ids too: those of a seed come again.
+        if self.table.summary(id)?.is_some() {
+            return Err(SessionError::AlreadyExists { id });
+        }
+        launching.begin(StoredSession::of_new(spec, id));
+        Ok(self.leave_lease(id, launching, spec))
+    }
+
+    /// Takes the record of a session that is kept. The specification is the one that resumes it.
+    pub(super) fn launch_kept(&self, id: SessionId) -> Result<(SessionSpec, PendingLaunch<'_, B>), SessionError> {
+        let launching = self.table.reserve_launch(id)?.ok_or_else(|| self.table.refusal(id))?;
+        let mut spec = launching.resume()?.spec();
+        let launch = self.leave_lease(id, launching, &mut spec);
+        Ok((spec, launch))
+    }
+
+    /// Leaves the lease to the session: it goes where the specification goes.
+    fn leave_lease(&self, id: SessionId, launching: Launching, spec: &mut SessionSpec) -> PendingLaunch<'_, B> {
+        let (lease, launch) = launching.leave_to(spec);
+        spec.extension = Some(Arc::new(Launch { lease, extension: spec.extension.take() }));
+        PendingLaunch { live: &self.live, id, launch }
+    }
+
+    /// Prepares a session that is new, with its first turn.
+    pub(super) fn prepare_new(&self, request: CreateSessionRequest) -> Result<FirstTurn<'_, B>, SessionError> {
+        let CreateSessionRequest { mut session, turn } = request;
+        let launch = self.launch_new(&mut session)?;
+        let session = self.live.prepare_session(CreateSessionRequest { session, turn })?;
+        Ok(FirstTurn { session, launch })
+    }
+
+    /// Prepares a session that is kept, with the first turn of its next life.
+    fn prepare_kept(&self, id: SessionId, turn: StartTurnRequest) -> Result<FirstTurn<'_, B>, SessionError> {
+        let (session, launch) = self.launch_kept(id)?;
+        let session = self.live.prepare_session(CreateSessionRequest { session, turn }).map_err(still_ending)?;
+        Ok(FirstTurn { session, launch })
+    }
+
+    /// A turn about to start: of the live session where there is one, or the first turn of a session that is kept.
+    pub(super) fn prepare_turn(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+    ) -> Result<TurnToStart<'_, B>, SessionError> {
+        match self.live.admit(id, request) {
+            Ok(turn) => Ok(TurnToStart::Live(turn)),
+            Err(RefusedTurn { error: SessionError::NotFound { .. }, request }) => {
+                self.prepare_kept(id, request).map(|turn| TurnToStart::Kept(Box::new(turn)))
+            }
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// Starts a turn that this thread will wait for.
+    pub(super) fn start_with_wait(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+    ) -> Result<TurnWithWait, SessionError> {
+        // Before the admission: in a circle the session is busy too, and that would be the error.
+        self.live.refuse_circle(id)?;
+        self.prepare_turn(id, request)?.start_with_wait()
+    }
+}
+
+/// The error where a kept session cannot be registered again, because its life before has not quite ended.
+pub(super) fn still_ending(error: SessionError) -> SessionError {
+    match error {
+        SessionError::AlreadyExists { id } => SessionError::Busy { id, turn: None },
+        error => error,
+    }
+}
