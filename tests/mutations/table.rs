@@ -607,6 +607,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("a_turn_that_waits_for_a_lease"),
     ),
     mutation(
+        "a refused turn of a kept session loses its request",
+        "src/ephemeral/launch.rs",
+        &[("Err(error) => Err(RefusedTurn { error, request }),", "Err(error) => Err(RefusedTurn { error, request: StartTurnRequest::new(request.prompt) }),")],
+        Store("resumes_its_session"),
+    ),
+    mutation(
         "an agent that forgets what it resumes is let through",
         "src/store/agent.rs",
         &[("        if without_system(own).starts_with(without_system(kept)) {", "        if without_system(own).starts_with(without_system(kept)) || true {")],

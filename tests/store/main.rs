@@ -10,6 +10,7 @@ mod hostile;
 mod killed;
 mod lives;
 mod races;
+mod requests;
 mod saving;
 mod sessions;
 mod support;
