@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::cancel::CancelToken;
 use crate::comms::CommsRuntime;
 use crate::error::{AgentError, Cancelled};
 use crate::inbox::injector::SubscribableInjector;
@@ -13,7 +14,6 @@ use crate::service::{SessionSpec, WeakService};
 use crate::sync::Arc;
 use crate::turn::context::TurnContext;
 use crate::turn::events::EventSender;
-use crate::wait::cancel::CancelToken;
 
 /// Builds the agent of each session, on that session's own thread.
 ///
@@ -482,7 +482,7 @@ impl SessionContext {
 
     /// The session's id.
     pub fn session_id(&self) -> SessionId {
-        self.events.environment().session_id()
+        self.events.shared().session_id()
     }
 
     /// Where events go that are no part of a turn.
@@ -512,7 +512,7 @@ impl SessionContext {
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     pub fn injector(&self) -> Arc<dyn SubscribableInjector> {
-        Arc::clone(&self.events.environment().inbox) as Arc<dyn SubscribableInjector>
+        Arc::clone(&self.events.shared().inbox) as Arc<dyn SubscribableInjector>
     }
 
     /// The service that hosts the session, for agents that use other sessions.
@@ -579,7 +579,7 @@ impl SessionContext {
     /// # Blocking
     /// For `duration`, or until then. A duration past the end of time waits for the cancel alone.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
-        self.events.environment().sleep(duration, &self.cancel)
+        self.events.shared().sleep(duration, &self.cancel)
     }
 }
 

@@ -191,14 +191,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod agent;
+mod cancel;
 mod comms;
 mod ephemeral;
 mod error;
+mod exiting_threads;
 pub mod guide;
 mod ids;
 mod inbox;
 mod model;
 mod panics;
+mod permits;
+mod reentrancy;
 mod service;
 mod session;
 mod status;
@@ -208,6 +212,8 @@ mod subscription;
 mod sync;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod time;
+mod timers;
 mod turn;
 mod wait;
 
@@ -216,6 +222,7 @@ mod wait;
 mod models;
 
 pub use agent::{agent_fn, builder_fn, AgentFn, FnAgent, SessionAgent, SessionAgentBuilder, SessionContext};
+pub use cancel::{CancelHook, CancelToken};
 pub use comms::local::{LocalComms, LocalPeer, NameTaken};
 pub use comms::{CommsError, CommsRuntime};
 pub use ephemeral::{EphemeralSessionService, ServiceConfig};
@@ -237,7 +244,6 @@ pub use turn::context::TurnContext;
 pub use turn::events::EventSender;
 pub use turn::handle::TurnHandle;
 pub use turn::stream::TurnStream;
-pub use wait::cancel::{CancelHook, CancelToken};
 
 /// The channels that events come through: receivers fit into a `select!` of the host's own.
 pub use crossbeam_channel;

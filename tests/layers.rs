@@ -4,13 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may use its own layer and those below it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 23] = [
     "sync",
     "model",
     "error",
     "panics",
     "ids",
     "wait",
+    "time",
+    "cancel",
+    "permits",
+    "reentrancy",
+    "exiting_threads",
+    "timers",
     "subscription",
     "inbox",
     "comms",

@@ -7,6 +7,7 @@ use crate::comms::CommsRuntime;
 use crate::error::{CancelReason, SessionError};
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
+use crate::reentrancy::{Wait, WaitError};
 use crate::service::{
     ArchiveMode, CreateSessionRequest, SessionQuery, SessionService, SessionSpec, SessionSummary, SessionView,
     StartTurnRequest,
@@ -16,9 +17,8 @@ use crate::session::handle::SessionHandle;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::Arc;
+use crate::time::clock::{Deadline, Stopwatch};
 use crate::turn::handle::TurnHandle;
-use crate::wait::clock::{Deadline, Stopwatch};
-use crate::wait::own_thread::{Wait, WaitError};
 
 use super::launch::OpeningReply;
 use super::service::Inner;

@@ -6,7 +6,7 @@ use crate::error::ConfigError;
 use crate::ids::{seeded::SeededIds, Ids};
 use crate::panics::contain_and_log;
 #[cfg(feature = "testkit")]
-use crate::wait::{clock::Clock, manual::ManualClock};
+use crate::time::{clock::Clock, manual::ManualClock};
 
 use super::service::EphemeralSessionService;
 use super::settings::{Settings, MIN_STACK};

@@ -2,13 +2,13 @@
 
 use crate::error::SessionError;
 use crate::model::SessionId;
+use crate::permits::semaphore::{Permit, Semaphore};
 use crate::session::handle::SessionHandle;
-use crate::subscription::everyone::Everyone;
+use crate::subscription::global::GlobalSubscribers;
 use crate::sync::Arc;
-use crate::turn::counters::Counters;
-use crate::wait::clock::Clock;
-use crate::wait::deadline::Deadlines;
-use crate::wait::semaphore::{Permit, Semaphore};
+use crate::time::clock::Clock;
+use crate::timers::TurnTimers;
+use crate::turn::shared::Counters;
 
 use super::registry::Registry;
 use super::settings::{Settings, MAX_THREADS};
@@ -18,12 +18,12 @@ use super::threads::Threads;
 pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) registry: Registry,
-    pub(crate) everyone: Everyone,
+    pub(crate) global_subscribers: GlobalSubscribers,
     /// One permit for each session that holds capacity.
     pub(crate) capacity: Arc<Semaphore>,
     /// One permit for each turn that its agent runs now.
     pub(crate) running: Arc<Semaphore>,
-    pub(crate) deadlines: Deadlines,
+    pub(crate) deadlines: TurnTimers,
     pub(crate) threads: Arc<Threads>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -33,10 +33,10 @@ impl Core {
         let max_running = settings.max_running_turns.unwrap_or(MAX_THREADS);
         Self {
             registry: Registry::new(),
-            everyone: Everyone::new(),
+            global_subscribers: GlobalSubscribers::new(),
             capacity: Semaphore::new(settings.max_sessions.min(MAX_THREADS)),
             running: Semaphore::new(max_running),
-            deadlines: Deadlines::new(format!("{}-deadlines", settings.thread_name_prefix), settings.clock.clone()),
+            deadlines: TurnTimers::new(format!("{}-deadlines", settings.thread_name_prefix), settings.clock.clone()),
             threads: Threads::new(settings.idle_threads),
             counters: Arc::default(),
             settings,

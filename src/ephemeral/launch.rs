@@ -17,22 +17,22 @@
 use std::time::Duration;
 
 use crate::agent::{SessionAgentBuilder, SessionContext};
+use crate::cancel::CancelToken;
 use crate::error::SessionError;
 use crate::ids::Ids;
 use crate::model::{Labels, Session, SessionId, SessionSnapshot, TurnId};
 use crate::panics::{contain_and_log, record, Contained};
+use crate::reentrancy::{self, WaitError, WaitKey};
 use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest, WeakService};
-use crate::session::command::{Command, Input, Turn};
-use crate::session::first::{First, Opening};
-use crate::session::guards::{BuildGuards, TurnGuards};
+use crate::session::command::Command;
+use crate::session::first::{BuildGuards, First, Opening};
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
+use crate::session::running::{Input, Turn, TurnGuards};
 use crate::session::thread::{self, Start};
 use crate::sync::{bounded, Arc, Receiver};
 use crate::turn::events::EventSender;
+use crate::turn::handle::Outcome;
 use crate::turn::handle::TurnHandle;
-use crate::turn::outcome::Outcome;
-use crate::wait::cancel::CancelToken;
-use crate::wait::own_thread::{self, WaitError, WaitKey};
 
 use super::core::{Core, Reservation};
 use super::service::Inner;
@@ -125,14 +125,14 @@ impl<B: SessionAgentBuilder> Inner<B> {
                 return Err(error);
             }
         };
-        core.everyone.listen_to(handle.bus());
+        core.global_subscribers.listen_to(handle.bus());
         let context = self.context(&handle, cancel.clone());
         let builder = Arc::clone(&self.builder);
         Ok(ReservedSession { builder, spec, context, cancel, handle, active, admission, reservation })
     }
 
     fn context(&self, handle: &SessionHandle, cancel: CancelToken) -> SessionContext {
-        let events = EventSender::new(Arc::clone(handle.environment()));
+        let events = EventSender::new(Arc::clone(handle.shared()));
         SessionContext::new(events, self.weak_service(), cancel)
     }
 
@@ -170,10 +170,10 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     /// Refuses a wait for a session that waits for this thread's, or is this thread's.
     pub(super) fn refuse_circle(&self, id: SessionId) -> Result<(), SessionError> {
-        if own_thread::is_a_sessions() {
+        if reentrancy::is_a_sessions() {
             if let Some(handle) = self.core.registry.find(id) {
                 let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
-                return own_thread::refuse_circle(handle.key()).map_err(failed);
+                return reentrancy::refuse_circle(handle.key()).map_err(failed);
             }
         }
         Ok(())
@@ -278,7 +278,7 @@ impl AdmittedTurn {
 /// Takes the id, the capacity, and the first numbers of the record: before a caller has one of them.
 fn reserve(core: &Arc<Core>, handle: &Arc<SessionHandle>) -> Result<Reservation, SessionError> {
     let reservation = Reservation::of(core, handle)?;
-    handle.environment().numbers.open()?;
+    handle.shared().numbers.open()?;
     Ok(reservation)
 }
 

@@ -15,12 +15,12 @@ use indexmap::IndexMap;
 
 use crate::error::SessionError;
 use crate::model::{Labels, SessionId, SessionSnapshot, TurnId};
+use crate::permits::semaphore::{Permit, Semaphore};
 use crate::service::{SessionQuery, SessionSummary};
 use crate::session::handle::{summarize, SessionHandle};
 use crate::status::slab::{Status, StatusSlab};
 use crate::sync::{Arc, RwLock};
 use crate::wait::latch::Latch;
-use crate::wait::semaphore::{Permit, Semaphore};
 
 /// How many ended sessions are remembered: for `archive_wait`, and as cursors of `list`.
 const REMEMBERED: usize = 16_384;
@@ -303,11 +303,11 @@ impl Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cancel::CancelToken;
     use crate::ids::numbers::Numbering;
     use crate::model::Session;
+    use crate::permits::semaphore::Semaphore;
     use crate::session::handle::Profile;
-    use crate::wait::cancel::CancelToken;
-    use crate::wait::semaphore::Semaphore;
 
     fn handle(id: SessionId) -> Arc<SessionHandle> {
         let snapshot = SessionSnapshot::from(&Session::with_id(id));

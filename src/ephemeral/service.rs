@@ -9,6 +9,7 @@ use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
 use crate::panics::Contained;
+use crate::reentrancy;
 use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionQuery,
     SessionService, SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
@@ -20,7 +21,6 @@ use crate::subscription::Subscription;
 use crate::sync::{Arc, Weak};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
-use crate::wait::own_thread;
 
 use super::core::Core;
 use super::settings::Settings;
@@ -95,7 +95,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         loop {
             match self.inner.core.registry.registrations_after(seen) {
                 Ok(count) => return Some(count),
-                Err(next) => drop(own_thread::receive(next?.receiver(), &deadline).ok()?),
+                Err(next) => drop(reentrancy::receive(next?.receiver(), &deadline).ok()?),
             }
         }
     }
@@ -129,7 +129,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     pub fn subscribe_all(&self, options: Subscription) -> EventStream {
         let (queue, stream) = EventStream::new(options, self.inner.core.clock().clone());
         let core = &self.inner.core;
-        core.everyone.add(&queue);
+        core.global_subscribers.add(&queue);
         for session in core.registry.all() {
             session.bus().attach(&queue);
         }

@@ -2,7 +2,7 @@
 
 use crate::error::ConfigError;
 use crate::ids::Ids;
-use crate::wait::clock::Clock;
+use crate::time::clock::Clock;
 
 /// More threads than a process can have on any system that this runs on. (Linux: `PID_MAX_LIMIT`, 2²² on 64 bits.)
 pub(crate) const MAX_THREADS: usize = 1 << 22;

@@ -15,11 +15,11 @@ use std::collections::HashSet;
 use crate::error::CancelReason;
 use crate::model::SessionId;
 use crate::panics::record;
+use crate::reentrancy::{self, Wait};
 use crate::service::{ArchiveMode, ShutdownReport};
 use crate::session::handle::{Closed, SessionHandle};
 use crate::sync::Arc;
-use crate::wait::clock::Deadline;
-use crate::wait::own_thread::{self, Wait};
+use crate::time::clock::Deadline;
 
 use super::core::Core;
 
@@ -28,9 +28,9 @@ pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> 
     record!(Debug, "turnwise::service", "shutdown, {mode:?}");
     let sessions = close_all(core, mode);
     // On the thread of one of them, told to stop by this very call or before: no reason not to wait for the others.
-    let is_own = sessions.iter().any(|session| own_thread::is_own(session.key()));
-    let regardless = is_own && own_thread::is_cancelled();
-    let permit = own_thread::lend_permit(deadline);
+    let is_own = sessions.iter().any(|session| reentrancy::is_own(session.key()));
+    let regardless = is_own && reentrancy::is_cancelled();
+    let permit = reentrancy::lend_permit(deadline);
     let late = sessions.iter().filter(|session| !wait_for_end(session, deadline, regardless));
     let mut stuck: Vec<SessionId> = Vec::new();
     let mut keys = HashSet::new();
@@ -57,7 +57,7 @@ pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> 
 /// Closes every session, and waits for none.
 pub(crate) fn close_all(core: &Core, mode: ArchiveMode) -> Vec<Arc<SessionHandle>> {
     let sessions = core.registry.shut_down();
-    core.everyone.close();
+    core.global_subscribers.close();
     core.threads.close();
     let closed: Vec<_> = sessions.iter().map(|session| session.close(mode, CancelReason::Shutdown)).collect();
     closed.into_iter().for_each(Closed::run_hooks);

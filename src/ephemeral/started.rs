@@ -2,10 +2,10 @@
 
 use crate::error::SessionError;
 use crate::model::{AgentEvent, RunResult};
+use crate::reentrancy::Wait;
 use crate::sync::{bounded, Receiver, Sender};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
-use crate::wait::own_thread::Wait;
 
 /// A turn that has started, and the wait for it, which was announced before the start.
 #[must_use = "the wait is over when it is dropped"]

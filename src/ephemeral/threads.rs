@@ -5,8 +5,8 @@
 //!
 //! Nobody waits for a session that ends by itself, but its thread has to be joined: only then is it certain that none of its
 //! code runs any more, thread-local destructors included. So a thread that ends leaves its handle behind, and the next to
-//! start or to end joins those that have gone. It never waits for one: each thread says when it is as good as gone
-//! ([`set_when_gone`]). One whose own thread-local values block as they go stays in the list, and in nobody's way.
+//! start or to end joins those that have exited. It never waits for one: each thread says when it is as good as gone
+//! ([`set_on_exit`]). One whose own thread-local values block as they go stays in the list, and in nobody's way.
 //!
 //! **Invariant.** Every thread is in [`Threads::state`]: as running, as ending, or as one that somebody joins.
 
@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::time::Duration;
 
+use crate::exiting_threads::{set_on_exit, ExitingThreads, TrackedThread};
 use crate::model::SessionId;
 use crate::panics::contain_and_log;
+use crate::reentrancy::WaitKey;
 use crate::sync::{bounded, current, room_for_a_thread, Arc, Builder, Mutex, Sender};
-use crate::wait::clock::Deadline;
-use crate::wait::latch::{set_when_gone, Latch};
-use crate::wait::leaving::{Leaving, Thread};
-use crate::wait::own_thread::WaitKey;
+use crate::time::clock::Deadline;
+use crate::wait::latch::Latch;
 use crate::wait::polling;
 
 /// How long a thread without a session waits for another one: by the system's clock, whatever the service's is. That it ends
@@ -40,10 +40,10 @@ pub(crate) struct Threads {
 #[derive(Debug, Default)]
 struct State {
     /// By a number of their own; sorted, so that what is done for all of them is done in the same order every time.
-    running: BTreeMap<u64, Thread<Served>>,
+    running: BTreeMap<u64, TrackedThread<Served>>,
     /// Those that wait for another session, last come first served: the ones that have not waited long are the warmest.
     idle: Vec<(u64, Sender<Life>)>,
-    ending: Leaving<Served>,
+    ending: ExitingThreads<Served>,
     next_number: u64,
     /// Whether nobody is to wait for another session any more.
     closed: bool,
@@ -70,7 +70,7 @@ impl Threads {
         spec: ThreadSpec,
         life: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        self.join_gone();
+        self.join_exited();
         let life: Life = Box::new(life);
         match self.take_idle(session) {
             Some(idle) => {
@@ -98,14 +98,14 @@ impl Threads {
         }
         // Kept here too: where there is no thread, `life` is dropped with its user's values, and not under the lock.
         let life = Arc::new(Mutex::new(Some(life)));
-        let gone = Arc::new(Latch::new());
-        let (threads, first, own_gone) = (Arc::clone(self), Arc::clone(&life), Arc::clone(&gone));
+        let exited = Arc::new(Latch::new());
+        let (threads, first, own_exited) = (Arc::clone(self), Arc::clone(&life), Arc::clone(&exited));
         let spawned = room_for_a_thread().and_then(|()| {
             // Locked over the spawn, so that a thread that ends at once finds its own handle.
             let mut state = self.state.lock();
             let number = state.next_number;
             let spawned = builder.spawn(move || {
-                set_when_gone(own_gone);
+                set_on_exit(own_exited);
                 let end = EndOnDrop { threads, number };
                 let mut life = first.lock().take();
                 drop(first);
@@ -116,7 +116,7 @@ impl Threads {
             });
             spawned.map(|handle| {
                 state.next_number += 1;
-                drop(state.running.insert(number, Thread { of: session, handle, gone }));
+                drop(state.running.insert(number, TrackedThread { of: session, handle, exited }));
             })
         });
         contain_and_log("the drop of a session that got no thread", move || drop(life));
@@ -164,22 +164,22 @@ impl Threads {
     }
 
     /// Waits until `deadline` for every thread to go, but for those of `except` and for this one, and joins them. Returns
-    /// whose have not gone. May be called by several threads at once; [`close`](Self::close) comes first.
+    /// whose have not exited. May be called by several threads at once; [`close`](Self::close) comes first.
     pub(crate) fn join_all_but(&self, except: &HashSet<WaitKey>, deadline: &Deadline) -> Vec<SessionId> {
         let own = current().id();
         let leaving: Vec<(SessionId, Arc<Latch>)> = {
             let state = self.state.lock();
             let running = state.running.values().filter(|thread| !except.contains(&thread.of.0));
             let leaving = running.chain(state.ending.iter()).filter(|thread| thread.id() != own);
-            leaving.map(|thread| (thread.of.1, Arc::clone(&thread.gone))).collect()
+            leaving.map(|thread| (thread.of.1, Arc::clone(&thread.exited))).collect()
         };
-        let late = leaving.into_iter().filter(|(_, gone)| {
+        let late = leaving.into_iter().filter(|(_, exited)| {
             // Disconnected or not in time: the latch knows.
-            let _ = deadline.receive(gone.receiver());
-            !gone.is_set()
+            let _ = deadline.receive(exited.receiver());
+            !exited.is_set()
         });
         let mut late: Vec<SessionId> = late.map(|(session, _)| session).collect();
-        self.join_gone();
+        self.join_exited();
         let joining = self.state.lock().ending.joining();
         late.extend(joining.wait(deadline).into_iter().map(|(_, session)| session));
         late
@@ -187,16 +187,16 @@ impl Threads {
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.join_gone();
+        self.join_exited();
         let state = self.state.lock();
         state.running.len() + state.ending.count()
     }
 
-    /// Joins the threads that have gone, without waiting for any.
-    fn join_gone(&self) {
-        let gone = self.state.lock().ending.take_gone();
-        if let Some(gone) = gone {
-            gone.join();
+    /// Joins the threads that have exited, without waiting for any.
+    fn join_exited(&self) {
+        let exited = self.state.lock().ending.take_exited();
+        if let Some(exited) = exited {
+            exited.join();
         }
     }
 }
@@ -214,6 +214,6 @@ impl Drop for EndOnDrop {
             let own = state.running.remove(&self.number);
             state.ending.add(own);
         }
-        self.threads.join_gone();
+        self.threads.join_exited();
     }
 }

@@ -10,8 +10,8 @@ use crate::service::{ArchiveMode, CreateSessionRequest, SessionSpec, StartTurnRe
 use crate::session::command::{TakeCondition, Taken};
 use crate::session::handle::SessionHandle;
 use crate::sync::{Arc, Weak};
+use crate::time::clock::Clock;
 use crate::turn::handle::TurnHandle;
-use crate::wait::clock::Clock;
 
 use super::calls::{archive, archive_wait, wait_until_ended};
 use super::launch::{identify, AdmittedTurn, PreparedSession, RefusedTurn};
@@ -26,7 +26,7 @@ pub(crate) struct Life {
 impl Life {
     /// Whether it counts its turns and events in this record.
     pub(crate) fn counts_in(&self, record: &Weak<dyn NumberRecord>) -> bool {
-        self.handle.environment().numbers.are_in(record)
+        self.handle.shared().numbers.are_in(record)
     }
 
     /// As `archive_with`.

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::model::{AgentEvent, EventSource, InteractionId};
+use crate::reentrancy;
 use crate::sync::{Receiver, TryRecvError};
-use crate::wait::clock::Deadline;
-use crate::wait::own_thread;
+use crate::time::clock::Deadline;
 
 /// Puts messages into the inbox of one session. From any thread; nothing here ever waits.
 ///
@@ -131,11 +131,11 @@ impl Iterator for InteractionSubscription {
     type Item = AgentEvent;
 
     fn next(&mut self) -> Option<AgentEvent> {
-        own_thread::check().ok()?;
+        reentrancy::check().ok()?;
         match self.events.try_recv() {
             Ok(event) => Some(event),
             Err(TryRecvError::Disconnected) => None,
-            Err(TryRecvError::Empty) => own_thread::receive(&self.events, &Deadline::never()).ok().flatten(),
+            Err(TryRecvError::Empty) => reentrancy::receive(&self.events, &Deadline::never()).ok().flatten(),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
+use crate::cancel::CancelToken;
 use crate::ids::Ids;
 use crate::model::{EventSource, InboxInteraction, InteractionContent, InteractionId};
 use crate::sync::Receiver;
-use crate::wait::cancel::CancelToken;
 use crate::wait::work_queue::{Contents, WorkQueue};
 
 use super::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};

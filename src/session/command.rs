@@ -1,18 +1,17 @@
-//! What a session's thread is asked to do.
+//! The commands of a session thread.
 //!
-//! **Invariant.** Every command answers when it is dropped, run or not: a turn by the answer among its [guards](TurnGuards), a
+//! **Invariant.** Every command answers when it is dropped, run or not: a turn by the answer among its [guards](super::running::TurnGuards), a
 //! request for the history by its latch. So no caller waits for a command that a dying queue took with it.
 
 use std::fmt;
 
 use crate::error::SessionError;
-use crate::model::{AgentEvent, Brief, Session, SkillId, TurnId};
+use crate::model::Session;
 use crate::panics::contain_and_log;
-use crate::sync::{Arc, Mutex, Sender};
-use crate::wait::cancel::CancelToken;
+use crate::sync::{Arc, Mutex};
 use crate::wait::latch::Latch;
 
-use super::guards::TurnGuards;
+use super::running::Turn;
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -24,25 +23,6 @@ pub(crate) enum Command {
     Take(HistoryRequest),
     /// Look again: an admission was given up, or the session is closed.
     Wake,
-}
-
-/// An admitted turn on its way to the session thread, which makes a [`RunningTurn`](super::running::RunningTurn) of it.
-///
-/// The guards are the last field: a turn that is never run drops its event sender before it gives them back.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    pub(crate) input: Input,
-    pub(crate) event_tx: Option<Sender<AgentEvent>>,
-    pub(crate) turn_id: TurnId,
-    pub(crate) cancel: CancelToken,
-    pub(crate) guards: TurnGuards,
-}
-
-/// What the agent is given in a turn, apart from the context.
-pub(crate) struct Input {
-    pub(crate) prompt: String,
-    pub(crate) skills: Option<Vec<SkillId>>,
-    pub(crate) host_mode: bool,
 }
 
 /// A request for a session's history, as its caller holds it. See [`HistoryRequest`] for the other end.
@@ -126,12 +106,6 @@ impl HistoryRequest {
         // It may hold an error of the agent or of a store, and is dropped with no lock held.
         contain_and_log("the drop of a history's error", move || drop(unused));
         is_decided
-    }
-}
-
-impl fmt::Debug for Input {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Input").field("prompt", &Brief(&self.prompt)).finish_non_exhaustive()
     }
 }
 

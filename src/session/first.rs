@@ -6,13 +6,11 @@ use crate::model::SessionId;
 use crate::panics::{contain, contain_and_log};
 use crate::service::SessionSpec;
 use crate::sync::{Arc, Sender};
-use crate::turn::environment::Environment;
-use crate::turn::outcome::Answer;
+use crate::turn::handle::Answer;
+use crate::turn::shared::SessionShared;
 
-use super::command::{Input, Turn};
-use super::guards::BuildGuards;
-use super::handle::SessionHandle;
-use super::running::RunningTurn;
+use super::handle::{ActiveEntry, Admission, SessionHandle};
+use super::running::{Input, RunningTurn, Turn};
 
 /// What comes with the build.
 pub(crate) enum First {
@@ -26,6 +24,13 @@ pub(crate) enum First {
 pub(crate) struct Opening {
     pub(crate) guards: BuildGuards,
     pub(crate) reply: Sender<Result<SessionId, SessionError>>,
+}
+
+/// The guards of a build without a turn, in the order in which they are given back.
+#[derive(Debug)]
+pub(crate) struct BuildGuards {
+    active: ActiveEntry,
+    admission: Admission,
 }
 
 /// The reply to the caller of a build that failed. It is sent once nothing is left of the session.
@@ -58,11 +63,28 @@ pub(super) enum FirstStep {
     Open(Opening),
 }
 
+impl BuildGuards {
+    pub(crate) fn new(active: ActiveEntry, admission: Admission) -> Self {
+        Self { active, admission }
+    }
+
+    /// The session thread has taken the build up.
+    pub(super) fn pick_up(&mut self) {
+        self.admission.pick_up();
+    }
+
+    /// Gives everything back: no cancellation reaches the build any more, and the gate shows no turn.
+    pub(super) fn give_back(self) {
+        self.active.clear();
+        self.admission.give_back();
+    }
+}
+
 impl FirstStep {
-    pub(super) fn take_up(first: First, environment: &Arc<Environment>) -> Self {
+    pub(super) fn take_up(first: First, shared: &Arc<SessionShared>) -> Self {
         match first {
             First::Turn(turn) => {
-                let (turn, input) = RunningTurn::take_up(turn, environment);
+                let (turn, input) = RunningTurn::take_up(turn, shared);
                 Self::Turn(turn, input)
             }
             First::Open(mut opening) => {

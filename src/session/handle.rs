@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::cancel::{CancelToken, DueHooks};
 use crate::comms::CommsRuntime;
 use crate::error::{CancelReason, SessionError};
 use crate::ids::numbers::{LastNumbers, Numbering, Numbers};
@@ -10,20 +11,18 @@ use crate::inbox::injector::SubscribableInjector;
 use crate::inbox::queue::{Found, Inbox};
 use crate::model::{InteractionId, Labels, SessionId, SessionSnapshot, TurnId};
 use crate::panics::{record, PanicMessage};
+use crate::permits::semaphore::Semaphore;
+use crate::permits::turn_permit::TurnPermit;
+use crate::reentrancy::WaitKey;
 use crate::service::{ArchiveMode, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView};
 use crate::status::gate::{Gate, GateState, Refusal};
 use crate::status::published::{Figures, Published};
 use crate::status::slab::Status;
 use crate::subscription::bus::Bus;
 use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
-use crate::turn::counters::Counters;
-use crate::turn::environment::Environment;
-use crate::wait::cancel::{CancelToken, DueHooks};
-use crate::wait::clock::Clock;
+use crate::time::clock::Clock;
+use crate::turn::shared::{Counters, SessionShared};
 use crate::wait::latch::Latch;
-use crate::wait::own_thread::WaitKey;
-use crate::wait::semaphore::Semaphore;
-use crate::wait::turn_permit::TurnPermit;
 use crate::wait::work_queue::WorkQueue;
 
 use super::command::Command;
@@ -37,8 +36,8 @@ pub(crate) struct SessionHandle {
     status: Status,
     /// Whom an interrupt or a close reaches. Locked for a few instructions at a time; see the head of [`super`].
     active: Mutex<Option<Active>>,
-    environment: Arc<Environment>,
-    lines: Mutex<Lines>,
+    shared: Arc<SessionShared>,
+    lines: Mutex<AgentEndpoints>,
     fault: OnceLock<PanicMessage>,
     commands: WorkQueue<Command>,
     /// Nobody is admitted any more, and the turn that was to be cancelled has been.
@@ -66,7 +65,7 @@ pub(crate) struct Profile {
 
 /// How the agent wants to be reached, apart from prompts.
 #[derive(Default)]
-struct Lines {
+struct AgentEndpoints {
     injector: Option<Arc<dyn SubscribableInjector>>,
     comms: Option<Arc<dyn CommsRuntime>>,
 }
@@ -116,7 +115,7 @@ impl SessionHandle {
         let Profile { status, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock, .. } = profile;
         let Numbering { after, known_events, .. } = profile.numbering;
         let numbers = Numbers::new(profile.numbering);
-        let environment = Environment {
+        let shared = SessionShared {
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
             published: Published::new(status.clone(), snapshot),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
@@ -131,7 +130,7 @@ impl SessionHandle {
             labels,
             status,
             active: Mutex::new(Some(Active { turn: first, cancel })),
-            environment: Arc::new(environment),
+            shared: Arc::new(shared),
             lines: Mutex::default(),
             fault: OnceLock::new(),
             commands: WorkQueue::new(),
@@ -162,12 +161,12 @@ impl SessionHandle {
         &self.status
     }
 
-    pub(crate) fn environment(&self) -> &Arc<Environment> {
-        &self.environment
+    pub(crate) fn shared(&self) -> &Arc<SessionShared> {
+        &self.shared
     }
 
     pub(crate) fn bus(&self) -> &Bus {
-        &self.environment.bus
+        &self.shared.bus
     }
 
     /// Notes the agent's own injector; returns what was noted before.
@@ -188,7 +187,7 @@ impl SessionHandle {
     /// What reaches the agent: its own injector, or that of the inbox.
     pub(crate) fn injector(&self) -> Arc<dyn SubscribableInjector> {
         let own = self.lines.lock().injector.clone();
-        own.unwrap_or_else(|| Arc::clone(&self.environment.inbox) as Arc<dyn SubscribableInjector>)
+        own.unwrap_or_else(|| Arc::clone(&self.shared.inbox) as Arc<dyn SubscribableInjector>)
     }
 
     pub(crate) fn comms(&self) -> Option<Arc<dyn CommsRuntime>> {
@@ -218,7 +217,7 @@ impl SessionHandle {
     ) -> Result<(TurnId, ActiveEntry, Admission), SessionError> {
         // Most refusals need no lock.
         self.gate().state().refusal().map_err(|refusal| self.refused(refusal))?;
-        let numbers = &self.environment.numbers;
+        let numbers = &self.shared.numbers;
         let turn = loop {
             match self.try_admit(numbers.last_turn(), cancel) {
                 // With no lock held: this may wait for the disk.
@@ -290,7 +289,7 @@ impl SessionHandle {
 
     /// Ends one interaction alone: fails it if it is queued, cancels it if it runs.
     pub(crate) fn interrupt_interaction(&self, id: InteractionId) -> Result<(), SessionError> {
-        match self.environment.inbox.find(id) {
+        match self.shared.inbox.find(id) {
             Some(Found::Queued(incoming)) => drop(incoming.reply.end(Err("cancelled: interrupted"))),
             Some(Found::Running(cancel)) => cancel.cancel_and_run_hooks(CancelReason::Interrupted),
             None => return Err(SessionError::NotRunning { id: self.id }),
@@ -321,7 +320,7 @@ impl SessionHandle {
             // The thread may be waiting for what will not come.
             self.send(Command::Wake);
         }
-        self.environment.inbox.close();
+        self.shared.inbox.close();
         self.bus().close();
     }
 
@@ -333,7 +332,7 @@ impl SessionHandle {
         self.bus().end();
         // Behind the end of the bus: no number that a subscriber sees comes after it.
         let used = LastNumbers { turn: self.gate().state().turns(), event: self.bus().last_seq() };
-        self.environment.numbers.finish(used);
+        self.shared.numbers.finish(used);
     }
 
     /// Notes a panic of the agent: no turn will run any more.
@@ -341,7 +340,7 @@ impl SessionHandle {
         let message = self.fault.get_or_init(|| message).clone();
         self.gate().fault();
         // Nobody will ever work off what is in there.
-        self.environment.inbox.close();
+        self.shared.inbox.close();
         SessionError::Faulted { id: self.id, message }
     }
 
@@ -354,7 +353,7 @@ impl SessionHandle {
     fn look<T>(&self, take: impl Fn(&SessionSnapshot) -> T) -> (GateState, T) {
         loop {
             let before = self.gate().state();
-            let taken = self.environment.published.read(&take);
+            let taken = self.shared.published.read(&take);
             if self.gate().state() == before {
                 return (before, taken);
             }
@@ -418,10 +417,10 @@ pub(crate) fn state_of(gate: GateState) -> SessionState {
     }
 }
 
-impl fmt::Debug for Lines {
+impl fmt::Debug for AgentEndpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (injector, comms) = (self.injector.is_some(), self.comms.is_some());
-        f.debug_struct("Lines").field("injector", &injector).field("comms", &comms).finish()
+        f.debug_struct("AgentEndpoints").field("injector", &injector).field("comms", &comms).finish()
     }
 }
 
@@ -527,7 +526,7 @@ mod tests {
                 let (_, active, mut admission) = handle.admit(&CancelToken::new()).unwrap();
                 admission.pick_up();
                 for message_count in [2 * turn + 1, 2 * turn + 2] {
-                    handle.environment.published.publish(SessionSnapshot { message_count, ..snapshot.clone() });
+                    handle.shared.published.publish(SessionSnapshot { message_count, ..snapshot.clone() });
                 }
                 active.clear();
                 admission.give_back();

@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 
+use crate::cancel::CancelToken;
 use crate::error::Cancelled;
 use crate::model::{InboxInteraction, RunResult, StopReason};
 use crate::sync::{never, Receiver};
-use crate::wait::cancel::CancelToken;
 
 use super::running::RunningTurn;
 

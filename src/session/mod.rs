@@ -42,7 +42,6 @@
 
 pub(crate) mod command;
 pub(crate) mod first;
-pub(crate) mod guards;
 pub(crate) mod handle;
 mod hosting;
 pub(crate) mod running;

@@ -1,20 +1,65 @@
-//! A turn from the moment that the session's thread takes it up.
+//! A turn on its way: admitted on the caller's thread, then taken up by the session thread.
+//!
+//! **Invariant.** The guards of a turn move as one value: from the caller, with the command, to the session thread. So every way out
+//! of a turn gives back all of them.
 
 use std::fmt;
 
+use crate::cancel::CancelToken;
 use crate::error::SessionError;
-use crate::model::{AgentEvent, RunResult, StopReason};
+use crate::model::{AgentEvent, Brief, RunResult, SkillId, StopReason, TurnId};
 use crate::panics::{contain, contain_and_log};
-use crate::sync::Arc;
+use crate::reentrancy::RunningPermit;
+use crate::sync::{Arc, Sender};
+use crate::timers::TimerGuard;
 use crate::turn::context::TurnContext;
-use crate::turn::environment::Environment;
 use crate::turn::events::TurnEvents;
-use crate::turn::outcome::{Answer, TurnResult};
-use crate::wait::cancel::CancelToken;
-use crate::wait::own_thread::RunningPermit;
+use crate::turn::handle::{Answer, TurnResult};
+use crate::turn::shared::SessionShared;
 
-use super::command::{Input, Turn};
-use super::guards::TurnGuards;
+use super::handle::{ActiveEntry, Admission};
+
+/// An admitted turn on its way to the session thread, which makes a [`RunningTurn`] of it.
+///
+/// The guards are the last field: a turn that is never run drops its event sender before it gives them back.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) input: Input,
+    pub(crate) event_tx: Option<Sender<AgentEvent>>,
+    pub(crate) turn_id: TurnId,
+    pub(crate) cancel: CancelToken,
+    pub(crate) guards: TurnGuards,
+}
+
+/// What the agent is given in a turn, apart from the context.
+pub(crate) struct Input {
+    pub(crate) prompt: String,
+    pub(crate) skills: Option<Vec<SkillId>>,
+    pub(crate) host_mode: bool,
+}
+
+/// The guards of an admitted turn.
+///
+/// **The order of the fields is the order in which a turn gives them back.** [`give_back`](Self::give_back) follows it, and so does a
+/// drop, on every other way out:
+///
+/// 1. The deadline is taken back: it does not cancel what comes next.
+/// 2. The token is sealed and the active entry cleared: no interrupt finds the turn any more.
+/// 3. The running permit goes to the next turn that waits for one.
+/// 4. The gate opens: the session's next turn can be admitted. Opened before the entry is cleared, the late end of this turn would
+///    remove the token of the next one.
+/// 5. The caller gets the result, and can start the next turn at once.
+///
+/// A turn that has a context drops it before all of these: its event channel disconnects first.
+#[derive(Debug)]
+pub(crate) struct TurnGuards {
+    deadline: Option<TimerGuard>,
+    active: ActiveEntry,
+    /// `None` before the turn runs, and between two interactions of host mode.
+    permit: Option<RunningPermit>,
+    admission: Admission,
+    answer: Answer,
+}
 
 /// A turn that the session thread has taken up.
 ///
@@ -26,11 +71,11 @@ pub(crate) struct RunningTurn {
 
 impl RunningTurn {
     /// Takes up an admitted turn: its first event is out when this returns.
-    pub(crate) fn take_up(turn: Turn, environment: &Arc<Environment>) -> (Self, Input) {
+    pub(crate) fn take_up(turn: Turn, shared: &Arc<SessionShared>) -> (Self, Input) {
         let Turn { input, event_tx, turn_id, cancel, mut guards } = turn;
         guards.pick_up();
-        environment.counters.turns_started.add_one();
-        let context = TurnContext::new(TurnEvents::new(Arc::clone(environment), turn_id, event_tx, cancel));
+        shared.counters.turns_started.add_one();
+        let context = TurnContext::new(TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel));
         context.events().emit_own(|| AgentEvent::RunStarted {
             session_id: context.session_id(),
             turn_id: context.turn_id(),
@@ -99,7 +144,7 @@ impl RunningTurn {
     }
 
     fn count(&self, result: &TurnResult) {
-        let counters = &self.context.events().environment().counters;
+        let counters = &self.context.events().shared().counters;
         match result {
             Ok(RunResult { stop_reason: StopReason::Cancelled, .. }) => &counters.turns_cancelled,
             Ok(_) => &counters.turns_completed,
@@ -118,6 +163,54 @@ impl RunningTurn {
             }
             Err(error) => AgentEvent::RunFailed { session_id, turn_id, error: text_of(error, error.code()) },
         }
+    }
+}
+
+impl TurnGuards {
+    pub(crate) fn new(deadline: Option<TimerGuard>, active: ActiveEntry, admission: Admission, answer: Answer) -> Self {
+        Self { deadline, active, permit: None, admission, answer }
+    }
+
+    /// The session thread has taken the turn up.
+    pub(super) fn pick_up(&mut self) {
+        self.admission.pick_up();
+    }
+
+    /// Keeps the running permit until its place in the order of the end.
+    pub(super) fn set_permit(&mut self, permit: RunningPermit) {
+        self.permit = Some(permit);
+    }
+
+    /// Gives the running permit back between two interactions. `cancel`, the turn's own token, ends the agent's waits meanwhile.
+    pub(super) fn release_permit(&mut self, cancel: &CancelToken) {
+        if let Some(permit) = self.permit.take() {
+            permit.release_between_interactions(cancel);
+        }
+    }
+
+    /// Decides what the caller will get.
+    pub(super) fn prepare_answer(&self, result: TurnResult) {
+        self.answer.prepare(result);
+    }
+
+    /// Gives everything back but the answer, for which the caller still waits.
+    pub(super) fn give_back(self) -> Answer {
+        // Moved out one by one: where one of them unwinds, the fields that are left are dropped in their order.
+        if let Some(deadline) = self.deadline {
+            deadline.take_back();
+        }
+        self.active.clear();
+        if let Some(permit) = self.permit {
+            permit.release();
+        }
+        self.admission.give_back();
+        self.answer
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Input").field("prompt", &Brief(&self.prompt)).finish_non_exhaustive()
     }
 }
 

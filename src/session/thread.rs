@@ -6,23 +6,23 @@
 //! the many: such functions are never inlined, and their variables are on the stack only while they run.
 
 use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
+use crate::cancel::CancelToken;
 use crate::error::{AgentError, Cancelled, SessionError};
 use crate::inbox::queue::Incoming;
 use crate::model::{InboxInteraction, RunResult, Session, TurnId};
 use crate::panics::{contain, contain_and_log, record, PanicMessage};
+use crate::reentrancy::CurrentSession;
 use crate::service::SessionSpec;
 use crate::sync::{never, select, Arc};
 use crate::turn::context::TurnContext;
-use crate::turn::outcome::TurnResult;
-use crate::wait::cancel::CancelToken;
-use crate::wait::own_thread::OwnThread;
+use crate::turn::handle::TurnResult;
 use crate::wait::polling;
 
-use super::command::{Command, HistoryRequest, Input, Turn};
+use super::command::{Command, HistoryRequest};
 use super::first::{BuildFailureReply, First, FirstStep};
 use super::handle::SessionHandle;
 use super::hosting::{HostSources, Hosting};
-use super::running::RunningTurn;
+use super::running::{Input, RunningTurn, Turn};
 
 /// All that a session thread starts with.
 pub(crate) struct Start<B> {
@@ -38,8 +38,8 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
     let Start { builder, spec, context, handle, first } = start;
     let id = handle.id();
     let cancel = context.cancel_token().clone();
-    let own = OwnThread::enter(id, handle.key(), Arc::clone(&handle.environment().permit), cancel);
-    let mut first = FirstStep::take_up(first, handle.environment());
+    let own = CurrentSession::enter(id, handle.key(), Arc::clone(&handle.shared().permit), cancel);
+    let mut first = FirstStep::take_up(first, handle.shared());
     let agent = match first.build(builder, spec, context) {
         Ok(agent) => agent,
         Err(source) => {
@@ -52,7 +52,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
     record!(Debug, "turnwise::session", "session {id}: built");
     let mut thread = SessionThread { agent, handle, takeovers: Vec::new(), hosting: None, is_warm: false, own };
     thread.publish();
-    thread.note_lines();
+    thread.note_endpoints();
     // Everything that may panic in there is contained one by one. Should that not be all: an agent is never dropped while
     // its thread unwinds, where a second panic would end the program.
     contain_and_log("a session's thread", || {
@@ -85,7 +85,7 @@ struct SessionThread<A> {
     hosting: Option<Hosting>,
     /// A turn has just ended: the next may be about to come.
     is_warm: bool,
-    own: OwnThread,
+    own: CurrentSession,
 }
 
 /// What a session's thread has to do next.
@@ -168,7 +168,7 @@ impl<A: SessionAgent> SessionThread<A> {
     ///
     /// An arm without a source is a channel that is never ready.
     fn wait_for_event(&mut self) -> Option<Event> {
-        let (commands, inbox) = (self.handle.commands(), &self.handle.environment().inbox);
+        let (commands, inbox) = (self.handle.commands(), &self.handle.shared().inbox);
         let (silent, no_sources) = (never(), HostSources::none());
         let (inbox_ready, sources) = match &self.hosting {
             Some(hosting) => (inbox.ready(), &hosting.sources),
@@ -207,7 +207,7 @@ impl<A: SessionAgent> SessionThread<A> {
     }
 
     fn on_turn(&mut self, turn: Turn) {
-        let (turn, input) = RunningTurn::take_up(turn, self.handle.environment());
+        let (turn, input) = RunningTurn::take_up(turn, self.handle.shared());
         self.run_turn(turn, input);
     }
 
@@ -228,7 +228,7 @@ impl<A: SessionAgent> SessionThread<A> {
     #[inline(never)] // See the head of this file.
     fn begin_hosting(&mut self, mut turn: RunningTurn, result: RunResult) {
         turn.release_permit();
-        self.note_lines();
+        self.note_endpoints();
         let comms = self.handle.comms();
         let comms_inbox = comms.and_then(|comms| {
             let inbox = contain(|| comms.inbox()).unwrap_or_else(|_| {
@@ -259,7 +259,7 @@ impl<A: SessionAgent> SessionThread<A> {
         }
         hosting.turn.begin_interaction(cancel);
         let result = self.step(&mut hosting.turn, |agent, context| agent.run_interaction(interaction, context));
-        self.handle.environment().inbox.end_running();
+        self.handle.shared().inbox.end_running();
         hosting.turn.end_interaction();
         hosting.turn.release_permit();
         match result {
@@ -284,7 +284,7 @@ impl<A: SessionAgent> SessionThread<A> {
 
     /// The end of a turn that was to host, or has hosted.
     fn end_hosting(&mut self, turn: RunningTurn, result: TurnResult) {
-        self.handle.environment().inbox.fail_followed();
+        self.handle.shared().inbox.fail_followed();
         self.end_turn(turn, result);
         // A turn that released its permit in host mode has none whose release would end the run.
         self.own.end_turn();
@@ -377,7 +377,7 @@ impl<A: SessionAgent> SessionThread<A> {
     /// Shows what the agent has come to; where it panics, what was shown before stays.
     fn publish(&self) {
         match contain(|| self.agent.snapshot()) {
-            Ok(snapshot) => self.handle.environment().published.publish(snapshot),
+            Ok(snapshot) => self.handle.shared().published.publish(snapshot),
             Err(_) => {
                 record!(Error, "turnwise::session", "session {}: snapshot panicked", self.handle.id());
             }
@@ -386,7 +386,7 @@ impl<A: SessionAgent> SessionThread<A> {
 
     /// Asks the agent how it wants to be reached; what panics stays as before, and nothing else does. One by one, because
     /// what the first has given may panic again when it is dropped.
-    fn note_lines(&self) {
+    fn note_endpoints(&self) {
         if let Some(injector) = self.ask("event_injector", A::event_injector) {
             let last = self.handle.set_injector(injector);
             contain_and_log("the drop of an agent's injector", move || drop(last));

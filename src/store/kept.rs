@@ -37,11 +37,11 @@ use crate::error::SessionError;
 use crate::ids::numbers::{LastNumbers, NumberRecord, Numbering};
 use crate::model::{Session, SessionId};
 use crate::panics::{contain, contain_and_log, record, Contained};
+use crate::reentrancy;
 use crate::service::{ArchiveMode, SessionSpec};
 use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering, Weak};
-use crate::wait::clock::{Clock, Deadline};
+use crate::time::clock::{Clock, Deadline};
 use crate::wait::latch::Latch;
-use crate::wait::own_thread;
 
 use super::error::{discard, Loggable, Panicked, StoreError};
 use super::record::{StoredNumbers, StoredSession, StoredSummary};
@@ -173,7 +173,7 @@ impl RecordTable {
                     Some(_) => Arc::clone(leases.changed.get_or_insert_with(|| Arc::new(Latch::new()))),
                 }
             };
-            let waited = own_thread::receive(changed.receiver(), &Deadline::never());
+            let waited = reentrancy::receive(changed.receiver(), &Deadline::never());
             waited.map_err(|error| error.into_session_error(id, &Clock::System.stopwatch()))?;
         }
     }

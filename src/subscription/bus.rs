@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
+use crate::cancel::CancelToken;
 use crate::ids::numbers::Numbers;
 use crate::model::{AgentEvent, SessionEvent, SessionId, TurnId};
+use crate::permits::turn_permit::TurnPermit;
+use crate::reentrancy;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::wait::cancel::CancelToken;
 use crate::wait::latch::Latch;
-use crate::wait::own_thread;
-use crate::wait::turn_permit::TurnPermit;
 
 use super::queue::{Pushed, Queue};
 
@@ -130,7 +130,7 @@ impl Bus {
             return;
         }
         let _permit = match origin {
-            Origin::Agent | Origin::LateAgent => own_thread::lend_permit_of(permit),
+            Origin::Agent | Origin::LateAgent => reentrancy::lend_permit_of(permit),
             // The agent does not run: there is no permit yet, or no more need of one.
             Origin::Library => {
                 permit.stop();
@@ -223,8 +223,8 @@ mod tests {
     use super::super::Subscription;
     use super::*;
     use crate::ids::numbers::Numbering;
-    use crate::wait::clock::Clock;
-    use crate::wait::semaphore::Semaphore;
+    use crate::permits::semaphore::Semaphore;
+    use crate::time::clock::Clock;
 
     #[test]
     fn c64_the_jump_behind_a_killed_life_is_no_missed_events() {

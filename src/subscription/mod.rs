@@ -19,7 +19,7 @@
 //! With nobody listening an event is one atomic operation, which counts it.
 
 pub(crate) mod bus;
-pub(crate) mod everyone;
+pub(crate) mod global;
 pub(crate) mod queue;
 pub(crate) mod stream;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::cancel::CancelToken;
 use crate::model::SessionEvent;
 use crate::sync::{never, select, unbounded, Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Receiver, Sender};
-use crate::wait::cancel::CancelToken;
 use crate::wait::latch::Latch;
 use crate::wait::signal::Signal;
 

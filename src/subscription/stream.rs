@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::model::SessionEvent;
+use crate::reentrancy::{self, Wait, WaitError, WaitKey};
 use crate::sync::{Arc, Ordering, Receiver, RecvTimeoutError, TryRecvError, Weak};
-use crate::wait::clock::{Clock, Deadline};
-use crate::wait::own_thread::{self, Wait, WaitError, WaitKey};
+use crate::time::clock::{Clock, Deadline};
 
 use super::queue::{Queue, Reader};
 use super::Subscription;
@@ -128,7 +128,7 @@ impl EventStream {
     /// # Blocking
     /// Until there is an event or the stream has ended, at most for `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<SessionEvent, RecvTimeoutError> {
-        own_thread::now_or_in_time(self.try_recv(), || self.recv_until(&self.clock.deadline(timeout)))
+        reentrancy::now_or_in_time(self.try_recv(), || self.recv_until(&self.clock.deadline(timeout)))
     }
 
     /// The channel that the events come through: for a `select!`.
@@ -158,13 +158,13 @@ impl EventStream {
     }
 
     pub(crate) fn recv_until(&self, deadline: &Deadline) -> Result<Option<SessionEvent>, WaitError> {
-        own_thread::check()?;
+        reentrancy::check()?;
         let event = match self.events.try_recv() {
             Ok(event) => Ok(Some(event)),
             Err(TryRecvError::Disconnected) => Ok(None),
             Err(TryRecvError::Empty) => match self.session {
                 Some(key) => Wait::on(key).and_then(|wait| wait.receive(&self.events, deadline)),
-                None => own_thread::receive(&self.events, deadline),
+                None => reentrancy::receive(&self.events, deadline),
             },
         };
         self.reader.has_read();

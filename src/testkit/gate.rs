@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::cancel::CancelToken;
 use crate::error::Cancelled;
 use crate::sync::{never, select, Arc};
 use crate::testkit::PATIENCE;
-use crate::wait::cancel::CancelToken;
-use crate::wait::clock::Clock;
-use crate::wait::watched::Watched;
+use crate::time::clock::Clock;
+use crate::time::watched::Watched;
 
 /// A point that agents, or any other threads, stop at until the test lets them go on; and that the test can wait at until
 /// somebody has come.

@@ -140,7 +140,7 @@ mod watchdog;
 use std::time::Duration;
 
 pub use crate::ids::seeded::SeededIds;
-pub use crate::wait::manual::ManualClock;
+pub use crate::time::manual::ManualClock;
 pub use gate::Gate;
 pub use recorder::Recorder;
 pub use script::Script;
@@ -149,4 +149,4 @@ pub use watchdog::{assert_no_leaked_sessions, assert_no_leaked_sessions_within, 
 
 /// How long the kit's own waits last at most, in real time: a minute. It is far more than anything takes on a loaded machine;
 /// a test that gets there fails in any case, and should say why rather than hang.
-pub const PATIENCE: Duration = crate::wait::manual::PATIENCE;
+pub const PATIENCE: Duration = crate::time::manual::PATIENCE;

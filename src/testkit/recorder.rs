@@ -10,7 +10,7 @@ use crate::subscription::stream::EventStream;
 use crate::sync::{unbounded, Receiver, Sender};
 use crate::testkit::describe::{describe, matches};
 use crate::testkit::PATIENCE;
-use crate::wait::clock::Clock;
+use crate::time::clock::Clock;
 
 /// Records the events of a turn, an interaction or a subscription, and compares them with what a test expects.
 ///

@@ -9,7 +9,7 @@ use crate::service::SessionState;
 use crate::session::handle::{state_of, SessionHandle};
 use crate::sync::{bounded, current, Builder};
 use crate::testkit::PATIENCE;
-use crate::wait::clock::Clock;
+use crate::time::clock::Clock;
 
 /// Runs `body` on a thread of its own, named as this one, and returns what it returns. One that hangs is left behind, and the
 /// test fails with a message: what a wait for something that never happens makes of a test otherwise is a build that is

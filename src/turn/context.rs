@@ -3,13 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::cancel::CancelToken;
 use crate::error::Cancelled;
 #[cfg(feature = "store")]
 use crate::ids::numbers::LastNumbers;
 use crate::model::{AgentEvent, InboxInteraction, RunResult, SessionId, SessionSnapshot, StopReason, TurnId};
 use crate::sync::Arc;
 use crate::turn::events::TurnEvents;
-use crate::wait::cancel::CancelToken;
 
 /// The turn that an agent is running: who it is, whether it should stop, where its events go.
 ///
@@ -67,7 +67,7 @@ impl TurnContext {
 
     /// The session that runs.
     pub fn session_id(&self) -> SessionId {
-        self.events.environment().session_id()
+        self.events.shared().session_id()
     }
 
     /// The turn that runs.
@@ -195,7 +195,7 @@ impl TurnContext {
     /// running permit back meanwhile, and waits for one afterwards where [`max_running_turns`](crate::ServiceConfig::max_running_turns)
     /// are running.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
-        self.events.environment().sleep(duration, self.cancel_token())
+        self.events.shared().sleep(duration, self.cancel_token())
     }
 
     /// Shows progress: what `read` and `list` answer with until the end of the turn, or the next call.
@@ -221,7 +221,7 @@ impl TurnContext {
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     pub fn publish(&self, snapshot: SessionSnapshot) {
-        self.events.environment().published.publish(snapshot);
+        self.events.shared().published.publish(snapshot);
     }
 
     /// Takes what is in the session's inbox, oldest first: what injectors have put there. Never waits.
@@ -249,7 +249,7 @@ impl TurnContext {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn drain_inbox(&self) -> Vec<InboxInteraction> {
-        let taken = self.events.environment().inbox.take_all();
+        let taken = self.events.shared().inbox.take_all();
         taken.into_iter().map(|incoming| self.events.interactions().take_on(incoming)).collect()
     }
 
@@ -283,7 +283,7 @@ impl TurnContext {
     /// The numbers of this turn and of the session's last event.
     #[cfg(feature = "store")]
     pub(crate) fn last_numbers(&self) -> LastNumbers {
-        LastNumbers { turn: self.turn_id().get(), event: self.events.environment().bus.last_seq() }
+        LastNumbers { turn: self.turn_id().get(), event: self.events.shared().bus.last_seq() }
     }
 
     pub(crate) fn events(&self) -> &Arc<TurnEvents> {

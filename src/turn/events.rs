@@ -9,20 +9,20 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use crate::cancel::CancelToken;
 use crate::error::Cancelled;
 use crate::model::{AgentEvent, TurnId};
 use crate::panics::record;
+use crate::reentrancy;
 use crate::subscription::bus::{Bus, Origin};
 use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySendError};
-use crate::turn::environment::Environment;
 use crate::turn::interactions::Interactions;
-use crate::wait::cancel::CancelToken;
-use crate::wait::own_thread;
+use crate::turn::shared::SessionShared;
 
 /// Everybody who hears of one turn: its event channel, the session's subscribers, and whoever follows an interaction that the
 /// turn works on.
 pub(crate) struct TurnEvents {
-    environment: Arc<Environment>,
+    shared: Arc<SessionShared>,
     turn_id: TurnId,
     receiver: Option<Sender<AgentEvent>>,
     receiver_is_gone: AtomicBool,
@@ -32,17 +32,17 @@ pub(crate) struct TurnEvents {
 
 impl TurnEvents {
     pub(crate) fn new(
-        environment: Arc<Environment>,
+        shared: Arc<SessionShared>,
         turn_id: TurnId,
         receiver: Option<Sender<AgentEvent>>,
         cancel: CancelToken,
     ) -> Self {
         let receiver_is_gone = AtomicBool::new(receiver.is_none());
-        Self { environment, turn_id, receiver, receiver_is_gone, interactions: Interactions::default(), cancel }
+        Self { shared, turn_id, receiver, receiver_is_gone, interactions: Interactions::default(), cancel }
     }
 
-    pub(crate) fn environment(&self) -> &Environment {
-        &self.environment
+    pub(crate) fn shared(&self) -> &SessionShared {
+        &self.shared
     }
 
     pub(crate) fn turn_id(&self) -> TurnId {
@@ -54,7 +54,7 @@ impl TurnEvents {
     }
 
     fn bus(&self) -> &Bus {
-        &self.environment.bus
+        &self.shared.bus
     }
 
     pub(crate) fn interactions(&self) -> &Interactions {
@@ -83,14 +83,14 @@ impl TurnEvents {
     }
 
     fn publish(&self, event: AgentEvent, origin: Origin, cancel: &CancelToken) {
-        self.bus().publish(Some(self.turn_id), event, origin, Some(cancel), &self.environment.permit);
+        self.bus().publish(Some(self.turn_id), event, origin, Some(cancel), &self.shared.permit);
     }
 
     fn send(&self, event: AgentEvent, cancel: &CancelToken) -> Result<(), Cancelled> {
         match self.offer(event) {
             None => Ok(()),
             Some((receiver, event)) => {
-                let _permit = own_thread::lend_permit_of(&self.environment.permit);
+                let _permit = reentrancy::lend_permit_of(&self.shared.permit);
                 select! {
                     send(receiver, event) -> sent => {
                         if sent.is_err() {
@@ -145,18 +145,18 @@ impl TurnEvents {
         let Some((receiver, event)) = self.offer(event) else { return };
         // Asked first: where both arms are ready, `select!` would pick either.
         if self.cancel.is_cancelled() {
-            self.environment.counters.events_dropped.add_one();
+            self.shared.counters.events_dropped.add_one();
             return;
         }
         // Before the agent runs there is no permit yet, after it there is no more need of one.
-        self.environment.permit.stop();
+        self.shared.permit.stop();
         select! {
             send(receiver, event) -> sent => {
                 if sent.is_err() {
                     self.note_gone();
                 }
             }
-            recv(self.cancel.cancelled()) -> _ => self.environment.counters.events_dropped.add_one(),
+            recv(self.cancel.cancelled()) -> _ => self.shared.counters.events_dropped.add_one(),
         }
     }
 
@@ -181,7 +181,7 @@ impl TurnEvents {
                 Warn,
                 "turnwise::events",
                 "session {}: the event receiver of turn {} was dropped; the turn goes on",
-                self.environment.session_id(),
+                self.shared.session_id(),
                 self.turn_id
             );
         }
@@ -191,7 +191,7 @@ impl TurnEvents {
 impl fmt::Debug for TurnEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TurnEvents")
-            .field("session_id", &self.environment.session_id())
+            .field("session_id", &self.shared.session_id())
             .field("turn_id", &self.turn_id)
             .finish_non_exhaustive()
     }
@@ -230,16 +230,16 @@ thread_local! {
 /// ```
 #[derive(Clone)]
 pub struct EventSender {
-    environment: Arc<Environment>,
+    shared: Arc<SessionShared>,
 }
 
 impl EventSender {
-    pub(crate) fn new(environment: Arc<Environment>) -> Self {
-        Self { environment }
+    pub(crate) fn new(shared: Arc<SessionShared>) -> Self {
+        Self { shared }
     }
 
-    pub(crate) fn environment(&self) -> &Environment {
-        &self.environment
+    pub(crate) fn shared(&self) -> &SessionShared {
+        &self.shared
     }
 
     /// Emits an event.
@@ -257,18 +257,18 @@ impl EventSender {
     pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         match self.building() {
             Some(events) => events.emit(event, &events.cancel)?,
-            None if self.environment.bus.pass_unheard() => {}
+            None if self.shared.bus.pass_unheard() => {}
             None => self.publish(event),
         }
         Ok(())
     }
 
     fn publish(&self, event: AgentEvent) {
-        let cancel = own_thread::current_cancel();
+        let cancel = reentrancy::current_cancel();
         // A turn's own context refuses what comes after a cancel. Nobody is refused here, and nobody waits.
         let is_late = cancel.as_ref().is_some_and(CancelToken::is_cancelled);
         let origin = if is_late { Origin::LateAgent } else { Origin::Agent };
-        self.environment.bus.publish(None, event, origin, cancel.as_ref(), &self.environment.permit);
+        self.shared.bus.publish(None, event, origin, cancel.as_ref(), &self.shared.permit);
     }
 
     /// Has this thread's events reach `events` until the guard is dropped.
@@ -279,7 +279,7 @@ impl EventSender {
 
     fn building(&self) -> Option<Arc<TurnEvents>> {
         let building = BUILDING.try_with(|slot| match &*slot.borrow() {
-            Some((sender, events)) if Arc::ptr_eq(&sender.environment, &self.environment) => Some(Arc::clone(events)),
+            Some((sender, events)) if Arc::ptr_eq(&sender.shared, &self.shared) => Some(Arc::clone(events)),
             _ => None,
         });
         // Where the slot is gone, the thread is on its way out, and builds nothing.
@@ -289,7 +289,7 @@ impl EventSender {
 
 impl fmt::Debug for EventSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EventSender").field(&self.environment.session_id()).finish()
+        f.debug_tuple("EventSender").field(&self.shared.session_id()).finish()
     }
 }
 

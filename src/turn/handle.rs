@@ -1,16 +1,17 @@
-//! What a caller holds while a turn runs.
+//! What a caller holds while a turn runs, and how the result gets there from the session thread.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
+use crate::cancel::CancelToken;
 use crate::error::{CancelReason, SessionError};
 use crate::model::{RunResult, SessionId, TurnId};
-use crate::sync::{Arc, Receiver};
-use crate::turn::outcome::Outcome;
-use crate::wait::cancel::CancelToken;
-use crate::wait::clock::{Clock, Deadline};
-use crate::wait::own_thread::{Wait, WaitError, WaitKey};
+use crate::panics::contain_and_log;
+use crate::reentrancy::{Wait, WaitError, WaitKey};
+use crate::sync::{Arc, Mutex, Receiver};
+use crate::time::clock::{Clock, Deadline};
+use crate::wait::latch::Latch;
 
 /// A turn that has been admitted: wait for its result, look whether it is there, or interrupt it.
 ///
@@ -245,5 +246,87 @@ impl fmt::Debug for TurnHandle {
             .field("turn_id", &self.turn_id)
             .field("finished", &self.is_finished())
             .finish_non_exhaustive()
+    }
+}
+
+pub(crate) type TurnResult = Result<RunResult, SessionError>;
+
+/// The slot for a turn's result. The result is put in before `finished` is set.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    session_id: SessionId,
+    result: Mutex<Option<TurnResult>>,
+    finished: Latch,
+}
+
+/// The duty to give one result: what [`prepare`](Answer::prepare) put in, or that the session is gone. [`give`](Answer::give) gives
+/// it, and so does a drop, so that no caller is left waiting.
+#[must_use = "dropping it answers the caller"]
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// `None` once the result is given.
+    outcome: Option<Arc<Outcome>>,
+}
+
+impl Outcome {
+    pub(crate) fn new(session_id: SessionId) -> (Answer, Arc<Self>) {
+        let outcome = Arc::new(Self { session_id, result: Mutex::new(None), finished: Latch::new() });
+        (Answer { outcome: Some(Arc::clone(&outcome)) }, outcome)
+    }
+
+    pub(crate) fn finished(&self) -> &Latch {
+        &self.finished
+    }
+
+    /// A copy of the result, once it is there.
+    pub(crate) fn get(&self) -> Option<TurnResult> {
+        if !self.finished.is_set() {
+            return None;
+        }
+        self.result.lock().clone()
+    }
+
+    /// The result itself, once it is there: for the last call.
+    pub(crate) fn take(&self) -> Option<TurnResult> {
+        if !self.finished.is_set() {
+            return None;
+        }
+        self.result.lock().take()
+    }
+}
+
+impl Answer {
+    /// Decides what the caller will get. To be called once.
+    pub(crate) fn prepare(&self, result: TurnResult) {
+        if let Some(outcome) = &self.outcome {
+            *outcome.result.lock() = Some(result);
+        }
+    }
+
+    /// Gives the result to the caller.
+    pub(crate) fn give(mut self) {
+        self.give_once();
+    }
+
+    fn give_once(&mut self) {
+        let Some(outcome) = self.outcome.take() else { return };
+        let id = outcome.session_id;
+        outcome.result.lock().get_or_insert(Err(SessionError::NotFound { id }));
+        outcome.finished.set();
+    }
+}
+
+/// The result of a turn that no caller waits for is dropped with the last share, on any thread: it may hold an error of the agent.
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.take() {
+            contain_and_log("the drop of a turn's error", move || drop(error));
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.give_once();
     }
 }

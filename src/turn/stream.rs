@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::error::SessionError;
 use crate::model::{AgentEvent, RunResult};
+use crate::reentrancy::{self, Wait, WaitError};
 use crate::sync::{Receiver, RecvTimeoutError, TryRecvError};
+use crate::time::clock::Deadline;
 use crate::turn::handle::TurnHandle;
-use crate::wait::clock::Deadline;
-use crate::wait::own_thread::{self, Wait, WaitError};
 
 /// The events of one turn, in order, until it ends; then [`wait`](TurnStream::wait) gives its result.
 ///
@@ -132,12 +132,12 @@ impl TurnStream {
     /// # Blocking
     /// Until there is an event or the turn has ended, at most for `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<AgentEvent, RecvTimeoutError> {
-        own_thread::now_or_in_time(self.try_recv(), || self.recv_until(&self.handle.deadline(timeout)))
+        reentrancy::now_or_in_time(self.try_recv(), || self.recv_until(&self.handle.deadline(timeout)))
     }
 
     /// The next event; `None` once the turn is over.
     fn recv_until(&self, deadline: &Deadline) -> Result<Option<AgentEvent>, WaitError> {
-        own_thread::check()?;
+        reentrancy::check()?;
         let event = Wait::on(self.handle.key())?.receive(&self.events, deadline)?;
         if event.is_none() {
             // The channel disconnects a moment before the session is free. Whoever has seen the end may start the next turn.

@@ -1,10 +1,9 @@
 //! A one-way switch that threads can wait for.
 
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
 
-use crate::sync::{bounded, thread_local, Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Receiver, Sender};
+use crate::sync::{bounded, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Receiver, Sender};
 
 /// Starts unset; once set it stays set. Who waits for nothing else [waits](Latch::wait) for it; for all others there is
 /// [`receiver`](Latch::receiver), a channel that never carries anything and disconnects when the latch is set, so a latch can be
@@ -62,26 +61,6 @@ impl Latch {
             receiver
         })
     }
-}
-
-/// Sets a latch when it is dropped: at the end of a thread, whichever way it ends.
-pub(crate) struct SetOnDrop(pub(crate) Arc<Latch>);
-
-impl Drop for SetOnDrop {
-    fn drop(&mut self) {
-        self.0.set();
-    }
-}
-
-thread_local! {
-    /// The first thread-local value of a thread, and so the last to be dropped.
-    static GONE: RefCell<Option<SetOnDrop>> = const { RefCell::new(None) };
-}
-
-/// Has a latch set by the last of the calling thread's code: the drop of its first thread-local value, which is the last that the
-/// standard library drops. To be called before the thread does anything else.
-pub(crate) fn set_when_gone(latch: Arc<Latch>) {
-    GONE.with(|slot| *slot.borrow_mut() = Some(SetOnDrop(latch)));
 }
 
 impl fmt::Debug for Latch {

@@ -1,28 +1,16 @@
-//! Everything that a thread of this crate can wait for, and everything that can end such a wait.
+//! The primitives by which one thread waits for another. They know neither time nor cancellation.
 //!
-//! | Wait for | Ends with |
+//! | Primitive | A thread waits for |
 //! |---|---|
-//! | a [`Latch`](latch::Latch): a turn's end, a session's close or end | the latch being set |
-//! | a [`CancelToken`](cancel::CancelToken) | a cancel; not by the end of the turn |
-//! | an item in a [`WorkQueue`](work_queue::WorkQueue); a [`Signal`](signal::Signal) | the item being put in; the signal |
-//! | a [`Permit`](semaphore::Permit) | a permit coming back, the cancel token, or a deadline |
-//! | another session, from a session's own thread ([`own_thread`]) | its answer, the waiter's own cancel token, the deadline; refused where it would close a circle |
+//! | [`Latch`](latch::Latch) | something that happens once: a turn's end, a cancel, a session's end |
+//! | [`Signal`](signal::Signal) | a change, to look again |
+//! | [`WorkQueue`](work_queue::WorkQueue) | an item: a command, an interaction |
 //!
-//! A thread of a turn lends the turn's permit while it waits: see [`turn_permit`]. Time is that of a [`Clock`](clock::Clock). Nothing here knows how a session or a service works.
+//! Each is an arm of a `select!` where the thread waits for several things. [`polling`] is what a thread does before it waits;
+//! [`wakeups`] limits how many threads a caller wakes at a time.
 
-pub(crate) mod cancel;
-pub(crate) mod clock;
-pub(crate) mod deadline;
 pub(crate) mod latch;
-pub(crate) mod leaving;
-#[cfg(feature = "testkit")]
-pub(crate) mod manual;
-pub(crate) mod own_thread;
 pub(crate) mod polling;
-pub(crate) mod semaphore;
 pub(crate) mod signal;
-pub(crate) mod turn_permit;
 pub(crate) mod wakeups;
-#[cfg(feature = "testkit")]
-pub(crate) mod watched;
 pub(crate) mod work_queue;

@@ -5,12 +5,15 @@
 //! another lock.
 
 use super::{join, spawn};
+use crate::cancel::CancelToken;
 use crate::error::CancelReason;
 use crate::ids::numbers::{Numbering, Numbers};
 use crate::ids::Ids;
 use crate::inbox::injector::EventInjector;
 use crate::inbox::queue::Inbox;
 use crate::model::{AgentEvent, EventSource, Labels, Session, SessionId, SessionSnapshot, TurnId};
+use crate::permits::semaphore::Semaphore;
+use crate::permits::turn_permit::TurnPermit;
 use crate::service::{ArchiveMode, SessionState};
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
 use crate::status::slab::StatusSlab;
@@ -18,12 +21,9 @@ use crate::subscription::bus::{Bus, Origin};
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
-use crate::turn::outcome::Outcome;
-use crate::wait::cancel::CancelToken;
-use crate::wait::clock::Clock;
+use crate::time::clock::Clock;
+use crate::turn::handle::Outcome;
 use crate::wait::latch::Latch;
-use crate::wait::semaphore::Semaphore;
-use crate::wait::turn_permit::TurnPermit;
 use crate::wait::wakeups::own_throttle;
 use crate::wait::work_queue::WorkQueue;
 
@@ -179,8 +179,8 @@ fn c24_state_and_figures_are_from_one_instant() {
         });
         let (_, active, mut admission) = handle.admit(&CancelToken::new()).expect("it is idle");
         admission.pick_up();
-        handle.environment().published.publish(snapshot(1));
-        handle.environment().published.publish(snapshot(2));
+        handle.shared().published.publish(snapshot(1));
+        handle.shared().published.publish(snapshot(2));
         active.clear();
         admission.give_back();
         join(reader);

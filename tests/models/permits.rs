@@ -1,11 +1,11 @@
 //! The running permit of a turn whose threads wait: C60.
 
 use super::{explore, join, spawn};
+use crate::cancel::CancelToken;
+use crate::permits::semaphore::Semaphore;
+use crate::permits::turn_permit::TurnPermit;
 use crate::sync::{bounded, Arc};
-use crate::wait::cancel::CancelToken;
-use crate::wait::clock::Deadline;
-use crate::wait::semaphore::Semaphore;
-use crate::wait::turn_permit::TurnPermit;
+use crate::time::clock::Deadline;
 
 #[test]
 fn c60_a_turn_with_two_threads_never_waits_for_a_permit_of_its_own() {

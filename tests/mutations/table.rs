@@ -116,7 +116,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a fault leaves the inbox open",
         "src/session/handle.rs",
-        &[("        // Nobody will ever work off what is in there.\n        self.environment.inbox.close();\n", "")],
+        &[("        // Nobody will ever work off what is in there.\n        self.shared.inbox.close();\n", "")],
         Shuttle("c39_a_fault"),
     ),
     mutation(
@@ -139,7 +139,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the gate opens before the active entry is cleared",
-        "src/session/guards.rs",
+        "src/session/running.rs",
         &[
             ("        self.active.clear();\n        if let Some(permit)", "        self.admission.give_back();\n        self.active.clear();\n        if let Some(permit)"),
             ("        self.admission.give_back();\n        self.answer\n", "        self.answer\n"),
@@ -148,7 +148,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a turn is answered before the gate opens",
-        "src/turn/outcome.rs",
+        "src/turn/handle.rs",
         &[(
             "            *outcome.result.lock() = Some(result);",
             "            *outcome.result.lock() = Some(result);\n            outcome.finished.set();",
@@ -157,7 +157,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the outcome is announced before it is there",
-        "src/turn/outcome.rs",
+        "src/turn/handle.rs",
         &[(
             "            *outcome.result.lock() = Some(result);",
             "            outcome.finished.set();\n            *outcome.result.lock() = Some(result);",
@@ -173,7 +173,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the end of host mode leaves its followers waiting",
         "src/session/thread.rs",
-        &[("        self.handle.environment().inbox.fail_followed();\n", "")],
+        &[("        self.handle.shared().inbox.fail_followed();\n", "")],
         Contract("c40_however"),
     ),
     mutation(
@@ -184,26 +184,26 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a cancelled turn does not cancel the interaction that it runs",
-        "src/wait/cancel.rs",
+        "src/cancel.rs",
         &[("        let part = self.cell.hooks.lock().part.take();\n        let of_part", "        let part = self.cell.hooks.lock().part.take().filter(|_| false);\n        let of_part")],
         Contract("c40"),
     ),
     // Cancel tokens and hooks.
     mutation(
         "a guard does not wait for its hook",
-        "src/wait/cancel.rs",
+        "src/cancel.rs",
         &[("while hooks.running.is_some_and(|(other, thread)| other == id && thread != current().id()) {", "while hooks.running.is_some_and(|(other, thread)| other == id && thread != current().id() && false) {")],
         Loom("c22"),
     ),
     mutation(
         "a hook that is armed too late is forgotten",
-        "src/wait/cancel.rs",
+        "src/cancel.rs",
         &[("            Some(_) => contain_and_log(\"a cancel hook\", hook),", "            Some(_) => drop(hook),")],
         Loom("c22"),
     ),
     mutation(
         "who waits for a cancel is woken before the reason is there",
-        "src/wait/cancel.rs",
+        "src/cancel.rs",
         &[(
             "        self.cell.state.compare_exchange(0, encode(reason)",
             "        self.cell.fired.set();\n        self.cell.state.compare_exchange(0, encode(reason)",
@@ -212,7 +212,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a token outlives its turn",
-        "src/wait/cancel.rs",
+        "src/cancel.rs",
         &[("        self.cell.state.fetch_or(SEALED, Ordering::SeqCst);\n", "")],
         Contract("c19"),
     ),
@@ -298,7 +298,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a close wakes nobody",
         "src/session/handle.rs",
-        &[("            self.send(Command::Wake);\n        }\n        self.environment", "        }\n        self.environment")],
+        &[("            self.send(Command::Wake);\n        }\n        self.shared", "        }\n        self.shared")],
         Shuttle("c28"),
     ),
     mutation(
@@ -310,19 +310,19 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     // Permits.
     mutation(
         "a permit that comes back is handed to nobody",
-        "src/wait/semaphore.rs",
+        "src/permits/semaphore.rs",
         &[("        if before & WAITED_FOR != 0 {", "        if before & WAITED_FOR != 0 && false {")],
         Loom("c16"),
     ),
     mutation(
         "who queues does not look once more",
-        "src/wait/semaphore.rs",
+        "src/permits/semaphore.rs",
         &[("        self.hand_over();\n        let alarm", "        let alarm")],
         Loom("c16"),
     ),
     mutation(
         "two take the same permit",
-        "src/wait/semaphore.rs",
+        "src/permits/semaphore.rs",
         &[(
             "self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more)",
             "{ let seen = self.state.load(Ordering::SeqCst); one_more(seen).map(|more| { self.state.store(more, Ordering::SeqCst); seen }).ok_or(seen) }",
@@ -331,19 +331,19 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a permit that comes in the instant of a cancel is lost",
-        "src/wait/semaphore.rs",
+        "src/permits/semaphore.rs",
         &[("(!self.leave_queue(&grant)).then(", "(!self.leave_queue(&grant) && false).then(")],
         Loom("c16"),
     ),
     mutation(
         "a waiting session keeps its permit",
-        "src/wait/turn_permit.rs",
+        "src/permits/turn_permit.rs",
         &[("            if !state.is_running {\n                return None;\n            }\n            state.waits += 1;", "            if !state.is_running || true {\n                return None;\n            }\n            state.waits += 1;")],
         Shuttle("c16"),
     ),
     mutation(
         "the last wait of a turn does not count while it asks for a permit",
-        "src/wait/turn_permit.rs",
+        "src/permits/turn_permit.rs",
         &[
             ("        // A run has a token.\n", "        self.waits = 0;\n"),
             ("        self.waits -= 1;\n        if self.waits > 0 {", "        if self.waits > 0 {"),
@@ -352,32 +352,32 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a permit that is granted while another thread waits is kept",
-        "src/wait/turn_permit.rs",
+        "src/permits/turn_permit.rs",
         &[("        self.waits -= 1;\n        if self.waits > 0 {", "        self.waits -= 1;\n        if self.waits > 99 {")],
         Shuttle("c60"),
     ),
     mutation(
         "a sleep keeps the permit",
-        "src/turn/environment.rs",
-        &[("        let permit = own_thread::lend_permit_of(&self.permit);\n", "        let permit = self.permit.as_ref();\n"), ("        if let Some(permit) = permit {\n            permit.end_wait();\n        }\n", "        let _ = (permit, own_thread::is_a_sessions());\n")],
+        "src/turn/shared.rs",
+        &[("        let permit = reentrancy::lend_permit_of(&self.permit);\n", "        let permit = self.permit.as_ref();\n"), ("        if let Some(permit) = permit {\n            permit.end_wait();\n        }\n", "        let _ = (permit, reentrancy::is_a_sessions());\n")],
         Contract("c60"),
     ),
     mutation(
         "a thread of a turn that waits for room keeps the permit",
         "src/turn/events.rs",
-        &[("                let _permit = own_thread::lend_permit_of(&self.environment.permit);\n", "")],
+        &[("                let _permit = reentrancy::lend_permit_of(&self.shared.permit);\n", "")],
         Contract("c60"),
     ),
     // Who waits for whom.
     mutation(
         "a circle of waits is not looked for",
-        "src/wait/own_thread.rs",
+        "src/reentrancy.rs",
         &[("        if leads_to(&waits, target, own.key) {\n            return", "        if leads_to(&waits, target, own.key) && false {\n            return")],
         Shuttle("c33"),
     ),
     mutation(
         "an interrupt does not end the wait for a sub-agent",
-        "src/wait/own_thread.rs",
+        "src/reentrancy.rs",
         &[("let cancelled = cancel.as_ref().map_or_else(", "let cancelled = cancel.as_ref().filter(|_| false).map_or_else(")],
         Shuttle("c34"),
     ),
@@ -451,10 +451,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("            state.closed = true;\n            std::mem::take(&mut state.idle)", "            std::mem::take(&mut state.idle)")],
         Contract("c29"),
     ),
-    // Deadlines.
+    // TurnTimers.
     mutation(
         "an earlier deadline does not wake who watches",
-        "src/wait/deadline.rs",
+        "src/timers.rs",
         &[("        if is_first {\n            self.watch.changed.notify();", "        if is_first && false {\n            self.watch.changed.notify();")],
         Shuttle("c23"),
     ),
@@ -603,7 +603,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a caller that waits for a lease keeps its permit",
         "src/store/kept.rs",
-        &[("            let waited = own_thread::receive(changed.receiver(), &Deadline::never());", "            let waited = Ok::<_, own_thread::WaitError>(drop(Deadline::never().receive(changed.receiver())));")],
+        &[("            let waited = reentrancy::receive(changed.receiver(), &Deadline::never());", "            let waited = Ok::<_, reentrancy::WaitError>(drop(Deadline::never().receive(changed.receiver())));")],
         Store("a_turn_that_waits_for_a_lease"),
     ),
     mutation(

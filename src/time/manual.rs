@@ -19,8 +19,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::sync::{bounded, select, Arc, Instant, Receiver, RecvTimeoutError, Sender};
-use crate::wait::clock::Clock;
-use crate::wait::watched::Watched;
+use crate::time::clock::Clock;
+use crate::time::watched::Watched;
 
 /// How long the waits of a test last at most, in real time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::sync::{at_or_never, Instant, Receiver, RecvTimeoutError};
 #[cfg(feature = "testkit")]
-use crate::wait::manual::{self, ManualClock};
+use crate::time::manual::{self, ManualClock};
 
 /// What a service measures time with. A cheap handle: clones are the same clock.
 #[derive(Clone, Debug, Default)]

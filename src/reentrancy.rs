@@ -23,14 +23,14 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use crate::cancel::CancelToken;
 use crate::error::{CancelReason, Cancelled, SessionError};
 use crate::model::SessionId;
+use crate::permits::turn_permit::{LentPermit, TurnPermit};
 use crate::sync::{never, process_wide, select, thread_local, Arc, Mutex, Receiver, RecvTimeoutError, TryRecvError};
-use crate::wait::cancel::CancelToken;
-use crate::wait::clock::{Deadline, Stopwatch};
+use crate::time::clock::{Deadline, Stopwatch};
 use crate::wait::latch::Latch;
 use crate::wait::polling;
-use crate::wait::turn_permit::{LentPermit, TurnPermit};
 
 /// A live session among all of the process: ids may repeat from service to service, these do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,11 +80,11 @@ struct Own {
 }
 
 /// Makes this thread a session's until it is dropped.
-pub(crate) struct OwnThread {
+pub(crate) struct CurrentSession {
     own: Rc<Own>,
 }
 
-impl OwnThread {
+impl CurrentSession {
     pub(crate) fn enter(id: SessionId, key: WaitKey, turn: Arc<TurnPermit>, build: CancelToken) -> Self {
         turn.begin_build(build);
         let own = Rc::new(Own { id, key, turn });
@@ -104,7 +104,7 @@ impl OwnThread {
     }
 }
 
-impl Drop for OwnThread {
+impl Drop for CurrentSession {
     fn drop(&mut self) {
         self.own.turn.end_turn();
         OWN.with(|slot| *slot.borrow_mut() = None);

@@ -24,12 +24,12 @@
 //! - Liveness comes before the limit. A turn that is cancelled, or whose timed wait for another session is over, takes a permit beyond
 //!   the limit: it may be the turn that has to stop the others.
 
+use crate::cancel::CancelToken;
 use crate::error::Cancelled;
+use crate::permits::semaphore::{Permit, Semaphore};
 use crate::sync::{Arc, Mutex};
-use crate::wait::cancel::CancelToken;
-use crate::wait::clock::Deadline;
+use crate::time::clock::Deadline;
 use crate::wait::latch::Latch;
-use crate::wait::semaphore::{Permit, Semaphore};
 
 /// The permit and the token of what a session runs, for all threads that run it. One for each session.
 #[derive(Debug)]

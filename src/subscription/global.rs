@@ -13,9 +13,9 @@ use super::queue::Queue;
 
 /// The list; `None` once the service takes no new sessions.
 #[derive(Debug)]
-pub(crate) struct Everyone(Mutex<Option<Vec<Arc<Queue>>>>);
+pub(crate) struct GlobalSubscribers(Mutex<Option<Vec<Arc<Queue>>>>);
 
-impl Everyone {
+impl GlobalSubscribers {
     pub(crate) fn new() -> Self {
         Self(Mutex::new(Some(Vec::new())))
     }

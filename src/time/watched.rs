@@ -1,7 +1,7 @@
 //! A value that threads can wait for.
 
 use crate::sync::{Arc, Mutex};
-use crate::wait::clock::Deadline;
+use crate::time::clock::Deadline;
 use crate::wait::latch::Latch;
 
 /// Waiting is looking, then waiting for the next change, then looking again. The look and the making of the latch that the

@@ -14,10 +14,10 @@
 
 use std::collections::VecDeque;
 
+use crate::cancel::CancelToken;
 use crate::error::Cancelled;
 use crate::sync::{bounded, never, select, Arc, AtomicUsize, Mutex, Ordering, Sender};
-use crate::wait::cancel::CancelToken;
-use crate::wait::clock::Deadline;
+use crate::time::clock::Deadline;
 use crate::wait::latch::Latch;
 
 /// So many permits, given out one at a time, first come first served.

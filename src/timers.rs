@@ -12,16 +12,16 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::cancel::{CancelToken, DueHooks};
 use crate::error::CancelReason;
+use crate::exiting_threads::{set_on_exit, ExitingThreads, TrackedThread};
 use crate::sync::{current, room_for_a_thread, select, Arc, Builder, Instant, Mutex};
-use crate::wait::cancel::{CancelToken, DueHooks};
-use crate::wait::clock::{Alarm, Clock, Deadline, Entry};
-use crate::wait::latch::{set_when_gone, Latch};
-use crate::wait::leaving::{Leaving, Thread};
+use crate::time::clock::{Alarm, Clock, Deadline, Entry};
+use crate::wait::latch::Latch;
 use crate::wait::signal::Signal;
 
 /// When which token is due. Dropping it stops the watch; it waits for nobody.
-pub(crate) struct Deadlines {
+pub(crate) struct TurnTimers {
     watch: Arc<Watch>,
 }
 
@@ -40,9 +40,9 @@ struct State {
     next_number: u64,
     /// Hooks of turns that are cancelled already, each turn's for a thread of its own.
     hooks: VecDeque<DueHooks>,
-    watcher: Option<Thread<()>>,
+    watcher: Option<TrackedThread<()>>,
     /// Threads that have handed over.
-    retired: Leaving<()>,
+    retired: ExitingThreads<()>,
     stopped: bool,
 }
 
@@ -54,13 +54,13 @@ struct Due {
 
 /// One deadline, until [`take_back`](Self::take_back) or a drop takes it back.
 #[must_use = "dropping it takes the deadline back"]
-pub(crate) struct DeadlineGuard {
+pub(crate) struct TimerGuard {
     /// `None` once the deadline is taken back.
     watch: Option<Arc<Watch>>,
     key: (Instant, u64),
 }
 
-impl Deadlines {
+impl TurnTimers {
     pub(crate) fn new(thread_name: String, clock: Clock) -> Self {
         let state = Mutex::new(State::default());
         Self { watch: Arc::new(Watch { clock, thread_name, state, changed: Signal::new() }) }
@@ -76,7 +76,7 @@ impl Deadlines {
     }
 
     /// Cancels `token` when `timeout` has passed; never where that is past the end of time.
-    pub(crate) fn arm(&self, timeout: Duration, token: &CancelToken) -> Option<DeadlineGuard> {
+    pub(crate) fn arm(&self, timeout: Duration, token: &CancelToken) -> Option<TimerGuard> {
         let deadline = self.watch.clock.deadline(timeout);
         let at = deadline.at()?;
         let due = Due { token: token.clone(), _entry: deadline.duty() };
@@ -90,12 +90,12 @@ impl Deadlines {
         if is_first {
             self.watch.changed.notify();
         }
-        Some(DeadlineGuard { watch: Some(Arc::clone(&self.watch)), key })
+        Some(TimerGuard { watch: Some(Arc::clone(&self.watch)), key })
     }
 
     /// How many threads watch, or have watched and not ended yet.
     pub(crate) fn threads(&self) -> usize {
-        self.watch.join_gone();
+        self.watch.join_exited();
         let state = self.watch.state.lock();
         usize::from(state.watcher.is_some()) + state.retired.count()
     }
@@ -109,34 +109,34 @@ impl Deadlines {
         let leaving: Vec<Arc<Latch>> = {
             let state = self.watch.state.lock();
             let others = state.retired.iter().chain(&state.watcher).filter(|other| other.id() != own);
-            others.map(|other| Arc::clone(&other.gone)).collect()
+            others.map(|other| Arc::clone(&other.exited)).collect()
         };
-        for gone in leaving {
+        for exited in leaving {
             // Disconnected or not in time: the latch knows.
-            let _ = deadline.receive(gone.receiver());
+            let _ = deadline.receive(exited.receiver());
         }
-        self.watch.join_gone();
+        self.watch.join_exited();
         let joining = self.watch.state.lock().retired.joining();
         joining.wait(deadline);
     }
 }
 
-impl Drop for Deadlines {
+impl Drop for TurnTimers {
     fn drop(&mut self) {
         self.watch.stop();
     }
 }
 
 impl Watch {
-    fn spawn_watcher(self: &Arc<Self>) -> io::Result<Thread<()>> {
+    fn spawn_watcher(self: &Arc<Self>) -> io::Result<TrackedThread<()>> {
         room_for_a_thread()?;
-        let (watch, gone) = (Arc::clone(self), Arc::new(Latch::new()));
-        let own_gone = Arc::clone(&gone);
+        let (watch, exited) = (Arc::clone(self), Arc::new(Latch::new()));
+        let own_exited = Arc::clone(&exited);
         let handle = Builder::new().name(self.thread_name.clone()).spawn(move || {
-            set_when_gone(own_gone);
+            set_on_exit(own_exited);
             watch.keep();
         })?;
-        Ok(Thread { of: (), handle, gone })
+        Ok(TrackedThread { of: (), handle, exited })
     }
 
     /// The whole life of a watching thread.
@@ -199,22 +199,22 @@ impl Watch {
             let retired = state.watcher.replace(successor);
             state.retired.add(retired);
         }
-        self.join_gone();
+        self.join_exited();
         true
     }
 
-    /// Joins the threads that have gone, without waiting for any. Those that have not stay for the next call.
-    fn join_gone(&self) {
-        let gone = {
+    /// Joins the threads that have exited, without waiting for any. Those that have not stay for the next call.
+    fn join_exited(&self) {
+        let exited = {
             let mut state = self.state.lock();
             if state.stopped {
                 let watcher = state.watcher.take();
                 state.retired.add(watcher);
             }
-            state.retired.take_gone()
+            state.retired.take_exited()
         };
-        if let Some(gone) = gone {
-            gone.join();
+        if let Some(exited) = exited {
+            exited.join();
         }
     }
 
@@ -248,7 +248,7 @@ fn cancel_all(overdue: &[Due]) -> Vec<DueHooks> {
     due.filter(|hooks| !hooks.are_none()).collect()
 }
 
-impl DeadlineGuard {
+impl TimerGuard {
     /// Takes the deadline back: the watch does not cancel the token any more.
     pub(crate) fn take_back(mut self) {
         self.take_back_once();
@@ -261,33 +261,33 @@ impl DeadlineGuard {
     }
 }
 
-impl Drop for DeadlineGuard {
+impl Drop for TimerGuard {
     fn drop(&mut self) {
         self.take_back_once();
     }
 }
 
-impl fmt::Debug for Deadlines {
+impl fmt::Debug for TurnTimers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deadlines").field("due", &self.watch.state.lock().due.len()).finish_non_exhaustive()
+        f.debug_struct("TurnTimers").field("due", &self.watch.state.lock().due.len()).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for DeadlineGuard {
+impl fmt::Debug for TimerGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadlineGuard").finish_non_exhaustive()
+        f.debug_struct("TimerGuard").finish_non_exhaustive()
     }
 }
 
 #[cfg(all(test, feature = "testkit"))]
 mod tests {
     use super::*;
-    use crate::wait::manual::ManualClock;
+    use crate::time::manual::ManualClock;
 
     #[test]
     fn a_clock_has_not_settled_while_nobody_has_come_to_cancel_what_is_due() {
         let clock = ManualClock::new();
-        let deadlines = Deadlines::new("deadlines".to_owned(), Clock::Manual(clock.clone()));
+        let deadlines = TurnTimers::new("deadlines".to_owned(), Clock::Manual(clock.clone()));
         let (due, taken_back) = (CancelToken::new(), CancelToken::new());
         let _guard = deadlines.arm(Duration::from_secs(1), &due);
         deadlines.arm(Duration::from_secs(1), &taken_back).unwrap().take_back();

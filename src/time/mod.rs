@@ -1,0 +1,7 @@
+//! Time: the clock of a service, deadlines on it, and values that a thread waits for until a deadline.
+
+pub(crate) mod clock;
+#[cfg(feature = "testkit")]
+pub(crate) mod manual;
+#[cfg(feature = "testkit")]
+pub(crate) mod watched;

@@ -1,0 +1,79 @@
+//! What the turns of a session share, and what a service counts.
+
+use std::time::Duration;
+
+use crate::cancel::CancelToken;
+use crate::error::Cancelled;
+use crate::ids::numbers::Numbers;
+use crate::inbox::queue::Inbox;
+use crate::model::SessionId;
+use crate::permits::turn_permit::TurnPermit;
+use crate::reentrancy;
+use crate::status::published::Published;
+use crate::subscription::bus::Bus;
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::time::clock::Clock;
+
+/// What every turn of a session, its build and its emitters share. One allocation, so that a turn takes one share.
+#[derive(Debug)]
+pub(crate) struct SessionShared {
+    pub(crate) bus: Bus,
+    pub(crate) published: Published,
+    /// An allocation of its own: the session hands it out as an injector.
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Clock,
+    pub(crate) numbers: Arc<Numbers>,
+    /// Lent by each thread of the turn that waits.
+    pub(crate) permit: Arc<TurnPermit>,
+}
+
+/// What a service counts: one set for all its sessions. Each counter only rises.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) sessions_created: Counter,
+    pub(crate) turns_started: Counter,
+    pub(crate) turns_completed: Counter,
+    pub(crate) turns_failed: Counter,
+    pub(crate) turns_cancelled: Counter,
+    pub(crate) faults: Counter,
+    pub(crate) events_dropped: Counter,
+}
+
+/// A number that rises.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl SessionShared {
+    pub(crate) fn session_id(&self) -> SessionId {
+        self.bus.session_id()
+    }
+
+    /// Sleeps on the service's clock, or until `cancel` fires. The session's turn lends its running permit meanwhile.
+    pub(crate) fn sleep(&self, duration: Duration, cancel: &CancelToken) -> Result<(), Cancelled> {
+        cancel.check()?;
+        if duration.is_zero() {
+            return Ok(());
+        }
+        let deadline = self.clock.deadline(duration);
+        let permit = reentrancy::lend_permit_of(&self.permit);
+        // Disconnected or slept: the token knows, also of a cancel that comes while the permit is waited for.
+        let _ = deadline.receive(cancel.cancelled());
+        if let Some(permit) = permit {
+            permit.end_wait();
+        }
+        cancel.check()
+    }
+}
+
+impl Counter {
+    pub(crate) fn add_one(&self) {
+        // ORDERING: Release, with the acquire of `get`: a reader that sees a turn ended sees that it was started.
+        self.0.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        // ORDERING: Acquire, see `add_one`.
+        self.0.load(Ordering::Acquire)
+    }
+}
