@@ -2,8 +2,8 @@
 //!
 //! | Step | A session | A turn of a live session |
 //! |---|---|---|
-//! | reserve | [`ReservedSession`]: the id, the capacity and the record's numbers are taken | [`AdmittedTurn`]: the gate is |
-//! | prepare | [`PreparedSession`]: all that the session thread starts with is there | the same value |
+//! | reserve | [`ReservedSession`] holds the id, the capacity and the numbers of the record | [`AdmittedTurn`] holds the admission |
+//! | prepare | [`PreparedSession`] holds all that the session thread starts with | the same value |
 //! | start | [`PreparedSession::start`]: the session thread runs | [`AdmittedTurn::start`]: the command is sent |
 //!
 //! Each step gives a value, which the caller finishes or drops. A drop gives everything back, and answers what was admitted.
@@ -40,7 +40,7 @@ use super::settings::Settings;
 use super::started::TurnWithWait;
 use super::threads::ThreadSpec;
 
-/// A session whose id, capacity and numbers are taken, and which has nothing to do yet.
+/// A session whose id, capacity and numbers are reserved. It has no first turn and no opening yet.
 ///
 /// The reservation is the last field of this and of [`PreparedSession`]: the id is free once nothing is left of the session.
 struct ReservedSession<B> {

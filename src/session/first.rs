@@ -106,7 +106,9 @@ impl FirstStep {
             Self::Open(_) => None,
         };
         let built = contain(|| builder.build_agent(&spec, &context));
-        drop(building);
+        if let Some(building) = building {
+            building.end();
+        }
         // A user's values, so they may panic: the agent is there all the same, and outlives them.
         contain_and_log("the drop of a builder", move || drop(builder));
         contain_and_log("the drop of a session's specification", move || drop(spec));

@@ -271,7 +271,7 @@ impl EventSender {
         self.shared.bus.publish(None, event, origin, cancel.as_ref(), &self.shared.permit);
     }
 
-    /// Has this thread's events reach `events` until the guard is dropped.
+    /// Has this thread's events reach `events` until the guard ends that.
     pub(crate) fn while_building(&self, events: Arc<TurnEvents>) -> BuildingEvents {
         BUILDING.with(|slot| *slot.borrow_mut() = Some((self.clone(), events)));
         BuildingEvents
@@ -293,13 +293,24 @@ impl fmt::Debug for EventSender {
     }
 }
 
-/// Ends the connection of a build with its creator's receiver.
+/// The connection of a build with the receiver of its first turn, until [`end`](Self::end) or a drop ends it.
 #[must_use]
 pub(crate) struct BuildingEvents;
 
-impl Drop for BuildingEvents {
-    fn drop(&mut self) {
+impl BuildingEvents {
+    /// Ends the connection: what this thread emits is not part of the first turn any more.
+    pub(crate) fn end(self) {
+        Self::disconnect();
+    }
+
+    fn disconnect() {
         let building = BUILDING.with(|slot| slot.borrow_mut().take());
         drop(building);
+    }
+}
+
+impl Drop for BuildingEvents {
+    fn drop(&mut self) {
+        Self::disconnect();
     }
 }

@@ -610,7 +610,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a refused turn of a kept session loses its request",
         "src/ephemeral/launch.rs",
         &[("Err(error) => Err(RefusedTurn { error, request }),", "Err(error) => Err(RefusedTurn { error, request: StartTurnRequest::new(request.prompt) }),")],
-        Store("resumes_its_session"),
+        Store("gets_the_whole_request"),
     ),
     mutation(
         "an agent that forgets what it resumes is let through",
