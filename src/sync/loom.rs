@@ -55,8 +55,8 @@ pub(crate) use thread_local_const as thread_local;
 /// same.
 pub(crate) const POLLS: bool = false;
 
-/// How many wake-ups of one thread may be in flight: the smallest limit, since models are small.
-pub(crate) const MAX_WAKEUPS_IN_FLIGHT: isize = 1;
+/// The limit of wake-ups in flight: the smallest, and always the same, since loom does not model the time by which it moves.
+pub(crate) const WAKEUPS_IN_FLIGHT: [isize; 2] = [1, 1];
 
 /// A value that a whole execution shares: the next one begins with a new one.
 macro_rules! process_wide {

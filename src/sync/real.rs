@@ -21,8 +21,8 @@ pub(crate) use std::thread::yield_now;
 /// Whether threads poll a little before they park.
 pub(crate) const POLLS: bool = true;
 
-/// How many wake-ups of one thread may be in flight; see `wait::wakeups`.
-pub(crate) const MAX_WAKEUPS_IN_FLIGHT: isize = 64;
+/// Between what the limit of wake-ups in flight moves; see `wait::wakeups`.
+pub(crate) const WAKEUPS_IN_FLIGHT: [isize; 2] = [8, 64];
 
 /// A value that the whole process shares.
 macro_rules! process_wide {

@@ -51,8 +51,8 @@ mod raw {
 /// same.
 pub(crate) const POLLS: bool = false;
 
-/// How many wake-ups of one thread may be in flight: the smallest limit, since models are small.
-pub(crate) const MAX_WAKEUPS_IN_FLIGHT: isize = 1;
+/// Between what the limit of wake-ups in flight moves: the smallest limits, since models are small.
+pub(crate) const WAKEUPS_IN_FLIGHT: [isize; 2] = [1, 2];
 
 /// A value that a whole execution shares: the next one begins with a new one.
 macro_rules! process_wide {

@@ -5,8 +5,8 @@
 //! time, and most of them would wait behind one another for one processor while the others idle. All of it took up to half again as
 //! long.
 //!
-//! So at most [`MAX_IN_FLIGHT`] wake-ups of one calling thread are *in flight*: sent, and not reported as arrived. Later ones are queued, and each
-//! thread that arrives sends one of them before it does anything else. The waking becomes work that all processors share.
+//! So only a limited number of wake-ups of one calling thread are *in flight*: sent, and not reported as arrived. Later ones are queued, and
+//! each thread that arrives sends the next before it does anything else. The waking becomes work that all processors share.
 //!
 //! What is queued is a signal, not a thread: a session's thread waits in a `select!`, which a [`Signal`] wakes as any channel does.
 //!
@@ -14,34 +14,49 @@
 //! burst the last sessions are woken later than without the throttle, and other calls for those sessions wait with them. The time until
 //! the whole burst is done gets shorter.
 //!
+//! # The limit
+//!
+//! A signal is sent under a lock of its channel, which the woken thread needs too. Where the woken thread preempts the sender it has to wait for
+//! the sender, which has to wait for a processor behind all other woken threads. So the limit is low, [`MIN_IN_FLIGHT`], where turns
+//! are short. Where turns compute for long, a low limit leaves a processor idle: the few threads in flight may all wait for another
+//! processor. Then arrivals are rare. So the limit rises by one, up to [`MAX_IN_FLIGHT`], with each arrival that comes late after the one
+//! before, and falls by one with each other arrival. By one, since a thread that sends many wake-ups makes the next arrival late. The figures are a compromise of three workloads: 10,000 short turns, 1,000 turns that block, and turns that compute for
+//! up to 2 ms (`benches/w09_one_turn_each.rs`, `w10_blocking_turns.rs`).
+//!
 //! # Why no wake-up is lost
 //!
 //! Every state change is under the throttle's lock:
 //!
 //! ```text
-//! send:    MAX_IN_FLIGHT in flight?  no: in_flight + 1, notify       yes: queue the signal
-//! arrived: a queued signal?          yes: notify it (in_flight stays)  no: in_flight - 1
+//! send:    in_flight < limit?  yes: in_flight + 1, notify               no: queue the signal
+//! arrived: in_flight - 1; while in_flight < limit and the queue is not empty: in_flight + 1, notify the next
 //! ```
 //!
 //! A waiting thread is called up at most once for each of its waits ([`work_queue`](crate::wait::work_queue)), and it reports its arrival
 //! exactly once for that, whichever arm of its `select!` it leaves by. So `in_flight` is always the number of calls less the number of
 //! arrivals less the length of the queue. From that follows:
 //!
-//! - While the queue is not empty, `in_flight` is [`MAX_IN_FLIGHT`]: it falls only where the queue is empty. So at least that many threads
-//!   have been called up, have not arrived, and need nothing but a processor to arrive. Each of them sends one queued wake-up.
+//! - While the queue is not empty, `in_flight` is at least [`MIN_IN_FLIGHT`]: an arrival that would leave less sends the next. So at
+//!   least that many threads have been called up, have not arrived, and need nothing but a processor to arrive. Each of them goes on with the
+//!   queue.
 //! - When all have arrived, calls and arrivals are equal, so `in_flight` is the negative length of the queue. Together with the first
 //!   point the queue is empty.
 //!
 //! A thread may arrive by itself, before its signal is sent or even before `send` has counted it: then `in_flight` is low by one for that
 //! moment, and its signal wakes it once for nothing later. A thread that did not report its arrival would be in flight for ever: after
-//! [`MAX_IN_FLIGHT`] of those no session is woken any more.
+//! some of those the caller wakes no session any more.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use crate::sync::{thread_local, Arc, Mutex, Sender, MAX_WAKEUPS_IN_FLIGHT as MAX_IN_FLIGHT};
+use crate::sync::{thread_local, Arc, Instant, Mutex, Sender, WAKEUPS_IN_FLIGHT};
 use crate::wait::signal::{notify, Signal};
 
+const MIN_IN_FLIGHT: isize = WAKEUPS_IN_FLIGHT[0];
+const MAX_IN_FLIGHT: isize = WAKEUPS_IN_FLIGHT[1];
+/// An arrival so long after the one before says that turns compute for long.
+const LATE: Duration = Duration::from_micros(50);
 /// The wake-ups that one thread sends.
 #[derive(Debug)]
 pub(crate) struct WakeupThrottle {
@@ -52,6 +67,8 @@ pub(crate) struct WakeupThrottle {
 struct State {
     /// Negative while a thread has arrived that `send` has not counted yet.
     in_flight: isize,
+    limit: isize,
+    last_arrival: Option<Instant>,
     /// Keeps the capacity of its longest time: a pointer for each signal.
     queue: VecDeque<Sender<()>>,
 }
@@ -70,7 +87,8 @@ pub(crate) fn own_throttle() -> Arc<WakeupThrottle> {
 
 impl WakeupThrottle {
     fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { in_flight: 0, queue: VecDeque::new() }) })
+        let state = State { in_flight: 0, limit: MIN_IN_FLIGHT, last_arrival: None, queue: VecDeque::new() };
+        Arc::new(Self { state: Mutex::new(state) })
     }
 
     /// Sends a wake-up through `signal`, now or when another woken thread has arrived. The woken thread has to report its
@@ -78,7 +96,7 @@ impl WakeupThrottle {
     pub(crate) fn send(&self, signal: &Signal) {
         {
             let mut state = self.state.lock();
-            if state.in_flight == MAX_IN_FLIGHT {
+            if state.in_flight >= state.limit {
                 state.queue.push_back(signal.sender().clone());
                 return;
             }
@@ -87,18 +105,19 @@ impl WakeupThrottle {
         signal.notify();
     }
 
-    /// Reports that a thread runs that was called up through this throttle, and sends the next queued wake-up.
+    /// Reports that a thread runs that was called up through this throttle, and sends the next queued wake-ups.
     pub(crate) fn arrived(&self) {
-        let next = {
+        let now = Instant::now();
+        let mut next = {
             let mut state = self.state.lock();
-            let next = state.queue.pop_front();
-            if next.is_none() {
-                state.in_flight -= 1;
-            }
-            next
+            state.in_flight -= 1;
+            state.move_limit(now);
+            state.next()
         };
-        if let Some(sender) = next {
+        // One, or two where the limit has risen. With no lock held over a send.
+        while let Some(sender) = next {
             notify(&sender);
+            next = self.state.lock().next();
         }
     }
 
@@ -107,6 +126,25 @@ impl WakeupThrottle {
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state.lock();
         state.in_flight == 0 && state.queue.is_empty()
+    }
+}
+
+impl State {
+    fn move_limit(&mut self, now: Instant) {
+        let last = self.last_arrival.replace(now);
+        let is_late = last.is_some_and(|last| now.saturating_duration_since(last) > LATE);
+        let limit = if is_late { self.limit + 1 } else { self.limit - 1 };
+        self.limit = limit.clamp(MIN_IN_FLIGHT, MAX_IN_FLIGHT);
+    }
+
+    /// The next queued wake-up that may be in flight, counted.
+    fn next(&mut self) -> Option<Sender<()>> {
+        if self.in_flight >= self.limit {
+            return None;
+        }
+        let next = self.queue.pop_front()?;
+        self.in_flight += 1;
+        Some(next)
     }
 }
 
@@ -119,7 +157,7 @@ mod tests {
     fn the_wake_ups_of_one_thread_do_not_wait_behind_those_of_another() {
         // As many as may be in flight, and one more; no thread arrives.
         let throttle = own_throttle();
-        let signals: Vec<_> = (0..=MAX_IN_FLIGHT).map(|_| Signal::new()).collect();
+        let signals: Vec<_> = (0..=MIN_IN_FLIGHT).map(|_| Signal::new()).collect();
         signals.iter().for_each(|signal| throttle.send(signal));
         let (last, sent) = signals.split_last().unwrap();
         assert!(sent.iter().all(|signal| signal.receiver().try_recv().is_ok()));
@@ -135,8 +173,21 @@ mod tests {
         }
         throttle.arrived();
         assert!(last.receiver().try_recv().is_ok());
-        (0..MAX_IN_FLIGHT).for_each(|_| throttle.arrived());
+        (0..MIN_IN_FLIGHT).for_each(|_| throttle.arrived());
         assert!(throttle.is_idle());
+    }
+
+    #[test]
+    fn late_arrivals_raise_the_limit_and_others_lower_it() {
+        let mut state = State { in_flight: 0, limit: MIN_IN_FLIGHT, last_arrival: None, queue: VecDeque::new() };
+        let mut now = Instant::now();
+        for _ in 0..100 {
+            now += 2 * LATE;
+            state.move_limit(now);
+        }
+        assert_eq!(state.limit, MAX_IN_FLIGHT);
+        (0..100).for_each(|_| state.move_limit(now));
+        assert_eq!(state.limit, MIN_IN_FLIGHT);
     }
 
     #[test]

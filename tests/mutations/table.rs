@@ -262,7 +262,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a thread that arrives sends no queued wake-up",
         "src/wait/wakeups.rs",
-        &[("            let next = state.queue.pop_front();", "            let next = state.queue.pop_front().filter(|_| false);")],
+        &[("            state.next()\n        };", "            state.next().filter(|_| false)\n        };")],
         Loom("of_two_threads"),
     ),
     mutation(
@@ -274,7 +274,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a thread that has arrived stays counted as in flight",
         "src/wait/wakeups.rs",
-        &[("                state.in_flight -= 1;\n", "")],
+        &[("            state.in_flight -= 1;\n", "")],
+        Shuttle("wakeups"),
+    ),
+    mutation(
+        "the limit of wake-ups falls below one",
+        "src/wait/wakeups.rs",
+        &[("        self.limit = limit.clamp(MIN_IN_FLIGHT, MAX_IN_FLIGHT);", "        self.limit = limit.clamp(0, MAX_IN_FLIGHT);")],
         Shuttle("wakeups"),
     ),
     mutation(
