@@ -1,17 +1,16 @@
 //! Hosts stateful, turn-based agents in programs that block: one OS thread per session, no async runtime.
 //!
-//! An *agent* is anything that keeps a state and is asked something again and again: a conversation with a language model,
-//! a script interpreter, a game master, an assistant with tools. A *session* is an agent that lives; a *turn* is one prompt
-//! and its answer. This crate runs them for command-line tools, GUIs, game loops, plugins, embedded hosts and tests, with
-//! nothing but threads.
+//! An *agent* keeps a state and answers prompts: a conversation with a language model, a script interpreter, a game
+//! master, an assistant with tools. A *session* hosts one agent. A *turn* is one prompt and its answer. The crate
+//! serves command-line tools, GUIs, game loops, plugins, embedded hosts and tests, and uses nothing but threads.
 //!
-//! The concepts, in the order in which one meets them:
+//! The concepts, in reading order:
 //!
 //! # Service
 //!
-//! [`EphemeralSessionService`] hosts sessions: it gives them ids, threads and a limit to their number. It is a cheap handle,
-//! shared by cloning; its calls are the trait [`SessionService`], which every pointer to a service implements too, so
-//! that a program can be written against `&dyn SessionService`.
+//! [`EphemeralSessionService`] hosts sessions: it gives each an id and a thread, and limits their number. It is a
+//! cheap handle; its clones share one service. Its calls form the trait [`SessionService`]. A reference, box or `Arc`
+//! of a service implements the trait too, so a program can be written against `&dyn SessionService`.
 //!
 //! ```
 //! use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest};
@@ -26,27 +25,28 @@
 //!
 //! # Session
 //!
-//! A session is one OS thread that builds an agent, runs its turns one at a time, and drops it. It holds a place in the
-//! service's capacity from its creation until the thread holds nothing of it any more. Then the thread may serve another
-//! session: [`ServiceConfig::idle_threads`] says what that means, and turns it off.
+//! A session is one OS thread that builds an agent, runs its turns one at a time, and drops it. The session holds one
+//! unit of the service's capacity from its creation until its thread holds nothing of it. Afterwards the thread may
+//! serve another session; [`ServiceConfig::idle_threads`] describes that, and turns it off.
 //!
-//! [`create_session`](SessionService::create_session) builds and runs the first turn;
-//! [`open_session`](SessionService::open_session) only builds; [`begin_session`](SessionService::begin_session) returns
-//! before the agent is built, for programs that must not wait. [`read`](SessionService::read) and
-//! [`list`](SessionService::list) answer at once, whatever the session is doing.
-//! [`export_session`](SessionService::export_session) hands out the history as a [`Session`], which
-//! [`SessionSpec::resume`](SessionSpec#structfield.resume) takes back, in this process or another.
-//! [`archive`](SessionService::archive) ends a session; [`take_session`](SessionService::take_session) does it with its
-//! history in hand.
+//! [`create_session`](SessionService::create_session) builds the agent and runs the first turn.
+//! [`open_session`](SessionService::open_session) only builds. [`begin_session`](SessionService::begin_session)
+//! returns before the agent is built, for programs that must not block. [`read`](SessionService::read) and
+//! [`list`](SessionService::list) never wait for a session.
+//!
+//! [`export_session`](SessionService::export_session) returns the history as a [`Session`].
+//! [`SessionSpec::resume`](SessionSpec#structfield.resume) continues from it, in this process or another.
+//! [`archive`](SessionService::archive) ends a session. [`take_session`](SessionService::take_session) exports and
+//! archives in one step.
 //!
 #![doc = include_str!("../docs/states.svg")]
 //!
 //! # Agent
 //!
-//! [`SessionAgent`] is what a user of this crate implements, and [`SessionAgentBuilder`] makes one for each session.
-//! For small agents [`agent_fn`] does both. Agents are built, run and dropped on their session's thread, so they need not
-//! be `Send`: `Rc`, script engines and handles with thread affinity are welcome. They may block, that is what the thread
-//! is for.
+//! A user of this crate implements [`SessionAgent`], and a [`SessionAgentBuilder`] that makes one agent for each
+//! session. For small agents [`agent_fn`] does both. An agent is built, run and dropped on its session thread, so it
+//! need not be `Send`: `Rc`, script engines and handles with thread affinity work. An agent may block; it has a thread
+//! of its own.
 //!
 //! ```
 //! use std::rc::Rc;
@@ -64,7 +64,7 @@
 //!     }
 //!
 //!     fn session_clone(&self) -> Session {
-//!         self.history.clone() // shares the messages: costs the same however many there are
+//!         self.history.clone() // shares the messages: constant cost
 //!     }
 //! }
 //!
@@ -75,46 +75,47 @@
 //!
 //! # Turn
 //!
-//! Turns of a session do not queue: while one is admitted, everybody else gets [`SessionError::Busy`] at once.
-//! [`start_turn`](SessionService::start_turn) waits for the result; [`begin_turn`](SessionService::begin_turn) gives a
-//! [`TurnHandle`], to wait for, to poll in a frame loop, or to `select!` over. Once a result is there the session is free
-//! for the next turn, and `read` shows what this one has left.
+//! Turns of a session do not queue: while one is admitted, every other caller gets [`SessionError::Busy`] at once.
+//! [`start_turn`](SessionService::start_turn) waits for the result. [`begin_turn`](SessionService::begin_turn) returns
+//! a [`TurnHandle`], to wait for, to poll in a frame loop, or to `select!` over. When the result is available, the
+//! session is free for the next turn, and `read` shows the state after this one.
 //!
-//! The agent is lent a [`TurnContext`]: who it is, whether it should stop, where its events go.
+//! During a turn the agent borrows a [`TurnContext`]: the ids of the session and turn, the cancel token, and the event
+//! sender.
 //!
 #![doc = include_str!("../docs/turn.svg")]
 //!
 //! # Interrupt
 //!
-//! [`interrupt`](SessionService::interrupt) does not wait for the turn that it stops: it sets the turn's [`CancelToken`],
-//! wherever the turn is. The agent notices by [`TurnContext::check`], by emitting an event, in
-//! [`TurnContext::sleep`], through a channel in its own `select!`, or by a hook that aborts a blocking call
-//! ([`CancelToken::on_cancel`]). The session stays usable. An interrupt that comes too late does nothing: it never reaches
-//! the next turn. A [timeout](StartTurnRequest#structfield.timeout) is an interrupt by the clock.
+//! [`interrupt`](SessionService::interrupt) sets the turn's [`CancelToken`] and does not wait for the turn. The agent
+//! observes the token by [`TurnContext::check`], by emitting an event, in [`TurnContext::sleep`], through a channel in
+//! its own `select!`, or by a hook that aborts a blocking call ([`CancelToken::on_cancel`]). The session stays usable.
+//! An interrupt that arrives after the turn's end does nothing: it never reaches the next turn. A
+//! [timeout](StartTurnRequest#structfield.timeout) cancels the turn at a deadline.
 //!
-//! What cannot be done is stopping code that does not look: an agent that neither returns nor heeds its token keeps its
-//! thread, its capacity and its place, and a shutdown reports it.
+//! Cancellation is cooperative. An agent that neither returns nor checks its token keeps its thread and its capacity,
+//! and a shutdown reports it as stuck.
 //!
 //! # Events
 //!
 //! A turn's [`AgentEvent`]s go straight from the emitting thread into the receiver's channel. The library emits
-//! `RunStarted` first and `RunCompleted` or `RunFailed` last, then the channel disconnects. A full channel makes the turn
-//! wait, until it is interrupted; a dropped receiver is logged once, and the turn goes on.
-//! [`stream_turn`](SessionService::stream_turn) gives them as an iterator; with an
-//! [`event_tx`](StartTurnRequest#structfield.event_tx) they go to any channel of yours.
+//! `RunStarted` first and `RunCompleted` or `RunFailed` last; then the channel disconnects. A full channel blocks the
+//! turn until there is room or the turn is cancelled. A dropped receiver is logged once, and the turn goes on.
+//! [`stream_turn`](SessionService::stream_turn) returns the events as an iterator. An
+//! [`event_tx`](StartTurnRequest#structfield.event_tx) sends them to a channel of the caller's own.
 //!
-//! A turn's receiver ends with the turn. [`subscribe`](SessionService::subscribe) listens to a session across turns, and
-//! [`subscribe_all`](EphemeralSessionService::subscribe_all) to all of them: an [`EventStream`] of [`SessionEvent`]s, each
-//! with its number in the session. A [`Subscription`] says how many unread events there may be and what happens then
-//! ([`Overflow`]).
+//! A turn's receiver ends with the turn. [`subscribe`](SessionService::subscribe) follows a session across turns, and
+//! [`subscribe_all`](EphemeralSessionService::subscribe_all) follows all sessions. Both return an [`EventStream`] of
+//! [`SessionEvent`]s, each with its sequence number in the session. A [`Subscription`] limits the unread events and
+//! chooses what happens beyond the limit ([`Overflow`]).
 //!
 //! # Inbox and host mode
 //!
-//! Not everything that reaches an agent is a prompt: a webhook, a timer, a line from another program. Every session has an
-//! inbox; [`event_injector`](SessionService::event_injector) puts messages into it, from any thread and without ever
-//! waiting, and lets whoever wants to follow what becomes of one. A running turn may look into the inbox with
-//! [`TurnContext::drain_inbox`]. A turn in [host mode](StartTurnRequest#structfield.host_mode) stays after its prompt, and
-//! runs what arrives as *interactions*, until it is dismissed, interrupted or archived.
+//! Besides prompts, a session receives messages: from a webhook, a timer, another program. Every session has an inbox.
+//! An [`event_injector`](SessionService::event_injector) puts messages into it, from any thread and without waiting,
+//! and can report what becomes of each. A running turn may read the inbox with [`TurnContext::drain_inbox`]. A turn in
+//! [host mode](StartTurnRequest#structfield.host_mode) continues after its prompt, and runs each message as an
+//! *interaction*, until it is dismissed, interrupted or archived.
 //!
 //! ```
 //! use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, EventSource, SessionService};
@@ -134,57 +135,63 @@
 //!
 //! # Comms
 //!
-//! Sessions that converse do so through a [`CommsRuntime`]: an agent that [has one](SessionAgent::comms_runtime) gets what
-//! its peers send as interactions too. [`LocalComms`] connects the sessions of one process by name. Sending never waits: a
-//! peer that is full or gone is an error to the sender.
+//! Sessions exchange messages through a [`CommsRuntime`]. A session whose agent [has one](SessionAgent::comms_runtime)
+//! runs messages from peers as interactions too. [`LocalComms`] connects the sessions of one process by name. Sending
+//! never blocks: a full or closed peer is an error to the sender.
 //!
 //! # Errors
 //!
-//! Calls fail with a [`SessionError`]: it carries the session's id, and a [`code`](SessionError::code) that does not change
-//! between releases. A turn's own failure is in it as [`SessionError::Agent`] with the [`AgentError`] that the agent
-//! returned; the session goes on. A panic in an agent faults its session and no other: its caller gets
-//! [`SessionError::Faulted`], and the session can still be read, exported and archived. That takes `panic = "unwind"`,
-//! Cargo's default: with `panic = "abort"` a panic in any agent ends the program.
+//! Calls fail with a [`SessionError`]. It carries the session's id and a stable [`code`](SessionError::code). A failed
+//! turn is a [`SessionError::Agent`] with the [`AgentError`] that the agent returned; the session goes on. A panic in
+//! an agent faults its session and no other. The turn's caller gets [`SessionError::Faulted`], and the session can
+//! still be read, exported and archived. This needs `panic = "unwind"`, Cargo's default: with `panic = "abort"` a
+//! panic in any agent ends the program.
 //!
-//! An agent may call the service that hosts it ([`SessionContext::service`]): other sessions are its sub-agents. Its waits
-//! end when its own turn is cancelled, and one that would wait for itself, however long the chain, gets
-//! [`SessionError::Reentrant`] instead of a deadlock.
+//! An agent may call the service that hosts it ([`SessionContext::service`]), and use other sessions as sub-agents.
+//! Cancelling its turn ends its waits for them. A wait that would close a circle of waiting sessions, of any length,
+//! fails with [`SessionError::Reentrant`] instead of a deadlock.
 //!
 //! # Shutdown
 //!
-//! [`shutdown`](EphemeralSessionService::shutdown) refuses new work, cancels every turn, joins every thread, and says who
-//! is stuck if they do not all end in time. Dropping the last handle does the same without waiting.
+//! [`shutdown`](EphemeralSessionService::shutdown) refuses new work, cancels every turn, joins every thread, and
+//! reports the sessions that have not ended in time. Dropping the last handle does the same without waiting.
 //!
 //! # Keeping sessions
 //!
-//! An [`EphemeralSessionService`] is in memory. With the feature `store` there is a service beside it, in the module `store`, that
-//! has every finished turn in a file before its result is returned, and resumes sessions that are not live on their next turn.
+//! An [`EphemeralSessionService`] keeps sessions in memory only. With the feature `store`, the service in the module
+//! `store` commits every finished turn to a file before it returns the result. It resumes a session that is not live
+//! on its next turn.
 //!
 //! # Tests
 //!
-//! With the feature `testkit` there is a module `testkit` for the tests of hosts: scripted agents, gates that hold a turn
-//! where the test wants it, a clock that the test advances, ids by a seed, and recorders of events. Its documentation teaches how
-//! an agent is tested without a sleep.
+//! With the feature `testkit`, the module `testkit` supports the tests of hosts: scripted agents, gates that hold a
+//! turn at a chosen point, a clock that the test advances, seeded ids, and event recorders. Its documentation shows
+//! how to test an agent without sleeping.
 //!
 //! # More
 //!
-//! The [`guide`] answers what comes up with a first program: how calls of an async session service are said here, how an
-//! agent is tested, which limits to set, how agents that are not `Send` are hosted, what to do at shutdown.
+//! The [`guide`] answers common questions: how to port from an async session service, how to test an agent, which
+//! limits to set, how to host agents that are not `Send`, what to do at shutdown.
 //!
 //! # Features
 //!
 //! | Feature | Default | What it adds | Dependencies |
 //! |---|---|---|---|
-//! | `serde` | no | `Serialize` and `Deserialize` for histories, events, results, and what is read and listed | serde |
-//! | `store` | no | the module `store`: sessions that outlive the process, in a file that survives a crash | serde, serde_json, redb, crc32fast |
+//! | `serde` | no | `Serialize` and `Deserialize` for histories, events, results, and the results of `read` and `list` | serde |
+//! | `store` | no | the module `store`: sessions that outlive the process, in a crash-safe file | serde, serde_json, redb, crc32fast, tempfile |
 //! | `testkit` | no | the module `testkit`, for the tests of hosts; a clock and ids for a service | |
 //!
 //! # Logging
 //!
-//! Through the `log` crate: the life of sessions and turns at *debug* (target `turnwise::session`, `turnwise::service`),
-//! a dropped event receiver at *warn* (`turnwise::events`), what a store could not keep at *warn* (`turnwise::store`), a panic at
-//! *error*. Prompts, answers, panic messages and the texts of a store's errors are never logged, and `Debug` shows them by their length;
-//! a store's error is logged by its code, and by the kind of the system's error behind it. A logger that panics costs its record only.
+//! The library logs through the `log` crate:
+//!
+//! - *debug*: the life of sessions, turns and the service (`turnwise::session`, `turnwise::service`).
+//! - *warn*: a dropped event receiver (`turnwise::events`), what a store could not save or read (`turnwise::store`).
+//! - *error*: a panic (`turnwise::session`), a store that cannot be reopened (`turnwise::store`).
+//!
+//! Prompts, answers, panic messages and the texts of a store's errors are never logged; `Debug` shows their lengths only. A
+//! store's error is logged by its code, and by the kind of the system's error behind it. A logger that panics loses its
+//! record only.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
@@ -245,5 +252,5 @@ pub use turn::events::EventSender;
 pub use turn::handle::TurnHandle;
 pub use turn::stream::TurnStream;
 
-/// The channels that events come through: receivers fit into a `select!` of the host's own.
+/// The channels that carry events. Their receivers fit into the host's own `select!`.
 pub use crossbeam_channel;
