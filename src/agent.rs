@@ -1,4 +1,7 @@
-//! What a user of the crate implements: [`SessionAgent`], and [`SessionAgentBuilder`] to make one.
+//! The traits that a user of the crate implements: [`SessionAgent`], and [`SessionAgentBuilder`] to make agents.
+//! [`agent_fn`] implements both for a closure.
+//!
+//! This module does not catch the panics of an agent; the session thread does.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,16 +18,16 @@ use crate::sync::Arc;
 use crate::turn::context::TurnContext;
 use crate::turn::events::EventSender;
 
-/// Builds the agent of each session, on that session's own thread.
+/// Builds the agent of each session, on the session thread.
 ///
-/// The builder is shared by all threads; the agents that it builds need not be `Send`. Closures are builders too: see
+/// All threads share the builder; the agents that it builds need not be `Send`. Closures are builders too: see
 /// [`builder_fn`] and, for small agents, [`agent_fn`].
 ///
 /// ```
 /// use turnwise::{agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionAgent};
 /// use turnwise::{SessionAgentBuilder, SessionContext, SessionService, SessionSpec};
 ///
-/// /// Builds agents that greet, in the words of the program's settings.
+/// /// Builds agents that greet, with a configured greeting.
 /// struct Greeters { greeting: &'static str }
 ///
 /// impl SessionAgentBuilder for Greeters {
@@ -42,17 +45,17 @@ use crate::turn::events::EventSender;
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 pub trait SessionAgentBuilder: Send + Sync + 'static {
-    /// What it builds. No `Send` bound: the agent lives and dies on one thread.
+    /// The agent type. It has no `Send` bound: an agent is built, run and dropped on one thread.
     type Agent: SessionAgent;
 
     /// Builds an agent for a session.
     ///
-    /// `spec.session_id` is always there. An agent with a history begins with [`spec.history()`](SessionSpec::history), which is the one
-    /// to resume where there is one.
+    /// `spec.session_id` is always set. An agent with a history begins with [`spec.history()`](SessionSpec::history):
+    /// the history to resume, or an empty one.
     ///
     /// # Errors
-    /// Whatever keeps the agent from being built: the creator of the session gets it as
-    /// [`SessionError::Build`](crate::SessionError::Build), and there is no session. A panic counts as an error.
+    /// Any error that prevents the build. The creator of the session gets it as
+    /// [`SessionError::Build`](crate::SessionError::Build), and no session remains. A panic counts as an error.
     fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Self::Agent, AgentError>;
 }
 
@@ -68,8 +71,8 @@ where
     }
 }
 
-/// A shared builder is a builder, also one of an unknown type: hosts of plugins take an
-/// `Arc<dyn SessionAgentBuilder<Agent = Box<dyn SessionAgent>>>`.
+/// A shared builder is a builder, also behind `dyn`: hosts of plugins take an `Arc<dyn SessionAgentBuilder<Agent =
+/// Box<dyn SessionAgent>>>`.
 impl<B: SessionAgentBuilder + ?Sized> SessionAgentBuilder for Arc<B> {
     type Agent = B::Agent;
 
@@ -78,14 +81,14 @@ impl<B: SessionAgentBuilder + ?Sized> SessionAgentBuilder for Arc<B> {
     }
 }
 
-/// Returns the closure as it is; its bound lets the compiler infer the closure's types.
+/// Returns the closure unchanged. The bound lets the compiler infer the closure's types.
 ///
 /// ```
 /// use std::cell::Cell;
 /// use std::rc::Rc;
 /// use turnwise::{builder_fn, AgentError, EphemeralSessionService, RunResult, Session, SessionAgent, TurnContext};
 ///
-/// /// Counts its turns in something that cannot leave its thread.
+/// /// Counts its turns in a value that is not `Send`.
 /// struct Counting { session: Session, turns: Rc<Cell<u32>> }
 ///
 /// impl SessionAgent for Counting {
@@ -113,15 +116,16 @@ where
     builder
 }
 
-/// The living half of a session: runs its turns and knows its history.
+/// The agent of a session: runs turns and owns the history.
 ///
-/// It is built, run and dropped on one thread. `Rc`, script engines, GUI and FFI handles with thread affinity are welcome.
+/// It is built, run and dropped on one thread. It may hold an `Rc`, a script engine, or GUI and FFI handles with
+/// thread affinity.
 ///
 /// ```
 /// use turnwise::{builder_fn, AgentError, CreateSessionRequest, EphemeralSessionService, RunResult, Session};
 /// use turnwise::{SessionAgent, SessionService, StartTurnRequest, TurnContext};
 ///
-/// /// Adds up the numbers that it is given.
+/// /// Adds up the numbers in its prompts.
 /// struct Adding { sum: i64, history: Session }
 ///
 /// impl SessionAgent for Adding {
@@ -145,26 +149,29 @@ where
 ///
 /// # Panics
 /// A panic in [`run_turn`](Self::run_turn), [`run_interaction`](Self::run_interaction),
-/// [`set_skill_references`](Self::set_skill_references) or [`cancel`](Self::cancel) faults the session: its caller gets
-/// [`SessionError::Faulted`](crate::SessionError::Faulted), and it runs no more turns. A panic in
-/// [`snapshot`](Self::snapshot), [`session_clone`](Self::session_clone), [`event_injector`](Self::event_injector),
-/// [`comms_runtime`](Self::comms_runtime) or the agent's drop is contained, and no more.
-/// All of that needs `panic = "unwind"`, which is Cargo's default.
+/// [`set_skill_references`](Self::set_skill_references) or [`cancel`](Self::cancel) faults the session: the turn's
+/// caller gets [`SessionError::Faulted`](crate::SessionError::Faulted), and the session runs no more turns.
+///
+/// A panic in [`snapshot`](Self::snapshot), [`session_clone`](Self::session_clone),
+/// [`event_injector`](Self::event_injector), [`comms_runtime`](Self::comms_runtime) or the agent's drop is caught and
+/// logged; the session goes on. A failed `session_clone` is an error of the export.
+///
+/// Catching panics needs `panic = "unwind"`, Cargo's default.
 pub trait SessionAgent: 'static {
     /// Runs a turn.
     ///
-    /// It should look at [`TurnContext::check`] from time to time, or emit events, which does the same: an interrupt is a
-    /// request, and only the agent can heed it.
+    /// The agent should call [`TurnContext::check`] from time to time, or emit events, which checks too. An interrupt
+    /// is a request: only the agent can end the turn.
     ///
     /// # Errors
-    /// Whatever keeps the turn from ending well. The session goes on.
+    /// Any error that fails the turn. The session goes on.
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError>;
 
-    /// Runs what has arrived while the session is in [host mode](crate::StartTurnRequest#structfield.host_mode). Without more,
-    /// its [text](InboxInteraction::text) is the prompt of a [`run_turn`](Self::run_turn).
+    /// Runs an interaction that arrived in [host mode](crate::StartTurnRequest#structfield.host_mode). By default its
+    /// [text](InboxInteraction::text) is the prompt of a [`run_turn`](Self::run_turn).
     ///
-    /// An answer to a peer is the agent's own to send, through its [`CommsRuntime`]; to whoever injected the interaction the
-    /// result is reported by the library.
+    /// The agent itself answers a peer, through its [`CommsRuntime`]. The library reports the result to the caller
+    /// that injected the interaction.
     ///
     /// ```
     /// use turnwise::{builder_fn, AgentError, CreateSessionRequest, EphemeralSessionService, EventSource};
@@ -195,15 +202,16 @@ pub trait SessionAgent: 'static {
     /// ```
     ///
     /// # Errors
-    /// Whatever keeps the interaction from ending well. It is reported as failed, and the session goes on to the next.
+    /// Any error that fails the interaction. The library reports it as failed, and the session goes on to the next.
     fn run_interaction(&mut self, interaction: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
         self.run_turn(interaction.text(), turn)
     }
 
-    /// The history, for exports. Costs nothing worth mentioning with the copy-on-write of [`Session`].
+    /// Returns the history, for exports. The copy-on-write of [`Session`] makes it cheap.
     fn session_clone(&self) -> Session;
 
-    /// What reads show after this turn. Called after every turn.
+    /// Returns the state that reads show. Called after the build, and after every turn and interaction that ran
+    /// without a panic.
     ///
     /// ```
     /// use turnwise::{AgentError, RunResult, Session, SessionAgent, SessionSnapshot, TurnContext};
@@ -213,7 +221,7 @@ pub trait SessionAgent: 'static {
     /// impl SessionAgent for Quiet {
     ///     fn snapshot(&self) -> SessionSnapshot {
     ///         let shown = SessionSnapshot::from(&self.history);
-    ///         SessionSnapshot { last_assistant_text: None, ..shown } // what is said is not for other eyes
+    ///         SessionSnapshot { last_assistant_text: None, ..shown } // the answer is private
     ///     }
     /// #   fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
     /// #       self.history.push(turnwise::Message::assistant(prompt.as_str()));
@@ -237,7 +245,7 @@ pub trait SessionAgent: 'static {
         SessionSnapshot::from(&self.session_clone())
     }
 
-    /// Which skills the coming turn may use; `None` where the request does not say. Called before every turn.
+    /// Sets the skills that the next turn may use; `None` where the request names none. Called before every turn.
     ///
     /// ```
     /// use turnwise::{AgentError, RunResult, Session, SessionAgent, SkillId, TurnContext};
@@ -246,7 +254,7 @@ pub trait SessionAgent: 'static {
     ///
     /// impl SessionAgent for Skilled {
     ///     fn set_skill_references(&mut self, skills: Option<Vec<SkillId>>) {
-    ///         self.skills = skills.unwrap_or_else(|| vec!["office/mail".into()]); // where nothing is said
+    ///         self.skills = skills.unwrap_or_else(|| vec!["office/mail".into()]); // the default
     ///     }
     ///
     ///     fn run_turn(&mut self, _prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
@@ -263,7 +271,7 @@ pub trait SessionAgent: 'static {
     /// # }), 1);
     /// # let request = CreateSessionRequest::new("hello").skill_references(vec!["a/one".into(), "a/two".into()]);
     ///
-    /// let result = service.create_session(request)?; // whose skills are `a/one` and `a/two`
+    /// let result = service.create_session(request)?; // with the skills `a/one` and `a/two`
     /// assert_eq!(result.text, "one, two");
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
@@ -271,8 +279,9 @@ pub trait SessionAgent: 'static {
         let _ = skills;
     }
 
-    /// Rolls back what an interrupted turn left half-done. Called after [`run_turn`](Self::run_turn) has failed in a
-    /// turn that was told to stop; its token is still set, so waits for other sessions end at once here.
+    /// Rolls back what a cancelled turn left half-done. Called after [`run_turn`](Self::run_turn) or
+    /// [`run_interaction`](Self::run_interaction) has failed in a turn that was told to stop. The token is still set,
+    /// so a wait for another session ends at once here.
     ///
     /// ```
     /// use turnwise::{builder_fn, AgentError, CreateSessionRequest, EphemeralSessionService, Message, RunResult};
@@ -281,9 +290,9 @@ pub trait SessionAgent: 'static {
     /// # struct Tidy { history: Session, kept: Session }
     /// impl SessionAgent for Tidy {
     ///     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-    ///         self.kept = self.history.clone(); // shares the messages: costs nothing worth mentioning
+    ///         self.kept = self.history.clone(); // shares the messages: constant cost
     ///         self.history.push(Message::user(prompt));
-    ///         turn.sleep(std::time::Duration::MAX)?; // ends here if interrupted, with a question that has no answer
+    ///         turn.sleep(std::time::Duration::MAX)?; // an interrupt ends the turn here, with an unanswered question
     ///         Ok(turn.finish("done"))
     ///     }
     ///
@@ -308,10 +317,11 @@ pub trait SessionAgent: 'static {
     /// ```
     fn cancel(&mut self) {}
 
-    /// What [`SessionService::event_injector`](crate::SessionService::event_injector) gives out: `None` for that of the
-    /// session's own inbox. An agent with one of its own sees to it that every subscription gets its one terminal event.
+    /// Returns the injector that [`SessionService::event_injector`](crate::SessionService::event_injector) hands out;
+    /// `None` selects the injector of the session's own inbox. An agent with its own injector must send every
+    /// subscription exactly one terminal event.
     ///
-    /// Asked after the build, and again when host mode begins.
+    /// Called after the build, and again when host mode begins.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -319,7 +329,7 @@ pub trait SessionAgent: 'static {
     /// # use turnwise::{builder_fn, AgentError, EphemeralSessionService, RunResult, Session, SessionAgent};
     /// # use turnwise::{SessionService, SessionSpec, StartTurnRequest, TurnContext};
     ///
-    /// /// The session's own injector, without the space around what is put in.
+    /// /// The session's own injector, but it trims the messages.
     /// struct Trimming(Arc<dyn SubscribableInjector>);
     ///
     /// impl EventInjector for Trimming {
@@ -345,7 +355,7 @@ pub trait SessionAgent: 'static {
     /// # struct Tidy { injector: Arc<Trimming>, history: Session }
     /// impl SessionAgent for Tidy {
     ///     fn event_injector(&self) -> Option<Arc<dyn SubscribableInjector>> {
-    ///         Some(self.injector.clone()) // made of `SessionContext::injector` when the agent was built
+    ///         Some(self.injector.clone()) // made from `SessionContext::injector` during the build
     ///     }
     ///     // ...
     /// #   fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
@@ -368,8 +378,8 @@ pub trait SessionAgent: 'static {
         None
     }
 
-    /// The line to the session's peers, if it has one: what arrives there is run in host mode. Asked when
-    /// [`event_injector`](Self::event_injector) is.
+    /// Returns the session's connection to its peers, if it has one. Host mode runs the messages that arrive there.
+    /// Called together with [`event_injector`](Self::event_injector).
     ///
     /// ```
     /// use std::sync::Arc;
@@ -411,7 +421,7 @@ pub trait SessionAgent: 'static {
     }
 }
 
-/// A boxed agent is an agent: for builders that choose among several kinds.
+/// A boxed agent is an agent, so one builder may build several kinds.
 impl<A: SessionAgent + ?Sized> SessionAgent for Box<A> {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         (**self).run_turn(prompt, turn)
@@ -446,14 +456,15 @@ impl<A: SessionAgent + ?Sized> SessionAgent for Box<A> {
     }
 }
 
-/// What a session is told of itself while its agent is built. An agent may keep a clone, and hand it to threads of its own.
+/// The session's context, passed to the build of its agent. An agent may keep a clone, and share it with its own
+/// threads.
 ///
 /// ```
 /// use turnwise::{agent_fn, builder_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService};
 /// use turnwise::{SessionAgentBuilder, SessionService};
 ///
 /// let builder = builder_fn(|spec, session| {
-///     session.check()?; // a build that takes long asks from time to time whether to go on
+///     session.check()?; // a long build checks for cancellation from time to time
 ///     session.events().emit(AgentEvent::Custom { name: "loaded".into(), payload: String::new() })?;
 ///     agent_fn(|prompt, turn| Ok(turn.finish(prompt))).build_agent(spec, session)
 /// });
@@ -474,7 +485,7 @@ impl SessionContext {
         Self { events, service, cancel }
     }
 
-    /// The same, for an agent that is to find another service.
+    /// The same context, but with another service.
     #[cfg(feature = "store")]
     pub(crate) fn with_service(self, service: WeakService) -> Self {
         Self { service, ..self }
@@ -485,13 +496,13 @@ impl SessionContext {
         self.events.shared().session_id()
     }
 
-    /// Where events go that are no part of a turn.
+    /// The sender of events that belong to no turn.
     pub fn events(&self) -> &EventSender {
         &self.events
     }
 
-    /// What puts messages into the session's own inbox: for timers and other threads of the agent that have to wake it in host
-    /// mode.
+    /// The injector of the session's own inbox. Timers and other threads of the agent use it to wake the session in
+    /// host mode.
     ///
     /// ```
     /// use turnwise::{agent_fn, builder_fn, CreateSessionRequest, EphemeralSessionService, EventSource};
@@ -500,7 +511,7 @@ impl SessionContext {
     /// let builder = builder_fn(|spec, session| {
     ///     let injector = session.injector();
     ///     std::thread::spawn(move || {
-    ///         let folder = EventSource::Other("folder".into()); // that the thread watches, say
+    ///         let folder = EventSource::Other("folder".into()); // the thread watches it, say
     ///         injector.inject("a file has come".into(), folder.clone())?;
     ///         injector.dismiss(folder)
     ///     });
@@ -521,7 +532,7 @@ impl SessionContext {
     /// use turnwise::{agent_fn, builder_fn, AgentError, CreateSessionRequest, EphemeralSessionService};
     /// use turnwise::{SessionAgentBuilder, SessionService};
     ///
-    /// // Turns a text round: all but the first letter is left to a sub-agent.
+    /// // Reverses a text: a sub-agent reverses all but the first letter.
     /// let builder = builder_fn(|spec, session| {
     ///     let service = session.service();
     ///     let agent = agent_fn(move |prompt, turn| {
@@ -541,13 +552,14 @@ impl SessionContext {
         self.service.clone()
     }
 
-    /// The token of the first turn; of a session that is opened without one, a token that only an archive or a shutdown
-    /// cancels. It lets a slow build stop, and is over with the first turn or the build.
+    /// The token that cancels the build. It is the token of the first turn; of a session that is opened without a
+    /// turn, a token that only an archive or a shutdown cancels. Nothing cancels it after the first turn, or after the
+    /// build.
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel
     }
 
-    /// Whether to go on building: a cancellation point.
+    /// Checks whether the build should go on: a cancellation point.
     ///
     /// # Errors
     /// [`Cancelled`] once the [token](Self::cancel_token) is cancelled.
@@ -555,7 +567,7 @@ impl SessionContext {
         self.cancel.check()
     }
 
-    /// Sleeps, on the service's clock: for a build that has to wait for something.
+    /// Sleeps on the service's clock, in a build that waits for something.
     ///
     /// ```
     /// use std::time::Duration;
@@ -577,15 +589,16 @@ impl SessionContext {
     /// [`Cancelled`] as soon as the [token](Self::cancel_token) is cancelled.
     ///
     /// # Blocking
-    /// For `duration`, or until then. A duration past the end of time waits for the cancel alone.
+    /// For `duration`, or until the cancel. A duration beyond the range of the clock waits for the cancel alone.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
         self.events.shared().sleep(duration, &self.cancel)
     }
 }
 
-/// Makes a builder of small agents out of what they do in a turn. They keep the history by themselves: the system prompt
-/// and what they resume from, then prompt and answer of every turn that ends well. A turn that fails leaves no trace, so
-/// that it can be tried again.
+/// Makes a builder of small agents from a closure that runs a turn.
+///
+/// The agents keep the history themselves: the system prompt and the resumed messages, then the prompt and answer of
+/// every successful turn. A failed turn leaves no trace in the history, so it can be retried.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -611,7 +624,7 @@ where
 ///
 /// type Run = fn(String, &TurnContext) -> Result<RunResult, AgentError>;
 ///
-/// /// A closure's type has no name. That of a function pointer has, where a field needs one.
+/// /// A closure's type has no name. A function pointer's has: use it for a field.
 /// struct Host { service: EphemeralSessionService<AgentFn<Run>> }
 ///
 /// let echo: Run = |prompt, turn| Ok(turn.finish(prompt));
@@ -630,7 +643,7 @@ where
     type Agent = FnAgent<F>;
 
     fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<FnAgent<F>, AgentError> {
-        // Not `spec.history()`: a builder around this one may pass a specification without an id.
+        // Not `spec.history()`: a builder that wraps this one may pass a specification without an id.
         let resumed = spec.resume.clone();
         let mut history = resumed.unwrap_or_else(|| Session::with_id(session.session_id()));
         if let Some(prompt) = &spec.system_prompt {
@@ -654,7 +667,7 @@ impl<F> fmt::Debug for AgentFn<F> {
 ///
 /// type Run = fn(String, &TurnContext) -> Result<RunResult, AgentError>;
 ///
-/// // Small agents, of a builder that is choosy.
+/// // Builds small agents, and requires a model.
 /// let builder = builder_fn(|spec, session| -> Result<FnAgent<Run>, AgentError> {
 ///     if spec.model.is_empty() {
 ///         return Err(AgentError::Config("no model is set".into()));
