@@ -1,6 +1,7 @@
-//! Every method of `SessionService` passed on, so that an implementor's own provided methods are kept.
+//! Forwards every method of `SessionService`, the provided ones too, so that the inner service's own versions are
+//! called.
 
-/// The body of an implementation that passes every call on: `forward_session_service!(self => self.inner)`.
+/// The body of a forwarding implementation: `forward_session_service!(self => self.inner)`.
 macro_rules! forward_session_service {
     ($this:ident => $target:expr) => {
         forward_session_service!(@methods $this, $target;

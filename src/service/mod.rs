@@ -1,4 +1,5 @@
-//! The contract between a host program and whatever hosts its sessions.
+//! The contract between a host program and a service that hosts its sessions: the trait [`SessionService`], its
+//! requests and its answers. It implements no service.
 
 mod forward;
 mod request;
@@ -21,7 +22,7 @@ use crate::sync::{bounded, Arc, Weak};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 
-/// What becomes of a running turn when its session is archived.
+/// What an archive does with a running turn.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -40,23 +41,23 @@ use crate::turn::stream::TurnStream;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum ArchiveMode {
-    /// It may finish, and its caller gets the result.
+    /// The turn may finish, and its caller gets the result.
     Drain,
-    /// It is cancelled.
+    /// The turn is cancelled.
     Interrupt,
 }
 
-/// Hosts sessions. [`EphemeralSessionService`](crate::EphemeralSessionService) is the one of this crate.
+/// Hosts sessions. This crate's implementation is [`EphemeralSessionService`](crate::EphemeralSessionService).
 ///
-/// Every call may come from any thread, at any time; from a session's own thread too, so that agents can use other
-/// sessions as sub-agents. See [`TurnHandle`] for what is different there. A blocking call that is interrupted there names
-/// the waiting session, not the one it was about: who wants to find that again begins with
-/// [`begin_session`](Self::begin_session), which gives the id first.
+/// Every method may be called from any thread, at any time. It may be called on a session thread too, so that agents
+/// can use other sessions as sub-agents; [`TurnHandle`] describes the differences there. A blocking call that is
+/// interrupted on a session thread names the waiting session, not the target. To find the target again, begin with
+/// [`begin_session`](Self::begin_session), which returns the id first.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionError, SessionService};
 ///
-/// /// Knows neither the agent nor who hosts it.
+/// /// Depends on neither the agent's type nor the service's.
 /// fn ask(service: &dyn SessionService, prompt: &str) -> Result<String, SessionError> {
 ///     let result = service.create_session(CreateSessionRequest::new(prompt))?;
 ///     service.archive(result.session_id)?;
@@ -69,8 +70,8 @@ pub enum ArchiveMode {
 /// ```
 ///
 /// # Errors
-/// An unknown id is [`SessionError::NotFound`], everywhere. After a shutdown new sessions and turns, whatever their ids, are
-/// [`SessionError::ShuttingDown`].
+/// An unknown id is [`SessionError::NotFound`] in every method. After a shutdown, new sessions and turns fail with
+/// [`SessionError::ShuttingDown`], whatever their ids.
 pub trait SessionService: Send + Sync {
     /// Creates a session, runs its first turn and returns the result.
     ///
@@ -91,9 +92,9 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// Those of [`begin_session`](Self::begin_session) and [`TurnHandle::wait`]. Where the *turn* failed the session is
-    /// there all the same; [`SessionError::session_id`] names it. Where the *build* failed
-    /// ([`SessionError::Build`]) it is not.
+    /// Those of [`begin_session`](Self::begin_session) and [`TurnHandle::wait`]. After a failed *turn* the session
+    /// still exists; [`SessionError::session_id`] names it. After a failed *build* ([`SessionError::Build`]) it does
+    /// not.
     ///
     /// # Blocking
     /// Until the agent is built and the turn has ended.
@@ -115,17 +116,17 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// Those of [`begin_turn`](Self::begin_turn) and [`TurnHandle::wait`]. On a session's own thread
-    /// [`SessionError::Reentrant`] where session `id` waits for this one.
+    /// Those of [`begin_turn`](Self::begin_turn) and [`TurnHandle::wait`]. [`SessionError::Reentrant`] on a session
+    /// thread, where session `id` waits for this session.
     ///
     /// # Blocking
-    /// Until the turn has ended. Does not queue: a busy session is an error at once.
+    /// Until the turn has ended. Turns do not queue: a busy session is an error at once.
     fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
         self.begin_turn(id, request)?.wait()
     }
 
-    /// As [`create_session`](Self::create_session), with the turn's events on the calling thread as they happen. The
-    /// request's own `event_tx` is replaced.
+    /// As [`create_session`](Self::create_session), and calls `on_event` on the calling thread for each event of the
+    /// turn. Replaces the request's own `event_tx`.
     ///
     /// ```
     /// # use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -149,7 +150,7 @@ pub trait SessionService: Send + Sync {
     /// Those of [`create_session`](Self::create_session).
     ///
     /// # Blocking
-    /// Until the turn has ended. The turn waits while `on_event` is 256 events behind.
+    /// Until the turn has ended. The turn blocks while `on_event` is 256 events behind.
     fn create_session_with(
         &self,
         request: CreateSessionRequest,
@@ -160,8 +161,8 @@ pub trait SessionService: Send + Sync {
         stream.wait()
     }
 
-    /// As [`start_turn`](Self::start_turn), with the turn's events on the calling thread as they happen. The request's own
-    /// `event_tx` is replaced.
+    /// As [`start_turn`](Self::start_turn), and calls `on_event` on the calling thread for each event of the turn.
+    /// Replaces the request's own `event_tx`.
     ///
     /// ```
     /// # use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
@@ -177,7 +178,7 @@ pub trait SessionService: Send + Sync {
     /// Those of [`start_turn`](Self::start_turn).
     ///
     /// # Blocking
-    /// Until the turn has ended. The turn waits while `on_event` is 256 events behind.
+    /// Until the turn has ended. The turn blocks while `on_event` is 256 events behind.
     fn start_turn_with(
         &self,
         id: SessionId,
@@ -189,7 +190,7 @@ pub trait SessionService: Send + Sync {
         stream.wait()
     }
 
-    /// Archives a session; a running turn may finish. Short for [`archive_with`](Self::archive_with) and
+    /// Archives a session; a running turn may finish. The same as [`archive_with`](Self::archive_with) with
     /// [`ArchiveMode::Drain`].
     ///
     /// ```
@@ -211,7 +212,7 @@ pub trait SessionService: Send + Sync {
         self.archive_with(id, ArchiveMode::Drain)
     }
 
-    /// The session's history, as of the end of the running turn if there is one.
+    /// Exports the session's history, as of the end of the running turn if there is one.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, Message, SessionService, SessionSpec};
@@ -219,25 +220,25 @@ pub trait SessionService: Send + Sync {
     /// let id = service.create_session(CreateSessionRequest::new("What falls in autumn?"))?.session_id;
     /// let history = service.export_session(id)?;
     /// assert_eq!(history.messages(), [Message::user("What falls in autumn?"), Message::assistant("Leaves.")]);
-    /// // The session goes on. Another one may begin with what it has said so far.
+    /// // The session goes on. Another one may resume from a fork of its history.
     /// service.open_session(SessionSpec::new().resume(history.fork()))?;
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::NotFound`]; [`SessionError::Reentrant`] on a session's own thread where session `id` waits for
-    /// this one; [`SessionError::Interrupted`] there where this one's turn is cancelled.
+    /// [`SessionError::NotFound`]. On a session thread also [`SessionError::Reentrant`], where session `id` waits for
+    /// this session; and [`SessionError::Interrupted`], where this session's turn is cancelled.
     ///
     /// # Blocking
-    /// Until the running turn ends, or the build does. In host mode until the interaction that runs, or waits for its running
-    /// permit, has ended.
+    /// Until the running turn or the build ends. In host mode, until the current interaction ends; an interaction that
+    /// waits for its running permit counts as current.
     fn export_session(&self, id: SessionId) -> Result<Session, SessionError>;
 
-    /// Creates a session and has it build its agent and run its first turn; returns before either is done.
+    /// Creates a session that builds its agent and runs its first turn; returns before either is done.
     ///
-    /// Until the build is done the session is [`SessionState::Building`]: others get [`SessionError::Busy`], an interrupt
-    /// reaches the first turn (which is then answered without being run), and an archive or a shutdown ends the session
-    /// after the build. A build that fails is the handle's result.
+    /// Until the build is done, the session is [`SessionState::Building`]. Other callers get [`SessionError::Busy`].
+    /// An interrupt cancels the first turn, which then fails without being run. An archive or a shutdown ends the
+    /// session after the build. A failed build is the handle's result.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -251,13 +252,13 @@ pub trait SessionService: Send + Sync {
     ///
     /// # Errors
     /// [`SessionError::AlreadyExists`], [`SessionError::CapacityExceeded`], [`SessionError::ShuttingDown`], and
-    /// [`SessionError::Spawn`] where the system refuses a thread. In none of them a session is left behind.
+    /// [`SessionError::Spawn`] where the system refuses a thread. After any of them no session remains.
     ///
     /// # Blocking
     /// Does not block.
     fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError>;
 
-    /// Starts a turn of a session and returns at once. The turn is admitted: nobody else's can come before it.
+    /// Admits a turn of a session and returns at once. No other turn can run before it.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -279,15 +280,15 @@ pub trait SessionService: Send + Sync {
     ///
     /// # Errors
     /// [`SessionError::Busy`] while another turn runs or the session builds, [`SessionError::Faulted`] after a panic,
-    /// [`SessionError::NotFound`], [`SessionError::ShuttingDown`]; [`SessionError::Spawn`] where the request has a timeout
-    /// and the system refuses the thread that watches deadlines.
+    /// [`SessionError::NotFound`], [`SessionError::ShuttingDown`]; [`SessionError::Spawn`] where the request has a
+    /// timeout and the system refuses the deadline thread.
     ///
     /// # Blocking
     /// Does not block.
     fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError>;
 
-    /// As [`begin_session`](Self::begin_session), with the turn's events as an iterator. The request's own `event_tx` is
-    /// replaced.
+    /// As [`begin_session`](Self::begin_session), and returns the turn's events as an iterator. Replaces the request's
+    /// own `event_tx`.
     ///
     /// ```
     /// # use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -311,8 +312,8 @@ pub trait SessionService: Send + Sync {
         self.begin_session(request).map(|handle| TurnStream::new(handle, events))
     }
 
-    /// As [`begin_turn`](Self::begin_turn), with the turn's events as an iterator. The request's own `event_tx` is
-    /// replaced.
+    /// As [`begin_turn`](Self::begin_turn), and returns the turn's events as an iterator. Replaces the request's own
+    /// `event_tx`.
     ///
     /// ```
     /// # use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
@@ -340,9 +341,9 @@ pub trait SessionService: Send + Sync {
         self.begin_turn(id, request).map(|handle| TurnStream::new(handle, events))
     }
 
-    /// Tells the running turn of a session to stop; the session stays.
+    /// Cancels the running turn of a session; the session stays usable.
     ///
-    /// The turn sees it in its [`TurnContext`](crate::TurnContext) and ends when the agent heeds it.
+    /// The turn's [`TurnContext`](crate::TurnContext) reports the cancellation. The turn ends when the agent returns.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -367,7 +368,7 @@ pub trait SessionService: Send + Sync {
     /// Does not wait for the turn. Runs the agent's cancel hooks on this thread.
     fn interrupt(&self, id: SessionId) -> Result<(), SessionError>;
 
-    /// Tells one certain turn to stop, never the next one.
+    /// Cancels the turn with this id, and never the next one.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -388,18 +389,21 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::NotRunning`] where that turn is over or has not been, [`SessionError::NotFound`].
+    /// [`SessionError::NotRunning`] where that turn has ended or has not been admitted yet,
+    /// [`SessionError::NotFound`].
     ///
     /// # Blocking
     /// As [`interrupt`](Self::interrupt).
     fn interrupt_turn(&self, id: SessionId, turn: TurnId) -> Result<(), SessionError>;
 
-    /// Ends one interaction alone, queued or running; host mode goes on with the next.
+    /// Cancels one interaction, queued or running; host mode goes on with the next.
     ///
-    /// A queued interaction leaves the inbox and fails at once, without being run. A running one is told to stop through the
-    /// [token](crate::TurnContext::cancel_token) of its context, as a turn is; how it ends is for the agent to decide. What the agent has
-    /// taken out of the inbox with [`drain_inbox`](crate::TurnContext::drain_inbox) belongs to its turn, and is not ended alone; nor is
-    /// what still waits in an injector or a comms runtime of the agent's own.
+    /// A queued interaction leaves the inbox and fails at once, without being run. A running one is cancelled through
+    /// the [token](crate::TurnContext::cancel_token) of its context, as a turn is; the agent decides how it ends.
+    ///
+    /// Interactions that the agent has taken with [`drain_inbox`](crate::TurnContext::drain_inbox) belong to its turn,
+    /// and cannot be cancelled one by one. Neither can messages that still wait in an injector or a comms runtime of
+    /// the agent's own.
     ///
     /// ```
     /// use std::time::Duration;
@@ -422,8 +426,9 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::NotFound`]; [`SessionError::NotRunning`] where the interaction is neither queued nor running. A service that does
-    /// not know the call, which is what is provided, says so too.
+    /// [`SessionError::NotFound`]; [`SessionError::NotRunning`] where the interaction is neither queued nor running.
+    /// The provided implementation always returns [`SessionError::NotRunning`], for services that do not support the
+    /// call.
     ///
     /// # Blocking
     /// Does not wait for the interaction. Runs its cancel hooks on this thread.
@@ -432,7 +437,7 @@ pub trait SessionService: Send + Sync {
         Err(SessionError::NotRunning { id })
     }
 
-    /// What a session shows of itself. State and figures are from one instant.
+    /// Returns the state and figures of a session, all from one instant.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -443,7 +448,7 @@ pub trait SessionService: Send + Sync {
     /// # });
     /// # let service = EphemeralSessionService::new(agent, 8);
     /// let turn = service.begin_session(CreateSessionRequest::new("sleep until you are told to stop"))?;
-    /// let state = service.read(turn.session_id())?.state; // answers though the turn runs
+    /// let state = service.read(turn.session_id())?.state; // the turn still runs
     /// assert!(state.is_active);
     /// assert_eq!((state.turns, state.message_count), (1, 0));
     /// # Ok::<(), turnwise::SessionError>(())
@@ -456,7 +461,7 @@ pub trait SessionService: Send + Sync {
     /// Does not block, whatever the session is doing.
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError>;
 
-    /// The sessions that there are, oldest first. Each one's state and figures are from one instant; different ones' may
+    /// Lists the sessions, oldest first. One session's state and figures are from one instant; different sessions may
     /// be from different instants.
     ///
     /// ```
@@ -472,17 +477,18 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::NotFound`] where [`SessionQuery::after`] names a session that the service does not know, or that ended long ago:
-    /// see there.
+    /// [`SessionError::NotFound`] where [`SessionQuery::after`] names a session that the service does not know, or has
+    /// forgotten: see that field.
     ///
     /// # Blocking
     /// Does not block, whatever the sessions are doing.
     fn list(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
 
-    /// Archives a session: it is gone from `read`, `list` and `begin_turn` at once, and ends when its running turn has.
+    /// Archives a session. It disappears from `read`, `list` and `begin_turn` at once, and ends when its running turn
+    /// has ended.
     ///
-    /// Its capacity comes back when it has ended: see [`archive_wait`](Self::archive_wait). Until then a second call with
-    /// [`ArchiveMode::Interrupt`] cancels a turn that was allowed to finish.
+    /// Its capacity is released when it has ended: see [`archive_wait`](Self::archive_wait). Until then a second call
+    /// with [`ArchiveMode::Interrupt`] cancels a turn that was allowed to finish.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -498,7 +504,7 @@ pub trait SessionService: Send + Sync {
     /// let id = turn.session_id();
     /// service.archive_with(id, ArchiveMode::Drain)?; // the turn may finish
     /// assert!(service.read(id).is_err());
-    /// service.archive_with(id, ArchiveMode::Interrupt)?; // or rather not
+    /// service.archive_with(id, ArchiveMode::Interrupt)?; // changed: cancel it
     /// assert_eq!(turn.wait().unwrap_err().cancel_reason(), Some(CancelReason::Archived));
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
@@ -507,12 +513,12 @@ pub trait SessionService: Send + Sync {
     /// [`SessionError::NotFound`], also for a second call with [`ArchiveMode::Drain`].
     ///
     /// # Blocking
-    /// Does not wait for the turn. Where it interrupts, it runs the agent's cancel hooks on this thread.
+    /// Does not wait for the turn. With [`ArchiveMode::Interrupt`] it runs the agent's cancel hooks on this thread.
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;
 
-    /// What puts messages into a session: that of its own inbox, or the agent's own where it
-    /// [has one](crate::SessionAgent::event_injector). `None` where there is no such session. While the session is being
-    /// built, it is that of its own inbox.
+    /// Returns the injector of a session: of its own inbox, or the agent's own where it [has
+    /// one](crate::SessionAgent::event_injector). `None` where there is no such session. While the session is being
+    /// built, it is the injector of its own inbox.
     ///
     /// ```
     /// # use turnwise::{agent_fn, EphemeralSessionService, EventSource, SessionId, SessionService, SessionSpec};
@@ -531,7 +537,8 @@ pub trait SessionService: Send + Sync {
     /// Does not block.
     fn event_injector(&self, id: SessionId) -> Option<Arc<dyn SubscribableInjector>>;
 
-    /// The session's line to its peers. `None` where there is no such session, or it is still being built, or has none.
+    /// Returns the session's connection to its peers. `None` where there is no such session, it is still being built,
+    /// or its agent has none.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -567,12 +574,12 @@ pub trait SessionService: Send + Sync {
     /// Does not block.
     fn comms_runtime(&self, id: SessionId) -> Option<Arc<dyn CommsRuntime>>;
 
-    /// Listens to a session: everything that happens in it from now on, whatever turn it belongs to. Any number may listen at
-    /// once, before the first turn (see [`open_session`](Self::open_session)) or in the middle of one. The stream ends when
-    /// the session has ended.
+    /// Subscribes to a session: to every event from now on, of whatever turn. There may be any number of subscribers.
+    /// They may subscribe before the first turn (see [`open_session`](Self::open_session)) or during one. The stream
+    /// ends when the session has ended.
     ///
-    /// A turn's last event comes a moment before the session is free for the next one. Whoever starts turns goes by
-    /// [`TurnHandle`], and not by events, or meets [`SessionError::Busy`] now and then.
+    /// A turn's last event arrives a moment before the session is free for the next turn. A caller that starts turns
+    /// must wait for the [`TurnHandle`], not for the event, or it sometimes gets [`SessionError::Busy`].
     ///
     /// ```
     /// # use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec};
@@ -606,10 +613,10 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// Those of [`begin_session`](Self::begin_session); [`SessionError::Build`] where the agent could not be built: there
-    /// is no session then; [`SessionError::NotFound`] or [`SessionError::ShuttingDown`] where it was archived or shut down
-    /// meanwhile. On a session's own thread [`SessionError::Interrupted`] where that session's turn is cancelled; the new
-    /// session is archived then. Whatever the error, no session is left.
+    /// Those of [`begin_session`](Self::begin_session); [`SessionError::Build`] where the build failed;
+    /// [`SessionError::NotFound`] or [`SessionError::ShuttingDown`] where the session was archived or shut down
+    /// meanwhile. [`SessionError::Interrupted`] on a session thread whose turn is cancelled; the new session is
+    /// archived then. After any error no session remains.
     ///
     /// # Blocking
     /// Until the agent is built.
@@ -641,8 +648,8 @@ pub trait SessionService: Send + Sync {
     /// As long as [`export_session`](Self::export_session), at most for `timeout`.
     fn export_session_timeout(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
 
-    /// Archives a session ([`ArchiveMode::Drain`], unless it is archived already) and waits until it has ended: its agent
-    /// is dropped, its thread holds nothing of it, its capacity and its id are free.
+    /// Archives a session ([`ArchiveMode::Drain`], unless it is archived already) and waits until it has ended: its
+    /// agent is dropped, its thread holds nothing of it, its capacity and its id are free.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -658,16 +665,17 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::Timeout`] where it has not ended in time, and stays archived; [`SessionError::NotFound`] where the
-    /// id is unknown or ended long ago (the last 16,384 to end are remembered); [`SessionError::Reentrant`] on a session's
-    /// own thread where session `id` waits for this one, or is this one: nothing is archived then.
+    /// [`SessionError::Timeout`] where it has not ended in time; it stays archived. [`SessionError::NotFound`] where
+    /// the id is unknown or forgotten (the last 16,384 sessions to end are remembered). On a session thread also
+    /// [`SessionError::Reentrant`], where session `id` waits for this session, or is this session: nothing is archived
+    /// then; and [`SessionError::Interrupted`], where this session's turn is cancelled: session `id` stays archived.
     ///
     /// # Blocking
     /// Until the session has ended, at most for `timeout`.
     fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError>;
 
-    /// Exports a session and archives it, with no turn in between: the returned history is the last word. A session in host mode
-    /// leaves it between two interactions, with `Ok`.
+    /// Exports a session and archives it, with no turn in between, so the returned history is final. A session in host
+    /// mode leaves it between two interactions, and its turn ends with `Ok`.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, SessionSpec};
@@ -676,23 +684,23 @@ pub trait SessionService: Send + Sync {
     /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
     /// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
     /// let history = service.take_session(id, Duration::from_secs(60))?;
-    /// assert!(service.read(id).is_err()); // it is nowhere but in `history` now
+    /// assert!(service.read(id).is_err()); // only `history` holds it now
     /// assert_eq!(service.open_session(SessionSpec::new().resume(history))?, id);
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     ///
     /// # Errors
-    /// Those of [`export_session_timeout`](Self::export_session_timeout). Where it fails the session is untouched.
+    /// Those of [`export_session_timeout`](Self::export_session_timeout). After an error the session is unchanged.
     ///
     /// # Blocking
-    /// Until no turn runs, and then until the session has ended, so that it can be resumed under its id; at most for `timeout`
-    /// in all. Where only the end takes longer than that the history is returned all the same.
+    /// Until no turn runs, and then until the session has ended, so that it can be resumed under its id; at most for
+    /// `timeout` in all. If the timeout passes in the second phase, the call still returns the history.
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
 }
 
-/// A way to a service that does not keep it alive: for agents that use the service that hosts them.
+/// A handle that does not keep its service alive, for agents that use the service that hosts them.
 ///
-/// An agent that held a strong reference would keep the service from ever ending by itself.
+/// An agent with a strong handle would keep its service alive for ever: the service ends with its last handle.
 ///
 /// ```
 /// use turnwise::{agent_fn, EphemeralSessionService};
@@ -713,7 +721,7 @@ impl WeakService {
         Self { service }
     }
 
-    /// The service, if somebody still has a handle to it. Keep what you get only for as long as you use it.
+    /// Returns the service while a handle to it exists. Drop the result soon: it keeps the service alive.
     pub fn upgrade(&self) -> Option<Arc<dyn SessionService>> {
         self.service.upgrade()
     }
@@ -725,7 +733,8 @@ impl fmt::Debug for WeakService {
     }
 }
 
-/// The life of a service, for programs that hold several with agents of different types, behind `Box<dyn ServiceControl>`.
+/// Controls the life of a service, for programs that hold services with different agent types behind `Box<dyn
+/// ServiceControl>`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -783,11 +792,11 @@ macro_rules! forward_service_control {
 }
 
 forward_service_control! {
-    /// Through a reference.
+    /// Forwards to the referenced service.
     &S,
-    /// Through a box.
+    /// Forwards to the boxed service.
     Box<S>,
-    /// Through a share.
+    /// Forwards to the shared service.
     Arc<S>
 }
 

@@ -1,4 +1,4 @@
-//! What callers ask for.
+//! The requests that callers pass to a service. Plain data: the service checks and applies it.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use crate::ids::numbers::Numbering;
 use crate::model::{AgentEvent, Brief, Session, SessionId, SkillId};
 use crate::sync::{Arc, Sender};
 
-/// What kind of session. The builder gets it, with the id filled in.
+/// The specification of a session. The service passes it to the builder, with the id filled in.
 ///
 /// ```
 /// use turnwise::{agent_fn, EphemeralSessionService, Message, SessionService, SessionSpec};
@@ -19,90 +19,91 @@ use crate::sync::{Arc, Sender};
 /// let id = service.open_session(spec)?;
 /// let history = service.export_session(id)?;
 /// assert_eq!(history.messages(), [Message::system("Be brief.")]);
-/// let other = service.open_session(SessionSpec::new().resume(history.fork()))?; // with the same past
+/// let other = service.open_session(SessionSpec::new().resume(history.fork()))?; // with the same history
 /// assert_ne!(other, id);
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct SessionSpec {
-    /// Its id. `None`: that of the session it resumes, or a fresh one.
+    /// The session's id. `None` selects the id of the resumed history, or a fresh one.
     pub session_id: Option<SessionId>,
-    /// Which model, in the builder's own words.
+    /// The model, in the builder's own terms.
     pub model: String,
-    /// What the assistant is to be.
+    /// The system prompt.
     pub system_prompt: Option<String>,
-    /// How much a model call may write, in tokens.
+    /// The maximum output of a model call, in tokens.
     pub max_tokens: Option<u32>,
-    /// The history to go on from. It counts as that of [`session_id`](Self::session_id), where both are given.
+    /// The history to resume. Where [`session_id`](Self::session_id) is set too, the history takes that id.
     pub resume: Option<Session>,
-    /// What to find the session by in [`SessionService::list`](crate::SessionService::list).
+    /// Labels by which [`SessionService::list`](crate::SessionService::list) finds the session.
     pub labels: BTreeMap<String, String>,
-    /// Whether the agent may begin with another history than the one that it resumes: it compacts, or rolls back. Services that keep
-    /// sessions refuse an agent that does so without this word, since its next turn would replace what is kept; the word is kept too.
+    /// Whether the agent may begin with another history than the resumed one, because it compacts or rolls back.
+    /// Without this flag a service that stores sessions refuses such an agent, since its next turn would overwrite the
+    /// stored history. The flag is stored too.
     pub rewrites_history: bool,
-    /// Whatever else the builder wants to know.
+    /// Any other data for the builder.
     pub extension: Option<Arc<dyn Any + Send + Sync>>,
-    /// Where its turns and events begin to count.
+    /// The first numbers of the session's turns and events.
     pub(crate) numbering: Numbering,
 }
 
 impl SessionSpec {
-    /// A session with nothing said about it. The same as `default()`.
+    /// A specification with defaults. The same as `default()`.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With this id.
+    /// Sets the session's id.
     #[must_use]
     pub fn session_id(mut self, id: SessionId) -> Self {
         self.session_id = Some(id);
         self
     }
 
-    /// With this model.
+    /// Sets the model.
     #[must_use]
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.model = model.into();
         self
     }
 
-    /// With this system prompt.
+    /// Sets the system prompt.
     #[must_use]
     pub fn system_prompt(mut self, prompt: impl Into<String>) -> Self {
         self.system_prompt = Some(prompt.into());
         self
     }
 
-    /// With this limit on what a model call may write, in tokens.
+    /// Sets the maximum output of a model call, in tokens.
     #[must_use]
     pub fn max_tokens(mut self, max_tokens: u32) -> Self {
         self.max_tokens = Some(max_tokens);
         self
     }
 
-    /// Going on from this history.
+    /// Sets the history to resume.
     #[must_use]
     pub fn resume(mut self, session: Session) -> Self {
         self.resume = Some(session);
         self
     }
 
-    /// With these labels and no others.
+    /// Sets the labels, replacing all earlier ones.
     #[must_use]
     pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
         self.labels = labels;
         self
     }
 
-    /// With this label as well.
+    /// Adds a label, or replaces its value.
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
         self
     }
 
-    /// Sets whether the agent may begin with another history than the one that it resumes.
+    /// Sets whether the agent may begin with another history than the resumed one.
     ///
     /// ```
     /// # #[cfg(feature = "store")] {
@@ -110,7 +111,7 @@ impl SessionSpec {
     /// use turnwise::store::{FileStore, PersistentSessionService};
     /// use turnwise::{agent_fn, builder_fn, Session, SessionAgentBuilder, SessionService, SessionSpec, StartTurnRequest};
     ///
-    /// // Agents that keep the last four messages only.
+    /// // Agents that keep only the last four messages.
     /// let builder = builder_fn(|spec: &SessionSpec, session| {
     ///     let mut recent = Session::with_id(session.session_id());
     ///     recent.push_batch(spec.history().last_n(4).iter().cloned());
@@ -134,8 +135,8 @@ impl SessionSpec {
         self
     }
 
-    /// The history that the agent begins with: the one to [resume](Self::resume), or an empty one under the session's id. Every builder
-    /// of an agent with a history begins here.
+    /// The history that the agent begins with: the one to [resume](Self::resume), or an empty one with the session's
+    /// id. Every builder of an agent with a history should start from it.
     ///
     /// ```
     /// use turnwise::{Message, Session, SessionSpec};
@@ -150,14 +151,14 @@ impl SessionSpec {
         self.resume.clone().unwrap_or_else(new)
     }
 
-    /// With this for the builder.
+    /// Sets the extension, other data for the builder.
     #[must_use]
     pub fn extension(mut self, extension: Arc<dyn Any + Send + Sync>) -> Self {
         self.extension = Some(extension);
         self
     }
 
-    /// What is there for the builder, if it is of this type.
+    /// Returns the extension, if it is of type `T`.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -188,9 +189,9 @@ impl fmt::Debug for SessionSpec {
     }
 }
 
-/// What a turn is to do. None of it outlives the turn.
+/// The request of a turn. Nothing of it outlives the turn.
 ///
-/// Not `Clone`: a kept copy of `event_tx` would keep its receiver open after the turn.
+/// Not `Clone`: a copy of `event_tx` would keep the receiver connected after the turn.
 ///
 /// ```
 /// use std::time::Duration;
@@ -207,13 +208,14 @@ impl fmt::Debug for SessionSpec {
 #[derive(Default)]
 #[non_exhaustive]
 pub struct StartTurnRequest {
-    /// What the user says; passed to the agent as it is, empty or not.
+    /// The user's prompt, passed to the agent unchanged, empty or not.
     pub prompt: String,
-    /// Where the turn's events go. The channel disconnects when the turn ends.
+    /// The sender for the turn's events. The channel disconnects when the turn ends.
     ///
-    /// A full bounded channel makes the turn wait. So do not pass one and then wait for the turn on the thread that should
-    /// be reading: that thread waits for itself. [`stream_turn`](crate::SessionService::stream_turn) and
-    /// [`start_turn_with`](crate::SessionService::start_turn_with) read on the calling thread and cannot go wrong that way.
+    /// A full bounded channel blocks the turn. So do not pass one and then wait for the turn on the thread that reads
+    /// the events: that thread would wait for itself. [`stream_turn`](crate::SessionService::stream_turn) and
+    /// [`start_turn_with`](crate::SessionService::start_turn_with) read on the calling thread and cannot deadlock that
+    /// way.
     ///
     /// ```
     /// use turnwise::crossbeam_channel::unbounded;
@@ -229,63 +231,66 @@ pub struct StartTurnRequest {
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     pub event_tx: Option<Sender<AgentEvent>>,
-    /// Whether the session stays with its inbox when the prompt is done: *host mode*.
+    /// Whether the turn enters *host mode* when the prompt is done.
     ///
-    /// Then the session waits for interactions, from [injectors](crate::SessionService::event_injector) and from peers, and
-    /// runs one after the other ([`SessionAgent::run_interaction`](crate::SessionAgent::run_interaction)). One that fails is
-    /// reported, and the session goes on. Meanwhile it can be exported between interactions, holds no running permit while
-    /// it waits, and admits no other turn.
+    /// In host mode the session waits for interactions, from [injectors](crate::SessionService::event_injector) and
+    /// from peers, and runs them one at a time
+    /// ([`SessionAgent::run_interaction`](crate::SessionAgent::run_interaction)). A failed interaction is reported,
+    /// and the session goes on. Meanwhile the session can be exported between interactions. It holds no running permit
+    /// while it waits, and admits no other turn.
     ///
-    /// The turn ends with `Ok` when the session is dismissed, or archived with
-    /// [`ArchiveMode::Drain`](crate::ArchiveMode::Drain), or taken: usage, turns and tool calls are those of the prompt and
-    /// all interactions that ended well, the answer is the last one. It ends as cancelled by an interrupt, a timeout or a shutdown. Where the
-    /// prompt itself fails, there is no host mode.
+    /// The turn ends with `Ok` when the session is dismissed, archived with
+    /// [`ArchiveMode::Drain`](crate::ArchiveMode::Drain), or taken. The result's usage, turns and tool calls are the
+    /// sums over the prompt and all successful interactions; its answer is the last one. An interrupt, a timeout or a
+    /// shutdown ends the turn as cancelled. If the prompt itself fails, host mode does not begin.
     ///
-    /// However the turn ends, an interaction that still waits in the inbox and is followed fails then, and leaves the inbox: the next turn
-    /// in host mode may never come, and its sender can send it again. One that no subscription follows stays for the next turn.
+    /// At the turn's end, an interaction that still waits in the inbox and has a subscription fails and leaves the
+    /// inbox. Its sender can send it again; the next turn in host mode may never come. An interaction without a
+    /// subscription stays for the next turn.
     pub host_mode: bool,
-    /// Skills for this turn only; `None` leaves them to the agent.
+    /// The skills for this turn only; `None` leaves the choice to the agent.
     pub skill_references: Option<Vec<SkillId>>,
-    /// How long the turn may take, from its admission; then it is cancelled with
-    /// [`CancelReason::DeadlineExceeded`](crate::CancelReason::DeadlineExceeded), whether anybody waits for it or not.
+    /// The maximum duration of the turn, from its admission. Then the turn is cancelled with
+    /// [`CancelReason::DeadlineExceeded`](crate::CancelReason::DeadlineExceeded), whether a caller waits for it or
+    /// not.
     pub timeout: Option<Duration>,
 }
 
 impl StartTurnRequest {
-    /// A turn with this prompt.
+    /// A request with this prompt, and defaults otherwise.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self { prompt: prompt.into(), ..Self::default() }
     }
 
-    /// With this prompt.
+    /// Sets the prompt.
     #[must_use]
     pub fn prompt(mut self, prompt: impl Into<String>) -> Self {
         self.prompt = prompt.into();
         self
     }
 
-    /// With its events sent here.
+    /// Sets the sender for the turn's events.
     #[must_use]
     pub fn event_tx(mut self, event_tx: Sender<AgentEvent>) -> Self {
         self.event_tx = Some(event_tx);
         self
     }
 
-    /// In host mode, or not.
+    /// Sets whether the turn enters host mode.
     #[must_use]
     pub fn host_mode(mut self, host_mode: bool) -> Self {
         self.host_mode = host_mode;
         self
     }
 
-    /// With these skills.
+    /// Sets the skills for the turn.
     #[must_use]
     pub fn skill_references(mut self, skills: Vec<SkillId>) -> Self {
         self.skill_references = Some(skills);
         self
     }
 
-    /// With this much time.
+    /// Sets the maximum duration of the turn.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -305,7 +310,7 @@ impl fmt::Debug for StartTurnRequest {
     }
 }
 
-/// A session and its first turn.
+/// The request of a session and its first turn.
 ///
 /// ```
 /// use std::time::Duration;
@@ -321,61 +326,61 @@ impl fmt::Debug for StartTurnRequest {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct CreateSessionRequest {
-    /// What kind of session.
+    /// The specification of the session.
     pub session: SessionSpec,
-    /// Its first turn.
+    /// The session's first turn.
     pub turn: StartTurnRequest,
 }
 
 impl CreateSessionRequest {
-    /// A session with nothing said about it, whose first turn has this prompt.
+    /// A request with a default session, whose first turn has this prompt.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self { session: SessionSpec::default(), turn: StartTurnRequest::new(prompt) }
     }
 
-    /// With this kind of session.
+    /// Sets the specification of the session.
     #[must_use]
     pub fn session(mut self, session: SessionSpec) -> Self {
         self.session = session;
         self
     }
 
-    /// With this first turn.
+    /// Sets the first turn.
     #[must_use]
     pub fn turn(mut self, turn: StartTurnRequest) -> Self {
         self.turn = turn;
         self
     }
 
-    /// With this prompt for the first turn.
+    /// Sets the prompt of the first turn.
     #[must_use]
     pub fn prompt(mut self, prompt: impl Into<String>) -> Self {
         self.turn = self.turn.prompt(prompt);
         self
     }
 
-    /// With the first turn's events sent here. See [`StartTurnRequest::event_tx`].
+    /// Sets the sender for the first turn's events. See [`StartTurnRequest::event_tx`].
     #[must_use]
     pub fn event_tx(mut self, event_tx: Sender<AgentEvent>) -> Self {
         self.turn = self.turn.event_tx(event_tx);
         self
     }
 
-    /// With the first turn in host mode, or not. See [`StartTurnRequest::host_mode`].
+    /// Sets whether the first turn enters host mode. See [`StartTurnRequest::host_mode`].
     #[must_use]
     pub fn host_mode(mut self, host_mode: bool) -> Self {
         self.turn = self.turn.host_mode(host_mode);
         self
     }
 
-    /// With these skills for the first turn.
+    /// Sets the skills for the first turn.
     #[must_use]
     pub fn skill_references(mut self, skills: Vec<SkillId>) -> Self {
         self.turn = self.turn.skill_references(skills);
         self
     }
 
-    /// With this much time for the build and the first turn together.
+    /// Sets the maximum duration of the build and the first turn together.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.turn = self.turn.timeout(timeout);
@@ -383,7 +388,7 @@ impl CreateSessionRequest {
     }
 }
 
-/// Which sessions to list. Default: all.
+/// The filter and page of a list. The default selects all sessions.
 ///
 /// ```
 /// use turnwise::{agent_fn, EphemeralSessionService, SessionQuery, SessionService, SessionSpec};
@@ -403,52 +408,53 @@ impl CreateSessionRequest {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct SessionQuery {
-    /// At most so many.
+    /// The maximum number of sessions.
     pub limit: Option<usize>,
-    /// Without the first so many of those that match. Costs as much as they are; prefer `after` for pages.
+    /// The number of matching sessions to skip. Takes time proportional to that number; prefer `after` for pages.
     pub offset: Option<usize>,
-    /// Only those created after this session. It may have been archived since the last page: the list goes on behind it. A service
-    /// remembers the last 16,384 sessions that ended; a kept session is known until it is deleted.
+    /// Selects the sessions created after this one. It may have been archived since the last page; the list continues
+    /// behind it. A service remembers the last 16,384 sessions that ended; it knows a stored session until that is
+    /// deleted.
     pub after: Option<SessionId>,
-    /// Only those that have all these labels with these values.
+    /// Selects the sessions that have all these labels with these values.
     pub labels: BTreeMap<String, String>,
 }
 
 impl SessionQuery {
-    /// All sessions. The same as `default()`.
+    /// A query for all sessions. The same as `default()`.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// At most `limit`.
+    /// Sets the maximum number of sessions.
     #[must_use]
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// Without the first `offset`.
+    /// Sets the number of matching sessions to skip.
     #[must_use]
     pub fn offset(mut self, offset: usize) -> Self {
         self.offset = Some(offset);
         self
     }
 
-    /// Only those created after session `id`.
+    /// Selects the sessions created after session `id`.
     #[must_use]
     pub fn after(mut self, id: SessionId) -> Self {
         self.after = Some(id);
         self
     }
 
-    /// Only those with all these labels.
+    /// Sets the labels to match, replacing all earlier ones.
     #[must_use]
     pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
         self.labels = labels;
         self
     }
 
-    /// Only those with this label as well.
+    /// Adds a label to match.
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());

@@ -1,4 +1,5 @@
-//! What services answer with.
+//! The answers of a service: states, views, lists, reports and figures. Plain data, without locks or references to a
+//! session.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -6,7 +7,7 @@ use std::time::SystemTime;
 use crate::model::{Brief, Labels, SessionId, Usage};
 use crate::sync::Arc;
 
-/// What a session is at.
+/// The state of a session.
 ///
 /// ```
 /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, SessionState};
@@ -22,19 +23,20 @@ use crate::sync::Arc;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum SessionState {
-    /// Its agent is being built.
+    /// The agent is being built.
     Building,
-    /// It waits for a turn.
+    /// The session waits for a turn.
     Idle,
-    /// It runs a turn.
+    /// The session runs a turn.
     Running,
-    /// Its agent has panicked: it can be read, exported and archived, but runs no more turns.
+    /// The agent has panicked. The session can be read, exported and archived, but runs no more turns.
     Faulted,
-    /// It has ended and is kept: it can be read and exported, but runs no more turns. Only services that keep sessions show it.
+    /// The session has ended, and its record is stored. It can be read and exported, but runs no more turns. Only
+    /// services that store sessions report it.
     Archived,
 }
 
-/// In lower case: `building`, `idle`, `running`, `faulted`, `archived`. Heeds a width, for tables.
+/// The state in lower case: `building`, `idle`, `running`, `faulted`, `archived`. Supports a width, for tables.
 impl fmt::Display for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -47,7 +49,7 @@ impl fmt::Display for SessionState {
     }
 }
 
-/// One line of a list.
+/// One session in a list.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionQuery, SessionService, SessionState};
@@ -63,32 +65,34 @@ impl fmt::Display for SessionState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SessionSummary {
-    /// Which session.
+    /// The session's id.
     pub session_id: SessionId,
-    /// When the conversation began.
+    /// When the history began.
     pub created_at: SystemTime,
-    /// When it last changed.
+    /// When the history last changed.
     pub updated_at: SystemTime,
-    /// Messages in it.
+    /// The number of messages in the history.
     pub message_count: usize,
-    /// The number of the last admitted turn, 0 for none: its id is [`TurnId::new`](crate::TurnId::new) of this number. Where a turn runs, it
-    /// is that one. Of a kept session it counts over all its lives, and may skip numbers after a process that was killed.
+    /// The number of the last admitted turn, which may still be running; 0 for none. The turn's id is
+    /// [`TurnId::new`](crate::TurnId::new) of this number. In a stored session the number continues across unloads and
+    /// restarts, and may skip values after the process was killed.
     #[cfg_attr(feature = "serde", serde(default))]
     pub turns: u64,
-    /// Tokens used so far.
+    /// The tokens used so far.
     pub total_tokens: u64,
-    /// Whether it builds or runs a turn.
+    /// Whether the session is building or running a turn.
     pub is_active: bool,
-    /// What it is at.
+    /// The state.
     pub state: SessionState,
-    /// Whether it has a thread. Only services that keep sessions list others, which their next turn resumes.
+    /// Whether the session has a thread. Only services that store sessions list sessions without one; their next turn
+    /// resumes them.
     #[cfg_attr(feature = "serde", serde(default))]
     pub is_live: bool,
-    /// Its labels.
+    /// The session's labels.
     pub labels: Labels,
 }
 
-/// What one session shows of itself.
+/// The answer of [`read`](crate::SessionService::read).
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, SessionView};
@@ -105,20 +109,20 @@ pub struct SessionSummary {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SessionView {
-    /// What it is at.
+    /// The state and figures.
     pub state: SessionInfo,
-    /// What it has cost.
+    /// The tokens used.
     pub billing: SessionUsage,
 }
 
 impl SessionView {
-    /// Which session.
+    /// The session's id.
     pub fn session_id(&self) -> SessionId {
         self.state.session_id
     }
 }
 
-/// What a session is at.
+/// The state and figures of a session.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionInfo, SessionService, TurnId};
@@ -135,23 +139,24 @@ impl SessionView {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SessionInfo {
-    /// Which session.
+    /// The session's id.
     pub session_id: SessionId,
-    /// When the conversation began.
+    /// When the history began.
     pub created_at: SystemTime,
-    /// When it last changed.
+    /// When the history last changed.
     pub updated_at: SystemTime,
-    /// Messages in it.
+    /// The number of messages in the history.
     pub message_count: usize,
-    /// The number of the last admitted turn, 0 for none: its id is [`TurnId::new`](crate::TurnId::new) of this number. Where a turn runs, it
-    /// is that one. Of a kept session it counts over all its lives, and may skip numbers after a process that was killed.
+    /// The number of the last admitted turn, which may still be running; 0 for none. The turn's id is
+    /// [`TurnId::new`](crate::TurnId::new) of this number. In a stored session the number continues across unloads and
+    /// restarts, and may skip values after the process was killed.
     #[cfg_attr(feature = "serde", serde(default))]
     pub turns: u64,
-    /// Whether it builds or runs a turn.
+    /// Whether the session is building or running a turn.
     pub is_active: bool,
-    /// What it is at.
+    /// The state.
     pub state: SessionState,
-    /// What the assistant said last, shared with the session.
+    /// The last assistant text, shared with the session.
     pub last_assistant_text: Option<Arc<str>>,
 }
 
@@ -170,7 +175,7 @@ impl fmt::Debug for SessionInfo {
     }
 }
 
-/// What a session has cost.
+/// The tokens that a session has used.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest, Usage};
@@ -188,13 +193,13 @@ impl fmt::Debug for SessionInfo {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SessionUsage {
-    /// Tokens used so far.
+    /// The tokens used so far.
     pub total_tokens: u64,
-    /// The same, by kind.
+    /// The tokens used so far, by kind.
     pub usage: Usage,
 }
 
-/// What a shutdown came to.
+/// The result of a shutdown.
 ///
 /// ```
 /// use std::time::Duration;
@@ -210,15 +215,15 @@ pub struct SessionUsage {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ShutdownReport {
-    /// Sessions that had not ended when the call began, and have.
+    /// The number of sessions that had not ended when the call began, and have ended since.
     pub joined: usize,
-    /// Sessions that have not ended in time: their agents neither return nor heed their cancel token, or have left
-    /// thread-local values behind that block as they are dropped. Where the time was very short, also sessions that have ended, and
-    /// whose threads are just about to. Call again to wait for them longer.
+    /// The sessions that have not ended in time. Their agents neither return nor check their cancel token, or have
+    /// left thread-local values whose drop blocks. After a very short timeout the list may also have sessions that
+    /// have ended, but whose threads have not. Call again to wait longer.
     pub stuck: Vec<SessionId>,
 }
 
-/// Figures of a service. Each is true for some instant of the call, not all for the same.
+/// The figures of a service. Each is true at some instant of the call, but not all at the same one.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -234,38 +239,42 @@ pub struct ShutdownReport {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ServiceStats {
-    /// Sessions that hold capacity: live ones, and archived ones that have not ended yet.
+    /// The number of sessions that hold capacity: live ones, and archived ones that have not ended.
     pub sessions: usize,
-    /// How many there may be.
+    /// The maximum of [`sessions`](Self::sessions).
     pub max_sessions: usize,
-    /// Threads that the service has: one for each session, those of [`sessions`](Self::sessions) and of such as have ended just
-    /// now; up to [`idle_threads`](crate::ServiceConfig::idle_threads) that wait for a session; and one for deadlines, from
-    /// the first request with a timeout on, and one for each cancel hook that a deadline has set off and that runs. With none left none of the agents' code runs any more, thread-local destructors
-    /// included.
+    /// The number of the service's threads:
+    /// - one for each session, also for a session that has just ended;
+    /// - up to [`idle_threads`](crate::ServiceConfig::idle_threads) that wait for a session;
+    /// - one for deadlines, from the first request with a timeout on;
+    /// - one for each cancel hook that a deadline has started and that still runs.
+    ///
+    /// At 0, no code of the agents runs any more, thread-local destructors included.
     #[cfg_attr(feature = "serde", serde(default))]
     pub threads: usize,
-    /// Turns that their agents run now. One that waits for a running permit, or for another session, is not counted.
+    /// The number of turns that hold a running permit. Not counted is a turn that waits for a permit, another session,
+    /// an interaction or room for an event, or that [sleeps](crate::TurnContext::sleep).
     pub running_turns: usize,
-    /// Sessions ever created, failed builds included.
+    /// The number of sessions ever created, failed builds included.
     pub sessions_created: u64,
-    /// Turns that were ever taken up by their sessions' threads. Each ends as one of the next four.
+    /// The number of turns that session threads have taken up. Each ends in one of the next four counts.
     pub turns_started: u64,
-    /// Turns that ended well, and had not been told to stop.
+    /// Turns that succeeded, and were not cancelled.
     pub turns_completed: u64,
-    /// Turns that failed, those whose session could not be built included.
+    /// Turns that failed, also because the session's build failed.
     pub turns_failed: u64,
-    /// Turns that had been told to stop when their agent returned, whether it answered or failed, and turns that were stopped before
-    /// they ran.
+    /// Turns that were cancelled before their agent returned, whether it succeeded or failed, and turns that were
+    /// cancelled before they ran.
     pub turns_cancelled: u64,
     /// Turns whose agent panicked.
     pub faults: u64,
-    /// Events that a turn's own receiver missed because it was full when the turn was cancelled. What subscribers missed
-    /// is counted by [`EventStream::dropped`](crate::EventStream::dropped).
+    /// Library events that a turn's own receiver missed, because it was full when the turn was cancelled.
+    /// [`EventStream::dropped`](crate::EventStream::dropped) counts what subscribers missed.
     pub events_dropped: u64,
 }
 
 impl ServiceStats {
-    /// Turns that have ended, in whatever way; at most `u64::MAX`, whatever the figures are.
+    /// The number of turns that have ended, in any way; saturates at `u64::MAX`.
     pub const fn turns_ended(&self) -> u64 {
         let answered = self.turns_completed.saturating_add(self.turns_failed);
         answered.saturating_add(self.turns_cancelled).saturating_add(self.faults)
