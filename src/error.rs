@@ -1,4 +1,9 @@
-//! What can go wrong: [`SessionError`] for callers, [`AgentError`] for agents, [`ConfigError`] for configurations.
+//! The error types: [`SessionError`] for callers, [`AgentError`] for agents, [`ConfigError`] for configurations.
+//!
+//! **Invariants.**
+//! - A `code()` never changes between releases.
+//! - `Display` of a [`SessionError`] contains its source's text, and [`source`](std::error::Error::source) begins behind it.
+//! - `Debug` shows panic messages and tool arguments by their length only.
 
 use std::error::Error;
 use std::fmt;
@@ -9,10 +14,10 @@ use std::time::Duration;
 use crate::model::{Brief, SessionId, TurnId};
 use crate::sync::Arc;
 
-/// How deep errors of sessions are nested in each other; see [`AgentError::other`].
-const MOST_NESTED: usize = 8;
+/// The maximum depth of session errors nested in each other; see [`AgentError::other`].
+const MAX_NESTED: usize = 8;
 
-/// The body of one arm of a `Debug`: every field by its own `Debug`.
+/// The body of one `Debug` arm: shows every field by its own `Debug`.
 macro_rules! show {
     ($f:ident, $name:literal, $($field:ident)*) => {{
         let mut out = $f.debug_struct($name);
@@ -21,14 +26,14 @@ macro_rules! show {
     }};
 }
 
-/// Why a turn was told to stop.
+/// The reason of a cancellation.
 ///
 /// ```
 /// use std::time::Duration;
 /// use turnwise::{agent_fn, CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService};
 ///
 /// let agent = agent_fn(|prompt, turn| {
-///     turn.sleep(Duration::MAX)?; // only a cancel ends it
+///     turn.sleep(Duration::MAX)?; // only a cancel ends the sleep
 ///     Ok(turn.finish(prompt))
 /// });
 /// let service = EphemeralSessionService::new(agent, 1);
@@ -42,7 +47,7 @@ macro_rules! show {
 pub enum CancelReason {
     /// The host called `interrupt`.
     Interrupted,
-    /// The request's timeout ran out.
+    /// The request's timeout passed.
     DeadlineExceeded,
     /// The session was archived with [`ArchiveMode::Interrupt`](crate::ArchiveMode::Interrupt).
     Archived,
@@ -61,12 +66,12 @@ impl fmt::Display for CancelReason {
     }
 }
 
-/// The turn has been told to stop. An agent passes it on with `?`.
+/// The turn has been cancelled. An agent returns this with `?`.
 ///
 /// ```
 /// use turnwise::{AgentError, CancelReason, Cancelled};
 ///
-/// /// A part of an agent that is handed what to ask, and not the turn.
+/// /// A part of an agent that takes a check function instead of the turn.
 /// fn work(check: impl Fn() -> Result<(), Cancelled>) -> Result<u32, AgentError> {
 ///     check()?; // becomes an `AgentError::Cancelled`
 ///     Ok(42)
@@ -79,19 +84,19 @@ impl fmt::Display for CancelReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the turn was cancelled: {reason}")]
 pub struct Cancelled {
-    /// Why.
+    /// The reason of the cancellation.
     pub reason: CancelReason,
 }
 
 /// Why a call to a service failed.
 ///
-/// Cheap to clone: sources are shared. [`code`](SessionError::code) is stable, for programs and logs;
+/// Cloning is cheap: sources are shared. [`code`](SessionError::code) is stable, for programs and logs;
 /// [`session_id`](SessionError::session_id) names the session where there is one.
 ///
 /// `Display` contains the text of the variant's source, so a program can print the error alone.
-/// [`source`](std::error::Error::source) therefore begins behind it: a printer of the whole chain repeats nothing. For the typed
-/// error of an agent or of a store see [`agent_error`](Self::agent_error), [`AgentError::downcast_ref`] and `StoreError::of`.
-/// `Debug` shows the text of a panic by its length only.
+/// [`source`](std::error::Error::source) therefore begins behind that source, and a printer of the whole chain repeats
+/// nothing. For the typed error of an agent or a store see [`agent_error`](Self::agent_error),
+/// [`AgentError::downcast_ref`] and `StoreError::of`. `Debug` shows a panic's message by its length only.
 ///
 /// ```
 /// use turnwise::{agent_fn, EphemeralSessionService, SessionError, SessionId, SessionService};
@@ -106,108 +111,110 @@ pub struct Cancelled {
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// There is no such session: there never was, its build failed, or it is archived and was not kept.
+    /// The session does not exist: it never did, its build failed, or it is archived and not stored.
     NotFound {
-        /// The session.
+        /// The session's id.
         id: SessionId,
     },
-    /// A kept session is archived: it can be read and exported, but runs no more turns. Only services that keep sessions answer
-    /// with this.
+    /// The session is archived and stored. It can be read and exported, but runs no more turns. Only services that
+    /// store sessions return this.
     Archived {
-        /// The session.
+        /// The session's id.
         id: SessionId,
     },
-    /// The session is building or runs a turn; turns do not queue.
+    /// The session is building or running a turn; turns do not queue.
     Busy {
-        /// The session.
+        /// The session's id.
         id: SessionId,
-        /// The turn that is admitted. `None` where there is no turn: the session is being opened, resumed, unloaded or taken.
+        /// The admitted turn. `None` where there is no turn: the session is being opened, resumed, unloaded or taken.
         turn: Option<TurnId>,
     },
-    /// There is no turn to interrupt.
+    /// There is no turn or interaction to interrupt.
     NotRunning {
-        /// The session.
+        /// The session's id.
         id: SessionId,
     },
-    /// The id is taken by a live session. An archived session that still finishes its turn is live.
+    /// The id is in use by a live session, or by a stored one. An archived session is live until it has ended.
     AlreadyExists {
-        /// The session.
+        /// The session's id.
         id: SessionId,
     },
-    /// The service has as many sessions as it may.
+    /// The service has its maximum number of sessions.
     CapacityExceeded {
-        /// Sessions that hold capacity, archived ones that have not ended yet included.
+        /// The number of sessions that hold capacity, archived ones that have not ended included.
         active: usize,
-        /// The limit.
+        /// The maximum number of sessions.
         max: usize,
     },
-    /// The service takes no new work.
+    /// The service accepts no new work.
     ShuttingDown,
     /// The session's agent has panicked. The session can be read, exported and archived, but runs no more turns.
     Faulted {
-        /// The session.
+        /// The session's id.
         id: SessionId,
-        /// What the panic said.
+        /// The panic's message.
         message: Arc<str>,
     },
-    /// A wait on a session's own thread ended because the session's own turn was cancelled. What was waited for goes on.
+    /// A wait on a session thread ended because the session's own turn was cancelled. The operation that it waited for
+    /// goes on.
     Interrupted {
-        /// The session that was waiting.
+        /// The waiting session's id.
         id: SessionId,
-        /// Why its turn was cancelled.
+        /// The reason why its turn was cancelled.
         reason: CancelReason,
     },
-    /// The session would wait for itself, at once or through a chain of sessions that wait for each other.
+    /// The session would wait for itself, directly or through a chain of sessions that wait for each other.
     Reentrant {
-        /// The session that asked.
+        /// The calling session's id.
         id: SessionId,
     },
-    /// A bounded wait ran out.
+    /// The timeout of a wait passed.
     Timeout {
-        /// The session.
+        /// The session's id.
         id: SessionId,
         /// How long the call waited.
         waited: Duration,
     },
-    /// A bounded wait ran out after the call had taken effect: the session ends, and its thread has not ended yet.
+    /// The timeout of a wait passed after the call had taken effect: the session is ending, and its thread has not
+    /// ended yet.
     Ending {
-        /// The session.
+        /// The session's id.
         id: SessionId,
         /// How long the call waited.
         waited: Duration,
     },
-    /// The agent could not be built; there is no session.
+    /// The agent could not be built, and no session remains.
     Build {
-        /// The session that would have been.
+        /// The id of the session that was not built.
         id: SessionId,
-        /// Why not.
+        /// The cause.
         source: BuildError,
     },
-    /// The agent failed its turn; the session goes on. A cancelled turn ends like this too, mostly with
+    /// The agent failed its turn; the session goes on. A cancelled turn is reported like this too, mostly with
     /// [`AgentError::Cancelled`]: see [`SessionError::cancel_reason`].
     Agent {
-        /// The session.
+        /// The session's id.
         id: SessionId,
-        /// What the agent said.
+        /// The agent's error.
         source: AgentError,
     },
-    /// The system refuses another thread.
+    /// The system refused another thread.
     Spawn {
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// A session's record could not be read or written, of services that keep sessions: with the feature `store` the source is
-    /// a `turnwise::store::StoreError`.
+    /// A service that stores sessions could not read or write a record. With the feature `store` the source is a
+    /// `turnwise::store::StoreError`.
     Store {
-        /// The session, where it is about one.
+        /// The session's id, where the error is about one session.
         id: Option<SessionId>,
-        /// What the store said.
+        /// The store's error.
         source: Arc<dyn Error + Send + Sync>,
     },
 }
 
 impl SessionError {
-    /// A name for the kind of error that does not change between releases.
+    /// Returns the name of the kind of error. It does not change between releases.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "SESSION_NOT_FOUND",
@@ -229,7 +236,7 @@ impl SessionError {
         }
     }
 
-    /// The session concerned, if it is about one.
+    /// Returns the session that the error is about, if there is one.
     pub const fn session_id(&self) -> Option<SessionId> {
         match self {
             Self::NotFound { id }
@@ -249,8 +256,8 @@ impl SessionError {
         }
     }
 
-    /// What the agent said in a turn or while it was built, or what was said for it ([`AgentError::Cancelled`], where it was not even
-    /// asked): for messages to people who need not know about sessions.
+    /// Returns the error of the agent, in a turn or in its build; [`AgentError::Cancelled`] also where the turn was
+    /// cancelled before the agent ran. For messages to users who need not know about sessions.
     ///
     /// ```
     /// use turnwise::{agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -266,7 +273,7 @@ impl SessionError {
         }
     }
 
-    /// What another session has failed with, where the agent has passed that on.
+    /// Returns the error of another session, where the agent has passed it on.
     fn nested(&self) -> Option<&Self> {
         match self.agent_error()? {
             AgentError::Other(source) => source.downcast_ref(),
@@ -274,11 +281,11 @@ impl SessionError {
         }
     }
 
-    /// Itself, but for those between the first and the last where there are more than a stack has room for: every level is one more
-    /// call when it is put into words, and when it is dropped.
-    fn without_the_middle(self) -> Self {
+    /// Returns the error itself. From the maximum depth on, it keeps only the outermost and the innermost error: every
+    /// level costs a stack frame when the error is displayed or dropped.
+    fn shorten_chain(self) -> Self {
         let last = successors(self.nested(), |error| error.nested()).enumerate().last();
-        let Some((_, last)) = last.filter(|(above, _)| above + 1 >= MOST_NESTED) else { return self };
+        let Some((_, last)) = last.filter(|(above, _)| above + 1 >= MAX_NESTED) else { return self };
         let source = AgentError::Other(Arc::new(last.clone()));
         match self {
             Self::Agent { id, .. } => Self::Agent { id, source },
@@ -287,7 +294,7 @@ impl SessionError {
         }
     }
 
-    /// Why the turn was cancelled, if that is how it ended.
+    /// Returns the reason of the cancellation, if a cancellation ended the turn.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -342,7 +349,7 @@ impl fmt::Display for SessionError {
     }
 }
 
-/// The sources that `Display` does not contain already.
+/// The source behind the one whose text `Display` contains.
 impl Error for SessionError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
@@ -366,7 +373,7 @@ impl fmt::Debug for SessionError {
             Self::CapacityExceeded { active, max } => show!(f, "CapacityExceeded", active max),
             Self::ShuttingDown => f.write_str("ShuttingDown"),
             Self::Faulted { id, message } => {
-                // The text of a panic may be part of the conversation.
+                // A panic's message may contain text of the conversation.
                 f.debug_struct("Faulted").field("id", id).field("message", &Brief(message)).finish()
             }
             Self::Interrupted { id, reason } => show!(f, "Interrupted", id reason),
@@ -381,7 +388,7 @@ impl fmt::Debug for SessionError {
     }
 }
 
-/// Why there is no agent.
+/// The cause of a failed build.
 ///
 /// ```
 /// use turnwise::{builder_fn, AgentError, BuildError, EphemeralSessionService, SessionAgent, SessionError};
@@ -391,12 +398,12 @@ impl fmt::Debug for SessionError {
 /// let service = EphemeralSessionService::new(builder, 1);
 /// let error = service.open_session(SessionSpec::new()).unwrap_err();
 /// assert!(matches!(&error, SessionError::Build { source: BuildError::Agent(AgentError::Config(_)), .. }));
-/// assert_eq!(service.stats().sessions, 0); // nothing is left of it
+/// assert_eq!(service.stats().sessions, 0); // no session remains
 /// ```
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The builder returned this.
+    /// The builder returned this error.
     #[error(transparent)]
     Agent(AgentError),
     /// The builder panicked with this message.
@@ -405,7 +412,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// The error of the call that wanted to build session `id`.
+    /// Converts to the error of the call that was to build session `id`.
     pub(crate) fn into_session_error(self, id: SessionId) -> SessionError {
         if let Self::Agent(AgentError::Other(source)) = &self {
             if let Some(NotBuilt(error)) = source.downcast_ref() {
@@ -420,19 +427,19 @@ impl fmt::Debug for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Agent(error) => f.debug_tuple("Agent").field(error).finish(),
-            // The text of a panic may be part of the conversation.
+            // A panic's message may contain text of the conversation.
             Self::Panicked(message) => f.debug_tuple("Panicked").field(&Brief(message)).finish(),
         }
     }
 }
 
-/// A layer around the host's builder refuses the agent for a reason of its own: the caller gets this error, and not a
-/// [`SessionError::Build`].
+/// A wrapper around the host's builder refused the agent for its own reason. The caller gets the inner error instead
+/// of a [`SessionError::Build`].
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct NotBuilt(pub(crate) SessionError);
 
-/// Why an agent's turn, or its building, failed.
+/// The error of an agent, in a turn or in its build.
 ///
 /// ```
 /// use turnwise::{agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -440,7 +447,7 @@ pub(crate) struct NotBuilt(pub(crate) SessionError);
 /// let agent = agent_fn(|prompt, turn| match prompt.parse::<u32>() {
 ///     Ok(0) => Err(AgentError::Tool { name: "divide".into(), message: "by zero".into() }),
 ///     Ok(number) => Ok(turn.finish((100 / number).to_string())),
-///     Err(error) => Err(AgentError::other(error)), // any error will do
+///     Err(error) => Err(AgentError::other(error)), // any error converts
 /// });
 /// let service = EphemeralSessionService::new(agent, 2);
 /// let ask = |prompt| service.create_session(CreateSessionRequest::new(prompt)).map_err(|error| error.to_string());
@@ -450,80 +457,80 @@ pub(crate) struct NotBuilt(pub(crate) SessionError);
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentError {
-    /// The turn was told to stop, and stopped.
+    /// The turn was cancelled, and stopped.
     #[error("cancelled: {reason}")]
     Cancelled {
-        /// Why.
+        /// The reason of the cancellation.
         reason: CancelReason,
     },
     /// A model call failed.
     #[error("{provider}: {reason}: {message}")]
     Llm {
-        /// Whose model.
+        /// The model's provider.
         provider: String,
-        /// What kind of failure.
+        /// The kind of failure.
         reason: LlmFailure,
-        /// What the provider said.
+        /// The provider's message.
         message: String,
     },
     /// A tool failed in a way that ends the turn.
     #[error("tool '{name}': {message}")]
     Tool {
-        /// Which tool.
+        /// The tool's name.
         name: String,
-        /// What it said.
+        /// The tool's message.
         message: String,
     },
-    /// The agent was set up wrongly.
+    /// The agent's configuration is wrong.
     #[error("configuration: {0}")]
     Config(String),
-    /// The turn used more tokens than it may.
+    /// The turn exceeded its token budget.
     #[error("token budget exceeded: {used} used of {limit}")]
     TokenBudgetExceeded {
-        /// Tokens used.
+        /// The tokens used.
         used: u64,
-        /// Tokens allowed.
+        /// The budget in tokens.
         limit: u64,
     },
-    /// The turn took longer than its agent allows.
+    /// The turn exceeded its time budget.
     #[error("time budget exceeded: {elapsed:?} of {limit:?}")]
     TimeBudgetExceeded {
-        /// Time taken.
+        /// The time taken.
         elapsed: Duration,
-        /// Time allowed.
+        /// The time budget.
         limit: Duration,
     },
-    /// The turn made more tool calls than it may.
+    /// The turn exceeded its tool call budget.
     #[error("tool call budget exceeded: {count} calls of {limit}")]
     ToolCallBudgetExceeded {
-        /// Calls made.
+        /// The number of calls made.
         count: u32,
-        /// Calls allowed.
+        /// The maximum number of calls.
         limit: u32,
     },
-    /// The turn called its model more often than it may.
+    /// The turn exceeded its number of model calls.
     #[error("still not done after {turns} model calls")]
     MaxTurnsReached {
-        /// Model calls made.
+        /// The number of model calls made.
         turns: u32,
     },
-    /// The host has to run this tool and start another turn with its result.
+    /// The host must run this tool and start another turn with its result.
     #[error("waiting for the host to run tool '{tool_name}'")]
     CallbackPending {
-        /// Which tool.
+        /// The tool's name.
         tool_name: String,
-        /// Its arguments as JSON text.
+        /// The arguments as JSON text.
         args: String,
     },
-    /// Something in the agent is broken.
+    /// The agent has an internal error.
     #[error("internal error: {0}")]
     Internal(String),
-    /// Anything else.
+    /// Any other error.
     #[error(transparent)]
     Other(Arc<dyn Error + Send + Sync>),
 }
 
-/// What kind of failure a model call met.
+/// The kind of failure of a model call.
 ///
 /// ```
 /// use std::time::Duration;
@@ -539,27 +546,27 @@ pub enum AgentError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LlmFailure {
-    /// Too many calls.
+    /// The caller made too many calls.
     #[error("rate limited")]
     RateLimited {
-        /// When to try again, if the provider says so.
+        /// How long to wait before a retry, if the provider says so.
         retry_after: Option<Duration>,
     },
     /// The conversation is too long for the model.
     #[error("context of {requested} tokens exceeds {max}")]
     ContextExceeded {
-        /// What the model takes, in tokens.
+        /// The model's maximum, in tokens.
         max: u64,
-        /// What it was given, in tokens.
+        /// The size of the request, in tokens.
         requested: u64,
     },
-    /// The provider does not accept the key.
+    /// The provider rejected the key.
     #[error("not authorised")]
     Auth,
-    /// There is no such model.
+    /// The model does not exist.
     #[error("unknown model '{0}'")]
     InvalidModel(String),
-    /// The request could not be understood.
+    /// The provider could not parse the request.
     #[error("bad request")]
     InvalidRequest,
     /// The connection failed or was cut.
@@ -568,26 +575,26 @@ pub enum LlmFailure {
     /// The provider took too long.
     #[error("timed out")]
     Timeout,
-    /// The provider is at fault or overloaded.
+    /// The provider failed or is overloaded.
     #[error("provider failure")]
     Provider,
 }
 
 impl LlmFailure {
-    /// Whether the same call may well succeed later.
+    /// Returns whether a retry of the same call may succeed.
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::RateLimited { .. } | Self::Network | Self::Timeout | Self::Provider)
     }
 }
 
 impl AgentError {
-    /// Any error as an [`AgentError::Other`], shared and with its sources.
+    /// Wraps any error as [`AgentError::Other`], shared and with its sources.
     ///
     /// ```
     /// use turnwise::AgentError;
     ///
     /// fn read_setting(file: &str) -> Result<String, AgentError> {
-    ///     let text = std::fs::read_to_string(file)?; // errors of input and output need no more than this
+    ///     let text = std::fs::read_to_string(file)?; // `?` converts I/O errors
     ///     let first = text.lines().next().ok_or_else(|| AgentError::other("the file is empty"))?;
     ///     Ok(first.to_owned())
     /// }
@@ -595,17 +602,17 @@ impl AgentError {
     /// assert!(matches!(read_setting("there/is/no/such/file"), Err(AgentError::Other(_))));
     /// ```
     ///
-    /// A [`SessionError`] that is passed on as it is (by `?`, mostly) is nested as sub-agents are, to a depth of eight. Where there would
-    /// be more, some of those between the first and the last are left out: what such an error says, and the stack that it takes to
-    /// say it, does not grow with the length of the chain.
+    /// A [`SessionError`] that is passed on (mostly by `?`) is nested, as sub-agents are, to a depth of eight. Beyond
+    /// that, errors between the outermost and the innermost are left out. So the length of such an error's text, and
+    /// the stack needed to display it, do not grow with the chain.
     pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         match error.into().downcast::<SessionError>() {
-            Ok(error) => Self::Other(Arc::new(error.without_the_middle())),
+            Ok(error) => Self::Other(Arc::new(error.shorten_chain())),
             Err(error) => Self::Other(Arc::from(error)),
         }
     }
 
-    /// The error of type `E` that the agent failed with, where it is an [`AgentError::Other`] of that type.
+    /// Returns the inner error, where this is an [`AgentError::Other`] of type `E`.
     ///
     /// ```
     /// use std::io;
@@ -623,12 +630,13 @@ impl AgentError {
         }
     }
 
-    /// Whether the agent stopped at a limit that it was given: the history is sound and another turn may go on from it.
+    /// Returns whether the agent stopped at one of its limits. The history is consistent, and another turn may
+    /// continue from it.
     ///
     /// ```
     /// use turnwise::AgentError;
     ///
-    /// assert!(AgentError::MaxTurnsReached { turns: 8 }.is_graceful()); // a host may ask whether to go on
+    /// assert!(AgentError::MaxTurnsReached { turns: 8 }.is_graceful()); // a host may ask the user whether to go on
     /// assert!(!AgentError::Internal("no such state".into()).is_graceful());
     /// ```
     pub const fn is_graceful(&self) -> bool {
@@ -641,7 +649,7 @@ impl AgentError {
         )
     }
 
-    /// Whether the same turn may well succeed later.
+    /// Returns whether a retry of the same turn may succeed.
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Llm { reason, .. } if reason.is_retryable())
     }
@@ -658,11 +666,11 @@ impl fmt::Debug for AgentError {
             Self::TimeBudgetExceeded { elapsed, limit } => show!(f, "TimeBudgetExceeded", elapsed limit),
             Self::ToolCallBudgetExceeded { count, limit } => show!(f, "ToolCallBudgetExceeded", count limit),
             Self::MaxTurnsReached { turns } => show!(f, "MaxTurnsReached", turns),
-            // Tool arguments are part of the conversation.
+            // Tool arguments are text of the conversation.
             Self::CallbackPending { tool_name, args } => {
                 f.debug_struct("CallbackPending").field("tool_name", tool_name).field("args", &Brief(args)).finish()
             }
-            // The library reports panics with it, whose text may be part of the conversation.
+            // The library reports panics with it. Their messages may contain text of the conversation.
             Self::Internal(message) => f.debug_tuple("Internal").field(&Brief(message)).finish(),
             Self::Other(source) => f.debug_tuple("Other").field(source).finish(),
         }
@@ -681,7 +689,8 @@ impl From<io::Error> for AgentError {
     }
 }
 
-/// A wait that the agent's own cancellation ended is a cancelled turn; every other error of a service keeps its type.
+/// A wait that ended by the cancellation of the agent's own turn becomes [`AgentError::Cancelled`]. Every other
+/// service error keeps its type.
 impl From<SessionError> for AgentError {
     fn from(error: SessionError) -> Self {
         match error {
@@ -697,7 +706,7 @@ impl From<Box<dyn Error + Send + Sync>> for AgentError {
     }
 }
 
-/// Why a [`ServiceConfig`](crate::ServiceConfig) makes no service.
+/// The error of a [`ServiceConfig`](crate::ServiceConfig) that cannot make a service.
 ///
 /// ```
 /// use turnwise::{agent_fn, ConfigError, EphemeralSessionService};
@@ -709,16 +718,16 @@ impl From<Box<dyn Error + Send + Sync>> for AgentError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A figure that cannot work.
+    /// A value is out of range.
     #[error("{option} of {value} is out of range: {min} to {max}")]
     OutOfRange {
-        /// The option, as its setter is called.
+        /// The option's name, as its setter is called.
         option: &'static str,
-        /// What was asked for.
+        /// The requested value.
         value: usize,
-        /// The least that works.
+        /// The minimum.
         min: usize,
-        /// The most that works.
+        /// The maximum.
         max: usize,
     },
     /// A thread's name cannot contain a NUL character.
