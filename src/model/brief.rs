@@ -1,8 +1,8 @@
-//! How `Debug` shows what people wrote: by its length.
+//! `Debug` output for texts of the conversation.
 
 use std::fmt;
 
-/// Stands in for a text in `Debug` output, so that prompts and answers do not end up in logs.
+/// Shows a text by its length, so that prompts and answers do not end up in logs.
 pub(crate) struct Brief<'a>(pub(crate) &'a str);
 
 impl fmt::Debug for Brief<'_> {

@@ -1,19 +1,19 @@
-//! What happens in a turn, for whoever watches.
+//! The events of turns and sessions.
 
 use std::fmt;
 
 use super::{Brief, InteractionId, SessionId, SkillId, StopReason, TurnId, Usage};
 
-/// Something that happened in a session.
+/// An event of a session.
 ///
-/// The library emits [`RunStarted`](AgentEvent::RunStarted) and exactly one of [`RunCompleted`](AgentEvent::RunCompleted)
-/// and [`RunFailed`](AgentEvent::RunFailed) around every turn; agents emit what is in between, as much of it as they like.
-/// `Debug` shows texts by their length only.
+/// The library emits [`RunStarted`](AgentEvent::RunStarted) and exactly one of
+/// [`RunCompleted`](AgentEvent::RunCompleted) and [`RunFailed`](AgentEvent::RunFailed) around every turn. The agent
+/// emits any events in between. `Debug` shows texts by their length only.
 ///
 /// ```
 /// use turnwise::AgentEvent;
 ///
-/// /// What a terminal shows of an event.
+/// /// The text that a terminal shows for an event.
 /// fn shown(event: &AgentEvent) -> Option<String> {
 ///     match event {
 ///         AgentEvent::TextDelta { delta } => Some(delta.clone()),
@@ -36,69 +36,69 @@ use super::{Brief, InteractionId, SessionId, SkillId, StopReason, TurnId, Usage}
 pub enum AgentEvent {
     /// A turn begins. For the first turn of a session this comes before the agent is built.
     RunStarted { session_id: SessionId, turn_id: TurnId, prompt: String },
-    /// A turn has ended well.
+    /// A turn has succeeded.
     RunCompleted { session_id: SessionId, turn_id: TurnId, result: String, usage: Usage },
     /// A turn has failed, was cancelled, or panicked.
     RunFailed { session_id: SessionId, turn_id: TurnId, error: String },
 
-    /// The agent calls its model, for the `turn_number`th time in this turn.
+    /// The agent makes the `turn_number`th model call of this turn.
     TurnStarted { turn_number: u32 },
     /// A piece of the answer.
     TextDelta { delta: String },
     /// The whole answer.
     TextComplete { content: String },
-    /// A piece of what the model thinks.
+    /// A piece of the model's reasoning.
     ReasoningDelta { delta: String },
-    /// All of what the model thought.
+    /// The whole reasoning.
     ReasoningComplete { content: String },
-    /// The model asks for a tool; `args` is JSON text.
+    /// The model requests a tool call; `args` is JSON text.
     ToolCallRequested { id: String, name: String, args: String },
-    /// The model is told what the tool answered.
+    /// The model receives the result of a tool.
     ToolResultReceived { id: String, name: String, is_error: bool },
     /// A model call has ended.
     TurnCompleted { stop_reason: StopReason, usage: Usage },
 
     /// A tool starts.
     ToolExecutionStarted { id: String, name: String },
-    /// A tool has ended, after so many milliseconds.
+    /// A tool has ended; `duration_ms` is in milliseconds.
     ToolExecutionCompleted { id: String, name: String, result: String, is_error: bool, duration_ms: u64 },
-    /// A tool took longer than it may.
+    /// A tool exceeded its time limit.
     ToolExecutionTimedOut { id: String, name: String, timeout_ms: u64 },
 
-    /// A model call failed and is tried again after so many milliseconds; `attempt` counts from 1.
+    /// A model call failed and will be retried after `delay_ms` milliseconds; `attempt` counts from 1.
     Retrying { attempt: u32, max_attempts: u32, error: String, delay_ms: u64 },
     /// A budget is nearly used up; `percent` is 0 to 100.
     BudgetWarning { budget_type: BudgetType, used: u64, limit: u64, percent: f32 },
 
-    /// The history is being made shorter.
+    /// Compaction of the history begins.
     CompactionStarted { input_tokens: u64, estimated_history_tokens: u64, message_count: usize },
-    /// The history has been made shorter.
+    /// Compaction of the history has succeeded.
     CompactionCompleted { summary_tokens: u64, messages_before: usize, messages_after: usize },
-    /// The history could not be made shorter.
+    /// Compaction of the history has failed.
     CompactionFailed { error: String },
 
-    /// The skills that a turn asked for are in its context.
+    /// The skills that a turn requested are in its context.
     SkillsResolved { skills: Vec<SkillId>, injection_bytes: usize },
-    /// A skill that a turn asked for is not to be had.
+    /// A skill that a turn requested is not available.
     SkillResolutionFailed { reference: String, error: String },
 
-    /// An interaction has been answered.
+    /// An interaction has succeeded.
     InteractionComplete { interaction_id: InteractionId, result: String },
-    /// An interaction will not be answered.
+    /// An interaction has failed.
     InteractionFailed { interaction_id: InteractionId, error: String },
-    /// Events are missing from here on.
+    /// Events after this one are missing.
     StreamTruncated { reason: String },
 
-    /// Whatever else an agent has to tell; `payload` is JSON text.
+    /// Any other event of an agent; `payload` is JSON text.
     Custom { name: String, payload: String },
 }
 
-/// What there is a limit of.
+/// The kind of a budget.
 ///
 /// ```
 /// use turnwise::{AgentEvent, BudgetType};
 ///
-/// /// Warns where four fifths are used up.
+/// /// Warns at four fifths of the budget.
 /// fn warning(budget_type: BudgetType, used: u64, limit: u64) -> Option<AgentEvent> {
 ///     let percent = used as f32 / limit as f32 * 100.0;
 ///     (percent >= 80.0).then_some(AgentEvent::BudgetWarning { budget_type, used, limit, percent })
@@ -118,7 +118,7 @@ pub enum BudgetType {
     ToolCalls,
 }
 
-/// An event with its place in the life of its session.
+/// An event with its turn and its sequence number.
 ///
 /// ```
 /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
@@ -130,26 +130,27 @@ pub enum BudgetType {
 /// service.start_turn(id, StartTurnRequest::new("hello"))?;
 /// let (first, second) = (events.next().unwrap(), events.next().unwrap());
 /// assert_eq!((first.session_id, first.turn_id), (id, Some(TurnId::new(1))));
-/// assert_eq!(second.seq, first.seq + 1); // nothing was missed in between
+/// assert_eq!(second.seq, first.seq + 1); // no event was missed in between
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SessionEvent {
-    /// Whose event.
+    /// The session's id.
     pub session_id: SessionId,
-    /// The turn it belongs to, if any.
+    /// The turn of the event, if it belongs to one.
     pub turn_id: Option<TurnId>,
-    /// Its number in the session: 1 for the first event, rising by one. A kept session goes on counting from life to life; after a
-    /// process that was killed it skips some numbers, and never repeats one.
+    /// The event's sequence number in the session: 1 for the first event, rising by one. A stored session continues
+    /// counting across unloads and restarts. After the process was killed it skips some numbers, and never repeats
+    /// one.
     pub seq: u64,
-    /// What happened.
+    /// The event.
     pub event: AgentEvent,
 }
 
 impl fmt::Debug for AgentEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// One arm's body: every field as it is, those before the `;` by their length.
+        /// The body of one arm: shows each field after the `;` by its `Debug`, and each text before it by its length.
         macro_rules! show {
             ($name:literal, $($text:ident)*; $($field:ident)*) => {{
                 let mut out = f.debug_struct($name);

@@ -1,11 +1,11 @@
-//! What sessions, turns, interactions and skills are called.
+//! The ids of sessions, turns, interactions and skills.
 
 use std::fmt;
 use std::str::FromStr;
 
 use uuid::Uuid;
 
-/// A text that is not an id.
+/// The error of a text that is not a valid id.
 ///
 /// ```
 /// use turnwise::{InvalidId, SessionId};
@@ -25,19 +25,19 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A fresh id: a UUID of version 7, which sorts by the time of its making.
-            #[allow(clippy::new_without_default)] // An id that comes out of nowhere by `default()` surprises.
+            /// Makes a fresh id: a UUID of version 7, which sorts by creation time.
+            #[allow(clippy::new_without_default)] // A `default()` that makes a fresh id would surprise.
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
 
-            /// The id with this UUID, of whatever version.
+            /// Makes the id with this UUID, of any version.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
 
-            /// The id's last six hexadecimal digits, for people: with few ids about they tell them apart, which its
-            /// beginning does not, since that is the time. Not unique: 24 bits of chance.
+            /// Returns the id's last six hexadecimal digits, for display. They tell a few ids apart; the first digits
+            /// do not, since they hold the time. Not unique: 24 random bits.
             ///
             /// ```
             #[doc = concat!("let id = turnwise::", stringify!($name), "::new();")]
@@ -48,7 +48,7 @@ macro_rules! uuid_id {
                 format!("{:06x}", self.0.as_u128() & 0xff_ffff)
             }
 
-            /// The UUID behind the id.
+            /// Returns the id's UUID.
             pub const fn as_uuid(&self) -> &Uuid {
                 &self.0
             }
@@ -77,7 +77,7 @@ macro_rules! uuid_id {
 }
 
 uuid_id! {
-    /// Which session. The library gives it out before anything is built.
+    /// The id of a session. The library assigns it before the build.
     ///
     /// ```
     /// use turnwise::SessionId;
@@ -90,7 +90,7 @@ uuid_id! {
 }
 
 uuid_id! {
-    /// Which interaction of a session with somebody other than its prompting caller.
+    /// The id of an interaction: a message that reaches a session through its inbox or its peers.
     ///
     /// ```
     /// use turnwise::{CommsRuntime, InteractionContent, InteractionId, LocalComms};
@@ -104,10 +104,10 @@ uuid_id! {
     InteractionId
 }
 
-/// Which turn of a session: 1 for its first, rising by one with every turn that is admitted.
+/// The id of a turn in its session: 1 for the first turn, rising by one with every admitted turn.
 ///
-/// A session in memory that resumes a history counts from 1 again. A kept session goes on counting from life to life: an old id never
-/// names a new turn. After a process that was killed it skips some numbers.
+/// A session in memory that resumes a history counts from 1 again. A stored session continues counting across unloads
+/// and restarts, so an old id never names a new turn. After the process was killed it skips some numbers.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest, TurnId};
@@ -124,12 +124,12 @@ uuid_id! {
 pub struct TurnId(u64);
 
 impl TurnId {
-    /// The turn with this number. 0 names no turn of any session.
+    /// Makes the id of the turn with this number. 0 names no turn.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The turn's number.
+    /// Returns the turn's number.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -141,7 +141,7 @@ impl fmt::Display for TurnId {
     }
 }
 
-/// Which skill: a path of names separated by `/`, the last one being the skill's own.
+/// The id of a skill: a path of names separated by `/`. The last name is the skill's own.
 ///
 /// ```
 /// use turnwise::SkillId;
@@ -156,22 +156,22 @@ impl fmt::Display for TurnId {
 pub struct SkillId(String);
 
 impl SkillId {
-    /// The skill at this path.
+    /// Makes the id of the skill at this path.
     pub fn new(path: impl Into<String>) -> Self {
         Self(path.into())
     }
 
-    /// The whole path.
+    /// Returns the whole path.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What comes before the last `/`; `None` for a skill at the root.
+    /// Returns the path before the last `/`; `None` for a skill at the root.
     pub fn collection(&self) -> Option<&str> {
         self.0.rsplit_once('/').map(|(collection, _)| collection)
     }
 
-    /// What comes after the last `/`.
+    /// Returns the name after the last `/`.
     pub fn skill_name(&self) -> &str {
         self.0.rsplit_once('/').map_or(self.as_str(), |(_, name)| name)
     }

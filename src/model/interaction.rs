@@ -1,10 +1,10 @@
-//! What reaches a session from others than its prompting caller.
+//! Interactions: the messages that reach a session other than by a prompt.
 
 use std::fmt;
 
 use super::{Brief, InteractionId};
 
-/// Something that was put into a session's inbox: by the host through an injector, or by a peer.
+/// A message in a session's inbox, from the host through an injector, or from a peer.
 ///
 /// ```
 /// use turnwise::{InboxInteraction, InteractionContent};
@@ -17,27 +17,27 @@ use super::{Brief, InteractionId};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct InboxInteraction {
-    /// Which interaction. An answer names it.
+    /// The interaction's id. A response refers to it.
     pub id: InteractionId,
-    /// Who sent it: a peer's name, or the name of an [`EventSource`].
+    /// The sender: a peer's name, or the name of an [`EventSource`].
     pub from: String,
-    /// What was sent.
+    /// The content of the message.
     pub content: InteractionContent,
 }
 
 impl InboxInteraction {
-    /// An interaction with a fresh id.
+    /// Makes an interaction with a fresh id.
     pub fn new(from: impl Into<String>, content: InteractionContent) -> Self {
         Self::with_id(InteractionId::new(), from, content)
     }
 
-    /// An interaction with an id of the caller's choice.
+    /// Makes an interaction with this id.
     pub(crate) fn with_id(id: InteractionId, from: impl Into<String>, content: InteractionContent) -> Self {
         Self { id, from: from.into(), content }
     }
 
-    /// What it says, as a prompt: the body of a message, intent and parameters of a request, the result of a response,
-    /// nothing for a dismissal.
+    /// Returns the content as a prompt: the body of a message, the intent and parameters of a request, the result of a
+    /// response, an empty text for a dismissal.
     ///
     /// ```
     /// use turnwise::{InboxInteraction, InteractionContent};
@@ -56,12 +56,12 @@ impl InboxInteraction {
     }
 }
 
-/// What an interaction is about. `Debug` shows texts by their length only.
+/// The content of an interaction. `Debug` shows texts by their length only.
 ///
 /// ```
 /// use turnwise::{InboxInteraction, InteractionContent, ResponseStatus};
 ///
-/// /// The answer to what a peer asks for.
+/// /// The response to a peer's request.
 /// fn answer(asked: &InboxInteraction) -> Option<InteractionContent> {
 ///     let InteractionContent::Request { intent, .. } = &asked.content else { return None };
 ///     let status = if intent == "ping" { ResponseStatus::Completed } else { ResponseStatus::Failed };
@@ -80,38 +80,38 @@ impl InboxInteraction {
 )]
 #[non_exhaustive]
 pub enum InteractionContent {
-    /// Something said.
+    /// A plain message.
     Message {
-        /// What.
+        /// The text.
         body: String,
     },
-    /// Something asked for; whoever is asked answers with a [`Response`](InteractionContent::Response).
+    /// A request. The receiving agent answers it with a [`Response`](InteractionContent::Response).
     Request {
-        /// What for.
+        /// The intent.
         intent: String,
-        /// The details as JSON text; may be empty.
+        /// The parameters as JSON text; may be empty.
         params: String,
     },
-    /// The answer to a request.
+    /// The response to a request.
     Response {
-        /// The request's interaction.
+        /// The id of the request's interaction.
         in_reply_to: InteractionId,
-        /// What has become of it.
+        /// The status of the request.
         status: ResponseStatus,
-        /// The outcome as JSON text; may be empty.
+        /// The result as JSON text; may be empty.
         result: String,
     },
-    /// The session is not needed any more: it leaves host mode.
+    /// Ends host mode: the session is not needed any more.
     Dismiss,
 }
 
 impl InteractionContent {
-    /// A message.
+    /// Makes a message.
     pub fn message(body: impl Into<String>) -> Self {
         Self::Message { body: body.into() }
     }
 
-    /// A request.
+    /// Makes a request.
     pub fn request(intent: impl Into<String>, params: impl Into<String>) -> Self {
         Self::Request { intent: intent.into(), params: params.into() }
     }
@@ -135,7 +135,7 @@ impl fmt::Debug for InteractionContent {
     }
 }
 
-/// What has become of a request.
+/// The status of a request.
 ///
 /// ```
 /// use turnwise::{CommsRuntime, InteractionContent, LocalComms, ResponseStatus};
@@ -153,15 +153,15 @@ impl fmt::Debug for InteractionContent {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ResponseStatus {
-    /// It is being worked on; another response will follow.
+    /// The peer is processing the request; another response will follow.
     Accepted,
-    /// It is done.
+    /// The request has succeeded.
     Completed,
-    /// It will not be done.
+    /// The request has failed.
     Failed,
 }
 
-/// Where the host program has something from that it puts into a session's inbox. `Display` gives its name.
+/// The source of a message that the host program injects. `Display` shows its name.
 ///
 /// ```
 /// use turnwise::EventSource;
@@ -183,7 +183,7 @@ pub enum EventSource {
     Webhook,
     /// A remote procedure call.
     Rpc,
-    /// Anything else, by its name.
+    /// Any other source, by its name.
     Other(String),
 }
 

@@ -1,4 +1,4 @@
-//! The labels of a session, as others see them.
+//! The labels of a session, as answers show them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,8 +6,8 @@ use std::ops::Deref;
 
 use crate::sync::Arc;
 
-/// Names and values that a session was created with: a map that can be read, shared with the session. Where there are none, a
-/// copy costs nothing at all, and most lists are of sessions without.
+/// The labels that a session was created with: a read-only map. Clones share it, and a clone without labels costs
+/// nothing; most listed sessions have none.
 ///
 /// ```
 /// use std::collections::BTreeMap;

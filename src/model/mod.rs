@@ -1,4 +1,4 @@
-//! The words of the crate: plain data, without behaviour that could block or lock.
+//! The crate's data types. Plain data: no behaviour here blocks or locks.
 
 mod brief;
 mod event;

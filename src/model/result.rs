@@ -1,11 +1,11 @@
-//! What a turn comes to.
+//! The result of a turn: the answer and the usage.
 
 use std::fmt;
 use std::ops::{Add, AddAssign};
 
 use super::{Brief, SessionId, TurnId};
 
-/// Tokens that a model read and wrote.
+/// The tokens that a model read and wrote.
 ///
 /// ```
 /// use turnwise::Usage;
@@ -13,32 +13,32 @@ use super::{Brief, SessionId, TurnId};
 /// let mut spent = Usage::default();
 /// spent += Usage { input_tokens: 100, output_tokens: 20, ..Usage::default() };
 /// spent += Usage { input_tokens: 130, output_tokens: 5, cache_read_tokens: Some(90), ..Usage::default() };
-/// assert_eq!(spent.total_tokens(), 255); // what came from the cache is in the input already
+/// assert_eq!(spent.total_tokens(), 255); // the input includes tokens from the cache
 /// assert_eq!((spent.cache_read_tokens, spent.cache_creation_tokens), (Some(90), None));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Usage {
-    /// Tokens read.
+    /// The tokens read.
     pub input_tokens: u64,
-    /// Tokens written.
+    /// The tokens written.
     pub output_tokens: u64,
-    /// Tokens put into the provider's cache, where it says so.
+    /// The tokens written to the provider's cache, where the provider reports it.
     #[cfg_attr(feature = "serde", serde(default))]
     pub cache_creation_tokens: Option<u64>,
-    /// Tokens read from the provider's cache, where it says so.
+    /// The tokens read from the provider's cache, where the provider reports it.
     #[cfg_attr(feature = "serde", serde(default))]
     pub cache_read_tokens: Option<u64>,
 }
 
 impl Usage {
-    /// Tokens read and written together, at most `u64::MAX`. Cached tokens are part of the input already.
+    /// Returns the tokens read and written together, at most `u64::MAX`. The input includes cached tokens.
     pub const fn total_tokens(&self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 }
 
-/// Adds up, stopping at `u64::MAX`; a cache figure stays `None` while neither side knows it.
+/// Adds up, saturating at `u64::MAX`. A cache figure stays `None` while both sides are `None`.
 impl AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
         self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
@@ -64,7 +64,7 @@ fn add_known(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     }
 }
 
-/// Why a model stopped writing.
+/// The reason why a model stopped.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StopReason};
@@ -72,32 +72,32 @@ fn add_known(one: Option<u64>, other: Option<u64>) -> Option<u64> {
 /// let agent = agent_fn(|_, turn| Ok(turn.finish("Once upon a").with_stop_reason(StopReason::MaxTokens)));
 /// let service = EphemeralSessionService::new(agent, 1);
 /// let result = service.create_session(CreateSessionRequest::new("Tell me a story."))?;
-/// assert_eq!(result.stop_reason, StopReason::MaxTokens); // a host may ask for the rest
+/// assert_eq!(result.stop_reason, StopReason::MaxTokens); // a host may request the rest
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum StopReason {
-    /// It was done.
+    /// The answer is complete.
     #[default]
     EndTurn,
-    /// It asked for a tool.
+    /// The model requested a tool.
     ToolUse,
-    /// It ran into its token limit.
+    /// The model reached its token limit.
     MaxTokens,
-    /// It wrote a stop sequence.
+    /// The model wrote a stop sequence.
     StopSequence,
-    /// A filter stopped it.
+    /// A content filter stopped the model.
     ContentFilter,
-    /// It was told to stop. The library gives this reason to an answer of a turn that had been told to stop when its agent returned,
-    /// unless the agent gave another than [`EndTurn`](Self::EndTurn).
+    /// The turn was cancelled. The library sets this reason where the turn was cancelled before its agent returned an
+    /// answer, unless the agent gave another reason than [`EndTurn`](Self::EndTurn).
     Cancelled,
 }
 
-/// What a turn gave.
+/// The result of a turn.
 ///
-/// An agent makes one with [`TurnContext::finish`](crate::TurnContext::finish); [`RunResult::new`] serves tests. Whatever
-/// ids the agent puts in, the caller gets those of the session and turn that ran.
+/// An agent makes one with [`TurnContext::finish`](crate::TurnContext::finish); [`RunResult::new`] serves tests. The
+/// library replaces the ids with those of the session and turn that ran.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, TurnId};
@@ -121,20 +121,20 @@ pub struct RunResult {
     pub turn_id: TurnId,
     /// The answer.
     pub text: String,
-    /// Tokens that this turn used.
+    /// The tokens that this turn used.
     pub usage: Usage,
-    /// How often a model was called.
+    /// The number of model calls.
     pub turns: u32,
-    /// How many tools were called.
+    /// The number of tool calls.
     pub tool_calls: u32,
-    /// The answer as JSON text, where the agent was asked for structure.
+    /// The answer as JSON text, where the agent produces structured output.
     pub structured_output: Option<String>,
-    /// Why the model stopped.
+    /// The reason why the model stopped.
     pub stop_reason: StopReason,
 }
 
 impl RunResult {
-    /// A result of one model call without tools, tokens or structure.
+    /// Makes a result of one model call, without tools, tokens or structured output.
     pub fn new(session_id: SessionId, turn_id: TurnId, text: impl Into<String>) -> Self {
         Self {
             session_id,
@@ -148,35 +148,35 @@ impl RunResult {
         }
     }
 
-    /// With these tokens used.
+    /// Sets the tokens used.
     #[must_use]
     pub fn with_usage(mut self, usage: Usage) -> Self {
         self.usage = usage;
         self
     }
 
-    /// With this number of model calls.
+    /// Sets the number of model calls.
     #[must_use]
     pub fn with_turns(mut self, turns: u32) -> Self {
         self.turns = turns;
         self
     }
 
-    /// With this number of tool calls.
+    /// Sets the number of tool calls.
     #[must_use]
     pub fn with_tool_calls(mut self, tool_calls: u32) -> Self {
         self.tool_calls = tool_calls;
         self
     }
 
-    /// With the answer as JSON text as well.
+    /// Sets the structured output, as JSON text.
     #[must_use]
     pub fn with_structured_output(mut self, json: impl Into<String>) -> Self {
         self.structured_output = Some(json.into());
         self
     }
 
-    /// With this reason for stopping.
+    /// Sets the reason why the model stopped.
     #[must_use]
     pub fn with_stop_reason(mut self, stop_reason: StopReason) -> Self {
         self.stop_reason = stop_reason;

@@ -1,4 +1,4 @@
-//! What a session shows of itself between turns.
+//! The snapshot of a session that reads show.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -6,9 +6,11 @@ use std::time::SystemTime;
 use super::{Brief, Session, Usage};
 use crate::sync::Arc;
 
-/// The figures of a session that [`read`](crate::SessionService::read) and [`list`](crate::SessionService::list) answer
-/// with. Published after every turn, and by an agent in the middle of one where it calls
-/// [`TurnContext::publish`](crate::TurnContext::publish).
+/// The figures of a session that [`read`](crate::SessionService::read) and [`list`](crate::SessionService::list)
+/// return.
+///
+/// The session thread publishes a snapshot after the build and after every turn and interaction. An agent publishes
+/// one during a turn with [`TurnContext::publish`](crate::TurnContext::publish).
 ///
 /// ```
 /// use turnwise::{Message, Session, SessionSnapshot};
@@ -22,17 +24,17 @@ use crate::sync::Arc;
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SessionSnapshot {
-    /// When the conversation began.
+    /// When the history began.
     pub created_at: SystemTime,
-    /// When it last changed.
+    /// When the history last changed.
     pub updated_at: SystemTime,
-    /// Messages in it.
+    /// The number of messages in the history.
     pub message_count: usize,
-    /// Tokens used so far.
+    /// The tokens used so far.
     pub total_tokens: u64,
-    /// The same, by kind.
+    /// The tokens used so far, by kind.
     pub usage: Usage,
-    /// What the assistant said last. Shared, so that a read copies no long answer.
+    /// The last assistant text. Shared, so that a read does not copy a long answer.
     pub last_assistant_text: Option<Arc<str>>,
 }
 

@@ -1,4 +1,6 @@
-//! The conversation of a session, as it is kept, exported and resumed.
+//! The history of a session: the type that is stored, exported and resumed.
+//!
+//! **Invariant.** Clones share messages and metadata until one of them writes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +9,7 @@ use std::time::SystemTime;
 use super::{Brief, SessionId, StopReason, Usage};
 use crate::sync::Arc;
 
-/// The layout of a kept session. Readers refuse a newer one instead of guessing.
+/// The format version of a serialized session. A reader refuses a newer one instead of guessing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
 struct FormatVersion(u32);
@@ -30,13 +32,13 @@ impl<'de> serde::Deserialize<'de> for FormatVersion {
     }
 }
 
-/// A conversation: what was said, what it cost, when it happened.
+/// The history of a session: its messages, usage, metadata and times.
 ///
-/// Messages and metadata are shared until they are written to, so that [`clone`](Clone::clone), [`fork`](Session::fork)
-/// and [`SessionAgent::session_clone`](crate::SessionAgent::session_clone) cost the same however long the history is.
+/// Clones share messages and metadata until one of them writes. So [`clone`](Clone::clone), [`fork`](Session::fork)
+/// and [`SessionAgent::session_clone`](crate::SessionAgent::session_clone) take constant time.
 ///
-/// With the feature `serde` a session can be kept as JSON and resumed by another process. One of a newer format version
-/// is refused while it is read, with an error that says so.
+/// With the feature `serde` a session can be serialized as JSON and resumed by another process. Deserializing a newer
+/// format version fails with a clear error.
 ///
 /// ```
 /// use turnwise::{Message, Session};
@@ -53,7 +55,7 @@ impl<'de> serde::Deserialize<'de> for FormatVersion {
 #[derive(Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Session {
-    // First in the text, so that a newer layout is refused before its unknown parts are met.
+    // First in the serialized form, so that a reader refuses a newer format before it meets unknown parts.
     format_version: FormatVersion,
     id: SessionId,
     created_at: SystemTime,
@@ -65,16 +67,16 @@ pub struct Session {
 }
 
 impl Session {
-    /// The newest layout that can be read here, and that all are kept in.
+    /// The newest format version that this crate reads, and the one that it writes.
     pub const FORMAT_VERSION: u32 = 1;
 
-    /// An empty conversation with an id of its own.
-    #[allow(clippy::new_without_default)] // It takes the time and an id: not a neutral value.
+    /// Makes an empty history with a fresh id.
+    #[allow(clippy::new_without_default)] // It reads the clock and makes an id: not a neutral value.
     pub fn new() -> Self {
         Self::with_id(SessionId::new())
     }
 
-    /// An empty conversation of the session with this id.
+    /// Makes an empty history of the session with this id.
     pub fn with_id(id: SessionId) -> Self {
         let now = SystemTime::now();
         Self {
@@ -88,38 +90,38 @@ impl Session {
         }
     }
 
-    /// Whose conversation it is.
+    /// Returns the id of the history's session.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// The same conversation, of the session with this id.
+    /// Assigns the history to the session with this id.
     pub(crate) fn owned_by(mut self, id: SessionId) -> Self {
         self.id = id;
         self
     }
 
-    /// The version of the layout it is kept in.
+    /// Returns the format version.
     pub fn format_version(&self) -> u32 {
         self.format_version.0
     }
 
-    /// When it began.
+    /// Returns when the history began.
     pub fn created_at(&self) -> SystemTime {
         self.created_at
     }
 
-    /// When it last changed.
+    /// Returns when the history last changed.
     pub fn updated_at(&self) -> SystemTime {
         self.updated_at
     }
 
-    /// All messages, oldest first.
+    /// Returns all messages, oldest first.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
 
-    /// All messages, to be changed. Copies them first where another clone shares them.
+    /// Returns all messages for modification. Copies them first where another clone shares them.
     ///
     /// ```
     /// use turnwise::{Message, Session};
@@ -135,7 +137,7 @@ impl Session {
         Arc::make_mut(&mut self.messages)
     }
 
-    /// The last `n` messages, or all where there are fewer.
+    /// Returns the last `n` messages, or all where there are fewer.
     ///
     /// ```
     /// use turnwise::{Message, Session};
@@ -159,7 +161,7 @@ impl Session {
         self.messages_mut().extend(messages);
     }
 
-    /// Makes `prompt` the system prompt: replaces the one at the head of the conversation, or puts it there.
+    /// Sets the system prompt: replaces the one at the beginning of the history, or inserts it there.
     pub fn set_system_prompt(&mut self, prompt: impl Into<String>) {
         let content = prompt.into();
         if matches!(self.messages.first(), Some(Message::System { content: old }) if *old == content) {
@@ -172,17 +174,17 @@ impl Session {
         }
     }
 
-    /// Tokens used so far, by kind.
+    /// Returns the tokens used so far, by kind.
     pub fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// Tokens used so far.
+    /// Returns the tokens used so far.
     pub fn total_tokens(&self) -> u64 {
         self.usage.total_tokens()
     }
 
-    /// Adds what a model call used.
+    /// Adds the usage of a model call.
     ///
     /// ```
     /// use turnwise::{Session, Usage};
@@ -198,7 +200,7 @@ impl Session {
         self.touch();
     }
 
-    /// The text of the last assistant message that has any.
+    /// Returns the text of the last assistant message that has any.
     pub fn last_assistant_text(&self) -> Option<String> {
         self.messages.iter().rev().find_map(|message| match message {
             Message::Assistant { blocks, .. } => text_of(blocks),
@@ -206,7 +208,7 @@ impl Session {
         })
     }
 
-    /// How many tool calls the assistant made in all.
+    /// Returns the number of tool calls that the assistant made.
     pub fn tool_call_count(&self) -> usize {
         let calls_in = |message: &Message| match message {
             Message::Assistant { blocks, .. } => {
@@ -217,12 +219,12 @@ impl Session {
         self.messages.iter().map(calls_in).sum()
     }
 
-    /// What the host noted about the conversation.
+    /// Returns the metadata that the host has set.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Notes something about the conversation, replacing an older note of the same name.
+    /// Sets a metadata value, replacing an older one of the same key.
     ///
     /// ```
     /// use turnwise::Session;
@@ -236,7 +238,7 @@ impl Session {
         self.touch();
     }
 
-    /// A conversation with a fresh id and the same past. Costs the same however long that is.
+    /// Makes a copy with a fresh id. Takes constant time.
     ///
     /// ```
     /// use turnwise::{Message, Session};
@@ -255,8 +257,8 @@ impl Session {
         Self { id: SessionId::new(), created_at: now, updated_at: now, ..self.clone() }
     }
 
-    /// A conversation with a fresh id and the first `index` messages, or all where there are fewer. Its usage is that of
-    /// the whole: what was spent stays spent.
+    /// Makes a copy with a fresh id and the first `index` messages, or all where there are fewer. It keeps the usage
+    /// of the whole history, since those tokens were used.
     #[must_use]
     pub fn fork_at(&self, index: usize) -> Self {
         let kept = &self.messages[..index.min(self.messages.len())];
@@ -290,7 +292,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// One message of a conversation.
+/// A message of a history.
 ///
 /// ```
 /// use turnwise::Message;
@@ -311,42 +313,42 @@ impl fmt::Debug for Session {
     serde(tag = "role", rename_all = "snake_case")
 )]
 pub enum Message {
-    /// What the assistant is to be.
+    /// The system prompt.
     System {
         /// The text.
         content: String,
     },
-    /// What the user said.
+    /// A user's message.
     User {
         /// The text.
         content: String,
     },
-    /// What the assistant said and asked for.
+    /// An assistant's message.
     Assistant {
-        /// Its parts, in order.
+        /// The parts of the message, in order.
         blocks: Vec<AssistantBlock>,
-        /// Why it stopped there.
+        /// The reason why the model stopped.
         stop_reason: StopReason,
     },
-    /// What the tools answered.
+    /// The results of tool calls.
     ToolResults {
-        /// An answer for each call.
+        /// One result for each call.
         results: Vec<ToolResult>,
     },
 }
 
 impl Message {
-    /// A system prompt.
+    /// Makes a system prompt.
     pub fn system(content: impl Into<String>) -> Self {
         Self::System { content: content.into() }
     }
 
-    /// A message of the user.
+    /// Makes a user's message.
     pub fn user(content: impl Into<String>) -> Self {
         Self::User { content: content.into() }
     }
 
-    /// A finished answer that is only text.
+    /// Makes a finished assistant's message of one text.
     pub fn assistant(text: impl Into<String>) -> Self {
         let blocks = vec![AssistantBlock::Text { text: text.into() }];
         Self::Assistant { blocks, stop_reason: StopReason::EndTurn }
@@ -366,7 +368,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// A part of what an assistant said.
+/// A part of an assistant's message.
 ///
 /// ```
 /// use turnwise::{AssistantBlock, Message, Session, StopReason};
@@ -390,18 +392,18 @@ pub enum AssistantBlock {
         /// The text.
         text: String,
     },
-    /// What the model thought before it answered.
+    /// The model's reasoning before the answer.
     Reasoning {
         /// The text.
         text: String,
     },
     /// A tool call.
     ToolUse {
-        /// Which call, for the result to refer to.
+        /// The id of the call; its result refers to it.
         id: String,
-        /// Which tool.
+        /// The tool's name.
         name: String,
-        /// Its arguments as JSON text.
+        /// The arguments as JSON text.
         args: String,
     },
 }
@@ -418,7 +420,7 @@ impl fmt::Debug for AssistantBlock {
     }
 }
 
-/// What a tool answered.
+/// The result of a tool call.
 ///
 /// ```
 /// use turnwise::{AssistantBlock, Message, ToolResult};
@@ -434,15 +436,15 @@ impl fmt::Debug for AssistantBlock {
 /// let call = AssistantBlock::ToolUse { id: "1".into(), name: "clock".into(), args: "{}".into() };
 /// let results: Vec<ToolResult> = run_tool(&call).into_iter().collect();
 /// assert_eq!(results[0].content, "12:00");
-/// let answer = Message::ToolResults { results }; // the next message of the conversation
+/// let answer = Message::ToolResults { results }; // the next message of the history
 /// # drop(answer);
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ToolResult {
-    /// The call that it answers.
+    /// The id of the call.
     pub tool_use_id: String,
-    /// The answer.
+    /// The result's text.
     pub content: String,
     /// Whether the tool failed.
     pub is_error: bool,
@@ -484,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_assistant_text_passes_over_pure_tool_calls() {
+    fn the_last_assistant_text_skips_messages_without_text() {
         let mut session = Session::new();
         assert_eq!(session.last_assistant_text(), None);
         session.push(Message::assistant("said"));
@@ -499,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_does_not_contain_what_was_said() {
+    fn debug_output_does_not_contain_message_texts() {
         let mut session = Session::new();
         session.push(Message::assistant("a secret"));
         assert!(!format!("{session:?} {:?}", session.messages()).contains("secret"));
