@@ -1,4 +1,10 @@
 //! Comms between the sessions of one process.
+//!
+//! The network owns the map from names to senders. Each peer's endpoint owns its receiver.
+//!
+//! **Invariants.**
+//! - A name is in the map exactly as long as its [`LocalPeer`] lives. The endpoints that others hold do not keep it.
+//! - No lock is held during a send.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,10 +14,11 @@ use crate::sync::{bounded, Arc, AtomicBool, Ordering, Receiver, RwLock, Sender, 
 
 use super::{CommsError, CommsRuntime};
 
-/// Connects sessions of one process by name, of one service or of several. A cheap handle: clones are the same network.
+/// Connects sessions of one process by name, of one service or of several. A cheap handle: clones are the same
+/// network.
 ///
-/// An agent joins when it is built and keeps its [`LocalPeer`]: its name is taken for exactly as long as that lives, so it is
-/// free again when the session has ended.
+/// An agent joins during its build and keeps its [`LocalPeer`]. The name is taken exactly as long as the peer lives,
+/// so it is free again when the session has ended.
 ///
 /// ```
 /// use turnwise::{CommsRuntime, InteractionContent, LocalComms};
@@ -35,7 +42,7 @@ struct Network {
     peers: RwLock<BTreeMap<String, Sender<InboxInteraction>>>,
 }
 
-/// Somebody has this name already.
+/// The error of a name that another peer has.
 ///
 /// ```
 /// use turnwise::{LocalComms, NameTaken};
@@ -50,18 +57,18 @@ struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the name '{name}' is taken")]
 pub struct NameTaken {
-    /// Which name.
+    /// The name.
     pub name: String,
 }
 
-/// A place in a [`LocalComms`]: a name and an inbox. Dropping it gives both up, and what was not read.
+/// A member of a [`LocalComms`]: a name and an inbox. Dropping it frees the name and discards unread messages.
 ///
 /// ```
 /// use turnwise::{CommsError, InteractionContent, LocalComms};
 ///
 /// let comms = LocalComms::new();
 /// let peer = comms.join("alice")?;
-/// let line = peer.runtime(); // what an agent's `comms_runtime` gives out
+/// let line = peer.runtime(); // what an agent's `comms_runtime` returns
 /// assert_eq!((peer.name(), comms.peers()), ("alice", vec!["alice".to_owned()]));
 /// drop(peer);
 /// assert!(comms.peers().is_empty());
@@ -70,30 +77,30 @@ pub struct NameTaken {
 /// ```
 #[must_use = "dropping it leaves the network"]
 pub struct LocalPeer {
-    line: Arc<Line>,
+    endpoint: Arc<Endpoint>,
 }
 
-/// What others may hold of a peer; it does not keep the name.
-struct Line {
+/// The part of a peer that others may hold. It does not keep the name.
+struct Endpoint {
     name: String,
     network: Arc<Network>,
     inbox: Receiver<InboxInteraction>,
-    left: AtomicBool,
+    has_left: AtomicBool,
 }
 
 impl LocalComms {
-    /// How many interactions an inbox has room for where nothing else is said.
+    /// The default capacity of an inbox, in interactions.
     pub const CAPACITY: usize = 256;
 
-    const MOST: usize = 1 << 16;
+    const MAX_CAPACITY: usize = 1 << 16;
 
-    /// A network without peers, whose inboxes have room for [`CAPACITY`](Self::CAPACITY) interactions each.
+    /// Makes a network without peers. Each inbox has room for [`CAPACITY`](Self::CAPACITY) interactions.
     pub fn new() -> Self {
         Self::with_capacity(Self::CAPACITY)
     }
 
-    /// As [`new`](Self::new), with room for so many interactions, but at least for one and at most for 65,536: the room is there from
-    /// the start.
+    /// As [`new`](Self::new), with this capacity of each inbox, at least 1 and at most 65,536. Each inbox allocates
+    /// its room when its peer joins.
     ///
     /// ```
     /// use turnwise::{CommsError, CommsRuntime, InteractionContent, LocalComms};
@@ -108,13 +115,13 @@ impl LocalComms {
     /// ```
     pub fn with_capacity(interactions: usize) -> Self {
         let peers = RwLock::new(BTreeMap::new());
-        Self { network: Arc::new(Network { capacity: interactions.clamp(1, Self::MOST), peers }) }
+        Self { network: Arc::new(Network { capacity: interactions.clamp(1, Self::MAX_CAPACITY), peers }) }
     }
 
-    /// Takes a name.
+    /// Joins the network under a name.
     ///
     /// # Errors
-    /// [`NameTaken`].
+    /// [`NameTaken`], where another peer has the name.
     pub fn join(&self, name: impl Into<String>) -> Result<LocalPeer, NameTaken> {
         let name = name.into();
         let (sender, inbox) = bounded(self.network.capacity);
@@ -125,11 +132,11 @@ impl LocalComms {
             }
             peers.insert(name.clone(), sender);
         }
-        let line = Line { name, network: Arc::clone(&self.network), inbox, left: AtomicBool::new(false) };
-        Ok(LocalPeer { line: Arc::new(line) })
+        let endpoint = Endpoint { name, network: Arc::clone(&self.network), inbox, has_left: AtomicBool::new(false) };
+        Ok(LocalPeer { endpoint: Arc::new(endpoint) })
     }
 
-    /// The names that are taken, in their order.
+    /// Returns the names of all peers, sorted.
     ///
     /// ```
     /// use turnwise::{CommsRuntime, LocalComms};
@@ -153,46 +160,48 @@ impl Default for LocalComms {
 }
 
 impl LocalPeer {
-    /// The peer's name.
+    /// Returns the peer's name.
     pub fn name(&self) -> &str {
-        &self.line.name
+        &self.endpoint.name
     }
 
-    /// The same line for others, such as [`SessionAgent::comms_runtime`](crate::SessionAgent::comms_runtime). It does not
-    /// keep the name: once the peer is dropped, sending is [`CommsError::Closed`].
+    /// Returns the peer's endpoint for other holders, such as
+    /// [`SessionAgent::comms_runtime`](crate::SessionAgent::comms_runtime). It does not keep the name: once the peer
+    /// is dropped, sending fails with [`CommsError::Closed`].
     pub fn runtime(&self) -> Arc<dyn CommsRuntime> {
-        Arc::clone(&self.line) as Arc<dyn CommsRuntime>
+        Arc::clone(&self.endpoint) as Arc<dyn CommsRuntime>
     }
 }
 
 impl Drop for LocalPeer {
     fn drop(&mut self) {
-        self.line.left.store(true, Ordering::SeqCst);
-        let sender = self.line.network.peers.write().remove(&self.line.name);
-        // Whoever has looked the name up before still sends into a channel that nobody reads: as if a moment earlier.
+        self.endpoint.has_left.store(true, Ordering::SeqCst);
+        let sender = self.endpoint.network.peers.write().remove(&self.endpoint.name);
+        // A sender that has looked the name up before still sends into a channel that nothing reads. For it the
+        // message arrived a moment before the peer left.
         drop(sender);
-        while self.line.inbox.try_recv().is_ok() {}
+        while self.endpoint.inbox.try_recv().is_ok() {}
     }
 }
 
 impl CommsRuntime for LocalPeer {
     fn send(&self, to: &str, content: InteractionContent) -> Result<InteractionId, CommsError> {
-        self.line.send(to, content)
+        self.endpoint.send(to, content)
     }
 
     fn peers(&self) -> Vec<String> {
-        self.line.peers()
+        self.endpoint.peers()
     }
 
     fn inbox(&self) -> Option<Receiver<InboxInteraction>> {
-        self.line.inbox()
+        self.endpoint.inbox()
     }
 }
 
-impl CommsRuntime for Line {
+impl CommsRuntime for Endpoint {
     fn send(&self, to: &str, content: InteractionContent) -> Result<InteractionId, CommsError> {
         let to_owned = || to.to_owned();
-        if self.left.load(Ordering::SeqCst) {
+        if self.has_left.load(Ordering::SeqCst) {
             return Err(CommsError::Closed { to: to_owned(), content });
         }
         let peer = self.network.peers.read().get(to).cloned();
@@ -203,8 +212,10 @@ impl CommsRuntime for Line {
         let id = interaction.id;
         match peer.try_send(interaction) {
             Ok(()) => Ok(id),
-            Err(TrySendError::Full(back)) => Err(CommsError::Full { to: to_owned(), content: back.content }),
-            Err(TrySendError::Disconnected(back)) => Err(CommsError::Closed { to: to_owned(), content: back.content }),
+            Err(TrySendError::Full(unsent)) => Err(CommsError::Full { to: to_owned(), content: unsent.content }),
+            Err(TrySendError::Disconnected(unsent)) => {
+                Err(CommsError::Closed { to: to_owned(), content: unsent.content })
+            }
         }
     }
 
@@ -227,8 +238,8 @@ impl fmt::Debug for LocalComms {
 impl fmt::Debug for LocalPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalPeer")
-            .field("name", &self.line.name)
-            .field("unread", &self.line.inbox.len())
+            .field("name", &self.endpoint.name)
+            .field("unread", &self.endpoint.inbox.len())
             .finish_non_exhaustive()
     }
 }

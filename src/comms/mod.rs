@@ -1,4 +1,6 @@
-//! How sessions reach each other.
+//! Messages between sessions: the trait [`CommsRuntime`] and its error.
+//!
+//! **Invariant.** Sending never blocks. Two sessions that each wait for room in the other's inbox would deadlock.
 
 pub(crate) mod local;
 
@@ -7,14 +9,14 @@ use std::fmt;
 use crate::model::{InboxInteraction, InteractionContent, InteractionId};
 use crate::sync::Receiver;
 
-/// A session's line to its peers. [`LocalComms`](crate::LocalComms) connects the sessions of one process; for anything else
-/// a user brings an implementation.
+/// Connects a session to its peers. [`LocalComms`](crate::LocalComms) connects the sessions of one process; for other
+/// transports a user implements this trait.
 ///
 /// ```
 /// use turnwise::crossbeam_channel::{unbounded, Receiver, Sender};
 /// use turnwise::{CommsError, CommsRuntime, InboxInteraction, InteractionContent, InteractionId};
 ///
-/// /// A line to one log, which never answers.
+/// /// A connection to one log, which never answers.
 /// struct ToLog(Sender<InteractionContent>);
 ///
 /// impl CommsRuntime for ToLog {
@@ -40,24 +42,25 @@ use crate::sync::Receiver;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait CommsRuntime: Send + Sync {
-    /// Sends to the peer with this name. Returns the interaction's id, which a response names.
+    /// Sends to the peer with this name. Returns the interaction's id, to which a response refers.
     ///
     /// # Errors
-    /// [`CommsError`], with what was not sent: the peer's inbox is full, there is no such peer, or the line is closed.
+    /// [`CommsError`], with the unsent content: the peer's inbox is full, there is no such peer, or the connection is
+    /// closed.
     ///
     /// # Blocking
-    /// Must not block: of two sessions that wait for room with each other neither would ever make any.
+    /// Must not block: two sessions that wait for room in each other's inbox would wait for ever.
     fn send(&self, to: &str, content: InteractionContent) -> Result<InteractionId, CommsError>;
 
-    /// The names of those that can be sent to now.
+    /// Returns the names of the peers that can be sent to now.
     fn peers(&self) -> Vec<String>;
 
-    /// Where what peers send arrives: in host mode the session runs it as interactions. `None` where nothing is ever
-    /// received. A channel that disconnects is no error; nothing more comes from there.
+    /// Returns the receiver of the peers' messages; host mode runs them as interactions. `None` where nothing is ever
+    /// received. A disconnected channel is no error: it means that no more messages arrive.
     fn inbox(&self) -> Option<Receiver<InboxInteraction>>;
 }
 
-/// Why something was not sent. Gives it back.
+/// The error of a send. Returns the unsent content.
 ///
 /// ```
 /// use turnwise::{CommsRuntime, InteractionContent, LocalComms};
@@ -66,40 +69,40 @@ pub trait CommsRuntime: Send + Sync {
 /// let alice = comms.join("alice")?;
 /// let error = alice.send("bob", InteractionContent::message("hello")).unwrap_err();
 /// assert_eq!(error.to_string(), "there is no peer called 'bob'");
-/// assert_eq!(error.into_content(), InteractionContent::message("hello")); // to be sent again
+/// assert_eq!(error.into_content(), InteractionContent::message("hello")); // can be sent again
 /// # Ok::<(), turnwise::NameTaken>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommsError {
-    /// The peer has no room for more now.
+    /// The peer's inbox is full.
     #[error("the inbox of '{to}' is full")]
     Full {
-        /// Whom it was for.
+        /// The peer's name.
         to: String,
-        /// What was not sent.
+        /// The unsent content.
         content: InteractionContent,
     },
-    /// The line is closed: the sender has left, or the peer is just leaving.
+    /// The connection is closed: the sender has left, or the peer is leaving.
     #[error("the line to '{to}' is closed")]
     Closed {
-        /// Whom it was for.
+        /// The peer's name.
         to: String,
-        /// What was not sent.
+        /// The unsent content.
         content: InteractionContent,
     },
-    /// Nobody is called that.
+    /// There is no peer with this name.
     #[error("there is no peer called '{to}'")]
     UnknownPeer {
-        /// Whom it was for.
+        /// The peer's name.
         to: String,
-        /// What was not sent.
+        /// The unsent content.
         content: InteractionContent,
     },
 }
 
 impl CommsError {
-    /// What was not sent.
+    /// Returns the unsent content.
     pub fn into_content(self) -> InteractionContent {
         match self {
             Self::Full { content, .. } | Self::Closed { content, .. } | Self::UnknownPeer { content, .. } => content,

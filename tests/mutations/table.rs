@@ -520,7 +520,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a name stays taken",
         "src/comms/local.rs",
-        &[("let sender = self.line.network.peers.write().remove(&self.line.name);", "let sender = self.line.network.peers.read().get(&self.line.name).cloned();")],
+        &[("let sender = self.endpoint.network.peers.write().remove(&self.endpoint.name);", "let sender = self.endpoint.network.peers.read().get(&self.endpoint.name).cloned();")],
         Shuttle("c41"),
     ),
     // What is kept.
