@@ -280,7 +280,7 @@ pub trait SessionAgent: 'static {
     }
 
     /// Rolls back what a cancelled turn left half-done. Called after [`run_turn`](Self::run_turn) or
-    /// [`run_interaction`](Self::run_interaction) has failed in a turn that was told to stop. The token is still set,
+    /// [`run_interaction`](Self::run_interaction) has failed in a cancelled turn. The token is still set,
     /// so a wait for another session ends at once here.
     ///
     /// ```

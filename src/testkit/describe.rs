@@ -1,10 +1,10 @@
-//! Events as a test writes them.
+//! The text form of events in a test's expectations.
 
 use crate::model::AgentEvent;
 
-/// Whether an event is as expected: by its name, or by its name and text.
+/// Whether an event matches an expectation: its name, or its name and text.
 pub(super) fn matches(event: &AgentEvent, expected: &str) -> bool {
-    let (name, text) = parts(event);
+    let (name, text) = name_and_text(event);
     match expected.strip_prefix(name) {
         Some("") => true,
         Some(rest) => rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) == Some(&text),
@@ -12,14 +12,14 @@ pub(super) fn matches(event: &AgentEvent, expected: &str) -> bool {
     }
 }
 
-/// The event's name and text, such as `TextDelta(hello)`.
+/// Returns the event's name and text, such as `TextDelta(hello)`.
 pub(super) fn describe(event: &AgentEvent) -> String {
-    let (name, text) = parts(event);
+    let (name, text) = name_and_text(event);
     format!("{name}({text})")
 }
 
-/// What an event is called, and what it is about. Neither ids nor durations: they differ from run to run.
-fn parts(event: &AgentEvent) -> (&'static str, String) {
+/// Returns an event's name and text. The text has neither ids nor durations, since they differ from run to run.
+fn name_and_text(event: &AgentEvent) -> (&'static str, String) {
     use AgentEvent as E;
     let failed = |is_error: &bool| if *is_error { ", an error" } else { "" };
     match event {

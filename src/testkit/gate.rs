@@ -1,4 +1,4 @@
-//! Points that a test stops others at.
+//! Gates: points at which a test holds other threads.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::testkit::PATIENCE;
 use crate::time::clock::Clock;
 use crate::time::watched::Watched;
 
-/// A point that agents, or any other threads, stop at until the test lets them go on; and that the test can wait at until
-/// somebody has come.
+/// A point at which agents, or any other threads, wait until the test lets them pass. The test can wait until threads
+/// have arrived.
 ///
-/// So a test knows where a turn is when it interrupts, reads or archives it, without a sleep: the turn cannot be past the
-/// gate, and once [`wait_arrived`](Self::wait_arrived) returns it is not before it either. A cheap handle: clones are the
-/// same gate. Closed to begin with.
+/// So a test knows where a turn is when it interrupts, reads or archives it, without a sleep. The turn cannot be past
+/// the gate, and once [`wait_arrived`](Self::wait_arrived) returns it has reached it. A cheap handle: clones are the
+/// same gate. A new gate is closed.
 ///
 /// ```
 /// use turnwise::testkit::Gate;
@@ -42,19 +42,19 @@ pub struct Gate {
 #[derive(Debug, Default)]
 struct State {
     open: bool,
-    /// How many may pass, though it is closed.
-    allowed: usize,
+    /// How many more arrivals may pass while the gate is closed.
+    permits: usize,
     arrived: usize,
     waiting: usize,
 }
 
 impl Gate {
-    /// A closed gate.
+    /// Makes a closed gate.
     pub fn new() -> Self {
         Self { state: Arc::new(Watched::new(State::default())) }
     }
 
-    /// Lets everybody through, from now on and for good.
+    /// Opens the gate: lets every waiting and later thread pass.
     ///
     /// # Blocking
     /// Does not block.
@@ -62,7 +62,7 @@ impl Gate {
         self.state.change(|state| state.open = true);
     }
 
-    /// Lets so many through, of those who wait now or come later; which of them is not said.
+    /// Lets `how_many` threads pass, waiting or later ones. The order is unspecified.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Gate, Script};
@@ -73,7 +73,7 @@ impl Gate {
     /// let service = EphemeralSessionService::new(agent, 1);
     /// let turn = service.begin_session(CreateSessionRequest::new("two steps"))?;
     /// gate.let_through(1);
-    /// gate.wait_arrived(2); // it has made the first step, and not the second
+    /// gate.wait_arrived(2); // the turn is past the first step, and not past the second
     /// assert_eq!((gate.waiting(), turn.is_finished()), (1, false));
     /// gate.let_through(1);
     /// assert!(turn.wait().is_ok());
@@ -83,22 +83,22 @@ impl Gate {
     /// # Blocking
     /// Does not block.
     pub fn let_through(&self, how_many: usize) {
-        self.state.change(|state| state.allowed = state.allowed.saturating_add(how_many));
+        self.state.change(|state| state.permits = state.permits.saturating_add(how_many));
     }
 
-    /// Waits to be let through, or for the turn to be told to stop.
+    /// Waits until the test lets the thread pass, or the turn is cancelled.
     ///
     /// # Errors
-    /// [`Cancelled`] where the turn has been told to stop, also where the gate is open.
+    /// [`Cancelled`] where the turn is cancelled, even if the gate is open.
     ///
     /// # Blocking
-    /// Until then. The turn keeps its running permit, as it does while it works.
+    /// Until the thread passes or the turn is cancelled. The turn keeps its running permit meanwhile.
     pub fn pass(&self, cancel: &CancelToken) -> Result<(), Cancelled> {
         self.wait_at(Some(cancel))
     }
 
-    /// Waits to be let through, and for nothing else: for agents that do not heed their token, and for threads that have
-    /// none.
+    /// Waits until the test lets the thread pass, regardless of cancellation: for agents that ignore their token, and
+    /// for threads that have none.
     ///
     /// ```
     /// use std::thread;
@@ -114,29 +114,29 @@ impl Gate {
     /// ```
     ///
     /// # Blocking
-    /// Until then, for ever if it comes to that.
+    /// Until the test opens the gate or lets the thread pass, which may be never.
     pub fn pass_regardless(&self) {
-        // There is no token that could end it.
+        // Without a token the wait cannot fail.
         let _ = self.wait_at(None);
     }
 
-    /// How many have ever come to the gate.
+    /// Returns how many arrivals there were in all.
     pub fn arrived(&self) -> usize {
         self.state.look(|state| state.arrived)
     }
 
-    /// How many wait at the gate now.
+    /// Returns how many threads wait at the gate now.
     pub fn waiting(&self) -> usize {
         self.state.look(|state| state.waiting)
     }
 
-    /// Waits until so many have come to the gate, ever: those who have left it again count too.
+    /// Waits until there were `how_many` arrivals in all, including threads that have left the gate.
     ///
     /// # Panics
-    /// If they have not come after [`PATIENCE`].
+    /// If there are fewer arrivals after [`PATIENCE`].
     ///
     /// # Blocking
-    /// Until then, in real time.
+    /// Until the arrivals, at most for [`PATIENCE`], in real time.
     #[track_caller]
     pub fn wait_arrived(&self, how_many: usize) {
         self.wait_arrived_within(PATIENCE, how_many);
@@ -144,19 +144,19 @@ impl Gate {
 
     #[track_caller]
     fn wait_arrived_within(&self, limit: Duration, how_many: usize) {
-        let have_come = |state: &State| (state.arrived >= how_many).then_some(());
-        if self.state.wait(&Clock::System.deadline(limit), have_come).is_none() {
-            panic!("expected {how_many} to come to the gate within {limit:?}, found {self:?}");
+        let enough_arrived = |state: &State| (state.arrived >= how_many).then_some(());
+        if self.state.wait(&Clock::System.deadline(limit), enough_arrived).is_none() {
+            panic!("expected {how_many} arrivals at the gate within {limit:?}, found {self:?}");
         }
     }
 
     fn wait_at(&self, cancel: Option<&CancelToken>) -> Result<(), Cancelled> {
-        let _visit = Visit::begin(self);
+        let _waiting = WaitingThread::arrive(self);
         let cancelled = cancel.map_or_else(never, |cancel| cancel.cancelled().clone());
         loop {
-            // Asked first: where both have happened, what a turn sees does not depend on luck.
+            // Checked first: where the turn is cancelled and the gate is open, the result must not depend on chance.
             cancel.map_or(Ok(()), CancelToken::check)?;
-            match self.state.take(State::let_one_through) {
+            match self.state.take(State::take_permit) {
                 Ok(()) => return Ok(()),
                 Err(change) => select! {
                     recv(change.receiver()) -> _ => {}
@@ -168,19 +168,19 @@ impl Gate {
 }
 
 impl State {
-    fn let_one_through(&mut self) -> Option<()> {
+    fn take_permit(&mut self) -> Option<()> {
         if !self.open {
-            self.allowed = self.allowed.checked_sub(1)?;
+            self.permits = self.permits.checked_sub(1)?;
         }
         Some(())
     }
 }
 
-/// Somebody at the gate.
-struct Visit<'a>(&'a Gate);
+/// Counts a waiting thread as long as it lives.
+struct WaitingThread<'a>(&'a Gate);
 
-impl<'a> Visit<'a> {
-    fn begin(gate: &'a Gate) -> Self {
+impl<'a> WaitingThread<'a> {
+    fn arrive(gate: &'a Gate) -> Self {
         gate.state.change(|state| {
             state.arrived += 1;
             state.waiting += 1;
@@ -189,7 +189,7 @@ impl<'a> Visit<'a> {
     }
 }
 
-impl Drop for Visit<'_> {
+impl Drop for WaitingThread<'_> {
     fn drop(&mut self) {
         self.0.state.change(|state| state.waiting -= 1);
     }
@@ -218,8 +218,8 @@ mod tests {
     use super::*;
 
     #[test]
-    #[should_panic = "expected 2 to come to the gate within 5ms, found Gate { open: true, arrived: 1, waiting: 0, .. }"]
-    fn nobody_is_waited_for_for_ever() {
+    #[should_panic = "expected 2 arrivals at the gate within 5ms, found Gate { open: true, arrived: 1, waiting: 0, .. }"]
+    fn waiting_for_arrivals_times_out() {
         let gate = Gate::new();
         gate.open();
         gate.pass_regardless();

@@ -1,31 +1,30 @@
-//! What the tests of a host need, to be without sleeps and without luck. With the feature `testkit`:
+//! The test kit for hosts: tests without sleeps and without chance. With the feature `testkit`:
 //!
 //! ```toml
 //! [dev-dependencies]
 //! turnwise = { version = "0.1", features = ["testkit"] }
 //! ```
 //!
-//! A test that sleeps to let something happen is slow where the sleep is long, and fails now and then where it is short. What
-//! it needs instead is to *know*: where a turn is, what time it is, what has happened. The kit has one thing for each.
+//! A test that sleeps is slow where the sleep is long, and flaky where it is short. Instead it must *know* where a
+//! turn is, what time it is, and what has happened. The kit has one tool for each.
 //!
-//! | To know | use |
+//! | To control or know | Use |
 //! |---|---|
 //! | what the agent does | [`scripted`] agents, with a [`Script`] for each prompt |
-//! | where a turn is | a [`Gate`]: turns stop at it, the test waits until one has come |
-//! | what time it is | a [`ManualClock`]: it stands still until the test advances it |
-//! | who is who | [`SeededIds`]: the same ids in every run |
+//! | where a turn is | a [`Gate`]: turns wait at it, the test waits until one has arrived |
+//! | what time it is | a [`ManualClock`]: it advances only when the test advances it |
+//! | which ids there are | [`SeededIds`]: the same ids in every run |
 //! | what has happened | a [`Recorder`] of events, with assertions that show both sequences |
-//! | that it ends | [`within`], and [`assert_no_leaked_sessions`] |
+//! | that the test ends | [`within`], and [`assert_no_leaked_sessions`] |
 //!
-//! The kit's assertions panic, with messages to be read; its own waits do so after [`PATIENCE`]. What is under test keeps its
-//! rules: [`scripted`] agents are agents like any others, so they work in a service beside a program's own; and a program's
-//! own agents can be stopped at gates and read a manual clock.
+//! The kit's assertions panic with readable messages; its own waits panic after [`PATIENCE`]. The code under test
+//! follows its usual rules: [`scripted`] agents are ordinary agents, so they work in a service beside a program's own.
+//! A program's own agents can wait at gates and use a manual clock.
 //!
 //! # First example: a turn that is interrupted
 //!
-//! The gate holds the turn where the test wants it. [`Gate::wait_arrived`] returns when it is there, so the interrupt finds a
-//! turn that runs: neither one that has not begun nor one that is over. Turns that are interrupted leave the gate by
-//! themselves.
+//! The gate holds the turn at a chosen step. [`Gate::wait_arrived`] returns when the turn is there. So the interrupt
+//! finds a running turn: it has begun and has not ended. An interrupted turn leaves the gate by itself.
 //!
 //! ```
 //! use std::time::Duration;
@@ -47,7 +46,7 @@
 //!     assert_eq!(error.cancel_reason(), Some(CancelReason::Interrupted));
 //!     events.assert_events(&["RunStarted(think)", "TextDelta(hm, )", "RunFailed"]);
 //!
-//!     // The session is as good as new.
+//!     // The session is usable again.
 //!     gate.open();
 //!     assert_eq!(service.start_turn(id, StartTurnRequest::new("think")).unwrap().text, "hm, aha");
 //!     service.archive(id).unwrap();
@@ -57,8 +56,8 @@
 //!
 //! # Second example: a turn that takes too long
 //!
-//! Every duration that a service is given is measured on its clock. On a [`ManualClock`] an hour takes no time at all, and a
-//! nanosecond less than an hour is certain to be less than an hour.
+//! A service measures every duration on its clock. On a [`ManualClock`] an hour takes no real time, and a nanosecond
+//! less than an hour is exactly that.
 //!
 //! ```
 //! use std::time::Duration;
@@ -74,16 +73,16 @@
 //!         .on("take 50 minutes", Script::new().sleep(50 * MINUTE).reply("done"));
 //!     let service = EphemeralSessionService::configure(agent).clock(clock.clone()).build().unwrap();
 //!
-//!     // A timeout counts from the admission, so it is set by now.
+//!     // A timeout counts from the admission, so its deadline is set by now.
 //!     let turn = service.begin_session(CreateSessionRequest::new("wait for ever").timeout(60 * MINUTE)).unwrap();
 //!     clock.advance(60 * MINUTE - Duration::from_nanos(1));
-//!     clock.settle(); // all that was due is done
+//!     clock.settle(); // everything due has run
 //!     assert!(!turn.is_finished());
 //!     clock.advance(Duration::from_nanos(1));
 //!     let error = turn.wait().unwrap_err();
 //!     assert_eq!(error.cancel_reason(), Some(CancelReason::DeadlineExceeded));
 //!
-//!     // A sleep counts from the moment in which the agent begins it: the test has to know that it has.
+//!     // A sleep counts from the moment when the agent begins it: the test must wait for that.
 //!     let turn = service.begin_session(CreateSessionRequest::new("take 50 minutes").timeout(60 * MINUTE)).unwrap();
 //!     clock.wait_for_waiters(1);
 //!     clock.advance(50 * MINUTE);
@@ -93,8 +92,8 @@
 //!
 //! # Third example: output that is the same in every run
 //!
-//! A session in host mode works off what is put into its inbox; a subscriber sees all of it, numbered. With [`SeededIds`] the
-//! record of it can be compared with one that is kept in a file, byte for byte.
+//! A session in host mode runs the messages in its inbox; a subscriber sees all events, numbered. With [`SeededIds`]
+//! the transcript can be compared with a stored one, byte for byte.
 //!
 //! ```
 //! use std::time::Duration;
@@ -127,7 +126,7 @@
 //! });
 //! ```
 
-// Assertions panic: that is what they are for. So do scripted agents that are told to.
+// Assertions panic by design. So do scripted agents with a panic step.
 #![allow(clippy::panic)]
 
 mod describe;
@@ -147,6 +146,6 @@ pub use script::Script;
 pub use scripted::{scripted, Scripted};
 pub use watchdog::{assert_no_leaked_sessions, assert_no_leaked_sessions_within, within};
 
-/// How long the kit's own waits last at most, in real time: a minute. It is far more than anything takes on a loaded machine;
-/// a test that gets there fails in any case, and should say why rather than hang.
+/// The maximum duration of the kit's own waits, in real time: a minute. Nothing takes that long even on a loaded
+/// machine, so a test that waits that long fails in any case; this way it fails with a reason.
 pub const PATIENCE: Duration = crate::time::manual::PATIENCE;

@@ -1,4 +1,4 @@
-//! What has happened, kept to be looked at.
+//! Records events, for comparison with what a test expects.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +14,8 @@ use crate::time::clock::Clock;
 
 /// Records the events of a turn, an interaction or a subscription, and compares them with what a test expects.
 ///
-/// An expectation is the name of an event, `TextDelta`, or its name and its text, `TextDelta(hello)`. The text is what an event
-/// is about: a prompt, an answer, an error, a tool's name and arguments. Ids and durations are not part of it.
+/// An expectation is the name of an event, `TextDelta`, or its name and text, `TextDelta(hello)`. The text is the
+/// event's content: a prompt, an answer, an error, a tool's name and arguments. It has neither ids nor durations.
 ///
 /// ```
 /// use turnwise::testkit::{scripted, Recorder, Script};
@@ -28,13 +28,13 @@ use crate::time::clock::Clock;
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 ///
-/// Failures show both sequences, side by side, with a mark at the first difference. They show texts in full: a record
-/// is for tests, not for logs.
+/// A failure shows both sequences side by side, with a mark at the first difference. It shows texts in full, since a
+/// recording is for tests, not for logs.
 pub struct Recorder {
     source: Source,
     recorded: Vec<Recorded>,
-    /// How many of them have been waited for or compared.
-    looked_at: usize,
+    /// The number of recorded events that were waited for or compared.
+    cursor: usize,
     ended: bool,
     patience: Duration,
 }
@@ -50,15 +50,15 @@ enum Recorded {
 }
 
 impl Recorder {
-    /// A recorder of one turn, and what to give to [`event_tx`](crate::StartTurnRequest#structfield.event_tx) of its request.
-    /// It never makes the turn wait.
+    /// Makes a recorder of one turn, and the sender for the request's
+    /// [`event_tx`](crate::StartTurnRequest#structfield.event_tx). It never blocks the turn.
     pub fn of_turn() -> (Sender<AgentEvent>, Self) {
         let (event_tx, events) = unbounded();
         (event_tx, Self::of_events(events))
     }
 
-    /// A recorder of what comes through this channel: [`InteractionSubscription::events`](crate::InteractionSubscription),
-    /// or a receiver of the test's own.
+    /// Makes a recorder of this channel: [`InteractionSubscription::events`](crate::InteractionSubscription), or a
+    /// receiver of the test's own.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Recorder, Script};
@@ -75,7 +75,7 @@ impl Recorder {
         Self::new(Source::Events(events))
     }
 
-    /// A recorder of a subscription.
+    /// Makes a recorder of a subscription.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Recorder};
@@ -95,10 +95,10 @@ impl Recorder {
     }
 
     fn new(source: Source) -> Self {
-        Self { source, recorded: Vec::new(), looked_at: 0, ended: false, patience: PATIENCE }
+        Self { source, recorded: Vec::new(), cursor: 0, ended: false, patience: PATIENCE }
     }
 
-    /// Reads until an event is as expected, beginning after the last that was waited for or compared.
+    /// Reads until an event matches, starting after the last event that was waited for or compared.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Recorder, Script};
@@ -108,40 +108,40 @@ impl Recorder {
     /// let service = EphemeralSessionService::new(agent, 1);
     /// let (event_tx, mut events) = Recorder::of_turn();
     /// let turn = service.begin_session(CreateSessionRequest::new("think").event_tx(event_tx))?;
-    /// events.wait_for("TextDelta(hm)"); // now it is certain to be in the middle of it
+    /// events.wait_for("TextDelta(hm)"); // now the turn is certainly running
     /// turn.interrupt();
     /// events.assert_next(&["RunFailed"]);
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     ///
     /// # Panics
-    /// If the stream ends without it, or it has not come after [`PATIENCE`].
+    /// If the stream ends first, or no further event arrives within [`PATIENCE`].
     ///
     /// # Blocking
-    /// Until then, in real time.
+    /// Until the event, at most for [`PATIENCE`] for each event before it, in real time.
     #[track_caller]
     pub fn wait_for(&mut self, expected: &str) -> &AgentEvent {
-        let from = self.looked_at;
+        let from = self.cursor;
         loop {
             match self.next() {
-                Next::Event if matches(self.recorded[self.looked_at - 1].event(), expected) => break,
+                Next::Event if matches(self.recorded[self.cursor - 1].event(), expected) => break,
                 Next::Event => {}
                 Next::End(why) => panic!("{expected} has not come, {why}; recorded:\n{}", self.list(from)),
             }
         }
-        self.recorded[self.looked_at - 1].event()
+        self.recorded[self.cursor - 1].event()
     }
 
-    /// Asserts that the next events are as expected, after the last that was waited for or compared.
+    /// Asserts that the next events match, starting after the last event that was waited for or compared.
     ///
     /// # Panics
-    /// If they are others, or do not come: the stream has ended, or [`PATIENCE`] has.
+    /// If they differ, the stream ends first, or no further event arrives within [`PATIENCE`].
     ///
     /// # Blocking
-    /// Until they have come, in real time.
+    /// Until the events, at most for [`PATIENCE`] for each, in real time.
     #[track_caller]
     pub fn assert_next(&mut self, expected: &[&str]) {
-        let from = self.looked_at;
+        let from = self.cursor;
         let mut why = "";
         for _ in expected {
             if let Next::End(end) = self.next() {
@@ -149,17 +149,17 @@ impl Recorder {
                 break;
             }
         }
-        compare(expected, &self.recorded[from..self.looked_at], why);
+        compare(expected, &self.recorded[from..self.cursor], why);
     }
 
-    /// Reads to the end, and asserts that all that was ever recorded is as expected. A turn's events end with the turn, those
-    /// of a subscription with what it listens to.
+    /// Reads to the end, and asserts that all recorded events match. A turn's events end with the turn; a
+    /// subscription's events end with the session or service that it follows.
     ///
     /// # Panics
-    /// If they are others, or the end has not come after [`PATIENCE`] without an event.
+    /// If they differ, or no further event and no end arrives within [`PATIENCE`].
     ///
     /// # Blocking
-    /// Until the end, in real time.
+    /// Until the end, at most for [`PATIENCE`] for each event, in real time.
     #[track_caller]
     pub fn assert_events(&mut self, expected: &[&str]) {
         let why = self.read_to_end();
@@ -167,18 +167,18 @@ impl Recorder {
         assert!(self.ended, "the events are as expected, but they have no end: {why}");
     }
 
-    /// Asserts that a subscription has missed nothing so far: the numbers of each session's events rise by one, and nothing
-    /// counts as dropped.
+    /// Asserts that a subscription has missed no event so far: the sequence numbers of each session rise by one, and
+    /// the stream has counted no drop.
     ///
     /// # Panics
-    /// If there is a gap, with the numbers on both sides of it; or if this records no subscription.
+    /// If there is a gap, with the numbers on both sides; or if this does not record a subscription.
     #[track_caller]
     pub fn assert_no_gaps(&self) {
         self.assert_dropped(0);
     }
 
-    /// Asserts that a subscription has missed so many events so far, by its own count and by the gaps between the numbers.
-    /// (What was dropped after the last event that was read is counted, but no gap yet.)
+    /// Asserts that a subscription has missed this many events so far, by the stream's count and by the gaps between
+    /// sequence numbers. An event dropped after the last one read is counted, but is no gap yet.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Recorder, Script};
@@ -189,12 +189,12 @@ impl Recorder {
     /// let mut events = Recorder::of_stream(service.subscribe_all(Subscription::new().capacity(2)));
     /// service.create_session(CreateSessionRequest::new("count"))?;
     /// events.assert_next(&["TextDelta(3)", "RunCompleted(123)"]);
-    /// events.assert_dropped(3); // RunStarted, and two that were said
+    /// events.assert_dropped(3); // RunStarted and two TextDeltas
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     ///
     /// # Panics
-    /// If the count is another, or the gaps add up to more; or if this records no subscription.
+    /// If the count differs, or the gaps add up to more; or if this does not record a subscription.
     #[track_caller]
     pub fn assert_dropped(&self, events: u64) {
         let Source::Stream(stream) = &self.source else { panic!("only subscriptions have numbers") };
@@ -215,7 +215,7 @@ impl Recorder {
         );
     }
 
-    /// The events recorded so far. Reads nothing.
+    /// Returns the events recorded so far. Reads nothing.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Recorder, Script};
@@ -234,14 +234,15 @@ impl Recorder {
         self.recorded.iter().map(Recorded::event)
     }
 
-    /// Reads to the end, and gives all that was ever recorded as text, one line for each event; for subscriptions with session,
-    /// turn and number. With [`SeededIds`](super::SeededIds) that is the same in every run.
+    /// Reads to the end, and returns all recorded events as text, one line for each event. Lines of a subscription
+    /// begin with session, turn and sequence number. With [`SeededIds`](super::SeededIds) the text is the same in
+    /// every run.
     ///
     /// # Panics
-    /// If the end has not come after [`PATIENCE`] without an event.
+    /// If no further event and no end arrives within [`PATIENCE`].
     ///
     /// # Blocking
-    /// Until the end, in real time.
+    /// Until the end, at most for [`PATIENCE`] for each event, in real time.
     #[track_caller]
     pub fn transcript(&mut self) -> String {
         let why = self.read_to_end();
@@ -249,7 +250,7 @@ impl Recorder {
         self.recorded.iter().map(|one| format!("{one}\n")).collect()
     }
 
-    /// Why there is no more.
+    /// Reads to the end. Returns why there are no more events.
     fn read_to_end(&mut self) -> &'static str {
         loop {
             if let Next::End(why) = self.next() {
@@ -259,7 +260,7 @@ impl Recorder {
     }
 
     fn next(&mut self) -> Next {
-        if self.looked_at == self.recorded.len() {
+        if self.cursor == self.recorded.len() {
             let patience = Clock::System.deadline(self.patience);
             let next = match &self.source {
                 Source::Events(events) => patience.receive(events).map(Recorded::Event).map_err(|e| e.is_timeout()),
@@ -278,7 +279,7 @@ impl Recorder {
                 }
             }
         }
-        self.looked_at += 1;
+        self.cursor += 1;
         Next::Event
     }
 
@@ -289,11 +290,11 @@ impl Recorder {
 
 enum Next {
     Event,
-    /// There is none, for this reason.
+    /// There is no next event, for this reason.
     End(&'static str),
 }
 
-/// Fails with both sequences side by side where they differ.
+/// Panics with both sequences side by side where they differ.
 #[track_caller]
 fn compare(expected: &[&str], recorded: &[Recorded], why: &str) {
     let same = |at: usize| match (expected.get(at), recorded.get(at)) {
@@ -350,7 +351,7 @@ impl fmt::Debug for Recorder {
 mod tests {
     use super::*;
 
-    /// The message of a recorder that was told to wait for more than there is.
+    /// The panic message of a recorder that waits for more events than there are.
     fn failing(check: impl FnOnce(&mut Recorder) + std::panic::UnwindSafe) -> String {
         let failed = std::panic::catch_unwind(|| {
             let (event_tx, mut events) = Recorder::of_turn();
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_waited_for_for_ever() {
+    fn the_waits_of_a_recorder_time_out() {
         let message = failing(|events| drop(events.wait_for("RunCompleted").clone()));
         assert_eq!(message, "RunCompleted has not come, and nothing more came in time; recorded:\n  TextDelta(a)\n");
         let message = failing(|events| events.assert_next(&["TextDelta(a)", "TextDelta(b)"]));

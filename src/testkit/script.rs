@@ -1,4 +1,4 @@
-//! What a scripted agent does in a turn.
+//! The steps of a scripted agent in a turn.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use crate::sync::Arc;
 use crate::testkit::Gate;
 use crate::turn::context::TurnContext;
 
-/// What an agent does in one turn, step by step, in the order in which it was written.
+/// The steps of an agent in one turn, run in the order in which they were added.
 ///
-/// At its end the turn is answered: with the [`reply`](Self::reply), else with all that was [said](Self::say), else with the
-/// prompt. A step that fails, or is told to stop, ends the turn with its error. A script may be played any number of times.
+/// After the last step the agent answers with the [`reply`](Self::reply), else with all text that it
+/// [said](Self::say), else with the prompt. A step that fails or is cancelled ends the turn with its error. A script
+/// may run any number of times.
 ///
 /// ```
 /// use turnwise::testkit::{scripted, Script};
@@ -37,7 +38,7 @@ enum Step {
     Emit(AgentEvent),
     Say(String),
     WaitAt(Gate),
-    WaitRegardlessAt(Gate),
+    WaitAtIgnoringCancel(Gate),
     UntilCancelled,
     Sleep(Duration),
     Publish(SessionSnapshot),
@@ -55,7 +56,7 @@ type Call = Arc<dyn Fn(&TurnContext) -> Result<(), AgentError> + Send + Sync>;
 type Reply = Arc<dyn Fn(&TurnContext) -> Result<String, AgentError> + Send + Sync>;
 
 impl Script {
-    /// An empty script: the answer is the prompt.
+    /// Makes an empty script: the answer is the prompt.
     pub fn new() -> Self {
         Self::default()
     }
@@ -65,12 +66,12 @@ impl Script {
         self.then(Step::Emit(event))
     }
 
-    /// Says a piece of the answer: emits it as a [`TextDelta`](AgentEvent::TextDelta), and keeps it for the end.
+    /// Emits a piece of the answer as a [`TextDelta`](AgentEvent::TextDelta), and appends it to the answer.
     pub fn say(self, text: impl Into<String>) -> Self {
         self.then(Step::Say(text.into()))
     }
 
-    /// Stops at the gate until the test lets it through, or the turn is told to stop.
+    /// Waits at the gate until the test lets the turn pass, or the turn is cancelled.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Gate, Script};
@@ -90,28 +91,28 @@ impl Script {
         self.then(Step::WaitAt(gate.clone()))
     }
 
-    /// Stops at the gate until the test lets it through, whatever the turn is told: an agent that is deaf. A test that
-    /// forgets about it keeps a thread for good.
+    /// Waits at the gate until the test lets the turn pass, even if the turn is cancelled: an agent that ignores its
+    /// token. If the test never lets it pass, the thread waits for ever.
     pub fn wait_at_ignoring_cancel(self, gate: &Gate) -> Self {
-        self.then(Step::WaitRegardlessAt(gate.clone()))
+        self.then(Step::WaitAtIgnoringCancel(gate.clone()))
     }
 
-    /// Waits until the turn is told to stop, and fails with that.
+    /// Waits until the turn is cancelled, and fails with that.
     pub fn until_cancelled(self) -> Self {
         self.then(Step::UntilCancelled)
     }
 
-    /// [Sleeps](TurnContext::sleep), on the service's clock.
+    /// [Sleeps](TurnContext::sleep) on the service's clock.
     pub fn sleep(self, duration: Duration) -> Self {
         self.then(Step::Sleep(duration))
     }
 
-    /// [Shows](TurnContext::publish) progress.
+    /// [Publishes](TurnContext::publish) a snapshot.
     pub fn publish(self, snapshot: SessionSnapshot) -> Self {
         self.then(Step::Publish(snapshot))
     }
 
-    /// [Takes](TurnContext::drain_inbox) what is in the session's inbox, and says the text of each.
+    /// [Drains](TurnContext::drain_inbox) the session's inbox, and says the text of each message.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Script};
@@ -127,17 +128,17 @@ impl Script {
         self.then(Step::DrainInbox)
     }
 
-    /// Calls `call` on the session's thread, for whatever else there is to do; its error ends the turn.
+    /// Calls `call` on the session thread; its error ends the turn.
     pub fn call(self, call: impl Fn(&TurnContext) -> Result<(), AgentError> + Send + Sync + 'static) -> Self {
         self.then(Step::Call(Arc::new(call)))
     }
 
-    /// Answers with this, when the script is at its end.
+    /// Sets the answer, returned after the last step.
     pub fn reply(self, text: impl Into<String>) -> Self {
         self.then(Step::Reply(text.into()))
     }
 
-    /// As [`reply`](Self::reply), with what `reply` makes of the turn; its error ends the turn.
+    /// As [`reply`](Self::reply), with the text that `reply` returns; its error ends the turn.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Script};
@@ -160,22 +161,22 @@ impl Script {
         self.then(Step::ReplyWith(Arc::new(reply)))
     }
 
-    /// Uses so many tokens, added up over the script.
+    /// Adds to the tokens that the result reports.
     pub fn usage(self, usage: Usage) -> Self {
         self.then(Step::Usage(usage))
     }
 
-    /// Calls so many tools, as the result has it; added up over the script.
+    /// Adds to the number of tool calls that the result reports.
     pub fn tool_calls(self, calls: u32) -> Self {
         self.then(Step::ToolCalls(calls))
     }
 
-    /// Fails, here and now.
+    /// Fails the turn at this step.
     pub fn fail(self, error: AgentError) -> Self {
         self.then(Step::Fail(error))
     }
 
-    /// Panics, here and now, with this message; the session is faulted.
+    /// Panics at this step with this message; the session is faulted.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Script};
@@ -197,52 +198,52 @@ impl Script {
         self
     }
 
-    /// Plays the script in a turn.
-    pub(super) fn play(&self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        let mut answer = Answer::default();
-        self.steps.iter().try_for_each(|step| step.play(turn, &mut answer))?;
-        let text = answer.reply.or(answer.said).unwrap_or(prompt);
-        Ok(turn.finish(text).with_usage(answer.usage).with_tool_calls(answer.tool_calls))
+    /// Runs the script in a turn.
+    pub(super) fn run(&self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        let mut draft = Draft::default();
+        self.steps.iter().try_for_each(|step| step.run(turn, &mut draft))?;
+        let text = draft.reply.or(draft.said_text).unwrap_or(prompt);
+        Ok(turn.finish(text).with_usage(draft.usage).with_tool_calls(draft.tool_calls))
     }
 }
 
-/// What a script has come to.
+/// The answer of a script so far.
 #[derive(Default)]
-struct Answer {
+struct Draft {
     reply: Option<String>,
-    said: Option<String>,
+    said_text: Option<String>,
     usage: Usage,
     tool_calls: u32,
 }
 
-impl Answer {
+impl Draft {
     fn say(&mut self, text: &str, turn: &TurnContext) -> Result<(), AgentError> {
         turn.emit(AgentEvent::TextDelta { delta: text.to_owned() })?;
-        self.said.get_or_insert_with(String::new).push_str(text);
+        self.said_text.get_or_insert_with(String::new).push_str(text);
         Ok(())
     }
 }
 
 impl Step {
-    fn play(&self, turn: &TurnContext, answer: &mut Answer) -> Result<(), AgentError> {
+    fn run(&self, turn: &TurnContext, draft: &mut Draft) -> Result<(), AgentError> {
         match self {
             Self::Emit(event) => turn.emit(event.clone())?,
-            Self::Say(text) => answer.say(text, turn)?,
+            Self::Say(text) => draft.say(text, turn)?,
             Self::WaitAt(gate) => gate.pass(turn.cancel_token())?,
-            Self::WaitRegardlessAt(gate) => gate.pass_regardless(),
+            Self::WaitAtIgnoringCancel(gate) => gate.pass_regardless(),
             Self::UntilCancelled => {
-                // It never carries anything: disconnected means cancelled.
+                // The channel carries no value: disconnected means cancelled.
                 let _ = turn.cancel_token().cancelled().recv();
                 turn.check()?;
             }
             Self::Sleep(duration) => turn.sleep(*duration)?,
             Self::Publish(snapshot) => turn.publish(snapshot.clone()),
-            Self::DrainInbox => turn.drain_inbox().iter().try_for_each(|one| answer.say(&one.text(), turn))?,
+            Self::DrainInbox => turn.drain_inbox().iter().try_for_each(|one| draft.say(&one.text(), turn))?,
             Self::Call(call) => call(turn)?,
-            Self::Reply(text) => answer.reply = Some(text.clone()),
-            Self::ReplyWith(reply) => answer.reply = Some(reply(turn)?),
-            Self::Usage(usage) => answer.usage += *usage,
-            Self::ToolCalls(calls) => answer.tool_calls = answer.tool_calls.saturating_add(*calls),
+            Self::Reply(text) => draft.reply = Some(text.clone()),
+            Self::ReplyWith(reply) => draft.reply = Some(reply(turn)?),
+            Self::Usage(usage) => draft.usage += *usage,
+            Self::ToolCalls(calls) => draft.tool_calls = draft.tool_calls.saturating_add(*calls),
             Self::Fail(error) => return Err(error.clone()),
             Self::Panic(message) => panic!("{message}"),
         }
@@ -256,7 +257,7 @@ impl fmt::Debug for Step {
             Self::Emit(event) => f.debug_tuple("Emit").field(event).finish(),
             Self::Say(text) => f.debug_tuple("Say").field(text).finish(),
             Self::WaitAt(gate) => f.debug_tuple("WaitAt").field(gate).finish(),
-            Self::WaitRegardlessAt(gate) => f.debug_tuple("WaitRegardlessAt").field(gate).finish(),
+            Self::WaitAtIgnoringCancel(gate) => f.debug_tuple("WaitAtIgnoringCancel").field(gate).finish(),
             Self::UntilCancelled => f.write_str("UntilCancelled"),
             Self::Sleep(duration) => f.debug_tuple("Sleep").field(duration).finish(),
             Self::Publish(snapshot) => f.debug_tuple("Publish").field(snapshot).finish(),

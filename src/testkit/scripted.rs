@@ -1,4 +1,4 @@
-//! Agents that do what a test has written down for them.
+//! Agents that run the scripts of a test.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,9 +9,10 @@ use crate::service::SessionSpec;
 use crate::sync::Arc;
 use crate::testkit::{Gate, Script};
 
-/// A builder of agents with a script for each prompt. Where there is none for a prompt, the agent answers with it.
+/// Makes a builder of agents with a script for each prompt. For a prompt without a script, the agent answers with the
+/// prompt.
 ///
-/// The agents keep their history as those of [`agent_fn`] do. In host mode an interaction's text is the prompt.
+/// The agents keep their history as [`agent_fn`]'s do. In host mode an interaction's text is the prompt.
 ///
 /// ```
 /// use turnwise::testkit::{scripted, Script};
@@ -31,7 +32,7 @@ use crate::testkit::{Gate, Script};
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 pub fn scripted() -> Scripted {
-    Scripted { building: Vec::new(), scripts: BTreeMap::new(), otherwise: Arc::new(|_| Script::new()) }
+    Scripted { build_steps: Vec::new(), scripts: BTreeMap::new(), otherwise: Arc::new(|_| Script::new()) }
 }
 
 /// The builder that [`scripted`] makes.
@@ -53,7 +54,7 @@ pub fn scripted() -> Scripted {
 #[derive(Clone)]
 #[must_use]
 pub struct Scripted {
-    building: Vec<BuildStep>,
+    build_steps: Vec<BuildStep>,
     scripts: BTreeMap<String, Script>,
     otherwise: Arc<dyn Fn(&str) -> Script + Send + Sync>,
 }
@@ -61,7 +62,7 @@ pub struct Scripted {
 #[derive(Clone)]
 enum BuildStep {
     WaitAt(Gate),
-    WaitRegardlessAt(Gate),
+    WaitAtIgnoringCancel(Gate),
     Call(BuildCall),
     Fail(AgentError),
     Panic(String),
@@ -70,20 +71,21 @@ enum BuildStep {
 type BuildCall = Arc<dyn Fn(&SessionSpec, &SessionContext) -> Result<(), AgentError> + Send + Sync>;
 
 impl Scripted {
-    /// Has agents play `script` for exactly this prompt.
+    /// Sets the script for exactly this prompt.
     pub fn on(mut self, prompt: impl Into<String>, script: Script) -> Self {
         self.scripts.insert(prompt.into(), script);
         self
     }
 
-    /// Has agents play what `scripts` makes of a prompt that has no script of its own. It is called on the session's thread.
+    /// Sets the function that makes the script for a prompt without a script of its own. It is called on the session
+    /// thread.
     pub fn otherwise(mut self, scripts: impl Fn(&str) -> Script + Send + Sync + 'static) -> Self {
         self.otherwise = Arc::new(scripts);
         self
     }
 
-    /// Has every build stop at the gate until the test lets it through, or the session's first turn is told to stop: a slow
-    /// build. The steps of a build are taken in the order in which they were written.
+    /// Adds a build step that waits at the gate until the test lets it pass, or the session's first turn is cancelled:
+    /// a slow build. The steps of a build run in the order in which they were added.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, Gate};
@@ -99,34 +101,34 @@ impl Scripted {
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     pub fn build_waits_at(self, gate: &Gate) -> Self {
-        self.building(BuildStep::WaitAt(gate.clone()))
+        self.add_build_step(BuildStep::WaitAt(gate.clone()))
     }
 
-    /// As [`build_waits_at`](Self::build_waits_at), but nothing else ends the wait: a build that does not look at its token.
+    /// As [`build_waits_at`](Self::build_waits_at), but ignores cancellation: a build that does not check its token.
     pub fn build_waits_at_ignoring_cancel(self, gate: &Gate) -> Self {
-        self.building(BuildStep::WaitRegardlessAt(gate.clone()))
+        self.add_build_step(BuildStep::WaitAtIgnoringCancel(gate.clone()))
     }
 
-    /// Calls `call` while an agent is built, on its session's thread: to emit events, or to choose which builds fail.
+    /// Adds a build step that calls `call` on the session thread: to emit events, or to choose which builds fail.
     pub fn build_calls(
         self,
         call: impl Fn(&SessionSpec, &SessionContext) -> Result<(), AgentError> + Send + Sync + 'static,
     ) -> Self {
-        self.building(BuildStep::Call(Arc::new(call)))
+        self.add_build_step(BuildStep::Call(Arc::new(call)))
     }
 
-    /// Has every build fail.
+    /// Makes every build fail.
     pub fn build_fails(self, error: AgentError) -> Self {
-        self.building(BuildStep::Fail(error))
+        self.add_build_step(BuildStep::Fail(error))
     }
 
-    /// Has every build panic.
+    /// Makes every build panic.
     pub fn build_panics(self, message: impl Into<String>) -> Self {
-        self.building(BuildStep::Panic(message.into()))
+        self.add_build_step(BuildStep::Panic(message.into()))
     }
 
-    fn building(mut self, step: BuildStep) -> Self {
-        self.building.push(step);
+    fn add_build_step(mut self, step: BuildStep) -> Self {
+        self.build_steps.push(step);
         self
     }
 
@@ -136,10 +138,10 @@ impl Scripted {
 }
 
 impl BuildStep {
-    fn take(&self, spec: &SessionSpec, context: &SessionContext) -> Result<(), AgentError> {
+    fn run(&self, spec: &SessionSpec, context: &SessionContext) -> Result<(), AgentError> {
         match self {
             Self::WaitAt(gate) => Ok(gate.pass(context.cancel_token())?),
-            Self::WaitRegardlessAt(gate) => {
+            Self::WaitAtIgnoringCancel(gate) => {
                 gate.pass_regardless();
                 Ok(())
             }
@@ -154,9 +156,9 @@ impl SessionAgentBuilder for Scripted {
     type Agent = Box<dyn SessionAgent>;
 
     fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Self::Agent, AgentError> {
-        self.building.iter().try_for_each(|step| step.take(spec, context))?;
+        self.build_steps.iter().try_for_each(|step| step.run(spec, context))?;
         let scripts = self.clone();
-        let agent = agent_fn(move |prompt, turn| scripts.script(&prompt).play(prompt, turn));
+        let agent = agent_fn(move |prompt, turn| scripts.script(&prompt).run(prompt, turn));
         Ok(Box::new(agent.build_agent(spec, context)?))
     }
 }
@@ -164,7 +166,7 @@ impl SessionAgentBuilder for Scripted {
 impl fmt::Debug for Scripted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scripted")
-            .field("building", &self.building)
+            .field("build_steps", &self.build_steps)
             .field("scripts", &self.scripts)
             .finish_non_exhaustive()
     }
@@ -174,7 +176,7 @@ impl fmt::Debug for BuildStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WaitAt(gate) => f.debug_tuple("WaitAt").field(gate).finish(),
-            Self::WaitRegardlessAt(gate) => f.debug_tuple("WaitRegardlessAt").field(gate).finish(),
+            Self::WaitAtIgnoringCancel(gate) => f.debug_tuple("WaitAtIgnoringCancel").field(gate).finish(),
             Self::Call(_) => f.write_str("Call(..)"),
             Self::Fail(error) => f.debug_tuple("Fail").field(error).finish(),
             Self::Panic(message) => f.debug_tuple("Panic").field(message).finish(),

@@ -1,4 +1,4 @@
-//! What makes a test fail that would hang, or leave something behind.
+//! Assertions against hanging tests and leaked sessions.
 
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::time::Duration;
@@ -11,9 +11,9 @@ use crate::sync::{bounded, current, Builder};
 use crate::testkit::PATIENCE;
 use crate::time::clock::Clock;
 
-/// Runs `body` on a thread of its own, named as this one, and returns what it returns. One that hangs is left behind, and the
-/// test fails with a message: what a wait for something that never happens makes of a test otherwise is a build that is
-/// killed after an hour, with nothing to show.
+/// Runs `body` on a new thread with this thread's name, and returns its result. If `body` hangs, the thread is
+/// abandoned and the test fails with a message. Otherwise the test would wait until the build is killed, without a
+/// reason.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,7 +30,7 @@ use crate::time::clock::Clock;
 /// ```
 ///
 /// # Panics
-/// With the panic of `body`, if it panics; or if it is not done after `limit`.
+/// If `body` panics, with its panic; or if `body` is not done after `limit`.
 ///
 /// # Blocking
 /// Until `body` is done, at most for `limit`, in real time.
@@ -38,10 +38,10 @@ use crate::time::clock::Clock;
 pub fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> T + Send + 'static) -> T {
     let name = current().name().unwrap_or("within").to_owned();
     let (done, result) = bounded(1);
-    // Not joined: what its thread-local values do when they go is not the body's.
+    // Not joined: the thread's thread-local destructors are not part of `body`.
     let spawned = Builder::new().name(name).spawn(move || drop(done.send(catch_unwind(AssertUnwindSafe(body)))));
     if let Err(error) = spawned {
-        panic!("the system refuses a thread: {error}");
+        panic!("the system refused a thread: {error}");
     }
     match Clock::System.deadline(limit).receive(&result) {
         Ok(Ok(result)) => result,
@@ -50,8 +50,8 @@ pub fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> T + Sen
     }
 }
 
-/// Asserts that no session of this service is left: every one that was created has been archived, taken or shut down, and has
-/// ended, and no turn holds a running permit. Sessions that are on their way out are waited for.
+/// Asserts that the service has no session left: every session was archived, taken or shut down and has ended, and no
+/// turn holds a running permit. Waits for sessions that are ending.
 ///
 /// ```should_panic
 /// use turnwise::testkit::{assert_no_leaked_sessions, scripted};
@@ -59,20 +59,20 @@ pub fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> T + Sen
 ///
 /// let service = EphemeralSessionService::new(scripted(), 1);
 /// let id = service.open_session(SessionSpec::new()).unwrap();
-/// assert_no_leaked_sessions(&service); // 1 session leaked: … is idle, nobody has archived it
+/// assert_no_leaked_sessions(&service); // 1 sessions leaked: … is Idle, it has not been closed
 /// ```
 ///
 /// # Panics
-/// If there are sessions that nobody has closed, or that have not ended after [`PATIENCE`]: with the id and the state of each.
+/// If a session was not closed, or has not ended after [`PATIENCE`]. The message has the id and state of each.
 ///
 /// # Blocking
-/// Until all that are closed have ended, at most for [`PATIENCE`], in real time.
+/// Until all closed sessions have ended, at most for [`PATIENCE`], in real time.
 #[track_caller]
 pub fn assert_no_leaked_sessions<B: SessionAgentBuilder>(service: &EphemeralSessionService<B>) {
     assert_no_leaked_sessions_within(PATIENCE, service);
 }
 
-/// As [`assert_no_leaked_sessions`], with a limit of the test's own.
+/// As [`assert_no_leaked_sessions`], with its own limit.
 ///
 /// ```
 /// use std::time::Duration;
@@ -87,15 +87,15 @@ pub fn assert_no_leaked_sessions<B: SessionAgentBuilder>(service: &EphemeralSess
 /// ```
 ///
 /// # Panics
-/// As there, after `limit`.
+/// As [`assert_no_leaked_sessions`], after `limit`.
 ///
 /// # Blocking
-/// Until all that are closed have ended, at most for `limit`, in real time.
+/// Until all closed sessions have ended, at most for `limit`, in real time.
 #[track_caller]
 pub fn assert_no_leaked_sessions_within<B: SessionAgentBuilder>(limit: Duration, service: &EphemeralSessionService<B>) {
     let deadline = Clock::System.deadline(limit);
     for session in service.sessions_with_capacity().iter().filter(|session| !session.is_open()) {
-        // Disconnected or not in time: whoever is left is found below.
+        // Ended or timed out: the sessions that are left are found below.
         let _ = deadline.receive(session.ended().receiver());
     }
     let left: Vec<String> = service.sessions_with_capacity().iter().map(|session| describe(session)).collect();
@@ -108,9 +108,9 @@ fn describe(session: &SessionHandle) -> String {
     let state = session.gate().state();
     let id = session.id();
     match (state.is_closed(), state_of(state)) {
-        (false, state) => format!("  session {id} is {state:?}, nobody has closed it"),
+        (false, state) => format!("  session {id} is {state:?}, it has not been closed"),
         (true, SessionState::Building) => format!("  session {id} is closed, but still being built"),
         (true, SessionState::Running) => format!("  session {id} is closed, but its turn has not ended"),
-        (true, _) => format!("  session {id} is closed, but its agent has not gone yet"),
+        (true, _) => format!("  session {id} is closed, but its agent has not been dropped yet"),
     }
 }

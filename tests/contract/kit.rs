@@ -306,7 +306,7 @@ fn leaked_sessions_are_named_with_their_states() {
         service.archive_with(deaf.session_id(), ArchiveMode::Interrupt).unwrap();
         let message = failure(|| assert_no_leaked_sessions_within(SHORT, &service));
         let (one, other) = (
-            format!("session {idle} is Idle, nobody has closed it"),
+            format!("session {idle} is Idle, it has not been closed"),
             format!("session {} is closed, but its turn has not ended", deaf.session_id()),
         );
         assert_eq!(message, format!("2 sessions leaked:\n  {one}\n  {other}"));
