@@ -77,11 +77,11 @@ pub struct NameTaken {
 /// ```
 #[must_use = "dropping it leaves the network"]
 pub struct LocalPeer {
-    endpoint: Arc<Endpoint>,
+    endpoint: Arc<PeerEndpoint>,
 }
 
 /// The part of a peer that others may hold. It does not keep the name.
-struct Endpoint {
+struct PeerEndpoint {
     name: String,
     network: Arc<Network>,
     inbox: Receiver<InboxInteraction>,
@@ -132,7 +132,8 @@ impl LocalComms {
             }
             peers.insert(name.clone(), sender);
         }
-        let endpoint = Endpoint { name, network: Arc::clone(&self.network), inbox, has_left: AtomicBool::new(false) };
+        let endpoint =
+            PeerEndpoint { name, network: Arc::clone(&self.network), inbox, has_left: AtomicBool::new(false) };
         Ok(LocalPeer { endpoint: Arc::new(endpoint) })
     }
 
@@ -198,7 +199,7 @@ impl CommsRuntime for LocalPeer {
     }
 }
 
-impl CommsRuntime for Endpoint {
+impl CommsRuntime for PeerEndpoint {
     fn send(&self, to: &str, content: InteractionContent) -> Result<InteractionId, CommsError> {
         let to_owned = || to.to_owned();
         if self.has_left.load(Ordering::SeqCst) {

@@ -43,7 +43,7 @@ pub struct Gate {
 struct State {
     open: bool,
     /// How many more arrivals may pass while the gate is closed.
-    permits: usize,
+    passes: usize,
     arrived: usize,
     waiting: usize,
 }
@@ -83,7 +83,7 @@ impl Gate {
     /// # Blocking
     /// Does not block.
     pub fn let_through(&self, how_many: usize) {
-        self.state.change(|state| state.permits = state.permits.saturating_add(how_many));
+        self.state.change(|state| state.passes = state.passes.saturating_add(how_many));
     }
 
     /// Waits until the test lets the thread pass, or the turn is cancelled.
@@ -156,7 +156,7 @@ impl Gate {
         loop {
             // Checked first: where the turn is cancelled and the gate is open, the result must not depend on chance.
             cancel.map_or(Ok(()), CancelToken::check)?;
-            match self.state.take(State::take_permit) {
+            match self.state.take(State::take_pass) {
                 Ok(()) => return Ok(()),
                 Err(change) => select! {
                     recv(change.receiver()) -> _ => {}
@@ -168,9 +168,9 @@ impl Gate {
 }
 
 impl State {
-    fn take_permit(&mut self) -> Option<()> {
+    fn take_pass(&mut self) -> Option<()> {
         if !self.open {
-            self.permits = self.permits.checked_sub(1)?;
+            self.passes = self.passes.checked_sub(1)?;
         }
         Some(())
     }
