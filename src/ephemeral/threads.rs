@@ -1,14 +1,14 @@
-//! The session threads of a service, so that a shutdown can see every one of them off.
+//! The session threads of a service, tracked so that a shutdown can wait for all of them.
 //!
-//! A session has a thread of its own for as long as it lives. Where the settings allow it, a thread whose session has ended
-//! waits a while for another one, which is cheaper than a new thread.
+//! A session has a thread of its own while it lives. Up to `idle_threads` threads whose session has ended wait for another one, which is
+//! cheaper than a new thread.
 //!
-//! Nobody waits for a session that ends by itself, but its thread has to be joined: only then is it certain that none of its
-//! code runs any more, thread-local destructors included. So a thread that ends leaves its handle behind, and the next to
-//! start or to end joins those that have exited. It never waits for one: each thread says when it is as good as gone
-//! ([`set_on_exit`]). One whose own thread-local values block as they go stays in the list, and in nobody's way.
+//! No caller waits for a session that ends by itself, but its thread has to be joined: only then is it certain that none of its
+//! code runs any more, thread-local destructors included. So a thread that ends leaves its handle behind, and the next thread or caller that
+//! comes here joins the exited ones. It waits for none of them: each thread sets a latch by the last of its code ([`set_on_exit`]). A
+//! thread that blocks in a thread-local destructor stays in the list, and delays no other.
 //!
-//! **Invariant.** Every thread is in [`Threads::state`]: as running, as ending, or as one that somebody joins.
+//! **Invariant.** Every thread is in [`Threads::state`]: as running, as ending, or as being joined.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
