@@ -4,30 +4,34 @@
 //!
 //! | State | `cancel` | `seal` | a new hook |
 //! |---|---|---|---|
-//! | live | → cancelled | → sealed | is kept |
+//! | live | → cancelled | → sealed | is stored |
 //! | cancelled (reason) | ignored | keeps the reason | runs at once |
 //! | sealed, never cancelled | ignored | - | never runs |
 //! | sealed, cancelled before | ignored | - | runs at once |
 //!
 //! # Two steps
 //!
-//! Cancelling is two steps, so that one slow hook delays no other session: [`CancelToken::cancel`] sets the reason and
-//! wakes every thread that waits; [`DueHooks::run`] runs the hooks, on the cancelling thread, one after the other, with no lock
-//! held. A caller that cancels many sessions takes the first step for all of them, then the second. A caller that cancels one
-//! takes both with [`CancelToken::cancel_and_run_hooks`].
+//! A cancel has two steps, so that one slow hook delays no other session. [`CancelToken::cancel`] sets the reason and
+//! wakes every waiting thread. [`DueHooks::run`] runs the hooks one after the other, with no lock held. It runs on the
+//! cancelling thread, or after a deadline on one of the timer threads. A caller that cancels many sessions takes the
+//! first step for all of them, then the second. A caller that cancels one session takes both with
+//! [`CancelToken::cancel_and_run_hooks`].
 //!
 //! # A hook and its guard
 //!
-//! A hook often shuts down a connection. If it could still be running when its guard is gone, it could hit the connection
-//! of the *next* turn:
+//! A hook often shuts down a connection. If it could still run after the drop of its guard, it could shut down the
+//! connection of the *next* turn:
 //!
 //! ```text
 //! canceller: takes the hook ─────────────── descheduled ───────────── shuts the socket down
 //! turn:            reply arrives, guard dropped, turn ends; next turn reuses the socket  ✗
 //! ```
 //!
-//! So dropping a [`CancelHook`] takes the hook back where it has not been started, and waits for it where it is running
-//! on another thread. (On the same thread it is the hook itself that drops its guard: nothing to wait for.)
+//! So the drop of a [`CancelHook`] removes a hook that has not started, and waits for a hook that runs on another
+//! thread. On the same thread there is nothing to wait for: the hook itself drops its guard.
+//!
+//! **Invariants.** A token yields [`DueHooks`] at most once, and only their holder runs stored hooks. No lock is held
+//! while a hook runs or is dropped.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -37,16 +41,16 @@ use crate::panics::contain_and_log;
 use crate::sync::{current, Arc, AtomicU8, Condvar, Mutex, Ordering, Receiver, ThreadId};
 use crate::wait::latch::Latch;
 
-/// Set once the turn is over; the other bits are the reason, 0 for none.
+/// Set once the turn has ended. The other bits are the reason, 0 for none.
 const SEALED: u8 = 0x80;
 
-/// Tells a turn that it should stop, and why.
+/// Tells a turn to stop, and why.
 ///
-/// Cheap to clone, and free to pass to other threads. It belongs to one turn: once that is over, the token neither fires
-/// nor changes any more.
+/// A clone is cheap, and may be passed to other threads. The token belongs to one turn: after the end of the turn it
+/// neither fires nor changes.
 ///
-/// Use [`is_cancelled`](CancelToken::is_cancelled) in a loop, [`cancelled`](CancelToken::cancelled) as an arm of a
-/// `select!`, and [`on_cancel`](CancelToken::on_cancel) around a call that blocks on something else.
+/// Use [`is_cancelled`](CancelToken::is_cancelled) in a loop, [`cancelled`](CancelToken::cancelled) in a `select!`, and
+/// [`on_cancel`](CancelToken::on_cancel) around a call that blocks on something else.
 ///
 /// ```
 /// use std::thread;
@@ -80,11 +84,12 @@ struct Cell {
 #[derive(Default)]
 struct Hooks {
     next_id: u64,
-    waiting: Vec<(u64, Hook)>,
-    /// The hook being run by the cancelling thread. Only that one thread runs waiting hooks: the one whose cancel won.
+    armed: Vec<(u64, Hook)>,
+    /// The hook that runs now. One thread at a time runs stored hooks: the one that holds the token's only
+    /// [`DueHooks`].
     running: Option<(u64, ThreadId)>,
-    /// A token of a part of the turn, which fires with this one.
-    part: Option<CancelToken>,
+    /// The child token, which fires with this one.
+    child: Option<CancelToken>,
 }
 
 type Hook = Box<dyn FnOnce() + Send>;
@@ -105,7 +110,7 @@ impl CancelToken {
         self.reason().is_some()
     }
 
-    /// Why the turn has been told to stop, if it has.
+    /// The reason why the turn has been told to stop, if it has.
     ///
     /// ```
     /// use turnwise::{agent_fn, AgentEvent, CancelReason, CreateSessionRequest, EphemeralSessionService};
@@ -131,7 +136,7 @@ impl CancelToken {
         decode(self.cell.state.load(Ordering::SeqCst))
     }
 
-    /// An error if the turn has been told to stop.
+    /// Returns an error if the turn has been told to stop.
     ///
     /// # Errors
     /// [`Cancelled`], with the reason.
@@ -142,10 +147,11 @@ impl CancelToken {
         }
     }
 
-    /// A channel that carries nothing and disconnects on cancel: an arm for `select!`.
+    /// A channel that carries no message and disconnects on cancel, for a `select!`.
     ///
-    /// It does not disconnect when the turn ends uncancelled. It does when the last clone of the token is dropped: who keeps
-    /// a clone of the receiver keeps one of the token too, and asks it for the [`reason`](CancelToken::reason).
+    /// It does not disconnect when the turn ends uncancelled. It also disconnects when the last clone of the token is
+    /// dropped. So code that keeps a clone of the receiver also keeps a clone of the token, and reads the
+    /// [`reason`](CancelToken::reason) from it.
     ///
     /// ```
     /// use turnwise::crossbeam_channel::{select, Receiver};
@@ -163,16 +169,17 @@ impl CancelToken {
         self.cell.fired.receiver()
     }
 
-    /// Has `hook` run when the turn is cancelled, to abort a call that blocks on something else: to shut a socket down,
-    /// to kill a child process. Dropping the returned guard disarms it.
+    /// Runs `hook` when the turn is cancelled, to abort a call that blocks on something else: for example to shut a
+    /// socket down or to kill a child process. Dropping the returned guard disarms the hook.
     ///
-    /// The hook runs at most once: at once on this thread if the turn is cancelled already, else on the thread that
-    /// cancels, after the token has been set. It should do its one thing and not wait: the thread may be the one that
-    /// watches the deadlines of the whole service. A panic in it is logged and goes no further.
+    /// The hook runs at most once. If the turn is already cancelled, it runs at once on this thread. Otherwise it runs
+    /// on the cancelling thread, after the token has been set. A hook should do one thing and not wait, since that
+    /// thread may be the one that serves the deadlines of the whole service. A panic in the hook is logged and goes no
+    /// further.
     ///
     /// # Blocking
-    /// Does not block, but for a hook that runs at once. Dropping the guard waits for a hook that is just running on
-    /// another thread, so that it cannot hit what comes after.
+    /// Does not block, except for a hook that runs at once. Dropping the guard waits for a hook that runs on another
+    /// thread, so that the hook cannot hit later work.
     ///
     /// ```
     /// use std::io::Read;
@@ -193,12 +200,12 @@ impl CancelToken {
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> CancelHook {
         let id = {
             let mut hooks = self.cell.hooks.lock();
-            // Under the lock: a cancel that comes later finds the hook in the list, one that came before is seen here.
+            // Checked under the lock: a later cancel finds the hook in the list, an earlier one is seen here.
             match self.cell.state.load(Ordering::SeqCst) {
                 0 => {
                     let id = hooks.next_id;
                     hooks.next_id += 1;
-                    hooks.waiting.push((id, Box::new(hook)));
+                    hooks.armed.push((id, Box::new(hook)));
                     return CancelHook { token: self.clone(), id: Some(id) };
                 }
                 state => decode(state),
@@ -211,75 +218,75 @@ impl CancelToken {
         CancelHook { token: self.clone(), id: None }
     }
 
-    /// First step of a cancel: sets the reason and wakes every thread that waits for it, for the token of a part too. `None` if the token
-    /// was cancelled or sealed already; else the second step, to be taken with no lock held.
+    /// First step of a cancel: sets the reason and wakes every waiting thread, those of the child token too. Returns
+    /// the second step, to be taken with no lock held; `None` if the token was already cancelled or sealed.
     pub(crate) fn cancel(&self, reason: CancelReason) -> Option<DueHooks> {
         self.cell.state.compare_exchange(0, encode(reason), Ordering::SeqCst, Ordering::SeqCst).ok()?;
         self.cell.fired.set();
-        let part = self.cell.hooks.lock().part.take();
-        let of_part = part.and_then(|part| part.cancel(reason)).map(Box::new);
-        Some(DueHooks { token: self.clone(), of_part })
+        let child = self.cell.hooks.lock().child.take();
+        let of_child = child.and_then(|child| child.cancel(reason)).map(Box::new);
+        Some(DueHooks { token: self.clone(), of_child })
     }
 
-    /// Both steps of a cancel. Changes nothing where the token was cancelled or sealed already. The caller holds no lock.
+    /// Both steps of a cancel. Changes nothing if the token was already cancelled or sealed. The caller holds no lock.
     pub(crate) fn cancel_and_run_hooks(&self, reason: CancelReason) {
         if let Some(hooks) = self.cancel(reason) {
             hooks.run();
         }
     }
 
-    /// A token for a part of the turn, such as an interaction in host mode: it fires with this one, or alone. There is one at a time;
-    /// [`end_part`](Self::end_part) ends it.
-    pub(crate) fn begin_part(&self) -> Self {
-        let part = Self::new();
+    /// Makes a child token for a part of the turn, such as an interaction in host mode. It fires with this token, or
+    /// alone. There is one at a time, until [`end_child`](Self::end_child).
+    pub(crate) fn begin_child(&self) -> Self {
+        let child = Self::new();
         let (reason, last) = {
             let mut hooks = self.cell.hooks.lock();
-            // Under the lock: a cancel that comes later finds the part, one that came before is seen here.
+            // Checked under the lock: a later cancel finds the child, an earlier one is seen here.
             match decode(self.cell.state.load(Ordering::SeqCst)) {
-                None => (None, hooks.part.replace(part.clone())),
+                None => (None, hooks.child.replace(child.clone())),
                 reason => (reason, None),
             }
         };
         drop(last);
         if let Some(reason) = reason {
-            // The part is new, and has no hooks.
-            part.cancel_and_run_hooks(reason);
+            // The child is new, and has no hooks.
+            child.cancel_and_run_hooks(reason);
         }
-        part
+        child
     }
 
-    /// Ends the part: a later cancel of either token does not reach it.
-    pub(crate) fn end_part(&self, part: &Self) {
-        let last = self.cell.hooks.lock().part.take();
+    /// Ends the child token: a later cancel of either token does not reach it.
+    pub(crate) fn end_child(&self, child: &Self) {
+        let last = self.cell.hooks.lock().child.take();
         drop(last);
-        part.seal();
+        child.seal();
     }
 
-    /// Ends the token's life with its turn: later cancels are ignored, hooks that have not been started never will be.
+    /// Ends the token at the end of its turn: later cancels are ignored, and hooks that have not started never run.
     pub(crate) fn seal(&self) {
         self.cell.state.fetch_or(SEALED, Ordering::SeqCst);
-        let disarmed = std::mem::take(&mut self.cell.hooks.lock().waiting);
+        let disarmed = std::mem::take(&mut self.cell.hooks.lock().armed);
         for (_, hook) in disarmed {
             contain_and_log("the drop of a cancel hook", move || drop(hook));
         }
     }
 
-    /// Whether the turn is over.
+    /// Whether the turn has ended.
     pub(crate) fn is_sealed(&self) -> bool {
         self.cell.state.load(Ordering::SeqCst) & SEALED != 0
     }
 
-    /// Whether a cancel would have, or has, hooks to run.
+    /// Whether hooks are stored that a cancel runs.
     pub(crate) fn has_hooks(&self) -> bool {
-        !self.cell.hooks.lock().waiting.is_empty()
+        !self.cell.hooks.lock().armed.is_empty()
     }
 
     fn start_next_hook(&self) -> Option<Hook> {
         let mut hooks = self.cell.hooks.lock();
-        if hooks.waiting.is_empty() {
+        if hooks.armed.is_empty() {
             return None;
         }
-        let (id, hook) = hooks.waiting.remove(0);
+        let (id, hook) = hooks.armed.remove(0);
         hooks.running = Some((id, current().id()));
         Some(hook)
     }
@@ -296,21 +303,21 @@ impl fmt::Debug for CancelToken {
     }
 }
 
-/// The second step of a cancel: the hooks that are due. [`run`](Self::run) runs them on the calling thread, and so does a drop, so
-/// that no early return loses a hook.
+/// The second step of a cancel: the hooks that are due. [`run`](Self::run) runs them on the calling thread. A drop does
+/// too, so that no early return loses a hook.
 #[must_use = "the hooks run at the latest when this is dropped: keep it until no lock is held"]
 #[derive(Debug)]
 pub(crate) struct DueHooks {
     token: CancelToken,
-    of_part: Option<Box<DueHooks>>,
+    of_child: Option<Box<DueHooks>>,
 }
 
 impl DueHooks {
-    pub(crate) fn are_none(&self) -> bool {
-        !self.token.has_hooks() && self.of_part.as_ref().map_or(true, |part| part.are_none())
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.token.has_hooks() && self.of_child.as_ref().map_or(true, |child| child.is_empty())
     }
 
-    /// Runs the hooks: those of the token, then those of its part. The caller holds no lock.
+    /// Runs the hooks of the token, then those of its child. The caller holds no lock.
     pub(crate) fn run(mut self) {
         self.run_all();
     }
@@ -320,8 +327,8 @@ impl DueHooks {
             contain_and_log("a cancel hook", hook);
             self.token.finish_hook();
         }
-        if let Some(of_part) = self.of_part.take() {
-            of_part.run();
+        if let Some(of_child) = self.of_child.take() {
+            of_child.run();
         }
     }
 }
@@ -332,7 +339,7 @@ impl Drop for DueHooks {
     }
 }
 
-/// Keeps a hook armed; made by [`CancelToken::on_cancel`].
+/// Keeps a hook armed. Made by [`CancelToken::on_cancel`].
 ///
 /// ```
 /// use turnwise::crossbeam_channel::bounded;
@@ -355,7 +362,7 @@ impl Drop for DueHooks {
 #[must_use = "dropping it disarms the hook"]
 pub struct CancelHook {
     token: CancelToken,
-    /// `None` where nothing was kept.
+    /// `None` where no hook was stored.
     id: Option<u64>,
 }
 
@@ -364,13 +371,13 @@ impl Drop for CancelHook {
         let Some(id) = self.id else { return };
         let cell = &self.token.cell;
         let mut hooks = cell.hooks.lock();
-        let taken_back = hooks.waiting.iter().position(|(other, _)| *other == id);
-        let hook = taken_back.map(|at| hooks.waiting.remove(at));
+        let position = hooks.armed.iter().position(|(other, _)| *other == id);
+        let hook = position.map(|at| hooks.armed.remove(at));
         while hooks.running.is_some_and(|(other, thread)| other == id && thread != current().id()) {
             cell.hook_returned.wait(&mut hooks);
         }
         drop(hooks);
-        // The hook is a user's value: it goes with no lock held, and must not panic in a drop.
+        // The hook is a user's value: it is dropped with no lock held, and its panic must not leave this drop.
         contain_and_log("the drop of a cancel hook", move || drop(hook));
     }
 }

@@ -1,9 +1,12 @@
-//! Threads whose work is done, until they are joined.
+//! Threads that have ended their work and are not joined yet.
 //!
-//! A host that unloads the code that it runs has to know that a thread is gone, thread-local destructors included. No thread waits for that,
-//! except a shutdown: each thread sets a latch by the last of its code, and the next caller that comes by joins those whose latch is set.
-//! A caller joins with no lock held, so it takes the handles out of the list first. Meanwhile another caller that looks into the list, to
-//! wait for every thread, must not conclude that these are gone. So a thread stays counted until it is joined.
+//! A host that unloads the code that it runs must know that a thread has exited, with its thread-local destructors.
+//! Only a shutdown waits for that. Each thread sets a latch by the last of its code, and the next caller joins the
+//! threads whose latch is set.
+//!
+//! **Invariant.** A thread counts until it is joined. A caller joins with no lock held, so it first takes the handles
+//! out of the list. Another caller that waits for every thread may read the list at that moment. If it did not count
+//! the threads that are being joined, it would conclude that they have exited.
 
 use std::cell::RefCell;
 
@@ -11,11 +14,11 @@ use crate::sync::{thread_local, Arc, JoinHandle, ThreadId};
 use crate::time::clock::Deadline;
 use crate::wait::latch::Latch;
 
-/// A thread that will be joined, while it works and after.
+/// A thread that will be joined, while it works and after that.
 #[derive(Debug)]
 pub(crate) struct TrackedThread<T> {
-    /// What the thread works for.
-    pub(crate) of: T,
+    /// The owner that the thread works for.
+    pub(crate) owner: T,
     pub(crate) handle: JoinHandle<()>,
     /// Set by the last of the thread's code; see [`set_on_exit`].
     pub(crate) exited: Arc<Latch>,
@@ -25,7 +28,7 @@ pub(crate) struct TrackedThread<T> {
 #[derive(Debug)]
 pub(crate) struct ExitingThreads<T> {
     threads: Vec<TrackedThread<T>>,
-    /// The threads that another caller is joining.
+    /// The threads that other callers are joining.
     batches: Vec<Arc<Batch<T>>>,
 }
 
@@ -35,14 +38,14 @@ struct Batch<T> {
     joined: Latch,
 }
 
-/// Threads whose last code has run, taken out of the list: to be joined with no lock held.
+/// Threads whose last code has run, taken out of the list, to be joined with no lock held.
 #[must_use]
 pub(crate) struct ExitedThreads<T> {
     handles: Vec<JoinHandle<()>>,
     batch: Arc<Batch<T>>,
 }
 
-/// Threads that another caller is joining.
+/// Threads that other callers are joining.
 #[must_use]
 pub(crate) struct Joining<T>(Vec<Arc<Batch<T>>>);
 
@@ -63,32 +66,32 @@ impl<T> ExitingThreads<T> {
         self.threads.extend(threads);
     }
 
-    /// Those whose last code has not run, as far as this list knows.
+    /// The threads in the list. Their last code may not have run yet.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &TrackedThread<T>> {
         self.threads.iter()
     }
 
-    /// How many have not been joined.
+    /// The number of threads that are not joined.
     pub(crate) fn count(&self) -> usize {
         let joining = self.batches.iter().filter(|batch| !batch.joined.is_set());
         self.threads.len() + joining.map(|batch| batch.threads.len()).sum::<usize>()
     }
 
-    /// Takes those out that have gone; `None` where there are none.
+    /// Takes out the threads that have exited; `None` where there are none.
     pub(crate) fn take_exited(&mut self) -> Option<ExitedThreads<T>> {
-        let (gone, threads): (Vec<_>, _) = self.threads.drain(..).partition(|thread| thread.exited.is_set());
+        let (exited, threads): (Vec<_>, _) = self.threads.drain(..).partition(|thread| thread.exited.is_set());
         self.threads = threads;
-        if gone.is_empty() {
+        if exited.is_empty() {
             return None;
         }
-        let (threads, handles) = gone.into_iter().map(|thread| (thread.of, thread.handle)).unzip();
+        let (threads, handles) = exited.into_iter().map(|thread| (thread.owner, thread.handle)).unzip();
         let batch = Arc::new(Batch { threads, joined: Latch::new() });
         self.batches.retain(|batch| !batch.joined.is_set());
         self.batches.push(Arc::clone(&batch));
         Some(ExitedThreads { handles, batch })
     }
 
-    /// Those that are being joined, by whomever.
+    /// The threads that other callers are joining.
     pub(crate) fn joining(&self) -> Joining<T> {
         Joining(self.batches.clone())
     }
@@ -97,7 +100,7 @@ impl<T> ExitingThreads<T> {
 impl<T> ExitedThreads<T> {
     pub(crate) fn join(self) {
         for handle in self.handles {
-            // A thread that panicked has been reported by the panic hook; there is nothing else to learn from it.
+            // The panic hook has reported a panic of the thread; the result says nothing else.
             let _ = handle.join();
         }
         self.batch.joined.set();
@@ -105,10 +108,11 @@ impl<T> ExitedThreads<T> {
 }
 
 impl<T: Clone> Joining<T> {
-    /// Waits until they are joined. Those that are not, in time.
+    /// Waits until the threads are joined, or until the deadline. Returns the owners of the threads that are not joined
+    /// by then.
     pub(crate) fn wait(&self, deadline: &Deadline) -> Vec<T> {
         let late = self.0.iter().filter(|batch| {
-            // Disconnected or not in time: the latch knows.
+            // The result does not matter: the latch says whether the batch is joined.
             let _ = deadline.receive(batch.joined.receiver());
             !batch.joined.is_set()
         });
@@ -126,12 +130,12 @@ impl Drop for SetOnDrop {
 }
 
 thread_local! {
-    /// The first thread-local value of a thread, and so the last to be dropped.
+    /// The first thread-local value of a thread, so the last to be dropped.
     static EXITED: RefCell<Option<SetOnDrop>> = const { RefCell::new(None) };
 }
 
-/// Sets a latch by the last of the calling thread's code: the drop of its first thread-local value, which is the last that the
-/// standard library drops. To be called before the thread does anything else.
+/// Sets a latch by the last of the calling thread's code: the drop of its first thread-local value, which the standard
+/// library drops last. The thread calls this before it does anything else.
 pub(crate) fn set_on_exit(latch: Arc<Latch>) {
     EXITED.with(|slot| *slot.borrow_mut() = Some(SetOnDrop(latch)));
 }

@@ -1,10 +1,11 @@
-//! Keeps panics of foreign code where they happened: of agents, hooks, stores, and the host's logger.
+//! Contains panics of foreign code: of agents, hooks, stores, and the host's logger. Owns the macro through which the
+//! library logs.
 //!
-//! What a panic leaves half-done inside a user's own values is for the user to judge. No value of this crate is half-done while
-//! foreign code runs, so the assertion of unwind safety holds.
+//! A panic may leave the user's own values inconsistent; that is for the user to judge. No value of this crate is
+//! inconsistent while foreign code runs, so the assertion of unwind safety holds.
 //!
-//! **Invariants.** The library logs through [`record!`] only, and never while it holds a lock. No record has text of a user: no prompt,
-//! no answer, no message of a panic, no `Display` of a foreign error.
+//! **Invariants.** The library logs through [`record!`] only, and never while it holds a lock. No record contains text
+//! of a user: no prompt, no answer, no panic message, no `Display` of a foreign error.
 
 use std::any::Any;
 use std::fmt;
@@ -16,20 +17,20 @@ use crate::sync::Arc;
 /// The message of a panic.
 pub(crate) type PanicMessage = Arc<str>;
 
-/// Runs user code; a panic becomes its message.
+/// Runs user code. Returns the message of a panic as the error.
 pub(crate) fn contain<T>(user_code: impl FnOnce() -> T) -> Result<T, PanicMessage> {
     catch_unwind(AssertUnwindSafe(user_code)).map_err(message_of)
 }
 
-/// Runs user code that has no way to report; a panic is logged, with its message left to the panic hook.
+/// Runs user code that cannot report an error. Logs that it panicked; the panic hook has its message.
 pub(crate) fn contain_and_log(what: &str, user_code: impl FnOnce()) {
     if contain(user_code).is_err() {
         record!(Error, "turnwise::session", "{what} panicked");
     }
 }
 
-/// Logs a record: `record!(Debug, "turnwise::session", "session {id}: built")`. A logger that panics costs the record, and nothing
-/// else.
+/// Logs a record: `record!(Debug, "turnwise::session", "session {id}: built")`. A panic of the logger costs this record
+/// only.
 macro_rules! record {
     ($level:ident, $target:literal, $($message:tt)+) => {
         if log::Level::$level <= log::STATIC_MAX_LEVEL && log::Level::$level <= log::max_level() {
@@ -39,10 +40,10 @@ macro_rules! record {
 }
 pub(crate) use record;
 
-/// A user's value whose drop may panic: the panic is contained and logged as that of `what`.
+/// A user's value whose drop may panic. The panic is contained, and logged as that of `what`.
 pub(crate) struct Contained<T> {
     what: &'static str,
-    /// There until the drop.
+    /// `Some` until the drop.
     value: Option<T>,
 }
 
@@ -55,7 +56,7 @@ impl<T> Contained<T> {
     pub(crate) fn into_inner(mut self) -> T {
         match self.value.take() {
             Some(value) => value,
-            #[allow(clippy::unreachable)] // Only this and the drop take the value, and each consumes it.
+            #[allow(clippy::unreachable)] // Only this and the drop take the value, and each consumes `self`.
             None => unreachable!("the value is taken once"),
         }
     }
@@ -67,7 +68,7 @@ impl<T> Deref for Contained<T> {
     fn deref(&self) -> &T {
         match &self.value {
             Some(value) => value,
-            #[allow(clippy::unreachable)] // What takes the value consumes it, and nothing is dereferenced after that.
+            #[allow(clippy::unreachable)] // Taking the value consumes `self`, so no dereference follows.
             None => unreachable!("the value is taken at the end only"),
         }
     }
@@ -92,7 +93,7 @@ fn message_of(payload: Box<dyn Any + Send>) -> PanicMessage {
         (_, Some(text)) => Arc::from(text.as_str()),
         _ => Arc::from("a panic without a message"),
     };
-    // A payload is a user's value: dropping it may panic again, and what that one carries is let go of for good.
+    // A payload is a user's value, and its drop may panic again. The payload of that second panic is leaked.
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
     }

@@ -1,23 +1,27 @@
-//! Waits on a session's own thread.
+//! Waits on a session thread.
 //!
-//! An agent may call the service that hosts it: a sub-agent is a session like any other. Such a wait differs from one on
-//! a thread of the host in three ways, all of them here:
+//! An agent may call the service that hosts it: a sub-agent is a session like any other. Such a wait differs in three
+//! ways from a wait on a thread of the host. All three are here:
 //!
-//! 1. The turn's running permit is given back meanwhile, so that a limit of one running turn does not make parent and
-//!    child wait for each other.
-//! 2. The wait also ends when the waiting turn is cancelled. What it waited for goes on.
-//! 3. It is refused if the other side waits for this session already, however long the chain.
+//! 1. The turn gives its running permit back during the wait. Otherwise parent and child would wait for each other
+//!    under a limit of one running turn.
+//! 2. The cancellation of the waiting turn ends the wait. The target goes on.
+//! 3. The wait is refused if the target already waits for this session, directly or through a chain of any length.
 //!
-//! # Who waits for whom
+//! # The wait-for graph
 //!
-//! Circles run through any number of sessions and may run through several services, so the edges are kept for the whole
-//! process. An edge is looked for and added under one lock: of two sessions that turn to each other at the same time, the
-//! second is refused, and only the second. There never is a circle, so following the edges ends. A session mostly has one;
-//! it has two where it reads a turn's events by a callback, and the callback waits for something else.
+//! A cycle may run through any number of sessions and several services, so one graph serves the whole process. A thread
+//! checks for a cycle and adds its edge under one lock. If two sessions start to wait for each other at the same time,
+//! only the second is refused.
 //!
-//! What this cannot see: a thread that the *agent* started; a `select!` of the agent's own over
-//! [`TurnHandle::finished`](crate::TurnHandle::finished); and a target that waits for room in an event channel which the
-//! waiting session was to read.
+//! A session mostly has one edge. It has two where it reads a turn's events by a callback, and the callback waits for
+//! something else.
+//!
+//! **Invariant.** The graph has no cycle, so a walk along its edges ends.
+//!
+//! The graph does not cover a thread that the *agent* started, nor a `select!` of the agent over
+//! [`TurnHandle::finished`](crate::TurnHandle::finished). It does not cover a target that waits for room in an event
+//! channel which the waiting session was to read.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -32,7 +36,7 @@ use crate::time::clock::{Deadline, Stopwatch};
 use crate::wait::latch::Latch;
 use crate::wait::polling;
 
-/// A live session among all of the process: ids may repeat from service to service, these do not.
+/// The key of a live session, unique in the process. Session ids may repeat from service to service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct WaitKey(u64);
 
@@ -42,7 +46,7 @@ impl WaitKey {
     }
 }
 
-/// Why a wait brought nothing.
+/// Why a wait ended without a value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum WaitError {
     TimedOut,
@@ -57,7 +61,7 @@ pub(crate) enum WaitError {
 }
 
 impl WaitError {
-    /// As the error of a call about session `id`; `waiting` was started with it.
+    /// Converts this into the error of a call about session `id`. `waiting` was started with the wait.
     pub(crate) fn into_session_error(self, id: SessionId, waiting: &Stopwatch) -> SessionError {
         match self {
             Self::TimedOut => SessionError::Timeout { id, waited: waiting.elapsed() },
@@ -68,50 +72,50 @@ impl WaitError {
 }
 
 thread_local! {
-    /// Set while this thread is a session's.
-    static OWN: RefCell<Option<Rc<Own>>> = const { RefCell::new(None) };
+    /// Set while this thread is a session thread.
+    static THREAD_SESSION: RefCell<Option<Rc<ThreadSession>>> = const { RefCell::new(None) };
 }
 
-struct Own {
+struct ThreadSession {
     id: SessionId,
     key: WaitKey,
-    /// What the session runs: its permit, and the token that ends its waits.
+    /// The permit of the turn that the session runs, and the token that ends its waits.
     turn: Arc<TurnPermit>,
 }
 
-/// Makes this thread a session's until it is dropped.
+/// Marks this thread as a session thread until it is dropped.
 pub(crate) struct CurrentSession {
-    own: Rc<Own>,
+    session: Rc<ThreadSession>,
 }
 
 impl CurrentSession {
     pub(crate) fn enter(id: SessionId, key: WaitKey, turn: Arc<TurnPermit>, build: CancelToken) -> Self {
         turn.begin_build(build);
-        let own = Rc::new(Own { id, key, turn });
-        OWN.with(|slot| *slot.borrow_mut() = Some(Rc::clone(&own)));
-        Self { own }
+        let session = Rc::new(ThreadSession { id, key, turn });
+        THREAD_SESSION.with(|slot| *slot.borrow_mut() = Some(Rc::clone(&session)));
+        Self { session }
     }
 
     /// Waits for a running permit and starts the turn with it. The returned guard gives the permit back.
     pub(crate) fn start_turn(&self, cancel: &CancelToken) -> Result<RunningPermit, Cancelled> {
-        self.own.turn.start(cancel)?;
-        Ok(RunningPermit { turn: Some(Arc::clone(&self.own.turn)) })
+        self.session.turn.start(cancel)?;
+        Ok(RunningPermit { turn: Some(Arc::clone(&self.session.turn)) })
     }
 
-    /// The turn is over: nothing of it ends a wait any more.
+    /// Ends the turn: its token ends no later wait.
     pub(crate) fn end_turn(&self) {
-        self.own.turn.end_turn();
+        self.session.turn.end_turn();
     }
 }
 
 impl Drop for CurrentSession {
     fn drop(&mut self) {
-        self.own.turn.end_turn();
-        OWN.with(|slot| *slot.borrow_mut() = None);
+        self.session.turn.end_turn();
+        THREAD_SESSION.with(|slot| *slot.borrow_mut() = None);
     }
 }
 
-/// The running permit of the turn that the session thread runs. While a thread of the turn waits, the permit is lent.
+/// The running permit of the turn that the session thread runs. The permit is lent while a thread of the turn waits.
 ///
 /// [`release`](Self::release) or a drop ends the turn's run and gives the permit back.
 #[must_use = "dropping it gives the permit back"]
@@ -127,7 +131,8 @@ impl RunningPermit {
         self.release_once();
     }
 
-    /// Gives the permit back between two interactions of a turn. `cancel`, the turn's own token, ends the agent's waits meanwhile.
+    /// Gives the permit back between two interactions of a turn. Until the next one, `cancel`, the turn's own token,
+    /// ends the agent's waits.
     pub(crate) fn release_between_interactions(mut self, cancel: &CancelToken) {
         if let Some(turn) = self.turn.take() {
             turn.end_interaction(cancel);
@@ -147,84 +152,89 @@ impl Drop for RunningPermit {
     }
 }
 
-/// Whether this thread is a session's.
-pub(crate) fn is_a_sessions() -> bool {
-    OWN.try_with(|slot| slot.borrow().is_some()).unwrap_or(false)
+/// Whether this thread is a session thread.
+pub(crate) fn is_session_thread() -> bool {
+    THREAD_SESSION.try_with(|slot| slot.borrow().is_some()).unwrap_or(false)
 }
 
-/// Whether this thread belongs to the session with this key.
-pub(crate) fn is_own(key: WaitKey) -> bool {
-    own().is_some_and(|own| own.key == key)
+/// Whether this thread is the thread of the session with this key.
+pub(crate) fn is_thread_of(key: WaitKey) -> bool {
+    thread_session().is_some_and(|session| session.key == key)
 }
 
-/// Gives the running turn's permit back until the guard is dropped, which waits for one again.
+/// Gives the running turn's permit back until the guard is dropped. The drop waits for a permit again.
 pub(crate) fn lend_permit(until: &Deadline) -> Option<LentPermit> {
-    own().and_then(|own| own.turn.lend(until.clone()))
+    thread_session().and_then(|session| session.turn.lend(until.clone()))
 }
 
-/// Gives back the permit of what this thread runs until the guard is dropped: that of its own session's turn, on a session's thread; on
-/// any other that of the turn that it says it is a thread of.
+/// Gives a turn's running permit back until the guard is dropped. On a session thread that is the permit of the
+/// session's own turn, on any other thread that of `turn`.
 pub(crate) fn lend_permit_of(turn: &Arc<TurnPermit>) -> Option<LentPermit> {
-    match own() {
-        Some(own) => own.turn.lend(Deadline::never()),
+    match thread_session() {
+        Some(session) => session.turn.lend(Deadline::never()),
         None => turn.lend(Deadline::never()),
     }
 }
 
-/// Refuses what would have this thread's session wait for itself by way of session `target`, as things are.
-pub(crate) fn refuse_circle(target: WaitKey) -> Result<(), WaitError> {
-    match own() {
-        Some(own) if leads_to(&WAITS.lock(), target, own.key) => Err(WaitError::Reentrant { waiter: own.id }),
+/// Refuses a call that would make this thread's session wait for itself through session `target`. Checks the edges that
+/// exist now.
+pub(crate) fn refuse_cycle(target: WaitKey) -> Result<(), WaitError> {
+    match thread_session() {
+        Some(session) if leads_to(&WAITS.lock(), target, session.key) => {
+            Err(WaitError::Reentrant { waiter: session.id })
+        }
         _ => Ok(()),
     }
 }
 
-/// Whether this thread's session is at a turn, or its build, that has been told to stop.
+/// Whether this thread's session runs a turn or a build that has been told to stop.
 pub(crate) fn is_cancelled() -> bool {
-    own().and_then(|own| own.turn.cancel()).is_some_and(|cancel| cancel.is_cancelled())
+    thread_session().and_then(|session| session.turn.cancel()).is_some_and(|cancel| cancel.is_cancelled())
 }
 
-/// An error where this thread's session is at a turn, or its build, that has been told to stop. For loops that receive: one
-/// that always finds something does not come to wait, and no wait of it is there to be ended.
+/// Returns an error if this thread's session runs a turn or a build that has been told to stop. For loops that receive:
+/// a loop that always finds a message never waits, so no wait of it can be ended.
 pub(crate) fn check() -> Result<(), WaitError> {
-    let Some(own) = own() else { return Ok(()) };
-    match own.turn.cancel().and_then(|cancel| cancel.reason()) {
-        Some(reason) => Err(WaitError::Interrupted { waiter: own.id, reason }),
+    let Some(session) = thread_session() else { return Ok(()) };
+    match session.turn.cancel().and_then(|cancel| cancel.reason()) {
+        Some(reason) => Err(WaitError::Interrupted { waiter: session.id, reason }),
         None => Ok(()),
     }
 }
 
-/// What may end a wait of this thread: the token of its session's turn or build, where it is a session's and at one.
+/// The token that may end a wait of this thread: that of its session's turn or build. `None` on other threads and
+/// between turns.
 pub(crate) fn current_cancel() -> Option<CancelToken> {
-    own().and_then(|own| own.turn.cancel())
+    thread_session().and_then(|session| session.turn.cancel())
 }
 
-/// A wait for a session, from before the session is asked for anything until its answer is there. Once this is had, the
-/// answer can be waited for: no circle can close any more.
+/// A wait for a session. It begins before the session is asked for anything, and ends when the answer is there. While
+/// it exists no cycle can form, so the thread may wait for the answer.
 #[must_use]
 pub(crate) struct Wait {
-    /// On a session's own thread: who waits, and its edge.
-    own: Option<(Rc<Own>, Edge)>,
+    /// On a session thread: the waiting session and its edge.
+    session: Option<(Rc<ThreadSession>, Edge)>,
 }
 
 impl Wait {
     /// Announces a wait for session `target`.
     pub(crate) fn on(target: WaitKey) -> Result<Self, WaitError> {
-        match own() {
-            None => Ok(Self { own: None }),
-            Some(own) => Edge::add(&own, target).map(|edge| Self { own: Some((own, edge)) }),
+        match thread_session() {
+            None => Ok(Self { session: None }),
+            Some(session) => Edge::add(&session, target).map(|edge| Self { session: Some((session, edge)) }),
         }
     }
 
-    /// Ends the wait: this thread does not wait for the session any more.
+    /// Ends the wait for the session.
     pub(crate) fn end(self) {
-        if let Some((_, edge)) = self.own {
+        if let Some((_, edge)) = self.session {
             edge.remove();
         }
     }
 
-    /// As [`receive`](Self::receive), but the own turn's cancellation does not end it: for who has cancelled that itself.
-    pub(crate) fn receive_regardless<T>(
+    /// As [`receive`](Self::receive), but the cancellation of the session's own turn does not end the wait. For a
+    /// thread that has itself cancelled that turn.
+    pub(crate) fn receive_ignoring_cancel<T>(
         self,
         channel: &Receiver<T>,
         deadline: &Deadline,
@@ -233,37 +243,37 @@ impl Wait {
         receive_until(channel, deadline)
     }
 
-    /// Waits until the session has set this latch.
+    /// Waits until the session sets this latch.
     pub(crate) fn wait_for(self, latch: &Latch, deadline: &Deadline) -> Result<(), WaitError> {
         if latch.is_set() {
             return Ok(());
         }
-        // On a session's own thread its permit may be what the other waits for: it is given back at once. And whoever has little
-        // time has none for polling.
-        let may_poll = self.own.is_none() && deadline.is_farther_than(polling::FOR_AN_ANSWER);
-        if may_poll && polling::answer_comes_soon(|| latch.is_set()) {
+        // A session thread gives its permit back at once, since the target may need it. A thread with a near deadline
+        // has no time for polling.
+        let may_poll = self.session.is_none() && deadline.leaves_more_than(polling::ANSWER_POLL);
+        if may_poll && polling::poll_for_answer(|| latch.is_set()) {
             return Ok(());
         }
-        if self.own.is_none() && deadline.is_never() {
+        if self.session.is_none() && deadline.is_never() {
             latch.wait();
             return Ok(());
         }
         self.receive(latch.receiver(), deadline).map(drop)
     }
 
-    /// Receives what the session answers on `channel`; `None` once it is disconnected.
+    /// Receives the session's answer from `channel`; `None` once it is disconnected.
     ///
-    /// On a thread of the host this is a receive with a deadline. On a session's own thread see the head of this module.
+    /// On a thread of the host this is a receive with a deadline. For a session thread see the head of this module.
     pub(crate) fn receive<T>(self, channel: &Receiver<T>, deadline: &Deadline) -> Result<Option<T>, WaitError> {
-        match self.own {
+        match self.session {
             None => receive_until(channel, deadline),
-            Some((own, edge)) => {
+            Some((session, edge)) => {
                 if let Some(ready) = receive_now(channel) {
                     return Ok(ready);
                 }
-                let permit = own.turn.lend(deadline.clone());
-                let received = own.receive(channel, deadline);
-                // The edge goes first: a wait for a permit is no wait for the target any more.
+                let permit = session.turn.lend(deadline.clone());
+                let received = session.receive(channel, deadline);
+                // The edge is removed first: a wait for a permit is not a wait for the target.
                 edge.remove();
                 if let Some(permit) = permit {
                     permit.end_wait();
@@ -274,19 +284,20 @@ impl Wait {
     }
 }
 
-/// Receives from `channel`, which no session in particular serves; `None` once it is disconnected.
+/// Receives from `channel`, which no particular session serves; `None` once it is disconnected.
 pub(crate) fn receive<T>(channel: &Receiver<T>, deadline: &Deadline) -> Result<Option<T>, WaitError> {
-    match own() {
+    match thread_session() {
         None => receive_until(channel, deadline),
-        Some(own) => {
-            let _permit = own.turn.lend(deadline.clone());
-            own.receive(channel, deadline)
+        Some(session) => {
+            let _permit = session.turn.lend(deadline.clone());
+            session.receive(channel, deadline)
         }
     }
 }
 
-/// What is there `now`, whatever may become of a wait; else what a wait brings, which is `None` at the end.
-pub(crate) fn now_or_in_time<T>(
+/// Returns the message that is there `now`, even if a wait would be refused. Otherwise waits; `wait` returns `None` at
+/// the end of the channel.
+pub(crate) fn receive_now_or_wait<T>(
     now: Result<T, TryRecvError>,
     wait: impl FnOnce() -> Result<Option<T>, WaitError>,
 ) -> Result<T, RecvTimeoutError> {
@@ -300,9 +311,9 @@ pub(crate) fn now_or_in_time<T>(
     }
 }
 
-fn own() -> Option<Rc<Own>> {
-    // Where the slot is gone, the thread is on its way out, and no session's any more.
-    OWN.try_with(|slot| slot.borrow().clone()).ok().flatten()
+fn thread_session() -> Option<Rc<ThreadSession>> {
+    // The slot has been dropped: the thread exits, and is not a session thread any more.
+    THREAD_SESSION.try_with(|slot| slot.borrow().clone()).ok().flatten()
 }
 
 /// `Some(None)` if the channel is disconnected, `None` if a receiver would have to wait.
@@ -321,7 +332,7 @@ fn receive_until<T>(channel: &Receiver<T>, deadline: &Deadline) -> Result<Option
     }
 }
 
-impl Own {
+impl ThreadSession {
     fn receive<T>(&self, channel: &Receiver<T>, deadline: &Deadline) -> Result<Option<T>, WaitError> {
         let cancel = self.turn.cancel();
         let cancelled = cancel.as_ref().map_or_else(never, |cancel| cancel.cancelled().clone());
@@ -332,33 +343,33 @@ impl Own {
                 Some(reason) => Err(WaitError::Interrupted { waiter: self.id, reason }),
                 None => Ok(None),
             },
-            recv(alarm.rings()) -> _ => Err(WaitError::TimedOut),
+            recv(alarm.receiver()) -> _ => Err(WaitError::TimedOut),
         }
     }
 }
 
 process_wide! {
-    /// From each waiting session to those that it waits for. Never a circle: an edge that would close one is not added.
+    /// The edges, from each waiting session to its target. An edge that would close a cycle is not added.
     static WAITS: Mutex<BTreeSet<(WaitKey, WaitKey)>> = Mutex::new(BTreeSet::new());
 }
 
-/// An entry of [`WAITS`], until [`remove`](Self::remove) or a drop takes it out.
+/// An edge in [`WAITS`]. [`remove`](Self::remove) or a drop removes it.
 struct Edge {
-    /// `None` where an outer wait for the same target has made the entry already, or the entry is out.
+    /// `None` where an outer wait for the same target added the edge, or once it is removed.
     entry: Option<(WaitKey, WaitKey)>,
 }
 
 impl Edge {
-    fn add(own: &Own, target: WaitKey) -> Result<Self, WaitError> {
+    fn add(session: &ThreadSession, target: WaitKey) -> Result<Self, WaitError> {
         let mut waits = WAITS.lock();
-        if leads_to(&waits, target, own.key) {
-            return Err(WaitError::Reentrant { waiter: own.id });
+        if leads_to(&waits, target, session.key) {
+            return Err(WaitError::Reentrant { waiter: session.id });
         }
-        let entry = (own.key, target);
+        let entry = (session.key, target);
         Ok(Self { entry: waits.insert(entry).then_some(entry) })
     }
 
-    /// Takes the entry out: the waiting session does not wait for the target any more.
+    /// Removes the edge: the session does not wait for the target any more.
     fn remove(mut self) {
         self.remove_once();
     }
@@ -376,9 +387,10 @@ impl Drop for Edge {
     }
 }
 
-/// Whether `from` is `to`, or waits for it, at once or in the end.
+/// Whether `from` is `to`, or waits for it, directly or through other sessions.
 fn leads_to(waits: &BTreeSet<(WaitKey, WaitKey)>, from: WaitKey, to: WaitKey) -> bool {
-    // In a loop, because chains may be longer than a stack is deep; and each session once, however many ways lead to it.
+    // A loop, since a chain may be longer than the stack is deep. Each session is visited once, however many paths lead
+    // to it.
     let (mut seen, mut left) = (BTreeSet::from([from]), vec![from]);
     while let Some(session) = left.pop() {
         if session == to {
@@ -399,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_may_be_longer_than_a_stack_is_deep() {
+    fn a_chain_may_be_longer_than_the_stack_is_deep() {
         let waits = (0..100_000).map(|number| (key(number), key(number + 1))).collect();
         assert!(leads_to(&waits, key(0), key(100_000)));
         assert!(!leads_to(&waits, key(1), key(0)));
@@ -407,8 +419,8 @@ mod tests {
     }
 
     #[test]
-    fn sessions_to_which_many_ways_lead_are_looked_at_once() {
-        // Two in each layer, each of which waits for both of the next: there are 2^60 ways down.
+    fn a_session_on_many_paths_is_visited_once() {
+        // Two sessions in each layer, each waiting for both of the next layer: there are 2^60 paths.
         let edges = |number| [number / 2 * 2 + 2, number / 2 * 2 + 3].map(|next| (key(number), key(next)));
         let waits = (0..120).flat_map(edges).collect();
         assert!(!leads_to(&waits, key(0), key(1)));

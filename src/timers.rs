@@ -1,11 +1,11 @@
-//! The one thread that cancels turns whose time is up.
+//! The thread that cancels turns at their deadlines.
 //!
-//! It starts with the first deadline and ends when the watch is stopped. Hooks are user code: before it runs those of one
-//! turn, the thread hands the watch over to a fresh one, with the hooks of other turns that are due as well. So a hook that
-//! blocks delays nobody else's.
+//! It starts with the first deadline and ends when the timers are stopped. Hooks are user code. Before the timer thread
+//! runs the hooks of one turn it hands the timers over to a new thread, together with the due hooks of other turns. So
+//! a hook that blocks delays no other turn's hooks.
 //!
-//! **Invariant.** At most one thread has the watch; it is the one in [`State::watcher`]. A thread that has handed over
-//! only finishes its hooks.
+//! **Invariant.** At most one thread serves the timers: the one in [`State::timer_thread`]. A thread that has handed
+//! over only finishes its hooks.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -20,131 +20,133 @@ use crate::time::clock::{Alarm, Clock, Deadline, Entry};
 use crate::wait::latch::Latch;
 use crate::wait::signal::Signal;
 
-/// When which token is due. Dropping it stops the watch; it waits for nobody.
+/// The deadlines of turns, and the thread that serves them. Dropping it stops that thread, and waits for no thread.
 pub(crate) struct TurnTimers {
-    watch: Arc<Watch>,
+    shared: Arc<Shared>,
 }
 
-struct Watch {
+struct Shared {
     clock: Clock,
     thread_name: String,
     state: Mutex<State>,
-    /// Sent when a new deadline is the earliest, and when the watch is to end.
+    /// Sent when a new deadline is the earliest, and when the timers are stopped.
     changed: Signal,
 }
 
 #[derive(Default)]
 struct State {
-    /// By time; the number tells deadlines of the same instant apart.
+    /// By time. The number distinguishes deadlines of the same instant.
     due: BTreeMap<(Instant, u64), Due>,
     next_number: u64,
-    /// Hooks of turns that are cancelled already, each turn's for a thread of its own.
+    /// Hooks of turns that are already cancelled. Each turn's hooks get a thread of their own.
     hooks: VecDeque<DueHooks>,
-    watcher: Option<TrackedThread<()>>,
-    /// Threads that have handed over.
+    timer_thread: Option<TrackedThread<()>>,
+    /// Threads that have handed the timers over.
     retired: ExitingThreads<()>,
     stopped: bool,
 }
 
-/// A turn whose time will be up. Dropped once its token is set, or the deadline is taken back.
+/// A turn with a deadline. Dropped once the turn's token is set, or when the deadline is disarmed.
 struct Due {
     token: CancelToken,
     _entry: Entry,
 }
 
-/// One deadline, until [`take_back`](Self::take_back) or a drop takes it back.
-#[must_use = "dropping it takes the deadline back"]
+/// One deadline, until [`disarm`](Self::disarm) or a drop removes it.
+#[must_use = "dropping it disarms the deadline"]
 pub(crate) struct TimerGuard {
-    /// `None` once the deadline is taken back.
-    watch: Option<Arc<Watch>>,
+    /// `None` once the deadline is disarmed.
+    shared: Option<Arc<Shared>>,
     key: (Instant, u64),
 }
 
 impl TurnTimers {
     pub(crate) fn new(thread_name: String, clock: Clock) -> Self {
         let state = Mutex::new(State::default());
-        Self { watch: Arc::new(Watch { clock, thread_name, state, changed: Signal::new() }) }
+        Self { shared: Arc::new(Shared { clock, thread_name, state, changed: Signal::new() }) }
     }
 
-    /// Makes sure that somebody watches. The one step of setting a deadline that can fail comes first.
+    /// Starts the timer thread unless it runs. This is the only step of setting a deadline that can fail, so a caller
+    /// takes it first.
     pub(crate) fn start(&self) -> io::Result<()> {
-        let mut state = self.watch.state.lock();
-        if state.watcher.is_none() && !state.stopped {
-            state.watcher = Some(self.watch.spawn_watcher()?);
+        let mut state = self.shared.state.lock();
+        if state.timer_thread.is_none() && !state.stopped {
+            state.timer_thread = Some(self.shared.spawn_timer_thread()?);
         }
         Ok(())
     }
 
-    /// Cancels `token` when `timeout` has passed; never where that is past the end of time.
+    /// Cancels `token` after `timeout`. Returns `None`, and never cancels, if the deadline is past the last
+    /// representable instant.
     pub(crate) fn arm(&self, timeout: Duration, token: &CancelToken) -> Option<TimerGuard> {
-        let deadline = self.watch.clock.deadline(timeout);
+        let deadline = self.shared.clock.deadline(timeout);
         let at = deadline.at()?;
-        let due = Due { token: token.clone(), _entry: deadline.duty() };
+        let due = Due { token: token.clone(), _entry: deadline.work_entry() };
         let (key, is_first) = {
-            let mut state = self.watch.state.lock();
+            let mut state = self.shared.state.lock();
             let key = (at, state.next_number);
             state.next_number += 1;
             state.due.insert(key, due);
             (key, state.due.keys().next() == Some(&key))
         };
         if is_first {
-            self.watch.changed.notify();
+            self.shared.changed.notify();
         }
-        Some(TimerGuard { watch: Some(Arc::clone(&self.watch)), key })
+        Some(TimerGuard { shared: Some(Arc::clone(&self.shared)), key })
     }
 
-    /// How many threads watch, or have watched and not ended yet.
+    /// The number of timer threads that have not exited, those that have handed over included.
     pub(crate) fn threads(&self) -> usize {
-        self.watch.join_exited();
-        let state = self.watch.state.lock();
-        usize::from(state.watcher.is_some()) + state.retired.count()
+        self.shared.join_exited();
+        let state = self.shared.state.lock();
+        usize::from(state.timer_thread.is_some()) + state.retired.count()
     }
 
-    /// Ends the watch, and waits until `deadline` for its threads to end, but not for the calling one.
+    /// Stops the timers, and waits until `deadline` for their threads to exit, except the calling one.
     ///
-    /// Only once no turn runs any more: deadlines that are still out never fire.
+    /// Call it only when no turn runs: deadlines that are still pending never fire.
     pub(crate) fn stop(&self, deadline: &Deadline) {
-        self.watch.stop();
+        self.shared.stop();
         let own = current().id();
-        let leaving: Vec<Arc<Latch>> = {
-            let state = self.watch.state.lock();
-            let others = state.retired.iter().chain(&state.watcher).filter(|other| other.id() != own);
+        let exiting: Vec<Arc<Latch>> = {
+            let state = self.shared.state.lock();
+            let others = state.retired.iter().chain(&state.timer_thread).filter(|other| other.id() != own);
             others.map(|other| Arc::clone(&other.exited)).collect()
         };
-        for exited in leaving {
-            // Disconnected or not in time: the latch knows.
+        for exited in exiting {
+            // The result does not matter: the latch says whether the thread has exited.
             let _ = deadline.receive(exited.receiver());
         }
-        self.watch.join_exited();
-        let joining = self.watch.state.lock().retired.joining();
+        self.shared.join_exited();
+        let joining = self.shared.state.lock().retired.joining();
         joining.wait(deadline);
     }
 }
 
 impl Drop for TurnTimers {
     fn drop(&mut self) {
-        self.watch.stop();
+        self.shared.stop();
     }
 }
 
-impl Watch {
-    fn spawn_watcher(self: &Arc<Self>) -> io::Result<TrackedThread<()>> {
+impl Shared {
+    fn spawn_timer_thread(self: &Arc<Self>) -> io::Result<TrackedThread<()>> {
         room_for_a_thread()?;
-        let (watch, exited) = (Arc::clone(self), Arc::new(Latch::new()));
+        let (shared, exited) = (Arc::clone(self), Arc::new(Latch::new()));
         let own_exited = Arc::clone(&exited);
         let handle = Builder::new().name(self.thread_name.clone()).spawn(move || {
             set_on_exit(own_exited);
-            watch.keep();
+            shared.run();
         })?;
-        Ok(TrackedThread { of: (), handle, exited })
+        Ok(TrackedThread { owner: (), handle, exited })
     }
 
-    /// The whole life of a watching thread.
-    fn keep(self: &Arc<Self>) {
-        let mut rung: Option<Alarm> = None;
+    /// The main loop of a timer thread.
+    fn run(self: &Arc<Self>) {
+        let mut last_alarm: Option<Alarm> = None;
         while let Some(step) = self.next_step() {
-            // Only now is what it has rung for done.
-            drop(rung.take());
+            // The work of the last alarm is done only now.
+            drop(last_alarm.take());
             match step {
                 Step::Run(hooks) => {
                     let handed_over = self.hand_over();
@@ -154,21 +156,21 @@ impl Watch {
                     }
                 }
                 Step::Wait(until) => {
-                    let alarm = until.duty_alarm();
+                    let alarm = until.work_alarm();
                     select! {
                         recv(self.changed.receiver()) -> _ => {}
-                        recv(alarm.rings()) -> _ => {}
+                        recv(alarm.receiver()) -> _ => {}
                     }
-                    rung = Some(alarm);
+                    last_alarm = Some(alarm);
                 }
             }
         }
     }
 
-    /// What to do next; `None` when the watch is over.
+    /// The next step; `None` once the timers are stopped.
     fn next_step(&self) -> Option<Step> {
         loop {
-            // Time that passes after this look is a matter of the alarm. A deadline that is inserted after it sends the signal.
+            // A deadline that passes after this read fires the alarm. A deadline inserted after it sends the signal.
             let now = self.clock.now();
             let (overdue, next) = {
                 let mut state = self.state.lock();
@@ -188,28 +190,29 @@ impl Watch {
         }
     }
 
-    /// Whether another thread has the watch now. Where the system refuses one, this thread keeps it.
+    /// Hands the timers over to a new thread. Returns `false` where the system refuses a thread; this thread then keeps
+    /// them.
     fn hand_over(self: &Arc<Self>) -> bool {
         {
             let mut state = self.state.lock();
             if state.stopped {
                 return true;
             }
-            let Ok(successor) = self.spawn_watcher() else { return false };
-            let retired = state.watcher.replace(successor);
+            let Ok(successor) = self.spawn_timer_thread() else { return false };
+            let retired = state.timer_thread.replace(successor);
             state.retired.add(retired);
         }
         self.join_exited();
         true
     }
 
-    /// Joins the threads that have exited, without waiting for any. Those that have not stay for the next call.
+    /// Joins the threads that have exited, without waiting. The next call joins those that exit later.
     fn join_exited(&self) {
         let exited = {
             let mut state = self.state.lock();
             if state.stopped {
-                let watcher = state.watcher.take();
-                state.retired.add(watcher);
+                let timer_thread = state.timer_thread.take();
+                state.retired.add(timer_thread);
             }
             state.retired.take_exited()
         };
@@ -242,34 +245,34 @@ impl State {
     }
 }
 
-/// Cancels them all, and returns the hooks of those that have any.
+/// Cancels the tokens, and returns the hooks of each token that has some.
 fn cancel_all(overdue: &[Due]) -> Vec<DueHooks> {
     let due = overdue.iter().filter_map(|due| due.token.cancel(CancelReason::DeadlineExceeded));
-    due.filter(|hooks| !hooks.are_none()).collect()
+    due.filter(|hooks| !hooks.is_empty()).collect()
 }
 
 impl TimerGuard {
-    /// Takes the deadline back: the watch does not cancel the token any more.
-    pub(crate) fn take_back(mut self) {
-        self.take_back_once();
+    /// Removes the deadline: the token is not cancelled by it any more.
+    pub(crate) fn disarm(mut self) {
+        self.disarm_once();
     }
 
-    fn take_back_once(&mut self) {
-        let Some(watch) = self.watch.take() else { return };
-        let taken_back = watch.state.lock().due.remove(&self.key);
-        drop(taken_back);
+    fn disarm_once(&mut self) {
+        let Some(shared) = self.shared.take() else { return };
+        let disarmed = shared.state.lock().due.remove(&self.key);
+        drop(disarmed);
     }
 }
 
 impl Drop for TimerGuard {
     fn drop(&mut self) {
-        self.take_back_once();
+        self.disarm_once();
     }
 }
 
 impl fmt::Debug for TurnTimers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TurnTimers").field("due", &self.watch.state.lock().due.len()).finish_non_exhaustive()
+        f.debug_struct("TurnTimers").field("due", &self.shared.state.lock().due.len()).finish_non_exhaustive()
     }
 }
 
@@ -285,20 +288,20 @@ mod tests {
     use crate::time::manual::ManualClock;
 
     #[test]
-    fn a_clock_has_not_settled_while_nobody_has_come_to_cancel_what_is_due() {
+    fn a_clock_has_not_settled_while_a_due_turn_is_not_cancelled() {
         let clock = ManualClock::new();
         let deadlines = TurnTimers::new("deadlines".to_owned(), Clock::Manual(clock.clone()));
-        let (due, taken_back) = (CancelToken::new(), CancelToken::new());
+        let (due, disarmed) = (CancelToken::new(), CancelToken::new());
         let _guard = deadlines.arm(Duration::from_secs(1), &due);
-        deadlines.arm(Duration::from_secs(1), &taken_back).unwrap().take_back();
+        deadlines.arm(Duration::from_secs(1), &disarmed).unwrap().disarm();
         clock.advance(Duration::from_secs(1));
-        // Nobody watches yet.
+        // No timer thread runs yet.
         let settle = || clock.settle_within(Duration::from_millis(5));
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(settle)).is_err());
         deadlines.start().unwrap();
         clock.settle();
         assert_eq!(due.reason(), Some(CancelReason::DeadlineExceeded));
-        assert!(!taken_back.is_cancelled());
+        assert!(!disarmed.is_cancelled());
         deadlines.stop(&Clock::System.deadline(Duration::from_secs(60)));
     }
 }

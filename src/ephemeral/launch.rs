@@ -170,10 +170,10 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     /// Refuses a wait for a session that waits for this thread's, or is this thread's.
     pub(super) fn refuse_circle(&self, id: SessionId) -> Result<(), SessionError> {
-        if reentrancy::is_a_sessions() {
+        if reentrancy::is_session_thread() {
             if let Some(handle) = self.core.registry.find(id) {
                 let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
-                return reentrancy::refuse_circle(handle.key()).map_err(failed);
+                return reentrancy::refuse_cycle(handle.key()).map_err(failed);
             }
         }
         Ok(())

@@ -28,7 +28,7 @@ pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> 
     record!(Debug, "turnwise::service", "shutdown, {mode:?}");
     let sessions = close_all(core, mode);
     // On the thread of one of them, told to stop by this very call or before: no reason not to wait for the others.
-    let is_own = sessions.iter().any(|session| reentrancy::is_own(session.key()));
+    let is_own = sessions.iter().any(|session| reentrancy::is_thread_of(session.key()));
     let regardless = is_own && reentrancy::is_cancelled();
     let permit = reentrancy::lend_permit(deadline);
     let late = sessions.iter().filter(|session| !wait_for_end(session, deadline, regardless));
@@ -69,7 +69,7 @@ fn wait_for_end(session: &SessionHandle, deadline: &Deadline, regardless: bool) 
     if let Ok(wait) = Wait::on(session.key()) {
         let ended = session.ended().receiver();
         // In time, too late or interrupted: the latch knows.
-        let _ = if regardless { wait.receive_regardless(ended, deadline) } else { wait.receive(ended, deadline) };
+        let _ = if regardless { wait.receive_ignoring_cancel(ended, deadline) } else { wait.receive(ended, deadline) };
     }
     session.ended().is_set()
 }

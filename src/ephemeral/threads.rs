@@ -86,7 +86,7 @@ impl Threads {
         let mut state = self.state.lock();
         let (number, idle) = state.idle.pop()?;
         if let Some(thread) = state.running.get_mut(&number) {
-            thread.of = session;
+            thread.owner = session;
         }
         Some(idle)
     }
@@ -116,7 +116,7 @@ impl Threads {
             });
             spawned.map(|handle| {
                 state.next_number += 1;
-                drop(state.running.insert(number, TrackedThread { of: session, handle, exited }));
+                drop(state.running.insert(number, TrackedThread { owner: session, handle, exited }));
             })
         });
         contain_and_log("the drop of a session that got no thread", move || drop(life));
@@ -134,7 +134,7 @@ impl Threads {
             state.idle.push((number, sender));
         }
         // Who archives one session often creates the next at once.
-        polling::work_comes_soon(|| !next.is_empty());
+        polling::poll_for_work(|| !next.is_empty());
         match next.recv_timeout(KEEP_ALIVE) {
             Ok(life) => Some(life),
             Err(error) if error.is_disconnected() => None,
@@ -169,9 +169,9 @@ impl Threads {
         let own = current().id();
         let leaving: Vec<(SessionId, Arc<Latch>)> = {
             let state = self.state.lock();
-            let running = state.running.values().filter(|thread| !except.contains(&thread.of.0));
+            let running = state.running.values().filter(|thread| !except.contains(&thread.owner.0));
             let leaving = running.chain(state.ending.iter()).filter(|thread| thread.id() != own);
-            leaving.map(|thread| (thread.of.1, Arc::clone(&thread.exited))).collect()
+            leaving.map(|thread| (thread.owner.1, Arc::clone(&thread.exited))).collect()
         };
         let late = leaving.into_iter().filter(|(_, exited)| {
             // Disconnected or not in time: the latch knows.

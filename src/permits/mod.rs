@@ -1,4 +1,5 @@
-//! Permits: how many sessions and running turns there may be at a time, and how a turn lends its permit while it waits.
+//! Permits: limits on the number of sessions and of running turns, and the running permit that a turn lends while it
+//! waits.
 
 pub(crate) mod semaphore;
 pub(crate) mod turn_permit;

@@ -1,16 +1,18 @@
-//! Counting semaphores whose permits give themselves back.
+//! Counting semaphores. A permit gives itself back when it is dropped.
 //!
 //! # Why no wake-up is lost
 //!
-//! How many permits are out and whether anybody waits are one atomic word, so there is one order of all that happens to it:
+//! One atomic word holds the number of permits given out and whether a thread waits. So all changes of both have one
+//! order:
 //!
 //! ```text
-//! returning thread                          waiting thread
-//! held -= 1; did somebody wait? hand over   somebody waits; held < limit? take it
+//! releasing thread                          waiting thread
+//! held -= 1; does a thread wait? grant      set "a thread waits"; held < limit? take a permit
 //! ```
 //!
-//! Either the permit comes back before the waiter says that it waits, and then the waiter sees it; or after, and then the
-//! returning thread sees the waiter. With two words, one for each, both could look before the other has written.
+//! Either the permit comes back before the waiting thread sets the flag, and that thread then finds the permit. Or it
+//! comes back after, and the releasing thread finds the flag. With two words, both threads could read before the other
+//! has written.
 
 use std::collections::VecDeque;
 
@@ -20,21 +22,21 @@ use crate::sync::{bounded, never, select, Arc, AtomicUsize, Mutex, Ordering, Sen
 use crate::time::clock::Deadline;
 use crate::wait::latch::Latch;
 
-/// So many permits, given out one at a time, first come first served.
+/// A limited number of permits, granted in arrival order.
 #[derive(Debug)]
 pub(crate) struct Semaphore {
     limit: usize,
-    /// How many permits are out, in units of [`ONE`], and [`WAITED_FOR`].
+    /// The number of permits given out, in units of [`ONE`], and [`HAS_WAITERS`].
     state: AtomicUsize,
     queue: Mutex<VecDeque<Sender<()>>>,
 }
 
-/// In a semaphore's state: there is somebody in the queue. Changed under its lock only.
-const WAITED_FOR: usize = 1;
-/// In a semaphore's state: one permit that is out.
+/// In a semaphore's state: a thread is queued. Changed under the lock of the queue only.
+const HAS_WAITERS: usize = 1;
+/// In a semaphore's state: one permit given out.
 const ONE: usize = 2;
 
-/// One of a semaphore's permits, until [`release`](Self::release) or a drop gives it back.
+/// A permit of a semaphore. [`release`](Self::release) or a drop gives it back.
 #[must_use = "dropping it gives the permit back"]
 #[derive(Debug)]
 pub(crate) struct Permit {
@@ -55,12 +57,12 @@ impl Semaphore {
         self.state.load(Ordering::SeqCst) / ONE
     }
 
-    /// A permit, if one is free now, whoever waits. Otherwise how many are out: the limit.
+    /// Takes a permit if one is free now, even if threads wait. Otherwise returns the number given out.
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Result<Permit, usize> {
         self.count_one().map(|()| Permit::of(self))
     }
 
-    /// A permit, as soon as one is free and nobody has waited longer; or the end of the wait by `cancel`.
+    /// Waits for a permit, in arrival order. Returns an error if `cancel` ends the wait.
     pub(crate) fn acquire(self: &Arc<Self>, cancel: &CancelToken) -> Result<Permit, Cancelled> {
         loop {
             cancel.check()?;
@@ -70,9 +72,9 @@ impl Semaphore {
         }
     }
 
-    /// As [`acquire`](Self::acquire), but where `cancel` or `deadline` ends the wait, a permit beyond the limit. It counts
-    /// like any other: no thread gets one until so many have come back. `None` where the permit is not needed any more, which `over`
-    /// says.
+    /// As [`acquire`](Self::acquire), but if `cancel` or `deadline` ends the wait, it takes a permit beyond the limit.
+    /// That permit counts like any other: no thread gets one until enough have come back. `None` if `over`
+    /// ends the wait, since the permit is not needed any more.
     pub(crate) fn acquire_or_exceed(
         self: &Arc<Self>,
         cancel: &CancelToken,
@@ -87,14 +89,14 @@ impl Semaphore {
         Some(Permit::of(self))
     }
 
-    /// `None` where the token fired, the time was up, or the permit was not needed any more, before there was one.
+    /// `None` if `cancel`, `deadline` or `over` ended the wait before a permit was granted.
     fn wait_in_queue(
         self: &Arc<Self>,
         cancel: &CancelToken,
         deadline: &Deadline,
         over: Option<&Latch>,
     ) -> Option<Permit> {
-        if self.state.load(Ordering::SeqCst) & WAITED_FOR == 0 {
+        if self.state.load(Ordering::SeqCst) & HAS_WAITERS == 0 {
             if let Ok(permit) = self.try_acquire() {
                 return Some(permit);
             }
@@ -103,57 +105,57 @@ impl Semaphore {
         {
             let mut queue = self.queue.lock();
             queue.push_back(grant.clone());
-            self.state.fetch_or(WAITED_FOR, Ordering::SeqCst);
+            self.state.fetch_or(HAS_WAITERS, Ordering::SeqCst);
         }
-        self.hand_over();
+        self.grant_free_permits();
         let alarm = deadline.alarm();
         let over = over.map_or_else(never, |over| over.receiver().clone());
         select! {
             recv(over) -> _ => {}
             recv(granted) -> _ => return Some(Permit::of(self)),
             recv(cancel.cancelled()) -> _ => {}
-            recv(alarm.rings()) -> _ => {}
+            recv(alarm.receiver()) -> _ => {}
         }
-        // Granted in the same instant, the permit is ours all the same.
+        // A permit granted in the same instant belongs to this thread.
         (!self.leave_queue(&grant)).then(|| Permit::of(self))
     }
 
     #[cfg(test)]
-    pub(crate) fn is_waited_for(&self) -> bool {
+    pub(crate) fn has_waiters(&self) -> bool {
         !self.queue.lock().is_empty()
     }
 
-    /// Gives free permits to the longest waiting.
-    fn hand_over(&self) {
-        while let Some(grant) = self.count_one_for_the_first() {
-            // Never full: one grant for each place. Gone where the waiter has left since; then it has seen that its place was
-            // gone, and taken the permit.
+    /// Grants free permits to the threads that have waited longest.
+    fn grant_free_permits(&self) {
+        while let Some(grant) = self.count_one_for_first() {
+            // Never full: each waiting thread gets one grant. Disconnected if the thread has left the wait. It then did
+            // not find its entry in the queue, and has taken the permit.
             let _ = grant.try_send(());
         }
     }
 
-    fn count_one_for_the_first(&self) -> Option<Sender<()>> {
+    fn count_one_for_first(&self) -> Option<Sender<()>> {
         let mut queue = self.queue.lock();
         if queue.is_empty() || self.count_one().is_err() {
             return None;
         }
         let first = queue.pop_front();
-        self.note_if_empty(&queue);
+        self.clear_flag_if_empty(&queue);
         first
     }
 
-    /// Whether this waiter was still in the queue.
+    /// Removes this thread from the queue. Returns whether it was still there.
     fn leave_queue(&self, grant: &Sender<()>) -> bool {
         let mut queue = self.queue.lock();
-        let place = queue.iter().position(|other| other.same_channel(grant));
-        let left = place.and_then(|place| queue.remove(place));
-        self.note_if_empty(&queue);
+        let position = queue.iter().position(|other| other.same_channel(grant));
+        let left = position.and_then(|position| queue.remove(position));
+        self.clear_flag_if_empty(&queue);
         left.is_some()
     }
 
-    fn note_if_empty(&self, queue: &VecDeque<Sender<()>>) {
+    fn clear_flag_if_empty(&self, queue: &VecDeque<Sender<()>>) {
         if queue.is_empty() {
-            self.state.fetch_and(!WAITED_FOR, Ordering::SeqCst);
+            self.state.fetch_and(!HAS_WAITERS, Ordering::SeqCst);
         }
     }
 
@@ -164,12 +166,12 @@ impl Semaphore {
 }
 
 impl Permit {
-    /// A permit that the semaphore has counted.
+    /// A permit that the semaphore has counted already.
     fn of(semaphore: &Arc<Semaphore>) -> Self {
         Self { semaphore: Some(Arc::clone(semaphore)) }
     }
 
-    /// Gives the permit back: to the longest waiting, if there is one.
+    /// Gives the permit back. The thread that has waited longest gets it.
     pub(crate) fn release(mut self) {
         self.release_once();
     }
@@ -177,8 +179,8 @@ impl Permit {
     fn release_once(&mut self) {
         let Some(semaphore) = self.semaphore.take() else { return };
         let before = semaphore.state.fetch_sub(ONE, Ordering::SeqCst);
-        if before & WAITED_FOR != 0 {
-            semaphore.hand_over();
+        if before & HAS_WAITERS != 0 {
+            semaphore.grant_free_permits();
         }
     }
 }
@@ -195,7 +197,7 @@ mod tests {
     use crate::error::CancelReason;
 
     #[test]
-    fn permits_come_back_to_the_longest_waiting() {
+    fn permits_are_granted_in_arrival_order() {
         let semaphore = Semaphore::new(1);
         let held = semaphore.try_acquire().unwrap();
         assert_eq!(semaphore.try_acquire().unwrap_err(), 1);
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_wait_leaves_neither_a_place_nor_a_permit_behind() {
+    fn a_cancelled_wait_leaves_no_queue_entry_and_no_permit_behind() {
         let semaphore = Semaphore::new(1);
         for _ in 0..1_000 {
             let held = semaphore.try_acquire().unwrap();

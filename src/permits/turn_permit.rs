@@ -1,12 +1,14 @@
 //! The running permit of a session's turn, shared by every thread of the turn.
 //!
-//! A turn runs under one permit of the service's `max_running_turns`. A thread of the turn that waits for something the library knows
-//! (room for an event, a sleep, another session) must not keep the permit meanwhile: the event's reader may be a turn that needs it.
+//! A turn runs under one permit of the service's `max_running_turns`. A thread of the turn may wait for room for an
+//! event, a sleep, or another session. It must not keep the permit during that wait: the reader of the event may be a
+//! turn that needs it.
 //!
 //! # One permit, and a count of waits
 //!
-//! The first wait gives the permit back. The last wait takes a permit again, in arrival order, and counts as a wait until it has one;
-//! a wait that ends beside others returns at once. So no thread ever asks for a second permit of its own turn:
+//! The first wait gives the permit back. The last wait takes a permit again, in arrival order, and counts as a wait
+//! until it has one. A wait that ends while others go on returns at once. So no thread asks for a second permit of its
+//! own turn:
 //!
 //! ```text
 //! thread A                                  thread B
@@ -15,14 +17,17 @@
 //! goes on without (1 wait)                  its wait is the last: asks for a permit
 //! ```
 //!
-//! If A stopped counting before it asks, B could begin and end a wait meanwhile, find itself the last too, and ask for a second
-//! permit. With a limit of 1 the turn would then wait for itself.
+//! If A stopped counting before it asks, B could begin and end a wait in between. B's wait would be the last too, and B
+//! would ask for a second permit. With a limit of 1 the turn would then wait for itself.
 //!
 //! **Invariants.**
-//! - The permit is held only while no thread of the turn waits. A turn may compute without a permit while another of its threads waits.
-//! - A wait that outlives its turn changes nothing of the next one: it is known by the number of its run.
-//! - Liveness comes before the limit. A turn that is cancelled, or whose timed wait for another session is over, takes a permit beyond
-//!   the limit: it may be the turn that has to stop the others.
+//! - The permit is held only while no thread of the turn waits. A turn may compute without a permit while another of
+//!   its threads waits.
+//! - A wait that outlives its turn changes nothing in the next turn: each wait carries the number of its run.
+//! - Liveness comes before the limit. A cancelled turn takes a permit beyond the limit, and so does a turn whose timed
+//!   wait for another session is over. Such a turn may be the one that has to stop the others.
+//!
+//! It does not choose which turn gets a permit: the [`semaphore`](super::semaphore) does.
 
 use crate::cancel::CancelToken;
 use crate::error::Cancelled;
@@ -31,7 +36,8 @@ use crate::sync::{Arc, Mutex};
 use crate::time::clock::Deadline;
 use crate::wait::latch::Latch;
 
-/// The permit and the token of what a session runs, for all threads that run it. One for each session.
+/// The permit of a session's turn, and the token that ends its waits, for all threads of the turn. One for each
+/// session.
 #[derive(Debug)]
 pub(crate) struct TurnPermit {
     running: Arc<Semaphore>,
@@ -40,10 +46,10 @@ pub(crate) struct TurnPermit {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The token of the turn or of the build. `None` between turns: what the agent's own code waits for then, such as its drop, is not
-    /// for a turn to end.
+    /// The token of the turn or of the build. `None` between turns: a wait of the agent's code then, such as in its
+    /// drop, is not ended by a turn's token.
     cancel: Option<CancelToken>,
-    /// Rises with every start and every end of a run.
+    /// Incremented by every start and every end of a run.
     run: u64,
     is_running: bool,
     permit: Option<Permit>,
@@ -52,13 +58,13 @@ struct State {
     over: Option<Arc<Latch>>,
 }
 
-/// A wait of one thread, during which its turn does without a permit, until [`end_wait`](Self::end_wait) or a drop ends it.
-#[must_use = "the wait is over when it is dropped"]
+/// A wait of one thread, during which its turn holds no permit. [`end_wait`](Self::end_wait) or a drop ends it.
+#[must_use = "dropping it ends the wait"]
 pub(crate) struct LentPermit {
     /// `None` once the wait has ended.
-    of: Option<Arc<TurnPermit>>,
+    turn: Option<Arc<TurnPermit>>,
     run: u64,
-    /// Set when the run ends: a helper thread does not wait for a permit of a turn that is over.
+    /// Set when the run ends, so that a helper thread does not wait for a permit of a turn that has ended.
     over: Arc<Latch>,
     until: Deadline,
 }
@@ -68,7 +74,7 @@ impl TurnPermit {
         Arc::new(Self { running, state: Mutex::default() })
     }
 
-    /// Sets the token of a build, which takes no permit.
+    /// Sets the token of a build. A build takes no permit.
     pub(crate) fn begin_build(&self, cancel: CancelToken) {
         let last = self.state.lock().cancel.replace(cancel);
         drop(last);
@@ -88,13 +94,13 @@ impl TurnPermit {
         Ok(())
     }
 
-    /// Ends the run, if there is one, and gives its permit back. The token stays: the turn is not over.
+    /// Ends the run, if there is one, and gives its permit back. The token stays, since the turn goes on.
     pub(crate) fn stop(&self) {
         let ended = self.state.lock().end_run();
         ended.release();
     }
 
-    /// Ends the run of an interaction: between two of them `cancel`, the turn's own token, ends a wait.
+    /// Ends the run of an interaction. Until the next one, `cancel`, the turn's own token, ends a wait.
     pub(crate) fn end_interaction(&self, cancel: &CancelToken) {
         let (ended, last) = {
             let mut state = self.state.lock();
@@ -105,8 +111,8 @@ impl TurnPermit {
         drop(last);
     }
 
-    /// Ends the run, and forgets the token: the turn is over. The last share of the token is then the caller's, who has made it, and
-    /// whose memory it is.
+    /// Ends the run at the end of the turn, and drops the token. The last share of the token is then the caller's,
+    /// whose thread frees it.
     pub(crate) fn end_turn(&self) {
         let (ended, last) = {
             let mut state = self.state.lock();
@@ -117,14 +123,15 @@ impl TurnPermit {
         drop(last);
     }
 
-    /// The token that ends a wait, unless its turn is over.
+    /// The token that ends a wait, unless its turn has ended.
     pub(crate) fn cancel(&self) -> Option<CancelToken> {
         self.state.lock().cancel.clone().filter(|cancel| !cancel.is_sealed())
     }
 
-    /// Begins a wait. `None` where no run is on, and so no permit to lend.
+    /// Begins a wait and gives the permit back. `None` if no run is in progress, so that there is no permit to lend.
     ///
-    /// `until` is the end of a timed wait for another session; the end of any other wait is no reason to exceed the limit.
+    /// `until` is the deadline of a timed wait for another session. No other deadline allows a permit beyond
+    /// the limit.
     pub(crate) fn lend(self: &Arc<Self>, until: Deadline) -> Option<LentPermit> {
         let (run, over, permit) = {
             let mut state = self.state.lock();
@@ -138,11 +145,11 @@ impl TurnPermit {
         if let Some(permit) = permit {
             permit.release();
         }
-        Some(LentPermit { of: Some(Arc::clone(self)), run, over, until })
+        Some(LentPermit { turn: Some(Arc::clone(self)), run, over, until })
     }
 }
 
-/// What is left of a run that ends.
+/// The permit and the latch of a run that has ended.
 #[must_use]
 struct EndedRun {
     permit: Option<Permit>,
@@ -150,7 +157,7 @@ struct EndedRun {
 }
 
 impl EndedRun {
-    /// Ends the helpers' waits for a permit, and gives the permit back. The caller holds no lock.
+    /// Ends the helper threads' waits for a permit, and gives the permit back. The caller holds no lock.
     fn release(self) {
         let Self { permit, over } = self;
         if let Some(over) = over {
@@ -171,7 +178,8 @@ impl State {
         EndedRun { permit: self.permit.take(), over: self.over.take() }
     }
 
-    /// Ends a wait of run `run`, unless it is the last of that run. Returns the token for the wait for a permit then.
+    /// Ends a wait of run `run`, unless it is the run's last. For the last it returns the token for the wait for a
+    /// permit.
     fn end_wait_beside_others(&mut self, run: u64) -> Option<CancelToken> {
         if self.run != run {
             return None;
@@ -180,11 +188,12 @@ impl State {
             self.waits -= 1;
             return None;
         }
-        // A run has a token.
+        // A run always has a token.
         Some(self.cancel.clone().unwrap_or_else(CancelToken::new))
     }
 
-    /// Ends a wait of run `run` that was the last when it asked for `permit`. Returns the permit where it is not needed any more.
+    /// Ends a wait of run `run` that was the last when it asked for `permit`. Returns the permit if it is not needed
+    /// any more.
     fn end_wait(&mut self, run: u64, permit: Permit) -> Option<Permit> {
         if self.run != run {
             return Some(permit);
@@ -199,13 +208,13 @@ impl State {
 }
 
 impl LentPermit {
-    /// Ends the wait: where it is the turn's last, waits for a permit, which the turn holds again when this returns.
+    /// Ends the wait. The turn's last wait waits for a permit, which the turn holds again when this returns.
     pub(crate) fn end_wait(mut self) {
         self.end_wait_once();
     }
 
     fn end_wait_once(&mut self) {
-        let Some(turn) = self.of.take() else { return };
+        let Some(turn) = self.turn.take() else { return };
         let last = turn.state.lock().end_wait_beside_others(self.run);
         let Some(cancel) = last else { return };
         let Some(permit) = turn.running.acquire_or_exceed(&cancel, &self.until, &self.over) else { return };
@@ -235,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn c60_nested_and_parallel_waits_count_and_only_the_last_takes_the_permit_again() {
+    fn c60_only_the_last_of_nested_waits_takes_the_permit_again() {
         let (semaphore, turn, _cancel) = running();
         let outer = turn.lend(Deadline::never()).unwrap();
         assert_eq!(semaphore.held(), 0);
@@ -250,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn c60_a_wait_that_outlives_its_run_changes_nothing_of_the_next() {
+    fn c60_a_wait_that_outlives_its_run_changes_nothing_in_the_next() {
         let (semaphore, turn, cancel) = running();
         let late = turn.lend(Deadline::never()).unwrap();
         turn.stop();
@@ -264,16 +273,16 @@ mod tests {
     }
 
     #[test]
-    fn c60_a_wait_that_begins_while_the_last_asks_for_a_permit_sends_it_back() {
+    fn c60_a_wait_that_begins_during_the_permit_request_returns_the_permit() {
         let (semaphore, turn, _cancel) = running();
         let first = turn.lend(Deadline::never()).unwrap();
         let taken = semaphore.try_acquire().unwrap();
         std::thread::scope(|scope| {
             let asking = scope.spawn(move || first.end_wait());
-            while !semaphore.is_waited_for() {
+            while !semaphore.has_waiters() {
                 std::thread::yield_now();
             }
-            // A second thread of the turn waits and is done before the first has its permit: it returns at once.
+            // A second thread of the turn begins and ends a wait before the first has its permit: it returns at once.
             turn.lend(Deadline::never()).unwrap().end_wait();
             let second = turn.lend(Deadline::never()).unwrap();
             taken.release();
@@ -285,13 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn c60_a_helper_does_not_wait_for_a_permit_of_a_turn_that_is_over() {
+    fn c60_a_helper_does_not_wait_for_a_permit_of_an_ended_turn() {
         let (semaphore, turn, cancel) = running();
         let helper = turn.lend(Deadline::never()).unwrap();
         let taken = semaphore.try_acquire().unwrap();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(move || helper.end_wait());
-            while !semaphore.is_waited_for() {
+            while !semaphore.has_waiters() {
                 std::thread::yield_now();
             }
             turn.stop();

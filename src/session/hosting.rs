@@ -37,7 +37,7 @@ impl Hosting {
 
     /// A token for the next interaction, which the turn's own cancels too.
     pub(super) fn token_of_next(&self) -> CancelToken {
-        self.turn.context().cancel_token().begin_part()
+        self.turn.context().cancel_token().begin_child()
     }
 
     /// Whether the turn is over, and how: told to stop, or not needed any more.

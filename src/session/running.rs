@@ -111,7 +111,7 @@ impl RunningTurn {
     /// Reports what the interactions have come to that the agent has taken on.
     pub(crate) fn settle(&self, result: &TurnResult) {
         let events = self.context.events();
-        if events.interactions().are_none() {
+        if events.interactions().is_empty() {
             return;
         }
         match result {
@@ -197,7 +197,7 @@ impl TurnGuards {
     pub(super) fn give_back(self) -> Answer {
         // Moved out one by one: where one of them unwinds, the fields that are left are dropped in their order.
         if let Some(deadline) = self.deadline {
-            deadline.take_back();
+            deadline.disarm();
         }
         self.active.clear();
         if let Some(permit) = self.permit {

@@ -155,7 +155,7 @@ impl<A: SessionAgent> SessionThread<A> {
             return None;
         }
         let commands = self.handle.commands();
-        polling::work_comes_soon(|| commands.has_items());
+        polling::poll_for_work(|| commands.has_items());
         if commands.has_items() {
             commands.pop()
         } else {

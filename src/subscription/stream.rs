@@ -128,7 +128,7 @@ impl EventStream {
     /// # Blocking
     /// Until there is an event or the stream has ended, at most for `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<SessionEvent, RecvTimeoutError> {
-        reentrancy::now_or_in_time(self.try_recv(), || self.recv_until(&self.clock.deadline(timeout)))
+        reentrancy::receive_now_or_wait(self.try_recv(), || self.recv_until(&self.clock.deadline(timeout)))
     }
 
     /// The channel that the events come through: for a `select!`.

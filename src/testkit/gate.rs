@@ -122,12 +122,12 @@ impl Gate {
 
     /// Returns how many arrivals there were in all.
     pub fn arrived(&self) -> usize {
-        self.state.look(|state| state.arrived)
+        self.state.read(|state| state.arrived)
     }
 
     /// Returns how many threads wait at the gate now.
     pub fn waiting(&self) -> usize {
-        self.state.look(|state| state.waiting)
+        self.state.read(|state| state.waiting)
     }
 
     /// Waits until there were `how_many` arrivals in all, including threads that have left the gate.
@@ -203,7 +203,7 @@ impl Default for Gate {
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.state.look(|state| {
+        self.state.read(|state| {
             f.debug_struct("Gate")
                 .field("open", &state.open)
                 .field("arrived", &state.arrived)

@@ -1,10 +1,12 @@
-//! Where time comes from.
+//! The clock of a service.
 //!
-//! **Every duration that a service is given is measured on its clock**: timeouts of turns and of waits, and what an agent
-//! sleeps. So nothing here or above asks the system for the time, or waits until some instant, but through a [`Clock`].
+//! **Every duration that a service is given is measured on its clock**: timeouts of turns and of waits, and the sleeps
+//! of an agent. So this layer and the layers that use it measure time, and wait for an instant, only through a
+//! [`Clock`].
 //!
-//! Two durations stay on the system's clock, since nobody sees them run out: how long a thread without a session waits for
-//! another one, and how often an emitter that waits for room looks at a queue again.
+//! Three durations stay on the system's clock, since no caller observes their end: how long a thread without a session
+//! waits for the next one, how often an emitter that waits for room checks a queue again, and how long a thread
+//! [polls](crate::wait::polling) before it parks.
 
 use std::time::Duration;
 
@@ -12,41 +14,41 @@ use crate::sync::{at_or_never, Instant, Receiver, RecvTimeoutError};
 #[cfg(feature = "testkit")]
 use crate::time::manual::{self, ManualClock};
 
-/// What a service measures time with. A cheap handle: clones are the same clock.
+/// The clock of a service. A cheap handle: clones are the same clock.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Clock {
-    /// That of the operating system.
+    /// The clock of the operating system.
     #[default]
     System,
-    /// One that a test moves; see [`manual`].
+    /// A clock that a test advances; see [`manual`].
     #[cfg(feature = "testkit")]
     Manual(ManualClock),
 }
 
-/// An instant on a clock; where it lies past the end of time, or there is none, it never comes.
+/// An instant on a clock. It never comes if there is none, or if it is past the last representable instant.
 #[derive(Clone, Debug)]
 pub(crate) struct Deadline {
     clock: Clock,
     at: Option<Instant>,
 }
 
-/// Rings once, when its deadline has come.
+/// Fires once, when its deadline comes.
 #[derive(Debug)]
 #[must_use = "dropping it stops it"]
 pub(crate) struct Alarm {
-    rings: Receiver<Instant>,
+    fired: Receiver<Instant>,
     _entry: Entry,
 }
 
-/// What a clock knows of something that is due at some time; it ends when that is done. The system's clock knows nothing.
+/// A clock's entry for work that is due at some time. It ends when the work is done. The system's clock has no entries.
 #[derive(Debug, Default)]
-#[must_use = "dropping it says that it is done"]
+#[must_use = "dropping it says that the work is done"]
 pub(crate) struct Entry {
     #[cfg(feature = "testkit")]
     _manual: Option<manual::Entry>,
 }
 
-/// Measures what a wait takes.
+/// Measures the duration of a wait.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
     clock: Clock,
@@ -62,12 +64,12 @@ impl Clock {
         }
     }
 
-    /// `timeout` from now.
+    /// The deadline `timeout` from now.
     pub(crate) fn deadline(&self, timeout: Duration) -> Deadline {
         self.deadline_at(self.now().checked_add(timeout))
     }
 
-    /// At that instant; never, where there is none.
+    /// The deadline at this instant; never, if there is none.
     pub(crate) fn deadline_at(&self, at: Option<Instant>) -> Deadline {
         Deadline { clock: self.clone(), at }
     }
@@ -78,54 +80,56 @@ impl Clock {
 }
 
 impl Deadline {
-    /// For waits that no time ends.
+    /// The deadline of a wait that no time ends.
     pub(crate) const fn never() -> Self {
         Self { clock: Clock::System, at: None }
     }
 
-    /// When; `None` for never.
+    /// The instant; `None` for never.
     pub(crate) fn at(&self) -> Option<Instant> {
         self.at
     }
 
-    /// Whether no clock has any part in it.
+    /// Whether no clock can end a wait with this deadline.
     pub(crate) fn is_never(&self) -> bool {
         matches!((&self.clock, self.at), (Clock::System, None))
     }
 
-    /// Whether there is more time left than that.
-    pub(crate) fn is_farther_than(&self, duration: Duration) -> bool {
+    /// Whether more than `duration` is left.
+    pub(crate) fn leaves_more_than(&self, duration: Duration) -> bool {
         self.at.map_or(true, |at| at.saturating_duration_since(self.clock.now()) > duration)
     }
 
-    /// For the `select!` of a thread that waits for something else, but no longer than this.
+    /// An alarm for the `select!` of a thread that waits for something else until this deadline.
     pub(crate) fn alarm(&self) -> Alarm {
         match &self.clock {
-            Clock::System => Alarm { rings: at_or_never(self.at), _entry: Entry::default() },
+            Clock::System => Alarm { fired: at_or_never(self.at), _entry: Entry::default() },
             #[cfg(feature = "testkit")]
             Clock::Manual(clock) => Alarm::manual(clock.wait_entry(self.at)),
         }
     }
 
-    /// For the `select!` of a thread that has something to do then: keep it until that is done.
-    pub(crate) fn duty_alarm(&self) -> Alarm {
+    /// An alarm for the `select!` of a thread that has work to do at this deadline. The thread keeps it until the work
+    /// is done.
+    pub(crate) fn work_alarm(&self) -> Alarm {
         match &self.clock {
             Clock::System => self.alarm(),
             #[cfg(feature = "testkit")]
-            Clock::Manual(clock) => Alarm::manual(clock.watch_entry(self.at)),
+            Clock::Manual(clock) => Alarm::manual(clock.work_alarm_entry(self.at)),
         }
     }
 
-    /// For something that is to be done then, by a thread with an alarm of its own: keep it until that is done.
-    pub(crate) fn duty(&self) -> Entry {
+    /// An entry for work that another thread's alarm starts at this deadline. The owner keeps it until the work is
+    /// done.
+    pub(crate) fn work_entry(&self) -> Entry {
         match &self.clock {
             Clock::System => Entry::default(),
             #[cfg(feature = "testkit")]
-            Clock::Manual(clock) => Entry { _manual: Some(clock.duty_entry(self.at)) },
+            Clock::Manual(clock) => Entry { _manual: Some(clock.work_entry(self.at)) },
         }
     }
 
-    /// Receives what comes in time. What is there already always does.
+    /// Receives a message that arrives in time. A message that is already there is received even after the deadline.
     pub(crate) fn receive<T>(&self, channel: &Receiver<T>) -> Result<T, RecvTimeoutError> {
         match (&self.clock, self.at) {
             (Clock::System, Some(at)) => channel.recv_deadline(at),
@@ -138,18 +142,18 @@ impl Deadline {
 
 impl Alarm {
     #[cfg(feature = "testkit")]
-    fn manual((entry, rings): (manual::Entry, Receiver<Instant>)) -> Self {
-        Self { rings, _entry: Entry { _manual: Some(entry) } }
+    fn manual((entry, fired): (manual::Entry, Receiver<Instant>)) -> Self {
+        Self { fired, _entry: Entry { _manual: Some(entry) } }
     }
 
-    /// Something can be received once the deadline has come.
-    pub(crate) fn rings(&self) -> &Receiver<Instant> {
-        &self.rings
+    /// The channel that becomes ready once the deadline has come.
+    pub(crate) fn receiver(&self) -> &Receiver<Instant> {
+        &self.fired
     }
 }
 
 impl Stopwatch {
-    /// `timeout` from its start.
+    /// The deadline `timeout` from the start.
     pub(crate) fn deadline(&self, timeout: Duration) -> Deadline {
         self.clock.deadline_at(self.started.checked_add(timeout))
     }

@@ -1,17 +1,18 @@
-//! A clock that a test moves by hand.
+//! A clock that a test advances.
 //!
-//! # Nothing due is missed
+//! # No deadline is missed
 //!
-//! Whoever waits has an entry in the clock, made and looked at under the lock that the clock is advanced under. So a wait
-//! either has its entry before the advance, which rings it, or it finds its time up when it makes the entry.
+//! Each waiting thread has an entry in the clock. It makes the entry, and compares it with the time, under the lock
+//! that an advance takes. So either the entry exists before the advance, which fires it, or the thread finds its
+//! deadline past when it makes the entry.
 //!
-//! # When is an advance over?
+//! # When an advance is over
 //!
-//! An entry stays, though it has rung, until its owner drops it: a wait when its thread has left it, a turn's timeout when
-//! the turn's token is set. What is overdue and still there is what is left to do, which is what [`ManualClock::settle`]
-//! waits for.
+//! A fired entry stays until its owner drops it: a wait when its thread has left the wait, a turn's timeout when the
+//! turn's token is set. Overdue entries are the work that an advance has left, and [`ManualClock::settle`] waits until
+//! there are none.
 
-// A test that cannot go on fails here, with a message, rather than to hang.
+// A test that cannot go on fails here with a message, instead of hanging.
 #![allow(clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -22,31 +23,33 @@ use crate::sync::{bounded, select, Arc, Instant, Receiver, RecvTimeoutError, Sen
 use crate::time::clock::Clock;
 use crate::time::watched::Watched;
 
-/// How long the waits of a test last at most, in real time.
+/// The longest wait of a test, in real time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A clock that stands still until it is advanced, for [`ServiceConfig::clock`](crate::ServiceConfig::clock).
 ///
-/// A cheap handle: clones are the same clock, and several services may share it. A service measures on it *every duration
-/// that it is given*: the timeouts of turns, what agents [sleep](crate::TurnContext::sleep), and the timeouts of waits, such
-/// as those of [`TurnHandle::wait_timeout`](crate::TurnHandle::wait_timeout),
-/// [`archive_wait`](crate::SessionService::archive_wait) and [`shutdown`](crate::EphemeralSessionService::shutdown). So a wait
-/// with a timeout ends with what it waits for, or with an advance, and never by itself; what guards a test against a hang
-/// is [`within`](crate::testkit::within), in real time.
+/// A cheap handle: clones are the same clock, and several services may share it. A service measures on it *every
+/// duration that it is given*: the timeouts of turns, the [sleeps](crate::TurnContext::sleep) of agents, and the
+/// timeouts of waits. Such waits are [`TurnHandle::wait_timeout`](crate::TurnHandle::wait_timeout),
+/// [`archive_wait`](crate::SessionService::archive_wait) and [`shutdown`](crate::EphemeralSessionService::shutdown). So
+/// a wait with a timeout ends with its result or with an advance, never as real time passes.
+/// [`within`](crate::testkit::within) guards a test against a hang, in real time.
 ///
 /// # What an advance has done when it returns
 ///
 /// - The clock shows the new time.
-/// - Whatever is due has rung: every wait whose time is up will end, and every turn whose time is up will be told to stop.
+/// - Every due deadline has fired: each due wait will end, and each turn past its timeout will be told to stop.
 ///
-/// It does not wait for any of that. [`settle`](Self::settle) does: after it, waits that were due are over, and the turns' tokens are
-/// set. What an agent then makes of it takes the time that it takes; wait for the turn, a [`Gate`](crate::testkit::Gate) or an event.
+/// It does not wait for any of that. [`settle`](Self::settle) does: after it the due waits are over, and the turns'
+/// tokens are set. How long an agent takes to react is not known; wait for the turn, a [`Gate`](crate::testkit::Gate)
+/// or an event.
 ///
 /// # Before an advance
 ///
-/// Only who waits already has a time that can come. The timeout of a turn counts from its admission, so it is set when
-/// [`begin_turn`](crate::SessionService::begin_turn) or [`begin_session`](crate::SessionService::begin_session) has
-/// returned. For a wait on another thread, an agent's sleep above all, [`wait_for_waiters`](Self::wait_for_waiters) makes certain.
+/// An advance affects only a deadline that exists already. The timeout of a turn counts from its admission, so it is
+/// set when [`begin_turn`](crate::SessionService::begin_turn) or
+/// [`begin_session`](crate::SessionService::begin_session) has returned. For a wait on another thread, such as an
+/// agent's sleep, call [`wait_for_waiters`](Self::wait_for_waiters) first.
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,32 +84,32 @@ struct State {
     entries: BTreeMap<Key, Waiting>,
 }
 
-/// By time; the number tells entries of the same instant apart.
+/// By time. The number distinguishes entries of the same instant.
 type Key = (When, u64);
 
-/// The order of the variants is that of time.
+/// The variants are declared in the order of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum When {
     At(Instant),
-    /// Past the end of time.
+    /// After every instant.
     Never,
 }
 
 struct Waiting {
     kind: Kind,
-    /// Taken when it rings.
-    rings: Option<Sender<Instant>>,
+    /// Taken when the entry fires.
+    alarm: Option<Sender<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A thread that waits for its time, among other things.
+    /// A thread that waits for this deadline, among other things.
     Wait,
-    /// What is to be done at some time.
-    Duty,
+    /// Work that is due at this deadline.
+    Work,
 }
 
-/// A place in a clock. Dropping it says that what was due is done, or is not to be done any more.
+/// An entry of a clock. Dropping it says that the due work is done, or is not needed any more.
 #[must_use]
 pub(crate) struct Entry {
     clock: Arc<Shared>,
@@ -114,19 +117,19 @@ pub(crate) struct Entry {
 }
 
 impl ManualClock {
-    /// A clock that shows no time passed.
+    /// Makes a clock at which no time has passed.
     pub fn new() -> Self {
         let now = Instant::now();
         let state = State { now, next_number: 0, entries: BTreeMap::new() };
         Self { shared: Arc::new(Shared { started: now, state: Watched::new(state) }) }
     }
 
-    /// What the clock shows, as an instant: for agents and tests that measure time themselves.
+    /// The clock's time as an instant, for agents and tests that measure time themselves.
     pub fn now(&self) -> Instant {
-        self.shared.state.look(|state| state.now)
+        self.shared.state.read(|state| state.now)
     }
 
-    /// By how much the clock was advanced since it was made.
+    /// The time by which the clock has been advanced since it was made.
     ///
     /// ```
     /// use std::time::Duration;
@@ -142,10 +145,10 @@ impl ManualClock {
         self.now() - self.shared.started
     }
 
-    /// Moves the clock forward. See [`ManualClock`] for what is done when this returns.
+    /// Advances the clock. See [`ManualClock`] for what is done when this returns.
     ///
     /// # Panics
-    /// Where that is past what an [`Instant`] can hold, hundreds of years from now at the least.
+    /// If the new time is past what an [`Instant`] can hold, at least hundreds of years from now.
     ///
     /// # Blocking
     /// Does not block.
@@ -155,19 +158,19 @@ impl ManualClock {
             let now = state.now.checked_add(by)?;
             state.now = now;
             let overdue = state.entries.range_mut(..=(When::At(now), u64::MAX));
-            Some((now, overdue.filter_map(|(_, waiting)| waiting.rings.take()).collect::<Vec<_>>()))
+            Some((now, overdue.filter_map(|(_, waiting)| waiting.alarm.take()).collect::<Vec<_>>()))
         });
         let Some((now, due)) = due else {
             panic!("the clock cannot be advanced by {by:?}: that is past the end of time")
         };
-        for bell in due {
-            // One message for one place: never full.
-            let _ = bell.try_send(now);
+        for sender in due {
+            // Each entry fires once, and its channel has room for one message.
+            let _ = sender.try_send(now);
         }
     }
 
-    /// Waits until all is done that an advance had to set off: threads whose wait was due have left it, and turns whose
-    /// timeout was due have been told to stop. Not until agents have taken note.
+    /// Waits until the work of an advance is done: threads have left their due waits, and turns past their timeout have
+    /// been told to stop. It does not wait until agents have reacted.
     ///
     /// ```
     /// use std::time::Duration;
@@ -187,10 +190,11 @@ impl ManualClock {
     /// ```
     ///
     /// # Panics
-    /// If that takes longer than a minute of real time: something that is due waits for the caller.
+    /// If that takes longer than a minute of real time, for example because due work waits for the caller.
     ///
     /// # Blocking
-    /// Until then. In a hook that runs on the thread that watches timeouts it may wait for itself.
+    /// Until that work is done, at most a minute of real time. A hook on the thread that serves timeouts must not call
+    /// this: it may wait for itself.
     #[track_caller]
     pub fn settle(&self) {
         self.settle_within(PATIENCE);
@@ -200,18 +204,18 @@ impl ManualClock {
     pub(crate) fn settle_within(&self, limit: Duration) {
         let settled = |state: &State| (state.overdue() == 0).then_some(());
         if self.shared.state.wait(&Clock::System.deadline(limit), settled).is_none() {
-            let left = self.shared.state.look(State::overdue);
+            let left = self.shared.state.read(State::overdue);
             panic!("the clock has not settled within {limit:?}: what was due and is not done: {left}");
         }
     }
 
-    /// How many threads wait, among other things, for this clock to come to some time: sleeping agents, and waits with a
-    /// timeout. Those whose time has come do not count any more, nor do the timeouts of turns.
+    /// The number of threads that wait for this clock, among other things: sleeping agents, and waits with a timeout. A
+    /// thread whose deadline has passed does not count, nor does the timeout of a turn.
     pub fn waiters(&self) -> usize {
-        self.shared.state.look(State::waiters)
+        self.shared.state.read(State::waiters)
     }
 
-    /// Waits until at least so many threads wait for this clock; see [`waiters`](Self::waiters).
+    /// Waits until at least `threads` threads wait for this clock; see [`waiters`](Self::waiters).
     ///
     /// ```
     /// use std::time::Duration;
@@ -222,17 +226,17 @@ impl ManualClock {
     /// let agent = scripted().on("rest", Script::new().sleep(Duration::from_secs(60)).reply("rested"));
     /// let service = EphemeralSessionService::configure(agent).clock(clock.clone()).build()?;
     /// let turn = service.begin_session(CreateSessionRequest::new("rest"))?;
-    /// clock.wait_for_waiters(1); // its sleep has begun, so its end is 60 seconds from now
+    /// clock.wait_for_waiters(1); // its sleep has begun, so it ends 60 seconds from now
     /// clock.advance(Duration::from_secs(60));
     /// assert_eq!(turn.wait()?.text, "rested");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Panics
-    /// If they do not come within a minute of real time.
+    /// If there are fewer after a minute of real time.
     ///
     /// # Blocking
-    /// Until then.
+    /// Until there are as many, at most a minute of real time.
     #[track_caller]
     pub fn wait_for_waiters(&self, threads: usize) {
         self.wait_for_waiters_within(PATIENCE, threads);
@@ -240,56 +244,56 @@ impl ManualClock {
 
     #[track_caller]
     fn wait_for_waiters_within(&self, limit: Duration, threads: usize) {
-        let are_there = |state: &State| (state.waiters() >= threads).then_some(());
-        if self.shared.state.wait(&Clock::System.deadline(limit), are_there).is_none() {
+        let enough = |state: &State| (state.waiters() >= threads).then_some(());
+        if self.shared.state.wait(&Clock::System.deadline(limit), enough).is_none() {
             let waiters = self.waiters();
             panic!("expected {threads} threads to wait for the clock within {limit:?}, found {waiters}");
         }
     }
 
-    /// An entry for somebody who waits until `at`, and what rings then.
+    /// An entry for a thread that waits until `at`, and the channel that becomes ready then.
     pub(crate) fn wait_entry(&self, at: Option<Instant>) -> (Entry, Receiver<Instant>) {
-        let (bell, rings) = bounded(1);
-        (self.enter(at, Kind::Wait, Some(bell)), rings)
+        let (sender, fired) = bounded(1);
+        (self.insert_entry(at, Kind::Wait, Some(sender)), fired)
     }
 
-    /// An entry for somebody who has something to do at `at`, and what rings then.
-    pub(crate) fn watch_entry(&self, at: Option<Instant>) -> (Entry, Receiver<Instant>) {
-        let (bell, rings) = bounded(1);
-        (self.enter(at, Kind::Duty, Some(bell)), rings)
+    /// An entry for a thread that has work to do at `at`, and the channel that becomes ready then.
+    pub(crate) fn work_alarm_entry(&self, at: Option<Instant>) -> (Entry, Receiver<Instant>) {
+        let (sender, fired) = bounded(1);
+        (self.insert_entry(at, Kind::Work, Some(sender)), fired)
     }
 
-    /// An entry for something to be done at `at`, whoever is going to do it.
-    pub(crate) fn duty_entry(&self, at: Option<Instant>) -> Entry {
-        self.enter(at, Kind::Duty, None)
+    /// An entry for work that is due at `at`, on any thread.
+    pub(crate) fn work_entry(&self, at: Option<Instant>) -> Entry {
+        self.insert_entry(at, Kind::Work, None)
     }
 
-    fn enter(&self, at: Option<Instant>, kind: Kind, bell: Option<Sender<Instant>>) -> Entry {
+    fn insert_entry(&self, at: Option<Instant>, kind: Kind, sender: Option<Sender<Instant>>) -> Entry {
         let when = at.map_or(When::Never, When::At);
         let (key, late) = self.shared.state.change(|state| {
             let key = (when, state.next_number);
             state.next_number += 1;
-            let (rings, late) = if state.is_overdue(when) { (None, bell) } else { (bell, None) };
-            state.entries.insert(key, Waiting { kind, rings });
-            (key, late.map(|bell| (bell, state.now)))
+            let (alarm, late) = if state.is_overdue(when) { (None, sender) } else { (sender, None) };
+            state.entries.insert(key, Waiting { kind, alarm });
+            (key, late.map(|sender| (sender, state.now)))
         });
-        if let Some((bell, now)) = late {
-            let _ = bell.try_send(now);
+        if let Some((sender, now)) = late {
+            let _ = sender.try_send(now);
         }
         Entry { clock: Arc::clone(&self.shared), key }
     }
 
-    /// As a receive with a deadline: what is there already is received, also where its time is up.
+    /// A receive with a deadline. A message that is already there is received even after the deadline.
     pub(crate) fn receive<T>(&self, channel: &Receiver<T>, at: Option<Instant>) -> Result<T, RecvTimeoutError> {
         match channel.try_recv() {
             Ok(value) => return Ok(value),
             Err(error) if error.is_disconnected() => return Err(RecvTimeoutError::Disconnected),
             Err(_) => {}
         }
-        let (_entry, rings) = self.wait_entry(at);
+        let (_entry, fired) = self.wait_entry(at);
         select! {
             recv(channel) -> value => value.map_err(|_| RecvTimeoutError::Disconnected),
-            recv(rings) -> _ => channel.try_recv().map_err(|error| {
+            recv(fired) -> _ => channel.try_recv().map_err(|error| {
                 if error.is_disconnected() { RecvTimeoutError::Disconnected } else { RecvTimeoutError::Timeout }
             }),
         }
@@ -348,15 +352,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_rings_whether_it_was_there_before_the_advance_or_comes_after_it() {
+    fn an_entry_fires_whether_it_is_made_before_or_after_the_advance() {
         let clock = ManualClock::new();
         let time = at(&clock, SECOND);
-        let (_early, rings) = clock.wait_entry(time);
+        let (_early, fired) = clock.wait_entry(time);
         let (_later, silent) = clock.wait_entry(at(&clock, 2 * SECOND));
         let (_never, deaf) = clock.wait_entry(None);
-        assert!(rings.try_recv().is_err());
+        assert!(fired.try_recv().is_err());
         clock.advance(SECOND);
-        assert_eq!(rings.try_recv(), Ok(clock.now()));
+        assert_eq!(fired.try_recv(), Ok(clock.now()));
         let (_late, at_once) = clock.wait_entry(time);
         assert_eq!(at_once.try_recv(), Ok(clock.now()));
         assert!(silent.try_recv().is_err() && deaf.try_recv().is_err());
@@ -364,9 +368,9 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_has_settled_when_all_that_was_due_is_done() {
+    fn a_clock_has_settled_when_all_due_work_is_done() {
         let clock = ManualClock::new();
-        let (duty, time) = (clock.duty_entry(at(&clock, SECOND)), at(&clock, 2 * SECOND));
+        let (work, time) = (clock.work_entry(at(&clock, SECOND)), at(&clock, 2 * SECOND));
         let (wait, _rings) = clock.wait_entry(time);
         clock.settle();
         clock.advance(SECOND);
@@ -374,28 +378,28 @@ mod tests {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| clock.settle_within(SHORT))).unwrap_err();
         let message = unsettled.downcast::<String>().unwrap();
         assert_eq!(*message, "the clock has not settled within 5ms: what was due and is not done: 1");
-        drop(duty);
+        drop(work);
         clock.settle();
         drop(wait);
-        assert!(clock.shared.state.look(|state| state.entries.is_empty()));
+        assert!(clock.shared.state.read(|state| state.entries.is_empty()));
     }
 
     #[test]
     #[should_panic = "expected 1 threads to wait for the clock within 5ms, found 0"]
-    fn nobody_is_waited_for_for_ever() {
+    fn a_wait_for_waiters_fails_after_its_limit() {
         let clock = ManualClock::new();
-        let _duty = clock.duty_entry(at(&clock, SECOND));
+        let _work = clock.work_entry(at(&clock, SECOND));
         clock.wait_for_waiters_within(SHORT, 1);
     }
 
     #[test]
     #[should_panic = "past the end of time"]
-    fn time_has_an_end() {
+    fn an_advance_past_the_last_instant_panics() {
         ManualClock::new().advance(Duration::MAX);
     }
 
     #[test]
-    fn what_has_come_is_received_however_late_it_is() {
+    fn a_message_that_is_there_is_received_after_the_deadline() {
         let clock = ManualClock::new();
         let (sender, receiver) = bounded(1);
         assert_eq!(clock.receive(&receiver, Some(clock.now())), Err(RecvTimeoutError::Timeout));
@@ -403,6 +407,6 @@ mod tests {
         assert_eq!(clock.receive(&receiver, Some(clock.now())), Ok(1));
         drop(sender);
         assert_eq!(clock.receive(&receiver, Some(clock.now())), Err(RecvTimeoutError::Disconnected));
-        assert!(clock.shared.state.look(|state| state.entries.is_empty()));
+        assert!(clock.shared.state.read(|state| state.entries.is_empty()));
     }
 }

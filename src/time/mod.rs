@@ -1,4 +1,4 @@
-//! Time: the clock of a service, deadlines on it, and values that a thread waits for until a deadline.
+//! Time: the clock of a service, its deadlines, and values that a thread waits for until a deadline.
 
 pub(crate) mod clock;
 #[cfg(feature = "testkit")]

@@ -1,11 +1,13 @@
-//! A value that threads can wait for.
+//! A value whose changes threads can wait for.
 
 use crate::sync::{Arc, Mutex};
 use crate::time::clock::Deadline;
 use crate::wait::latch::Latch;
 
-/// Waiting is looking, then waiting for the next change, then looking again. The look and the making of the latch that the
-/// next change sets are under one lock, so no change is missed.
+/// A value under a lock, with a latch for its next change.
+///
+/// A wait reads the value, waits for the next change, and reads again. **Invariant.** The read and the making of the
+/// latch are under one lock, so no change is missed.
 #[derive(Debug)]
 pub(crate) struct Watched<T> {
     state: Mutex<State<T>>,
@@ -14,7 +16,7 @@ pub(crate) struct Watched<T> {
 #[derive(Debug)]
 struct State<T> {
     value: T,
-    /// Set by the next change; made when somebody waits for it.
+    /// Set by the next change. Made by the first thread that waits for it.
     next_change: Option<Arc<Latch>>,
 }
 
@@ -23,11 +25,11 @@ impl<T> Watched<T> {
         Self { state: Mutex::new(State { value, next_change: None }) }
     }
 
-    pub(crate) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
-        look(&self.state.lock().value)
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
+        read(&self.state.lock().value)
     }
 
-    /// Changes the value, and tells whoever waits.
+    /// Changes the value and wakes every waiting thread.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let (result, waiters) = {
             let mut state = self.state.lock();
@@ -39,7 +41,7 @@ impl<T> Watched<T> {
         result
     }
 
-    /// What `take` finds in the value, and may take out of it; else a latch that the next change sets.
+    /// Returns what `take` finds in the value, or removes from it. Otherwise returns a latch that the next change sets.
     pub(crate) fn take<R>(&self, take: impl FnOnce(&mut T) -> Option<R>) -> Result<R, Arc<Latch>> {
         let mut state = self.state.lock();
         match take(&mut state.value) {
@@ -48,7 +50,7 @@ impl<T> Watched<T> {
         }
     }
 
-    /// Waits until `find` finds something; `None` where the deadline comes first.
+    /// Waits until `find` returns a result; `None` if the deadline comes first.
     pub(crate) fn wait<R>(&self, deadline: &Deadline, mut find: impl FnMut(&T) -> Option<R>) -> Option<R> {
         loop {
             match self.take(|value| find(value)) {

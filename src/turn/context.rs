@@ -61,7 +61,7 @@ impl TurnContext {
     /// Ends the interaction: the context is that of the whole turn again.
     pub(crate) fn end_interaction(&mut self) {
         if let Some(cancel) = self.interaction.take() {
-            self.events.cancel_token().end_part(&cancel);
+            self.events.cancel_token().end_child(&cancel);
         }
     }
 

@@ -35,7 +35,7 @@ impl Interactions {
         self.dismissed.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn are_none(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.under_way.lock().is_empty()
     }
 

@@ -132,7 +132,7 @@ impl TurnStream {
     /// # Blocking
     /// Until there is an event or the turn has ended, at most for `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<AgentEvent, RecvTimeoutError> {
-        reentrancy::now_or_in_time(self.try_recv(), || self.recv_until(&self.handle.deadline(timeout)))
+        reentrancy::receive_now_or_wait(self.try_recv(), || self.recv_until(&self.handle.deadline(timeout)))
     }
 
     /// The next event; `None` once the turn is over.

@@ -1,17 +1,18 @@
-//! A one-way switch that threads can wait for.
+//! A one-way flag that threads can wait for.
 
 use std::convert::Infallible;
 use std::fmt;
 
 use crate::sync::{bounded, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Receiver, Sender};
 
-/// Starts unset; once set it stays set. Who waits for nothing else [waits](Latch::wait) for it; for all others there is
-/// [`receiver`](Latch::receiver), a channel that never carries anything and disconnects when the latch is set, so a latch can be
-/// an arm of any `select!`.
+/// A flag that starts unset, and stays set once it is set. A thread that waits for nothing else calls
+/// [`wait`](Latch::wait). For a `select!` there is [`receiver`](Latch::receiver): a channel that carries no message and
+/// disconnects when the latch is set.
 ///
-/// **Invariant.** The channel is made on first use, and its one sender is kept here exactly as long as the latch is
-/// unset: both the making and the setting decide under `sender`'s lock, so no receiver can be left connected to a latch
-/// that is set. Who waits decides under that lock too, and the setter wakes after it: so nobody goes to sleep unseen.
+/// **Invariants.** The channel is made on first use. Its only sender is kept here exactly while the latch is unset.
+/// Both the making and the setting decide under `sender`'s lock, so no receiver stays connected to a set latch. A
+/// waiting thread decides under that lock too, and the setter notifies after it has held the lock. So no thread parks
+/// without being woken.
 pub(crate) struct Latch {
     set: AtomicBool,
     sender: Mutex<Option<Sender<Infallible>>>,
@@ -34,7 +35,7 @@ impl Latch {
         self.set.store(true, Ordering::SeqCst);
         let sender = self.sender.lock().take();
         self.changed.notify_all();
-        // Dropping the sender disconnects the channel; it wakes waiters, so not under the lock.
+        // Dropping the sender disconnects the channel and wakes threads, so it happens outside the lock.
         drop(sender);
     }
 
@@ -52,7 +53,7 @@ impl Latch {
             return receiver;
         }
         let mut sender = self.sender.lock();
-        // Only one thread at a time gets here, so the cell never makes anybody wait.
+        // Only one thread at a time gets here, so the cell makes no thread wait.
         self.receiver.get_or_init(|| {
             let (connected, receiver) = bounded(0);
             if !self.is_set() {
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn receivers_made_before_and_after_the_setting_disconnect() {
+    fn receivers_made_before_and_after_the_latch_is_set_disconnect() {
         let early = Latch::new();
         assert!(early.receiver().try_recv().unwrap_err().is_empty());
         early.set();
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn all_who_wait_are_woken() {
+    fn every_waiting_thread_is_woken() {
         for _ in 0..200 {
             let latch = Latch::new();
             std::thread::scope(|scope| {

@@ -2,11 +2,11 @@
 //!
 //! | Primitive | A thread waits for |
 //! |---|---|
-//! | [`Latch`](latch::Latch) | something that happens once: a turn's end, a cancel, a session's end |
-//! | [`Signal`](signal::Signal) | a change, to look again |
+//! | [`Latch`](latch::Latch) | an event that happens once: a turn's end, a cancel, a session's end |
+//! | [`Signal`](signal::Signal) | a change, after which it checks again |
 //! | [`WorkQueue`](work_queue::WorkQueue) | an item: a command, an interaction |
 //!
-//! Each is an arm of a `select!` where the thread waits for several things. [`polling`] is what a thread does before it waits;
+//! A thread that waits for several things uses them in a `select!`. [`polling`] is what a thread does before it parks.
 //! [`wakeups`] limits how many threads a caller wakes at a time.
 
 pub(crate) mod latch;

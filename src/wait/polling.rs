@@ -1,56 +1,56 @@
-//! Looking again before parking.
+//! Polling before parking.
 //!
-//! To park a thread and to wake it costs far more than a short turn does: some microseconds on a busy machine, and fifty where a
-//! processor goes to sleep meanwhile. So whoever waits for something that may be about to come looks again for a while: a few
-//! times at once, then giving way to others in between.
+//! To park and wake a thread costs far more than a short turn: some microseconds on a busy machine, and fifty where a
+//! processor goes to sleep in between. So a thread whose message may be about to arrive polls for a while: a few times
+//! in a tight loop, then yielding in between.
 //!
 //! # How long
 //!
-//! Both sides of a turn wait, the caller for its end and the session's thread for the next one, and the patience of one has to
-//! outlast the wake-up of the other. With less than that, one late wake-up has the other side park, which makes the next one
-//! late: a rhythm that does not end by itself, and takes thirty times as long.
+//! Both sides of a turn wait: the caller for its end, the session thread for the next one. Each side must poll for
+//! longer than the other side's wake-up takes. Otherwise one late wake-up makes the other side park, which makes the
+//! next wake-up late. That rhythm does not end by itself, and a turn takes thirty times as long.
 //!
 //! # How many
 //!
-//! A thread that gives way costs nothing but its turn among those that can run. Where thousands wait for work at a time, that
-//! is what the work has to wait for. So no more than a few session threads poll at a time; the others park at once.
+//! A thread that yields costs only its slot among the runnable threads. Where thousands poll for work at a time, the
+//! work waits behind all of them. So only a few session threads poll at a time; the others park at once.
 //!
-//! The figures below are those that served round trips, 2 to 64 callers at a time and one turn on each of 10,000 sessions best,
-//! together: see `benches/w01_round_trip.rs`, `w04_callers.rs`, `w09_one_turn_each.rs`.
+//! The figures below are the best compromise between round trips, 2 to 64 callers at a time, and one turn on each of
+//! 10,000 sessions: see `benches/w01_round_trip.rs`, `w04_callers.rs`, `w09_one_turn_each.rs`.
 
 use std::time::Duration;
 
 use crate::sync::{process_wide, spin_loop, yield_now, AtomicUsize, Instant, Ordering, POLLS};
 
-/// How often in a tight loop: a fraction of a microsecond.
+/// The polls in a tight loop: a fraction of a microsecond.
 const SPINS: u32 = 20;
-/// How long a caller gives way for.
-pub(crate) const FOR_AN_ANSWER: Duration = Duration::from_micros(50);
-/// How long a session's thread does, after a turn.
-const FOR_WORK: Duration = Duration::from_micros(20);
-/// How many session threads poll at a time.
-const MOST: usize = 64;
-/// How often between two looks at the clock.
+/// How long a caller polls for an answer.
+pub(crate) const ANSWER_POLL: Duration = Duration::from_micros(50);
+/// How long a session thread polls for work after a turn.
+const WORK_POLL: Duration = Duration::from_micros(20);
+/// The limit of session threads that poll at a time.
+const MAX_POLLING: usize = 64;
+/// The polls between two reads of the clock.
 const YIELDS: u32 = 4;
 
 process_wide! {
-    /// How many session threads poll now.
+        /// The number of session threads that poll now.
     static POLLING: AtomicUsize = AtomicUsize::new(0);
 }
 
-/// Whether the answer comes soon. Where it does not, whoever waits parks, and looks once more when it does.
-pub(crate) fn answer_comes_soon(has_come: impl Fn() -> bool) -> bool {
-    POLLS && comes_within(FOR_AN_ANSWER, has_come)
+/// Polls for an answer. Returns whether it has come; if not, the caller parks, and checks once more when it does.
+pub(crate) fn poll_for_answer(is_ready: impl Fn() -> bool) -> bool {
+    POLLS && poll(ANSWER_POLL, is_ready)
 }
 
-/// As [`answer_comes_soon`], for a session's thread that has just ended a turn and may be about to get the next.
-pub(crate) fn work_comes_soon(has_come: impl Fn() -> bool) -> bool {
-    POLLS && Place::take().is_some_and(|_place| comes_within(FOR_WORK, has_come))
+/// As [`poll_for_answer`], for a session thread that has just ended a turn and may be about to get the next.
+pub(crate) fn poll_for_work(is_ready: impl Fn() -> bool) -> bool {
+    POLLS && PollSlot::acquire().is_some_and(|_slot| poll(WORK_POLL, is_ready))
 }
 
-fn comes_within(patience: Duration, has_come: impl Fn() -> bool) -> bool {
+fn poll(limit: Duration, is_ready: impl Fn() -> bool) -> bool {
     for _ in 0..SPINS {
-        if has_come() {
+        if is_ready() {
             return true;
         }
         spin_loop();
@@ -58,30 +58,30 @@ fn comes_within(patience: Duration, has_come: impl Fn() -> bool) -> bool {
     let started = Instant::now();
     loop {
         for _ in 0..YIELDS {
-            if has_come() {
+            if is_ready() {
                 return true;
             }
             yield_now();
         }
-        if Instant::now().saturating_duration_since(started) > patience {
+        if Instant::now().saturating_duration_since(started) > limit {
             return false;
         }
     }
 }
 
-/// The place of one of those that poll for work.
-struct Place;
+/// One of the [`MAX_POLLING`] slots of polling session threads.
+struct PollSlot;
 
-impl Place {
-    fn take() -> Option<Self> {
-        // ORDERING: Relaxed, here and in `drop`; a limit on work, nothing is concluded from it.
-        let place = Self;
-        // Counted even where there is none left: the drop of the place takes it back.
-        (POLLING.fetch_add(1, Ordering::Relaxed) < MOST).then_some(place)
+impl PollSlot {
+    fn acquire() -> Option<Self> {
+        // ORDERING: Relaxed, here and in `drop`: the count only limits work, and publishes nothing.
+        let slot = Self;
+        // Counted even beyond the limit: the drop of `slot` subtracts it again.
+        (POLLING.fetch_add(1, Ordering::Relaxed) < MAX_POLLING).then_some(slot)
     }
 }
 
-impl Drop for Place {
+impl Drop for PollSlot {
     fn drop(&mut self) {
         POLLING.fetch_sub(1, Ordering::Relaxed);
     }
@@ -92,19 +92,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_seen_and_nobody_polls_for_ever() {
-        assert_eq!(answer_comes_soon(|| true), POLLS);
-        assert!(!answer_comes_soon(|| false));
-        assert!(!work_comes_soon(|| false));
+    fn polling_sees_what_is_ready_and_ends() {
+        assert_eq!(poll_for_answer(|| true), POLLS);
+        assert!(!poll_for_answer(|| false));
+        assert!(!poll_for_work(|| false));
     }
 
     #[test]
-    fn places_are_given_back_whether_there_was_one_or_not() {
-        // Other tests of this process poll too: more than there are at first, and all of them are back in the end.
-        for _ in 0..10 * MOST {
-            let places: Vec<_> = (0..2 * MOST).map(|_| Place::take()).collect();
-            assert!(places.iter().flatten().count() <= MOST);
+    fn poll_slots_are_given_back_also_beyond_the_limit() {
+        // Other tests of this process poll too, so the count may start above zero. All slots come back in the end.
+        for _ in 0..10 * MAX_POLLING {
+            let slots: Vec<_> = (0..2 * MAX_POLLING).map(|_| PollSlot::acquire()).collect();
+            assert!(slots.iter().flatten().count() <= MAX_POLLING);
         }
-        assert!(POLLING.load(Ordering::Relaxed) < 10 * MOST);
+        assert!(POLLING.load(Ordering::Relaxed) < 10 * MAX_POLLING);
     }
 }

@@ -2,12 +2,12 @@
 
 use crate::sync::{bounded, OnceLock, Receiver, Sender};
 
-/// A channel with room for one wake-up. The wake-up stays until a thread receives it; another one before that is merged with it.
+/// A channel with room for one wake-up. The wake-up stays until a thread receives it; later ones are merged with it.
 ///
-/// A wake-up says "look again" and nothing else: a thread that receives one may find that nothing has changed.
+/// A wake-up only tells the thread to check again. The thread may find that nothing has changed.
 #[derive(Debug)]
 pub(crate) struct Signal {
-    /// Made on first use: ten thousand sessions never use the one of their inbox.
+    /// Made on first use: ten thousand sessions never use the channel of their inbox.
     channel: OnceLock<(Sender<()>, Receiver<()>)>,
 }
 
@@ -21,7 +21,7 @@ impl Signal {
         notify(self.sender());
     }
 
-    /// An arm for a `select!`: ready while there is a wake-up.
+    /// The channel for a `select!`: ready while there is a wake-up.
     pub(crate) fn receiver(&self) -> &Receiver<()> {
         &self.channel().1
     }
@@ -38,7 +38,7 @@ impl Signal {
 
 /// Sends a wake-up through the sender of a [`Signal`]. Never waits.
 pub(crate) fn notify(sender: &Sender<()>) {
-    // Full: there is a wake-up already. Disconnected: the signal is gone, and so is the thread that waited for it.
+    // Full: there is a wake-up already. Disconnected: the signal is dropped, so no thread waits for it.
     let _ = sender.try_send(());
 }
 

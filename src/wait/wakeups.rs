@@ -1,18 +1,25 @@
 //! A throttle for wake-ups.
 //!
-//! To wake a thread costs the waking thread a few microseconds, and the operating system puts the woken thread on the processor where it
-//! ran before, or where it is woken from. A caller that begins a turn on each of ten thousand sessions would wake threads for a long
-//! time, and most of them would wait behind one another for one processor while the others idle. All of it took up to half again as
-//! long.
+//! To wake a thread costs the waking thread a few microseconds. The operating system puts the woken thread on the
+//! processor where it ran before, or on that of the waking thread. A caller that begins a turn on each of ten thousand
+//! sessions would wake threads for a long time. Most of them would wait behind one another for one processor while the
+//! others idle. The whole burst took up to half again as long.
 //!
+<<<<<<< HEAD
 //! So only a limited number of wake-ups of one calling thread are *in flight*: sent, and not reported as arrived. Later ones are queued, and
 //! each thread that arrives sends the next before it does anything else. The waking becomes work that all processors share.
+=======
+//! So at most [`MAX_IN_FLIGHT`] wake-ups of one calling thread are *in flight*: sent, and not reported as arrived.
+//! Later ones are queued. Each thread that arrives sends one queued wake-up before it does anything else, so all
+//! processors share the work of waking.
+>>>>>>> fec450d (Word the rooms of waiting in plain technical English)
 //!
-//! What is queued is a signal, not a thread: a session's thread waits in a `select!`, which a [`Signal`] wakes as any channel does.
+//! The queue holds signals, not threads: a session thread waits in a `select!`, which a [`Signal`] wakes as any channel
+//! does.
 //!
-//! Each calling thread has a [`WakeupThrottle`] of its own, so the wake-ups of one caller never wait behind those of another. Of a large
-//! burst the last sessions are woken later than without the throttle, and other calls for those sessions wait with them. The time until
-//! the whole burst is done gets shorter.
+//! Each calling thread has its own [`WakeupThrottle`], so the wake-ups of one caller never wait behind those of
+//! another. In a large burst the last sessions are woken later than without the throttle, and other calls for those
+//! sessions wait too. The whole burst finishes earlier.
 //!
 //! # The limit
 //!
@@ -32,10 +39,11 @@
 //! arrived: in_flight - 1; while in_flight < limit and the queue is not empty: in_flight + 1, notify the next
 //! ```
 //!
-//! A waiting thread is called up at most once for each of its waits ([`work_queue`](crate::wait::work_queue)), and it reports its arrival
-//! exactly once for that, whichever arm of its `select!` it leaves by. So `in_flight` is always the number of calls less the number of
-//! arrivals less the length of the queue. From that follows:
+//! A waiting thread is notified at most once for each of its waits ([`work_queue`](crate::wait::work_queue)). It
+//! reports its arrival exactly once for that, whichever arm of its `select!` was ready. So `in_flight` is always the
+//! number of sends less the number of arrivals less the length of the queue. It follows:
 //!
+<<<<<<< HEAD
 //! - While the queue is not empty, `in_flight` is at least [`MIN_IN_FLIGHT`]: an arrival that would leave less sends the next. So at
 //!   least that many threads have been called up, have not arrived, and need nothing but a processor to arrive. Each of them goes on with the
 //!   queue.
@@ -45,6 +53,17 @@
 //! A thread may arrive by itself, before its signal is sent or even before `send` has counted it: then `in_flight` is low by one for that
 //! moment, and its signal wakes it once for nothing later. A thread that did not report its arrival would be in flight for ever: after
 //! some of those the caller wakes no session any more.
+=======
+//! - While the queue is not empty, `in_flight` is [`MAX_IN_FLIGHT`]: it falls only while the queue is empty. So at
+//!   least that many threads are notified, have not arrived, and need only a processor to arrive. Each of them sends
+//!   one queued wake-up.
+//! - When all threads have arrived, sends and arrivals are equal, so `in_flight` is the negative length of the queue.
+//!   With the first point it follows that the queue is empty.
+//!
+//! A thread may arrive by itself, before its signal is sent or even before `send` counts it. Then `in_flight` is one
+//! too low until `send` counts it, and the later signal wakes the thread once for nothing. A thread that does not
+//! report its arrival would stay in flight for ever. After [`MAX_IN_FLIGHT`] of those no session is woken any more.
+>>>>>>> fec450d (Word the rooms of waiting in plain technical English)
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -67,21 +86,25 @@ pub(crate) struct WakeupThrottle {
 struct State {
     /// Negative while a thread has arrived that `send` has not counted yet.
     in_flight: isize,
+<<<<<<< HEAD
     limit: isize,
     last_arrival: Option<Instant>,
     /// Keeps the capacity of its longest time: a pointer for each signal.
+=======
+    /// Keeps its largest capacity: a pointer for each signal.
+>>>>>>> fec450d (Word the rooms of waiting in plain technical English)
     queue: VecDeque<Sender<()>>,
 }
 
 thread_local! {
-    /// Made by the first wake-up that this thread sends.
+        /// Made by the first wake-up that this thread sends.
     static OWN: RefCell<Option<Arc<WakeupThrottle>>> = const { RefCell::new(None) };
 }
 
 /// The throttle of the calling thread.
 pub(crate) fn own_throttle() -> Arc<WakeupThrottle> {
     let own = OWN.try_with(|slot| Arc::clone(slot.borrow_mut().get_or_insert_with(WakeupThrottle::new)));
-    // The slot is gone while the thread exits. It sends few wake-ups then.
+    // The slot is dropped while the thread exits. The thread sends few wake-ups then.
     own.unwrap_or_else(|_| WakeupThrottle::new())
 }
 
@@ -91,7 +114,7 @@ impl WakeupThrottle {
         Arc::new(Self { state: Mutex::new(state) })
     }
 
-    /// Sends a wake-up through `signal`, now or when another woken thread has arrived. The woken thread has to report its
+    /// Sends a wake-up through `signal`, now or when another woken thread arrives. The woken thread must report its
     /// [arrival](Self::arrived) once.
     pub(crate) fn send(&self, signal: &Signal) {
         {
@@ -105,7 +128,11 @@ impl WakeupThrottle {
         signal.notify();
     }
 
+<<<<<<< HEAD
     /// Reports that a thread runs that was called up through this throttle, and sends the next queued wake-ups.
+=======
+    /// Reports that a thread runs that was notified through this throttle, and sends the next queued wake-up.
+>>>>>>> fec450d (Word the rooms of waiting in plain technical English)
     pub(crate) fn arrived(&self) {
         let now = Instant::now();
         let mut next = {
@@ -121,7 +148,7 @@ impl WakeupThrottle {
         }
     }
 
-    /// Whether every thread that was called up has arrived.
+    /// Whether every notified thread has arrived.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state.lock();
@@ -155,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_wake_ups_of_one_thread_do_not_wait_behind_those_of_another() {
-        // As many as may be in flight, and one more; no thread arrives.
+        // As many as may be in flight, and one more. No thread arrives.
         let throttle = own_throttle();
         let signals: Vec<_> = (0..=MIN_IN_FLIGHT).map(|_| Signal::new()).collect();
         signals.iter().for_each(|signal| throttle.send(signal));

@@ -1,29 +1,29 @@
-//! A queue at which one thread waits, beside other channels, in a `select!`.
+//! A queue at which one thread waits in a `select!`, beside other channels.
 //!
-//! The commands of a session and its inbox are such queues. A channel would do the same and cost more: a thread that takes a message from
-//! a channel often finds it locked by the thread that has just woken it, and with ten thousand sessions that was half of all the
-//! work. Here the items are in a list under a lock of a few instructions, and what goes through a channel is a [`Signal`], which says only
-//! that the list is to be looked at.
+//! The commands of a session and its inbox are such queues. A channel would cost more. A thread that receives from a
+//! channel often finds it locked by the thread that has just woken it, and with ten thousand sessions that was half of
+//! all the work. Here the items are in a list under a lock of a few instructions. Only a [`Signal`] goes through a
+//! channel, and tells the thread to check the list.
 //!
 //! # Why no item is missed
 //!
-//! The waiting thread notes under the queue's lock that it waits, and does so only while the queue is empty:
+//! The waiting thread records under the queue's lock that it waits, and only while the queue is empty:
 //!
 //! ```text
 //! sender                                           waiting thread
-//! lock; put the item in                            lock; is the queue empty?
-//!   is the thread noted as waiting?                  no: send the own signal     yes: note "waiting"
-//!     yes: note "called up"                        unlock
+//! lock; push the item                              lock; is the queue empty?
+//!   is the thread "waiting"?                         no: send its own signal     yes: set "waiting"
+//!     yes: set "notified"                          unlock
 //! unlock                                           select! over the signal and other channels
-//! send the signal, if it was waiting               lock; note "awake"; unlock; report the arrival, if called up
+//! send the signal, if it was waiting               lock; set "awake"; unlock; report the arrival, if notified
 //!                                                  take the item
 //! ```
 //!
 //! **Invariants.**
-//! - While the queue has items, the thread is not noted as waiting: it is awake and will look, or it is called up.
-//! - Each time that the thread is called up it reports one arrival to the [throttle](crate::wait::wakeups) of the thread that has called it
-//!   up, by [`end_wait`](WorkQueue::end_wait). It does so before it works, also where another arm of its `select!` was ready: while it works its
-//!   wake-up counts as in flight, and others are queued behind it.
+//! - While the queue has items, the thread is not "waiting": it is awake and will check the queue, or it is notified.
+//! - A notified thread reports one arrival to the [throttle](crate::wait::wakeups) of the thread that notified it, by
+//!   [`end_wait`](WorkQueue::end_wait). It does so before it works, also if another arm of its `select!` was ready.
+//!   Until then its wake-up counts as in flight, and others are queued behind it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -32,9 +32,9 @@ use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Receiver};
 use crate::wait::signal::Signal;
 use crate::wait::wakeups::{own_throttle, WakeupThrottle};
 
-/// Items for one waiting thread, and `X`: what else is under the same lock.
+/// Items for one waiting thread, and `X`: other data under the same lock.
 pub(crate) struct WorkQueue<T, X = ()> {
-    /// Whether there are items. Written under the lock, so that a polling thread needs none.
+    /// Whether there are items. Written under the lock, so that a polling thread needs no lock.
     has_items: AtomicBool,
     state: Mutex<State<T, X>>,
     signal: Signal,
@@ -45,7 +45,7 @@ struct State<T, X> {
     thread: ThreadState,
 }
 
-/// What is under a queue's lock.
+/// The data under a queue's lock.
 pub(crate) struct Contents<T, X> {
     /// Oldest first.
     pub(crate) items: VecDeque<T>,
@@ -54,14 +54,14 @@ pub(crate) struct Contents<T, X> {
     pub(crate) extra: X,
 }
 
-/// The thread that waits at the queue.
+/// The state of the thread that waits at the queue.
 enum ThreadState {
-    /// It will look at the queue before it waits.
+    /// It will check the queue before it waits.
     Awake,
     /// It has found the queue empty, and waits for the signal.
     Waiting,
-    /// An item was put in while it waited. It has not been back since.
-    CalledUp(Arc<WakeupThrottle>),
+    /// An item was pushed while it waited. It has not reported its arrival yet.
+    Notified(Arc<WakeupThrottle>),
 }
 
 impl<T, X: Default> WorkQueue<T, X> {
@@ -73,7 +73,7 @@ impl<T, X: Default> WorkQueue<T, X> {
 }
 
 impl<T, X> WorkQueue<T, X> {
-    /// Puts an item in. Returns it where the queue is closed. Never waits.
+    /// Pushes an item. Returns it if the queue is closed. Never waits.
     pub(crate) fn push(&self, item: T) -> Result<(), T> {
         self.change(|contents| {
             if contents.is_closed {
@@ -84,13 +84,13 @@ impl<T, X> WorkQueue<T, X> {
         })
     }
 
-    /// Changes the contents, and wakes the waiting thread where there are items afterwards.
+    /// Changes the contents, and wakes the waiting thread if there are items afterwards.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Contents<T, X>) -> R) -> R {
         let (result, throttle) = {
             let mut state = self.state.lock();
             let result = change(&mut state.contents);
-            let has_items = self.note_items(&state.contents);
-            (result, if has_items { state.thread.call_up() } else { None })
+            let has_items = self.store_has_items(&state.contents);
+            (result, if has_items { state.thread.set_notified() } else { None })
         };
         if let Some(throttle) = throttle {
             throttle.send(&self.signal);
@@ -98,7 +98,7 @@ impl<T, X> WorkQueue<T, X> {
         result
     }
 
-    /// Closes the queue, and takes all items out: to be dropped with no lock held.
+    /// Closes the queue and takes out all items, to be dropped with no lock held.
     #[must_use = "the items are dropped, which answers them"]
     pub(crate) fn close(&self) -> VecDeque<T> {
         self.change(|contents| {
@@ -112,8 +112,8 @@ impl<T, X> WorkQueue<T, X> {
         self.has_items.load(Ordering::SeqCst)
     }
 
-    /// For the waiting thread: an arm for its `select!`, ready while there may be an item. The wait begins here, and
-    /// [`end_wait`](Self::end_wait) ends it.
+    /// For the waiting thread: begins a wait, and returns the channel for its `select!`, ready while there may be an
+    /// item. [`end_wait`](Self::end_wait) ends the wait.
     pub(crate) fn ready(&self) -> &Receiver<()> {
         let (last, has_items) = {
             let mut state = self.state.lock();
@@ -128,7 +128,7 @@ impl<T, X> WorkQueue<T, X> {
         self.signal.receiver()
     }
 
-    /// For the waiting thread: ends its wait. To be called after each `select!`, whichever arm was ready.
+    /// For the waiting thread: ends its wait. Call it after each `select!`, whichever arm was ready.
     pub(crate) fn end_wait(&self) {
         let last = std::mem::replace(&mut self.state.lock().thread, ThreadState::Awake);
         last.report_arrival();
@@ -139,7 +139,7 @@ impl<T, X> WorkQueue<T, X> {
         self.change(|contents| contents.items.pop_front())
     }
 
-    fn note_items(&self, contents: &Contents<T, X>) -> bool {
+    fn store_has_items(&self, contents: &Contents<T, X>) -> bool {
         let has_items = !contents.items.is_empty();
         self.has_items.store(has_items, Ordering::SeqCst);
         has_items
@@ -161,7 +161,7 @@ impl<T, X> WorkQueue<T, X> {
 impl<T, X> Contents<T, X> {
     pub(crate) fn push(&mut self, item: T) {
         if self.items.len() == self.items.capacity() {
-            // There are many thousand queues, most of them with one item at a time.
+            // There are many thousand queues, and most hold one item at a time: grow by no more than needed.
             self.items.reserve_exact(self.items.len().max(1));
         }
         self.items.push_back(item);
@@ -169,18 +169,18 @@ impl<T, X> Contents<T, X> {
 }
 
 impl ThreadState {
-    /// Notes that a waiting thread is called up. Returns the throttle through which to wake it, with no lock held.
-    fn call_up(&mut self) -> Option<Arc<WakeupThrottle>> {
+    /// Sets a waiting thread to notified. Returns the throttle through which to wake it, with no lock held.
+    fn set_notified(&mut self) -> Option<Arc<WakeupThrottle>> {
         if !matches!(self, Self::Waiting) {
             return None;
         }
         let throttle = own_throttle();
-        *self = Self::CalledUp(Arc::clone(&throttle));
+        *self = Self::Notified(Arc::clone(&throttle));
         Some(throttle)
     }
 
     fn report_arrival(self) {
-        if let Self::CalledUp(throttle) = self {
+        if let Self::Notified(throttle) = self {
             throttle.arrived();
         }
     }
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_arrives_once_in_the_order_of_each_sender() {
+    fn every_item_arrives_once_in_the_order_of_its_sender() {
         const SENDERS: usize = 4;
         const EACH: usize = 5_000;
         let queue: WorkQueue<(usize, usize)> = WorkQueue::new();
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signal_is_sent_for_items_that_came_before_the_wait_and_for_those_that_are_left() {
+    fn the_signal_is_sent_for_items_pushed_before_the_wait_and_for_items_left() {
         let queue: WorkQueue<u32> = WorkQueue::new();
         queue.push(1).unwrap();
         queue.push(2).unwrap();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_is_awake_is_not_called_up() {
+    fn an_awake_thread_is_not_notified() {
         let queue: WorkQueue<u32> = WorkQueue::new();
         queue.push(1).unwrap();
         assert!(queue.signal.receiver().try_recv().is_err());

@@ -185,7 +185,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a cancelled turn does not cancel the interaction that it runs",
         "src/cancel.rs",
-        &[("        let part = self.cell.hooks.lock().part.take();\n        let of_part", "        let part = self.cell.hooks.lock().part.take().filter(|_| false);\n        let of_part")],
+        &[("        let child = self.cell.hooks.lock().child.take();\n        let of_child", "        let child = self.cell.hooks.lock().child.take().filter(|_| false);\n        let of_child")],
         Contract("c40"),
     ),
     // Cancel tokens and hooks.
@@ -196,13 +196,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c22"),
     ),
     mutation(
-        "a hook that is armed too late is forgotten",
+        "a hook that is armed after the cancel is not run",
         "src/cancel.rs",
         &[("            Some(_) => contain_and_log(\"a cancel hook\", hook),", "            Some(_) => drop(hook),")],
         Loom("c22"),
     ),
     mutation(
-        "who waits for a cancel is woken before the reason is there",
+        "a thread that waits for a cancel is woken before the reason is set",
         "src/cancel.rs",
         &[(
             "        self.cell.state.compare_exchange(0, encode(reason)",
@@ -217,13 +217,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Contract("c19"),
     ),
     mutation(
-        "a latch's channel is made without looking at the latch",
+        "a latch's channel is made without a check of the latch",
         "src/wait/latch.rs",
         &[("if !self.is_set() {", "if !self.is_set() || true {")],
         Loom("latch"),
     ),
     mutation(
-        "a latch lets go of its channel before it is set",
+        "a latch drops its sender before it is set",
         "src/wait/latch.rs",
         &[
             ("        self.set.store(true, Ordering::SeqCst);\n        let sender = self.sender.lock().take();\n", "        let sender = self.sender.lock().take();\n"),
@@ -231,15 +231,15 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         ],
         Loom("latch"),
     ),
-    // The queues at which a session's thread waits.
+    // The queues at which a session thread waits.
     mutation(
         "an item wakes no thread",
         "src/wait/work_queue.rs",
-        &[("if has_items { state.thread.call_up() } else { None }", "if has_items && false { state.thread.call_up() } else { None }")],
+        &[("if has_items { state.thread.set_notified() } else { None }", "if has_items && false { state.thread.set_notified() } else { None }")],
         Loom("work_queue"),
     ),
     mutation(
-        "a thread notes that it waits after its look at the queue, under another lock",
+        "a thread records that it waits after its check of the queue, under another lock",
         "src/wait/work_queue.rs",
         &[(
             "            let mut state = self.state.lock();\n            let has_items = !state.contents.items.is_empty();\n            let next",
@@ -248,13 +248,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("work_queue"),
     ),
     mutation(
-        "a thread that is about to wait is not told of the items that are there",
+        "a thread that is about to wait gets no signal for the items in the queue",
         "src/wait/work_queue.rs",
         &[("        if has_items {\n            self.signal.notify();", "        if has_items && false {\n            self.signal.notify();")],
         Loom("work_queue"),
     ),
     mutation(
-        "a closed queue keeps what it gets",
+        "a closed queue accepts items",
         "src/wait/work_queue.rs",
         &[("            if contents.is_closed {\n", "            if contents.is_closed && false {\n")],
         Loom("work_queue"),
@@ -266,7 +266,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("of_two_threads"),
     ),
     mutation(
-        "a wake-up is queued after the look at how many are in flight, under another lock",
+        "a wake-up is queued after the check of the number in flight, under another lock",
         "src/wait/wakeups.rs",
         &[("                state.queue.push_back(signal.sender().clone());", "                drop(state);\n                self.state.lock().queue.push_back(signal.sender().clone());")],
         Shuttle("wakeups"),
@@ -286,7 +286,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "no arrival is reported",
         "src/wait/work_queue.rs",
-        &[("if let Self::CalledUp(throttle) = self {", "if let (Self::CalledUp(throttle), true) = (self, false) {")],
+        &[("if let Self::Notified(throttle) = self {", "if let (Self::Notified(throttle), true) = (self, false) {")],
         Shuttle("wakeups"),
     ),
     mutation(
@@ -315,19 +315,19 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     // Permits.
     mutation(
-        "a permit that comes back is handed to nobody",
+        "a released permit is granted to no waiting thread",
         "src/permits/semaphore.rs",
-        &[("        if before & WAITED_FOR != 0 {", "        if before & WAITED_FOR != 0 && false {")],
+        &[("        if before & HAS_WAITERS != 0 {", "        if before & HAS_WAITERS != 0 && false {")],
         Loom("c16"),
     ),
     mutation(
-        "who queues does not look once more",
+        "a thread that queues does not check for a free permit again",
         "src/permits/semaphore.rs",
-        &[("        self.hand_over();\n        let alarm", "        let alarm")],
+        &[("        self.grant_free_permits();\n        let alarm", "        let alarm")],
         Loom("c16"),
     ),
     mutation(
-        "two take the same permit",
+        "two threads take the same permit",
         "src/permits/semaphore.rs",
         &[(
             "self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more)",
@@ -336,7 +336,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c16"),
     ),
     mutation(
-        "a permit that comes in the instant of a cancel is lost",
+        "a permit granted in the instant of a cancel is lost",
         "src/permits/semaphore.rs",
         &[("(!self.leave_queue(&grant)).then(", "(!self.leave_queue(&grant) && false).then(")],
         Loom("c16"),
@@ -348,10 +348,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c16"),
     ),
     mutation(
-        "the last wait of a turn does not count while it asks for a permit",
+        "the last wait of a turn does not count during its permit request",
         "src/permits/turn_permit.rs",
         &[
-            ("        // A run has a token.\n", "        self.waits = 0;\n"),
+            ("        // A run always has a token.\n", "        self.waits = 0;\n"),
             ("        self.waits -= 1;\n        if self.waits > 0 {", "        if self.waits > 0 {"),
         ],
         Shuttle("c60"),
@@ -365,7 +365,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a sleep keeps the permit",
         "src/turn/shared.rs",
-        &[("        let permit = reentrancy::lend_permit_of(&self.permit);\n", "        let permit = self.permit.as_ref();\n"), ("        if let Some(permit) = permit {\n            permit.end_wait();\n        }\n", "        let _ = (permit, reentrancy::is_a_sessions());\n")],
+        &[("        let permit = reentrancy::lend_permit_of(&self.permit);\n", "        let permit = self.permit.as_ref();\n"), ("        if let Some(permit) = permit {\n            permit.end_wait();\n        }\n", "        let _ = (permit, reentrancy::is_session_thread());\n")],
         Contract("c60"),
     ),
     mutation(
@@ -374,11 +374,11 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("                let _permit = reentrancy::lend_permit_of(&self.shared.permit);\n", "")],
         Contract("c60"),
     ),
-    // Who waits for whom.
+    // The wait-for graph.
     mutation(
-        "a circle of waits is not looked for",
+        "a cycle of waits is not checked for",
         "src/reentrancy.rs",
-        &[("        if leads_to(&waits, target, own.key) {\n            return", "        if leads_to(&waits, target, own.key) && false {\n            return")],
+        &[("        if leads_to(&waits, target, session.key) {\n            return", "        if leads_to(&waits, target, session.key) && false {\n            return")],
         Shuttle("c33"),
     ),
     mutation(
@@ -459,9 +459,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     // TurnTimers.
     mutation(
-        "an earlier deadline does not wake who watches",
+        "an earlier deadline does not wake the timer thread",
         "src/timers.rs",
-        &[("        if is_first {\n            self.watch.changed.notify();", "        if is_first && false {\n            self.watch.changed.notify();")],
+        &[("        if is_first {\n            self.shared.changed.notify();", "        if is_first && false {\n            self.shared.changed.notify();")],
         Shuttle("c23"),
     ),
     // Events.
