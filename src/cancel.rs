@@ -123,7 +123,7 @@ impl CancelToken {
     ///         std::thread::yield_now();
     ///     }
     ///     let asked_to = token.reason() == Some(CancelReason::Interrupted);
-    ///     Ok(turn.finish(if asked_to { "as far as I got" } else { "no time left" })) // no failure, if it likes
+    ///     Ok(turn.finish(if asked_to { "as far as I got" } else { "no time left" })) // a cancelled turn may succeed
     /// });
     /// let service = EphemeralSessionService::new(agent, 1);
     /// let mut stream = service.stream_session(CreateSessionRequest::new("Tell me all."))?;

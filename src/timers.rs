@@ -95,7 +95,7 @@ impl TurnTimers {
         Some(TimerGuard { shared: Some(Arc::clone(&self.shared)), key })
     }
 
-    /// The number of timer threads that have not exited, those that have handed over included.
+    /// The number of timer threads that are not joined, also after they have handed over.
     pub(crate) fn threads(&self) -> usize {
         self.shared.join_exited();
         let state = self.shared.state.lock();
@@ -206,7 +206,7 @@ impl Shared {
         true
     }
 
-    /// Joins the threads that have exited, without waiting. The next call joins those that exit later.
+    /// Joins the threads that have exited, without waiting. The next call joins later ones.
     fn join_exited(&self) {
         let exited = {
             let mut state = self.state.lock();

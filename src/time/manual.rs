@@ -205,7 +205,7 @@ impl ManualClock {
         let settled = |state: &State| (state.overdue() == 0).then_some(());
         if self.shared.state.wait(&Clock::System.deadline(limit), settled).is_none() {
             let left = self.shared.state.read(State::overdue);
-            panic!("the clock has not settled within {limit:?}: what was due and is not done: {left}");
+            panic!("the clock has not settled within {limit:?}: {left} due entries are not done");
         }
     }
 
@@ -377,7 +377,7 @@ mod tests {
         let unsettled =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| clock.settle_within(SHORT))).unwrap_err();
         let message = unsettled.downcast::<String>().unwrap();
-        assert_eq!(*message, "the clock has not settled within 5ms: what was due and is not done: 1");
+        assert_eq!(*message, "the clock has not settled within 5ms: 1 due entries are not done");
         drop(work);
         clock.settle();
         drop(wait);
