@@ -1,15 +1,15 @@
-//! Threads, atomics, locks, channels and the clock: the one place that names where they come from.
+//! Threads, atomics, locks, channels and the clock: the only module that names where they come from.
 //!
-//! Everything else in the crate imports its primitives from here, so that the same code runs on three sets of them:
+//! The rest of the crate imports its primitives from here, so the same code runs on three sets of them:
 //!
-//! | Compiled with | Primitives | What for |
+//! | Compiled with | Primitives | Use |
 //! |---|---|---|
-//! | nothing said | `real`: std, parking_lot, crossbeam | use |
-//! | `--cfg turnwise_shuttle` | `shuttle`: threads that take turns as a scheduler says | whole services, thousands of schedules |
-//! | `--cfg turnwise_loom` | `loom`: every schedule and every outcome that the memory orderings allow | the gate, the semaphore, the cancel token |
+//! | no `--cfg` | `real`: std, parking_lot, crossbeam | programs |
+//! | `--cfg turnwise_shuttle` | `shuttle`: a scheduler chooses which thread runs next | whole services, thousands of schedules |
+//! | `--cfg turnwise_loom` | `loom`: every schedule and every outcome that the memory orderings allow | single protocols: the gate, the semaphore, the cancel token |
 //!
-//! The two model checkers have no crossbeam channels; `channel` stands in for them, and is held to crossbeam's behaviour by
-//! the same tests on both. All of it is compiled for tests only. `tests/layers.rs` keeps everybody else from naming a
+//! The two model checkers have no crossbeam channels. `channel` replaces them, and the same tests hold both to the same
+//! behaviour. The replacements are compiled for tests only. `tests/layers.rs` checks that no other module names a
 //! primitive.
 
 #[cfg(turnwise_loom)]
@@ -29,9 +29,9 @@ pub(crate) use primitives::*;
 
 /// A number that no other call in this process returns.
 pub(crate) fn unique_number() -> u64 {
-    // Not one of the primitives: nobody ever waits for it, and a model checker has nothing to look for here.
+    // Not one of the primitives: no thread waits for it, so a model checker has nothing to explore.
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-    // ORDERING: Relaxed; only the uniqueness of the number matters, nothing is published with it.
+    // ORDERING: Relaxed; only the uniqueness of the number matters, and nothing is published with it.
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 

@@ -1,8 +1,8 @@
 //! Waiting for one of several channel operations.
 //!
-//! Whoever waits puts itself into the list of every channel concerned, looks once more, and parks. Every change of a
-//! channel takes its list and unparks all that are in it; they look again. An unpark that comes before the park is not
-//! lost. Which arm is looked at first is up to the scheduler (`raw::choose`), and so is when a deadline comes (`Patience`).
+//! A waiting thread registers in the list of every channel concerned, tries again, and parks. Every change of a channel
+//! takes its list and unparks the threads in it, which try again. An unpark before the park is not lost. The scheduler
+//! chooses which arm is tried first (`raw::choose`), and when a deadline comes (`TimedWait`).
 
 use std::time::Duration;
 
@@ -10,26 +10,26 @@ use crossbeam_channel::{RecvError, SendError, TryRecvError, TrySendError};
 
 use super::channel::{Receiver, Sender};
 use super::raw::{choose, park};
-use super::{Instant, Patience};
+use super::{Instant, TimedWait};
 
 /// One operation of a `select!`.
 pub(crate) trait Arm {
-    /// Does the operation if it needs no waiting. Whether it is done.
+    /// Does the operation if it need not wait. Returns whether it is done.
     fn attempt(&mut self) -> bool;
-    /// Has this thread woken when the operation may have become possible.
-    fn enlist(&self);
-    fn delist(&self);
-    /// When it becomes possible by itself.
+    /// Registers this thread to be woken when the operation may have become possible.
+    fn register(&self);
+    fn unregister(&self);
+    /// When the operation becomes possible without another thread.
     fn due(&self) -> Option<Instant>;
 }
 
-/// A receive, and what has come of it.
+/// A receive and its result.
 pub(crate) struct RecvArm<'a, T> {
     receiver: &'a Receiver<T>,
     received: Option<Result<T, RecvError>>,
 }
 
-/// A send, and what has come of it.
+/// A send and its result.
 pub(crate) struct SendArm<'a, T> {
     sender: &'a Sender<T>,
     message: Option<T>,
@@ -74,12 +74,12 @@ impl<T> Arm for RecvArm<'_, T> {
         self.received.is_some()
     }
 
-    fn enlist(&self) {
-        self.receiver.enlist();
+    fn register(&self) {
+        self.receiver.register();
     }
 
-    fn delist(&self) {
-        self.receiver.delist();
+    fn unregister(&self) {
+        self.receiver.unregister();
     }
 
     fn due(&self) -> Option<Instant> {
@@ -101,12 +101,12 @@ impl<T> Arm for SendArm<'_, T> {
         self.sent.is_some()
     }
 
-    fn enlist(&self) {
-        self.sender.enlist();
+    fn register(&self) {
+        self.sender.register();
     }
 
-    fn delist(&self) {
-        self.sender.delist();
+    fn unregister(&self) {
+        self.sender.unregister();
     }
 
     fn due(&self) -> Option<Instant> {
@@ -126,17 +126,17 @@ impl<'a> Arms<'a> {
         self.0.push(arm);
     }
 
-    /// Does one of them, as soon as one is possible.
+    /// Waits until one arm is possible, and does it.
     pub(crate) fn wait(mut self) {
         self.wait_for_one(None);
     }
 
-    /// Whether one of them was possible before `deadline`, and is done.
+    /// As [`wait`](Self::wait), until `deadline`. Returns whether an arm is done.
     pub(crate) fn wait_until(mut self, deadline: Instant) -> bool {
         self.wait_for_one(Some(deadline))
     }
 
-    /// As [`wait_until`](Self::wait_until), from now.
+    /// As [`wait_until`](Self::wait_until), with a timeout.
     pub(crate) fn wait_for(self, timeout: Duration) -> bool {
         match Instant::now().checked_add(timeout) {
             Some(deadline) => self.wait_until(deadline),
@@ -148,7 +148,7 @@ impl<'a> Arms<'a> {
     }
 
     fn wait_for_one(&mut self, deadline: Option<Instant>) -> bool {
-        let mut patience = Patience::new();
+        let mut timed_wait = TimedWait::new();
         loop {
             if self.attempt() {
                 return true;
@@ -158,7 +158,7 @@ impl<'a> Arms<'a> {
             }
             let due = self.0.iter().filter_map(|arm| arm.due()).chain(deadline).min();
             match due {
-                Some(due) if Patience::is_worth_waiting_for(due) => patience.wait_for(due),
+                Some(due) if TimedWait::can_poll_until(due) => timed_wait.wait_for(due),
                 _ => {
                     if self.park() {
                         return true;
@@ -168,28 +168,28 @@ impl<'a> Arms<'a> {
         }
     }
 
-    /// Any one that is possible now.
+    /// Does any one arm that is possible now.
     fn attempt(&mut self) -> bool {
         let count = self.0.len();
         let first = choose(count);
         (0..count).any(|number| self.0[(first + number) % count].attempt())
     }
 
-    /// Waits for a change of one of the channels. Whether an arm is done.
+    /// Waits for a change of one of the channels. Returns whether an arm is done.
     fn park(&mut self) -> bool {
-        self.0.iter().for_each(|arm| arm.enlist());
+        self.0.iter().for_each(|arm| arm.register());
         let done = self.attempt();
         if !done {
             park();
         }
-        self.0.iter().for_each(|arm| arm.delist());
+        self.0.iter().for_each(|arm| arm.unregister());
         done
     }
 }
 
-/// See `crossbeam_channel::select!`. The arms' operations are methods, so that this needs no path to where it is compiled.
+/// See `crossbeam_channel::select!`. The operations of the arms are methods, so the macro needs no path to this module.
 macro_rules! select {
-    // One arm after the other goes into the list: a place for the channel, a place for the operation, and the arm itself.
+    // Moves one arm after the other into the list: the name of its channel, the name of its operation, and the arm.
     (@list [$($arms:tt)*] [$($default:tt)*] recv($channel:expr) -> $result:pat => $body:block, $($rest:tt)*) => {
         select!(@list [$($arms)* (channel arm (&$channel) (arm_recv()) $result => $body)] [$($default)*] $($rest)*)
     };

@@ -1,14 +1,14 @@
-//! Channels for model checking: the part of crossbeam's interface that this crate uses, on one lock per channel.
+//! Channels for model checking: the part of crossbeam's interface that this crate uses, with one lock per channel.
 //!
-//! What they are made of comes from the module around this one (`super`), so that the same file is checked against crossbeam
-//! on real threads, runs whole services under shuttle, and single protocols under loom. `arms` has the waiting, for one
+//! Their primitives come from the parent module (`super`). So the same file is checked against crossbeam on real
+//! threads, runs whole services under shuttle, and single protocols under loom. `arms` contains the waiting, for one
 //! channel or several.
 //!
-//! A channel without capacity carries nothing here: the crate uses such channels for their disconnection alone.
+//! A channel without capacity carries no message here: the crate uses such channels only for their disconnection.
 
-// Part of the crate's interface where this stands in for crossbeam.
+// Public in the crate's interface where this replaces crossbeam.
 #![allow(unreachable_pub)]
-// The models of single protocols do not use all of it.
+// The loom models do not use all of it.
 #![cfg_attr(turnwise_loom, allow(dead_code))]
 
 use std::collections::VecDeque;
@@ -34,7 +34,7 @@ pub struct Receiver<T> {
 
 enum Source<T> {
     Channel(Arc<Shared<T>>),
-    /// One message, once its time has come.
+    /// One message, at a given time.
     At(Arc<Timer<T>>),
     Never,
 }
@@ -57,7 +57,7 @@ struct State<T> {
     waiting: Vec<Thread>,
 }
 
-/// A channel with room for so many messages.
+/// A channel with room for `capacity` messages.
 pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     channel(Some(capacity))
 }
@@ -72,7 +72,7 @@ pub(crate) fn never<T>() -> Receiver<T> {
     Receiver { source: Source::Never }
 }
 
-/// A channel that has one message, at `due`.
+/// A channel that gets one message, at `due`.
 pub(crate) fn at(due: Instant) -> Receiver<Instant> {
     let timer = Timer { due, message: |due| due, taken: Mutex::new(false) };
     Receiver { source: Source::At(Arc::new(timer)) }
@@ -85,7 +85,7 @@ fn channel<T>(capacity: Option<usize>) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Shared<T> {
-    /// Changes the state, and wakes whoever waits for that. `None` where nothing was changed.
+    /// Changes the state, and wakes the threads that wait for a change. `None` if nothing was changed.
     fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> Option<R>) -> Option<R> {
         let (result, waiting) = {
             let mut state = self.state.lock();
@@ -98,8 +98,8 @@ impl<T> Shared<T> {
         Some(result)
     }
 
-    /// Has this thread woken by the next change.
-    fn enlist(&self) {
+    /// Registers this thread to be woken by the next change.
+    fn register(&self) {
         let mut state = self.state.lock();
         let own = current();
         if !state.waiting.iter().any(|other| other.id() == own.id()) {
@@ -107,7 +107,7 @@ impl<T> Shared<T> {
         }
     }
 
-    fn delist(&self) {
+    fn unregister(&self) {
         let own = current().id();
         self.state.lock().waiting.retain(|other| other.id() != own);
     }
@@ -139,12 +139,12 @@ impl<T> Sender<T> {
         arm.finish()
     }
 
-    pub(super) fn enlist(&self) {
-        self.shared.enlist();
+    pub(super) fn register(&self) {
+        self.shared.register();
     }
 
-    pub(super) fn delist(&self) {
-        self.shared.delist();
+    pub(super) fn unregister(&self) {
+        self.shared.unregister();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -207,7 +207,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// When there will be a message by itself.
+    /// When a message will arrive without a sender.
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.source {
             Source::At(timer) => (!*timer.taken.lock()).then_some(timer.due),
@@ -215,15 +215,15 @@ impl<T> Receiver<T> {
         }
     }
 
-    pub(super) fn enlist(&self) {
+    pub(super) fn register(&self) {
         if let Source::Channel(shared) = &self.source {
-            shared.enlist();
+            shared.register();
         }
     }
 
-    pub(super) fn delist(&self) {
+    pub(super) fn unregister(&self) {
         if let Source::Channel(shared) = &self.source {
-            shared.delist();
+            shared.unregister();
         }
     }
 
@@ -297,7 +297,7 @@ impl<T> Drop for Receiver<T> {
         if let Source::Channel(shared) = &self.source {
             let unread = shared.change(|state| {
                 state.receivers -= 1;
-                // Crossbeam's bounded channels keep what nobody can read any more, until the last sender goes.
+                // Crossbeam's bounded channels keep unread messages until the last sender is dropped.
                 let drops_unread = shared.capacity.is_none();
                 (state.receivers == 0).then(|| {
                     if drops_unread {
@@ -307,13 +307,13 @@ impl<T> Drop for Receiver<T> {
                     }
                 })
             });
-            // With the lock let go of: these are users' values.
+            // Dropped after the lock is released: these are users' values.
             drop(unread);
         }
     }
 }
 
-/// What iterating over a receiver by value gives.
+/// The iterator over a receiver's messages, by value.
 #[derive(Debug)]
 pub struct IntoIter<T>(Receiver<T>);
 

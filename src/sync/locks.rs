@@ -1,4 +1,5 @@
-//! Locks with the interface of parking_lot and of the standard library, on top of a model checker's (`super::raw`).
+//! Locks with the interface of parking_lot and of the standard library, on top of those of a model checker
+//! (`super::raw`).
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -75,10 +76,12 @@ impl<T> RwLock<T> {
     }
 }
 
-/// Like `std::sync::OnceLock`, but nobody waits for whoever makes the value: of two that are made at once, one is dropped.
+/// Like `std::sync::OnceLock`, but no thread waits for another one that makes the value. If two threads make one at the
+/// same time, one value is dropped.
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
-    /// The value is there for whoever has seen this set: what a scheduler knows of the value is what it knows of this.
+    /// Set once the value is there. The model checker does not see the value itself, so it orders accesses by this
+    /// flag.
     made: raw::AtomicBool,
 }
 

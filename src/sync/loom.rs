@@ -1,7 +1,7 @@
-//! Primitives under loom: every interleaving, and every value that a load may see under the orderings that are written down.
+//! Primitives under loom: every interleaving, and every value that a load may return under the orderings in the code.
 //!
-//! Few threads and few operations are all that it can take: models here are about one or two of the crate's parts, and wait
-//! without deadlines.
+//! Loom can explore only few threads and few operations. So a model here covers one or two parts of the crate, and
+//! waits without deadlines.
 
 #[path = "arms.rs"]
 mod arms;
@@ -21,12 +21,12 @@ pub(crate) use loom::thread::{current, yield_now, Builder, JoinHandle, ThreadId}
 pub(crate) use std::sync::{Arc, Weak};
 pub(crate) use std::time::Instant;
 
-/// There always is, in a model.
+/// Always `Ok`: a model has room for every thread.
 pub(crate) fn room_for_a_thread() -> std::io::Result<()> {
     Ok(())
 }
 
-/// What `channel` and `locks` are made of.
+/// The primitives of `channel` and `locks`.
 mod raw {
     pub(super) use loom::sync::atomic::AtomicBool;
     pub(super) use loom::sync::{
@@ -34,13 +34,13 @@ mod raw {
     };
     pub(super) use loom::thread::{current, park, Thread};
 
-    /// The first: what loom goes through is schedules, and which arm of a `select!` is ready is up to those.
+    /// The first arm: loom explores schedules, and the schedule decides which arm of a `select!` is ready.
     pub(super) fn choose(_count: usize) -> usize {
         0
     }
 }
 
-/// `std::thread_local!` for a value that is known at compile time: loom's own has no words for that.
+/// `std::thread_local!` for a value that is known at compile time: loom's own macro has no syntax for that.
 macro_rules! thread_local_const {
     ($(#[$doc:meta])* static $name:ident: $kind:ty = const { $value:expr };) => {
         loom::thread_local! {
@@ -51,14 +51,13 @@ macro_rules! thread_local_const {
 }
 pub(crate) use thread_local_const as thread_local;
 
-/// Whether threads poll a little before they park. Where a scheduler takes its turns anyway that is but a longer way to the
-/// same.
+/// Whether threads poll before they park. Under a scheduler polling only makes the schedules longer.
 pub(crate) const POLLS: bool = false;
 
 /// The limit of wake-ups in flight: the smallest, and always the same, since loom does not model the time by which it moves.
 pub(crate) const WAKEUPS_IN_FLIGHT: [isize; 2] = [1, 1];
 
-/// A value that a whole execution shares: the next one begins with a new one.
+/// A value that a whole execution shares. The next execution starts with a new one.
 macro_rules! process_wide {
     ($(#[$doc:meta])* static $name:ident: $kind:ty = $value:expr;) => {
         loom::lazy_static! {
@@ -69,15 +68,15 @@ macro_rules! process_wide {
 }
 pub(crate) use process_wide;
 
-/// Time is not modelled: whoever waits with a deadline waits for what comes before it.
-struct Patience;
+/// Time is not modelled: a wait with a deadline ends only by an event before it.
+struct TimedWait;
 
-impl Patience {
+impl TimedWait {
     fn new() -> Self {
         Self
     }
 
-    fn is_worth_waiting_for(_due: Instant) -> bool {
+    fn can_poll_until(_due: Instant) -> bool {
         false
     }
 

@@ -1,4 +1,4 @@
-//! The primitives that programs run on.
+//! The primitives of programs.
 
 #[path = "room.rs"]
 mod room;
@@ -18,7 +18,7 @@ pub(crate) use std::time::Instant;
 pub(crate) use std::hint::spin_loop;
 pub(crate) use std::thread::yield_now;
 
-/// Whether threads poll a little before they park.
+/// Whether threads poll before they park.
 pub(crate) const POLLS: bool = true;
 
 /// Between what the limit of wake-ups in flight moves; see `wait::wakeups`.

@@ -1,35 +1,35 @@
-//! Whether the system has room for another thread, asked before it is started.
+//! Checks that the system has room for another thread, before the thread is started.
 //!
-//! Where the system refuses a thread, starting it is an error like any other. There is one limit, though, that Linux does not
-//! apply before the thread runs: that of a process's memory maps, `vm.max_map_count`. The standard library gives every new
-//! thread a second, small stack for its handler of stack overflows, on that thread itself, and where there is no map left for it
-//! the program is aborted. So the maps are counted here, and threads are refused before the last ones are gone.
+//! If the system refuses a thread, the start returns an error. One limit is different: Linux applies the limit of a
+//! process's memory maps, `vm.max_map_count`, only after the thread runs. On each new thread the standard library
+//! allocates a second, small stack for its handler of stack overflows. If there is no map left for that stack, the
+//! program aborts. So this module counts the maps, and refuses threads before the last maps are used.
 //!
-//! To count them takes as long as there are many, so it is done only now and then: the more often, the fewer are left. Others
-//! may use them too, so not too seldom either.
+//! A count takes time in proportion to the number of maps, so it is not made for every thread. The fewer maps are left,
+//! the more often they are counted. Other code may use maps too, so a limit applies to the threads between two counts.
 
 use std::io;
 
 use super::Mutex;
 
-/// Two stacks, each with a guard page.
-const MAPS_OF_A_THREAD: usize = 4;
-/// One part in so many of all maps is left for everything else: an allocator that gets none aborts the program too.
+/// The maps of two stacks, each with a guard page.
+const MAPS_PER_THREAD: usize = 4;
+/// One part in this many of all maps stays free for other code: an allocator that gets no map aborts the program too.
 const RESERVE: usize = 32;
 
-/// What others use of them between two counts has to fit into the reserve, too.
-const MOST_UNCOUNTED: usize = 512;
+/// The limit of threads between two counts. The maps that other code uses in that time must fit into the reserve.
+const MAX_UNCOUNTED: usize = 512;
 
-/// How many threads may be started before the maps are counted again.
+/// The number of threads that may be started before the next count.
 static UNCOUNTED: Mutex<usize> = Mutex::new(0);
 
-/// An error where another thread might be one too many. Reads a file of `/proc` now and then.
+/// Returns an error if another thread might be one too many. Sometimes reads a file of `/proc`.
 pub(crate) fn room_for_a_thread() -> io::Result<()> {
     let mut uncounted = UNCOUNTED.lock();
     if *uncounted == 0 {
         *uncounted = match count() {
             Some((used, limit)) => threads_until_next_count(used, limit)?,
-            // A system that has no such limit, or one that cannot say just now.
+            // The system has no such limit, or cannot report it now.
             None => 1,
         };
     }
@@ -37,7 +37,7 @@ pub(crate) fn room_for_a_thread() -> io::Result<()> {
     Ok(())
 }
 
-/// Maps in use, and how many there may be.
+/// The number of maps in use, and the limit.
 fn count() -> Option<(usize, usize)> {
     if !cfg!(target_os = "linux") {
         return None;
@@ -47,16 +47,16 @@ fn count() -> Option<(usize, usize)> {
     Some((maps.iter().filter(|byte| **byte == b'\n').count(), limit))
 }
 
-/// At least one.
+/// The number of threads until the next count, at least one. Returns an error if there is no room for one.
 fn threads_until_next_count(used: usize, limit: usize) -> io::Result<usize> {
-    let room = limit.saturating_sub(limit / RESERVE).saturating_sub(used) / MAPS_OF_A_THREAD;
+    let room = limit.saturating_sub(limit / RESERVE).saturating_sub(used) / MAPS_PER_THREAD;
     match room {
         0 => {
             let text =
                 format!("no room for another thread: {used} memory maps of {limit} are in use (vm.max_map_count)");
             Err(io::Error::new(io::ErrorKind::OutOfMemory, text))
         }
-        room => Ok(room.div_ceil(2).min(MOST_UNCOUNTED)),
+        room => Ok(room.div_ceil(2).min(MAX_UNCOUNTED)),
     }
 }
 
@@ -65,13 +65,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_are_refused_before_the_last_maps_are_gone() {
+    fn threads_are_refused_before_the_last_maps_are_used() {
         let limit = 65_530;
         let mut used = 40;
         let (mut threads, mut counts) = (0, 0);
         while let Ok(more) = threads_until_next_count(used, limit) {
             threads += more;
-            used += more * MAPS_OF_A_THREAD;
+            used += more * MAPS_PER_THREAD;
             counts += 1;
         }
         assert!(threads > 15_800 && used < limit - 2_000, "{threads} threads, {used} maps");

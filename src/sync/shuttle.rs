@@ -1,9 +1,9 @@
-//! Primitives under shuttle: threads are coroutines, and at every operation here its scheduler says who goes on.
+//! Primitives under shuttle: threads are coroutines, and at every operation here the scheduler chooses the next thread.
 //!
-//! Atomics are sequentially consistent whatever ordering is asked for; see `loom` for the orderings. Time stands still but for
-//! timeouts: while a thread waits with a deadline, the scheduler may let the deadline come at any moment, and the clock
-//! jumps there. A deadline more than an hour away is one that the model does not want to see come: it never does, so that
-//! a wait which nobody ends is found as a deadlock.
+//! Atomics are sequentially consistent, whatever ordering the code asks for; see `loom` for the orderings. Time stands
+//! still except for timeouts. While a thread waits with a deadline, the scheduler may let the deadline come at any
+//! moment, and the clock jumps to it. A deadline more than an hour away never comes. So a wait that nothing else ends
+//! is found as a deadlock.
 
 #[path = "arms.rs"]
 mod arms;
@@ -26,12 +26,12 @@ pub(crate) use std::sync::{Arc, Weak};
 use shuttle::rand::Rng;
 use std::time::Duration;
 
-/// There always is, in a model.
+/// Always `Ok`: a model has room for every thread.
 pub(crate) fn room_for_a_thread() -> std::io::Result<()> {
     Ok(())
 }
 
-/// What `channel` and `locks` are made of.
+/// The primitives of `channel` and `locks`.
 mod raw {
     pub(super) use shuttle::sync::atomic::AtomicBool;
     pub(super) use shuttle::sync::{
@@ -41,20 +41,19 @@ mod raw {
 
     use shuttle::rand::{thread_rng, Rng};
 
-    /// Any number below `count`, as the scheduler likes.
+    /// A number below `count`, chosen by the scheduler.
     pub(super) fn choose(count: usize) -> usize {
         thread_rng().gen_range(0..count)
     }
 }
 
-/// Whether threads poll a little before they park. Where a scheduler takes its turns anyway that is but a longer way to the
-/// same.
+/// Whether threads poll before they park. Under a scheduler polling only makes the schedules longer.
 pub(crate) const POLLS: bool = false;
 
 /// Between what the limit of wake-ups in flight moves: the smallest limits, since models are small.
 pub(crate) const WAKEUPS_IN_FLIGHT: [isize; 2] = [1, 2];
 
-/// A value that a whole execution shares: the next one begins with a new one.
+/// A value that a whole execution shares. The next execution starts with a new one.
 macro_rules! process_wide {
     ($(#[$doc:meta])* static $name:ident: $kind:ty = $value:expr;) => {
         shuttle::lazy_static! {
@@ -65,12 +64,12 @@ macro_rules! process_wide {
 }
 pub(crate) use process_wide;
 
-/// A moment of the model's clock: the time since the beginning of the execution.
+/// An instant of the model's clock: the time since the start of the execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Instant(Duration);
 
 shuttle::lazy_static! {
-    /// The model's clock. A real lock: no scheduling point, time is not something to race for.
+    /// The model's clock. It has a real lock, and so no scheduling point: no thread races for the time.
     static ref NOW: parking_lot::Mutex<Duration> = parking_lot::Mutex::new(Duration::ZERO);
 }
 
@@ -96,22 +95,22 @@ impl std::ops::Add<Duration> for Instant {
     }
 }
 
-/// How often a waiting thread lets others go on before its deadline comes.
-struct Patience(u32);
+/// How often a waiting thread yields before its deadline comes.
+struct TimedWait(u32);
 
-impl Patience {
+impl TimedWait {
     fn new() -> Self {
-        // From at once to as good as never, so that all of what a deadline can cut short is cut short.
+        // From at once to almost never, so that a deadline cuts short every kind of wait.
         Self([0, 1, 8, 64, 512][shuttle::rand::thread_rng().gen_range(0..5)])
     }
 
-    /// Whether a thread that waits for this moment can do so by asking again and again.
-    fn is_worth_waiting_for(due: Instant) -> bool {
+    /// Whether a thread can wait for this instant by yielding again and again.
+    fn can_poll_until(due: Instant) -> bool {
         const HOUR: Duration = Duration::from_secs(3_600);
         due.0.saturating_sub(Instant::now().0) < HOUR
     }
 
-    /// Lets others go on, or has `due` come.
+    /// Yields, or lets `due` come.
     fn wait_for(&mut self, due: Instant) {
         match self.0.checked_sub(1) {
             Some(less) => {

@@ -1,6 +1,6 @@
-//! The channels that stand in for crossbeam's, held to the same tests as those.
+//! The replacement channels and crossbeam's, held to the same tests.
 
-// The same tests on both: that is the point.
+// The same tests are compiled for both, on purpose.
 #![allow(clippy::duplicate_mod)]
 
 #[cfg(not(turnwise_loom))]

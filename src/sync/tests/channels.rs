@@ -1,4 +1,4 @@
-//! What this crate relies on in a channel, and in `select!` over several.
+//! The behaviour that this crate relies on in a channel, and in `select!` over several.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
 use super::support::{at, bounded, never, select, unbounded, Instant, Receiver, Sender};
 use crate::models::{explore, join, spawn};
 
-/// So far away that no schedule gets there.
+/// So far in the future that no schedule reaches it.
 const FAR: Duration = Duration::from_secs(86_400);
 
 #[test]
-fn messages_come_in_order_then_the_end() {
+fn messages_arrive_in_order_then_the_disconnection() {
     explore(|| {
         let (sender, receiver) = unbounded();
         let reader = spawn(move || receiver.into_iter().collect::<Vec<u32>>());
@@ -40,7 +40,7 @@ fn a_full_channel_refuses_or_waits() {
 }
 
 #[test]
-fn a_waiting_sender_gets_its_message_back_when_nobody_will_read_it() {
+fn a_waiting_sender_gets_its_message_back_without_a_receiver() {
     explore(|| {
         let (sender, receiver) = bounded(1);
         sender.send(1).unwrap();
@@ -68,7 +68,7 @@ fn only_the_last_clone_disconnects() {
 }
 
 #[test]
-fn what_nobody_can_read_is_dropped_with_the_last_receiver_or_sender() {
+fn unread_messages_are_dropped_with_the_last_receiver_or_sender() {
     explore(|| {
         let kept = Arc::new(());
         let (bounded_sender, bounded_receiver) = bounded(2);
@@ -81,7 +81,7 @@ fn what_nobody_can_read_is_dropped_with_the_last_receiver_or_sender() {
         assert_eq!(Arc::strong_count(&kept), 3);
         drop(sender);
         drop(bounded_receiver);
-        // This is why the crate never relies on the drop of a message in a bounded channel.
+        // So the crate never relies on the drop of a message in a bounded channel.
         assert_eq!(Arc::strong_count(&kept), 3);
         drop(bounded_sender);
         assert_eq!(Arc::strong_count(&kept), 1);
@@ -89,7 +89,7 @@ fn what_nobody_can_read_is_dropped_with_the_last_receiver_or_sender() {
 }
 
 #[test]
-fn what_was_sent_before_the_end_is_still_read() {
+fn messages_sent_before_the_disconnection_are_still_read() {
     explore(|| {
         let (sender, receiver) = bounded(2);
         sender.send(1).unwrap();
@@ -118,7 +118,7 @@ fn every_message_goes_to_one_of_several_readers() {
 }
 
 #[test]
-fn the_disconnection_wakes_everybody() {
+fn the_disconnection_wakes_every_waiting_thread() {
     explore(|| {
         let (sender, receiver) = bounded::<()>(0);
         let plain = receiver.clone();
@@ -135,7 +135,7 @@ fn the_disconnection_wakes_everybody() {
 }
 
 #[test]
-fn a_select_does_exactly_one_of_what_is_ready() {
+fn a_select_does_exactly_one_ready_operation() {
     explore(|| {
         let (sender, receiver) = unbounded();
         let (other_sender, other_receiver) = unbounded();
@@ -194,7 +194,7 @@ fn a_select_waits_for_room_or_for_a_message() {
 }
 
 #[test]
-fn a_body_may_change_what_its_arms_listen_to_and_leave_the_function() {
+fn a_body_may_change_the_channels_of_its_arms_and_return() {
     struct Listener {
         numbers: Receiver<u32>,
         end: Receiver<()>,
@@ -235,7 +235,7 @@ fn a_deadline_ends_a_wait_and_no_other() {
         assert_eq!(receiver.recv_deadline(soon()), Err(RecvTimeoutError::Timeout));
         assert_eq!(receiver.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
         sender.send(1).unwrap();
-        // Too late, but it is there.
+        // The deadline has passed, but the message is there.
         assert_eq!(receiver.recv_deadline(Instant::now()), Ok(1));
         let writer = spawn(move || {
             let result = sender.send(2);
@@ -249,7 +249,7 @@ fn a_deadline_ends_a_wait_and_no_other() {
 }
 
 #[test]
-fn a_select_gives_up_in_time() {
+fn a_select_ends_at_its_timeout() {
     explore(|| {
         let (sender, receiver) = unbounded::<u32>();
         let waited = |receiver: &Receiver<u32>| {
@@ -265,16 +265,16 @@ fn a_select_gives_up_in_time() {
 }
 
 #[test]
-fn a_moment_comes_once() {
+fn a_timer_fires_once() {
     explore(|| {
         let timer = at(Instant::now() + Duration::from_millis(1));
         let again = timer.clone();
         assert!(timer.recv().is_ok());
         assert_eq!(again.try_recv(), Err(TryRecvError::Empty));
-        let never_came = at(Instant::now() + FAR);
+        let far = at(Instant::now() + FAR);
         let (_sender, nothing): (Sender<()>, _) = unbounded();
         select! {
-            recv(never_came) -> _ => panic!("not today"),
+            recv(far) -> _ => panic!("not today"),
             recv(nothing) -> _ => panic!("nothing was sent"),
             recv(at(Instant::now() + Duration::from_millis(1))) -> due => assert!(due.unwrap() <= Instant::now()),
         }

@@ -1,4 +1,4 @@
-//! What the rest of the crate runs on: crossbeam, unless a model checker is asked for.
+//! The channels of the rest of the crate: crossbeam's, or under a model checker the replacement.
 
 #[path = "channels.rs"]
 mod channels;

@@ -1,4 +1,4 @@
-//! The stand-ins, on real threads.
+//! The replacement channels, on real threads.
 
 #[path = "../arms.rs"]
 mod arms;
@@ -20,22 +20,22 @@ mod support {
 mod raw {
     pub(super) use std::thread::{current, park, Thread};
 
-    /// Any number below `count`.
+    /// A random number below `count`.
     pub(super) fn choose(count: usize) -> usize {
         use std::hash::{BuildHasher, Hasher};
         std::collections::hash_map::RandomState::new().build_hasher().finish() as usize % count
     }
 }
 
-/// Deadlines come when they come.
-struct Patience;
+/// Deadlines come in real time.
+struct TimedWait;
 
-impl Patience {
+impl TimedWait {
     fn new() -> Self {
         Self
     }
 
-    fn is_worth_waiting_for(_due: Instant) -> bool {
+    fn can_poll_until(_due: Instant) -> bool {
         true
     }
 
