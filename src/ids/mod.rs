@@ -1,4 +1,4 @@
-//! Where the ids of sessions and interactions, and the numbers of turns and events, come from.
+//! The sources of session and interaction ids, and of turn and event numbers.
 
 pub(crate) mod numbers;
 
@@ -7,10 +7,10 @@ pub(crate) mod seeded;
 
 use crate::model::{InteractionId, SessionId};
 
-/// Where a service has its ids from. A cheap handle: clones are the same source.
+/// A service's source of ids. A cheap handle: clones are the same source.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Ids {
-    /// Time and chance: ids that nobody has had before.
+    /// Time and random bits: every id is new.
     #[default]
     System,
     /// A seed; see [`seeded`].

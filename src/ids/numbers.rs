@@ -1,17 +1,19 @@
-//! The numbers of a session's turns and events: each is given out once, over all lives of the session.
+//! The numbers of a session's turns and events. Each is given out once, over all lives of the session.
 //!
-//! A session in memory has one life, and counts from 1. A kept session has many: the process ends, and another resumes it. Its record
-//! therefore holds upper bounds, and no number beyond them is given out before the record has new ones:
+//! A life of a session lasts from its start in a process to its end there. A session in memory has one life, and counts
+//! from 1. A kept session has many: the process ends, and another one resumes the session. So its record holds upper
+//! bounds. No number beyond a bound is given out before the record holds a new one:
 //!
 //! ```text
 //! record: 256 reserved     turn 256 runs     record: 512 reserved     turn 257 is admitted
 //!                                                          ↑ a process that dies before this has given out no 257
 //! ```
 //!
-//! A life that ends in order writes the exact numbers, so that the next life goes on without a gap. After a kill the next life begins
-//! behind the reserved block: numbers jump, and never come again.
+//! A life that ends in order writes the exact numbers, so the next life continues without a gap. After a kill the next
+//! life begins behind the reserved block: numbers jump, and are never repeated.
 //!
 //! **Invariant.** A number that a caller or a subscriber sees is at most the bound in the record, if there is a record.
+//! [`reserve_events`](Numbers::reserve_events) states the one exception.
 
 use std::fmt;
 
@@ -21,28 +23,29 @@ use crate::panics::{contain_and_log, record};
 use crate::sync::Weak;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
-/// The last turn number and the last event number of a session; 0 where there is none.
+/// The last turn number and the last event number of a session; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LastNumbers {
     pub(crate) turn: u64,
     pub(crate) event: u64,
 }
 
-/// The record of a kept session, as far as numbers go. Calls may wait for the disk.
+/// The numbers in the record of a kept session. Calls may wait for the disk.
 pub(crate) trait NumberRecord: Send + Sync {
-    /// Reserves a block of numbers behind each of `used` that has reached its bound. Returns the bounds.
+    /// Reserves a block of numbers behind each number of `used` that has reached its bound. Returns the bounds.
     fn reserve(&self, used: LastNumbers) -> Result<LastNumbers, SessionError>;
 
-    /// The session's life is over, and these are the last numbers that it gave out.
+    /// Records the last numbers of a life that has ended.
     fn finish(&self, used: LastNumbers);
 }
 
-/// Where a life of a session begins to count.
+/// Where a life of a session starts to count.
 #[derive(Clone, Default)]
 pub(crate) struct Numbering {
-    /// No number up to these is given out again.
+    /// Numbers up to these are not given out again.
     pub(crate) after: LastNumbers,
-    /// How many events the lives before are known to have had. Less than `after` says where the last of them did not end in order.
+    /// The number of events that earlier lives are known to have had. Less than `after` if the last of them did not end
+    /// in order.
     pub(crate) known_events: u64,
     /// `None` for a session in memory.
     pub(crate) record: Option<Arc<dyn NumberRecord>>,
@@ -52,14 +55,14 @@ pub(crate) struct Numbering {
 pub(crate) struct Numbers {
     last_turn: AtomicU64,
     last_event: AtomicU64,
-    /// `None` for a session in memory, and once the life is over.
+    /// `None` for a session in memory, and after the life's end.
     record: Mutex<Option<Arc<dyn NumberRecord>>>,
 }
 
 impl Numbers {
     pub(crate) fn new(numbering: Numbering) -> Arc<Self> {
         let Numbering { after, record, .. } = numbering;
-        // Of a kept session nothing is reserved yet.
+        // A new life of a kept session has reserved nothing yet.
         let bounds = if record.is_some() { after } else { LastNumbers { turn: u64::MAX, event: u64::MAX } };
         Arc::new(Self {
             last_turn: AtomicU64::new(bounds.turn),
@@ -68,28 +71,29 @@ impl Numbers {
         })
     }
 
-    /// The last turn that may be admitted.
+    /// The last turn number that may be admitted.
     #[inline]
     pub(crate) fn last_turn(&self) -> u64 {
-        // ORDERING: Relaxed, here and for events. A thread that sees an old bound reserves once more, which changes nothing.
+        // ORDERING: Relaxed, here and for events. A thread that reads an old bound reserves once more, which changes
+        // nothing.
         self.last_turn.load(Ordering::Relaxed)
     }
 
-    /// The last event that may be numbered.
+    /// The last event number that may be given out.
     #[inline]
     pub(crate) fn last_event(&self) -> u64 {
         self.last_event.load(Ordering::Relaxed)
     }
 
-    /// Reserves the first blocks of this life, before a caller has one of its numbers. May wait for the disk.
+    /// Reserves the first blocks of this life, before a caller gets one of its numbers. May wait for the disk.
     pub(crate) fn open(&self) -> Result<(), SessionError> {
         self.reserve(LastNumbers { turn: self.last_turn(), event: self.last_event() })
     }
 
-    /// Reserves the next block of each kind of number whose bound is reached. May wait for the disk: no lock is held meanwhile.
+    /// Reserves the next block of each kind of number whose bound is reached. May wait for the disk, with no lock held.
     pub(crate) fn reserve(&self, used: LastNumbers) -> Result<(), SessionError> {
         let Some(record) = self.record.lock().clone() else {
-            // The life is over; the numbers of what still happens are seen by no subscriber.
+            // The life has ended: no subscriber sees the numbers of later events.
             self.raise(LastNumbers { turn: u64::MAX, event: u64::MAX });
             return Ok(());
         };
@@ -97,10 +101,11 @@ impl Numbers {
         Ok(())
     }
 
-    /// As [`reserve`](Self::reserve), for an emitter, which cannot fail. Where the record cannot be written, the events go on without: the
-    /// next life repeats their numbers only if the process dies before any later save succeeds.
+    /// As [`reserve`](Self::reserve), for an emitter, which cannot fail. If the record cannot be written, events
+    /// continue without a reservation. The next life repeats their numbers only if the process dies before a later save
+    /// succeeds.
     pub(crate) fn reserve_events(&self, used: u64) {
-        /// How many events go on before the record is tried again.
+        /// The number of events before the next attempt to write the record.
         const UNRESERVED: u64 = 4_096;
         if let Err(error) = self.reserve(LastNumbers { turn: 0, event: used }) {
             record!(Warn, "turnwise::store", "event numbers could not be reserved: {}", error.code());
@@ -109,7 +114,7 @@ impl Numbers {
         }
     }
 
-    /// Whether the numbers are reserved in this record, and the life is not over.
+    /// Whether the numbers are reserved in this record, and the life has not ended.
     #[cfg(feature = "store")]
     pub(crate) fn are_in(&self, record: &Weak<dyn NumberRecord>) -> bool {
         let own = self.record.lock();

@@ -7,19 +7,19 @@ use uuid::{Builder, Uuid};
 use crate::model::{InteractionId, SessionId};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-/// Where the ids' time begins, in milliseconds since 1970: the first second of 2024. Each id is a millisecond later than the
-/// one before.
+/// The start of the ids' time, in milliseconds since 1970: the first second of 2024. Each id is a millisecond later
+/// than the one before.
 const EPOCH: u64 = 1_704_067_200_000;
 
-/// Gives out ids by a seed, for [`ServiceConfig::ids`](crate::ServiceConfig::ids): the same seed, the same ids in the same
-/// order.
+/// Gives out ids from a seed, for [`ServiceConfig::ids`](crate::ServiceConfig::ids). The same seed gives the same ids
+/// in the same order.
 ///
-/// They are formed like any others, UUIDs of version 7, and sort in their order. Sessions and interactions have a sequence
-/// each, so the id of the second session does not depend on what has been injected into the first. Where several threads
-/// create sessions at the same time, who gets which id is a matter of luck again.
+/// They are UUIDs of version 7 like any others, and sort in their order. Sessions and interactions have a sequence
+/// each. So the id of the second session does not depend on the messages injected into the first. If several threads
+/// create sessions at the same time, which session gets which id is not determined.
 ///
-/// A cheap handle: clones share their sequences, so several services that are given clones never have the same id. Two
-/// sources with the same seed give the same ids; sessions of one service must not get theirs from both.
+/// A cheap handle: clones share their sequences, so services with clones of one source never have the same id. Two
+/// sources with the same seed give the same ids, so the sessions of one service must not get theirs from both.
 ///
 /// ```
 /// use turnwise::testkit::SeededIds;
@@ -42,28 +42,28 @@ struct Sequences {
 }
 
 impl SeededIds {
-    /// The ids of this seed, from the first on.
+    /// Makes the source of this seed's ids, from the first on.
     pub fn new(seed: u64) -> Self {
         let (sessions, interactions) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { shared: Arc::new(Sequences { seed, sessions, interactions }) }
     }
 
-    /// The next session's id: what a test gives to [`SessionSpec::session_id`](crate::SessionSpec#structfield.session_id), a
-    /// service does not give out any more.
+    /// Takes the next session id. A test may give it to
+    /// [`SessionSpec::session_id`](crate::SessionSpec#structfield.session_id); the service does not give it out again.
     pub fn next_session_id(&self) -> SessionId {
         SessionId::from_uuid(self.shared.uuid(&self.shared.sessions, 0))
     }
 
-    /// The next interaction's id.
+    /// Takes the next interaction id.
     pub fn next_interaction_id(&self) -> InteractionId {
         InteractionId::from_uuid(self.shared.uuid(&self.shared.interactions, 1))
     }
 }
 
 impl Sequences {
-    /// The next of a sequence; `kind` tells the sequences apart.
+    /// The next id of a sequence. `kind` distinguishes the sequences.
     fn uuid(&self, sequence: &AtomicU64, kind: u64) -> Uuid {
-        // ORDERING: Relaxed; only that no two get the same number matters, nothing is published with it.
+        // ORDERING: Relaxed; only the uniqueness of the number matters, and nothing is published with it.
         let number = sequence.fetch_add(1, Ordering::Relaxed);
         let first = mixed(self.seed ^ mixed(2 * number + kind));
         let second = mixed(first);

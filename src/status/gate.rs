@@ -1,4 +1,4 @@
-//! The one word that decides who may run.
+//! The gate: one atomic word that decides whether a turn is admitted.
 
 use crate::model::TurnId;
 use crate::sync::{AtomicU64, Ordering};
@@ -11,20 +11,20 @@ const TURN: u32 = 4;
 
 /// The number of the last admitted turn, and four flags. Numbers have 60 bits.
 ///
-/// | Flags | Who may do what |
+/// | Flags | What may happen |
 /// |---|---|
-/// | BUILDING, RUNNING | the session's thread builds the agent; the first turn, if there is one, is admitted already |
-/// | none | anybody may admit the next turn, with one compare-and-swap |
-/// | RUNNING | whoever holds the admission: its caller until the command is sent, then the session's thread |
-/// | BUILDING | the build has failed, and the session is about to go; or it was one without a turn, and is about to be over |
-/// | FAULTED | nobody may run; exports are answered |
-/// | CLOSED | nobody may be admitted; without RUNNING the thread ends |
+/// | BUILDING, RUNNING | the session thread builds the agent; the first turn, if there is one, is admitted already |
+/// | none | any thread may admit the next turn, with one compare-and-set |
+/// | RUNNING | a turn is admitted; the admission belongs to its caller until the command is sent, then to the session thread |
+/// | BUILDING | the build has failed and the session is about to end; or a build without a turn is about to end |
+/// | FAULTED | no turn may run; exports are answered |
+/// | CLOSED | no turn may be admitted; without RUNNING the session thread ends |
 ///
 /// CLOSED and FAULTED are never cleared, BUILDING is never set again.
 #[derive(Debug)]
 pub(crate) struct Gate(AtomicU64);
 
-/// What the gate was at some instant.
+/// The value of the gate at some instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GateState(u64);
 
@@ -39,13 +39,14 @@ pub(crate) enum Refusal {
         last: u64,
     },
     Busy {
-        /// The admitted turn. Of a session that is being built its active entry knows.
+        /// The admitted turn. `None` while the agent is built; the session's active entry knows it then.
         turn: Option<TurnId>,
     },
 }
 
 impl Gate {
-    /// The gate of a session that is being built after `turns` turns of lives before, with its next turn admitted or without it.
+    /// The gate of a session that is being built. `turns` is the number of turns of earlier lives, and `first` the
+    /// admitted turn, if there is one.
     pub(crate) fn building(turns: u64, first: Option<TurnId>) -> Self {
         let number = first.map_or(turns, TurnId::get);
         Self(AtomicU64::new(number << TURN | BUILDING | RUNNING))
@@ -56,7 +57,8 @@ impl Gate {
         GateState(self.0.load(Ordering::SeqCst))
     }
 
-    /// Admits the next turn, if its number is at most `reserved`, or says why not. Of all who try at the same time one succeeds.
+    /// Admits the next turn if its number is at most `reserved`, or returns why not. Of several concurrent calls one
+    /// succeeds.
     pub(crate) fn admit(&self, reserved: u64) -> Result<TurnId, Refusal> {
         let mut seen = self.state();
         loop {
@@ -73,27 +75,27 @@ impl Gate {
         }
     }
 
-    /// The agent is built.
+    /// Ends the build of the agent.
     pub(crate) fn end_build(&self) {
         self.0.fetch_and(!BUILDING, Ordering::SeqCst);
     }
 
-    /// The admitted turn is over, or was never run.
+    /// Ends the admitted turn, run or not.
     pub(crate) fn end_turn(&self) {
         self.0.fetch_and(!RUNNING, Ordering::SeqCst);
     }
 
-    /// No turn will ever run again.
+    /// Faults the session: no turn is admitted any more.
     pub(crate) fn fault(&self) {
         self.0.fetch_or(FAULTED, Ordering::SeqCst);
     }
 
-    /// Admits nobody any more. Whether this call did it.
+    /// Closes the gate. Returns whether this call closed it.
     pub(crate) fn close(&self) -> bool {
         !GateState(self.0.fetch_or(CLOSED, Ordering::SeqCst)).is_closed()
     }
 
-    /// Closes the gate if no turn is admitted. Whether this call did it.
+    /// Closes the gate if no turn is admitted. Returns whether this call closed it.
     pub(crate) fn close_if_idle(&self) -> bool {
         let close = |gate: u64| (gate & (RUNNING | CLOSED) == 0).then_some(gate | CLOSED);
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, close).is_ok()
@@ -101,7 +103,7 @@ impl Gate {
 }
 
 impl GateState {
-    /// Why a turn would be refused now.
+    /// Returns why a turn would be refused now.
     pub(crate) fn refusal(self) -> Result<(), Refusal> {
         if self.is_closed() {
             Err(Refusal::Closed)
@@ -122,12 +124,12 @@ impl GateState {
         self.0 & RUNNING != 0
     }
 
-    /// Whether the session builds or runs a turn.
+    /// Whether the session builds its agent or runs a turn.
     pub(crate) fn is_busy(self) -> bool {
         self.0 & (RUNNING | BUILDING) != 0
     }
 
-    /// Turns ever admitted.
+    /// The number of turns ever admitted.
     #[inline]
     pub(crate) fn turns(self) -> u64 {
         self.0 >> TURN
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_faulted_gate_admits_nobody_and_can_be_closed() {
+    fn a_faulted_gate_admits_no_turn_and_can_be_closed() {
         let gate = Gate::building(0, None);
         gate.end_build();
         gate.end_turn();

@@ -1,4 +1,5 @@
-//! What any thread may read of a session at any time, without waiting for it: whether a turn may be admitted, and the published snapshot.
+//! The state of a session that any thread may read at any time, without waiting for the session: whether a turn may be
+//! admitted, and the published snapshot.
 
 pub(crate) mod gate;
 pub(crate) mod published;

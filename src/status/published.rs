@@ -1,4 +1,4 @@
-//! The published snapshot of a session: reads are answered from it, so that they never wait for a turn.
+//! The published snapshot of a session. Reads are answered from it, so they never wait for a turn.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use crate::sync::{fence, AtomicU64, Ordering, RwLock};
 
 use super::slab::Status;
 
-/// The latest snapshot of one session. Its figures are in the session's [`Status`] too, for lists.
+/// The latest snapshot of one session. Its figures are also in the session's [`Status`], for lists.
 #[derive(Debug)]
 pub(crate) struct Published {
     status: Status,
@@ -15,7 +15,7 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    /// `status` shows the figures of `snapshot` already.
+    /// Takes the `status` that already has the figures of `snapshot`.
     pub(crate) fn new(status: Status, snapshot: SessionSnapshot) -> Self {
         Self { status, snapshot: RwLock::new(snapshot) }
     }
@@ -26,17 +26,17 @@ impl Published {
             self.status.figures.set(Figures::of(&snapshot));
             std::mem::replace(&mut *shown, snapshot)
         };
-        // It may hold the last share of a long text: freed with no lock held.
+        // It may hold the last share of a long text, so it is freed with no lock held.
         drop(last);
     }
 
-    /// Reads from the snapshot under its lock: `read` copies something and never waits.
+    /// Reads from the snapshot under its lock. `read` copies a part of it and never waits.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&SessionSnapshot) -> T) -> T {
         read(&self.snapshot.read())
     }
 }
 
-/// The figures of a [`SessionSnapshot`] that a list shows.
+/// The figures of a [`SessionSnapshot`] that a list returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Figures {
     pub(crate) created_at: SystemTime,
@@ -52,8 +52,8 @@ impl Figures {
     }
 }
 
-/// Figures under a sequence lock: the version is odd while they change, and another one afterwards. A list of ten thousand sessions
-/// reads as many of these; with a lock each, writing to the locks would be half of its time.
+/// Figures under a sequence lock: the version is odd during a change, and higher after it. A list of ten thousand
+/// sessions reads as many of these. With a lock each, writing to the locks would be half of the list's time.
 ///
 /// ```text
 /// set (one at a time)                 get
@@ -63,15 +63,15 @@ impl Figures {
 /// version even, release               version still v?
 /// ```
 ///
-/// A reader that has seen one of the new words sees, after its fence, the odd version too, or a later one. One that has seen
-/// the even version, by an acquire, sees all of its words.
+/// A reader that has read one of the new words reads, after its fence, the odd version or a later one. A reader that
+/// has read the even version, with acquire, reads all words of that version.
 #[derive(Debug)]
 pub(crate) struct FiguresCell {
     version: AtomicU64,
     words: [AtomicU64; WORDS],
 }
 
-/// Two times of two words, and two numbers.
+/// Two times of two words each, and two numbers.
 const WORDS: usize = 6;
 
 impl FiguresCell {
@@ -79,30 +79,30 @@ impl FiguresCell {
         Self { version: AtomicU64::new(0), words: encode(figures).map(AtomicU64::new) }
     }
 
-    /// To be called by one thread at a time: under the lock of the snapshot.
+    /// Sets the figures. Call it on one thread at a time: under the lock of the snapshot.
     pub(crate) fn set(&self, figures: Figures) {
-        // ORDERING: Relaxed, since only this thread writes it now; the fence puts it before the words.
+        // ORDERING: Relaxed, since only this thread writes the version now. The fence orders it before the words.
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
         fence(Ordering::Release);
         for (word, value) in self.words.iter().zip(encode(figures)) {
-            // ORDERING: Relaxed; the version says which words belong together.
+            // ORDERING: Relaxed; the version shows which words belong together.
             word.store(value, Ordering::Relaxed);
         }
-        // ORDERING: Release, with the acquire of `get`: a reader that sees this version sees its words.
+        // ORDERING: Release, pairs with the acquire in `get`: a reader that reads this version reads its words.
         self.version.store(version + 2, Ordering::Release);
     }
 
     #[inline]
     pub(crate) fn get(&self) -> Option<Figures> {
-        // ORDERING: Acquire, for the words of this version.
+        // ORDERING: Acquire, pairs with the release in `set`, for the words of this version.
         let version = self.version.load(Ordering::Acquire);
-        // ORDERING: Relaxed, with the fence after them: see `set`.
+        // ORDERING: Relaxed, with the fence after the words; see `set`.
         let words = std::array::from_fn(|place| self.words[place].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
-        // ORDERING: Relaxed; the fence puts it after the words.
-        let is_whole = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;
-        is_whole.then(|| decode(words))
+        // ORDERING: Relaxed; the fence orders it after the words.
+        let is_consistent = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;
+        is_consistent.then(|| decode(words))
     }
 }
 
@@ -123,10 +123,10 @@ fn decode(words: [u64; WORDS]) -> Figures {
     }
 }
 
-/// In the second word of a time: it lies before 1970, by as much as the words say.
+/// In the second word of a time: the time is before 1970, and the words are the distance.
 const BEFORE: u64 = 1 << 63;
 
-/// Whole seconds from 1970, and the nanoseconds that are left.
+/// Whole seconds from 1970, and the remaining nanoseconds.
 fn encode_time(time: SystemTime) -> [u64; 2] {
     let words = |distance: Duration| [distance.as_secs(), u64::from(distance.subsec_nanos())];
     match time.duration_since(SystemTime::UNIX_EPOCH) {
@@ -141,7 +141,7 @@ fn encode_time(time: SystemTime) -> [u64; 2] {
 #[inline]
 fn decode_time([seconds, nanos]: [u64; 2]) -> SystemTime {
     let distance = Duration::new(seconds, (nanos & !BEFORE) as u32);
-    // Never past the end of time: it was a time when it was encoded.
+    // Never past the last representable time, since it was a time when it was encoded.
     if nanos & BEFORE == 0 {
         SystemTime::UNIX_EPOCH + distance
     } else {
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_come_back_as_they_were() {
+    fn times_are_decoded_as_they_were_encoded() {
         let (epoch, odd) = (SystemTime::UNIX_EPOCH, Duration::new(3, 999_999_999));
         let far = Duration::from_secs(1 << 40);
         for time in [epoch, epoch + odd, epoch - odd, epoch + far, epoch - far, SystemTime::now()] {

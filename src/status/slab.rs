@@ -1,7 +1,8 @@
-//! The state and figures of all sessions of a service, side by side in memory, in the order of their creation.
+//! The state and figures of all sessions of a service, side by side in memory, in the order of creation.
 //!
-//! A list of ten thousand sessions reads state and figures of each. In the sessions' own allocations they would be in ten thousand places, and the
-//! processor would wait for memory most of the time. In a slab each is where the processor expects the next one.
+//! A list of ten thousand sessions reads the state and figures of each. In the sessions' own allocations they would be
+//! in ten thousand places, and the processor would wait for memory most of the time. In a slab each is where the
+//! processor prefetches.
 
 use std::ops::Deref;
 
@@ -11,7 +12,7 @@ use crate::sync::{Arc, Mutex, OnceLock};
 use super::gate::{Gate, GateState};
 use super::published::{Figures, FiguresCell};
 
-/// What a list reads of a session, at any time and without a lock.
+/// The data of a session that a list reads, at any time and without a lock.
 #[derive(Debug)]
 pub(crate) struct StatusCell {
     pub(crate) gate: Gate,
@@ -25,11 +26,11 @@ pub(crate) struct Status {
     slot: usize,
 }
 
-/// Where the cells of a service's sessions are.
+/// The slab of a service's status cells.
 ///
-/// A slot is used once: a chunk is freed with the last session in it, and until then it keeps the slots of those that have ended. That is
-/// two kilobytes at most for a live session, which itself takes ten times as much. So nothing is here that could be larger, such as
-/// labels.
+/// A slot is used once. A chunk is freed with the last session in it, and until then keeps the slots of sessions that
+/// have ended. That is at most two kilobytes for a live session, which itself takes ten times as much. So nothing
+/// larger, such as labels, is stored here.
 #[derive(Debug, Default)]
 pub(crate) struct StatusSlab {
     last: Mutex<Option<(Arc<Chunk>, usize)>>,
@@ -40,19 +41,19 @@ const SLOTS: usize = 16;
 #[derive(Debug)]
 struct Chunk([Slot; SLOTS]);
 
-/// Alone on its cache lines, so that sessions that run at the same time do not slow each other down. Two lines, since processors fetch them
-/// in pairs.
+/// A cell with cache lines of its own, so that sessions that run at the same time do not slow each other down. Two
+/// lines, since processors fetch lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Slot(OnceLock<StatusCell>);
 
 impl StatusCell {
-    /// The cell of a session that is being built after `turns` turns of lives before, with its next turn admitted or without it.
+    /// The cell of a session that is being built; see [`Gate::building`].
     fn building(turns: u64, first: Option<TurnId>, snapshot: &SessionSnapshot) -> Self {
         Self { gate: Gate::building(turns, first), figures: FiguresCell::new(Figures::of(snapshot)) }
     }
 
-    /// State and figures of one instant, without a lock; `None` where they change during the read.
+    /// The state and figures of one instant, without a lock; `None` if they change during the read.
     #[inline]
     pub(crate) fn try_read(&self) -> Option<(GateState, Figures)> {
         let before = self.gate.state();
@@ -62,7 +63,7 @@ impl StatusCell {
 }
 
 impl StatusSlab {
-    /// The status of a session that is being built after `turns` turns of lives before, with its next turn admitted or without it.
+    /// Makes the status of a session that is being built; see [`Gate::building`].
     pub(crate) fn building(&self, turns: u64, first: Option<TurnId>, snapshot: &SessionSnapshot) -> Status {
         let status = {
             let mut last = self.last.lock();
@@ -106,7 +107,7 @@ mod tests {
         let kept = all[SLOTS + 3].clone();
         drop(all);
         let is_there: Vec<_> = chunks.iter().map(|chunk| chunk.upgrade().is_some()).collect();
-        // The chunk of the status that is kept, and the last chunk, which has the next slot.
+        // The chunk of the status that is kept, and the last chunk, which has the next free slot.
         let expected = [false, true, false, false, true];
         assert_eq!(is_there, expected.map(|is_there| [is_there; SLOTS]).concat());
         assert_eq!(kept.gate.state().turns(), SLOTS as u64 + 3);

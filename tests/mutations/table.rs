@@ -46,7 +46,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c28"),
     ),
     mutation(
-        "the end of a turn forgets a close that comes in between",
+        "the end of a turn overwrites a concurrent close",
         "src/status/gate.rs",
         &[(
             "        self.0.fetch_and(!RUNNING, Ordering::SeqCst);",
@@ -55,7 +55,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c28"),
     ),
     mutation(
-        "a takeover closes whatever runs",
+        "a takeover closes a session whose turn runs",
         "src/status/gate.rs",
         &[("(gate & (RUNNING | CLOSED) == 0).then_some(gate | CLOSED)", "Some(gate | CLOSED)")],
         Shuttle("c42"),
@@ -88,9 +88,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c24"),
     ),
     mutation(
-        "figures of two versions go together",
+        "a reader accepts figures of two versions",
         "src/status/published.rs",
-        &[("let is_whole = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;", "let is_whole = version < u64::MAX;")],
+        &[("let is_consistent = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;", "let is_consistent = version < u64::MAX;")],
         Contract("c24_lists"),
     ),
     mutation(
