@@ -125,7 +125,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
                 return Err(error);
             }
         };
-        core.global_subscribers.listen_to(handle.bus());
+        core.global_subscribers.attach_all(handle.bus());
         let context = self.context(&handle, cancel.clone());
         let builder = Arc::clone(&self.builder);
         Ok(ReservedSession { builder, spec, context, cancel, handle, active, admission, reservation })

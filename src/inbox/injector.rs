@@ -1,4 +1,4 @@
-//! How a host program puts something into a session's inbox.
+//! The traits by which a host program pushes messages into a session's inbox.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::reentrancy;
 use crate::sync::{Receiver, TryRecvError};
 use crate::time::clock::Deadline;
 
-/// Puts messages into the inbox of one session. From any thread; nothing here ever waits.
+/// Pushes messages into the inbox of one session, from any thread. No call waits.
 ///
 /// ```
 /// use turnwise::{agent_fn, EphemeralSessionService, EventSource, SessionService, SessionSpec, StartTurnRequest};
@@ -25,21 +25,21 @@ use crate::time::clock::Deadline;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait EventInjector: Send + Sync {
-    /// Puts a message in. A session in host mode runs it as an interaction; others find it with
-    /// [`TurnContext::drain_inbox`](crate::TurnContext::drain_inbox). A message that is still there when host mode ends stays for the next
-    /// turn.
+    /// Pushes a message into the inbox. A session in host mode runs it as an interaction. In another turn the agent
+    /// takes it with [`TurnContext::drain_inbox`](crate::TurnContext::drain_inbox). A message that is still in the
+    /// inbox when host mode ends stays for the next turn.
     ///
     /// # Errors
-    /// [`InjectError::Full`] where the inbox has no room, [`InjectError::Closed`] where the session is closed or faulted. Both
-    /// give the message back.
+    /// [`InjectError::Full`] if the inbox is full, [`InjectError::Closed`] if the session is closed or faulted. Both
+    /// return the message.
     ///
     /// # Blocking
     /// Does not block.
     fn inject(&self, body: String, source: EventSource) -> Result<(), InjectError>;
 
-    /// Has the session leave host mode when it has worked off what is in its inbox by now. Always has room. Where the
-    /// session is not in host mode, it leaves it the next time as soon as it gets there; unless a turn has
-    /// [drained](crate::TurnContext::drain_inbox) the inbox before, and the dismissal with it.
+    /// Ends host mode, once the session has run all interactions that are in its inbox now. A dismissal takes no room
+    /// in the inbox. If the session is not in host mode, the dismissal ends the next host mode as soon as that begins.
+    /// It does not if a turn [drains](crate::TurnContext::drain_inbox) the inbox first, which removes the dismissal.
     ///
     /// ```
     /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, EventSource, SessionService};
@@ -48,14 +48,14 @@ pub trait EventInjector: Send + Sync {
     /// let hosting = service.begin_session(CreateSessionRequest::new("hello").host_mode(true))?;
     /// let injector = service.event_injector(hosting.session_id()).expect("the session is there");
     /// injector.inject("one more".into(), EventSource::Stdin)?;
-    /// injector.dismiss(EventSource::Stdin)?; // after what is there by now
+    /// injector.dismiss(EventSource::Stdin)?; // after the interactions that are in the inbox now
     /// assert_eq!(hosting.wait()?.text, "one more");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`InjectError::Closed`] as for [`inject`](Self::inject), with an empty message. An injector that has no such thing,
-    /// which is what is provided, says [`InjectError::Unsupported`].
+    /// [`InjectError::Closed`] as for [`inject`](Self::inject), with an empty message. The provided method returns
+    /// [`InjectError::Unsupported`].
     ///
     /// # Blocking
     /// Does not block.
@@ -65,7 +65,7 @@ pub trait EventInjector: Send + Sync {
     }
 }
 
-/// An injector that lets its caller follow what becomes of a message.
+/// An injector whose caller can follow the interaction of a message.
 ///
 /// ```
 /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, EventSource, SessionService};
@@ -79,9 +79,9 @@ pub trait EventInjector: Send + Sync {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait SubscribableInjector: EventInjector {
-    /// As [`inject`](EventInjector::inject), with the events of just that interaction. One that is still in the inbox when a turn in host
-    /// mode ends fails then, and is taken out: its sender may send it again. By its id it can be
-    /// [interrupted](crate::SessionService::interrupt_interaction) alone.
+    /// As [`inject`](EventInjector::inject), and also returns the events of that interaction. If the interaction is
+    /// still in the inbox when a turn in host mode ends, it fails and is removed; its sender may send it again. It can
+    /// be [interrupted](crate::SessionService::interrupt_interaction) alone, by its id.
     ///
     /// # Errors
     /// Those of [`inject`](EventInjector::inject).
@@ -95,7 +95,7 @@ pub trait SubscribableInjector: EventInjector {
     ) -> Result<InteractionSubscription, InjectError>;
 }
 
-/// One interaction, as whoever asked for it sees it.
+/// One interaction, as the caller that injected it sees it.
 ///
 /// ```
 /// use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, EventSource, SessionService, SessionSpec};
@@ -105,28 +105,30 @@ pub trait SubscribableInjector: EventInjector {
 /// let injector = service.event_injector(id).expect("the session is there");
 /// let message = injector.inject_with_subscription("anybody there?".into(), EventSource::Tcp)?;
 /// let sent = message.id;
-/// service.archive(id)?; // and nobody has looked into the inbox
+/// service.archive(id)?; // no turn has drained the inbox
 /// let end = message.last();
 /// assert!(matches!(end, Some(AgentEvent::InteractionFailed { interaction_id, .. }) if interaction_id == sent));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "dropping it loses the interaction's events"]
 pub struct InteractionSubscription {
-    /// Which interaction.
+    /// The id of the interaction.
     pub id: InteractionId,
-    /// What happens in it, ending with exactly one [`InteractionComplete`](AgentEvent::InteractionComplete) or
-    /// [`InteractionFailed`](AgentEvent::InteractionFailed), whatever becomes of the session; then the channel disconnects.
+    /// The events of the interaction. They end with exactly one
+    /// [`InteractionComplete`](AgentEvent::InteractionComplete) or
+    /// [`InteractionFailed`](AgentEvent::InteractionFailed), even if the session ends; then the channel disconnects.
     ///
-    /// It never makes the session wait. Where 1,024 events are unread, one
-    /// [`StreamTruncated`](AgentEvent::StreamTruncated) takes the place of all that follow but the last.
+    /// The channel never makes the session wait. If 1,024 events are unread, one
+    /// [`StreamTruncated`](AgentEvent::StreamTruncated) replaces all later events except the last.
     ///
-    /// For threads of the host, and for a `select!`. An agent that follows an interaction of another session iterates over
-    /// the subscription itself.
+    /// For threads of the host, and for a `select!`. An agent that follows an interaction of another session iterates
+    /// over the subscription itself.
     pub events: Receiver<AgentEvent>,
 }
 
-/// Waits for the interaction's next event, or its end. On a session's own thread the turn's running permit is given back
-/// meanwhile, and the iteration also ends when the turn is cancelled. That the other session waits for this one is not seen.
+/// Waits for the interaction's next event, or its end. On a session thread the turn gives its running permit back
+/// during the wait, and a cancel of the turn ends the iteration. A cycle of waits through the other session is not
+/// detected.
 impl Iterator for InteractionSubscription {
     type Item = AgentEvent;
 
@@ -146,7 +148,7 @@ impl fmt::Debug for InteractionSubscription {
     }
 }
 
-/// Why something was not put into an inbox. Gives it back.
+/// The reason why a message was not pushed into an inbox. Returns the message.
 ///
 /// ```
 /// use turnwise::{agent_fn, EphemeralSessionService, EventSource, InjectError, SessionService, SessionSpec};
@@ -158,7 +160,7 @@ impl fmt::Debug for InteractionSubscription {
 /// injector.inject("first".into(), EventSource::Stdin)?;
 /// let error = injector.inject("second".into(), EventSource::Stdin).unwrap_err();
 /// assert_eq!(error, InjectError::Full("second".into()));
-/// assert_eq!(error.into_body(), "second"); // to be put in again
+/// assert_eq!(error.into_body(), "second"); // to be injected again
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
@@ -167,16 +169,16 @@ pub enum InjectError {
     /// The inbox has no room now.
     #[error("the inbox is full")]
     Full(String),
-    /// The session takes nothing any more.
+    /// The inbox of a closed or faulted session.
     #[error("the inbox is closed")]
     Closed(String),
-    /// This injector has no such call.
+    /// This injector does not support the call.
     #[error("not supported by this injector")]
     Unsupported,
 }
 
 impl InjectError {
-    /// The message that was not put in.
+    /// The message that was not pushed.
     pub fn into_body(self) -> String {
         match self {
             Self::Full(body) | Self::Closed(body) => body,

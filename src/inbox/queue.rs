@@ -11,14 +11,14 @@ use crate::wait::work_queue::{Contents, WorkQueue};
 use super::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};
 use super::reply::Reply;
 
-/// An interaction, and the duty to answer it.
+/// An interaction, and the reply that it must get.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) interaction: InboxInteraction,
     pub(crate) reply: Reply,
 }
 
-/// The interactions that have been injected and not been taken yet. In host mode the session's thread waits at it.
+/// The interactions that have been injected and not taken yet. In host mode the session thread waits for them.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     capacity: usize,
@@ -26,22 +26,22 @@ pub(crate) struct Inbox {
     queue: WorkQueue<Incoming, Extra>,
 }
 
-/// What is under the queue's lock beside the interactions.
+/// The data under the queue's lock, beside the interactions.
 #[derive(Debug, Default)]
 struct Extra {
-    /// How many of the items are dismissals: those take no room.
+    /// The number of dismissals among the items. A dismissal takes no room.
     dismissals: usize,
-    /// The interaction that the session runs in host mode. It comes here under the lock under which it leaves the queue, so that an
-    /// interrupt finds it in one place or the other.
+    /// The interaction that the session runs in host mode. It is moved here under the same lock under which it leaves
+    /// the queue, so an interrupt finds it in exactly one of the two.
     running: Option<(InteractionId, CancelToken)>,
 }
 
-/// Where an interrupt found an interaction.
+/// An interaction that an interrupt ends.
 #[derive(Debug)]
-pub(crate) enum Found {
-    /// In the queue; it is out of it now.
+pub(crate) enum InterruptTarget {
+    /// It was in the queue, and has been removed.
     Queued(Incoming),
-    /// Run by the session: to be cancelled through this token.
+    /// The session runs it. This token cancels it.
     Running(CancelToken),
 }
 
@@ -50,18 +50,18 @@ impl Inbox {
         Self { capacity, ids, queue: WorkQueue::new() }
     }
 
-    /// For the session's thread: an arm for its `select!`, ready while there may be an interaction. The wait ends with
-    /// [`end_wait`](Self::end_wait).
+    /// For the session thread: the channel for its `select!`, ready while there may be an interaction.
+    /// [`end_wait`](Self::end_wait) ends the wait.
     pub(crate) fn ready(&self) -> &Receiver<()> {
         self.queue.ready()
     }
 
-    /// For the session's thread: ends its wait. To be called after each `select!`, whichever arm was ready.
+    /// For the session thread: ends its wait. Call it after each `select!`, whichever arm was ready.
     pub(crate) fn end_wait(&self) {
         self.queue.end_wait();
     }
 
-    /// For the session's thread: takes the oldest interaction, to be run under `cancel`.
+    /// For the session thread: takes the oldest interaction, to be run under `cancel`.
     pub(crate) fn take_next(&self, cancel: &CancelToken) -> Option<Incoming> {
         self.queue.change(|Contents { items, extra, .. }| {
             let next = items.pop_front();
@@ -74,7 +74,7 @@ impl Inbox {
         })
     }
 
-    /// Notes an interaction that did not come through the inbox and is run under `cancel`. A dismissal is not run.
+    /// Records an interaction that did not come through the inbox and runs under `cancel`. A dismissal is not run.
     pub(crate) fn begin_running(&self, incoming: &Incoming, cancel: &CancelToken) {
         if !incoming.is_dismissal() {
             let running = Some((incoming.interaction.id, cancel.clone()));
@@ -83,37 +83,37 @@ impl Inbox {
         }
     }
 
-    /// Notes that no interaction runs any more.
+    /// Records that no interaction runs.
     pub(crate) fn end_running(&self) {
         let last = self.queue.change(|contents| contents.extra.running.take());
         drop(last);
     }
 
-    /// Finds one interaction, to end it alone. A queued one is taken out.
-    pub(crate) fn find(&self, id: InteractionId) -> Option<Found> {
+    /// Finds one interaction for an interrupt of it alone. A queued one is removed.
+    pub(crate) fn find_interrupt_target(&self, id: InteractionId) -> Option<InterruptTarget> {
         self.queue.change(|Contents { items, extra, .. }| {
             if let Some((running, cancel)) = &extra.running {
                 if *running == id {
-                    return Some(Found::Running(cancel.clone()));
+                    return Some(InterruptTarget::Running(cancel.clone()));
                 }
             }
-            let place = items.iter().position(|item| item.interaction.id == id && !item.is_dismissal())?;
-            items.remove(place).map(Found::Queued)
+            let position = items.iter().position(|item| item.interaction.id == id && !item.is_dismissal())?;
+            items.remove(position).map(InterruptTarget::Queued)
         })
     }
 
-    /// Takes out, and fails, every interaction that has a subscriber. Host mode has ended, and the next turn in host mode may never come;
-    /// the sender is told, and may send it again.
-    pub(crate) fn fail_followed(&self) {
-        let followed: VecDeque<Incoming> = self.queue.change(|Contents { items, .. }| {
+    /// Removes and fails every interaction that has a subscriber. Host mode has ended, and the next turn in host mode
+    /// may never come. The subscriber is told, and may inject the message again.
+    pub(crate) fn fail_subscribed(&self) {
+        let subscribed: VecDeque<Incoming> = self.queue.change(|Contents { items, .. }| {
             if !items.iter().any(|item| item.reply.has_subscriber()) {
                 return VecDeque::new();
             }
-            let (followed, left) = std::mem::take(items).into_iter().partition(|item| item.reply.has_subscriber());
+            let (subscribed, left) = std::mem::take(items).into_iter().partition(|item| item.reply.has_subscriber());
             *items = left;
-            followed
+            subscribed
         });
-        for item in followed {
+        for item in subscribed {
             drop(item.reply.end(Err("host mode ended before the interaction ran")));
         }
     }
@@ -126,7 +126,7 @@ impl Inbox {
         })
     }
 
-    /// Closes the inbox. What is in it fails.
+    /// Closes the inbox. The interactions in it fail.
     pub(crate) fn close(&self) {
         let failed = self.queue.close();
         drop(failed);
@@ -140,7 +140,7 @@ impl Inbox {
                 return Some((incoming, InjectError::Closed as fn(String) -> InjectError));
             }
             if is_dismissal && items.back().is_some_and(Incoming::is_dismissal) {
-                // One dismissal behind another says nothing new.
+                // A second dismissal behind the first has no effect.
                 return None;
             }
             if !is_dismissal && items.len() - extra.dismissals >= self.capacity {
@@ -160,8 +160,8 @@ impl Inbox {
 
 impl Incoming {
     /// An interaction without a subscriber.
-    pub(crate) fn unfollowed(interaction: InboxInteraction) -> Self {
-        let reply = Reply::to_nobody(interaction.id);
+    pub(crate) fn without_subscriber(interaction: InboxInteraction) -> Self {
+        let reply = Reply::without_subscriber(interaction.id);
         Self { interaction, reply }
     }
 
@@ -180,11 +180,11 @@ impl Incoming {
 impl EventInjector for Inbox {
     fn inject(&self, body: String, source: EventSource) -> Result<(), InjectError> {
         let interaction = self.interaction(&source, InteractionContent::Message { body });
-        self.put(Incoming::unfollowed(interaction))
+        self.put(Incoming::without_subscriber(interaction))
     }
 
     fn dismiss(&self, source: EventSource) -> Result<(), InjectError> {
-        self.put(Incoming::unfollowed(self.interaction(&source, InteractionContent::Dismiss)))
+        self.put(Incoming::without_subscriber(self.interaction(&source, InteractionContent::Dismiss)))
     }
 }
 
@@ -196,7 +196,7 @@ impl SubscribableInjector for Inbox {
     ) -> Result<InteractionSubscription, InjectError> {
         let interaction = self.interaction(&source, InteractionContent::Message { body });
         let id = interaction.id;
-        let (reply, events) = Reply::to_subscriber(id);
+        let (reply, events) = Reply::with_subscriber(id);
         self.put(Incoming { interaction, reply })?;
         Ok(InteractionSubscription { id, events })
     }

@@ -1,13 +1,13 @@
-//! The duty to end an interaction.
+//! The reply that every interaction must get.
 
 use crate::model::{AgentEvent, InteractionId};
 use crate::sync::{unbounded, Receiver, Sender};
 
-/// How many unread events a subscriber may have.
-const ROOM: usize = 1_024;
+/// The limit of a subscriber's unread events.
+const CAPACITY: usize = 1_024;
 
-/// Ends its interaction's stream, if anybody subscribed to that, with exactly one terminal event: the one that it is given,
-/// or, when it is dropped without one, a failure. Never waits.
+/// Ends the stream of its interaction's subscriber, if there is one, with exactly one terminal event: the given one, or
+/// a failure if the reply is dropped without one. Never waits.
 #[derive(Debug)]
 pub(crate) struct Reply {
     id: InteractionId,
@@ -16,19 +16,19 @@ pub(crate) struct Reply {
 
 #[derive(Debug)]
 struct Subscriber {
-    /// Unbounded, so that the last event always has room; see [`ROOM`] for the others.
+    /// Unbounded, so that the last event always has room. [`CAPACITY`] limits the others.
     events: Sender<AgentEvent>,
     truncated: bool,
 }
 
 impl Reply {
-    /// For an interaction that nobody has subscribed to.
-    pub(crate) fn to_nobody(id: InteractionId) -> Self {
+    /// The reply of an interaction without a subscriber.
+    pub(crate) fn without_subscriber(id: InteractionId) -> Self {
         Self { id, subscriber: None }
     }
 
-    /// For an interaction whose events come out of the returned channel.
-    pub(crate) fn to_subscriber(id: InteractionId) -> (Self, Receiver<AgentEvent>) {
+    /// The reply of an interaction whose events arrive in the returned channel.
+    pub(crate) fn with_subscriber(id: InteractionId) -> (Self, Receiver<AgentEvent>) {
         let (events, receiver) = unbounded();
         (Self { id, subscriber: Some(Subscriber { events, truncated: false }) }, receiver)
     }
@@ -37,20 +37,20 @@ impl Reply {
         self.subscriber.is_some()
     }
 
-    /// Passes an event of the interaction on.
-    pub(crate) fn pass_on(&mut self, event: &AgentEvent) {
+    /// Forwards an event of the interaction to its subscriber.
+    pub(crate) fn forward(&mut self, event: &AgentEvent) {
         let Some(subscriber) = self.subscriber.as_mut().filter(|subscriber| !subscriber.truncated) else { return };
-        let event = if subscriber.events.len() < ROOM {
+        let event = if subscriber.events.len() < CAPACITY {
             event.clone()
         } else {
             subscriber.truncated = true;
-            AgentEvent::StreamTruncated { reason: format!("{ROOM} events were not read") }
+            AgentEvent::StreamTruncated { reason: format!("{CAPACITY} events were not read") }
         };
-        // Nobody listens any more: nobody to tell.
+        // Fails only if the subscriber has dropped its receiver.
         drop(subscriber.events.send(event));
     }
 
-    /// Ends the interaction as complete, with its answer, or as failed, with its error. Returns the event that says so.
+    /// Ends the interaction as complete, with its answer, or as failed, with its error. Returns the terminal event.
     pub(crate) fn end(mut self, outcome: Result<&str, &str>) -> AgentEvent {
         let interaction_id = self.id;
         let terminal = match outcome {

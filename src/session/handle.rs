@@ -8,7 +8,7 @@ use crate::error::{CancelReason, SessionError};
 use crate::ids::numbers::{LastNumbers, Numbering, Numbers};
 use crate::ids::Ids;
 use crate::inbox::injector::SubscribableInjector;
-use crate::inbox::queue::{Found, Inbox};
+use crate::inbox::queue::{Inbox, InterruptTarget};
 use crate::model::{InteractionId, Labels, SessionId, SessionSnapshot, TurnId};
 use crate::panics::{record, PanicMessage};
 use crate::permits::semaphore::Semaphore;
@@ -289,9 +289,9 @@ impl SessionHandle {
 
     /// Ends one interaction alone: fails it if it is queued, cancels it if it runs.
     pub(crate) fn interrupt_interaction(&self, id: InteractionId) -> Result<(), SessionError> {
-        match self.shared.inbox.find(id) {
-            Some(Found::Queued(incoming)) => drop(incoming.reply.end(Err("cancelled: interrupted"))),
-            Some(Found::Running(cancel)) => cancel.cancel_and_run_hooks(CancelReason::Interrupted),
+        match self.shared.inbox.find_interrupt_target(id) {
+            Some(InterruptTarget::Queued(incoming)) => drop(incoming.reply.end(Err("cancelled: interrupted"))),
+            Some(InterruptTarget::Running(cancel)) => cancel.cancel_and_run_hooks(CancelReason::Interrupted),
             None => return Err(SessionError::NotRunning { id: self.id }),
         }
         Ok(())

@@ -76,7 +76,7 @@ impl RunningTurn {
         guards.pick_up();
         shared.counters.turns_started.add_one();
         let context = TurnContext::new(TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel));
-        context.events().emit_own(|| AgentEvent::RunStarted {
+        context.events().emit_library_event(|| AgentEvent::RunStarted {
             session_id: context.session_id(),
             turn_id: context.turn_id(),
             prompt: input.prompt.clone(),

@@ -193,7 +193,7 @@ impl<A: SessionAgent> SessionThread<A> {
                 inbox.take_next(&cancel).map(|incoming| Event::Interaction(incoming, cancel))
             }
             Ready::Comms(Some(interaction)) => {
-                let (incoming, cancel) = (Incoming::unfollowed(interaction), hosting.token_of_next());
+                let (incoming, cancel) = (Incoming::without_subscriber(interaction), hosting.token_of_next());
                 inbox.begin_running(&incoming, &cancel);
                 Some(Event::Interaction(incoming, cancel))
             }
@@ -251,7 +251,7 @@ impl<A: SessionAgent> SessionThread<A> {
         // Only in host mode is anything received.
         let Some(mut hosting) = self.hosting.take() else { return };
         let is_dismissal = incoming.is_dismissal();
-        let interaction = hosting.turn.context().events().interactions().take_on(incoming);
+        let interaction = hosting.turn.context().events().interactions().add(incoming);
         if is_dismissal {
             hosting.turn.context().events().settle(Ok(""));
             self.hosting = Some(hosting);
@@ -284,7 +284,7 @@ impl<A: SessionAgent> SessionThread<A> {
 
     /// The end of a turn that was to host, or has hosted.
     fn end_hosting(&mut self, turn: RunningTurn, result: TurnResult) {
-        self.handle.shared().inbox.fail_followed();
+        self.handle.shared().inbox.fail_subscribed();
         self.end_turn(turn, result);
         // A turn that released its permit in host mode has none whose release would end the run.
         self.own.end_turn();

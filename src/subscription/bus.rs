@@ -1,4 +1,4 @@
-//! One session's events on their way to its subscribers.
+//! The bus of a session: numbers its events and pushes them to its subscribers.
 
 use std::collections::VecDeque;
 
@@ -10,53 +10,53 @@ use crate::reentrancy;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::wait::latch::Latch;
 
-use super::queue::{Pushed, Queue};
+use super::queue::{PushOutcome, Queue};
 
 pub(crate) use super::queue::Origin;
 
-/// In `next`: somebody listens, or a history is kept.
-const HEARD: u64 = 1;
+/// In `next`: there is a subscriber, or a history is kept.
+const OBSERVED: u64 = 1;
 /// In `next`: one event.
 const ONE: u64 = 2;
 
-/// Numbers a session's events and hands them to whoever listens.
+/// Numbers a session's events and pushes them to its subscribers.
 ///
-/// **Invariant.** While `HEARD` is set, `next` changes under the lock of `state` only. So an event that found it unset has a
-/// number lower than all that a later subscriber gets.
+/// **Invariant.** While `OBSERVED` is set, `next` changes only under the lock of `state`. So an event that found it
+/// unset has a lower number than every event of a later subscriber.
 #[derive(Debug)]
 pub(crate) struct Bus {
     session_id: SessionId,
-    /// The next event's number, and `HEARD`.
+    /// The next event's number, and `OBSERVED`.
     next: AtomicU64,
-    /// How far events may be numbered.
+    /// The bound of the numbers that may be given out.
     numbers: Arc<Numbers>,
-    past: Past,
+    earlier: EarlierLives,
     history_limit: usize,
     state: Mutex<State>,
-    /// Set when the session is closed: nobody waits for room any more.
+    /// Set when the session is closed: no emitter waits for room any more.
     closed: Latch,
 }
 
-/// The events of the session's lives before.
+/// The event numbers of the session's earlier lives.
 #[derive(Debug)]
-struct Past {
-    /// The numbers up to this one are not given out any more.
+struct EarlierLives {
+    /// Numbers up to this one are not given out again.
     last: u64,
-    /// How many of them are known to have been events.
+    /// How many of these numbers are known to have been events.
     known: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queues: Vec<Arc<Queue>>,
-    /// The last events, latest last.
+    /// The last events, oldest first.
     history: VecDeque<SessionEvent>,
     ended: bool,
 }
 
 impl Bus {
-    /// The bus of a session whose lives before had numbers up to `after`, of which `known` are known to have been events. With `numbers`
-    /// for how far this life may go.
+    /// Makes the bus of a session. Its earlier lives used numbers up to `after`, of which `known` are known to have
+    /// been events. `numbers` bounds the numbers of this life.
     pub(crate) fn new(
         session_id: SessionId,
         history_limit: usize,
@@ -64,13 +64,13 @@ impl Bus {
         known: u64,
         numbers: Arc<Numbers>,
     ) -> Self {
-        let heard = if history_limit > 0 { HEARD } else { 0 };
-        let next = AtomicU64::new(((after + 1) * ONE) | heard);
-        let past = Past { last: after, known };
-        Self { session_id, next, numbers, past, history_limit, state: Mutex::default(), closed: Latch::new() }
+        let observed = if history_limit > 0 { OBSERVED } else { 0 };
+        let next = AtomicU64::new(((after + 1) * ONE) | observed);
+        let earlier = EarlierLives { last: after, known };
+        Self { session_id, next, numbers, earlier, history_limit, state: Mutex::default(), closed: Latch::new() }
     }
 
-    /// The number of the last event, heard or not; 0 where there is none.
+    /// The number of the last event, with or without subscribers; 0 for none.
     pub(crate) fn last_seq(&self) -> u64 {
         self.next.load(Ordering::SeqCst) / ONE - 1
     }
@@ -79,31 +79,31 @@ impl Bus {
         self.session_id
     }
 
-    /// Has `queue` get everything from now on, and what it wants of the past. Whether the session still has anything to
-    /// tell. A queue that is there already stays as it is.
+    /// Adds `queue`: it gets every event from now on, and the past events that its subscription asks for. A queue that
+    /// was added before stays as it is. Returns `false` if the session has ended.
     pub(crate) fn attach(&self, queue: &Arc<Queue>) -> bool {
         let mut state = self.state.lock();
         if state.ended {
             return false;
         }
-        // A session where nothing happens would keep them for ever.
-        state.queues.retain(|other| !other.is_gone());
+        // A session without events would keep queues without a stream for ever.
+        state.queues.retain(|other| !other.is_stream_dropped());
         if !state.queues.iter().any(|other| Arc::ptr_eq(other, queue)) {
-            let next = self.next.fetch_or(HEARD, Ordering::SeqCst) / ONE;
+            let next = self.next.fetch_or(OBSERVED, Ordering::SeqCst) / ONE;
             if let Some(from) = queue.from_seq.filter(|from| *from < next) {
                 let oldest = state.history.front().map_or(next, |event| event.seq);
                 let replayed = state.history.iter().filter(|event| event.seq >= from);
-                queue.replay(replayed.cloned(), self.past.missed(from, oldest));
+                queue.replay(replayed.cloned(), self.earlier.missed(from, oldest));
             }
             state.queues.push(Arc::clone(queue));
         }
         true
     }
 
-    /// Counts an event that nobody listens to. `false`, and nothing done, if somebody does.
-    pub(crate) fn pass_unheard(&self) -> bool {
+    /// Counts an event if there is neither a subscriber nor a history. Otherwise returns `false` and does nothing.
+    pub(crate) fn count_unobserved(&self) -> bool {
         let mut next = self.next.load(Ordering::SeqCst);
-        while next & HEARD == 0 {
+        while next & OBSERVED == 0 {
             match self.next.compare_exchange_weak(next, next + ONE, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return true,
                 Err(other) => next = other,
@@ -112,11 +112,11 @@ impl Bus {
         false
     }
 
-    /// Hands an event to whoever listens, and waits for room where a subscriber wants that.
+    /// Pushes an event to every subscriber, then waits for room where a subscriber asks for that.
     ///
-    /// `cancel` ends the waiting; the event has been handed over all the same. The turn whose thread waits does without its running permit
-    /// meanwhile, as it does for its own event channel, and for the same reason. A thread that is no session's counts as one of this
-    /// session's turn.
+    /// `cancel` ends the wait; the event is in the queue all the same. The turn gives its running permit back during
+    /// the wait, as for its own event channel and for the same reason. A thread that is not a session thread counts as
+    /// a thread of this session's turn.
     pub(crate) fn publish(
         &self,
         turn_id: Option<TurnId>,
@@ -130,8 +130,8 @@ impl Bus {
             return;
         }
         let _permit = match origin {
-            Origin::Agent | Origin::LateAgent => reentrancy::lend_permit_of(permit),
-            // The agent does not run: there is no permit yet, or no more need of one.
+            Origin::Agent | Origin::CancelledAgent => reentrancy::lend_permit_of(permit),
+            // The agent does not run: the turn has no permit yet, or needs none any more.
             Origin::Library => {
                 permit.stop();
                 None
@@ -142,23 +142,24 @@ impl Bus {
         }
     }
 
-    /// As [`publish`](Self::publish), but waits for no subscriber: the last event of a turn.
+    /// As [`publish`](Self::publish), but waits for no subscriber: for the last event of a turn.
     pub(crate) fn publish_last(&self, turn_id: TurnId, event: AgentEvent) {
         drop(self.push(Some(turn_id), event, Origin::Library));
     }
 
-    /// Returns the queues to wait for.
+    /// Pushes an event to every subscriber. Returns the queues that want the emitter to wait.
     fn push(&self, turn_id: Option<TurnId>, event: AgentEvent, origin: Origin) -> Vec<Arc<Queue>> {
         let mut full = Vec::new();
         let mut state = loop {
             let state = self.state.lock();
             let next = self.next.load(Ordering::SeqCst) / ONE;
-            // An event that comes unheard may take that number still, and leave one beyond the bound; then no queue is there to see it.
+            // `count_unobserved` may take this number at the same time, and leave one beyond the bound. Then no queue
+            // sees it.
             if next <= self.numbers.last_event() {
                 break state;
             }
             drop(state);
-            // With no lock held: this may wait for the disk.
+            // With no lock held, since this may wait for the disk.
             self.numbers.reserve_events(next);
         };
         let seq = self.next.fetch_add(ONE, Ordering::SeqCst) / ONE;
@@ -175,41 +176,41 @@ impl Bus {
             let own = if left == 0 { event.take() } else { event.clone() };
             let Some(own) = own else { return true };
             match queue.push(own, origin, &self.closed) {
-                Pushed::Kept => true,
-                Pushed::Full => {
+                PushOutcome::Done => true,
+                PushOutcome::Full => {
                     full.push(Arc::clone(queue));
                     true
                 }
-                Pushed::Gone => false,
+                PushOutcome::Disconnected => false,
             }
         });
         if state.queues.is_empty() && self.history_limit == 0 {
-            self.next.fetch_and(!HEARD, Ordering::SeqCst);
+            self.next.fetch_and(!OBSERVED, Ordering::SeqCst);
         }
         full
     }
 
-    /// The session is closed: nobody waits for room any more.
+    /// Ends the waits for room: the session is closed.
     pub(crate) fn close(&self) {
         self.closed.set();
     }
 
-    /// The session has ended: the streams end with what is in their queues.
+    /// Ends the bus with its session: each stream returns the events in its queue, then ends.
     pub(crate) fn end(&self) {
         self.closed.set();
         let (queues, history) = {
             let mut state = self.state.lock();
             state.ended = true;
-            self.next.fetch_and(!HEARD, Ordering::SeqCst);
+            self.next.fetch_and(!OBSERVED, Ordering::SeqCst);
             (std::mem::take(&mut state.queues), std::mem::take(&mut state.history))
         };
         drop((queues, history));
     }
 }
 
-impl Past {
-    /// How many events from number `from` on are not to be had, where the oldest that is has number `oldest`. The jump of numbers behind a
-    /// life that did not end in order is no events.
+impl EarlierLives {
+    /// The number of events from number `from` on that the session has not any more; `oldest` is the number of the
+    /// oldest event that it has. The unused numbers after a life that did not end in order are no events.
     fn missed(&self, from: u64, oldest: u64) -> u64 {
         let before = (self.known + 1).saturating_sub(from.max(1));
         let since = oldest.saturating_sub(from.max(self.last + 1));
@@ -227,19 +228,19 @@ mod tests {
     use crate::time::clock::Clock;
 
     #[test]
-    fn c64_the_jump_behind_a_killed_life_is_no_missed_events() {
-        let killed = Past { last: 1_000, known: 7 };
+    fn c64_numbers_left_unused_by_a_killed_life_are_not_missed_events() {
+        let killed = EarlierLives { last: 1_000, known: 7 };
         assert_eq!(killed.missed(8, 1_001), 0);
         assert_eq!(killed.missed(3, 1_001), 5);
         assert_eq!(killed.missed(0, 1_003), 7 + 2);
         assert_eq!(killed.missed(900, 1_003), 2);
-        let in_order = Past { last: 7, known: 7 };
+        let in_order = EarlierLives { last: 7, known: 7 };
         assert_eq!(in_order.missed(7, 10), 1 + 2);
-        assert_eq!(Past { last: 0, known: 0 }.missed(1, 1), 0);
+        assert_eq!(EarlierLives { last: 0, known: 0 }.missed(1, 1), 0);
     }
 
     #[test]
-    fn subscribers_that_have_gone_leave_nothing_behind() {
+    fn dropped_streams_leave_no_queue_behind() {
         let bus = Bus::new(SessionId::new(), 0, 0, 0, Numbers::new(Numbering::default()));
         for _ in 0..100 {
             let (queue, stream) = EventStream::new(Subscription::new(), Clock::System);
@@ -247,14 +248,14 @@ mod tests {
             assert!(bus.attach(&queue));
             drop(queue);
             drop(stream);
-            // At once, with no event to wait for.
+            // At once, without waiting for an event.
             assert!(receiver.try_recv().unwrap_err().is_disconnected());
             assert_eq!(bus.state.lock().queues.len(), 1);
         }
-        assert!(!bus.pass_unheard());
+        assert!(!bus.count_unobserved());
         let permit = TurnPermit::new(Semaphore::new(1));
         bus.publish(None, AgentEvent::TextDelta { delta: String::new() }, Origin::Agent, None, &permit);
         assert!(bus.state.lock().queues.is_empty());
-        assert!(bus.pass_unheard());
+        assert!(bus.count_unobserved());
     }
 }

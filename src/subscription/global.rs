@@ -1,17 +1,17 @@
-//! Those who listen to every session of a service.
+//! The subscribers of every session of a service.
 //!
-//! # None is missed
+//! # No session is missed
 //!
-//! A new subscriber goes into the list first, then to every session in the registry. A new session goes into the registry
-//! first, then takes the subscribers of the list, then starts its thread. Whichever way the two interleave, one of them
-//! finds the other; both may, and the second time changes nothing.
+//! A new subscriber enters the list first, then it is added to every session in the registry. A new session enters the
+//! registry first, then it takes the subscribers of the list, then it starts its thread. However the two interleave, at
+//! least one finds the other. If both do, the second addition changes nothing.
 
 use crate::sync::{Arc, Mutex};
 
 use super::bus::Bus;
 use super::queue::Queue;
 
-/// The list; `None` once the service takes no new sessions.
+/// The subscribers; `None` once the service takes no new sessions.
 #[derive(Debug)]
 pub(crate) struct GlobalSubscribers(Mutex<Option<Vec<Arc<Queue>>>>);
 
@@ -20,26 +20,27 @@ impl GlobalSubscribers {
         Self(Mutex::new(Some(Vec::new())))
     }
 
-    /// Adds somebody to those that new sessions will tell.
+    /// Adds a subscriber for the sessions that start from now on.
     pub(crate) fn add(&self, queue: &Arc<Queue>) {
         if let Some(queues) = &mut *self.0.lock() {
-            queues.retain(|other| !other.is_gone());
+            queues.retain(|other| !other.is_stream_dropped());
             queues.push(Arc::clone(queue));
         }
     }
 
-    /// Has a new session tell everyone.
-    pub(crate) fn listen_to(&self, bus: &Bus) {
+    /// Adds every subscriber to a new session.
+    pub(crate) fn attach_all(&self, bus: &Bus) {
         let queues = match &*self.0.lock() {
             Some(queues) if !queues.is_empty() => queues.clone(),
             _ => return,
         };
-        for queue in queues.iter().filter(|queue| !queue.is_gone()) {
+        for queue in queues.iter().filter(|queue| !queue.is_stream_dropped()) {
             bus.attach(queue);
         }
     }
 
-    /// No new sessions: whoever listens does so until the last of those that there are has ended.
+    /// Ends the list: the service takes no new sessions. The streams go on until the last of the existing sessions has
+    /// ended.
     pub(crate) fn close(&self) {
         let queues = self.0.lock().take();
         drop(queues);

@@ -1,12 +1,12 @@
-//! Session-wide subscriptions: everything that happens in a session, for whoever asks, numbered.
+//! Session-wide subscriptions: the numbered events of a session, for any number of subscribers.
 //!
-//! Unlike the event channel of one turn, a subscription outlives turns, and there may be several at once. Each has a queue of
-//! its own and says what happens when that is full.
+//! The event channel of a turn ends with the turn. A subscription outlives turns, and a session may have several. Each
+//! has its own queue, and states what happens when that queue is full.
 //!
 //! # One order
 //!
-//! An event gets its number and goes into every queue under one lock of its session, which nobody holds while waiting. So
-//! all subscribers see the same order, and a number that is missing is one that was dropped. Waiting for room in a queue
+//! An event gets its number and enters every queue under one lock of its session. No thread holds that lock while it
+//! waits. So all subscribers see the same order, and a missing number is a dropped event. The wait for room in a queue
 //! ([`Overflow::Block`]) comes afterwards, with no lock held:
 //!
 //! ```text
@@ -16,14 +16,15 @@
 //!                                  unlock; queue full: wait
 //! ```
 //!
-//! With nobody listening an event is one atomic operation, which counts it.
+//! Without subscribers and history an event costs one atomic operation, which counts it.
 
 pub(crate) mod bus;
 pub(crate) mod global;
 pub(crate) mod queue;
 pub(crate) mod stream;
 
-/// How somebody wants to listen to a session. The default: 1,024 events of room, the oldest make place, from now on.
+/// The options of a subscription. The default: room for 1,024 events, the oldest is dropped for a new one, and only new
+/// events.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, Overflow, SessionService, Subscription};
@@ -64,52 +65,54 @@ pub struct Subscription {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Whoever emits it waits until there is room, or its turn is cancelled, or the stream is dropped: no event is lost.
-    /// (The event itself is in the queue by then, so a queue may hold one more for each emitting thread. A turn's last event
-    /// does not wait.)
+    /// The emitter waits until there is room, its turn is cancelled, or the stream is dropped. No event is lost: it is
+    /// already in the queue, so the queue may exceed its capacity by one event for each emitting thread. A turn's last
+    /// event does not wait.
     ///
-    /// Once the session is closed nobody waits any more: what an agent emits then and has no room is dropped. So is what it
-    /// emits through an [`EventSender`](crate::EventSender) in a turn that has been told to stop.
+    /// After the session is closed no emitter waits: an agent's event without room is dropped. The same holds for an
+    /// event that the agent emits through an [`EventSender`](crate::EventSender) in a turn that has been told to stop.
     ///
-    /// A program that starts turns and reads their events on one and the same thread waits for itself this way.
+    /// A program that starts turns and reads their events on the same thread deadlocks this way.
     Block,
-    /// It is dropped.
+    /// The event is dropped.
     DropNewest,
-    /// The oldest in the queue is dropped in its place.
+    /// The oldest event in the queue is dropped instead.
     #[default]
     DropOldest,
-    /// The subscription is over: the stream gives what is in the queue, then ends. Events from then on are not counted as
+    /// The subscription ends: the stream returns the events in the queue, then ends. Later events do not count as
     /// dropped.
     Disconnect,
 }
 
 impl Subscription {
-    /// How many events a queue has room for where nothing else is said.
+    /// The default capacity of a queue, in events.
     pub const CAPACITY: usize = 1_024;
 
-    /// The default.
+    /// Makes the default subscription.
     pub fn new() -> Self {
         Self { capacity: Self::CAPACITY, overflow: Overflow::default(), from_seq: None }
     }
 
-    /// With room for so many events that have not been read, but at least for one.
+    /// Sets the room for unread events, in events; at least one.
     pub fn capacity(mut self, events: usize) -> Self {
         self.capacity = events.max(1);
         self
     }
 
-    /// With this for events that have no room.
+    /// Sets what happens to an event without room.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self
     }
 
-    /// Beginning with the event of this number, as far as the session still has it: see
-    /// [`ServiceConfig::event_history`](crate::ServiceConfig::event_history). Those that it has not any more count as dropped, those of
-    /// a kept session's earlier lives too; numbers that a killed process has left unused do not. The first event has number 1.
-    /// A number that has not been given out yet is the same as none. What is replayed takes no room of the queue. Every
-    /// session has numbers of its own: for [`subscribe_all`](crate::EphemeralSessionService::subscribe_all) it means the same
-    /// number in each.
+    /// Starts with the event of this number, if the session still has it: see
+    /// [`ServiceConfig::event_history`](crate::ServiceConfig::event_history). Earlier events that the session has not
+    /// any more count as dropped, also those of a kept session's earlier lives. Numbers that a killed process left
+    /// unused do not count.
+    ///
+    /// The first event has number 1. A number that has not been given out yet has no effect. Replayed events take no
+    /// room of the queue. Every session has its own numbers: for
+    /// [`subscribe_all`](crate::EphemeralSessionService::subscribe_all) the number applies to each session.
     ///
     /// ```
     /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest, Subscription};
@@ -120,7 +123,7 @@ impl Subscription {
     /// let mut events = service.subscribe(id, Subscription::new())?;
     /// service.start_turn(id, StartTurnRequest::new("hello"))?;
     /// let last = events.next().expect("RunStarted").seq;
-    /// drop(events); // the line is cut, and comes back
+    /// drop(events); // the connection is lost, and made again
     /// let mut again = service.subscribe(id, Subscription::new().from_seq(last + 1))?;
     /// assert_eq!(again.next().map(|event| event.seq), Some(last + 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -1,4 +1,4 @@
-//! What a subscriber holds.
+//! The stream that a subscriber reads.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,12 +13,13 @@ use super::Subscription;
 
 /// The events of a session, or of all sessions of a service, from the subscription on.
 ///
-/// It ends when what it listens to has ended and everything is read. As an iterator it waits for the next event;
-/// [`try_recv`](Self::try_recv) and [`recv_timeout`](Self::recv_timeout) are for loops that must not, and
-/// [`events`](Self::events) is for a `select!`. Dropping it ends the subscription, also for receivers that were cloned from it.
+/// The stream ends when its sessions have ended and every event is read. As an iterator it waits for the next event.
+/// [`try_recv`](Self::try_recv) and [`recv_timeout`](Self::recv_timeout) are for loops that must not wait, or not for
+/// long, and [`events`](Self::events) is for a `select!`. Dropping the stream ends the subscription, also for receivers
+/// cloned from it.
 ///
-/// Of one session's events the [`seq`](SessionEvent::seq) rises by one; what is missing was dropped, and is counted by
-/// [`dropped`](Self::dropped).
+/// The [`seq`](SessionEvent::seq) of one session's events rises by one. A missing number is a dropped event, which
+/// [`dropped`](Self::dropped) counts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,15 +40,15 @@ use super::Subscription;
 pub struct EventStream {
     events: Receiver<SessionEvent>,
     reader: Arc<Reader>,
-    /// The other end, which ends when the last session lets go of it.
+    /// The emitting side, which ends when the last session drops it.
     queue: Weak<Queue>,
-    /// Whose events, if they are one session's.
+    /// The session, if the stream is that of one session.
     session: Option<WaitKey>,
     clock: Clock,
 }
 
 impl EventStream {
-    /// A stream, and its queue, for the sessions whose events it carries.
+    /// Makes a stream, and the queue for the sessions whose events it carries.
     pub(crate) fn new(options: Subscription, clock: Clock) -> (Arc<Queue>, Self) {
         let (queue, events) = Queue::new(&options);
         let reader = Arc::clone(&queue.reader);
@@ -55,30 +56,30 @@ impl EventStream {
         (queue, stream)
     }
 
-    /// Says that it listens to one session only.
+    /// Sets the one session whose events the stream carries.
     pub(crate) fn of_session(mut self, key: WaitKey) -> Self {
         self.session = Some(key);
         self
     }
 
-    /// How many events this subscriber has missed: dropped for want of room, or gone before it came.
+    /// The number of events that this subscriber has missed: dropped for lack of room, or lost before its subscription.
     ///
     /// ```
     /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest, Subscription};
     ///
     /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
     /// let id = service.open_session(SessionSpec::new())?;
-    /// let events = service.subscribe(id, Subscription::new().capacity(1))?; // the oldest make place
+    /// let events = service.subscribe(id, Subscription::new().capacity(1))?; // the oldest event is dropped
     /// service.start_turn(id, StartTurnRequest::new("hello"))?;
     /// assert_eq!(events.dropped(), 1); // RunStarted
     /// # Ok::<(), turnwise::SessionError>(())
     /// ```
     pub fn dropped(&self) -> u64 {
-        // ORDERING: Relaxed; a figure for people, nothing is concluded from it.
+        // ORDERING: Relaxed; a figure for people, from which nothing follows.
         self.reader.dropped.load(Ordering::Relaxed)
     }
 
-    /// The next event, if there is one now.
+    /// Returns the next event, if there is one now. Does not wait.
     ///
     /// ```
     /// use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest, Subscription};
@@ -88,7 +89,7 @@ impl EventStream {
     /// let events = service.subscribe(id, Subscription::new())?;
     /// service.start_turn(id, StartTurnRequest::new("hello"))?;
     /// let mut seen = 0;
-    /// while let Ok(event) = events.try_recv() { // all that there is by now
+    /// while let Ok(event) = events.try_recv() { // all events until now
     ///     seen += 1;
     ///     println!("{:?}", event.event);
     /// }
@@ -97,14 +98,14 @@ impl EventStream {
     /// ```
     ///
     /// # Errors
-    /// Whether there is none yet, or will never be one.
+    /// [`TryRecvError::Empty`] if there is no event yet, [`TryRecvError::Disconnected`] if there will be none.
     pub fn try_recv(&self) -> Result<SessionEvent, TryRecvError> {
         let event = self.events.try_recv();
-        self.reader.has_read();
+        self.reader.notify_room();
         event
     }
 
-    /// The next event, if it comes in time.
+    /// Waits for the next event, at most for `timeout`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -121,9 +122,9 @@ impl EventStream {
     /// ```
     ///
     /// # Errors
-    /// Whether there is none yet, or will never be one. On a session's own thread a wait that is ended or refused there (see
-    /// [`TurnHandle`](crate::TurnHandle)) counts as timed out, at once: after a timeout such a loop has to look whether its own
-    /// turn is to stop.
+    /// [`RecvTimeoutError::Timeout`] if there is no event yet, [`RecvTimeoutError::Disconnected`] if there will be
+    /// none. On a session thread a wait that is ended or refused (see [`TurnHandle`](crate::TurnHandle)) returns
+    /// `Timeout` at once. After a timeout such a loop must check whether its own turn is to stop.
     ///
     /// # Blocking
     /// Until there is an event or the stream has ended, at most for `timeout`.
@@ -131,11 +132,11 @@ impl EventStream {
         reentrancy::receive_now_or_wait(self.try_recv(), || self.recv_until(&self.clock.deadline(timeout)))
     }
 
-    /// The channel that the events come through: for a `select!`.
+    /// The channel of the events, for a `select!`.
     ///
-    /// An emitter that waits for room ([`Overflow::Block`](crate::Overflow::Block)) notices what is read here within 10
-    /// milliseconds, and what is read in any other way at once. On a session's own thread a wait here keeps the turn's
-    /// running permit, and is not ended by its cancellation.
+    /// An emitter that waits for room ([`Overflow::Block`](crate::Overflow::Block)) notices a read here within 10
+    /// milliseconds, and any other read at once. On a session thread a wait here keeps the turn's running permit, and a
+    /// cancel of the turn does not end it.
     ///
     /// ```
     /// use turnwise::crossbeam_channel::{never, select, Receiver};
@@ -167,13 +168,13 @@ impl EventStream {
                 None => reentrancy::receive(&self.events, deadline),
             },
         };
-        self.reader.has_read();
+        self.reader.notify_room();
         event
     }
 }
 
-/// Waits for the next event, or the end of the stream. On a session's own thread the iteration also ends when that session's
-/// turn is cancelled, and where the session listened to waits for this one.
+/// Waits for the next event, or the end of the stream. On a session thread the iteration also ends when the session's
+/// own turn is cancelled, or if the other session waits for this one.
 impl Iterator for EventStream {
     type Item = SessionEvent;
 
@@ -184,11 +185,11 @@ impl Iterator for EventStream {
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        self.reader.gone.set();
+        self.reader.stream_dropped.set();
         if let Some(queue) = self.queue.upgrade() {
-            queue.cut();
+            queue.disconnect();
         }
-        // Whoever has a receiver of its own shall not read on as if nothing had happened.
+        // A receiver that was cloned from the stream must not read on as if the stream existed.
         while self.events.try_recv().is_ok() {}
     }
 }

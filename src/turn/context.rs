@@ -1,4 +1,4 @@
-//! What an agent is lent for the length of a turn.
+//! The context that an agent borrows for the length of a turn.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::model::{AgentEvent, InboxInteraction, RunResult, SessionId, SessionSn
 use crate::sync::Arc;
 use crate::turn::events::TurnEvents;
 
-/// The turn that an agent is running: who it is, whether it should stop, where its events go.
+/// The turn that an agent is running: its ids, its cancel token, its events, and the session's inbox.
 ///
-/// It is `Sync` and may be lent to scoped threads, for tools that run in parallel. It cannot be kept: when
-/// [`run_turn`](crate::SessionAgent::run_turn) returns, the loan is over.
+/// It is `Sync`, and scoped threads may borrow it, for tools that run in parallel. It cannot be kept: the borrow ends
+/// when [`run_turn`](crate::SessionAgent::run_turn) returns.
 ///
-/// While one of its threads waits for room for an event, or [sleeps](Self::sleep), the turn gives its running permit back; so does the
-/// session's own thread while it waits for another session. The last wait to end takes a permit again, in arrival order. Where
-/// [`max_running_turns`](crate::ServiceConfig::max_running_turns) is set, an agent uses sub-agents from the session's own thread: a scoped
-/// thread that waits for one keeps the permit.
+/// The turn gives its running permit back while one of its threads waits for room for an event, or
+/// [sleeps](Self::sleep). It also does so while the session thread waits for another session. The last wait to end
+/// takes a permit again, in arrival order. With [`max_running_turns`](crate::ServiceConfig::max_running_turns), an
+/// agent uses sub-agents from the session thread: a scoped thread that waits for a sub-agent keeps the permit.
 ///
 /// ```
 /// use turnwise::{AgentError, AgentEvent, RunResult, TurnContext};
@@ -44,7 +44,7 @@ use crate::turn::events::TurnEvents;
 pub struct TurnContext {
     /// Shared with the build of the first turn's agent, which emits too.
     events: Arc<TurnEvents>,
-    /// The token of the interaction that runs in host mode, where one does.
+    /// The token of the interaction that runs in host mode, if one does.
     interaction: Option<CancelToken>,
 }
 
@@ -58,27 +58,27 @@ impl TurnContext {
         self.interaction = Some(cancel);
     }
 
-    /// Ends the interaction: the context is that of the whole turn again.
+    /// Ends the interaction: the token is that of the whole turn again.
     pub(crate) fn end_interaction(&mut self) {
         if let Some(cancel) = self.interaction.take() {
             self.events.cancel_token().end_child(&cancel);
         }
     }
 
-    /// The session that runs.
+    /// The id of the session that runs the turn.
     pub fn session_id(&self) -> SessionId {
         self.events.shared().session_id()
     }
 
-    /// The turn that runs.
+    /// The id of the turn.
     pub fn turn_id(&self) -> TurnId {
         self.events.turn_id()
     }
 
-    /// Sends an event to the caller's event receiver, if there is one, then to the session's subscribers, and to whoever
-    /// follows an interaction that the turn works on.
+    /// Sends an event to the caller's event receiver, if there is one, then to the subscribers of the turn's
+    /// interactions, and to the session's subscribers.
     ///
-    /// A receiver that has been dropped is no error: the turn goes on without it.
+    /// A dropped receiver is no error: the turn goes on without it.
     ///
     /// ```
     /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -95,16 +95,16 @@ impl TurnContext {
     /// ```
     ///
     /// # Errors
-    /// [`Cancelled`] if the turn has been told to stop; nobody got the event.
+    /// [`Cancelled`] if the turn has been told to stop; then no receiver got the event.
     ///
     /// # Blocking
-    /// Waits for room where the receiver's channel is bounded and full, then for subscribers that want that
-    /// ([`Overflow::Block`](crate::Overflow::Block)). A cancel ends either wait.
+    /// Waits for room if the receiver's channel is bounded and full, then for subscribers with
+    /// [`Overflow::Block`](crate::Overflow::Block). A cancel ends either wait.
     pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         self.events.emit(event, self.cancel_token())
     }
 
-    /// An error if the turn has been told to stop: for loops.
+    /// Returns an error if the turn has been told to stop. For loops.
     ///
     /// ```
     /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -131,8 +131,8 @@ impl TurnContext {
         self.cancel_token().is_cancelled()
     }
 
-    /// The turn's token: for helper threads, as an arm of `select!`, and for hooks. In host mode that of the interaction, which fires
-    /// when the interaction or the whole turn is told to stop.
+    /// The turn's cancel token: for helper threads, for `select!`, and for hooks. In host mode it is that of the
+    /// interaction, which fires when the interaction or the whole turn is told to stop.
     ///
     /// ```
     /// use std::thread;
@@ -140,7 +140,7 @@ impl TurnContext {
     ///
     /// let agent = agent_fn(|_, turn| {
     ///     let [one, other] = thread::scope(|scope| {
-    ///         let tool = || turn.cancel_token().check().map(|()| 21); // a tool that works longer asks again and again
+    ///         let tool = || turn.cancel_token().check().map(|()| 21); // a longer tool checks again and again
     ///         [scope.spawn(tool), scope.spawn(tool)].map(|tool| tool.join().expect("tools do not panic"))
     ///     });
     ///     Ok(turn.finish((one? + other?).to_string()))
@@ -191,14 +191,15 @@ impl TurnContext {
     /// [`Cancelled`] as soon as the turn is told to stop.
     ///
     /// # Blocking
-    /// For `duration`, or until the turn is cancelled. A duration past the end of time waits for the cancel alone. The turn gives its
-    /// running permit back meanwhile, and waits for one afterwards where [`max_running_turns`](crate::ServiceConfig::max_running_turns)
-    /// are running.
+    /// For `duration`, or until the turn is cancelled. A duration past the last representable instant waits for the
+    /// cancel alone. The turn gives its running permit back during the sleep. Afterwards it waits for one if
+    /// [`max_running_turns`](crate::ServiceConfig::max_running_turns) turns run.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
         self.events.shared().sleep(duration, self.cancel_token())
     }
 
-    /// Shows progress: what `read` and `list` answer with until the end of the turn, or the next call.
+    /// Publishes a snapshot, from which `read` and `list` answer until the end of the turn or the next call. Shows
+    /// progress.
     ///
     /// ```
     /// use std::time::Duration;
@@ -224,12 +225,12 @@ impl TurnContext {
         self.events.shared().published.publish(snapshot);
     }
 
-    /// Takes what is in the session's inbox, oldest first: what injectors have put there. Never waits.
+    /// Takes the messages in the session's inbox, oldest first. Never waits.
     ///
-    /// What was taken is settled with what the agent is doing: when the turn ends, or in host mode the interaction, each of
-    /// them is reported as complete with its answer, or as failed with its error. Until then whoever follows one of them
-    /// gets the turn's events. A [`Dismiss`](crate::InteractionContent::Dismiss) among them ends host mode, as if the
-    /// session had taken it itself.
+    /// The taken messages end with the agent's turn, or in host mode with the interaction. Each is then reported as
+    /// complete with the answer, or as failed with the error. Until then its subscriber gets the turn's events. A
+    /// [`Dismiss`](crate::InteractionContent::Dismiss) among them ends host mode, as if the session had taken it
+    /// itself.
     ///
     /// ```
     /// use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, EventSource, SessionService, SessionSpec};
@@ -245,16 +246,17 @@ impl TurnContext {
     /// let injector = service.event_injector(id).expect("the session is there");
     /// let note = injector.inject_with_subscription("use metres".into(), EventSource::Stdin)?;
     /// assert_eq!(service.start_turn(id, StartTurnRequest::new("how far is it?"))?.text, "stdin: use metres");
-    /// assert!(matches!(note.last(), Some(AgentEvent::InteractionComplete { .. }))); // it was taken account of
+    /// assert!(matches!(note.last(), Some(AgentEvent::InteractionComplete { .. }))); // the turn has taken it
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn drain_inbox(&self) -> Vec<InboxInteraction> {
         let taken = self.events.shared().inbox.take_all();
-        taken.into_iter().map(|incoming| self.events.interactions().take_on(incoming)).collect()
+        taken.into_iter().map(|incoming| self.events.interactions().add(incoming)).collect()
     }
 
-    /// A result of this turn with this answer; add to it with the `with_` methods of [`RunResult`]. Its
-    /// [`stop_reason`](RunResult::stop_reason) is [`Cancelled`](StopReason::Cancelled) where the turn has been told to stop.
+    /// Makes the result of this turn with this answer; the `with_` methods of [`RunResult`] add to it. Its
+    /// [`stop_reason`](RunResult::stop_reason) is [`Cancelled`](StopReason::Cancelled) if the turn has been told to
+    /// stop.
     ///
     /// ```
     /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, Usage};
@@ -272,7 +274,7 @@ impl TurnContext {
         self.mark_if_cancelled(RunResult::new(self.session_id(), self.turn_id(), text))
     }
 
-    /// An answer of a turn that has been told to stop says so, unless the agent has a reason of its own.
+    /// Marks the result of a turn that has been told to stop, unless the agent set a stop reason itself.
     pub(crate) fn mark_if_cancelled(&self, mut result: RunResult) -> RunResult {
         if result.stop_reason == StopReason::EndTurn && self.is_cancelled() {
             result.stop_reason = StopReason::Cancelled;

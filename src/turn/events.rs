@@ -1,10 +1,11 @@
-//! Where events go: straight from the emitting thread into the receiver's channel.
+//! The events of a turn. The emitting thread sends them straight into the receiver's channel.
 //!
-//! **Invariant.** A turn's `event_tx` is reached through its [`TurnEvents`] only, which lives on the session's thread and
-//! is lent to the agent by reference. When the terminal event is emitted the loan is over, so nothing can come after it.
+//! **Invariant.** A turn's `event_tx` is reached only through its [`TurnEvents`]. It lives on the session thread, and
+//! the agent borrows it. The borrow is over when the terminal event is emitted, so no event can follow that one.
 //!
-//! A turn that waits for room lends its running permit meanwhile. Otherwise a session that reads the events of a sub-agent,
-//! and needs a permit to go on reading, would wait for a permit that the sub-agent keeps while it waits for the reading.
+//! A turn that waits for room lends its running permit. Otherwise two sessions could wait for each other. One reads the
+//! events of a sub-agent, and needs a permit to go on reading. The sub-agent would keep that permit while it waits for
+//! the reader.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,13 +20,13 @@ use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySe
 use crate::turn::interactions::Interactions;
 use crate::turn::shared::SessionShared;
 
-/// Everybody who hears of one turn: its event channel, the session's subscribers, and whoever follows an interaction that the
-/// turn works on.
+/// The receivers of one turn's events: its event channel, the session's subscribers, and the subscribers of the
+/// interactions that the turn has taken.
 pub(crate) struct TurnEvents {
     shared: Arc<SessionShared>,
     turn_id: TurnId,
     receiver: Option<Sender<AgentEvent>>,
-    receiver_is_gone: AtomicBool,
+    receiver_dropped: AtomicBool,
     interactions: Interactions,
     cancel: CancelToken,
 }
@@ -37,8 +38,8 @@ impl TurnEvents {
         receiver: Option<Sender<AgentEvent>>,
         cancel: CancelToken,
     ) -> Self {
-        let receiver_is_gone = AtomicBool::new(receiver.is_none());
-        Self { shared, turn_id, receiver, receiver_is_gone, interactions: Interactions::default(), cancel }
+        let receiver_dropped = AtomicBool::new(receiver.is_none());
+        Self { shared, turn_id, receiver, receiver_dropped, interactions: Interactions::default(), cancel }
     }
 
     pub(crate) fn shared(&self) -> &SessionShared {
@@ -61,21 +62,21 @@ impl TurnEvents {
         &self.interactions
     }
 
-    /// Sends an event of the agent. Waits for room, or for the cancellation of the turn; where that comes first, nobody gets
-    /// the event.
+    /// Sends an event of the agent. Waits for room, or for the cancellation of the turn. If the cancellation comes
+    /// first, no receiver gets the event.
     ///
     /// `cancel` is the turn's token, or that of the interaction that emits.
     pub(crate) fn emit(&self, event: AgentEvent, cancel: &CancelToken) -> Result<(), Cancelled> {
         cancel.check()?;
-        let heard = !self.bus().pass_unheard();
-        let followed = self.interactions.are_followed();
-        let copy = (heard || followed).then(|| event.clone());
+        let observed = !self.bus().count_unobserved();
+        let has_subscribers = self.interactions.have_subscribers();
+        let copy = (observed || has_subscribers).then(|| event.clone());
         self.send(event, cancel)?;
         if let Some(event) = copy {
-            if followed {
-                self.interactions.pass_on(&event);
+            if has_subscribers {
+                self.interactions.forward(&event);
             }
-            if heard {
+            if observed {
                 self.publish(event, Origin::Agent, cancel);
             }
         }
@@ -87,14 +88,14 @@ impl TurnEvents {
     }
 
     fn send(&self, event: AgentEvent, cancel: &CancelToken) -> Result<(), Cancelled> {
-        match self.offer(event) {
+        match self.try_send_event(event) {
             None => Ok(()),
             Some((receiver, event)) => {
                 let _permit = reentrancy::lend_permit_of(&self.shared.permit);
                 select! {
                     send(receiver, event) -> sent => {
                         if sent.is_err() {
-                            self.note_gone();
+                            self.record_receiver_dropped();
                         }
                         Ok(())
                     }
@@ -104,79 +105,79 @@ impl TurnEvents {
         }
     }
 
-    /// Sends an event of the library: to a cancelled turn's receiver as well, as long as it has room. Where it has none,
-    /// the turn's cancellation ends the wait, and the event is counted as dropped.
-    pub(crate) fn emit_own(&self, event: impl FnOnce() -> AgentEvent) {
-        if let Some(event) = self.send_own(event) {
+    /// Sends an event of the library, also to a cancelled turn's receiver while that has room. If it has none, the
+    /// turn's cancellation ends the wait, and the event counts as dropped.
+    pub(crate) fn emit_library_event(&self, event: impl FnOnce() -> AgentEvent) {
+        if let Some(event) = self.send_library_event(event) {
             self.publish(event, Origin::Library, &self.cancel);
         }
     }
 
-    /// As [`emit_own`](Self::emit_own), for the terminal event: no subscriber makes it wait.
+    /// As [`emit_library_event`](Self::emit_library_event), for the terminal event: no subscriber makes it wait.
     pub(crate) fn emit_last(&self, event: impl FnOnce() -> AgentEvent) {
-        if let Some(event) = self.send_own(event) {
+        if let Some(event) = self.send_library_event(event) {
             self.bus().publish_last(self.turn_id, event);
         }
     }
 
-    /// Ends the interactions that are under way: each has come to what the agent has. All of them before the first is
-    /// reported to others, which may have to wait for room.
+    /// Ends the open interactions with the agent's outcome. All of them end before the first is reported to
+    /// subscribers, since that may wait for room.
     pub(crate) fn settle(&self, outcome: Result<&str, &str>) {
         let settled: Vec<_> = self.interactions.take().into_iter().map(|reply| reply.end(outcome)).collect();
         for terminal in settled {
-            self.emit_own(|| terminal);
+            self.emit_library_event(|| terminal);
         }
     }
 
-    /// Sends to the turn's receiver; returns the event where subscribers are to have it too.
-    fn send_own(&self, event: impl FnOnce() -> AgentEvent) -> Option<AgentEvent> {
-        let heard = !self.bus().pass_unheard();
-        // ORDERING: Relaxed; see `note_gone`.
-        if self.receiver_is_gone.load(Ordering::Relaxed) {
-            return heard.then(event);
+    /// Sends to the turn's receiver. Returns the event if the session has subscribers.
+    fn send_library_event(&self, event: impl FnOnce() -> AgentEvent) -> Option<AgentEvent> {
+        let observed = !self.bus().count_unobserved();
+        // ORDERING: Relaxed; see `record_receiver_dropped`.
+        if self.receiver_dropped.load(Ordering::Relaxed) {
+            return observed.then(event);
         }
         let event = event();
-        let copy = heard.then(|| event.clone());
-        self.send_patiently(event);
+        let copy = observed.then(|| event.clone());
+        self.send_or_wait(event);
         copy
     }
 
-    fn send_patiently(&self, event: AgentEvent) {
-        let Some((receiver, event)) = self.offer(event) else { return };
-        // Asked first: where both arms are ready, `select!` would pick either.
+    fn send_or_wait(&self, event: AgentEvent) {
+        let Some((receiver, event)) = self.try_send_event(event) else { return };
+        // Checked first: if both arms are ready, `select!` picks either.
         if self.cancel.is_cancelled() {
             self.shared.counters.events_dropped.add_one();
             return;
         }
-        // Before the agent runs there is no permit yet, after it there is no more need of one.
+        // Before the agent runs the turn has no permit yet, after that it needs none.
         self.shared.permit.stop();
         select! {
             send(receiver, event) -> sent => {
                 if sent.is_err() {
-                    self.note_gone();
+                    self.record_receiver_dropped();
                 }
             }
             recv(self.cancel.cancelled()) -> _ => self.shared.counters.events_dropped.add_one(),
         }
     }
 
-    /// Sends if that needs no waiting; else gives back what to wait with.
-    fn offer(&self, event: AgentEvent) -> Option<(&Sender<AgentEvent>, AgentEvent)> {
+    /// Sends if that needs no waiting. Otherwise returns the channel and the event to wait with.
+    fn try_send_event(&self, event: AgentEvent) -> Option<(&Sender<AgentEvent>, AgentEvent)> {
         let receiver = self.receiver.as_ref()?;
         match receiver.try_send(event) {
             Ok(()) => None,
             Err(TrySendError::Full(event)) => Some((receiver, event)),
             Err(TrySendError::Disconnected(_)) => {
-                self.note_gone();
+                self.record_receiver_dropped();
                 None
             }
         }
     }
 
-    /// The receiver has been dropped: said once, and the turn goes on.
-    fn note_gone(&self) {
-        // ORDERING: Relaxed; the flag only saves work and repeated log records, the channel itself is the truth.
-        if !self.receiver_is_gone.swap(true, Ordering::Relaxed) {
+    /// Logs once that the receiver has been dropped. The turn goes on.
+    fn record_receiver_dropped(&self) {
+        // ORDERING: Relaxed; the flag only saves work and repeated log records. The channel itself decides.
+        if !self.receiver_dropped.swap(true, Ordering::Relaxed) {
             record!(
                 Warn,
                 "turnwise::events",
@@ -198,16 +199,16 @@ impl fmt::Debug for TurnEvents {
 }
 
 thread_local! {
-    /// The event channel of the first turn, while this thread builds its agent.
+    /// The events of the first turn, while this thread builds its agent.
     static BUILDING: RefCell<Option<(EventSender, Arc<TurnEvents>)>> = const { RefCell::new(None) };
 }
 
-/// Emits events on behalf of a session outside of its turns: while it is being built, and from threads that its agent
+/// Emits events of a session outside of its turns: during the build of its agent, and from threads that the agent
 /// keeps.
 ///
-/// What is emitted on the session's own thread while the agent is being built for a first turn is part of that, and reaches
-/// the event receiver of the request that created the session. Everything else is no part of any turn: it reaches those who
-/// [subscribed](crate::SessionService::subscribe) to the session, and never a turn's receiver.
+/// An event that the session thread emits while the agent is built for a first turn belongs to that turn. It reaches
+/// the event receiver of the request that created the session. Every other event belongs to no turn: it reaches the
+/// [subscribers](crate::SessionService::subscribe) of the session, and never a turn's receiver.
 ///
 /// ```
 /// use turnwise::{agent_fn, builder_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService};
@@ -224,7 +225,7 @@ thread_local! {
 /// let service = EphemeralSessionService::new(builder, 1);
 /// let mut events = service.subscribe_all(Subscription::new());
 /// service.create_session(CreateSessionRequest::new("hello"))?;
-/// let noted = events.find(|event| event.turn_id.is_none()).unwrap(); // it is no part of the turn
+/// let noted = events.find(|event| event.turn_id.is_none()).unwrap(); // it belongs to no turn
 /// assert!(matches!(noted.event, AgentEvent::Custom { .. }));
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
@@ -245,19 +246,23 @@ impl EventSender {
     /// Emits an event.
     ///
     /// # Errors
-    /// [`Cancelled`] while building, if the session's first turn has been told to stop.
+    /// [`Cancelled`] during the build, if the session's first turn has been told to stop.
     ///
     /// # Blocking
-    /// While building: waits for room in the creator's event receiver, if that is bounded, or for the first turn to be
-    /// cancelled. Always: waits for subscribers that want that ([`Overflow::Block`](crate::Overflow::Block)), until they
-    /// have read, their streams are dropped, or the session is closed; on a session's own thread also until its turn is
-    /// cancelled. What comes after that, and has no room with one of them, is dropped there. The turn that waits lends its running
-    /// permit, and takes one again afterwards; a thread that is no session's counts as one of the session's turn, until that is over.
-    /// Of a kept session every millionth event waits for the disk, which reserves the next numbers.
+    /// During the build: waits for room in the creator's event receiver, if that is bounded, or until the first turn is
+    /// cancelled.
+    ///
+    /// Always: waits for subscribers with [`Overflow::Block`](crate::Overflow::Block), until they have read, their
+    /// streams are dropped, or the session is closed. On a session thread the cancellation of its turn also ends this
+    /// wait. Later events without room are dropped for that subscriber.
+    ///
+    /// A turn that waits lends its running permit, and takes one again afterwards. A thread that is not a session
+    /// thread counts as a thread of the session's turn, until that turn ends. In a kept session every millionth event
+    /// waits for the disk, which reserves the next numbers.
     pub fn emit(&self, event: AgentEvent) -> Result<(), Cancelled> {
         match self.building() {
             Some(events) => events.emit(event, &events.cancel)?,
-            None if self.shared.bus.pass_unheard() => {}
+            None if self.shared.bus.count_unobserved() => {}
             None => self.publish(event),
         }
         Ok(())
@@ -265,13 +270,13 @@ impl EventSender {
 
     fn publish(&self, event: AgentEvent) {
         let cancel = reentrancy::current_cancel();
-        // A turn's own context refuses what comes after a cancel. Nobody is refused here, and nobody waits.
-        let is_late = cancel.as_ref().is_some_and(CancelToken::is_cancelled);
-        let origin = if is_late { Origin::LateAgent } else { Origin::Agent };
+        // A turn's own context refuses an event after a cancel. Here no event is refused, and no emitter waits.
+        let is_cancelled = cancel.as_ref().is_some_and(CancelToken::is_cancelled);
+        let origin = if is_cancelled { Origin::CancelledAgent } else { Origin::Agent };
         self.shared.bus.publish(None, event, origin, cancel.as_ref(), &self.shared.permit);
     }
 
-    /// Has this thread's events reach `events` until the guard ends that.
+    /// Routes this thread's events to `events`, until the guard ends that.
     pub(crate) fn while_building(&self, events: Arc<TurnEvents>) -> BuildingEvents {
         BUILDING.with(|slot| *slot.borrow_mut() = Some((self.clone(), events)));
         BuildingEvents
@@ -282,7 +287,7 @@ impl EventSender {
             Some((sender, events)) if Arc::ptr_eq(&sender.shared, &self.shared) => Some(Arc::clone(events)),
             _ => None,
         });
-        // Where the slot is gone, the thread is on its way out, and builds nothing.
+        // The slot has been dropped: the thread exits, and builds nothing.
         building.ok().flatten()
     }
 }
@@ -293,12 +298,12 @@ impl fmt::Debug for EventSender {
     }
 }
 
-/// The connection of a build with the receiver of its first turn, until [`end`](Self::end) or a drop ends it.
+/// Routes the events of a build to the receiver of its first turn, until [`end`](Self::end) or a drop.
 #[must_use]
 pub(crate) struct BuildingEvents;
 
 impl BuildingEvents {
-    /// Ends the connection: what this thread emits is not part of the first turn any more.
+    /// Ends the routing: later events of this thread do not belong to the first turn.
     pub(crate) fn end(self) {
         Self::disconnect();
     }

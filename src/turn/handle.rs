@@ -1,4 +1,4 @@
-//! What a caller holds while a turn runs, and how the result gets there from the session thread.
+//! The handle of a running turn, and the slot by which the session thread gives the result to the caller.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -13,10 +13,10 @@ use crate::sync::{Arc, Mutex, Receiver};
 use crate::time::clock::{Clock, Deadline};
 use crate::wait::latch::Latch;
 
-/// A turn that has been admitted: wait for its result, look whether it is there, or interrupt it.
+/// An admitted turn. A caller can wait for its result, poll for it, or interrupt the turn.
 ///
-/// Dropping the handle detaches: the turn goes on, its result is lost. Answers repeat: once the turn is over, every way of
-/// asking gives the same result again.
+/// Dropping the handle detaches: the turn goes on, its result is lost. Once the turn is over, every call returns the
+/// same result again.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -29,10 +29,10 @@ use crate::wait::latch::Latch;
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 ///
-/// # On a session's own thread
-/// An agent that waits for another session's turn gives its running permit back meanwhile, stops waiting with
-/// [`SessionError::Interrupted`] when its own turn is cancelled, and is refused with [`SessionError::Reentrant`] what
-/// would have it wait for itself.
+/// # On a session thread
+/// An agent that waits for another session's turn gives its running permit back during the wait. The wait ends with
+/// [`SessionError::Interrupted`] when the agent's own turn is cancelled. A wait in which the session would wait for
+/// itself is refused with [`SessionError::Reentrant`].
 #[must_use = "dropping it detaches from the turn: its result is lost"]
 pub struct TurnHandle {
     session_id: SessionId,
@@ -55,17 +55,17 @@ impl TurnHandle {
         Self { session_id, turn_id, key, cancel, outcome, clock }
     }
 
-    /// The session that runs.
+    /// The id of the session that runs the turn.
     pub fn session_id(&self) -> SessionId {
         self.session_id
     }
 
-    /// The turn that runs.
+    /// The id of the turn.
     pub fn turn_id(&self) -> TurnId {
         self.turn_id
     }
 
-    /// Tells this turn to stop. Never reaches another one: once this turn is over it does nothing.
+    /// Tells this turn to stop. Never reaches another turn: after the end of this one it does nothing.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -95,7 +95,7 @@ impl TurnHandle {
         self.outcome.finished().is_set()
     }
 
-    /// The result, if it is there: for frame loops.
+    /// Returns the result, if it is there: for frame loops.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -113,12 +113,12 @@ impl TurnHandle {
     /// ```
     ///
     /// # Errors
-    /// Inside: what the turn ended with.
+    /// Inside: the error that the turn ended with.
     pub fn try_wait(&mut self) -> Option<Result<RunResult, SessionError>> {
         self.outcome.get()
     }
 
-    /// The result, if it comes in time; `None` otherwise.
+    /// Waits for the result, at most for `timeout`; `None` if it does not come in time.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -139,7 +139,8 @@ impl TurnHandle {
     /// ```
     ///
     /// # Errors
-    /// Inside: what the turn ended with; on a session's own thread also what ended the wait (see [`TurnHandle`]).
+    /// Inside: the error that the turn ended with. On a session thread also the error that ended the wait (see
+    /// [`TurnHandle`]).
     ///
     /// # Blocking
     /// Until the turn ends, at most for `timeout`.
@@ -152,7 +153,7 @@ impl TurnHandle {
         }
     }
 
-    /// The result.
+    /// Waits for the result.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionError, SessionService};
@@ -166,39 +167,39 @@ impl TurnHandle {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::Agent`] where the agent failed or was cancelled, [`SessionError::Faulted`] where it panicked,
-    /// [`SessionError::Build`] where it could not be built; on a session's own thread also what ended the wait (see
+    /// [`SessionError::Agent`] if the agent failed or was cancelled, [`SessionError::Faulted`] if it panicked,
+    /// [`SessionError::Build`] if it could not be built. On a session thread also the error that ended the wait (see
     /// [`TurnHandle`]).
     ///
     /// # Blocking
-    /// Until the turn ends. An agent that neither returns nor heeds its cancel token makes this wait for ever; a caller
-    /// who cannot afford that uses [`wait_timeout`](TurnHandle::wait_timeout).
+    /// Until the turn ends. An agent that neither returns nor checks its cancel token makes this wait for ever. A
+    /// caller that must not wait so long uses [`wait_timeout`](TurnHandle::wait_timeout).
     pub fn wait(self) -> Result<RunResult, SessionError> {
-        self.wait_until(&Deadline::never()).map_err(|error| self.cut_short(error))?;
+        self.wait_until(&Deadline::never()).map_err(|error| self.session_error(error))?;
         self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
 
     /// As [`wait`](Self::wait), with a wait that has been announced already.
     pub(crate) fn wait_announced(self, wait: Wait) -> Result<RunResult, SessionError> {
         let waited = wait.wait_for(self.outcome.finished(), &Deadline::never());
-        waited.map_err(|error| self.cut_short(error))?;
+        waited.map_err(|error| self.session_error(error))?;
         self.outcome.take().unwrap_or(Err(SessionError::NotFound { id: self.session_id }))
     }
 
     /// Announces a wait for the turn, before the turn can ask for the session of this thread.
     pub(crate) fn announce_wait(&self) -> Result<Wait, SessionError> {
-        Wait::on(self.key).map_err(|error| self.cut_short(error))
+        Wait::on(self.key).map_err(|error| self.session_error(error))
     }
 
-    /// The error of a wait that no time ends: how long the wait took is in none of them.
-    fn cut_short(&self, error: WaitError) -> SessionError {
+    /// The error of a wait without a deadline. None of these errors says how long the wait took.
+    fn session_error(&self, error: WaitError) -> SessionError {
         error.into_session_error(self.session_id, &self.clock.stopwatch())
     }
 
-    /// A channel that carries nothing and disconnects at the end of the turn: to `select!` over many turns.
+    /// A channel that carries no message and disconnects at the end of the turn, to `select!` over many turns.
     ///
-    /// For threads of the host. A session's own thread that waits for it directly keeps its running permit, is not ended by
-    /// its own cancellation, and is not kept from waiting for itself.
+    /// For threads of the host. A session thread that waits for it directly keeps its running permit. Its own
+    /// cancellation does not end the wait, and a cycle is not detected.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -251,7 +252,7 @@ impl fmt::Debug for TurnHandle {
 
 pub(crate) type TurnResult = Result<RunResult, SessionError>;
 
-/// The slot for a turn's result. The result is put in before `finished` is set.
+/// The slot for a turn's result. The result is stored before `finished` is set.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     session_id: SessionId,
@@ -259,8 +260,8 @@ pub(crate) struct Outcome {
     finished: Latch,
 }
 
-/// The duty to give one result: what [`prepare`](Answer::prepare) put in, or that the session is gone. [`give`](Answer::give) gives
-/// it, and so does a drop, so that no caller is left waiting.
+/// The obligation to give one result: the one stored by [`prepare`](Answer::prepare), or [`SessionError::NotFound`].
+/// [`give`](Answer::give) gives it, and so does a drop, so that no caller waits for ever.
 #[must_use = "dropping it answers the caller"]
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -278,7 +279,7 @@ impl Outcome {
         &self.finished
     }
 
-    /// A copy of the result, once it is there.
+    /// A copy of the result, once the turn is over.
     pub(crate) fn get(&self) -> Option<TurnResult> {
         if !self.finished.is_set() {
             return None;
@@ -286,7 +287,7 @@ impl Outcome {
         self.result.lock().clone()
     }
 
-    /// The result itself, once it is there: for the last call.
+    /// The result itself, once the turn is over: for the last call.
     pub(crate) fn take(&self) -> Option<TurnResult> {
         if !self.finished.is_set() {
             return None;
@@ -296,7 +297,7 @@ impl Outcome {
 }
 
 impl Answer {
-    /// Decides what the caller will get. To be called once.
+    /// Stores the result that the caller will get. Call it once.
     pub(crate) fn prepare(&self, result: TurnResult) {
         if let Some(outcome) = &self.outcome {
             *outcome.result.lock() = Some(result);
@@ -316,7 +317,8 @@ impl Answer {
     }
 }
 
-/// The result of a turn that no caller waits for is dropped with the last share, on any thread: it may hold an error of the agent.
+/// The result of a detached turn is dropped with the last share, on any thread. It may hold an error of the agent,
+/// whose drop may panic.
 impl Drop for Outcome {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.take() {

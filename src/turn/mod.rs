@@ -1,4 +1,4 @@
-//! One turn: what the agent is lent while it runs, and what the caller holds meanwhile.
+//! One turn: the context that the agent borrows while it runs, and the handle that the caller holds.
 
 pub(crate) mod context;
 pub(crate) mod events;

@@ -1,4 +1,4 @@
-//! What the turns of a session share, and what a service counts.
+//! The parts of a session that all of its turns share, and the counters of a service.
 
 use std::time::Duration;
 
@@ -14,21 +14,22 @@ use crate::subscription::bus::Bus;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::clock::Clock;
 
-/// What every turn of a session, its build and its emitters share. One allocation, so that a turn takes one share.
+/// The parts that every turn of a session, its build and its emitters share. One allocation, so that a turn takes one
+/// share.
 #[derive(Debug)]
 pub(crate) struct SessionShared {
     pub(crate) bus: Bus,
     pub(crate) published: Published,
-    /// An allocation of its own: the session hands it out as an injector.
+    /// An allocation of its own, since the session hands it out as an injector.
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
     pub(crate) numbers: Arc<Numbers>,
-    /// Lent by each thread of the turn that waits.
+    /// The running permit, lent by each thread of the turn that waits.
     pub(crate) permit: Arc<TurnPermit>,
 }
 
-/// What a service counts: one set for all its sessions. Each counter only rises.
+/// The counters of a service, over all its sessions. Each counter only rises.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) sessions_created: Counter,
@@ -40,7 +41,7 @@ pub(crate) struct Counters {
     pub(crate) events_dropped: Counter,
 }
 
-/// A number that rises.
+/// A counter that only rises.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -49,7 +50,8 @@ impl SessionShared {
         self.bus.session_id()
     }
 
-    /// Sleeps on the service's clock, or until `cancel` fires. The session's turn lends its running permit meanwhile.
+    /// Sleeps on the service's clock, or until `cancel` fires. The session's turn lends its running permit during the
+    /// sleep.
     pub(crate) fn sleep(&self, duration: Duration, cancel: &CancelToken) -> Result<(), Cancelled> {
         cancel.check()?;
         if duration.is_zero() {
@@ -57,7 +59,7 @@ impl SessionShared {
         }
         let deadline = self.clock.deadline(duration);
         let permit = reentrancy::lend_permit_of(&self.permit);
-        // Disconnected or slept: the token knows, also of a cancel that comes while the permit is waited for.
+        // The result does not matter: the token also knows a cancel that arrives during the wait for the permit.
         let _ = deadline.receive(cancel.cancelled());
         if let Some(permit) = permit {
             permit.end_wait();
@@ -68,7 +70,7 @@ impl SessionShared {
 
 impl Counter {
     pub(crate) fn add_one(&self) {
-        // ORDERING: Release, with the acquire of `get`: a reader that sees a turn ended sees that it was started.
+        // ORDERING: Release, pairs with the acquire in `get`: a reader that sees a turn ended sees that it was started.
         self.0.fetch_add(1, Ordering::Release);
     }
 

@@ -9,13 +9,13 @@ use crate::sync::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::time::clock::Deadline;
 use crate::turn::handle::TurnHandle;
 
-/// The events of one turn, in order, until it ends; then [`wait`](TurnStream::wait) gives its result.
+/// The events of one turn, in order, until it ends. Then [`wait`](TurnStream::wait) returns its result.
 ///
-/// On a session's own thread: do not wait for that session in another way while its stream is unread. It may be waiting for
-/// room in the stream, and that circle is not seen.
+/// The stream holds up to [`TurnStream::CAPACITY`] unread events; the turn waits while the stream is full. Dropping the
+/// stream detaches from the turn, which goes on.
 ///
-/// The stream holds up to [`TurnStream::CAPACITY`] events that have not been read; the turn waits while it is full.
-/// Dropping the stream detaches from the turn, which goes on.
+/// A session thread must not wait for that session in another way while the stream is unread. The session may be
+/// waiting for room in the stream, and such a cycle is not detected.
 ///
 /// ```
 /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -45,7 +45,7 @@ pub struct TurnStream {
 }
 
 impl TurnStream {
-    /// How many unread events a stream holds.
+    /// The number of unread events that a stream holds.
     pub const CAPACITY: usize = 256;
 
     pub(crate) fn new(handle: TurnHandle, events: Receiver<AgentEvent>) -> Self {
@@ -72,11 +72,13 @@ impl TurnStream {
         &self.handle
     }
 
-    /// The next event, if there is one now: for frame loops of the host. An agent that polls another session's turn keeps its
-    /// running permit, which that turn may need; it waits with [`recv_timeout`](Self::recv_timeout).
+    /// Returns the next event, if there is one now: for frame loops of the host. An agent that polls another session's
+    /// turn keeps its running permit, which that turn may need. Such an agent waits with
+    /// [`recv_timeout`](Self::recv_timeout).
     ///
     /// # Errors
-    /// Whether there is none yet, or the turn is over: then the session is free for the next one.
+    /// [`TryRecvError::Empty`] if there is no event yet, [`TryRecvError::Disconnected`] once the turn is over and the
+    /// session free for the next one.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -101,7 +103,7 @@ impl TurnStream {
         }
     }
 
-    /// The next event, if it comes in time: for loops that have something else to do now and then.
+    /// Waits for the next event, at most for `timeout`: for loops that have other work too.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -123,11 +125,12 @@ impl TurnStream {
     /// ```
     ///
     /// # Errors
-    /// Whether there is none yet, or the turn is over: then the session is free for the next one.
+    /// [`RecvTimeoutError::Timeout`] if there is no event yet, [`RecvTimeoutError::Disconnected`] once the turn is over
+    /// and the session free for the next one.
     ///
-    /// On a session's own thread a wait that is ended or refused there (see [`TurnHandle`]) counts as timed out, at once: after a
-    /// timeout such a loop has to look whether its own turn is to stop
-    /// ([`TurnContext::check`](crate::TurnContext::check)), or it goes round without waiting.
+    /// On a session thread a wait that is ended or refused (see [`TurnHandle`]) returns `Timeout` at once. After a
+    /// timeout such a loop must check whether its own turn is to stop
+    /// ([`TurnContext::check`](crate::TurnContext::check)). Otherwise it repeats without waiting.
     ///
     /// # Blocking
     /// Until there is an event or the turn has ended, at most for `timeout`.
@@ -135,18 +138,19 @@ impl TurnStream {
         reentrancy::receive_now_or_wait(self.try_recv(), || self.recv_until(&self.handle.deadline(timeout)))
     }
 
-    /// The next event; `None` once the turn is over.
+    /// Waits for the next event; `None` once the turn is over.
     fn recv_until(&self, deadline: &Deadline) -> Result<Option<AgentEvent>, WaitError> {
         reentrancy::check()?;
         let event = Wait::on(self.handle.key())?.receive(&self.events, deadline)?;
         if event.is_none() {
-            // The channel disconnects a moment before the session is free. Whoever has seen the end may start the next turn.
+            // The channel disconnects a moment before the session is free. After the end a caller may start the next
+            // turn.
             self.handle.wait_until(deadline)?;
         }
         Ok(event)
     }
 
-    /// The turn's result, if it is there; events that were not read are kept. For frame loops, after
+    /// Returns the turn's result, if it is there. Unread events are kept. For frame loops, after
     /// [`try_recv`](Self::try_recv) has shown the end.
     ///
     /// ```
@@ -165,15 +169,15 @@ impl TurnStream {
     /// ```
     ///
     /// # Errors
-    /// Inside: what the turn ended with.
+    /// Inside: the error that the turn ended with.
     pub fn try_wait(&mut self) -> Option<Result<RunResult, SessionError>> {
         self.handle.try_wait()
     }
 
-    /// The channel that the events come from: as an arm of `select!`.
+    /// The channel of the events, for a `select!`.
     ///
-    /// It disconnects a moment before the session is free for the next turn: [`wait`](Self::wait) first. For threads of the
-    /// host; see [`TurnHandle::finished`] for what a session's own thread misses here.
+    /// It disconnects a moment before the session is free for the next turn, so call [`wait`](Self::wait) first. For
+    /// threads of the host; [`TurnHandle::finished`] describes what a session thread lacks here.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -198,7 +202,7 @@ impl TurnStream {
         &self.events
     }
 
-    /// The turn's result. Events that were not read are discarded.
+    /// Waits for the turn's result. Unread events are discarded.
     ///
     /// ```
     /// # use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -228,8 +232,8 @@ impl TurnStream {
     }
 }
 
-/// Waits for the next event, or the end of the turn: then the session is free for the next one. On a session's own thread the
-/// iteration ends early when the turn of that session is cancelled.
+/// Waits for the next event, or for the end of the turn, when the session is free for the next one. On a session thread
+/// the cancellation of its own turn ends the iteration early.
 impl Iterator for TurnStream {
     type Item = AgentEvent;
 

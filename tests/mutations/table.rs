@@ -173,7 +173,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the end of host mode leaves its followers waiting",
         "src/session/thread.rs",
-        &[("        self.handle.shared().inbox.fail_followed();\n", "")],
+        &[("        self.handle.shared().inbox.fail_subscribed();\n", "")],
         Contract("c40_however"),
     ),
     mutation(
@@ -466,22 +466,22 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     // Events.
     mutation(
-        "an unheard event does not look who listens",
+        "an event is counted as unobserved without a check for subscribers",
         "src/subscription/bus.rs",
-        &[("        while next & HEARD == 0 {", "        while next & HEARD == 0 || self.history_limit == 0 {")],
+        &[("        while next & OBSERVED == 0 {", "        while next & OBSERVED == 0 || self.history_limit == 0 {")],
         Loom("c37"),
     ),
     mutation(
-        "who waits for room is not woken by a cancel",
+        "an emitter that waits for room is not woken by a cancel",
         "src/turn/events.rs",
         &[("                    recv(cancel.cancelled()) -> _ => cancel.check(),", "                    recv(crate::sync::never::<()>()) -> _ => cancel.check(),")],
         Shuttle("c21"),
     ),
     mutation(
-        "a stream that is dropped leaves whoever waits for room waiting",
+        "a dropped stream does not wake the emitter that waits for room",
         "src/subscription/stream.rs",
         &[
-            ("        self.reader.gone.set();\n", ""),
+            ("        self.reader.stream_dropped.set();\n", ""),
             ("        while self.events.try_recv().is_ok() {}\n", ""),
         ],
         Shuttle("c37"),
@@ -494,7 +494,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     // Inbox, host mode, comms.
     mutation(
-        "a closed inbox keeps what is in it",
+        "a closed inbox keeps its interactions",
         "src/inbox/queue.rs",
         &[("        let failed = self.queue.close();", "        let failed = self.queue.change(|contents| contents.is_closed = true);")],
         Shuttle("c39"),
