@@ -5,14 +5,9 @@
 //! sessions would wake threads for a long time. Most of them would wait behind one another for one processor while the
 //! others idle. The whole burst took up to half again as long.
 //!
-<<<<<<< HEAD
-//! So only a limited number of wake-ups of one calling thread are *in flight*: sent, and not reported as arrived. Later ones are queued, and
-//! each thread that arrives sends the next before it does anything else. The waking becomes work that all processors share.
-=======
-//! So at most [`MAX_IN_FLIGHT`] wake-ups of one calling thread are *in flight*: sent, and not reported as arrived.
-//! Later ones are queued. Each thread that arrives sends one queued wake-up before it does anything else, so all
-//! processors share the work of waking.
->>>>>>> fec450d (Word the rooms of waiting in plain technical English)
+//! So only a limited number of wake-ups of one calling thread are *in flight*: sent, and not reported as arrived.
+//! Later ones are queued. Each thread that arrives sends the next before it does anything else, so all processors share
+//! the work of waking.
 //!
 //! The queue holds signals, not threads: a session thread waits in a `select!`, which a [`Signal`] wakes as any channel
 //! does.
@@ -23,12 +18,17 @@
 //!
 //! # The limit
 //!
-//! A signal is sent under a lock of its channel, which the woken thread needs too. Where the woken thread preempts the sender it has to wait for
-//! the sender, which has to wait for a processor behind all other woken threads. So the limit is low, [`MIN_IN_FLIGHT`], where turns
-//! are short. Where turns compute for long, a low limit leaves a processor idle: the few threads in flight may all wait for another
-//! processor. Then arrivals are rare. So the limit rises by one, up to [`MAX_IN_FLIGHT`], with each arrival that comes late after the one
-//! before, and falls by one with each other arrival. By one, since a thread that sends many wake-ups makes the next arrival late. The figures are a compromise of three workloads: 10,000 short turns, 1,000 turns that block, and turns that compute for
-//! up to 2 ms (`benches/w09_one_turn_each.rs`, `w10_blocking_turns.rs`).
+//! A channel sends a signal under a lock that the woken thread needs next. Where the woken thread preempts the sender,
+//! it waits for the sender, and the sender waits for a processor behind all other woken threads. So the limit is low,
+//! [`MIN_IN_FLIGHT`], while turns are short.
+//!
+//! While turns compute for long, a low limit leaves a processor idle: the few threads in flight may all wait for
+//! another processor. Arrivals are rare then. So each arrival that comes late after the one before raises the limit by
+//! one, up to [`MAX_IN_FLIGHT`], and each other arrival lowers it by one. A larger step makes the next arrival late,
+//! since the thread is busy with the wake-ups that it sends.
+//!
+//! The figures are a compromise of three workloads: 10,000 short turns (`benches/w09_one_turn_each.rs`), 1,000 turns
+//! that block (`benches/w10_blocking_turns.rs`), and 2,000 turns that compute for up to 2 ms.
 //!
 //! # Why no wake-up is lost
 //!
@@ -43,27 +43,15 @@
 //! reports its arrival exactly once for that, whichever arm of its `select!` was ready. So `in_flight` is always the
 //! number of sends less the number of arrivals less the length of the queue. It follows:
 //!
-<<<<<<< HEAD
-//! - While the queue is not empty, `in_flight` is at least [`MIN_IN_FLIGHT`]: an arrival that would leave less sends the next. So at
-//!   least that many threads have been called up, have not arrived, and need nothing but a processor to arrive. Each of them goes on with the
-//!   queue.
-//! - When all have arrived, calls and arrivals are equal, so `in_flight` is the negative length of the queue. Together with the first
-//!   point the queue is empty.
-//!
-//! A thread may arrive by itself, before its signal is sent or even before `send` has counted it: then `in_flight` is low by one for that
-//! moment, and its signal wakes it once for nothing later. A thread that did not report its arrival would be in flight for ever: after
-//! some of those the caller wakes no session any more.
-=======
-//! - While the queue is not empty, `in_flight` is [`MAX_IN_FLIGHT`]: it falls only while the queue is empty. So at
-//!   least that many threads are notified, have not arrived, and need only a processor to arrive. Each of them sends
-//!   one queued wake-up.
+//! - While the queue is not empty, `in_flight` is at least [`MIN_IN_FLIGHT`]: an arrival that would leave less sends the
+//!   next. So at least that many threads are notified, have not arrived, and need only a processor to arrive. Each of
+//!   them goes on with the queue.
 //! - When all threads have arrived, sends and arrivals are equal, so `in_flight` is the negative length of the queue.
 //!   With the first point it follows that the queue is empty.
 //!
 //! A thread may arrive by itself, before its signal is sent or even before `send` counts it. Then `in_flight` is one
 //! too low until `send` counts it, and the later signal wakes the thread once for nothing. A thread that does not
-//! report its arrival would stay in flight for ever. After [`MAX_IN_FLIGHT`] of those no session is woken any more.
->>>>>>> fec450d (Word the rooms of waiting in plain technical English)
+//! report its arrival would stay in flight for ever. After some of those the caller wakes no session any more.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -86,13 +74,9 @@ pub(crate) struct WakeupThrottle {
 struct State {
     /// Negative while a thread has arrived that `send` has not counted yet.
     in_flight: isize,
-<<<<<<< HEAD
     limit: isize,
     last_arrival: Option<Instant>,
-    /// Keeps the capacity of its longest time: a pointer for each signal.
-=======
     /// Keeps its largest capacity: a pointer for each signal.
->>>>>>> fec450d (Word the rooms of waiting in plain technical English)
     queue: VecDeque<Sender<()>>,
 }
 
@@ -128,24 +112,17 @@ impl WakeupThrottle {
         signal.notify();
     }
 
-<<<<<<< HEAD
-    /// Reports that a thread runs that was called up through this throttle, and sends the next queued wake-ups.
-=======
-    /// Reports that a thread runs that was notified through this throttle, and sends the next queued wake-up.
->>>>>>> fec450d (Word the rooms of waiting in plain technical English)
+    /// Reports that a thread runs that was notified through this throttle, and sends the next queued wake-ups.
     pub(crate) fn arrived(&self) {
         let now = Instant::now();
-        let mut next = {
+        let next = {
             let mut state = self.state.lock();
             state.in_flight -= 1;
             state.move_limit(now);
-            state.next()
+            // An arrival makes room for one, and for another where it raises the limit.
+            [state.next(), state.next()]
         };
-        // One, or two where the limit has risen. With no lock held over a send.
-        while let Some(sender) = next {
-            notify(&sender);
-            next = self.state.lock().next();
-        }
+        next.iter().flatten().for_each(notify);
     }
 
     /// Whether every notified thread has arrived.

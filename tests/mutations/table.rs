@@ -262,7 +262,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a thread that arrives sends no queued wake-up",
         "src/wait/wakeups.rs",
-        &[("            state.next()\n        };", "            state.next().filter(|_| false)\n        };")],
+        &[("            [state.next(), state.next()]\n", "            [state.next().filter(|_| false), None]\n")],
         Loom("of_two_threads"),
     ),
     mutation(
