@@ -318,11 +318,14 @@ impl DueHooks {
     }
 
     /// Runs the hooks of the token, then those of its child. The caller holds no lock.
-    pub(crate) fn run(mut self) {
-        self.run_all();
+    pub(crate) fn run(self) {
+        // The drop runs them, on every other way out too.
+        drop(self);
     }
+}
 
-    fn run_all(&mut self) {
+impl Drop for DueHooks {
+    fn drop(&mut self) {
         while let Some(hook) = self.token.start_next_hook() {
             contain_and_log("a cancel hook", hook);
             self.token.finish_hook();
@@ -330,12 +333,6 @@ impl DueHooks {
         if let Some(of_child) = self.of_child.take() {
             of_child.run();
         }
-    }
-}
-
-impl Drop for DueHooks {
-    fn drop(&mut self) {
-        self.run_all();
     }
 }
 

@@ -134,23 +134,27 @@ impl Inbox {
 
     fn put(&self, incoming: Incoming) -> Result<(), InjectError> {
         let is_dismissal = incoming.is_dismissal();
+        // An interaction that is not put in comes back, so that it is dropped with no lock held.
         let refused = self.queue.change(|contents| {
             let Contents { items, is_closed, extra } = contents;
             if *is_closed {
-                return Some((incoming, InjectError::Closed as fn(String) -> InjectError));
+                return Some((incoming, Some(InjectError::Closed as fn(String) -> InjectError)));
             }
             if is_dismissal && items.back().is_some_and(Incoming::is_dismissal) {
                 // A second dismissal behind the first has no effect.
-                return None;
+                return Some((incoming, None));
             }
             if !is_dismissal && items.len() - extra.dismissals >= self.capacity {
-                return Some((incoming, InjectError::Full as fn(String) -> InjectError));
+                return Some((incoming, Some(InjectError::Full as fn(String) -> InjectError)));
             }
             extra.dismissals += usize::from(is_dismissal);
             contents.push(incoming);
             None
         });
-        refused.map_or(Ok(()), |(incoming, error)| Err(error(incoming.into_body())))
+        match refused {
+            Some((incoming, Some(error))) => Err(error(incoming.into_body())),
+            Some((_, None)) | None => Ok(()),
+        }
     }
 
     fn interaction(&self, source: &EventSource, content: InteractionContent) -> InboxInteraction {

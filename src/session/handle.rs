@@ -37,7 +37,7 @@ pub(crate) struct SessionHandle {
     /// Whom an interrupt or a close reaches. Locked for a few instructions at a time; see the head of [`super`].
     active: Mutex<Option<Active>>,
     shared: Arc<SessionShared>,
-    lines: Mutex<AgentEndpoints>,
+    endpoints: Mutex<AgentEndpoints>,
     fault: OnceLock<PanicMessage>,
     commands: WorkQueue<Command>,
     /// Nobody is admitted any more, and the turn that was to be cancelled has been.
@@ -131,7 +131,7 @@ impl SessionHandle {
             status,
             active: Mutex::new(Some(Active { turn: first, cancel })),
             shared: Arc::new(shared),
-            lines: Mutex::default(),
+            endpoints: Mutex::default(),
             fault: OnceLock::new(),
             commands: WorkQueue::new(),
             close_is_done: AtomicBool::new(false),
@@ -175,23 +175,23 @@ impl SessionHandle {
         &self,
         injector: Option<Arc<dyn SubscribableInjector>>,
     ) -> Option<Arc<dyn SubscribableInjector>> {
-        std::mem::replace(&mut self.lines.lock().injector, injector)
+        std::mem::replace(&mut self.endpoints.lock().injector, injector)
     }
 
     /// Notes the agent's line to its peers; returns what was noted before.
     #[must_use = "a user's value: to be dropped where a panic does no harm"]
     pub(crate) fn set_comms(&self, comms: Option<Arc<dyn CommsRuntime>>) -> Option<Arc<dyn CommsRuntime>> {
-        std::mem::replace(&mut self.lines.lock().comms, comms)
+        std::mem::replace(&mut self.endpoints.lock().comms, comms)
     }
 
     /// What reaches the agent: its own injector, or that of the inbox.
     pub(crate) fn injector(&self) -> Arc<dyn SubscribableInjector> {
-        let own = self.lines.lock().injector.clone();
+        let own = self.endpoints.lock().injector.clone();
         own.unwrap_or_else(|| Arc::clone(&self.shared.inbox) as Arc<dyn SubscribableInjector>)
     }
 
     pub(crate) fn comms(&self) -> Option<Arc<dyn CommsRuntime>> {
-        self.lines.lock().comms.clone()
+        self.endpoints.lock().comms.clone()
     }
 
     /// Whether nobody is admitted any more, and whoever closed the session has cancelled what was to be cancelled.

@@ -305,17 +305,14 @@ pub(crate) struct BuildingEvents;
 impl BuildingEvents {
     /// Ends the routing: later events of this thread do not belong to the first turn.
     pub(crate) fn end(self) {
-        Self::disconnect();
-    }
-
-    fn disconnect() {
-        let building = BUILDING.with(|slot| slot.borrow_mut().take());
-        drop(building);
+        // The drop ends it, on every other way out too.
+        drop(self);
     }
 }
 
 impl Drop for BuildingEvents {
     fn drop(&mut self) {
-        Self::disconnect();
+        let building = BUILDING.with(|slot| slot.borrow_mut().take());
+        drop(building);
     }
 }

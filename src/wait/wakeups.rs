@@ -76,7 +76,7 @@ struct State {
     in_flight: isize,
     limit: isize,
     last_arrival: Option<Instant>,
-    /// Keeps its largest capacity: a pointer for each signal.
+    /// Keeps its largest capacity: 16 bytes for each signal.
     queue: VecDeque<Sender<()>>,
 }
 
@@ -101,15 +101,17 @@ impl WakeupThrottle {
     /// Sends a wake-up through `signal`, now or when another woken thread arrives. The woken thread must report its
     /// [arrival](Self::arrived) once.
     pub(crate) fn send(&self, signal: &Signal) {
+        // Before the lock: the first use makes the channel.
+        let sender = signal.sender();
         {
             let mut state = self.state.lock();
             if state.in_flight >= state.limit {
-                state.queue.push_back(signal.sender().clone());
+                state.queue.push_back(sender.clone());
                 return;
             }
             state.in_flight += 1;
         }
-        signal.notify();
+        notify(sender);
     }
 
     /// Reports that a thread runs that was notified through this throttle, and sends the next queued wake-ups.
@@ -186,7 +188,7 @@ mod tests {
         let mut state = State { in_flight: 0, limit: MIN_IN_FLIGHT, last_arrival: None, queue: VecDeque::new() };
         let mut now = Instant::now();
         for _ in 0..100 {
-            now += 2 * LATE;
+            now = now.checked_add(2 * LATE).unwrap();
             state.move_limit(now);
         }
         assert_eq!(state.limit, MAX_IN_FLIGHT);

@@ -1,8 +1,8 @@
 //! A queue at which one thread waits in a `select!`, beside other channels.
 //!
 //! The commands of a session and its inbox are such queues. A channel would cost more. A thread that receives from a
-//! channel often finds it locked by the thread that has just woken it, and with ten thousand sessions that was half of
-//! all the work. Here the items are in a list under a lock of a few instructions. Only a [`Signal`] goes through a
+//! channel often finds it locked by the thread that has just woken it, and with ten thousand sessions that was a third of
+//! all the time. Here the items are in a list under a lock of a few instructions. Only a [`Signal`] goes through a
 //! channel, and tells the thread to check the list.
 //!
 //! # Why no item is missed

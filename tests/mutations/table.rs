@@ -268,7 +268,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a wake-up is queued after the check of the number in flight, under another lock",
         "src/wait/wakeups.rs",
-        &[("                state.queue.push_back(signal.sender().clone());", "                drop(state);\n                self.state.lock().queue.push_back(signal.sender().clone());")],
+        &[("                state.queue.push_back(sender.clone());", "                drop(state);\n                self.state.lock().queue.push_back(sender.clone());")],
         Shuttle("wakeups"),
     ),
     mutation(
@@ -457,7 +457,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("            state.closed = true;\n            std::mem::take(&mut state.idle)", "            std::mem::take(&mut state.idle)")],
         Contract("c29"),
     ),
-    // TurnTimers.
+    // Deadlines.
     mutation(
         "an earlier deadline does not wake the timer thread",
         "src/timers.rs",
