@@ -1,7 +1,8 @@
 //! The commands of a session thread.
 //!
-//! **Invariant.** Every command answers when it is dropped, run or not: a turn by the answer among its [guards](super::running::TurnGuards), a
-//! request for the history by its latch. So no caller waits for a command that a dying queue took with it.
+//! **Invariant.** Every command answers when it is dropped, run or not: a turn by the answer among its
+//! [guards](super::running::TurnGuards), a request for the history by its latch. So no caller waits for a command that was
+//! dropped with its queue.
 
 use std::fmt;
 
@@ -15,17 +16,17 @@ use super::running::Turn;
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Run a turn that has been admitted.
+    /// Runs a turn that has been admitted.
     Turn(Turn),
-    /// Hand out the history.
+    /// Exports the history.
     Export(HistoryRequest),
-    /// Hand out the history and end, with no turn in between.
+    /// Exports the history and ends the session, with no turn in between.
     Take(HistoryRequest),
-    /// Look again: an admission was given up, or the session is closed.
+    /// Makes the session thread check the gate: an admission was given back, or the session is closed.
     Wake,
 }
 
-/// A request for a session's history, as its caller holds it. See [`HistoryRequest`] for the other end.
+/// The caller's end of a request for a session's history. [`HistoryRequest`] is the session thread's end.
 #[derive(Debug)]
 pub(crate) struct HistoryReply {
     state: Mutex<ReplyState>,
@@ -35,20 +36,20 @@ pub(crate) struct HistoryReply {
 #[derive(Debug)]
 enum ReplyState {
     Waiting,
-    /// The caller has stopped waiting: nothing is done for it any more.
+    /// The caller has stopped waiting. The session thread skips the request.
     GivenUp,
     Done(Result<Session, SessionError>),
 }
 
-/// What has to be met before a session is taken: asked on its thread, between two turns, with the history that would be handed over.
-/// An error is the taker's, and the session stays.
+/// The condition of a take. The session thread checks it between two turns, with the history that it would hand over.
+/// An error goes to the taker, and the session stays.
 pub(crate) type TakeCondition = Box<dyn Fn(&Session) -> Result<(), SessionError> + Send + Sync>;
 
-/// The history of a session that ends with it; and whether its thread held nothing of it any more, in time: so that the taker can
-/// resume what it has.
+/// The history of a session that ends with the take, and whether the session thread held nothing of it in time. If it
+/// did, the taker can resume the history.
 pub(crate) type Taken = (Session, Result<(), SessionError>);
 
-/// The session thread's end of a [`HistoryReply`]. Dropped without a decision it leaves the caller with none.
+/// The session thread's end of a [`HistoryReply`]. If it is dropped undecided, the caller gets no decision.
 pub(crate) struct HistoryRequest {
     reply: Arc<HistoryReply>,
     condition: Option<TakeCondition>,
@@ -60,12 +61,12 @@ impl HistoryReply {
         (HistoryRequest { reply: Arc::clone(&reply), condition: None }, reply)
     }
 
-    /// Set when there is nothing more to wait for.
+    /// Set when the request is decided, or never will be.
     pub(crate) fn decided(&self) -> &Latch {
         &self.decided
     }
 
-    /// What was decided; if nothing was, nothing will be.
+    /// Stops waiting. Returns the decision, or `None` if there will be none.
     pub(crate) fn give_up(&self) -> Option<Result<Session, SessionError>> {
         match std::mem::replace(&mut *self.state.lock(), ReplyState::GivenUp) {
             ReplyState::Done(result) => Some(result),
@@ -84,13 +85,13 @@ impl HistoryRequest {
         self.condition.as_ref().map_or(Ok(()), |condition| condition(history))
     }
 
-    /// Whether nobody waits for this any more.
+    /// Whether the caller has stopped waiting.
     pub(crate) fn is_given_up(&self) -> bool {
         matches!(*self.reply.state.lock(), ReplyState::GivenUp)
     }
 
-    /// Delivers `history` if the caller still waits, and if `commit` agrees: both or neither. A failure needs no commit.
-    /// Whether it is decided; if not, `commit` has refused.
+    /// Delivers `history` if the caller still waits and `commit` returns true: both or neither. An error needs no commit.
+    /// Returns false if `commit` has refused.
     pub(crate) fn decide(&self, history: Result<Session, SessionError>, commit: impl FnOnce() -> bool) -> bool {
         let (is_decided, unused) = {
             let mut state = self.reply.state.lock();
@@ -103,7 +104,7 @@ impl HistoryRequest {
                 ReplyState::GivenUp | ReplyState::Done(_) => (true, Some(history)),
             }
         };
-        // It may hold an error of the agent or of a store, and is dropped with no lock held.
+        // The result may hold an error of the agent or of a store, so it is dropped with no lock held.
         contain_and_log("the drop of a history's error", move || drop(unused));
         is_decided
     }

@@ -1,4 +1,4 @@
-//! How a session thread begins: the build, with the first turn or without one.
+//! The start of a session thread: the build, with the first turn or without one.
 
 use crate::agent::{SessionAgentBuilder, SessionContext};
 use crate::error::{BuildError, SessionError};
@@ -12,15 +12,15 @@ use crate::turn::shared::SessionShared;
 use super::handle::{ActiveEntry, Admission, SessionHandle};
 use super::running::{Input, RunningTurn, Turn};
 
-/// What comes with the build.
+/// What the caller of a build waits for.
 pub(crate) enum First {
-    /// The first turn, admitted already.
+    /// The first turn, already admitted.
     Turn(Turn),
-    /// No turn: the caller waits for the build alone.
+    /// No turn: the caller waits for the build only.
     Open(Opening),
 }
 
-/// A build without a turn. A drop gives the guards back, and then leaves the caller without a reply.
+/// A build without a turn. A drop gives the guards back, then disconnects the reply.
 pub(crate) struct Opening {
     pub(crate) guards: BuildGuards,
     pub(crate) reply: Sender<Result<SessionId, SessionError>>,
@@ -33,10 +33,10 @@ pub(crate) struct BuildGuards {
     admission: Admission,
 }
 
-/// The reply to the caller of a build that failed. It is sent once nothing is left of the session.
+/// The reply to the caller of a build that failed. It is sent after the session has released everything.
 ///
-/// Where it is dropped instead, the caller of a turn gets the error all the same, and the caller of an opening learns that the session
-/// is gone.
+/// If it is dropped instead, the caller of a turn still gets the error. The caller of an opening learns that the session
+/// has ended.
 #[must_use]
 pub(crate) enum BuildFailureReply {
     Turn(Answer),
@@ -44,19 +44,19 @@ pub(crate) enum BuildFailureReply {
 }
 
 impl BuildFailureReply {
-    /// Tells the caller why there is no session.
+    /// Sends the error to the caller.
     pub(crate) fn send(self) {
         match self {
             Self::Turn(answer) => answer.give(),
             Self::Open { reply, error } => {
-                // The receiver is gone where the caller has stopped waiting.
+                // The receiver is disconnected if the caller has stopped waiting.
                 let _ = reply.try_send(Err(error));
             }
         }
     }
 }
 
-/// [`First`], once the session thread has taken it up.
+/// A [`First`] that the session thread has picked up.
 #[allow(clippy::large_enum_variant)] // One on the stack of its thread, for the length of the build.
 pub(super) enum FirstStep {
     Turn(RunningTurn, Input),
@@ -68,12 +68,12 @@ impl BuildGuards {
         Self { active, admission }
     }
 
-    /// The session thread has taken the build up.
+    /// Marks the build as picked up by the session thread.
     pub(super) fn pick_up(&mut self) {
         self.admission.pick_up();
     }
 
-    /// Gives everything back: no cancellation reaches the build any more, and the gate shows no turn.
+    /// Gives both guards back: no cancellation reaches the build any more, and the gate shows no turn.
     pub(super) fn give_back(self) {
         self.active.clear();
         self.admission.give_back();
@@ -94,7 +94,7 @@ impl FirstStep {
         }
     }
 
-    /// Builds the agent; what it emits meanwhile on this thread is part of the first turn.
+    /// Builds the agent. Events that it emits on this thread during the build belong to the first turn.
     pub(super) fn build<B: SessionAgentBuilder>(
         &mut self,
         builder: Arc<B>,
@@ -109,15 +109,15 @@ impl FirstStep {
         if let Some(building) = building {
             building.end();
         }
-        // A user's values, so they may panic: the agent is there all the same, and outlives them.
+        // The host's values may panic when dropped. The agent is built all the same, and stays.
         contain_and_log("the drop of a builder", move || drop(builder));
         contain_and_log("the drop of a session's specification", move || drop(spec));
         drop(context);
         built.map_err(BuildError::Panicked)?.map_err(BuildError::Agent)
     }
 
-    /// Ends a build that failed. The session stays `Building` until it is gone, so that an interrupt still finds a turn whose last event
-    /// has no room.
+    /// Ends a build that failed. The session stays `Building` until it has ended, so that an interrupt still finds a turn
+    /// whose last event waits for room.
     pub(super) fn fail(self, error: SessionError) -> BuildFailureReply {
         match self {
             Self::Turn(turn, _) => {
@@ -132,7 +132,7 @@ impl FirstStep {
         }
     }
 
-    /// Ends a build that succeeded: the session is open. Returns the first turn, which is still to run.
+    /// Ends a build that succeeded: the session is open. Returns the first turn, which has yet to run.
     pub(super) fn succeed(self, handle: &SessionHandle) -> Option<(RunningTurn, Input)> {
         match self {
             Self::Turn(turn, input) => {
@@ -140,12 +140,12 @@ impl FirstStep {
                 Some((turn, input))
             }
             Self::Open(Opening { guards, reply }) => {
-                // Before the build is over: afterwards the gate would show a turn that does not exist.
+                // Before the end of the build: afterwards the gate would show a turn that does not exist.
                 guards.give_back();
                 handle.gate().end_build();
                 let id = handle.id();
                 let result = if handle.is_open() { Ok(id) } else { Err(SessionError::NotFound { id }) };
-                // The receiver is gone where the caller has stopped waiting.
+                // The receiver is disconnected if the caller has stopped waiting.
                 let _ = reply.try_send(result);
                 None
             }

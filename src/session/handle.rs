@@ -1,4 +1,4 @@
-//! What the rest of the world holds of a session. Nothing here waits for a turn.
+//! The shared half of a session, held by callers, the service and the registry. No call here waits for a turn.
 
 use std::fmt;
 
@@ -34,51 +34,51 @@ pub(crate) struct SessionHandle {
     key: WaitKey,
     labels: Labels,
     status: Status,
-    /// Whom an interrupt or a close reaches. Locked for a few instructions at a time; see the head of [`super`].
+    /// The turn that an interrupt or a close cancels. Locked for a few instructions at a time; see the head of [`super`].
     active: Mutex<Option<Active>>,
     shared: Arc<SessionShared>,
     endpoints: Mutex<AgentEndpoints>,
     fault: OnceLock<PanicMessage>,
     commands: WorkQueue<Command>,
-    /// Nobody is admitted any more, and the turn that was to be cancelled has been.
+    /// No turn is admitted any more, and a close that cancels has cancelled the admitted turn.
     close_is_done: AtomicBool,
     ended: Latch,
 }
 
-/// What a session begins with, apart from its agent and its first turn.
+/// The data that a session starts with, apart from its agent and its first turn.
 pub(crate) struct Profile {
-    /// Says that the session is being built, with its first turn or without one.
+    /// The status of a session that is being built, with its first turn or without one.
     pub(crate) status: Status,
     pub(crate) id: SessionId,
     pub(crate) labels: Labels,
     pub(crate) snapshot: SessionSnapshot,
     pub(crate) inbox_capacity: usize,
     pub(crate) event_history: usize,
-    /// Where the inbox has the ids of interactions from.
+    /// The source of the inbox's interaction ids.
     pub(crate) ids: Ids,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
     pub(crate) numbering: Numbering,
-    /// Where its turns have their running permits from.
+    /// The semaphore that grants running permits to its turns.
     pub(crate) running: Arc<Semaphore>,
 }
 
-/// How the agent wants to be reached, apart from prompts.
+/// The agent's endpoints for messages, apart from prompts.
 #[derive(Default)]
 struct AgentEndpoints {
     injector: Option<Arc<dyn SubscribableInjector>>,
     comms: Option<Arc<dyn CommsRuntime>>,
 }
 
-/// The turn that is admitted, or the build.
+/// The admitted turn, or the build.
 #[derive(Debug)]
 struct Active {
-    /// `None` for the build of a session that is opened without a turn: nothing that `interrupt` is about.
+    /// `None` for the build of a session that is opened without a turn: an interrupt does not reach it.
     turn: Option<TurnId>,
     cancel: CancelToken,
 }
 
-/// The active entry of a turn or of a build, until [`clear`](Self::clear) or a drop clears it.
+/// Clears the active entry of a turn or of a build, by [`clear`](Self::clear) or when dropped.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct ActiveEntry {
@@ -86,17 +86,18 @@ pub(crate) struct ActiveEntry {
     handle: Option<Arc<SessionHandle>>,
 }
 
-/// The right to run, until [`give_back`](Self::give_back) or a drop gives it back to the gate.
+/// The right to run. [`give_back`](Self::give_back) or a drop returns it to the gate.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Admission {
     /// `None` once the admission is given back.
     handle: Option<Arc<SessionHandle>>,
-    /// Whether the session thread has it, and so needs no waking.
+    /// Whether the session thread has it, and so needs no wake-up.
     is_picked_up: bool,
 }
 
-/// What a close has done, with the hooks of a turn that it cancelled. [`run_hooks`](Self::run_hooks) runs them, and so does a drop.
+/// The outcome of a close, with the hooks of the turn that it cancelled. [`run_hooks`](Self::run_hooks) or a drop runs
+/// them.
 #[must_use = "the cancelled turn's hooks run at the latest when this is dropped: keep it until no lock is held"]
 #[derive(Debug)]
 pub(crate) struct Closed {
@@ -106,7 +107,7 @@ pub(crate) struct Closed {
 }
 
 impl SessionHandle {
-    /// The handle of a session about to be built, and the guards of its first turn, or of its build.
+    /// Creates the handle of a session about to be built, and the guards of its first turn or of its build.
     pub(crate) fn new(
         profile: Profile,
         first: Option<TurnId>,
@@ -169,7 +170,7 @@ impl SessionHandle {
         &self.shared.bus
     }
 
-    /// Notes the agent's own injector; returns what was noted before.
+    /// Sets the agent's own injector; returns the last one.
     #[must_use = "a user's value: to be dropped where a panic does no harm"]
     pub(crate) fn set_injector(
         &self,
@@ -178,13 +179,13 @@ impl SessionHandle {
         std::mem::replace(&mut self.endpoints.lock().injector, injector)
     }
 
-    /// Notes the agent's line to its peers; returns what was noted before.
+    /// Sets the agent's comms runtime; returns the last one.
     #[must_use = "a user's value: to be dropped where a panic does no harm"]
     pub(crate) fn set_comms(&self, comms: Option<Arc<dyn CommsRuntime>>) -> Option<Arc<dyn CommsRuntime>> {
         std::mem::replace(&mut self.endpoints.lock().comms, comms)
     }
 
-    /// What reaches the agent: its own injector, or that of the inbox.
+    /// The injector that reaches the agent: its own, or that of the inbox.
     pub(crate) fn injector(&self) -> Arc<dyn SubscribableInjector> {
         let own = self.endpoints.lock().injector.clone();
         own.unwrap_or_else(|| Arc::clone(&self.shared.inbox) as Arc<dyn SubscribableInjector>)
@@ -194,23 +195,23 @@ impl SessionHandle {
         self.endpoints.lock().comms.clone()
     }
 
-    /// Whether nobody is admitted any more, and whoever closed the session has cancelled what was to be cancelled.
+    /// Whether no turn is admitted any more, and a close that cancels has cancelled the admitted turn.
     pub(crate) fn is_close_done(&self) -> bool {
         self.close_is_done.load(Ordering::SeqCst)
     }
 
-    /// Set once the session's thread holds nothing of it.
+    /// Set once the session thread holds nothing of the session.
     pub(crate) fn ended(&self) -> &Latch {
         &self.ended
     }
 
-    /// Whether the session is there for callers.
+    /// Whether callers can use the session.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         !self.gate().state().is_closed()
     }
 
-    /// Admits the next turn, cancelled through `cancel`.
+    /// Admits the next turn, which `cancel` cancels. May wait for the disk, to reserve turn numbers.
     pub(crate) fn admit(
         self: &Arc<Self>,
         cancel: &CancelToken,
@@ -220,7 +221,7 @@ impl SessionHandle {
         let numbers = &self.shared.numbers;
         let turn = loop {
             match self.try_admit(numbers.last_turn(), cancel) {
-                // With no lock held: this may wait for the disk.
+                // With no lock held, because this may wait for the disk.
                 Err(Refusal::Unreserved { last }) => numbers.reserve(LastNumbers { turn: last, event: 0 })?,
                 admitted => break admitted.map_err(|refusal| self.refused(refusal))?,
             }
@@ -229,7 +230,7 @@ impl SessionHandle {
         Ok((turn, active, admission))
     }
 
-    /// The guards of what has just been admitted: a turn, or the build.
+    /// The guards of an admission: of a turn, or of the build.
     fn guards(self: &Arc<Self>) -> (ActiveEntry, Admission) {
         let active = ActiveEntry { handle: Some(Arc::clone(self)) };
         (active, Admission { handle: Some(Arc::clone(self)), is_picked_up: false })
@@ -246,7 +247,7 @@ impl SessionHandle {
         let id = self.id;
         match refusal {
             Refusal::Closed => SessionError::NotFound { id },
-            // Never seen here: `admit` reserves the number and asks again.
+            // Not reached: `admit` reserves the number and tries again.
             Refusal::Unreserved { .. } => SessionError::Busy { id, turn: None },
             Refusal::Busy { turn } => {
                 let of_build = || self.active.lock().as_ref().and_then(|active| active.turn);
@@ -256,25 +257,25 @@ impl SessionHandle {
         }
     }
 
-    /// Hands a command to the session's thread. Where the session has ended, the command is dropped, which answers it.
+    /// Sends a command to the session thread. If the session has ended, the command is dropped, which answers it.
     pub(crate) fn send(&self, command: Command) {
         if let Err(command) = self.commands.push(command) {
             drop(command);
         }
     }
 
-    /// The commands, for the session's thread.
+    /// The command queue, for the session thread.
     pub(crate) fn commands(&self) -> &WorkQueue<Command> {
         &self.commands
     }
 
-    /// Takes no more commands. Those that are left are dropped, which answers them.
+    /// Takes no more commands. The remaining commands are dropped, which answers them.
     pub(crate) fn close_commands(&self) {
         let unanswered = self.commands.close();
         drop(unanswered);
     }
 
-    /// Cancels the admitted turn: any, or that one only.
+    /// Cancels the admitted turn, if `only` is that turn or `None`.
     pub(crate) fn interrupt(&self, only: Option<TurnId>) -> Result<(), SessionError> {
         let cancel = {
             let active = self.active.lock();
@@ -287,7 +288,7 @@ impl SessionHandle {
         Ok(())
     }
 
-    /// Ends one interaction alone: fails it if it is queued, cancels it if it runs.
+    /// Ends one interaction: fails it if it is queued, cancels it if it runs.
     pub(crate) fn interrupt_interaction(&self, id: InteractionId) -> Result<(), SessionError> {
         match self.shared.inbox.find_interrupt_target(id) {
             Some(InterruptTarget::Queued(incoming)) => drop(incoming.reply.end(Err("cancelled: interrupted"))),
@@ -297,7 +298,8 @@ impl SessionHandle {
         Ok(())
     }
 
-    /// Admits nobody any more. A turn that is admitted is cancelled, or may finish.
+    /// Closes the gate: no turn is admitted any more. In `Interrupt` mode it cancels an admitted turn, in `Drain` mode that
+    /// turn may finish.
     pub(crate) fn close(&self, mode: ArchiveMode, reason: CancelReason) -> Closed {
         let first = self.gate().close();
         let hooks = match mode {
@@ -314,43 +316,43 @@ impl SessionHandle {
         Closed { first, hooks }
     }
 
-    /// Tells whoever has to know that the gate is closed. Doing it again changes nothing.
+    /// Wakes the session thread and closes inbox and bus after the gate is closed. A second call changes nothing.
     pub(crate) fn finish_close(&self) {
         if !self.close_is_done.swap(true, Ordering::SeqCst) {
-            // The thread may be waiting for what will not come.
+            // The thread may be waiting for a command that will not arrive.
             self.send(Command::Wake);
         }
         self.shared.inbox.close();
         self.bus().close();
     }
 
-    /// Nothing is left of the session but this handle.
+    /// Ends the session: only this handle is left of it.
     pub(crate) fn end(&self) {
         self.gate().close();
         self.finish_close();
         self.close_commands();
         self.bus().end();
-        // Behind the end of the bus: no number that a subscriber sees comes after it.
+        // After the end of the bus: no subscriber sees a later number.
         let used = LastNumbers { turn: self.gate().state().turns(), event: self.bus().last_seq() };
         self.shared.numbers.finish(used);
     }
 
-    /// Notes a panic of the agent: no turn will run any more.
+    /// Records a panic of the agent: no turn will run any more.
     pub(crate) fn fault(&self, message: PanicMessage) -> SessionError {
         let message = self.fault.get_or_init(|| message).clone();
         self.gate().fault();
-        // Nobody will ever work off what is in there.
+        // The faulted session runs no interactions.
         self.shared.inbox.close();
         SessionError::Faulted { id: self.id, message }
     }
 
     fn fault_message(&self) -> PanicMessage {
-        // The message is put there before the gate says so.
+        // `fault` stores the message before it sets the gate.
         self.fault.get().cloned().unwrap_or_else(|| Arc::from(""))
     }
 
-    /// State and figures of one instant; see the head of [`super`].
-    fn look<T>(&self, take: impl Fn(&SessionSnapshot) -> T) -> (GateState, T) {
+    /// Reads state and figures of one instant; see the head of [`super`].
+    fn read_one_instant<T>(&self, take: impl Fn(&SessionSnapshot) -> T) -> (GateState, T) {
         loop {
             let before = self.gate().state();
             let taken = self.shared.published.read(&take);
@@ -360,9 +362,9 @@ impl SessionHandle {
         }
     }
 
-    /// What the session shows of itself; `None` if it is closed.
+    /// The session's state and usage; `None` if it is closed.
     pub(crate) fn view(&self) -> Option<SessionView> {
-        let (gate, snapshot) = self.look(SessionSnapshot::clone);
+        let (gate, snapshot) = self.read_one_instant(SessionSnapshot::clone);
         if gate.is_closed() {
             return None;
         }
@@ -380,15 +382,15 @@ impl SessionHandle {
         Some(SessionView { state, billing })
     }
 
-    /// What the session shows of itself in a list. Takes no share in its text: of ten thousand sessions, that is what counts.
-    /// `None` if it is closed.
+    /// The session's entry in a list; `None` if it is closed. It does not clone the text, which would dominate the cost of
+    /// a list of ten thousand sessions.
     pub(crate) fn summary(&self) -> Option<SessionSummary> {
-        let (gate, figures) = self.look(Figures::of);
+        let (gate, figures) = self.read_one_instant(Figures::of);
         (!gate.is_closed()).then(|| summarize(self.id, gate, figures, &self.labels))
     }
 }
 
-#[inline(always)] // Where it is pushed into a list: nothing of it is copied then.
+#[inline(always)] // Built in place where it is pushed into a list, without a copy.
 pub(crate) fn summarize(session_id: SessionId, gate: GateState, figures: Figures, labels: &Labels) -> SessionSummary {
     let Figures { created_at, updated_at, message_count, total_tokens } = figures;
     SessionSummary {
@@ -446,7 +448,7 @@ impl Drop for ActiveEntry {
 }
 
 impl Closed {
-    /// Runs the hooks of the turn that the close has cancelled. The caller holds no lock.
+    /// Runs the hooks of the turn that the close has cancelled. The caller must hold no lock.
     pub(crate) fn run_hooks(self) {
         if let Some(hooks) = self.hooks {
             hooks.run();
@@ -455,7 +457,7 @@ impl Closed {
 }
 
 impl Admission {
-    /// The session thread has taken the turn, or the build, up.
+    /// Marks the turn, or the build, as picked up by the session thread.
     pub(crate) fn pick_up(&mut self) {
         self.is_picked_up = true;
     }
@@ -469,7 +471,7 @@ impl Admission {
         let Some(handle) = self.handle.take() else { return };
         handle.gate().end_turn();
         if !self.is_picked_up {
-            // The session thread may wait for this turn's command, to end after it.
+            // The session thread may be waiting for this turn's command, and ends without it.
             handle.send(Command::Wake);
         }
     }
@@ -518,7 +520,7 @@ mod tests {
             let reader = scope.spawn(|| {
                 while !done.load(Ordering::SeqCst) {
                     let view = handle.view().unwrap().state;
-                    // Odd while a turn runs, even when it is over.
+                    // Odd only while a turn runs.
                     assert!(view.state == SessionState::Running || view.message_count % 2 == 0, "{view:?}");
                 }
             });

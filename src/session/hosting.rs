@@ -1,4 +1,4 @@
-//! Host mode: a turn that stays, and takes interactions as they come.
+//! Host mode: a turn that continues after its prompt and runs the interactions that arrive.
 
 use std::convert::Infallible;
 
@@ -12,16 +12,16 @@ use super::running::RunningTurn;
 /// A turn in host mode, between two interactions.
 pub(super) struct Hosting {
     pub(super) turn: RunningTurn,
-    /// What the turn has come to so far.
+    /// The result of the turn so far.
     pub(super) result: RunResult,
     pub(super) sources: HostSources,
 }
 
 impl Hosting {
-    /// Adds what an interaction has come to: figures add up, the rest is that of the last one.
+    /// Adds the result of an interaction: figures are summed, the rest is that of the latest one.
     pub(super) fn add(&mut self, latest: RunResult) {
         let sum = &self.result;
-        // An interaction that was interrupted alone says nothing of the turn.
+        // An interrupt of one interaction does not concern the turn.
         let stop_reason = match latest.stop_reason {
             StopReason::Cancelled => sum.stop_reason,
             reason => reason,
@@ -35,12 +35,12 @@ impl Hosting {
         };
     }
 
-    /// A token for the next interaction, which the turn's own cancels too.
+    /// A token for the next interaction. The turn's own token cancels it too.
     pub(super) fn token_of_next(&self) -> CancelToken {
         self.turn.context().cancel_token().begin_child()
     }
 
-    /// Whether the turn is over, and how: told to stop, or not needed any more.
+    /// Whether and how the turn ends: with an error if it is cancelled, with success if it is closed or dismissed.
     pub(super) fn end(&self, session_is_closed: bool) -> Option<Result<(), Cancelled>> {
         let context = self.turn.context();
         match context.check() {
@@ -51,15 +51,15 @@ impl Hosting {
     }
 }
 
-/// What a session's thread waits for in host mode, beside commands and the inbox.
+/// What the session thread waits for in host mode, beside commands and the inbox.
 pub(super) struct HostSources {
-    /// From the session's peers. `never()` where the agent has none, and once they are gone.
+    /// Interactions from peers. `never()` if the agent has no comms inbox, and once that is disconnected.
     pub(super) comms: Receiver<InboxInteraction>,
     pub(super) cancelled: Receiver<Infallible>,
 }
 
 impl HostSources {
-    /// Those of a session that is not in host mode.
+    /// The sources of a session that is not in host mode: never ready.
     pub(super) fn none() -> Self {
         Self { comms: never(), cancelled: never() }
     }

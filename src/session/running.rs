@@ -1,7 +1,7 @@
-//! A turn on its way: admitted on the caller's thread, then taken up by the session thread.
+//! A turn in progress: admitted on the caller's thread, then picked up by the session thread.
 //!
-//! **Invariant.** The guards of a turn move as one value: from the caller, with the command, to the session thread. So every way out
-//! of a turn gives back all of them.
+//! **Invariant.** The guards of a turn move as one value, with the command, from the caller to the session thread. So
+//! every exit from a turn gives back all of them.
 
 use std::fmt;
 
@@ -19,9 +19,9 @@ use crate::turn::shared::SessionShared;
 
 use super::handle::{ActiveEntry, Admission};
 
-/// An admitted turn on its way to the session thread, which makes a [`RunningTurn`] of it.
+/// An admitted turn on its way to the session thread, which turns it into a [`RunningTurn`].
 ///
-/// The guards are the last field: a turn that is never run drops its event sender before it gives them back.
+/// The guards are the last field: a turn that never runs drops its event sender before it gives them back.
 #[derive(Debug)]
 pub(crate) struct Turn {
     pub(crate) input: Input,
@@ -31,7 +31,7 @@ pub(crate) struct Turn {
     pub(crate) guards: TurnGuards,
 }
 
-/// What the agent is given in a turn, apart from the context.
+/// The agent's input in a turn, apart from the context.
 pub(crate) struct Input {
     pub(crate) prompt: String,
     pub(crate) skills: Option<Vec<SkillId>>,
@@ -40,17 +40,17 @@ pub(crate) struct Input {
 
 /// The guards of an admitted turn.
 ///
-/// **The order of the fields is the order in which a turn gives them back.** [`give_back`](Self::give_back) follows it, and so does a
-/// drop, on every other way out:
+/// **The order of the fields is the order in which a turn gives them back.** [`give_back`](Self::give_back) follows it,
+/// and so does a drop on every other exit:
 ///
-/// 1. The deadline is taken back: it does not cancel what comes next.
+/// 1. The deadline is disarmed: it does not cancel a later turn.
 /// 2. The token is sealed and the active entry cleared: no interrupt finds the turn any more.
-/// 3. The running permit goes to the next turn that waits for one.
-/// 4. The gate opens: the session's next turn can be admitted. Opened before the entry is cleared, the late end of this turn would
-///    remove the token of the next one.
+/// 3. The running permit is released to the next waiting turn.
+/// 4. The gate opens: the session's next turn can be admitted. If the gate opened before the entry was cleared, the end
+///    of this turn would remove the token of the next one.
 /// 5. The caller gets the result, and can start the next turn at once.
 ///
-/// A turn that has a context drops it before all of these: its event channel disconnects first.
+/// A turn with a context drops it before all of these: its event channel disconnects first.
 #[derive(Debug)]
 pub(crate) struct TurnGuards {
     deadline: Option<TimerGuard>,
@@ -61,7 +61,7 @@ pub(crate) struct TurnGuards {
     answer: Answer,
 }
 
-/// A turn that the session thread has taken up.
+/// A turn that the session thread has picked up.
 ///
 /// The context is the first field: the event channel disconnects before the turn gives its [guards](TurnGuards) back.
 pub(crate) struct RunningTurn {
@@ -70,7 +70,7 @@ pub(crate) struct RunningTurn {
 }
 
 impl RunningTurn {
-    /// Takes up an admitted turn: its first event is out when this returns.
+    /// Picks up an admitted turn, and emits its first event.
     pub(crate) fn take_up(turn: Turn, shared: &Arc<SessionShared>) -> (Self, Input) {
         let Turn { input, event_tx, turn_id, cancel, mut guards } = turn;
         guards.pick_up();
@@ -88,27 +88,28 @@ impl RunningTurn {
         &self.context
     }
 
-    /// Keeps the running permit until the right place in the order of the end.
+    /// Stores the running permit, which is released at its place in the order of the end.
     pub(crate) fn set_permit(&mut self, permit: RunningPermit) {
         self.guards.set_permit(permit);
     }
 
-    /// Begins an interaction of host mode, which `cancel` ends alone.
+    /// Begins an interaction of host mode, which `cancel` cancels without the turn.
     pub(crate) fn begin_interaction(&mut self, cancel: CancelToken) {
         self.context.begin_interaction(cancel);
     }
 
-    /// Ends the interaction: what comes is of the whole turn again.
+    /// Ends the interaction: later events belong to the whole turn again.
     pub(crate) fn end_interaction(&mut self) {
         self.context.end_interaction();
     }
 
-    /// Gives the running permit back until the next interaction runs. The turn's own token ends the agent's waits meanwhile.
+    /// Releases the running permit until the next interaction runs. Meanwhile the turn's own token cancels the agent's
+    /// waits.
     pub(crate) fn release_permit(&mut self) {
         self.guards.release_permit(self.context.events().cancel_token());
     }
 
-    /// Reports what the interactions have come to that the agent has taken on.
+    /// Reports the result of the interactions that the agent has accepted.
     pub(crate) fn settle(&self, result: &TurnResult) {
         let events = self.context.events();
         if events.interactions().is_empty() {
@@ -116,26 +117,26 @@ impl RunningTurn {
         }
         match result {
             Ok(result) => events.settle(Ok(&result.text)),
-            // The agent's own words: whoever follows knows which interaction it is about.
+            // The agent's text without the prefix: the subscriber knows which interaction it follows.
             Err(error @ SessionError::Agent { source, .. }) => events.settle(Err(&text_of(source, error.code()))),
             Err(error) => events.settle(Err(&text_of(error, error.code()))),
         }
     }
 
-    /// Says how the turn ends, by its terminal event. An error that is put into words is still the agent's code at work.
+    /// Counts the result and emits the terminal event. Formatting an error may run the agent's code.
     pub(crate) fn announce_end(&self, result: &TurnResult) {
         self.count(result);
         self.context.events().emit_last(|| self.terminal_event(result));
     }
 
-    /// Ends the turn: everything is given back, then the caller has the result.
+    /// Ends the turn: gives all guards back, then delivers the result to the caller.
     pub(crate) fn end(self, result: TurnResult) {
         let answer = self.end_but_answer(result);
-        // Where the turn's handle is gone, the result is dropped here, with what the agent has put in.
+        // If the turn's handle is dropped, the result is dropped here, with the agent's values in it.
         contain_and_log("the drop of a turn's result", move || answer.give());
     }
 
-    /// Ends the turn, but leaves the caller waiting for the answer.
+    /// Ends the turn without the answer, for which the caller still waits.
     pub(crate) fn end_but_answer(self, result: TurnResult) -> Answer {
         self.guards.prepare_answer(result);
         // The event channel disconnects.
@@ -171,31 +172,32 @@ impl TurnGuards {
         Self { deadline, active, permit: None, admission, answer }
     }
 
-    /// The session thread has taken the turn up.
+    /// Marks the turn as picked up by the session thread.
     pub(super) fn pick_up(&mut self) {
         self.admission.pick_up();
     }
 
-    /// Keeps the running permit until its place in the order of the end.
+    /// Stores the running permit until its place in the order of the end.
     pub(super) fn set_permit(&mut self, permit: RunningPermit) {
         self.permit = Some(permit);
     }
 
-    /// Gives the running permit back between two interactions. `cancel`, the turn's own token, ends the agent's waits meanwhile.
+    /// Releases the running permit between two interactions. Meanwhile `cancel`, the turn's own token, cancels the agent's
+    /// waits.
     pub(super) fn release_permit(&mut self, cancel: &CancelToken) {
         if let Some(permit) = self.permit.take() {
             permit.release_between_interactions(cancel);
         }
     }
 
-    /// Decides what the caller will get.
+    /// Sets the result that the caller will get.
     pub(super) fn prepare_answer(&self, result: TurnResult) {
         self.answer.prepare(result);
     }
 
-    /// Gives everything back but the answer, for which the caller still waits.
+    /// Gives back all guards but the answer, for which the caller still waits.
     pub(super) fn give_back(self) -> Answer {
-        // Moved out one by one: where one of them unwinds, the fields that are left are dropped in their order.
+        // Moved out one by one: if one of them unwinds, the remaining fields are dropped in their order.
         if let Some(deadline) = self.deadline {
             deadline.disarm();
         }
@@ -214,7 +216,7 @@ impl fmt::Debug for Input {
     }
 }
 
-/// An error of the agent may be of any type, with a `Display` that is its own. Where that panics, `code` has to do.
+/// The text of an error. An agent's error may be of any type, and its `Display` may panic: then `code` stands in.
 fn text_of(error: &impl fmt::Display, code: &str) -> String {
     contain(|| error.to_string()).unwrap_or_else(|_| code.to_owned())
 }

@@ -1,9 +1,9 @@
-//! The life of a session's thread: build the agent, serve commands one at a time, drop the agent.
+//! The life of a session thread: it builds the agent, serves commands one at a time, and drops the agent.
 //!
-//! Everything that may panic here is user code, and every call of it goes through [`contain`].
+//! Only user code may panic here, and every call of it goes through [`contain`].
 //!
-//! Every session has a stack, and what was once used of it stays in memory. So what few turns need is kept out of the way of
-//! the many: such functions are never inlined, and their variables are on the stack only while they run.
+//! Every session has a stack, and stack memory that was once used stays allocated. So functions that few turns need are
+//! never inlined: their variables are on the stack only while they run.
 
 use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
 use crate::cancel::CancelToken;
@@ -24,7 +24,7 @@ use super::handle::SessionHandle;
 use super::hosting::{HostSources, Hosting};
 use super::running::{Input, RunningTurn, Turn};
 
-/// All that a session thread starts with.
+/// The start data of a session thread.
 pub(crate) struct Start<B> {
     pub(crate) builder: Arc<B>,
     pub(crate) spec: SessionSpec,
@@ -33,7 +33,7 @@ pub(crate) struct Start<B> {
     pub(crate) first: First,
 }
 
-/// Runs a session from its build to its end, on the calling thread. Returns the reply of a build that failed, which is still to send.
+/// Runs a session from its build to its end, on the calling thread. Returns the reply of a failed build, still unsent.
 pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailureReply> {
     let Start { builder, spec, context, handle, first } = start;
     let id = handle.id();
@@ -44,17 +44,17 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
         Ok(agent) => agent,
         Err(source) => {
             record!(Debug, "turnwise::session", "session {id}: not built");
-            let owed = first.fail(source.into_session_error(id));
+            let reply = first.fail(source.into_session_error(id));
             handle.close_commands();
-            return Some(owed);
+            return Some(reply);
         }
     };
     record!(Debug, "turnwise::session", "session {id}: built");
     let mut thread = SessionThread { agent, handle, takeovers: Vec::new(), hosting: None, is_warm: false, own };
     thread.publish();
-    thread.note_endpoints();
-    // Everything that may panic in there is contained one by one. Should that not be all: an agent is never dropped while
-    // its thread unwinds, where a second panic would end the program.
+    thread.update_endpoints();
+    // Each call of user code is contained on its own. This is the second barrier: an agent is never dropped while its
+    // thread unwinds, because a second panic would abort the program.
     contain_and_log("a session's thread", || {
         if let Some((turn, input)) = first.succeed(&thread.handle) {
             thread.run_turn(turn, input);
@@ -62,12 +62,12 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
         thread.serve();
     });
     let SessionThread { agent, handle, takeovers, hosting, .. } = thread;
-    // Callers that have asked for something are answered now, however long the drop of the agent takes.
+    // Waiting callers are answered now, however long the drop of the agent takes.
     handle.close_commands();
     drop(takeovers);
     contain_and_log("the drop of a turn", move || drop(hosting));
     let (injector, comms) = (handle.set_injector(None), handle.set_comms(None));
-    // One by one: a second panic while the first unwinds would end the program.
+    // One by one: a second panic while the first unwinds would abort the program.
     contain_and_log("the drop of an agent's injector", move || drop(injector));
     contain_and_log("the drop of an agent's comms", move || drop(comms));
     contain_and_log("the drop of an agent", move || drop(agent));
@@ -79,21 +79,21 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
 struct SessionThread<A> {
     agent: A,
     handle: Arc<SessionHandle>,
-    /// Those that found a turn on its way, and are decided after it.
+    /// Requests that arrived while a turn was admitted. They are decided after it.
     takeovers: Vec<HistoryRequest>,
     /// The turn that is in host mode, between two interactions.
     hosting: Option<Hosting>,
-    /// A turn has just ended: the next may be about to come.
+    /// A turn has just ended, so the thread polls for the next one.
     is_warm: bool,
     own: CurrentSession,
 }
 
-/// What a session's thread has to do next.
+/// What the session thread does next.
 enum Event {
     Command(Command),
-    /// An interaction has arrived in host mode; the token ends it alone.
+    /// An interaction has arrived in host mode, with the token that cancels it alone.
     Interaction(Incoming, CancelToken),
-    /// Host mode ends like this.
+    /// Host mode ends with this result.
     HostingOver(Result<(), Cancelled>),
 }
 
@@ -101,7 +101,7 @@ enum Event {
 enum Ready {
     Commands,
     Inbox,
-    /// `None` where the peers are gone.
+    /// `None` if the peers' channel is disconnected.
     Comms(Option<InboxInteraction>),
     Cancelled,
 }
@@ -121,7 +121,7 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// The next event, or `None` when the session is at its end.
+    /// The next event, or `None` when the session ends.
     fn next_event(&mut self) -> Option<Event> {
         loop {
             let gate = self.handle.gate().state();
@@ -129,7 +129,7 @@ impl<A: SessionAgent> SessionThread<A> {
                 return Some(Event::HostingOver(end));
             }
             if gate.is_closed() && !gate.is_running() {
-                // Commands from before the close are still answered.
+                // Commands sent before the close are still answered.
                 return self.handle.commands().pop().map(Event::Command);
             }
             if let Some(command) = self.poll_for_command() {
@@ -141,15 +141,15 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// How host mode ends, if it is to end now.
+    /// The result with which host mode ends now, if it does.
     fn hosting_end(&self) -> Option<Result<(), Cancelled>> {
-        // Not asked of the gate: a close that cancels sets the gate first and the token next, and is done then. By the gate alone, host
-        // mode would end well in the middle of such a close.
+        // Not read from the gate: a close that cancels sets the gate first, then cancels the token, and is done only then.
+        // By the gate alone, host mode would end with success in the middle of such a close.
         let is_closed = self.handle.is_close_done();
         self.hosting.as_ref().and_then(|hosting| hosting.end(is_closed))
     }
 
-    /// Looks for a command for a short time after a turn: the next turn often comes at once.
+    /// Polls for a command for a short time after a turn, because the next turn often arrives at once.
     fn poll_for_command(&mut self) -> Option<Command> {
         if !std::mem::take(&mut self.is_warm) {
             return None;
@@ -163,8 +163,8 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// Waits for the next event: the one place where a session's thread waits for work. `None` where the wake-up was for nothing, or for
-    /// something that [`next_event`](Self::next_event) looks at.
+    /// Waits for the next event. The session thread waits for work nowhere else. Returns `None` after a wake-up without an
+    /// event, or with one that [`next_event`](Self::next_event) finds.
     ///
     /// An arm without a source is a channel that is never ready.
     fn wait_for_event(&mut self) -> Option<Event> {
@@ -180,7 +180,7 @@ impl<A: SessionAgent> SessionThread<A> {
             recv(sources.comms) -> interaction => Ready::Comms(interaction.ok()),
             recv(sources.cancelled) -> _ => Ready::Cancelled,
         };
-        // Whichever arm was ready, and before any work: see `wait::work_queue`.
+        // After any arm, and before any work: see `wait::work_queue`.
         commands.end_wait();
         let Some(hosting) = &mut self.hosting else {
             return commands.pop().map(Event::Command);
@@ -201,7 +201,7 @@ impl<A: SessionAgent> SessionThread<A> {
                 hosting.sources.comms = never();
                 None
             }
-            // Host mode is over: `next_event` finds out.
+            // Host mode ends: `next_event` reads the token.
             Ready::Cancelled => None,
         }
     }
@@ -211,7 +211,7 @@ impl<A: SessionAgent> SessionThread<A> {
         self.run_turn(turn, input);
     }
 
-    /// From a turn that is taken up to its answer, or to the beginning of host mode.
+    /// Runs a turn that is picked up, until its answer or the beginning of host mode.
     fn run_turn(&mut self, mut turn: RunningTurn, input: Input) {
         let Input { prompt, skills, host_mode } = input;
         let result = self.step(&mut turn, |agent, context| {
@@ -228,7 +228,7 @@ impl<A: SessionAgent> SessionThread<A> {
     #[inline(never)] // See the head of this file.
     fn begin_hosting(&mut self, mut turn: RunningTurn, result: RunResult) {
         turn.release_permit();
-        self.note_endpoints();
+        self.update_endpoints();
         let comms = self.handle.comms();
         let comms_inbox = comms.and_then(|comms| {
             let inbox = contain(|| comms.inbox()).unwrap_or_else(|_| {
@@ -248,7 +248,7 @@ impl<A: SessionAgent> SessionThread<A> {
 
     #[inline(never)] // See the head of this file.
     fn on_interaction(&mut self, incoming: Incoming, cancel: CancelToken) {
-        // Only in host mode is anything received.
+        // Interactions arrive only in host mode.
         let Some(mut hosting) = self.hosting.take() else { return };
         let is_dismissal = incoming.is_dismissal();
         let interaction = hosting.turn.context().events().interactions().add(incoming);
@@ -282,11 +282,11 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// The end of a turn that was to host, or has hosted.
+    /// Ends a turn that was meant to enter host mode, or was in it.
     fn end_hosting(&mut self, turn: RunningTurn, result: TurnResult) {
         self.handle.shared().inbox.fail_subscribed();
         self.end_turn(turn, result);
-        // A turn that released its permit in host mode has none whose release would end the run.
+        // Between interactions the turn holds no permit, so no release of a permit has ended its run.
         self.own.end_turn();
     }
 
@@ -304,8 +304,8 @@ impl<A: SessionAgent> SessionThread<A> {
         self.is_warm = true;
     }
 
-    /// One call of the agent in a turn: with a running permit; what the agent has come to is shown, and the interactions that
-    /// it has taken on are settled.
+    /// Calls the agent once in a turn: waits for a running permit, calls, publishes the agent's snapshot, and settles the
+    /// interactions that the agent has accepted.
     fn step(
         &mut self,
         turn: &mut RunningTurn,
@@ -320,7 +320,7 @@ impl<A: SessionAgent> SessionThread<A> {
                 self.publish_unless_faulted(&result);
                 result
             }
-            // Told to stop before it could run: answered without being run.
+            // Cancelled before it could run: answered without a call of the agent.
             Err(cancelled) => Err(SessionError::Agent { id, source: cancelled.into() }),
         };
         turn.settle(&result);
@@ -348,7 +348,7 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// Lets the agent clean up after a turn that was told to stop and failed.
+    /// Lets the agent roll back a turn that was cancelled and failed.
     #[inline(never)] // See the head of this file.
     fn roll_back(&mut self, source: AgentError, turn: TurnId) -> TurnResult {
         let agent = &mut self.agent;
@@ -363,7 +363,7 @@ impl<A: SessionAgent> SessionThread<A> {
 
     #[inline(never)] // See the head of this file.
     fn fault(&self, message: PanicMessage, turn: TurnId) -> SessionError {
-        // What the panic said may be part of the conversation: it goes to the caller, not into the log.
+        // The panic message may contain part of the conversation: it goes to the caller, not into the log.
         record!(Error, "turnwise::session", "session {}: the agent panicked in turn {turn}", self.handle.id());
         self.handle.fault(message)
     }
@@ -374,7 +374,7 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// Shows what the agent has come to; where it panics, what was shown before stays.
+    /// Publishes the agent's snapshot. If the agent panics, the last published snapshot stays.
     fn publish(&self) {
         match contain(|| self.agent.snapshot()) {
             Ok(snapshot) => self.handle.shared().published.publish(snapshot),
@@ -384,21 +384,21 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// Asks the agent how it wants to be reached; what panics stays as before, and nothing else does. One by one, because
-    /// what the first has given may panic again when it is dropped.
-    fn note_endpoints(&self) {
-        if let Some(injector) = self.ask("event_injector", A::event_injector) {
+    /// Reads the agent's endpoints and stores them. If a call panics, that endpoint stays as before. The endpoints are
+    /// read one by one, because the drop of the first one may panic too.
+    fn update_endpoints(&self) {
+        if let Some(injector) = self.query_agent("event_injector", A::event_injector) {
             let last = self.handle.set_injector(injector);
             contain_and_log("the drop of an agent's injector", move || drop(last));
         }
-        if let Some(comms) = self.ask("comms_runtime", A::comms_runtime) {
+        if let Some(comms) = self.query_agent("comms_runtime", A::comms_runtime) {
             let last = self.handle.set_comms(comms);
             contain_and_log("the drop of an agent's comms", move || drop(last));
         }
     }
 
-    fn ask<T>(&self, what: &str, question: impl FnOnce(&A) -> T) -> Option<T> {
-        let answer = contain(|| question(&self.agent));
+    fn query_agent<T>(&self, what: &str, query: impl FnOnce(&A) -> T) -> Option<T> {
+        let answer = contain(|| query(&self.agent));
         if answer.is_err() {
             record!(Error, "turnwise::session", "session {}: {what} panicked", self.handle.id());
         }
@@ -412,7 +412,7 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// The history, under the session's own id whatever the agent says.
+    /// The history, under the session's own id even if the agent returns another.
     fn export(&self) -> Result<Session, SessionError> {
         let id = self.handle.id();
         match contain(|| self.agent.session_clone()) {
@@ -425,8 +425,8 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// Hands the session over to the first who still wants it; later ones find it closed. In host mode that is between two
-    /// interactions, and ends it.
+    /// Hands the history over to the first request whose caller still waits, and closes the session. Later requests find
+    /// it closed. In host mode this happens between two interactions, and ends host mode.
     fn decide_takeovers(&mut self) {
         self.takeovers.retain(|takeover| !takeover.is_given_up());
         let is_hosting = self.hosting.is_some();
@@ -443,7 +443,7 @@ impl<A: SessionAgent> SessionThread<A> {
         });
         if gate.state().is_closed() {
             self.handle.finish_close();
-            // Whoever is left has come too late, and finds no decision.
+            // The remaining requests are too late, and get no decision.
             self.takeovers.clear();
         }
     }

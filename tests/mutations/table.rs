@@ -116,7 +116,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a fault leaves the inbox open",
         "src/session/handle.rs",
-        &[("        // Nobody will ever work off what is in there.\n        self.shared.inbox.close();\n", "")],
+        &[("        // The faulted session runs no interactions.\n        self.shared.inbox.close();\n", "")],
         Shuttle("c39_a_fault"),
     ),
     mutation(
