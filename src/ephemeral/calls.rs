@@ -1,4 +1,4 @@
-//! What each call of a service does.
+//! The calls of a service.
 
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
         let waiting = self.core.clock().stopwatch();
         let opening = self.prepare_opening(spec)?;
-        // Announced before the session can ask for another.
+        // Announced before the start, because the session may ask for this thread's session as soon as it runs.
         let wait = Wait::on(opening.key());
         let OpeningReply { handle, opened } = opening.start()?;
         let id = handle.id();
@@ -117,7 +117,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
                 opened.unwrap_or(Err(SessionError::NotFound { id })).map_err(|error| self.core.refusal(error))
             }
             Err(error) => {
-                // An error means that there is no session: the caller may not know its id.
+                // An error means that there is no session, and the caller may not know its id.
                 handle.close(ArchiveMode::Interrupt, CancelReason::Archived).run_hooks();
                 Err(error.into_session_error(id, &waiting))
             }
@@ -139,13 +139,13 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
-        // Too late or interrupted: the history is the caller's all the same.
+        // If that wait fails, the caller still gets the history.
         self.take(id, timeout, None).map(|(history, _ended)| history)
     }
 }
 
 impl<B: SessionAgentBuilder> Inner<B> {
-    /// Takes a session, on a condition if there is one.
+    /// Takes a session, if `condition` allows it.
     pub(super) fn take(
         &self,
         id: SessionId,
@@ -161,7 +161,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 }
 
-/// Closes a session; to close it once more is an error, unless that cancels its turn.
+/// Closes a session. A second close is an error, unless it is an interrupt.
 pub(super) fn archive(handle: &SessionHandle, mode: ArchiveMode) -> Result<(), SessionError> {
     let closed = handle.close(mode, CancelReason::Archived);
     let is_first = closed.first;
@@ -173,7 +173,7 @@ pub(super) fn archive(handle: &SessionHandle, mode: ArchiveMode) -> Result<(), S
     }
 }
 
-/// Closes a session, and waits until nothing is left of it.
+/// Closes a session, and waits until its thread holds nothing of it.
 pub(super) fn archive_wait(handle: &SessionHandle, waiting: &Stopwatch, timeout: Duration) -> Result<(), SessionError> {
     let failed = |error: WaitError| error.into_session_error(handle.id(), waiting);
     let wait = Wait::on(handle.key()).map_err(failed)?;
@@ -182,7 +182,7 @@ pub(super) fn archive_wait(handle: &SessionHandle, waiting: &Stopwatch, timeout:
     wait.receive(ended, &waiting.deadline(timeout)).map(drop).map_err(failed)
 }
 
-/// Waits until nothing is left of a session that is closed.
+/// Waits until the thread of a closed session holds nothing of it.
 pub(super) fn wait_until_ended(
     handle: &SessionHandle,
     waiting: &Stopwatch,
@@ -192,7 +192,7 @@ pub(super) fn wait_until_ended(
     ended.map(drop).map_err(|error| error.into_session_error(handle.id(), waiting))
 }
 
-/// Asks a session's thread for the history, and waits for it.
+/// Requests the history from the session thread, and waits for it.
 fn request_history(
     handle: &SessionHandle,
     command: impl FnOnce(HistoryRequest) -> Command,
@@ -205,7 +205,7 @@ fn request_history(
     let (request, reply) = HistoryReply::new();
     handle.send(command(request));
     let waited = wait.receive(reply.decided().receiver(), deadline);
-    // What was decided in the very moment in which the wait ended stands.
+    // A decision made in the moment in which the wait ended stands.
     match (reply.give_up(), waited) {
         (Some(result), _) => result,
         (None, Err(error)) => Err(failed(error)),

@@ -1,4 +1,4 @@
-//! How a service is set up.
+//! The configuration of a service.
 
 use crate::agent::SessionAgentBuilder;
 use crate::error::ConfigError;
@@ -32,7 +32,7 @@ pub struct ServiceConfig<B> {
 }
 
 impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
-    /// Sets a service up with other settings than the defaults.
+    /// Configures a service with other settings than the defaults.
     pub fn configure(builder: B) -> ServiceConfig<B> {
         ServiceConfig::new(builder)
     }
@@ -43,22 +43,22 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         Self { builder, settings: Settings::default() }
     }
 
-    /// How many sessions there may be at a time, each of them a thread; archived ones count until they have ended.
-    /// 0 admits nobody. Default: 64.
+    /// Sets how many sessions there may be at a time. Each is a thread; an archived session counts until it has ended.
+    /// 0 admits none. Default: 64.
     ///
-    /// The system has limits too. A session that it has no thread for is [`SessionError::Spawn`](crate::SessionError::Spawn);
-    /// nothing is left of it, and the others go on. On Linux, whose defaults have room for some 15,800 sessions, these are, in
-    /// the order in which they are met:
+    /// The system has limits too. A session without a thread is [`SessionError::Spawn`](crate::SessionError::Spawn);
+    /// nothing is left of it, and the others continue. Linux has room for some 15,800 sessions by default. Its limits, in the
+    /// order in which they are reached:
     ///
     /// | Limit | Default | Sessions | To raise it |
     /// |---|---|---|---|
-    /// | memory maps of a process | 65,530 | 4 maps each, and one in 32 is left alone | `sysctl vm.max_map_count` |
+    /// | memory maps of a process | 65,530 | 4 maps each; one in 32 is kept free | `sysctl vm.max_map_count` |
     /// | thread ids | 32,768, or 4,194,304 with systemd | 1 each | `sysctl kernel.pid_max` |
     /// | threads of the system | by memory | 1 each | `sysctl kernel.threads-max` |
     /// | threads of a user, or of a container | varies | 1 each | `ulimit -u`; `pids.max` of the control group |
     /// | address space | none | [`stack_size`](Self::stack_size) each | `ulimit -v`, or a smaller stack |
     ///
-    /// An idle session takes 40 KiB of memory, the kernel's included (`benches/w08_memory.rs`), and what its agent takes.
+    /// An idle session takes 40 KiB of memory, the kernel's included (`benches/w08_memory.rs`), plus that of its agent.
     ///
     /// ```
     /// use turnwise::{agent_fn, EphemeralSessionService, SessionError, SessionService, SessionSpec};
@@ -75,12 +75,12 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// How many turns may run at a time. Others that are admitted wait, first come first served, and can be interrupted
+    /// Sets how many turns may run at a time. Further admitted turns wait, first come first served, and can be interrupted
     /// meanwhile. Default: no limit but the number of sessions.
     ///
-    /// A turn that waits for another session, or for room in its event channel, does not count meanwhile, and waits for its
-    /// turn again afterwards. Where that wait is cut short, by its timeout or by an interrupt, the turn goes on at once, one
-    /// above the limit if need be: it may be the very one that has to stop the others.
+    /// A turn that waits for another session, or for room in its event channel, does not count meanwhile. Afterwards it waits
+    /// for a permit again. If its wait ends by a timeout or an interrupt, the turn continues at once, even above the limit:
+    /// it may be the turn that has to stop the others.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,7 +95,7 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// });
     /// let service = EphemeralSessionService::configure(agent).max_running_turns(1).build()?;
     /// let one = service.begin_session(CreateSessionRequest::new("one"))?;
-    /// let two = service.begin_session(CreateSessionRequest::new("two"))?; // admitted, but not at work beside one
+    /// let two = service.begin_session(CreateSessionRequest::new("two"))?; // admitted, but does not run beside the first
     /// assert_eq!((one.wait()?.text.as_str(), two.wait()?.text.as_str()), ("0", "0"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -104,17 +104,16 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// The stack of each session's thread, in bytes; only what is used of it takes memory. Default: that of
-    /// `std::thread`, 2 MiB unless `RUST_MIN_STACK` says otherwise. The library itself takes up to 48 KiB of it, and 96 where
-    /// sessions are kept (see `PersistentSessionService`); an agent that needs more than there is ends the program, as stack overflows
-    /// do.
+    /// Sets the stack size of each session thread, in bytes; only the used part takes memory. Default: that of
+    /// `std::thread`, 2 MiB unless `RUST_MIN_STACK` says otherwise. The library itself takes up to 48 KiB of it, and 96 KiB in
+    /// a `PersistentSessionService`. An agent that needs more than the rest ends the program with a stack overflow.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.settings.stack_size = Some(bytes);
         self
     }
 
-    /// What the threads' names begin with; the end of the id of their (first) session follows. Linux shows the first 15
-    /// bytes of a name. Default: `turnwise`.
+    /// Sets the prefix of the threads' names. The end of the id of the thread's first session follows. Linux shows the first
+    /// 15 bytes of a name. Default: `turnwise`.
     ///
     /// ```
     /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -129,15 +128,16 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// How many threads whose sessions have ended may wait for another session, each for up to 10 seconds; 0 for a new thread
-    /// for every session. Default: 4.
+    /// Sets how many threads whose sessions have ended may wait for another session, each for up to 10 seconds. With 0 every
+    /// session gets a new thread. Default: 4.
     ///
-    /// A session that gets one of them takes a third of the time to create, run once and archive
-    /// (`benches/w03_create_archive.rs`), and has the thread to itself all the same. What belongs to the thread and not to the session stays: its name, whatever an agent has changed of
-    /// it (a priority, a signal mask, a locale), and its thread-local values. Those that an agent has left behind are there
-    /// for the next agent on that thread, and are dropped with the thread: when it has waited in vain, or when the service is shut
-    /// down or its last handle dropped (so a handle that an agent has left in one of them keeps the service for that long).
-    /// Where sessions must not see that of each other, or a session's end has to take its thread-local values along, say 0.
+    /// A session on such a thread takes a third of the time to create, run once and archive
+    /// (`benches/w03_create_archive.rs`), and has the thread to itself all the same. The state of the thread stays: its name,
+    /// whatever an agent has changed of it (a priority, a signal mask, a locale), and its thread-local values. The next agent
+    /// on that thread finds the values that an agent has left. They are dropped with the thread: after its wait, or when the
+    /// service is shut down or its last handle dropped. So a handle of the service in a thread-local value keeps the service
+    /// alive for that long. Use 0 if sessions must not see each other's thread state, or if the end of a session has to drop
+    /// its thread-local values.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -152,7 +152,7 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// let service = EphemeralSessionService::configure(agent).idle_threads(0).build()?;
     /// for _ in 0..2 {
     ///     let result = service.create_session(CreateSessionRequest::new("count"))?;
-    ///     assert_eq!(result.text, "1"); // a thread that nobody has had before
+    ///     assert_eq!(result.text, "1"); // a new thread
     ///     service.archive_wait(result.session_id, Duration::from_secs(60))?;
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -162,16 +162,16 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// How many messages the inbox of each session has room for; more are refused as
-    /// [`InjectError::Full`](crate::InjectError::Full). 0 refuses all. It takes memory only for what is in it. Default: 256.
+    /// Sets how many messages fit into the inbox of each session. Further ones are refused with
+    /// [`InjectError::Full`](crate::InjectError::Full). 0 refuses all. The inbox takes memory only for its messages. Default: 256.
     pub fn inbox_capacity(mut self, messages: usize) -> Self {
         self.settings.inbox_capacity = messages;
         self
     }
 
-    /// How many of its last events each session keeps, for subscribers that come late or come back
-    /// ([`Subscription::from_seq`](crate::Subscription::from_seq)). Every event is copied then, whether anybody listens or
-    /// not. Default: 0, none.
+    /// Sets how many of its last events each session keeps, for subscribers that come late or reconnect
+    /// ([`Subscription::from_seq`](crate::Subscription::from_seq)). Every event is then copied, with subscribers or without.
+    /// Default: 0, none.
     ///
     /// ```
     /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService};
@@ -189,7 +189,7 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// Has every duration that the service is given measured on this clock, which a test moves by hand. Only with the feature
+    /// Sets the clock that measures all durations of the service. A test advances it by hand. Only with the feature
     /// `testkit`. Default: the clock of the system.
     ///
     /// ```
@@ -211,8 +211,8 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// Has the ids of sessions, and those of the interactions that injectors put into their inboxes, come from here: the same
-    /// seed, the same ids. Sessions that bring an id keep it. Only with the feature `testkit`. Default: ids that nobody has had before.
+    /// Sets the source of session ids, and of the ids of interactions that injectors put into inboxes: the same seed, the same
+    /// ids. A session that is created with an id keeps it. Only with the feature `testkit`. Default: unique ids.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, SeededIds};
@@ -228,10 +228,10 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// Makes the service. Starts no thread.
+    /// Creates the service. Starts no thread.
     ///
     /// # Errors
-    /// [`ConfigError`] where a figure cannot work: `max_sessions` or `idle_threads` above 4,194,304, `max_running_turns` of
+    /// [`ConfigError`] if a setting is out of range: `max_sessions` or `idle_threads` above 4,194,304, `max_running_turns` of
     /// 0 or above that, a `stack_size` outside of 64 KiB to 1 GiB, an `inbox_capacity` or `event_history` above 16,777,216,
     /// a `thread_name_prefix` with a NUL character in it.
     pub fn build(self) -> Result<EphemeralSessionService<B>, ConfigError> {
@@ -239,7 +239,7 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         Ok(EphemeralSessionService::with_settings(builder, settings))
     }
 
-    /// What it is made of, once it is known that the figures can work.
+    /// Checks the settings, and returns the builder and the settings.
     pub(crate) fn check(self, min_stack: usize) -> Result<(B, Settings), ConfigError> {
         let Self { builder, settings } = self;
         match settings.check(min_stack) {

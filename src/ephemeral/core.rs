@@ -1,4 +1,4 @@
-//! What a service and the threads of its sessions share. It knows no builder and no agent.
+//! The state that a service shares with its session threads. It does not depend on the builder or the agent.
 
 use crate::error::SessionError;
 use crate::model::SessionId;
@@ -43,17 +43,18 @@ impl Core {
         }
     }
 
-    /// What all durations are measured on.
+    /// The clock that measures all durations.
     pub(crate) fn clock(&self) -> &Clock {
         &self.settings.clock
     }
 
-    /// The session with this id, if it is there for callers.
+    /// The open session with this id.
     pub(crate) fn open(&self, id: SessionId) -> Result<Arc<SessionHandle>, SessionError> {
         self.registry.find(id).filter(|handle| handle.is_open()).ok_or(SessionError::NotFound { id })
     }
 
-    /// As an error of somebody who wants to work: a session that a shutdown has closed is not merely gone.
+    /// Converts `NotFound` to `ShuttingDown` after a shutdown. For callers that start work: the shutdown may have closed their
+    /// session.
     pub(crate) fn refusal(&self, error: SessionError) -> SessionError {
         match error {
             SessionError::NotFound { .. } if self.registry.is_shut_down() => SessionError::ShuttingDown,
@@ -62,7 +63,7 @@ impl Core {
     }
 }
 
-/// A session's id and its capacity, until [`release`](Self::release) or a drop frees both and reports the end of the session.
+/// A session's id and capacity. [`release`](Self::release) or a drop frees both and reports the end of the session.
 #[must_use = "dropping it frees the id and the capacity"]
 #[derive(Debug)]
 pub(crate) struct Reservation {
@@ -93,9 +94,9 @@ impl Reservation {
 
     fn release_once(&mut self) {
         let Some(capacity) = self.capacity.take() else { return };
-        // However the session thread came to its end: no turn is admitted after it, and no caller waits for more of it.
+        // Also if the session thread panicked: no turn is admitted afterwards, and no caller waits for an answer.
         self.handle.end();
-        // Capacity first: a caller that finds the id gone may count on it.
+        // Capacity first: a caller that does not find the id may rely on the capacity.
         capacity.release();
         self.core.registry.remove(self.handle.id());
         self.handle.ended().set();

@@ -1,18 +1,18 @@
-//! How sessions and turns start: all that happens on the caller's thread before the session thread takes over.
+//! The start of sessions and turns: the work on the caller's thread before the session thread takes over.
 //!
 //! | Step | A session | A turn of a live session |
 //! |---|---|---|
 //! | reserve | [`ReservedSession`] holds the id, the capacity and the numbers of the record | [`AdmittedTurn`] holds the admission |
-//! | prepare | [`PreparedSession`] holds all that the session thread starts with | the same value |
+//! | prepare | [`PreparedSession`] holds the start data of the session thread | the same value |
 //! | start | [`PreparedSession::start`]: the session thread runs | [`AdmittedTurn::start`]: the command is sent |
 //!
-//! Each step gives a value, which the caller finishes or drops. A drop gives everything back, and answers what was admitted.
+//! Each step returns a value, which the caller passes on or drops. A drop gives everything back, and answers an admitted turn.
 //!
 //! # When a wait is announced
 //!
-//! A caller that will wait for the turn announces that between the admission and the start. Later, the turn could ask for the caller's
-//! session before the announcement, and the caller would be the one to be refused. Earlier, a start that is refused as busy would look
-//! like a wait for a moment, and other sessions would be refused for it.
+//! A caller that will wait for the turn announces the wait between the admission and the start. If it did so later, the turn
+//! could already ask for the caller's session, and the caller would be refused instead. If it did so earlier, a start that is
+//! refused as busy would look like a wait for a moment, and other sessions would be refused because of it.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ use super::threads::ThreadSpec;
 
 /// A session whose id, capacity and numbers are reserved. It has no first turn and no opening yet.
 ///
-/// The reservation is the last field of this and of [`PreparedSession`]: the id is free once nothing is left of the session.
+/// The reservation is the last field of this and of [`PreparedSession`]: the id is freed after the rest is dropped.
 struct ReservedSession<B> {
     builder: Arc<B>,
     spec: SessionSpec,
@@ -54,7 +54,7 @@ struct ReservedSession<B> {
     reservation: Reservation,
 }
 
-/// A session that is ready to start. `R` is what its caller gets back: the handle of the first turn, or the reply of the build.
+/// A session that is ready to start. `R` goes to its caller: the handle of the first turn, or the reply of the build.
 #[must_use = "dropping it gives up the session"]
 pub(crate) struct PreparedSession<B, R> {
     start: Contained<Start<B>>,
@@ -62,14 +62,14 @@ pub(crate) struct PreparedSession<B, R> {
     reservation: Reservation,
 }
 
-/// What the caller of a build without a turn waits for.
+/// The reply that the caller of a build without a turn waits for.
 pub(super) struct OpeningReply {
     pub(super) handle: Arc<SessionHandle>,
-    /// The session's id once the agent is built. Disconnects without one where the session has ended before.
+    /// The session's id once the agent is built. Disconnects without an id if the session has ended before.
     pub(super) opened: Receiver<Result<SessionId, SessionError>>,
 }
 
-/// A turn that is admitted in a live session. The session thread has not been told of it.
+/// A turn that is admitted in a live session, but not yet sent to the session thread.
 #[must_use = "dropping it gives the admission up"]
 pub(crate) struct AdmittedTurn {
     turn: Turn,
@@ -77,7 +77,7 @@ pub(crate) struct AdmittedTurn {
     handle: Arc<SessionHandle>,
 }
 
-/// A turn that was not admitted, with its request: it may be for a session that the caller has to resume first.
+/// A turn that was not admitted, with its request. The caller may have to resume the session and start the turn again.
 pub(crate) struct RefusedTurn {
     pub(crate) error: SessionError,
     pub(crate) request: StartTurnRequest,
@@ -106,12 +106,12 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(self.reserve(session, Some(turn_id))?.with_turn(turn_id, turn))
     }
 
-    /// Prepares a session without a turn: its caller waits for the build.
+    /// Prepares a session without a turn, for a caller that waits for the build.
     pub(super) fn prepare_opening(&self, spec: SessionSpec) -> Result<PreparedSession<B, OpeningReply>, SessionError> {
         Ok(self.reserve(spec, None)?.opening())
     }
 
-    /// Registers a session. Where that fails, nothing is left of it.
+    /// Registers a session. If that fails, nothing is left of it.
     fn reserve(&self, mut spec: SessionSpec, first_turn: Option<TurnId>) -> Result<ReservedSession<B>, SessionError> {
         let core = &self.core;
         let id = identify(&mut spec, &core.settings.ids);
@@ -136,7 +136,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         SessionContext::new(events, self.weak_service(), cancel)
     }
 
-    /// Makes sure that a timeout can be kept, before anything is admitted.
+    /// Starts the timer thread for a turn with a timeout, before anything is admitted.
     fn prepare_timeout(&self, timeout: Option<Duration>) -> Result<(), SessionError> {
         match timeout {
             None => Ok(()),
@@ -168,7 +168,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok((handle, turn_id, cancel, (active, admission)))
     }
 
-    /// Refuses a wait for a session that waits for this thread's, or is this thread's.
+    /// Refuses a wait for this thread's session, or for one that waits for it.
     pub(super) fn refuse_circle(&self, id: SessionId) -> Result<(), SessionError> {
         if reentrancy::is_session_thread() {
             if let Some(handle) = self.core.registry.find(id) {
@@ -185,17 +185,17 @@ impl<B: SessionAgentBuilder> Inner<B> {
         id: SessionId,
         request: StartTurnRequest,
     ) -> Result<TurnWithWait, SessionError> {
-        // Before the admission: in a circle the session is busy too, and that would be the error.
+        // Before the admission: in a cycle the session is busy too, and the caller would get that error.
         self.refuse_circle(id)?;
         self.admit(id, request)?.start_with_wait()
     }
 }
 
-/// A session's handle, and the number, the token and the guards of the turn that it has admitted.
+/// The handle of a session, and the id, the token and the guards of the turn that it has admitted.
 type Admitted = (Arc<SessionHandle>, TurnId, CancelToken, (ActiveEntry, Admission));
 
 impl<B> ReservedSession<B> {
-    /// Prepares the session with its first turn, which it was reserved for.
+    /// Prepares the session with the first turn that it was reserved for.
     fn with_turn(self, turn_id: TurnId, request: StartTurnRequest) -> PreparedSession<B, TurnHandle> {
         let guards = (self.active, self.admission);
         let (turn_handle, turn) =
@@ -218,19 +218,19 @@ impl<B> ReservedSession<B> {
 
 impl<B, R> PreparedSession<B, R> {
     fn new(start: Start<B>, reply: R, reservation: Reservation) -> Self {
-        // It holds values of the user: the specification, and the builder.
+        // It holds the user's values: the specification and the builder.
         let start = Contained::new("the drop of a session that was not started", start);
         Self { start, reply, reservation }
     }
 
-    /// What a wait for the session is announced by. A fresh session waits for no other, so the announcement is never refused.
+    /// The key that announces a wait for the session. A new session waits for no other, so the announcement is never refused.
     pub(super) fn key(&self) -> WaitKey {
         self.reservation.handle().key()
     }
 }
 
 impl<B: SessionAgentBuilder, R> PreparedSession<B, R> {
-    /// Starts the session thread. Where the system refuses one, nothing is left of the session.
+    /// Starts the session thread. If the system has no thread for it, nothing is left of the session.
     pub(crate) fn start(self) -> Result<R, SessionError> {
         let Self { start, reply, reservation } = self;
         let (core, handle) = (Arc::clone(reservation.core()), Arc::clone(reservation.handle()));
@@ -262,7 +262,7 @@ impl<B: SessionAgentBuilder> PreparedSession<B, TurnHandle> {
 }
 
 impl AdmittedTurn {
-    /// Hands the turn to the session thread.
+    /// Sends the turn to the session thread.
     pub(crate) fn start(self) -> TurnHandle {
         self.handle.send(Command::Turn(self.turn));
         self.turn_handle
@@ -275,7 +275,7 @@ impl AdmittedTurn {
     }
 }
 
-/// Takes the id, the capacity, and the first numbers of the record: before a caller has one of them.
+/// Reserves the id, the capacity and the first numbers of the record, before a caller gets any of them.
 fn reserve(core: &Arc<Core>, handle: &Arc<SessionHandle>) -> Result<Reservation, SessionError> {
     let reservation = Reservation::of(core, handle)?;
     handle.shared().numbers.open()?;
@@ -301,7 +301,7 @@ fn profile(core: &Core, id: SessionId, first_turn: Option<TurnId>, spec: &mut Se
     }
 }
 
-/// Makes both ends of an admitted turn: the caller's, and the session thread's.
+/// Creates both ends of an admitted turn: the caller's, and the session thread's.
 fn make_turn(
     core: &Core,
     handle: &SessionHandle,
@@ -320,7 +320,7 @@ fn make_turn(
     (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome, core.clock().clone()), turn)
 }
 
-/// Gives a new session its id, once and for all: in the specification and in the history that it resumes.
+/// Sets the id of a new session, in the specification and in the history that it resumes.
 pub(super) fn identify(spec: &mut SessionSpec, ids: &Ids) -> SessionId {
     let resumed = spec.resume.as_ref().map(Session::id);
     let id = spec.session_id.or(resumed).unwrap_or_else(|| ids.session_id());
@@ -329,7 +329,7 @@ pub(super) fn identify(spec: &mut SessionSpec, ids: &Ids) -> SessionId {
     id
 }
 
-/// A name that tells threads apart in a debugger.
+/// A name that identifies the thread in a debugger.
 fn thread_name(prefix: &str, id: SessionId) -> String {
     format!("{prefix}-{}", id.short())
 }

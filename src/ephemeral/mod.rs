@@ -1,4 +1,4 @@
-//! Many sessions in one process: the registry, the capacity, and how all of them end.
+//! The sessions of a service in one process: the registry, the capacity, and the shutdown of all sessions.
 
 mod calls;
 mod config;

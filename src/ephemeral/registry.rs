@@ -1,13 +1,13 @@
-//! Which sessions hold capacity, in the order of their creation.
+//! The sessions that hold capacity, in the order of their creation.
 //!
-//! A session is in the registry from its reservation until its thread holds nothing of it. Whether callers see it is not
-//! decided here: a closed session is hidden by its own gate, which makes archiving a matter of one atomic operation.
+//! A session is in the registry from its reservation until its thread holds nothing of it. The registry does not decide
+//! whether callers see the session. Its own gate hides a closed session, so a close is one atomic operation.
 //!
 //! **Invariants.**
-//! - The lock is held for look-ups and changes of the map only, never while anything waits or user code runs.
-//! - An entry without a handle is a gap, left by a session that has ended. Taking an entry out of the middle would move all
-//!   that come after it, under the write lock; so gaps stay until they are a fraction of the map, and go all at once.
-//!   A gap at the end goes at once. Gaps are never counted, found or listed.
+//! - The lock is held for look-ups and changes of the map only, never during a wait or a call of user code.
+//! - An entry without a handle is a gap, left by a session that has ended. Removing an entry from the middle would move all
+//!   later entries, under the write lock. So gaps stay until they are a fraction of the map, and are removed together.
+//!   A gap at the end is removed at once. Gaps are never counted, found or listed.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -22,9 +22,9 @@ use crate::status::slab::{Status, StatusSlab};
 use crate::sync::{Arc, RwLock};
 use crate::wait::latch::Latch;
 
-/// How many ended sessions are remembered: for `archive_wait`, and as cursors of `list`.
+/// How many ended sessions are remembered, for `archive_wait` and as cursors of `list`.
 const REMEMBERED: usize = 16_384;
-/// Gaps are taken out when there are more than this, plus one for every eighth entry.
+/// Gaps are removed when there are more than this, plus one for every eighth entry.
 const FEW_GAPS: usize = 32;
 
 #[derive(Debug)]
@@ -38,34 +38,34 @@ struct Sessions {
     entries: IndexMap<SessionId, Slot>,
     gaps: usize,
     shut_down: bool,
-    /// How many were ever reserved.
+    /// How many sessions were ever reserved.
     registered: u64,
-    /// Set by the next reservation, and by the shutdown, after which there is none.
+    /// Set by the next reservation, and by the shutdown, after which there are no more.
     next_registration: Option<Arc<Latch>>,
     ended: Ended,
 }
 
-/// A place in the order of creation; a gap where the session has ended.
+/// A slot in the order of creation; a gap if the session has ended.
 #[derive(Debug)]
 struct Slot {
-    /// The session's place among all that were ever registered. It rises along the map.
+    /// The number of the session among all that were ever registered. It rises along the map.
     number: u64,
     entry: Option<Entry>,
 }
 
-/// The last sessions to end, with their numbers.
+/// The sessions that ended last, with their numbers.
 #[derive(Debug, Default)]
 struct Ended {
     /// Latest last.
     order: VecDeque<(SessionId, u64)>,
-    /// Of each id the latest number.
+    /// The latest number of each id.
     numbers: HashMap<SessionId, u64>,
 }
 
 #[derive(Debug)]
 struct Entry {
     handle: Arc<SessionHandle>,
-    /// The handle's: a list reads these two alone.
+    /// The handle's status, as the labels are the handle's: a list reads only these two.
     status: Status,
     labels: Labels,
 }
@@ -75,12 +75,12 @@ impl Registry {
         Self { sessions: RwLock::default(), statuses: StatusSlab::default() }
     }
 
-    /// The status of a session that is about to be built, after `turns` turns of lives before, with its first turn or without one.
+    /// The status of a session that is about to be built. Its earlier lives had `turns` turns. `first` is its first turn.
     pub(crate) fn new_status(&self, turns: u64, first: Option<TurnId>, snapshot: &SessionSnapshot) -> Status {
         self.statuses.building(turns, first, snapshot)
     }
 
-    /// Takes a place for a session, or says why there is none. All of it or nothing.
+    /// Reserves the id and the capacity of a session: both or neither.
     pub(crate) fn reserve(
         &self,
         handle: &Arc<SessionHandle>,
@@ -108,27 +108,27 @@ impl Registry {
         Ok(permit)
     }
 
-    /// Takes out a session that has ended.
+    /// Removes a session that has ended.
     pub(crate) fn remove(&self, id: SessionId) {
         let handle = self.sessions.write().remove(id);
-        // Possibly the last one: dropped with no lock held.
+        // This may be the last handle, so it is dropped with no lock held.
         drop(handle);
     }
 
-    /// Whoever has this id, closed or not.
+    /// The session with this id, open or closed.
     pub(crate) fn find(&self, id: SessionId) -> Option<Arc<SessionHandle>> {
         self.sessions.read().find(id).cloned()
     }
 
-    /// Whether a session with this id has ended not long ago.
+    /// Whether a session with this id is among the last that have ended.
     pub(crate) fn has_ended(&self, id: SessionId) -> bool {
         self.sessions.read().ended.numbers.contains_key(&id)
     }
 
-    /// What the open sessions show that `query` is about, oldest first.
+    /// Lists the open sessions that match `query`, oldest first.
     ///
-    /// Each is looked at under the lock, which spares a share of each; those that something happens to just then are looked at
-    /// once more afterwards, since that may have to wait.
+    /// Each session is read under the lock, without cloning its handle. A session that changes at that moment is read again
+    /// afterwards, because that read may have to wait.
     pub(crate) fn list(&self, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
         loop {
             if let Some(page) = self.page(query)? {
@@ -137,7 +137,7 @@ impl Registry {
         }
     }
 
-    /// `None` where a session has been closed between two looks at it, whose place on the page is another's.
+    /// Returns `None` if a session was closed between its two reads, so that another session belongs on the page.
     fn page(&self, query: &SessionQuery) -> Result<Option<Vec<SessionSummary>>, SessionError> {
         let limit = query.limit.unwrap_or(usize::MAX);
         let (mut page, mut changing) = (Vec::new(), Vec::new());
@@ -160,7 +160,7 @@ impl Registry {
                     break;
                 }
                 match entry.status.try_read() {
-                    // Closed between the two looks.
+                    // Closed since the filter.
                     Some((gate, _)) if gate.is_closed() => {}
                     Some((gate, figures)) => page.push(summarize(id, gate, figures, &entry.labels)),
                     None => changing.push((place, Arc::clone(&entry.handle))),
@@ -168,7 +168,7 @@ impl Registry {
             }
         }
         let is_full = page.len() + changing.len() == limit;
-        // Each has the place that it would have had, less those before it that have been closed meanwhile.
+        // Each is inserted at its position, less the earlier ones that have been closed meanwhile.
         let mut closed = 0;
         for (place, handle) in changing {
             match handle.summary() {
@@ -179,12 +179,12 @@ impl Registry {
         Ok((!is_full || closed == 0).then_some(page))
     }
 
-    /// Whoever holds capacity, closed or not.
+    /// The sessions that hold capacity, open or closed.
     pub(crate) fn all(&self) -> Vec<Arc<SessionHandle>> {
         self.sessions.read().handles()
     }
 
-    /// Refuses all further reservations, and gives whoever holds capacity.
+    /// Refuses all further reservations, and returns the sessions that hold capacity.
     pub(crate) fn shut_down(&self) -> Vec<Arc<SessionHandle>> {
         let (live, waiters) = {
             let mut sessions = self.sessions.write();
@@ -206,8 +206,8 @@ impl Registry {
         self.sessions.read().registered
     }
 
-    /// The count if it has passed `seen`; else a latch that the next registration sets, if there can be one. All in one
-    /// look, so that none can be missed.
+    /// Returns the count if it exceeds `seen`; otherwise a latch that the next registration sets, or no latch after a
+    /// shutdown. Both are read under one lock, so that no registration is missed.
     pub(crate) fn registrations_after(&self, seen: u64) -> Result<u64, Option<Arc<Latch>>> {
         let mut sessions = self.sessions.write();
         if sessions.registered > seen {
@@ -237,7 +237,7 @@ impl Sessions {
         self.find(id).is_some()
     }
 
-    /// Where a page begins that goes on behind session `id`, open or not, or ended not long ago.
+    /// The index behind session `id`, which is open, closed, or among the last that have ended.
     fn index_after(&self, id: SessionId) -> Option<usize> {
         if let Some((index, _, slot)) = self.entries.get_full(&id) {
             if slot.entry.is_some() {
@@ -258,7 +258,7 @@ impl Sessions {
     }
 
     fn insert(&mut self, handle: Arc<SessionHandle>) {
-        // An id that comes again is a new session: it belongs at the end, not in the gap of the old one.
+        // A reused id is a new session: it belongs at the end, not in the gap of the old one.
         if self.entries.shift_remove(&handle.id()).is_some() {
             self.gaps -= 1;
         }
@@ -289,7 +289,7 @@ impl Ended {
     fn add(&mut self, id: SessionId, number: u64) {
         if self.order.len() == REMEMBERED {
             if let Some((oldest, number)) = self.order.pop_front() {
-                // The same id may have ended once more since.
+                // The same id may have ended again since.
                 if self.numbers.get(&oldest) == Some(&number) {
                     self.numbers.remove(&oldest);
                 }
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_comes_again_goes_to_the_end() {
+    fn a_reused_id_goes_to_the_end() {
         let (registry, capacity) = (Registry::new(), Semaphore::new(8));
         let ids: Vec<_> = (0..3).map(|_| SessionId::new()).collect();
         let mut permits: Vec<_> = ids.iter().map(|id| registry.reserve(&handle(*id), &capacity).unwrap()).collect();

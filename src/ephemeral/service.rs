@@ -1,4 +1,4 @@
-//! The service: where calls come in.
+//! The ephemeral service, and its calls beyond [`SessionService`].
 
 use std::fmt;
 use std::time::Duration;
@@ -26,11 +26,11 @@ use super::core::Core;
 use super::settings::Settings;
 use super::shutdown;
 
-/// Hosts sessions in memory, each on a thread of its own. What is worth keeping is kept by whoever
-/// [exports](SessionService::export_session) it.
+/// Hosts sessions in memory, each on its own thread. To keep a history, the host [exports](SessionService::export_session)
+/// it.
 ///
-/// A cheap handle: clones are the same service, usable from any thread. Dropping the last one closes every session and
-/// cancels every turn without waiting for them; [`shutdown`](Self::shutdown) does the same and waits.
+/// A service is a cheap handle: clones are the same service, and any thread may use them. The drop of the last handle closes
+/// every session and cancels every turn without waiting; [`shutdown`](Self::shutdown) does the same and waits.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest};
@@ -46,7 +46,7 @@ pub struct EphemeralSessionService<B: SessionAgentBuilder> {
     pub(super) inner: Arc<Inner<B>>,
 }
 
-/// What the handles of a service have in common. Its drop is the drop of the last handle.
+/// The shared state of a service's handles. It is dropped with the last handle.
 pub(super) struct Inner<B: SessionAgentBuilder> {
     pub(super) core: Arc<Core>,
     pub(super) builder: Contained<Arc<B>>,
@@ -54,7 +54,7 @@ pub(super) struct Inner<B: SessionAgentBuilder> {
 }
 
 impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
-    /// A service that hosts at most `max_sessions` at a time; 0 admits nobody. Starts no thread.
+    /// Creates a service that hosts at most `max_sessions` at a time; 0 admits none. Starts no thread.
     pub fn new(builder: B, max_sessions: usize) -> Self {
         Self::with_settings(builder, Settings { max_sessions, ..Settings::default() })
     }
@@ -65,14 +65,14 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         Self { inner: Arc::new_cyclic(|weak| Inner { core, builder, weak: weak.clone() }) }
     }
 
-    /// How many sessions were ever registered, those included that could not be built then or got no thread: a number to
-    /// give to [`wait_session_registered`](Self::wait_session_registered).
+    /// How many sessions were ever registered, including those that failed to build or got no thread. Pass this number to
+    /// [`wait_session_registered`](Self::wait_session_registered).
     pub fn registered_sessions(&self) -> u64 {
         self.inner.core.registry.registrations()
     }
 
-    /// Waits until more than `seen` sessions have been registered, and returns how many; `None` where that does not happen
-    /// in time, or never will after a shutdown. A registration between two calls is never missed.
+    /// Waits until more than `seen` sessions have been registered, and returns how many. Returns `None` on a timeout, and
+    /// after a shutdown. A registration between two calls is never missed.
     ///
     /// ```
     /// use std::thread;
@@ -89,7 +89,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// ```
     ///
     /// # Blocking
-    /// Until the next registration, at most for `timeout`; on a session's own thread also until its turn is cancelled.
+    /// Until the next registration, at most for `timeout`; on a session thread also until its turn is cancelled.
     pub fn wait_session_registered(&self, seen: u64, timeout: Duration) -> Option<u64> {
         let deadline = self.inner.core.clock().deadline(timeout);
         loop {
@@ -100,14 +100,14 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         }
     }
 
-    /// Listens to every session: those that there are from now on, and those to come from their first event. Of each
-    /// session the order is that of its events; among sessions there is none. The stream ends when the service is shut down,
-    /// or its last handle dropped, and the last session has ended.
+    /// Subscribes to every session: to existing sessions from now on, to new ones from their first event. The events of one
+    /// session are in order; events of different sessions have no order. The stream ends when the service is shut down, or
+    /// its last handle dropped, and the last session has ended.
     ///
-    /// A session is in [`list`](crate::SessionService::list) before its first event. So whoever reads all events that there
-    /// are and lists afterwards may forget each session that is not in the list: it has been archived.
+    /// A session is in [`list`](crate::SessionService::list) before its first event. So a subscriber that reads all available
+    /// events and then lists may forget each session that is not in the list: it has been archived.
     ///
-    /// All sessions share the one queue, and with [`Overflow::Block`](crate::Overflow::Block) all of them wait for its reader.
+    /// All sessions share one queue. With [`Overflow::Block`](crate::Overflow::Block) all of them wait for its reader.
     ///
     /// ```
     /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService};
@@ -140,7 +140,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     pub fn stats(&self) -> ServiceStats {
         let core = &*self.inner.core;
         let counters = &core.counters;
-        // Those that have ended first: a turn that is counted among them is among those that were started.
+        // Ended turns are read before started ones, so that every turn that counts as ended also counts as started.
         let ended = [&counters.turns_completed, &counters.turns_failed, &counters.turns_cancelled, &counters.faults];
         let [turns_completed, turns_failed, turns_cancelled, faults] = ended.map(|count| count.get());
         ServiceStats {
@@ -160,16 +160,16 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
 
     /// Refuses new sessions and turns from now on, cancels every turn, and waits for every thread to end.
     ///
-    /// When no session is stuck, no code of an agent's runs any more in a session's thread, thread-local destructors included.
-    /// What may be left is the thread that keeps deadlines, where a cancel hook on it blocks although its turn has ended, which
-    /// takes a guard that was forgotten, or where a hook has left a thread-local value behind that blocks as it is dropped: with
-    /// [`ServiceStats::threads`] at 0 it has gone too. Who unmaps the agents' code drops first what may hold values of theirs:
-    /// handles of turns (errors), injectors and comms runtimes, and the service itself.
+    /// When no session is stuck, no agent code runs on a session thread any more, thread-local destructors included. The timer
+    /// thread may be left in two cases. A cancel hook blocks on it although its turn has ended, because the hook's guard was
+    /// forgotten. Or a hook has left a thread-local value on it that blocks in its drop. When [`ServiceStats::threads`] is 0,
+    /// that thread has exited too. Before a host unmaps the agents' code, it drops all that may hold their values: handles of
+    /// turns (errors), injectors and comms runtimes, and the service itself.
     ///
-    /// Can be called again, to wait longer for sessions that were stuck, and from several threads. From a session's own
-    /// thread it works too, but cannot wait for that session, nor for one that waits for it: those are reported as stuck. A
-    /// wait for *another* service's sessions ends there when the waiting turn is cancelled. In a thread-local destructor nobody
-    /// can tell any more whose thread it is: two that wait for each other there wait for the whole `timeout`.
+    /// It can be called again, to wait longer for stuck sessions, and from several threads. On a session thread it cannot wait
+    /// for that session, nor for one that waits for it, and reports both as stuck. There, a wait for *another* service's
+    /// sessions ends when the waiting turn is cancelled. In a thread-local destructor the session of the thread is unknown: two
+    /// threads that wait for each other there wait for the whole `timeout`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -188,14 +188,14 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// ```
     ///
     /// # Blocking
-    /// Until all sessions have ended, at most for `timeout`. The agents' cancel hooks run on this thread, before the waiting
-    /// begins; what time they take comes on top, which is why they should take none.
+    /// Until all sessions have ended, at most for `timeout`. The agents' cancel hooks run on this thread before the wait. Their
+    /// time is added, so they should be short.
     pub fn shutdown(&self, timeout: Duration) -> ShutdownReport {
         self.shutdown_with(ArchiveMode::Interrupt, timeout)
     }
 
-    /// As [`shutdown`](Self::shutdown); with [`ArchiveMode::Drain`] running turns may finish. What has not finished in
-    /// time goes on: call [`shutdown`](Self::shutdown) to cancel it.
+    /// As [`shutdown`](Self::shutdown); with [`ArchiveMode::Drain`] running turns may finish. A turn that has not finished in
+    /// time continues: call [`shutdown`](Self::shutdown) to cancel it.
     ///
     /// ```
     /// use std::time::Duration;
@@ -205,7 +205,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
     /// let mut report = service.shutdown_with(ArchiveMode::Drain, Duration::from_secs(60));
     /// if !report.stuck.is_empty() {
-    ///     report = service.shutdown(Duration::from_secs(60)); // they have had their time
+    ///     report = service.shutdown(Duration::from_secs(60)); // cancels the remaining turns
     /// }
     /// assert_eq!(report.stuck, []);
     /// assert_eq!(turn.wait()?.text, "hello");
@@ -224,7 +224,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         self.inner.core.registry.all()
     }
 
-    /// A handle that does not keep the service alive.
+    /// Returns a handle that does not keep the service alive.
     pub fn downgrade(&self) -> WeakService {
         self.inner.weak_service()
     }

@@ -1,19 +1,19 @@
-//! The settings of a service, and the limits within which they can work.
+//! The settings of a service, and their limits.
 
 use crate::error::ConfigError;
 use crate::ids::Ids;
 use crate::time::clock::Clock;
 
-/// More threads than a process can have on any system that this runs on. (Linux: `PID_MAX_LIMIT`, 2²² on 64 bits.)
+/// More threads than a process can have on any supported system. (Linux: `PID_MAX_LIMIT`, 2²² on 64 bits.)
 pub(crate) const MAX_THREADS: usize = 1 << 22;
 const DEFAULT_MAX_SESSIONS: usize = 64;
 const DEFAULT_INBOX_CAPACITY: usize = 256;
-/// Sessions that a caller creates one after the other need two threads in turn. A few more serve several such callers.
+/// A caller that creates one session after the other uses two threads in turn. A few more serve several such callers.
 const DEFAULT_IDLE_THREADS: usize = 4;
-/// No session works off more than that: a larger figure is a mistake.
+/// No session processes more than that: a larger figure is a mistake.
 const MAX_QUEUE: usize = 1 << 24;
-/// A session without an agent of any size takes 40 KiB on x86-64 Linux, and 48 where a panic prints its backtrace;
-/// `tests/faults/stacks.rs` finds both. With less, a program would end with a stack overflow, and not with an error.
+/// A session with a trivial agent takes 40 KiB on x86-64 Linux, and 48 if a panic prints its backtrace;
+/// `tests/faults/stacks.rs` measures both. With less, the program would end with a stack overflow instead of an error.
 pub(super) const MIN_STACK: usize = 64 << 10;
 const MAX_STACK: usize = 1 << 30;
 

@@ -1,14 +1,14 @@
-//! How all sessions of a service end.
+//! The shutdown of all sessions of a service.
 //!
-//! # No session is left behind
+//! # No session is missed
 //!
-//! A create reserves its place under the registry's write lock, and a shutdown marks the registry under the same lock. So a
-//! create either comes first, and the shutdown finds its session, building or not; or it comes second and is refused.
+//! A create reserves its slot under the registry's write lock, and a shutdown marks the registry under the same lock. If the
+//! create is first, the shutdown finds its session, built or not. If it is second, it is refused.
 //!
-//! # Two rounds
+//! # Three steps
 //!
-//! First every session is closed and every token set, then the hooks run, then the waiting begins: a hook that takes its
-//! time delays no other session's cancellation.
+//! A shutdown closes every session and cancels every token, then runs the hooks, then waits. So a slow hook delays no other
+//! session's cancellation.
 
 use std::collections::HashSet;
 
@@ -27,24 +27,24 @@ use super::core::Core;
 pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> ShutdownReport {
     record!(Debug, "turnwise::service", "shutdown, {mode:?}");
     let sessions = close_all(core, mode);
-    // On the thread of one of them, told to stop by this very call or before: no reason not to wait for the others.
+    // On a session thread whose turn is cancelled, perhaps by this very call: it still waits for the other sessions.
     let is_own = sessions.iter().any(|session| reentrancy::is_thread_of(session.key()));
-    let regardless = is_own && reentrancy::is_cancelled();
+    let ignore_cancel = is_own && reentrancy::is_cancelled();
     let permit = reentrancy::lend_permit(deadline);
-    let late = sessions.iter().filter(|session| !wait_for_end(session, deadline, regardless));
+    let late = sessions.iter().filter(|session| !wait_for_end(session, deadline, ignore_cancel));
     let mut stuck: Vec<SessionId> = Vec::new();
     let mut keys = HashSet::new();
     for session in late {
         stuck.push(session.id());
         keys.insert(session.key());
     }
-    // A session may have ended whose thread has not: its thread-local values take their time.
+    // A session may have ended while its thread still runs thread-local destructors.
     stuck.extend(core.threads.join_all_but(&keys, deadline));
-    // Of one that was taken and resumed there may be several.
+    // A session that was taken and resumed may be listed several times.
     let mut seen = HashSet::new();
     stuck.retain(|id| seen.insert(*id));
     if stuck.is_empty() {
-        // No turn is left that could have a deadline.
+        // No turn with a deadline is left.
         core.deadlines.stop(deadline);
     }
     if let Some(permit) = permit {
@@ -54,7 +54,7 @@ pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> 
     ShutdownReport { joined, stuck }
 }
 
-/// Closes every session, and waits for none.
+/// Closes every session without waiting.
 pub(crate) fn close_all(core: &Core, mode: ArchiveMode) -> Vec<Arc<SessionHandle>> {
     let sessions = core.registry.shut_down();
     core.global_subscribers.close();
@@ -64,12 +64,14 @@ pub(crate) fn close_all(core: &Core, mode: ArchiveMode) -> Vec<Arc<SessionHandle
     sessions
 }
 
-/// Whether the session ends in time. One that waits for this thread's session, or is it, cannot: that is not waited for.
-fn wait_for_end(session: &SessionHandle, deadline: &Deadline, regardless: bool) -> bool {
+/// Waits for the end of the session, and returns whether it has ended. If it waits for this thread's session, or is that
+/// session, it cannot end, and the call does not wait.
+fn wait_for_end(session: &SessionHandle, deadline: &Deadline, ignore_cancel: bool) -> bool {
     if let Ok(wait) = Wait::on(session.key()) {
         let ended = session.ended().receiver();
-        // In time, too late or interrupted: the latch knows.
-        let _ = if regardless { wait.receive_ignoring_cancel(ended, deadline) } else { wait.receive(ended, deadline) };
+        // The latch has the outcome, also if the wait failed.
+        let _ =
+            if ignore_cancel { wait.receive_ignoring_cancel(ended, deadline) } else { wait.receive(ended, deadline) };
     }
     session.ended().is_set()
 }

@@ -1,4 +1,4 @@
-//! A turn that has started, on a thread that waits for it.
+//! A started turn on a thread that waits for it.
 
 use crate::error::SessionError;
 use crate::model::{AgentEvent, RunResult};
@@ -7,7 +7,7 @@ use crate::sync::{bounded, Receiver, Sender};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 
-/// A turn that has started, and the wait for it, which was announced before the start.
+/// A started turn, and the wait for it, which was announced before the start.
 #[must_use = "the wait is over when it is dropped"]
 pub(crate) struct TurnWithWait {
     pub(super) turn: TurnHandle,
@@ -20,10 +20,10 @@ impl TurnWithWait {
         self.turn.wait_announced(self.wait)
     }
 
-    /// Passes the turn's events on as they come, then waits for its result. `events` is the other end of the sender in the turn's
-    /// request.
+    /// Passes each event of the turn to `on_event`, then waits for the result. `events` is the receiver of the sender in the
+    /// turn's request.
     ///
-    /// The wait stays announced while `on_event` runs: this thread comes back to it in any case.
+    /// The wait stays announced while `on_event` runs, because this thread will wait again afterwards.
     pub(crate) fn follow(
         self,
         events: Receiver<AgentEvent>,
@@ -32,7 +32,7 @@ impl TurnWithWait {
         let Self { turn, wait } = self;
         let mut stream = TurnStream::new(turn, events);
         stream.by_ref().for_each(on_event);
-        // The stream announces a wait of its own.
+        // The stream announces its own wait.
         wait.end();
         stream.wait()
     }

@@ -1,12 +1,12 @@
 //! The session threads of a service, tracked so that a shutdown can wait for all of them.
 //!
-//! A session has a thread of its own while it lives. Up to `idle_threads` threads whose session has ended wait for another one, which is
-//! cheaper than a new thread.
+//! A live session has a thread to itself. After its session has ended, a thread may wait for another session, which is
+//! cheaper than a new thread. Up to `idle_threads` threads wait.
 //!
-//! No caller waits for a session that ends by itself, but its thread has to be joined: only then is it certain that none of its
-//! code runs any more, thread-local destructors included. So a thread that ends leaves its handle behind, and the next thread or caller that
-//! comes here joins the exited ones. It waits for none of them: each thread sets a latch by the last of its code ([`set_on_exit`]). A
-//! thread that blocks in a thread-local destructor stays in the list, and delays no other.
+//! No caller waits for a session that ends by itself, but its thread must be joined. Only then is it certain that none of its
+//! code runs any more, thread-local destructors included. So a thread that ends adds its join handle to a list, and the next
+//! thread or caller that uses the list joins the exited threads. It does not wait: each thread sets a latch by the last of
+//! its code ([`set_on_exit`]). A thread that blocks in a thread-local destructor stays in the list, and delays no other.
 //!
 //! **Invariant.** Every thread is in [`Threads::state`]: as running, as ending, or as being joined.
 
@@ -23,36 +23,36 @@ use crate::time::clock::Deadline;
 use crate::wait::latch::Latch;
 use crate::wait::polling;
 
-/// How long a thread without a session waits for another one: by the system's clock, whatever the service's is. That it ends
-/// changes nothing that anybody sees.
+/// How long a thread waits for another session, always by the system's clock. The end of an idle thread has no effect that
+/// a caller could observe.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// What a thread does for one session.
+/// The work of a thread for one session.
 type Life = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug)]
 pub(crate) struct Threads {
-    /// How many may wait for another session.
+    /// How many threads may wait for another session.
     max_idle: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By a number of their own; sorted, so that what is done for all of them is done in the same order every time.
-    running: BTreeMap<u64, TrackedThread<Served>>,
-    /// Those that wait for another session, last come first served: the ones that have not waited long are the warmest.
+    /// By thread number; sorted, so that operations on all threads take the same order every time.
+    running: BTreeMap<u64, TrackedThread<Owner>>,
+    /// The threads that wait for another session. The last to arrive is used first, since its caches are the warmest.
     idle: Vec<(u64, Sender<Life>)>,
-    ending: ExitingThreads<Served>,
+    ending: ExitingThreads<Owner>,
     next_number: u64,
-    /// Whether nobody is to wait for another session any more.
+    /// Whether no thread may wait for another session any more.
     closed: bool,
 }
 
-/// Whom a thread serves, or has served last.
-type Served = (WaitKey, SessionId);
+/// The session that a thread serves, or has served last.
+type Owner = (WaitKey, SessionId);
 
-/// What a new thread is called and how large its stack is.
+/// The name and the stack size of a new thread.
 pub(crate) struct ThreadSpec {
     pub(crate) name: String,
     pub(crate) stack_size: Option<usize>,
@@ -63,10 +63,10 @@ impl Threads {
         Arc::new(Self { max_idle, state: Mutex::default() })
     }
 
-    /// Runs `life` on a thread of its own: one that waits for a session, or a new one.
+    /// Runs `life` on an idle thread, or on a new one.
     pub(crate) fn spawn(
         self: &Arc<Self>,
-        session: (WaitKey, SessionId),
+        session: Owner,
         spec: ThreadSpec,
         life: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
@@ -74,7 +74,7 @@ impl Threads {
         let life: Life = Box::new(life);
         match self.take_idle(session) {
             Some(idle) => {
-                // It waits for exactly this, and for as long as it takes.
+                // The idle thread waits for this message for as long as it takes.
                 drop(idle.send(life));
                 Ok(())
             }
@@ -82,7 +82,7 @@ impl Threads {
         }
     }
 
-    fn take_idle(&self, session: (WaitKey, SessionId)) -> Option<Sender<Life>> {
+    fn take_idle(&self, session: Owner) -> Option<Sender<Life>> {
         let mut state = self.state.lock();
         let (number, idle) = state.idle.pop()?;
         if let Some(thread) = state.running.get_mut(&number) {
@@ -91,17 +91,17 @@ impl Threads {
         Some(idle)
     }
 
-    fn spawn_new(self: &Arc<Self>, session: (WaitKey, SessionId), spec: ThreadSpec, life: Life) -> io::Result<()> {
+    fn spawn_new(self: &Arc<Self>, session: Owner, spec: ThreadSpec, life: Life) -> io::Result<()> {
         let mut builder = Builder::new().name(spec.name);
         if let Some(bytes) = spec.stack_size {
             builder = builder.stack_size(bytes);
         }
-        // Kept here too: where there is no thread, `life` is dropped with its user's values, and not under the lock.
+        // Shared with this call: if there is no thread, `life` is dropped here, with the user's values, outside the lock.
         let life = Arc::new(Mutex::new(Some(life)));
         let exited = Arc::new(Latch::new());
         let (threads, first, own_exited) = (Arc::clone(self), Arc::clone(&life), Arc::clone(&exited));
         let spawned = room_for_a_thread().and_then(|()| {
-            // Locked over the spawn, so that a thread that ends at once finds its own handle.
+            // Locked during the spawn, so that a thread that ends at once finds its own handle.
             let mut state = self.state.lock();
             let number = state.next_number;
             let spawned = builder.spawn(move || {
@@ -123,7 +123,7 @@ impl Threads {
         spawned
     }
 
-    /// Waits for another session for thread `number`; `None` where it is to end.
+    /// Waits for another session for thread `number`. Returns `None` if the thread must end.
     fn next_life(&self, number: u64) -> Option<Life> {
         let (sender, next) = bounded(1);
         {
@@ -133,7 +133,7 @@ impl Threads {
             }
             state.idle.push((number, sender));
         }
-        // Who archives one session often creates the next at once.
+        // A caller that archives one session often creates the next at once.
         polling::poll_for_work(|| !next.is_empty());
         match next.recv_timeout(KEEP_ALIVE) {
             Ok(life) => Some(life),
@@ -146,14 +146,14 @@ impl Threads {
                 };
                 match place {
                     Some(_) => None,
-                    // Taken in the same instant: the session is on its way.
+                    // Taken at the moment of the timeout: the session will arrive.
                     None => next.recv().ok(),
                 }
             }
         }
     }
 
-    /// Has threads end that wait for another session, now and from now on. Waits for none.
+    /// Ends the threads that wait for another session, now and from now on, without waiting for them.
     pub(crate) fn close(&self) {
         let idle = {
             let mut state = self.state.lock();
@@ -163,8 +163,8 @@ impl Threads {
         drop(idle);
     }
 
-    /// Waits until `deadline` for every thread to go, but for those of `except` and for this one, and joins them. Returns
-    /// whose have not exited. May be called by several threads at once; [`close`](Self::close) comes first.
+    /// Waits until `deadline` for every thread to exit, except those of `except` and this one, and joins them. Returns the
+    /// sessions of the threads that have not exited. Call [`close`](Self::close) first. Several threads may call this at once.
     pub(crate) fn join_all_but(&self, except: &HashSet<WaitKey>, deadline: &Deadline) -> Vec<SessionId> {
         let own = current().id();
         let leaving: Vec<(SessionId, Arc<Latch>)> = {
@@ -174,7 +174,7 @@ impl Threads {
             leaving.map(|thread| (thread.owner.1, Arc::clone(&thread.exited))).collect()
         };
         let late = leaving.into_iter().filter(|(_, exited)| {
-            // Disconnected or not in time: the latch knows.
+            // The latch has the outcome, also if the wait timed out.
             let _ = deadline.receive(exited.receiver());
             !exited.is_set()
         });
@@ -185,7 +185,7 @@ impl Threads {
         late
     }
 
-    /// How many there are.
+    /// How many threads there are.
     pub(crate) fn count(&self) -> usize {
         self.join_exited();
         let state = self.state.lock();
@@ -201,7 +201,7 @@ impl Threads {
     }
 }
 
-/// Notes the end of a thread, also where a panic ends it: then it serves nobody else.
+/// Records the end of a thread. If a panic ends it, it serves no other session.
 struct EndOnDrop {
     threads: Arc<Threads>,
     number: u64,

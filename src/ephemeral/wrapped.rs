@@ -1,4 +1,4 @@
-//! The parts of this service that a service around it uses one by one: ids, starts, waits, and the lives of its sessions.
+//! The parts of this service that the persistent service uses one by one: ids, starts, waits, and the lives of sessions.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Life {
 }
 
 impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
-    /// Gives a session its id before it is reserved.
+    /// Sets the id of a session before it is reserved.
     pub(crate) fn identify(&self, spec: &mut SessionSpec) -> SessionId {
         identify(spec, &self.inner.core.settings.ids)
     }
@@ -50,7 +50,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         self.inner.core.registry.is_shut_down()
     }
 
-    /// Refuses a wait for a session that waits for this thread's, or is this thread's.
+    /// Refuses a wait for this thread's session, or for one that waits for it.
     pub(crate) fn refuse_circle(&self, id: SessionId) -> Result<(), SessionError> {
         self.inner.refuse_circle(id)
     }
@@ -69,7 +69,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         self.inner.prepare_session(request)
     }
 
-    /// Waits for the end of a session that is closed. Returns at once where the session does not exist, or is open.
+    /// Waits for the end of a closed session. Returns at once if the session does not exist, or is open.
     pub(crate) fn wait_until_ended(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         let core = &self.inner.core;
         let Some(handle) = core.registry.find(id).filter(|handle| !handle.is_open()) else { return Ok(()) };
@@ -77,7 +77,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         wait_until_ended(&handle, &waiting, &waiting.deadline(timeout))
     }
 
-    /// The life that the session with this id has now, open or closed.
+    /// The current life of the session with this id, open or closed.
     pub(crate) fn life(&self, id: SessionId) -> Option<Life> {
         let core = &self.inner.core;
         core.registry.find(id).map(|handle| Life { handle, clock: core.clock().clone() })

@@ -1,4 +1,4 @@
-//! An agent whose turns are kept, around the host's own.
+//! An agent that wraps the host's agent and saves its turns.
 
 use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
 use crate::comms::CommsRuntime;
@@ -14,16 +14,16 @@ use crate::turn::context::TurnContext;
 use super::error::{discard, Loggable, Panicked, StoreError};
 use super::kept::RecordLease;
 
-/// What a session is launched with, in its specification's `extension`.
+/// The launch data of a session, in its specification's `extension`.
 pub(super) struct Launch {
     pub(super) lease: Arc<RecordLease>,
-    /// What the host has put there.
+    /// The host's own extension.
     pub(super) extension: Option<Arc<dyn std::any::Any + Send + Sync>>,
 }
 
 pub(super) struct KeepingBuilder<B> {
     pub(super) builder: B,
-    /// What agents are to find when they ask for the service: the one that keeps.
+    /// The service that agents get when they ask for it: the persistent one.
     pub(super) service: WeakService,
 }
 
@@ -40,7 +40,7 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for KeepingBuilder<B> {
         match agent.begin(&spec) {
             Ok(()) => Ok(agent),
             Err(error) => {
-                // Before the error is returned: a panic of this drop would take it along.
+                // Before the error is returned: a panic of this drop would discard the error.
                 contain_and_log("the drop of an agent", move || drop(agent));
                 Err(error)
             }
@@ -48,32 +48,33 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for KeepingBuilder<B> {
     }
 }
 
-/// The fields are in the order in which they are dropped: an agent may still work while it is.
+/// The fields are in drop order: the drop of an agent may still run code that needs the lease.
 pub(super) struct KeptAgent<A: SessionAgent> {
     agent: A,
     lease: Arc<RecordLease>,
-    /// The agent's last turn has failed. Where the save has failed instead, there is nothing to roll back.
+    /// The agent's last turn has failed. If only the save has failed, there is nothing to roll back.
     is_half_done: bool,
 }
 
 impl<A: SessionAgent> KeptAgent<A> {
-    /// Checks that the agent resumed, and keeps a session that is new: from now on, and not from its first turn on.
+    /// Checks that the agent resumed, and saves a new session now instead of after its first turn.
     fn begin(&self, spec: &SessionSpec) -> Result<(), AgentError> {
         if let Some(kept) = spec.resume.as_ref().filter(|_| !spec.rewrites_history) {
             self.check_resumed(kept).map_err(|error| AgentError::other(NotBuilt(error.about(self.lease.id()))))?;
         }
-        // What is kept already is left alone until a turn has changed it.
+        // A stored record stays unchanged until a turn has changed the history.
         if self.lease.is_stored() {
             return Ok(());
         }
         self.save(None).map_err(|error| {
-            // A store may have written what it reports as failed, and there is no session.
+            // The save may have written the record although it reports a failure, and there is no session.
             self.lease.withdraw("created");
             AgentError::other(error)
         })
     }
 
-    /// The agent's history has to begin with what is kept, a leading system message apart. Asked once: its next save replaces the record.
+    /// Checks that the agent's history begins with the stored one, a leading system message apart. Checked once, because the
+    /// agent's next save replaces the record.
     fn check_resumed(&self, kept: &Session) -> Result<(), StoreError> {
         let own = self.newest()?;
         let (kept, own) = (kept.messages(), own.messages());
@@ -83,7 +84,7 @@ impl<A: SessionAgent> KeptAgent<A> {
         Err(StoreError::NotResumed { id: self.lease.id(), kept: kept.len(), has: own.len() })
     }
 
-    /// Saves the agent's history, and with it the numbers that were used up to the end of a turn.
+    /// Saves the agent's history, and the numbers that were used up to the end of a turn.
     fn save(&self, used: Option<LastNumbers>) -> Result<(), StoreError> {
         match self.newest() {
             Ok(history) => self.lease.save_history(history, used),
@@ -99,7 +100,7 @@ impl<A: SessionAgent> KeptAgent<A> {
         history.map_err(|message| StoreError::failed(Panicked { of: "session_clone", message }))
     }
 
-    /// Saves after a turn. A result is the caller's once it is saved. An error is the caller's in any case.
+    /// Saves after a turn. The caller gets a result only once it is saved, and an error in any case.
     fn save_after_turn(
         &mut self,
         result: Result<RunResult, AgentError>,
@@ -110,7 +111,7 @@ impl<A: SessionAgent> KeptAgent<A> {
         let used = Some(turn.last_numbers());
         match result {
             Ok(result) => self.save(used).map(|()| result).map_err(AgentError::other),
-            // Once `cancel` has rolled back what is half-done.
+            // Saved after `cancel` has rolled back the failed turn.
             Err(error) if turn.is_cancelled() => Err(error),
             Err(error) => {
                 self.save_after_failure(used);
@@ -139,7 +140,7 @@ fn without_system(messages: &[Message]) -> &[Message] {
     }
 }
 
-/// The last chance for a history that could not be saved when it changed.
+/// Saves a history that could not be saved when it changed. There is no later attempt.
 impl<A: SessionAgent> Drop for KeptAgent<A> {
     fn drop(&mut self) {
         if let Err(error) = self.lease.catch_up(|| self.newest()) {

@@ -1,19 +1,19 @@
-//! Many who write share one write to the disk.
+//! Group commit: several callers share one write to the disk.
 //!
-//! Whoever has something to write puts it into the batch that is being collected, and waits for the right to write. The first to
-//! get it takes that batch along, with all that has been put there meanwhile, and leaves the results with it. The others get
-//! the right one after the other, see that theirs has been written, and give it on.
+//! A caller adds its item to the batch that is being collected, then waits for the write lock. The first caller to get the
+//! lock takes the whole batch, writes it, and stores the results in it. Each of the others gets the lock later, finds the
+//! results of its batch, and releases the lock.
 //!
-//! A batch is taken by whoever has the right to write, and has its results before the right goes on. So one without results is
-//! the one that is being collected still.
+//! **Invariant.** A batch is taken only under the write lock, and has its results before the lock is released. So a batch
+//! without results, seen under the lock, is the one that is being collected.
 
 use crate::sync::{Arc, Mutex};
 
-/// Things to write, and the right to write them.
+/// Items to write, and the write lock.
 #[derive(Debug)]
 pub(crate) struct Batches<T, R> {
     collecting: Mutex<Batch<T, R>>,
-    /// Held while the disk is written to.
+    /// Held during a write to the disk.
     writing: Mutex<()>,
 }
 
@@ -28,9 +28,10 @@ impl<T, R: Clone> Batches<T, R> {
         Self { collecting: Mutex::new(Batch::new()), writing: Mutex::new(()) }
     }
 
-    /// Writes an item, alone or with others; `write` gives a result for each, in order. `None` where it gives too few.
+    /// Writes an item, alone or with others. `write` returns one result for each item, in order. Returns `None` if it returns
+    /// too few.
     pub(crate) fn write(&self, item: T, write: impl FnOnce(&[T]) -> Vec<R>) -> Option<R> {
-        let (place, results) = {
+        let (index, results) = {
             let mut batch = self.collecting.lock();
             batch.items.push(item);
             (batch.items.len() - 1, Arc::clone(&batch.results))
@@ -43,10 +44,10 @@ impl<T, R: Clone> Batches<T, R> {
         }
         drop(writing);
         let results = results.lock();
-        results.as_ref().and_then(|results| results.get(place).cloned())
+        results.as_ref().and_then(|results| results.get(index).cloned())
     }
 
-    /// Writes something that is no part of a batch.
+    /// Runs a write that is not part of a batch, under the write lock.
     pub(crate) fn alone<O>(&self, write: impl FnOnce() -> O) -> O {
         let _writing = self.writing.lock();
         write()

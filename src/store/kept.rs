@@ -1,19 +1,20 @@
 //! The records of sessions in use: which caller may write a session's record, and when.
 //!
-//! Three kinds of callers write a record: the session's thread after a turn, a caller that archives or deletes the session, and a caller
-//! that resumes it. They must not work on different states of it. So a record in use has one [`RecordLease`], shared by all who work on
-//! it, and the [`RecordTable`] has its entry.
+//! Three kinds of callers write a record: the session thread after a turn, a caller that archives or deletes the session, and a
+//! caller that resumes it. They must not work on different states of it. So a record in use has one [`RecordLease`], which
+//! its callers share, and an entry in the [`RecordTable`].
 //!
 //! # Two kinds of leases
 //!
-//! A lease is *a session's* from the moment when it is certain that the session exists: a launch has found the record, or has found that
-//! there is none and begins one. It stays so until the session's life is over ([`Owner`]). Meanwhile a caller that wants to create or
-//! resume the session is refused, and a caller that archives or deletes it shares the lease.
+//! A lease *belongs to a session* as soon as the session certainly exists: a launch has found the record, or has found none and
+//! begins one. It does so until the session's life is over ([`Owner`]). Meanwhile a create or a resume of the session is
+//! refused, and an archive or a delete shares the lease.
 //!
-//! Any other lease is *undecided*: a caller looks whether there is a record, or changes one that no session uses; or a session's life is
-//! over, and a caller that shared its lease has not let go of it yet. It says nothing about the session, so no call fails because of it.
-//! A caller that meets it waits until the other is done with the disk. A turn lends its running permit for that wait, since the other may be
-//! a turn too, that takes its permit back before it lets go of the lease; without that the two would wait for each other.
+//! Any other lease is *undecided*. Its caller checks whether there is a record, or changes a record that no session uses. Or a
+//! session's life is over, and a caller that shared its lease has not released it yet. An undecided lease says nothing about
+//! the session, so no call fails because of it. A caller that finds one waits until it is released. A turn lends its running
+//! permit for that wait. The holder may be a turn too, which takes its permit back before it releases the lease. Without the
+//! loan the two would wait for each other.
 //!
 //! ```text
 //! archive(id) of an id without a record     create(id)
@@ -21,14 +22,14 @@
 //! finds no record: NotFound, releases       reserves, finds no record, begins one
 //! ```
 //!
-//! A launch loads the record only after it has reserved the lease, and a session's life lets go of it only after its last save. So a
-//! launch loads the last word of the session's life before.
+//! A launch loads the record only after it has reserved the lease. A session's life releases the lease only after its last
+//! save. So a launch loads the final record of the session's last life.
 //!
-//! # What could not be written
+//! # Failed saves
 //!
-//! A history that could not be written after its turn is written with the next, and at the latest when the session ends. Where a session
-//! is taken, its own thread [catches up](RecordLease::catch_up) between two turns, and ends only after that: a caller that asked for the
-//! history first, to save it later, would undo a turn in between.
+//! A history that could not be saved after its turn is saved with the next turn, at the latest when the session ends. Before a
+//! take, the session thread [catches up](RecordLease::catch_up) between two turns, and the session ends only after that. A
+//! caller that exported the history first and saved it later would undo a turn in between.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -56,25 +57,25 @@ pub(super) struct RecordTable {
 #[derive(Default)]
 struct Leases {
     entries: HashMap<SessionId, LeaseEntry>,
-    /// Set when a lease is released, or becomes a session's. There while a caller waits for that.
+    /// Set when a lease is released, or becomes a session's. `None` while no caller waits for that.
     changed: Option<Arc<Latch>>,
 }
 
-/// A lease, and what others look at without sharing it: a share would keep the lease from its next user.
+/// A lease, and the state that callers read without a share of it. A share would keep the lease from its next user.
 struct LeaseEntry {
     lease: Weak<RecordLease>,
     is_a_sessions: bool,
     standing: Arc<Standing>,
 }
 
-/// What a caller may know without a share of the lease: whether the session may run turns, and whether it is on its way. Beside the
-/// record, so that no caller that only looks waits for the disk.
+/// The state that a caller reads without a share of the lease: whether the session may run turns, and whether it is being
+/// launched. It is outside the record's lock, so that readers do not wait for the disk.
 pub(super) struct Standing {
     /// Written under the record's lock.
     state: AtomicU8,
-    /// The caller that archived or deleted the session wants its turn to stop. Written before `state`.
+    /// The caller that archived or deleted the session also cancels its turn. Written before `state`.
     is_interrupted: AtomicBool,
-    /// A caller is about to register the session in the service below. A caller that does not find it there yet has to ask again.
+    /// A launch will register the session in the ephemeral service. A caller that does not find it there has to try again.
     is_launching: AtomicBool,
 }
 
@@ -87,29 +88,29 @@ pub(super) struct RecordLease {
     id: SessionId,
     table: Arc<RecordTable>,
     standing: Arc<Standing>,
-    /// The agent runs; or it panicked while it ran, and its history may be half-done.
+    /// The agent runs, or it panicked while it ran. Then its history may be inconsistent.
     is_agent_running: AtomicBool,
-    /// Locked while the store works, which is foreign code: [`SessionStore`] says what it must not do.
+    /// Locked during calls of the store, which is foreign code: [`SessionStore`] says what it must not do.
     record: Mutex<Record>,
 }
 
 #[derive(Default)]
 struct Record {
-    /// What is kept, or will be. `None` until it is known.
+    /// The session as stored, or as it will be. `None` until it is known.
     session: Option<StoredSession>,
-    /// Something of the session is in the store.
+    /// The store has a record of the session.
     is_stored: bool,
-    /// The store has `session` as it is here.
+    /// The store has `session` in its current state.
     is_current: bool,
-    /// The agent's history is another than that of `session`, and could not be exported.
+    /// The agent's history differs from that of `session`, and could not be exported.
     is_behind_agent: bool,
-    /// The session has been deleted: nothing of it is kept any more.
+    /// The session has been deleted: nothing of it is saved any more.
     is_deleted: bool,
     /// The session's life is over, and its exact numbers are in `session`.
     is_over: bool,
 }
 
-/// How many turn numbers, and event numbers, a record reserves at a time. After a kill so many may be skipped.
+/// How many turn numbers, and event numbers, a record reserves at a time. After a kill up to that many are skipped.
 const BLOCK: LastNumbers = LastNumbers { turn: 256, event: 1 << 20 };
 
 impl RecordTable {
@@ -118,13 +119,13 @@ impl RecordTable {
         Arc::new(Self { store, leases: Mutex::default() })
     }
 
-    /// The lease of a session that lives, or is being launched.
+    /// The lease of a session that is live, or is being launched.
     pub(super) fn find(&self, id: SessionId) -> Option<Arc<RecordLease>> {
         let leases = self.leases.lock();
         leases.entries.get(&id).filter(|entry| entry.is_a_sessions).and_then(|entry| entry.lease.upgrade())
     }
 
-    /// Why a session whose lease is in use cannot be had: it is archived, deleted, or busy.
+    /// The error for a session whose lease is in use: it is archived, deleted, or busy.
     pub(super) fn refusal(&self, id: SessionId) -> SessionError {
         match self.standing(id) {
             Some(ARCHIVED) => SessionError::Archived { id },
@@ -133,12 +134,12 @@ impl RecordTable {
         }
     }
 
-    /// Whether the session's lease is in use, and it is archived. For callers that only look.
+    /// Whether the session's lease is in use, and the session is archived. For callers that only read.
     pub(super) fn is_archived(&self, id: SessionId) -> bool {
         self.standing(id) == Some(ARCHIVED)
     }
 
-    /// Whether the session's lease is in use, and it is deleted. For callers that only look.
+    /// Whether the session's lease is in use, and the session is deleted. For callers that only read.
     pub(super) fn is_deleted(&self, id: SessionId) -> bool {
         self.standing(id) == Some(DELETED)
     }
@@ -149,24 +150,24 @@ impl RecordTable {
         entry.map(|entry| entry.standing.state())
     }
 
-    /// The right to launch a session; `None` where the lease is a session's.
+    /// Reserves the lease to launch a session; `None` if the lease is a session's.
     pub(super) fn reserve_launch(self: &Arc<Self>, id: SessionId) -> Result<Option<Launching>, SessionError> {
         let lease = self.reserve_as(id, true)?;
         Ok(lease.map(|lease| Launching { owner: Arc::new(Owner(lease)) }))
     }
 
-    /// The right to change what is kept of a session; `None` where the lease is a session's.
+    /// Reserves the lease to change a session's record; `None` if the lease is a session's.
     pub(super) fn reserve(self: &Arc<Self>, id: SessionId) -> Result<Option<Arc<RecordLease>>, SessionError> {
         self.reserve_as(id, false)
     }
 
-    /// Waits while the lease is undecided. On a session's own thread the turn lends its permit meanwhile, since the holder of the lease may
-    /// need one before it lets go; and the turn's cancellation ends the wait.
+    /// Waits while the lease is undecided. On a session thread the turn lends its permit meanwhile, since the holder of the
+    /// lease may need one before it releases the lease. The turn's cancellation ends the wait.
     fn reserve_as(self: &Arc<Self>, id: SessionId, to_launch: bool) -> Result<Option<Arc<RecordLease>>, SessionError> {
         loop {
             let changed = {
                 let mut leases = self.leases.lock();
-                // An entry without shares is that of a lease which is just being dropped.
+                // An entry without shares is that of a lease that is being dropped.
                 match leases.entries.get(&id).filter(|entry| entry.lease.strong_count() > 0) {
                     None => return Ok(Some(self.insert(&mut leases, id, to_launch))),
                     Some(entry) if entry.is_a_sessions => return Ok(None),
@@ -244,8 +245,8 @@ impl LeaseEntry {
 
 impl Standing {
     fn state(&self) -> u8 {
-        // ORDERING: Acquire, with the Release of the store. That `archive` and a launch see one of the other is by the registry's
-        // lock: `archive` sets this first and looks there next, a launch registers first and looks here next.
+        // ORDERING: Acquire, with the Release of the store. That an archive or its concurrent launch sees the other is by the
+        // registry's lock: an archive sets this first and reads the registry next, a launch registers first and reads this next.
         self.state.load(Ordering::Acquire)
     }
 
@@ -253,7 +254,7 @@ impl Standing {
         self.state.store(state, Ordering::Release);
     }
 
-    /// Whether the session is archived or deleted: it is to run no turn.
+    /// Whether the session is archived or deleted, and so runs no turn.
     pub(super) fn is_closed(&self) -> bool {
         self.state() != OPEN
     }
@@ -267,7 +268,7 @@ impl Standing {
         self.is_launching.store(false, Ordering::Release);
     }
 
-    /// How the caller that archived or deleted the session wants it to end. To be asked once [`is_closed`](Self::is_closed) says so.
+    /// The mode of the archive or delete. Valid only after [`is_closed`](Self::is_closed) has returned true.
     pub(super) fn archive_mode(&self) -> ArchiveMode {
         // ORDERING: Acquire, with the Release of the store; it comes before that of `state`.
         match self.is_interrupted.load(Ordering::Acquire) {
@@ -282,7 +283,7 @@ impl RecordLease {
         self.id
     }
 
-    /// Begins the record of a session that is new.
+    /// Begins the record of a new session.
     fn begin(&self, session: StoredSession) {
         self.record.lock().session = Some(session);
     }
@@ -298,7 +299,7 @@ impl RecordLease {
         }
     }
 
-    /// The record, loaded from the store where it has not been yet.
+    /// The record, loaded from the store on first use.
     fn loaded<'a>(&self, record: &'a mut Record) -> Result<&'a mut Record, SessionError> {
         if record.session.is_none() && !record.is_deleted {
             if let Some(session) = self.table.load(self.id)? {
@@ -313,17 +314,16 @@ impl RecordLease {
         &self.standing
     }
 
-    /// Whether something of the session is in the store.
+    /// Whether the store has a record of the session.
     pub(super) fn is_stored(&self) -> bool {
         self.record.lock().is_stored
     }
 
-    /// Saves what could not be saved when it happened, if there is anything like that. `newest` exports the agent's history, between two
-    /// turns.
+    /// Repeats a save that has failed, if there is one. `newest` exports the agent's history, between two turns.
     pub(super) fn catch_up(&self, newest: impl FnOnce() -> Result<Session, StoreError>) -> Result<(), StoreError> {
         let mut record = self.record.lock();
         if record.is_behind_agent && !self.is_agent_running() {
-            // With no lock held: the agent is asked.
+            // With no lock held, because this calls the agent.
             drop(record);
             return self.save_history(newest()?, None);
         }
@@ -333,7 +333,7 @@ impl RecordLease {
         self.save_again(&mut record)
     }
 
-    /// Saves the history after a turn, and `used` with it. Where that fails, the next turn tries again, with both histories together.
+    /// Saves the history after a turn, and `used` with it. If that fails, the save of the next turn includes this one.
     pub(super) fn save_history(&self, history: Session, used: Option<LastNumbers>) -> Result<(), StoreError> {
         let mut record = self.record.lock();
         let Record { session: Some(session), is_current, is_behind_agent, is_deleted: false, .. } = &mut *record else {
@@ -361,14 +361,14 @@ impl RecordLease {
         Ok(())
     }
 
-    /// Notes that the agent's history has changed and could not be exported.
+    /// Records that the agent's history has changed and could not be exported.
     pub(super) fn note_behind_agent(&self) {
         self.record.lock().is_behind_agent = true;
     }
 
     /// Whether the agent runs, or panicked while it ran.
     pub(super) fn is_agent_running(&self) -> bool {
-        // ORDERING: Relaxed; the agent's own thread writes and reads it.
+        // ORDERING: Relaxed; only the session thread writes and reads it.
         self.is_agent_running.load(Ordering::Relaxed)
     }
 
@@ -376,7 +376,7 @@ impl RecordLease {
         self.is_agent_running.store(is_running, Ordering::Relaxed);
     }
 
-    /// Archives the session in the store. Whether it was not archived before.
+    /// Archives the session in the store. Returns false if it was archived before.
     pub(super) fn archive(&self, mode: ArchiveMode) -> Result<bool, SessionError> {
         let mut record = self.record.lock();
         let Record { session: Some(session), is_stored, is_current, is_deleted: false, .. } =
@@ -389,11 +389,11 @@ impl RecordLease {
             return Ok(false);
         }
         session.archived = true;
-        // Otherwise it is saved with the rest, once the agent is built.
+        // A session without a record is saved as archived when its agent is built.
         if *is_stored {
             let saved = self.table.ask(|store| store.save(session));
             saved.map_err(|error| {
-                // The store may have written it, and is to have the truth again.
+                // The store may have written the record, so the open state must be saved again.
                 (session.archived, *is_current) = (false, false);
                 error.about(self.id)
             })?;
@@ -410,7 +410,7 @@ impl RecordLease {
         self.standing.set_state(standing);
     }
 
-    /// Takes the session out of the store, for good. Whether there was anything to take.
+    /// Deletes the session from the store. Returns whether there was a session.
     pub(super) fn delete(&self) -> Result<bool, SessionError> {
         let mut record = self.record.lock();
         let was_stored = self.table.ask(|store| store.delete(self.id)).map_err(|error| error.about(self.id))?;
@@ -424,12 +424,12 @@ impl RecordLease {
 }
 
 impl RecordLease {
-    /// Lets go of a share of the lease. Once the last share is gone, the next caller can have the lease.
+    /// Releases a share of the lease. After the last share the next caller can reserve the lease.
     pub(super) fn release(self: Arc<Self>) {
         drop(self);
     }
 
-    /// Takes out of the store what may be there of a session that was not `begun`, and has no caller to be told.
+    /// Deletes the record, if any, of a session that was not `begun`. A failure is only logged, because no caller waits.
     pub(super) fn withdraw(&self, begun: &str) {
         if let Err(error) = self.delete() {
             let (id, code) = (self.id, error.code());
@@ -439,7 +439,8 @@ impl RecordLease {
     }
 }
 
-/// A session's hold on its lease, from its launch to the end of its life. The service below has it, with the session's numbers.
+/// A session's share of its lease, from its launch to the end of its life. The ephemeral service holds it, with the
+/// session's numbers.
 pub(super) struct Owner(Arc<RecordLease>);
 
 impl NumberRecord for Owner {
@@ -447,13 +448,13 @@ impl NumberRecord for Owner {
         let lease = &*self.0;
         let mut record = lease.record.lock();
         let Record { session: Some(session), is_stored, is_deleted, is_over: false, .. } = &mut *record else {
-            // An emitter that comes after the end of the session: no subscriber sees its numbers.
+            // An emitter after the end of the session: no subscriber sees its numbers.
             return Ok(used);
         };
         let last = session.numbers;
         session.numbers.reserve(used, BLOCK);
         let reserved = session.numbers.reserved();
-        // A record that is not there yet is written when the agent is built, with these numbers.
+        // A session without a record is saved when its agent is built, with these numbers.
         if *is_stored && !*is_deleted {
             if let Err(error) = lease.save_again(&mut record) {
                 if let Some(session) = &mut record.session {
@@ -472,7 +473,7 @@ impl NumberRecord for Owner {
 }
 
 impl Owner {
-    /// Ends the session's hold on the lease, which is undecided from now on.
+    /// Ends the session's claim on the lease, which is undecided from now on.
     fn release(&self) {
         self.0.table.set_a_sessions(&self.0, false);
     }
@@ -495,7 +496,7 @@ impl Owner {
     }
 }
 
-/// For a launch that never comes to a life.
+/// For a launch that does not lead to a life.
 impl Drop for Owner {
     fn drop(&mut self) {
         self.release();
@@ -507,11 +508,10 @@ pub(super) struct Launching {
     owner: Arc<Owner>,
 }
 
-/// A session that is about to be registered in the service below, or will not be. Without a share of its lease: the session may end before
-/// the caller that launches it is back from a wait.
-pub(super) struct OnItsWay {
+/// A launch in progress. It holds no share of the lease, because the session may end while the launching caller still waits.
+pub(super) struct LaunchInProgress {
     standing: Arc<Standing>,
-    /// Names the life that is launched: the session's id may have another by the time when that is asked.
+    /// Identifies the life that is launched: the session's id may have a later life when the caller asks.
     pub(super) record: Weak<dyn NumberRecord>,
 }
 
@@ -520,13 +520,13 @@ impl Launching {
         &self.owner.0
     }
 
-    /// Begins the record of a session that is new: the lease is the session's from now on.
+    /// Begins the record of a new session: the lease is the session's from now on.
     pub(super) fn begin(&self, session: StoredSession) {
         self.lease().begin(session);
         self.lease().table.set_a_sessions(self.lease(), true);
     }
 
-    /// Finds the record of a session that may run turns: the lease is the session's from now on.
+    /// Loads the record of a session that may run turns: the lease is the session's from now on.
     pub(super) fn resume(&self) -> Result<StoredSession, SessionError> {
         let (lease, id) = (self.lease(), self.lease().id);
         let stored = lease.stored()?;
@@ -535,25 +535,25 @@ impl Launching {
         Ok(stored)
     }
 
-    /// Leaves the lease to the session: its turns and events count on from the record.
-    pub(super) fn leave_to(self, spec: &mut SessionSpec) -> (Arc<RecordLease>, OnItsWay) {
+    /// Passes the lease to the session, whose turns and events are numbered from the record on.
+    pub(super) fn leave_to(self, spec: &mut SessionSpec) -> (Arc<RecordLease>, LaunchInProgress) {
         let lease = Arc::clone(self.lease());
         let numbers = lease.record.lock().session.as_ref().map_or_else(StoredNumbers::default, |stored| stored.numbers);
         let owner: Arc<dyn NumberRecord> = self.owner;
-        let launch = OnItsWay { standing: Arc::clone(&lease.standing), record: Arc::downgrade(&owner) };
+        let launch = LaunchInProgress { standing: Arc::clone(&lease.standing), record: Arc::downgrade(&owner) };
         spec.numbering = Numbering { after: numbers.reserved(), known_events: numbers.events, record: Some(owner) };
         (lease, launch)
     }
 }
 
-impl OnItsWay {
-    /// Ends the launch: the session is registered in the service below, or will not be.
+impl LaunchInProgress {
+    /// Ends the launch: the session is registered in the ephemeral service, or will not be.
     pub(super) fn end(self) {
         self.standing.end_launch();
     }
 }
 
-impl Deref for OnItsWay {
+impl Deref for LaunchInProgress {
     type Target = Standing;
 
     fn deref(&self) -> &Standing {
@@ -561,7 +561,7 @@ impl Deref for OnItsWay {
     }
 }
 
-impl Drop for OnItsWay {
+impl Drop for LaunchInProgress {
     fn drop(&mut self) {
         self.standing.end_launch();
     }
@@ -569,11 +569,11 @@ impl Drop for OnItsWay {
 
 impl Drop for RecordLease {
     fn drop(&mut self) {
-        // Here too where it never came to a launch.
+        // For a lease that no launch has used up.
         self.standing.end_launch();
         let table = Arc::clone(&self.table);
         table.change(|entries| {
-            // It may be that of the next user by now, who has found that this one is gone.
+            // The entry may be that of the next user, which has found that this lease has no shares.
             if entries.get(&self.id).is_some_and(|entry| entry.is_of(self)) {
                 entries.remove(&self.id);
             }

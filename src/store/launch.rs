@@ -1,6 +1,6 @@
-//! How sessions that are kept start: the record first, the session in the service below next.
+//! The start of stored sessions: first the record, then the session in the ephemeral service.
 //!
-//! A start is a value, as in the service below: the caller finishes it or drops it, and a drop gives back what it has taken.
+//! A start is a value, as in the ephemeral service: the caller finishes it or drops it, and a drop gives everything back.
 
 use crate::agent::SessionAgentBuilder;
 use crate::ephemeral::launch::{AdmittedTurn, PreparedSession, RefusedTurn};
@@ -13,24 +13,24 @@ use crate::sync::Arc;
 use crate::turn::handle::TurnHandle;
 
 use super::agent::{KeepingBuilder, Launch};
-use super::kept::{Launching, OnItsWay};
+use super::kept::{Launching, LaunchInProgress};
 use super::record::StoredSession;
 use super::service::Inner;
 
 type Live<B> = EphemeralSessionService<KeepingBuilder<B>>;
 
-/// A launch whose session the service below is about to register. [`finish`](Self::finish) comes after the start.
+/// A launch whose session the ephemeral service will register. [`finish`](Self::finish) comes after the start.
 pub(super) struct PendingLaunch<'a, B: SessionAgentBuilder> {
     live: &'a Live<B>,
     id: SessionId,
-    launch: OnItsWay,
+    launch: LaunchInProgress,
 }
 
 impl<B: SessionAgentBuilder> PendingLaunch<'_, B> {
-    /// Ends the launch, once the session has started or could not be.
+    /// Ends the launch, after the session has started or failed to start.
     ///
-    /// A caller that archived or deleted the session before it was registered has not found it in the service below. So the launch
-    /// archives it.
+    /// A caller that archived or deleted the session before its registration did not find it in the ephemeral service. So the
+    /// launch archives it.
     pub(super) fn finish(self) {
         let Self { live, id, launch } = self;
         if launch.is_closed() {
@@ -62,9 +62,9 @@ impl<B: SessionAgentBuilder> FirstTurn<'_, B> {
     }
 }
 
-/// A turn about to start. Dropping it gives up the admission, or the session that was reserved for it.
+/// A turn about to start. A drop gives back the admission, or the session that was reserved for it.
 #[must_use = "dropping it gives the turn up"]
-#[allow(clippy::large_enum_variant)] // Most turns are of a live session, and those allocate nothing more.
+#[allow(clippy::large_enum_variant)] // Most turns belong to live sessions, and those need no allocation.
 pub(super) enum TurnToStart<'a, B: SessionAgentBuilder> {
     Live(AdmittedTurn),
     Kept(Box<FirstTurn<'a, B>>),
@@ -87,14 +87,14 @@ impl<B: SessionAgentBuilder> TurnToStart<'_, B> {
 }
 
 impl<B: SessionAgentBuilder> Inner<B> {
-    /// Takes the id of a session that is new, and begins its record.
+    /// Reserves the id of a new session, and begins its record.
     pub(super) fn launch_new(&self, spec: &mut SessionSpec) -> Result<PendingLaunch<'_, B>, SessionError> {
         let id = self.live.identify(spec);
         if self.live.is_shut_down() {
             return Err(SessionError::ShuttingDown);
         }
         let launching = self.table.reserve_launch(id)?.ok_or(SessionError::AlreadyExists { id })?;
-        // Generated ids too: those of a seed come again.
+        // Checked for generated ids too: a seed may generate an id again.
         if self.table.summary(id)?.is_some() {
             return Err(SessionError::AlreadyExists { id });
         }
@@ -102,7 +102,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(self.leave_lease(id, launching, spec))
     }
 
-    /// Takes the record of a session that is kept. The specification is the one that resumes it.
+    /// Reserves the record of a stored session. The returned specification resumes it.
     pub(super) fn launch_kept(&self, id: SessionId) -> Result<(SessionSpec, PendingLaunch<'_, B>), SessionError> {
         let launching = self.table.reserve_launch(id)?.ok_or_else(|| self.table.refusal(id))?;
         let mut spec = launching.resume()?.spec();
@@ -110,14 +110,14 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok((spec, launch))
     }
 
-    /// Leaves the lease to the session: it goes where the specification goes.
+    /// Passes the lease to the session, inside the specification.
     fn leave_lease(&self, id: SessionId, launching: Launching, spec: &mut SessionSpec) -> PendingLaunch<'_, B> {
         let (lease, launch) = launching.leave_to(spec);
         spec.extension = Some(Arc::new(Launch { lease, extension: spec.extension.take() }));
         PendingLaunch { live: &self.live, id, launch }
     }
 
-    /// Prepares a session that is new, with its first turn.
+    /// Prepares a new session with its first turn.
     pub(super) fn prepare_new(&self, request: CreateSessionRequest) -> Result<FirstTurn<'_, B>, SessionError> {
         let CreateSessionRequest { mut session, turn } = request;
         let launch = self.launch_new(&mut session)?;
@@ -125,14 +125,14 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(FirstTurn { session, launch })
     }
 
-    /// Prepares a session that is kept, with the first turn of its next life.
+    /// Prepares a stored session with the first turn of its next life.
     fn prepare_kept(&self, id: SessionId, turn: StartTurnRequest) -> Result<FirstTurn<'_, B>, SessionError> {
         let (session, launch) = self.launch_kept(id)?;
         let session = self.live.prepare_session(CreateSessionRequest { session, turn }).map_err(still_ending)?;
         Ok(FirstTurn { session, launch })
     }
 
-    /// A turn about to start: of the live session where there is one, or the first turn of a session that is kept.
+    /// Prepares a turn: in the live session if there is one, otherwise as the first turn of a stored session.
     pub(super) fn prepare_turn(
         &self,
         id: SessionId,
@@ -153,13 +153,13 @@ impl<B: SessionAgentBuilder> Inner<B> {
         id: SessionId,
         request: StartTurnRequest,
     ) -> Result<TurnWithWait, SessionError> {
-        // Before the admission: in a circle the session is busy too, and that would be the error.
+        // Before the admission: in a cycle the session is busy too, and the caller would get that error.
         self.live.refuse_circle(id)?;
         self.prepare_turn(id, request)?.start_with_wait()
     }
 }
 
-/// The error where a kept session cannot be registered again, because its life before has not quite ended.
+/// The error of a stored session that cannot be registered again, because its last life has not quite ended.
 pub(super) fn still_ending(error: SessionError) -> SessionError {
     match error {
         SessionError::AlreadyExists { id } => SessionError::Busy { id, turn: None },

@@ -1,18 +1,18 @@
 //! Sessions that outlive the process. With the feature `store`.
 //!
-//! A [`PersistentSessionService`] is a service like any other, and keeps what its sessions come to in a [`SessionStore`]:
-//! [`FileStore`] is one, in a file that no crash leaves half-written.
+//! A [`PersistentSessionService`] is a service that also saves its sessions in a [`SessionStore`]. [`FileStore`] is one: a
+//! file that no crash leaves half-written.
 //!
-//! - **A finished turn is on the disk before its result is returned.** Whoever has a result has it for good. Killed at any
-//!   moment, a process loses at most the turns that were running.
-//! - **A session that is not live is resumed on its next turn:** its agent is built from what is kept, under the same id, and
-//!   counts against the capacity from then on. [`unload`](PersistentSessionService::unload) gives the thread back, and leaves
-//!   the session for later.
+//! - **A finished turn is on the disk before its result is returned.** A result that a caller has is never lost. A process that
+//!   is killed at any moment loses at most the running turns.
+//! - **A session that is not live is resumed on its next turn.** Its agent is built from the stored record, under the same id,
+//!   and the session takes capacity from then on. [`unload`](PersistentSessionService::unload) frees thread and capacity, and
+//!   leaves the session for later.
 //! - **An archived session stays readable.** [`read`](crate::SessionService::read) and
 //!   [`export_session`](crate::SessionService::export_session) answer from the store.
-//! - **A damaged record is one session's business.** It is a [`StoreError`] to whoever asks for that session. (Where a disk has
-//!   damaged what holds the records together, that is redb's to find. It looks after a crash, not at every read: such a file may
-//!   also be an error for everybody, or end the process.)
+//! - **A damaged record affects one session only.** Calls about that session fail with a [`StoreError`]. Damage to the
+//!   structure of the file is for redb to detect. It checks after a crash, not at every read. Such damage may fail the calls
+//!   about every session, or end the process.
 //!
 //! ```
 //! # let folder = std::env::temp_dir().join(format!("turnwise-doc-{}", turnwise::SessionId::new()));
@@ -27,7 +27,7 @@
 //! let service = PersistentSessionService::new(agent(), 8, FileStore::open(&path)?);
 //! let first = service.create_session(CreateSessionRequest::new("hello"))?;
 //! service.shutdown(Duration::from_secs(5));
-//! drop(service); // and with it the store, so that the file is free
+//! drop(service); // drops the store too, so that the file is free
 //!
 //! let service = PersistentSessionService::new(agent(), 8, FileStore::open(&path)?);
 //! let second = service.start_turn(first.session_id, StartTurnRequest::new("again"))?;
@@ -56,11 +56,11 @@ pub use service::PersistentSessionService;
 use crate::model::SessionId;
 use crate::sync::Arc;
 
-/// Where sessions are kept.
+/// A store of sessions.
 ///
-/// Calls may come from any thread and at the same time, except that the saves and deletes of one session come one at a time. Whoever
-/// only looks (`load`, `summary`, lists) may come in the middle of one, and is to get what was there before it or what is there after
-/// it. Calls may block for as long as the disk takes. They must not call the service that they serve: that may wait for them.
+/// Calls may come from any thread and concurrently, but the saves and deletes of one session come one at a time. A read
+/// (`load`, `summary`, lists) may come during a save or a delete, and must return the state before or after it. Calls may
+/// block for as long as the disk takes. They must not call the service that they serve, which may wait for them.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -68,7 +68,7 @@ use crate::sync::Arc;
 /// use turnwise::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
 /// use turnwise::{agent_fn, CreateSessionRequest, SessionId, SessionService};
 ///
-/// /// Keeps sessions as long as the process lives.
+/// /// Keeps sessions for the life of the process.
 /// #[derive(Default)]
 /// struct Memory(Mutex<HashMap<SessionId, StoredSession>>);
 ///
@@ -97,7 +97,7 @@ use crate::sync::Arc;
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 pub trait SessionStore: Send + Sync + 'static {
-    /// Keeps a session, in place of what was kept of it before. With `Ok` it is safe: it will be there after a crash.
+    /// Saves a session, in place of its last record. After `Ok` the record survives a crash.
     ///
     /// ```
     /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
@@ -112,10 +112,10 @@ pub trait SessionStore: Send + Sync + 'static {
     /// ```
     ///
     /// # Errors
-    /// [`StoreError::Failed`], mostly. What was kept before is still there.
+    /// Usually [`StoreError::Failed`]. The last record is unchanged.
     fn save(&self, session: &StoredSession) -> Result<(), StoreError>;
 
-    /// What is kept of a session; `None` where nothing is.
+    /// Loads a session; `None` if the store has no record of it.
     ///
     /// ```
     /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
@@ -129,10 +129,10 @@ pub trait SessionStore: Send + Sync + 'static {
     /// ```
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] and [`StoreError::Newer`], which are about this session alone; [`StoreError::Failed`].
+    /// [`StoreError::Corrupt`] and [`StoreError::Newer`], for this session only; [`StoreError::Failed`].
     fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError>;
 
-    /// All sessions that are kept, in any order; those included that cannot be loaded.
+    /// Lists all stored sessions, in any order, including those that cannot be loaded.
     ///
     /// ```
     /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
@@ -148,7 +148,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`StoreError::Failed`].
     fn list(&self) -> Result<Vec<SessionId>, StoreError>;
 
-    /// Forgets a session, also one that cannot be loaded. Returns whether there was anything to forget.
+    /// Deletes a session, also one that cannot be loaded. Returns whether the store had a record of it.
     ///
     /// ```
     /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
@@ -165,7 +165,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`StoreError::Failed`].
     fn delete(&self, id: SessionId) -> Result<bool, StoreError>;
 
-    /// What lists show of a session. A store that finds that without loading all of the history says so here.
+    /// Loads the summary of a session, for lists. Implement it if the store can read a summary without the whole history.
     ///
     /// ```
     /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
@@ -178,24 +178,24 @@ pub trait SessionStore: Send + Sync + 'static {
     /// ```
     ///
     /// # Errors
-    /// Those of [`load`](Self::load).
+    /// The errors of [`load`](Self::load).
     fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {
         Ok(self.load(id)?.map(|stored| stored.summary()))
     }
 
-    /// What lists show of all sessions, in any order; an error in place of each that cannot be read. A store that finds that
-    /// with less than a look at each says so here.
+    /// Loads the summaries of all sessions, in any order, with an error in place of each unreadable one. Implement it if the
+    /// store can do so with fewer than one read per session.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] where there is no list at all.
+    /// [`StoreError::Failed`] if there is no list at all.
     fn summaries(&self) -> Result<Vec<Result<StoredSummary, StoreError>>, StoreError> {
         let ids = self.list()?;
         Ok(ids.into_iter().filter_map(|id| self.summary(id).transpose()).collect())
     }
 }
 
-/// A shared store is a store: for hosts that keep a hand on it, to look at what is kept or to save copies of it. A store serves one
-/// [`PersistentSessionService`] at a time: of two, neither would know what the other has kept, and the last to save would win.
+/// A shared store, for a host that also reads the records or saves copies. A store must serve one
+/// [`PersistentSessionService`] at a time. Two services would not see each other's saves, and the last save would win.
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
     fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
         (**self).save(session)
