@@ -1,4 +1,4 @@
-//! What each call does: with the live session where there is one, and with its record otherwise.
+//! The calls of the persistent service: on the live session if there is one, otherwise on its record.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -27,40 +27,40 @@ use super::launch::still_ending;
 use super::record::StoredSession;
 use super::service::Inner;
 
-/// A record that a call works on.
+/// The lease of the record that a call works on.
 enum Lease {
-    /// The session lives, or is being launched: the lease is shared.
-    OfASession(Arc<RecordLease>),
+    /// The session is live, or is being launched: the lease is shared with it.
+    Live(Arc<RecordLease>),
     /// No session uses the record.
-    Cold(Arc<RecordLease>),
+    Stored(Arc<RecordLease>),
 }
 
 impl Deref for Lease {
     type Target = RecordLease;
 
     fn deref(&self) -> &RecordLease {
-        let (Self::OfASession(lease) | Self::Cold(lease)) = self;
+        let (Self::Live(lease) | Self::Stored(lease)) = self;
         lease
     }
 }
 
 impl Lease {
-    /// Lets go of the lease. Once its last share is gone, the next caller can have it.
+    /// Releases the lease. After its last share the next caller can reserve it.
     fn release(self) {
-        let (Self::OfASession(lease) | Self::Cold(lease)) = self;
+        let (Self::Live(lease) | Self::Stored(lease)) = self;
         lease.release();
     }
 }
 
 impl<B: SessionAgentBuilder> Inner<B> {
-    /// The record of a session that is not in the service below.
+    /// The record of a session that is not in the ephemeral service.
     fn stored(&self, id: SessionId) -> Result<StoredSession, SessionError> {
         self.table.load(id)?.ok_or(SessionError::NotFound { id })
     }
 
     pub(super) fn resume(&self, id: SessionId) -> Result<(), SessionError> {
         match self.live.read(id) {
-            // By another thread, and it may fail.
+            // Another thread builds the session, which may fail.
             Ok(view) if view.state.state == SessionState::Building => Err(SessionError::Busy { id, turn: None }),
             Ok(_) => Ok(()),
             Err(_) => {
@@ -75,7 +75,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     pub(super) fn unload(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         let ended = match self.take_live(id, timeout) {
             Ok((_, ended)) => ended,
-            // It may be on its way out still.
+            // It may still be ending.
             Err(SessionError::NotFound { id }) => {
                 self.table.summary(id)?.ok_or(SessionError::NotFound { id })?;
                 self.live.wait_until_ended(id, timeout)
@@ -88,7 +88,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         })
     }
 
-    /// Takes a live session once its history is saved. Where that fails, the session stays.
+    /// Takes a live session after its history is saved. If the save fails, the session stays.
     fn take_live(&self, id: SessionId, timeout: Duration) -> Result<Taken, SessionError> {
         let table = Arc::clone(&self.table);
         let is_kept = move |history: &Session| {
@@ -103,7 +103,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
         if !lease.delete()? {
             return Err(SessionError::NotFound { id });
         }
-        // Found while the lease keeps the id from others; closed without it, since that runs the agent's cancel hooks.
+        // Found while the lease keeps the id from other callers. Closed after its release, because a close runs the agent's
+        // cancel hooks.
         let life = self.live.life(id);
         lease.release();
         if let Some(life) = life {
@@ -112,15 +113,15 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(())
     }
 
-    /// The lease of the session where it lives, or the right to change the record of one that does not.
+    /// The lease of a live session, or the reserved lease of a stored one.
     fn lease(&self, id: SessionId) -> Result<Lease, SessionError> {
         loop {
-            // Both fail in turn only while lives of the session begin and end.
+            // Both fail only while lives of the session begin and end at that moment.
             if let Some(lease) = self.table.find(id) {
-                return Ok(Lease::OfASession(lease));
+                return Ok(Lease::Live(lease));
             }
             if let Some(lease) = self.table.reserve(id)? {
-                return Ok(Lease::Cold(lease));
+                return Ok(Lease::Stored(lease));
             }
         }
     }
@@ -129,7 +130,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         self.page(self.summaries(true)?, query)
     }
 
-    /// Sessions that are kept and not live: those that are archived, or the others.
+    /// The stored sessions that are archived, or those that are not. The latter include live sessions.
     fn summaries(&self, archived: bool) -> Result<Vec<SessionSummary>, SessionError> {
         let mut found = Vec::new();
         for summary in self.table.summaries()? {
@@ -148,7 +149,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(found)
     }
 
-    /// The page that a query asks for, of sessions in no order.
+    /// Sorts the sessions, and returns the page that the query asks for.
     fn page(&self, mut found: Vec<SessionSummary>, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
         let place = |summary: &SessionSummary| (summary.created_at, summary.session_id);
         found.sort_by_key(place);
@@ -156,7 +157,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
             None => 0,
             Some(id) => {
                 let cursor = found.iter().find(|summary| summary.session_id == id).map(place);
-                // Archived since the page before, or the other way round: the page goes on behind it all the same.
+                // Archived since the last page, or listed by the other call: its time still places the cursor.
                 let cursor = match cursor {
                     None => self.table.summary(id)?.map(|stored| (stored.created_at, id)),
                     cursor => cursor,
@@ -245,13 +246,14 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
         let lease = self.lease(id)?;
         let was_open = lease.archive(mode)?;
-        // Found while the lease keeps the id from others; closed without it, since that runs the agent's cancel hooks.
+        // Found while the lease keeps the id from other callers. Closed after its release, because a close runs the agent's
+        // cancel hooks.
         let (life, standing) = (self.live.life(id), Arc::clone(lease.standing()));
         lease.release();
         match life.map_or(Err(SessionError::NotFound { id }), |life| life.archive(mode)) {
-            // It was not live, or about to end.
+            // It was not live, or is about to end.
             Err(SessionError::NotFound { .. }) if was_open => Ok(()),
-            // The caller that launches it just now finds out how it is to end.
+            // The launch in progress reads the mode and archives the session.
             Err(SessionError::NotFound { .. }) if mode == ArchiveMode::Interrupt && standing.is_launching() => Ok(()),
             Err(SessionError::NotFound { id }) => Err(SessionError::Archived { id }),
             archived => archived,
@@ -279,7 +281,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         let opened = self.live.open_session(spec);
         launch.finish();
         if let (Err(_), Some(lease)) = (&opened, lease.filter(|lease| !lease.standing().is_closed())) {
-            // An error means that there is no session. Its thread may still build it, and no caller waits for that any more.
+            // An error means that there is no session. The session thread may still build it, but no caller waits for it.
             lease.withdraw("opened");
         }
         opened
@@ -293,29 +295,29 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
-        // Before anything is archived. A circle that is closed only now is found by the wait.
+        // Before anything is archived. A cycle that is closed only afterwards is found by the wait.
         self.live.refuse_circle(id)?;
         let lease = self.lease(id)?;
         lease.archive(ArchiveMode::Drain)?;
         let life = loop {
             match self.live.life(id) {
-                // The caller that launches it registers it in a moment.
+                // The launch in progress registers it in a moment.
                 None if lease.standing().is_launching() => yield_now(),
                 life => break life,
             }
         };
-        // The wait is no reason to keep others from the record.
+        // Released before the wait, so that other callers can use the record meanwhile.
         lease.release();
-        // Where there is none, it was not live, or has ended.
+        // Without a life the session was not live, or has ended.
         life.map_or(Ok(()), |life| life.archive_wait(timeout))
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
         let lease = match self.lease(id)? {
-            // Its record is the last word.
-            Lease::Cold(lease) => return take_cold(&lease),
-            // Held from before the session ends until it is archived: no caller resumes it in between.
-            Lease::OfASession(lease) => lease,
+            // The record is final.
+            Lease::Stored(lease) => return take_stored(&lease),
+            // Held from before the end of the session until it is archived, so that no caller resumes it in between.
+            Lease::Live(lease) => lease,
         };
         match self.take_live(id, timeout) {
             Ok((taken, _ended)) => {
@@ -325,8 +327,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
             // It has ended since, or is being launched.
             Err(SessionError::NotFound { .. }) => {
                 lease.release();
-                let cold = self.table.reserve(id)?.ok_or_else(|| self.table.refusal(id))?;
-                take_cold(&cold)
+                let lease = self.table.reserve(id)?.ok_or_else(|| self.table.refusal(id))?;
+                take_stored(&lease)
             }
             Err(error) => Err(error),
         }
@@ -342,7 +344,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         }
     }
 
-    /// Whether the session is kept and archived, whether its thread has ended or not.
+    /// Whether the session is stored and archived, whether its thread has ended or not.
     fn is_archived(&self, id: SessionId) -> Result<bool, SessionError> {
         Ok(self.table.is_archived(id) || self.table.summary(id)?.is_some_and(|summary| summary.archived))
     }
@@ -352,8 +354,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 }
 
-/// Takes a session that does not live.
-fn take_cold(lease: &RecordLease) -> Result<Session, SessionError> {
+/// Takes a stored session that is not live.
+fn take_stored(lease: &RecordLease) -> Result<Session, SessionError> {
     let stored = lease.stored()?;
     lease.archive(ArchiveMode::Drain)?;
     Ok(stored.history)

@@ -1,4 +1,4 @@
-//! Why a session could not be kept, or not be found again.
+//! The errors of stores.
 
 use std::error::Error;
 use std::fmt;
@@ -11,9 +11,9 @@ use crate::model::{Brief, SessionId};
 use crate::panics::{contain, contain_and_log, PanicMessage};
 use crate::sync::Arc;
 
-/// What a store says where it fails.
+/// An error of a store.
 ///
-/// A call of a service carries it as the source of [`SessionError::Store`]. A turn that went well and could not be kept fails
+/// A call of a service returns it as the source of [`SessionError::Store`]. A turn that succeeded but could not be saved fails
 /// with it too, as an [`AgentError::Other`]: see [`StoreError::of`].
 ///
 /// ```
@@ -31,50 +31,50 @@ use crate::sync::Arc;
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// A record is not what was once written. The others can be used; this one can be [deleted](super::SessionStore::delete).
+    /// A record is damaged. Other records can be used; this one can be [deleted](super::SessionStore::delete).
     Corrupt {
-        /// Whose record.
+        /// The session of the record.
         id: SessionId,
-        /// What is wrong with it.
+        /// What is wrong with the record.
         reason: String,
     },
-    /// A record was written by a newer version of this crate. It is left as it is.
+    /// A record was written by a newer version of this crate. It stays as it is.
     Newer {
-        /// Whose record.
+        /// The session of the record.
         id: SessionId,
-        /// The version that it was written in, of the record or of the history in it.
+        /// The version of the record, or of the history in it.
         version: u32,
-        /// The newest that can be read here.
+        /// The newest version that this crate can read.
         supported: u32,
     },
-    /// The file is in use, by another store in this process or in another one.
+    /// The file is in use by another store, in this process or in another one.
     InUse {
         /// The file.
         path: PathBuf,
     },
-    /// A session was resumed, and the history of its agent does not begin with what is kept: its next turn would replace answers
-    /// that callers already have. The record stays as it is. The builder has to begin with
-    /// [`SessionSpec::history`](crate::SessionSpec::history); an agent that rewrites its history on purpose says so with
+    /// A session was resumed, but its agent's history does not begin with the stored one. Its next turn would replace results
+    /// that callers already have. The record stays as it is. The builder must begin with
+    /// [`SessionSpec::history`](crate::SessionSpec::history). An agent that rewrites its history on purpose sets
     /// [`SessionSpec::rewrites_history`](crate::SessionSpec::rewrites_history).
     NotResumed {
         /// The session.
         id: SessionId,
-        /// How many messages are kept.
+        /// How many messages are stored.
         kept: usize,
         /// How many messages the agent's history has.
         has: usize,
     },
-    /// What the store stands on has failed: a disk, a file that is no store.
+    /// The store failed: the disk, for example, or a file that is no store.
     Failed(Arc<dyn Error + Send + Sync>),
 }
 
 impl StoreError {
-    /// Any error as a [`StoreError::Failed`]: for stores of one's own.
+    /// Converts any error to a [`StoreError::Failed`], for other implementations of a store.
     pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Failed(Arc::from(error.into()))
     }
 
-    /// The store's part in a failed call or turn, if it has one.
+    /// The store's error in a failed call or turn, if there is one.
     ///
     /// ```
     /// use turnwise::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
@@ -122,7 +122,7 @@ impl StoreError {
         }
     }
 
-    /// As the error of a call about this session.
+    /// Converts it to the error of a call about this session.
     pub(super) fn about(self, id: SessionId) -> SessionError {
         SessionError::Store { id: Some(id), source: Arc::new(self) }
     }
@@ -147,7 +147,7 @@ impl fmt::Display for StoreError {
     }
 }
 
-/// Without the text of a store, which may quote a conversation: that is in `Display`, for the caller.
+/// Omits the text of a store, which may quote a conversation. `Display` has it, for the caller.
 impl fmt::Debug for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -167,7 +167,7 @@ impl fmt::Debug for StoreError {
     }
 }
 
-/// The sources that `Display` does not contain already.
+/// The sources that `Display` does not already contain.
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
@@ -177,11 +177,11 @@ impl Error for StoreError {
     }
 }
 
-/// A panic of user code that is reported as an error. `Display` has its text, for the caller; `Debug` has not.
+/// A panic of user code, reported as an error. `Display` has its text, for the caller; `Debug` has not.
 #[derive(thiserror::Error)]
 #[error("{of} panicked: {message}")]
 pub(super) struct Panicked {
-    /// What panicked.
+    /// The code that panicked.
     pub(super) of: &'static str,
     pub(super) message: PanicMessage,
 }
@@ -192,8 +192,8 @@ impl fmt::Debug for Panicked {
     }
 }
 
-/// What the log may say of an error of a store: its code and, where the system reported a failure, the kind of that. A store's own
-/// text stays out of the log, since it may quote a conversation; and it is foreign code, which may panic.
+/// The part of a store's error that may be logged: its code and, for a failure of the system, the kind of that. A store's own
+/// text may quote a conversation, so it is not logged. Its `Display` is also foreign code, which may panic.
 pub(super) struct Loggable<'a>(pub(super) &'a StoreError);
 
 impl fmt::Display for Loggable<'_> {
@@ -209,15 +209,15 @@ impl fmt::Display for Loggable<'_> {
     }
 }
 
-/// The kind of the first error of the system in a chain of sources.
+/// The kind of the first system error in a chain of sources.
 fn io_error_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
-    // A chain that a store makes may be endless.
-    const MOST_SOURCES: usize = 16;
-    let chain = successors(Some(error), |&error| error.source()).take(MOST_SOURCES);
+    // The chain of a foreign error may be endless.
+    const MAX_SOURCES: usize = 16;
+    let chain = successors(Some(error), |&error| error.source()).take(MAX_SOURCES);
     chain.filter_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind).next()
 }
 
-/// Drops an error of a store that is reported to no caller. A panic of its drop is contained.
+/// Drops an error of a store that no caller gets. A panic of its drop is contained.
 pub(super) fn discard(error: StoreError) {
     contain_and_log("the drop of a store's error", move || drop(error));
 }

@@ -22,18 +22,18 @@ type Table = TableDefinition<'static, Key, &'static [u8]>;
 type Records = ReadOnlyTable<Key, &'static [u8]>;
 
 const SESSIONS: Table = Table::new("sessions");
-/// The same sessions, each in a few bytes: for lists.
+/// The summary of each session in a few bytes, for lists.
 const SUMMARIES: Table = Table::new("summaries");
 
-/// Keeps sessions in one file, with the embedded database `redb`.
+/// Stores sessions in one file, with the embedded database `redb`.
 ///
-/// A save is on the disk when it returns (`fsync`). A process that is killed at any moment, or a machine that loses its power,
-/// leaves the file as it was after the last save that is complete; it is opened again like any other, though that may take
-/// longer. Saves from several threads at once share one write to the disk.
+/// A save is on the disk when it returns (`fsync`). After a kill of the process or a loss of power the file has the state of
+/// the last complete save. It is opened again like any other, though that may take longer. Saves from several threads at once
+/// share one write to the disk.
 ///
-/// The file belongs to one store at a time. A program that moves or deletes it meanwhile takes away what is saved. The file does
-/// not shrink; what is deleted makes room for what comes. After a failure of the disk the next call opens the file again, at the
-/// same path, and does not follow a link that stands there by then.
+/// The file belongs to one store at a time. If a program moves or deletes the file meanwhile, later saves are lost. The file
+/// does not shrink; the space of deleted records is reused. After a failure of the disk the next call reopens the file, at the
+/// same path. It does not follow a link that is there by then.
 ///
 /// ```
 /// # let folder = tempfile();
@@ -61,12 +61,12 @@ const SUMMARIES: Table = Table::new("summaries");
 /// # Ok::<(), turnwise::store::StoreError>(())
 /// ```
 pub struct FileStore {
-    /// Where it is; nowhere, if it is in memory.
+    /// The path of the file; `None` for a store in memory.
     path: Option<PathBuf>,
-    /// There until the store is dropped. Locked for as long as it is used, by one who writes or by many who read: redb has these
-    /// at work side by side, but before 2.5 builds with debug assertions panicked now and then where they were.
+    /// `None` after a failed reopen, and once the store is dropped. Locked during its use by one writer or several readers. redb
+    /// allows both at once, but before 2.5 builds with debug assertions sometimes panicked then.
     database: RwLock<Option<Database>>,
-    /// Something has failed. redb then refuses everything until the file is opened again, which the next call does.
+    /// Whether a call has failed. redb then refuses all calls until the file is reopened, which the next call does.
     has_failed: AtomicBool,
     saves: Batches<Save, Result<(), StoreError>>,
 }
@@ -78,45 +78,47 @@ struct Save {
 }
 
 impl FileStore {
-    /// Opens the store in a file, and creates it where there is no file or an empty one.
+    /// Opens the store in a file. Creates the store if there is no file, or an empty one.
     ///
     /// # The new file
-    /// On Unix a new file has the mode `0600`, less what the umask takes away: its owner may read and write it, and other users
-    /// may not. For other access rights, create an empty file with those rights first. The store then takes that file's
-    /// place, with its permission bits and its group, and with its owner where the process may give files away. An access
-    /// control list of the empty file is not taken over, and other hard links to it go on naming the empty file.
+    /// On Unix a new file has the mode `0600`, less the bits of the umask: its owner may read and write it, and other users may
+    /// not. For other access rights, create an empty file with those rights first. The store then takes that file's place, with
+    /// its permission bits and its group, and with its owner if the process may give files away. The access control list of the
+    /// empty file is not copied, and other hard links to it still name the empty file.
     ///
-    /// The store is made in a file of its own, `.turnwise-` with a random part and `.unfinished`, in the same folder, and moved
-    /// into place once it is complete. That file is made anew, so no file or link that stands in the folder is used for it. It
-    /// never has more access rights than the store. A process that is killed meanwhile leaves that file behind; it disturbs no
-    /// later call and can be deleted.
+    /// The store is created in a temporary file in the same folder, and moved into place when it is complete. The temporary
+    /// file is named `.turnwise-`, a random part and `.unfinished`. It is created exclusively, so no existing file or link is
+    /// used for it. It never has more access rights than the store. If the process is killed meanwhile, the temporary file
+    /// remains. It affects no later call and can be deleted.
     ///
-    /// The move replaces no file but the empty one. Of several processes that create a store at once, one has it, and the
-    /// others get [`StoreError::InUse`], or open the same store once the first has closed it.
+    /// The move replaces no file but the empty one. If several processes create a store at once, one succeeds. The others get
+    /// [`StoreError::InUse`], or open the same store once the first has closed it.
     ///
-    /// A user who may rename files in the folder can replace the store: keep it in a folder that only its owner may write to.
+    /// A user who may rename files in the folder can replace the store. Use a folder that only its owner may write to.
     ///
     /// # Links
-    /// A link to a file is followed once, here: the store is the file that it leads to. A link that leads nowhere is refused, and so
-    /// is a link that takes the file's place later.
+    /// A link to a file is followed once, by this call: the store is the target file. A dangling link is refused, and so is a
+    /// link that takes the file's place later.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] where another store has the file.
+    /// [`StoreError::InUse`] if another store has the file.
     ///
-    /// [`StoreError::Failed`] where the file cannot be read and written; where it is neither empty nor a store; where
-    /// a folder, a pipe, a device or a link that leads nowhere stands in its place; where its folder does not exist or takes no new
-    /// files; where the path names no file, as an empty path does, or one that ends with `..` or a separator; and where the group
-    /// of an empty file cannot be kept. What stands at the path is then left as it is.
+    /// [`StoreError::Failed`] in these cases; the file at the path is then left as it is:
+    /// - The file cannot be read and written, or is neither empty nor a store.
+    /// - The path leads to a folder, a pipe, a device or a dangling link.
+    /// - The folder of the file does not exist, or takes no new files.
+    /// - The path names no file: it is empty, or ends with `..` or a separator.
+    /// - The group of an empty file cannot be kept.
     ///
     /// # Blocking
-    /// For the disk. After a crash until the file has been looked through.
+    /// For the disk. After a crash until the file has been checked.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = opening::resolve(path.as_ref())?;
         let database = guarded(|| opening::open_or_create(&path))?;
         Self::with_database(database, Some(path))
     }
 
-    /// A store in memory, for tests: the same in everything, but gone when it is dropped.
+    /// Creates a store in memory, for tests: it behaves the same, but its records are lost when it is dropped.
     ///
     /// ```
     /// use turnwise::store::{FileStore, PersistentSessionService};
@@ -129,7 +131,7 @@ impl FileStore {
     /// ```
     ///
     /// # Errors
-    /// [`StoreError::Failed`] where there is no memory.
+    /// [`StoreError::Failed`] if there is no memory.
     pub fn in_memory() -> Result<Self, StoreError> {
         let database = Database::builder().create_with_backend(InMemoryBackend::new());
         Self::with_database(database.map_err(StoreError::failed)?, None)
@@ -138,7 +140,7 @@ impl FileStore {
     fn with_database(database: Database, path: Option<PathBuf>) -> Result<Self, StoreError> {
         let (database, has_failed) = (RwLock::new(Some(database)), AtomicBool::new(false));
         let store = Self { path, database, has_failed, saves: Batches::new() };
-        // So that readers find both tables.
+        // Created now, because readers expect both tables.
         store.transaction(|transaction| {
             transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
             transaction.open_table(SUMMARIES).map_err(StoreError::failed)?;
@@ -147,11 +149,11 @@ impl FileStore {
         Ok(store)
     }
 
-    /// All of it is done when this returns with `Ok`, and nothing of it otherwise.
+    /// Runs a transaction: if this returns `Ok`, all of it is committed, otherwise none of it.
     fn transaction<T>(&self, body: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.open_again_after_failure();
+        self.reopen_after_failure();
         let database = self.database.write();
-        self.noting_failure(|| {
+        self.recording_failure(|| {
             let transaction = opened(&database)?.begin_write().map_err(StoreError::failed)?;
             let done = body(&transaction)?;
             transaction.commit().map_err(StoreError::failed)?;
@@ -160,15 +162,15 @@ impl FileStore {
     }
 
     fn reading<T>(&self, table: Table, body: impl FnOnce(&Records) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.open_again_after_failure();
+        self.reopen_after_failure();
         let database = self.database.read();
-        self.noting_failure(|| {
+        self.recording_failure(|| {
             let transaction = opened(&database)?.begin_read().map_err(StoreError::failed)?;
             body(&transaction.open_table(table).map_err(StoreError::failed)?)
         })
     }
 
-    fn noting_failure<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn recording_failure<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let result = guarded(work);
         if matches!(result, Err(StoreError::Failed(_))) {
             // ORDERING: Relaxed. A call that sees it late fails once more; the database itself is behind its lock.
@@ -177,19 +179,19 @@ impl FileStore {
         result
     }
 
-    /// Where that fails too, the call says so.
-    fn open_again_after_failure(&self) {
+    /// Reopens the file if a call has failed. If the reopen fails too, the next use of the database returns an error.
+    fn reopen_after_failure(&self) {
         let Some(path) = self.path.as_ref().filter(|_| self.has_failed.load(Ordering::Relaxed)) else { return };
         let mut database = self.database.write();
         if self.has_failed.swap(false, Ordering::Relaxed) {
             let failed = database.take();
-            // The database's own code; what it makes of a failed disk is reported by the call that met it.
+            // redb's drop may panic after a failure of the disk. The call that failed has reported it already.
             let _ = contain(move || drop(failed));
             match guarded(|| opening::reopen(path)) {
                 Ok(opened) => *database = Some(opened),
                 Err(error) => {
                     self.has_failed.store(true, Ordering::Relaxed);
-                    // With no lock held: a logger may use the store.
+                    // With no lock held, because a logger may use the store.
                     drop(database);
                     record!(Error, "turnwise::store", "the store does not open again: {}", Loggable(&error));
                 }
@@ -209,7 +211,8 @@ impl FileStore {
         })
     }
 
-    /// One save that cannot be written does not fail the others: they are tried again without it.
+    /// Writes the saves in one transaction. If it fails, each save is written alone, so that one bad save does not fail the
+    /// others.
     fn write_all(&self, saves: &[Save]) -> Vec<Result<(), StoreError>> {
         match self.write(saves) {
             Ok(()) => vec![Ok(()); saves.len()],
@@ -225,13 +228,13 @@ impl FileStore {
         })
     }
 
-    /// All records, each made into something.
+    /// Reads all records of a table, and converts each with `made`.
     fn read_all<T>(&self, table: Table, made: impl Fn(SessionId, &[u8]) -> T) -> Result<Vec<T>, StoreError> {
         self.reading(table, |table| {
             let records = table.iter().map_err(StoreError::failed)?;
             let mut last = None;
             let mut made = |(key, record): (AccessGuard<'_, Key>, AccessGuard<'_, &[u8]>)| {
-                // In a damaged file pages may lead back to each other, and there would be no end.
+                // The pages of a damaged file may form a cycle, and the iteration would not end.
                 if last.replace(key.value()).is_some_and(|last| last >= key.value()) {
                     return Err(StoreError::failed("the file is damaged: its records are in no order"));
                 }
@@ -283,7 +286,7 @@ impl SessionStore for FileStore {
 impl Drop for FileStore {
     fn drop(&mut self) {
         let database = self.database.write().take();
-        // On whatever thread the last handle goes: after a damage, closing may panic too.
+        // This may be any thread, and closing a damaged database may panic.
         contain_and_log("the closing of a store", move || drop(database));
     }
 }
@@ -306,7 +309,7 @@ fn id(key: Key) -> SessionId {
     SessionId::from_uuid(uuid::Uuid::from_bytes(key))
 }
 
-/// A record that is sound in itself, but in another's place, is not what was once written there.
+/// Checks the id in a record. A valid record under another session's key is damage too.
 fn owned(id: SessionId, stored: StoredSession) -> Result<StoredSession, StoreError> {
     if stored.id() == id {
         Ok(stored)
@@ -315,7 +318,7 @@ fn owned(id: SessionId, stored: StoredSession) -> Result<StoredSession, StoreErr
     }
 }
 
-/// What a damaged file makes of the database's code is an error, and not the end of the thread that asked.
+/// Contains a panic of redb, which a damaged file may cause, and returns it as an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     contain(work).unwrap_or_else(|message| Err(StoreError::failed(Panicked { of: "the database", message })))
 }

@@ -64,7 +64,7 @@ struct Leases {
 /// A lease, and the state that callers read without a share of it. A share would keep the lease from its next user.
 struct LeaseEntry {
     lease: Weak<RecordLease>,
-    is_a_sessions: bool,
+    belongs_to_session: bool,
     standing: Arc<Standing>,
 }
 
@@ -122,7 +122,7 @@ impl RecordTable {
     /// The lease of a session that is live, or is being launched.
     pub(super) fn find(&self, id: SessionId) -> Option<Arc<RecordLease>> {
         let leases = self.leases.lock();
-        leases.entries.get(&id).filter(|entry| entry.is_a_sessions).and_then(|entry| entry.lease.upgrade())
+        leases.entries.get(&id).filter(|entry| entry.belongs_to_session).and_then(|entry| entry.lease.upgrade())
     }
 
     /// The error for a session whose lease is in use: it is archived, deleted, or busy.
@@ -170,7 +170,7 @@ impl RecordTable {
                 // An entry without shares is that of a lease that is being dropped.
                 match leases.entries.get(&id).filter(|entry| entry.lease.strong_count() > 0) {
                     None => return Ok(Some(self.insert(&mut leases, id, to_launch))),
-                    Some(entry) if entry.is_a_sessions => return Ok(None),
+                    Some(entry) if entry.belongs_to_session => return Ok(None),
                     Some(_) => Arc::clone(leases.changed.get_or_insert_with(|| Arc::new(Latch::new()))),
                 }
             };
@@ -192,7 +192,7 @@ impl RecordTable {
             is_agent_running: AtomicBool::new(false),
             record: Mutex::default(),
         });
-        let entry = LeaseEntry { lease: Arc::downgrade(&lease), is_a_sessions: false, standing };
+        let entry = LeaseEntry { lease: Arc::downgrade(&lease), belongs_to_session: false, standing };
         leases.entries.insert(id, entry);
         lease
     }
@@ -209,30 +209,30 @@ impl RecordTable {
         }
     }
 
-    fn set_a_sessions(&self, lease: &RecordLease, is_a_sessions: bool) {
+    fn set_belongs_to_session(&self, lease: &RecordLease, belongs_to_session: bool) {
         self.change(|entries| {
             if let Some(entry) = entries.get_mut(&lease.id).filter(|entry| entry.is_of(lease)) {
-                entry.is_a_sessions = is_a_sessions;
+                entry.belongs_to_session = belongs_to_session;
             }
         });
     }
 
     pub(super) fn load(&self, id: SessionId) -> Result<Option<StoredSession>, SessionError> {
-        self.ask(|store| store.load(id)).map_err(|error| error.about(id))
+        self.call(|store| store.load(id)).map_err(|error| error.about(id))
     }
 
     pub(super) fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, SessionError> {
-        self.ask(|store| store.summary(id)).map_err(|error| error.about(id))
+        self.call(|store| store.summary(id)).map_err(|error| error.about(id))
     }
 
     pub(super) fn summaries(&self) -> Result<Vec<Result<StoredSummary, StoreError>>, SessionError> {
         let failed = |error| SessionError::Store { id: None, source: Arc::new(error) };
-        self.ask(SessionStore::summaries).map_err(failed)
+        self.call(SessionStore::summaries).map_err(failed)
     }
 
     /// Calls the store, which is foreign code.
-    fn ask<T>(&self, question: impl FnOnce(&dyn SessionStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let answer = contain(|| question(&**self.store));
+    fn call<T>(&self, request: impl FnOnce(&dyn SessionStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let answer = contain(|| request(&**self.store));
         answer.unwrap_or_else(|message| Err(StoreError::failed(Panicked { of: "the store", message })))
     }
 }
@@ -356,7 +356,7 @@ impl RecordLease {
             return Ok(());
         };
         *is_current = false;
-        self.table.ask(|store| store.save(session))?;
+        self.table.call(|store| store.save(session))?;
         (*is_stored, *is_current) = (true, true);
         Ok(())
     }
@@ -391,7 +391,7 @@ impl RecordLease {
         session.archived = true;
         // A session without a record is saved as archived when its agent is built.
         if *is_stored {
-            let saved = self.table.ask(|store| store.save(session));
+            let saved = self.table.call(|store| store.save(session));
             saved.map_err(|error| {
                 // The store may have written the record, so the open state must be saved again.
                 (session.archived, *is_current) = (false, false);
@@ -413,7 +413,7 @@ impl RecordLease {
     /// Deletes the session from the store. Returns whether there was a session.
     pub(super) fn delete(&self) -> Result<bool, SessionError> {
         let mut record = self.record.lock();
-        let was_stored = self.table.ask(|store| store.delete(self.id)).map_err(|error| error.about(self.id))?;
+        let was_stored = self.table.call(|store| store.delete(self.id)).map_err(|error| error.about(self.id))?;
         let is_there = was_stored || (record.session.is_some() && !record.is_deleted);
         if is_there {
             record.is_deleted = true;
@@ -475,7 +475,7 @@ impl NumberRecord for Owner {
 impl Owner {
     /// Ends the session's claim on the lease, which is undecided from now on.
     fn release(&self) {
-        self.0.table.set_a_sessions(&self.0, false);
+        self.0.table.set_belongs_to_session(&self.0, false);
     }
 
     fn save_last_numbers(&self, used: LastNumbers) {
@@ -523,7 +523,7 @@ impl Launching {
     /// Begins the record of a new session: the lease is the session's from now on.
     pub(super) fn begin(&self, session: StoredSession) {
         self.lease().begin(session);
-        self.lease().table.set_a_sessions(self.lease(), true);
+        self.lease().table.set_belongs_to_session(self.lease(), true);
     }
 
     /// Loads the record of a session that may run turns: the lease is the session's from now on.
@@ -531,7 +531,7 @@ impl Launching {
         let (lease, id) = (self.lease(), self.lease().id);
         let stored = lease.stored()?;
         stored.numbers.check(id).map_err(|error| error.about(id))?;
-        lease.table.set_a_sessions(lease, true);
+        lease.table.set_belongs_to_session(lease, true);
         Ok(stored)
     }
 

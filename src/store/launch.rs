@@ -13,7 +13,7 @@ use crate::sync::Arc;
 use crate::turn::handle::TurnHandle;
 
 use super::agent::{KeepingBuilder, Launch};
-use super::kept::{Launching, LaunchInProgress};
+use super::kept::{LaunchInProgress, Launching};
 use super::record::StoredSession;
 use super::service::Inner;
 

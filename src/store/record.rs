@@ -1,8 +1,8 @@
-//! What is kept of a session, and how it is written down.
+//! The stored record of a session, and its encoding.
 //!
 //! A record is a header and JSON. The header is four letters, a version (2 bytes), and a checksum of version and JSON
-//! (CRC-32, 4 bytes), both little-endian. The header stays as it is in every version to come, so that a newer record is told
-//! from a damaged one.
+//! (CRC-32, 4 bytes), both little-endian. The header's layout is the same in all later versions, so that a newer record is
+//! told from a damaged one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +17,8 @@ use crate::service::{SessionSpec, SessionState, SessionSummary};
 
 use super::error::StoreError;
 
-/// A session as it is kept: its history, and what its agent was built from. What a specification's
-/// [`extension`](SessionSpec::extension) holds cannot be kept.
+/// A stored session: its history, and the specification of its agent. The specification's
+/// [`extension`](SessionSpec::extension) is not stored.
 ///
 /// ```
 /// use turnwise::store::StoredSession;
@@ -29,7 +29,7 @@ use super::error::StoreError;
 /// let mut stored = StoredSession::new(history);
 /// stored.labels.insert("user".into(), "ada".into());
 ///
-/// // Any service can go on from it.
+/// // Any service can resume it.
 /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
 /// let id = service.open_session(stored.spec())?;
 /// assert_eq!(id, stored.id());
@@ -39,36 +39,36 @@ use super::error::StoreError;
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StoredSession {
-    /// The history, as of the last turn that is kept.
+    /// The history, as of the last saved turn.
     pub history: Session,
-    /// Which model, in the builder's own words.
+    /// The name of the model, in the builder's own terms.
     #[serde(default)]
     pub model: String,
-    /// What the assistant is to be.
+    /// The system prompt.
     #[serde(default)]
     pub system_prompt: Option<String>,
-    /// How much a model call may write, in tokens.
+    /// The limit of output tokens of a model call.
     #[serde(default)]
     pub max_tokens: Option<u32>,
-    /// What to find the session by.
+    /// The labels that queries match.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Whether it is archived: it can be read, and runs no more turns.
     #[serde(default)]
     pub archived: bool,
-    /// Whether its agent may begin with another history than this one; see
+    /// Whether its agent's history may begin differently from this one; see
     /// [`SessionSpec::rewrites_history`](crate::SessionSpec::rewrites_history).
     #[serde(default)]
     pub rewrites_history: bool,
-    /// Which numbers its turns and events have had.
+    /// The numbers that its turns and events have used.
     #[serde(default)]
     pub numbers: StoredNumbers,
 }
 
-/// Which numbers a session's turns and events have had, so that its next life gives none out again.
+/// The numbers that a session's turns and events have used. Its next life uses none of them again.
 ///
-/// Numbers are reserved in blocks, before the first of a block is given out. After an orderly end both figures of a kind are the same;
-/// after a kill the next life begins behind what was reserved.
+/// Numbers are reserved in blocks, before the first number of a block is used. After an orderly end both figures of a kind are
+/// the same. After a kill the next life begins behind the reserved block.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -101,13 +101,13 @@ pub struct StoredNumbers {
 }
 
 impl StoredNumbers {
-    /// Far more than any session reaches, and far from the ends of the words that numbers share with flags.
-    const MOST: u64 = 1 << 56;
+    /// Far more than any session reaches, and far from the limits of the words that numbers share with flags.
+    const MAX: u64 = 1 << 56;
 
-    /// Refuses numbers that no session has had.
+    /// Refuses impossible numbers.
     pub(super) fn check(self, id: SessionId) -> Result<(), StoreError> {
         let Self { turns, turns_reserved, events, events_reserved } = self;
-        if turns <= turns_reserved && events <= events_reserved && turns_reserved.max(events_reserved) <= Self::MOST {
+        if turns <= turns_reserved && events <= events_reserved && turns_reserved.max(events_reserved) <= Self::MAX {
             return Ok(());
         }
         Err(StoreError::Corrupt { id, reason: format!("its numbers cannot be: {self:?}") })
@@ -117,7 +117,7 @@ impl StoredNumbers {
         LastNumbers { turn: self.turns_reserved, event: self.events_reserved }
     }
 
-    /// Reserves a block behind each of `used` that has reached its bound.
+    /// Reserves a block behind each of `used` that has reached its reserved number.
     pub(super) fn reserve(&mut self, used: LastNumbers, block: LastNumbers) {
         if used.turn >= self.turns_reserved {
             self.turns_reserved = used.turn.saturating_add(block.turn);
@@ -127,7 +127,7 @@ impl StoredNumbers {
         }
     }
 
-    /// Notes numbers that have been given out. Events that went on without a reservation, because the store had failed, get one now.
+    /// Records used numbers. Events that were numbered without a reservation, after a failure of the store, get one now.
     pub(super) fn note_used(&mut self, used: LastNumbers, block: LastNumbers) {
         if used.turn > self.turns_reserved || used.event > self.events_reserved {
             self.reserve(used, block);
@@ -136,7 +136,7 @@ impl StoredNumbers {
         self.events = self.events.max(used.event);
     }
 
-    /// Sets what has been given out at the end of a life, exactly. Whether that changes anything.
+    /// Sets the exact numbers at the end of a life. Returns whether they have changed.
     pub(super) fn finish(&mut self, used: LastNumbers) -> bool {
         let LastNumbers { turn, event } = used;
         let exact = Self { turns: turn, turns_reserved: turn, events: event, events_reserved: event };
@@ -145,7 +145,7 @@ impl StoredNumbers {
 }
 
 impl StoredSession {
-    /// A history, and nothing else said about the session.
+    /// Creates a record of a history, with defaults for the rest.
     pub fn new(history: Session) -> Self {
         Self {
             history,
@@ -159,7 +159,7 @@ impl StoredSession {
         }
     }
 
-    /// What there is to keep of a session that is about to be built. `spec` names its id.
+    /// Creates the record of a session that is about to be built. `spec` may lack its id.
     pub(super) fn of_new(spec: &SessionSpec, id: SessionId) -> Self {
         Self {
             history: spec.resume.clone().unwrap_or_else(|| Session::with_id(id)),
@@ -173,7 +173,7 @@ impl StoredSession {
         }
     }
 
-    /// What to build its agent from, once more.
+    /// The specification that resumes the session.
     pub fn spec(&self) -> SessionSpec {
         SessionSpec {
             session_id: Some(self.id()),
@@ -187,12 +187,12 @@ impl StoredSession {
         }
     }
 
-    /// Which session.
+    /// The id of the session.
     pub fn id(&self) -> SessionId {
         self.history.id()
     }
 
-    /// What lists show of it.
+    /// The summary of the session, for lists.
     pub fn summary(&self) -> StoredSummary {
         StoredSummary {
             session_id: self.id(),
@@ -222,7 +222,7 @@ impl fmt::Debug for StoredSession {
     }
 }
 
-/// What lists show of a session that is kept: small, however long the history is.
+/// The summary of a stored session, for lists: small, however long the history is.
 ///
 /// ```
 /// use turnwise::store::StoredSession;
@@ -236,17 +236,17 @@ impl fmt::Debug for StoredSession {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StoredSummary {
-    /// Which session.
+    /// The id of the session.
     pub session_id: SessionId,
     /// When the conversation began.
     pub created_at: SystemTime,
-    /// When it last changed.
+    /// When the conversation last changed.
     pub updated_at: SystemTime,
-    /// Messages in it.
+    /// How many messages it has.
     pub message_count: usize,
     /// Tokens used so far.
     pub usage: Usage,
-    /// Turns that are known to have been admitted, over all its lives.
+    /// How many turns are known to have been admitted, over all its lives.
     #[serde(default)]
     pub turns: u64,
     /// Its labels.
@@ -274,23 +274,23 @@ impl From<StoredSummary> for SessionSummary {
     }
 }
 
-const LETTERS: &[u8; 4] = b"turn";
+const MAGIC: &[u8; 4] = b"turn";
 const VERSION: u16 = 1;
 const HEADER: usize = 10;
 
-/// Writes a value down.
+/// Encodes a value as a record.
 pub(super) fn encode(id: SessionId, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     let mut record = vec![0; HEADER];
-    // A time before 1970 is all that cannot be written.
+    // Only a time before 1970 cannot be encoded.
     serde_json::to_writer(&mut record, value).map_err(|error| StoreError::failed(format!("session {id}: {error}")))?;
     let checksum = checksum(VERSION.to_le_bytes(), &record[HEADER..]);
-    record[..4].copy_from_slice(LETTERS);
+    record[..4].copy_from_slice(MAGIC);
     record[4..6].copy_from_slice(&VERSION.to_le_bytes());
     record[6..HEADER].copy_from_slice(&checksum.to_le_bytes());
     Ok(record)
 }
 
-/// Reads what [`encode`] has written.
+/// Decodes a record that [`encode`] has written.
 pub(super) fn decode<T: DeserializeOwned>(id: SessionId, record: &[u8]) -> Result<T, StoreError> {
     let corrupt = |reason: String| StoreError::Corrupt { id, reason };
     let json = match record {
@@ -307,16 +307,16 @@ pub(super) fn decode<T: DeserializeOwned>(id: SessionId, record: &[u8]) -> Resul
         _ => return Err(corrupt(format!("{} bytes without the header of a record", record.len()))),
     };
     serde_json::from_slice(json).map_err(|error| match serde_json::from_slice(json) {
-        // The layout of a history has a version of its own.
+        // The layout of a history has its own version.
         Ok(Outline { history: OutlineOfHistory { format_version: version } }) if version > Session::FORMAT_VERSION => {
             StoreError::Newer { id, version, supported: Session::FORMAT_VERSION }
         }
-        // Not the error's own text, which quotes the record: that is a conversation.
+        // Without the error's own text, which quotes the record, and so the conversation.
         _ => corrupt(format!("it cannot be read at line {}, column {}", error.line(), error.column())),
     })
 }
 
-/// As much of a record as tells why the rest cannot be read.
+/// The part of a record that tells why the rest cannot be decoded.
 #[derive(Deserialize)]
 struct Outline {
     history: OutlineOfHistory,
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_does_not_contain_what_was_said() {
+    fn debug_output_does_not_contain_the_conversation() {
         let mut stored = stored();
         stored.system_prompt = Some("a secret".into());
         assert!(!format!("{stored:?}").contains("secret"));

@@ -1,4 +1,4 @@
-//! The service that keeps its sessions: what it has beyond the calls of every service.
+//! The persistent service, and its calls beyond [`SessionService`].
 
 use std::fmt;
 use std::time::Duration;
@@ -24,47 +24,47 @@ use super::agent::KeepingBuilder;
 use super::kept::RecordTable;
 use super::SessionStore;
 
-/// What a commit of redb takes of a session's stack, and a session itself: 96 KiB in debug builds, with thousands of sessions in the
-/// file.
+/// The stack that a session and a commit of redb need: 96 KiB in debug builds, with thousands of sessions in the file.
 const MIN_STACK: usize = 128 << 10;
 
-/// Hosts sessions and keeps them: an [`EphemeralSessionService`], and a [`SessionStore`] beside it. See the [module](super).
+/// Hosts sessions and saves them: an [`EphemeralSessionService`] with a [`SessionStore`]. See the [module](super).
 ///
-/// The calls are those of [`SessionService`]. What is different:
+/// The calls are those of [`SessionService`], with these differences:
 ///
-/// - [`start_turn`](SessionService::start_turn) and its like resume a session that is not live. Then they may fail as
-///   [`begin_session`](SessionService::begin_session) does.
-/// - The numbers of turns and events go on from life to life, also in another process. An old turn id never reaches a new turn, and
-///   no event number comes twice. After a kill the numbers skip what was reserved; [`StoredNumbers`](super::StoredNumbers) says how
-///   much. A block is reserved, and waited for on the disk, when a session becomes live, and after every 256 turns or million events.
+/// - [`start_turn`](SessionService::start_turn) and similar calls resume a session that is not live. Then they may fail like
+///   [`begin_session`](SessionService::begin_session).
+/// - The numbers of turns and events continue from life to life, also in another process. An old turn id never reaches a new
+///   turn, and no event number is used twice. After a kill the numbers skip the rest of the reserved block;
+///   [`StoredNumbers`](super::StoredNumbers) says how. A block is reserved when a session becomes live, and after every 256
+///   turns or million events. The reservation waits for the disk.
 /// - [`read`](SessionService::read), [`export_session`](SessionService::export_session) and, as
-///   [`SessionError::NotRunning`], [`interrupt`](SessionService::interrupt) know sessions that are not live.
-///   [`list`](SessionService::list) has them too, oldest conversation first, live or not; it looks at all of them for every page,
-///   and leaves out, with a record in the log, those whose records cannot be read.
-///   [`subscribe`](SessionService::subscribe), [`event_injector`](SessionService::event_injector) and
-///   [`comms_runtime`](SessionService::comms_runtime) are for live ones: see [`resume`](Self::resume).
-/// - [`archive`](SessionService::archive) is for good: the session stays readable and runs no more turns. A call that would start,
-///   interrupt, resume, take or archive it, or subscribe to it, is [`SessionError::Archived`] from then on, also while its last turn
-///   drains.
-/// - [`take_session`](SessionService::take_session) archives too; where only that fails, the session has ended, and is kept as
-///   one that can be resumed. While another thread resumes, unloads or takes the session it is [`SessionError::Busy`]. To create a
-///   session with the id of what was taken, [delete](Self::delete) it first.
-/// - An id that is kept is taken: to create a session with it is [`SessionError::AlreadyExists`].
-/// - A call that the store fails is [`SessionError::Store`]. A turn that went well and cannot be kept fails, with the
-///   [`StoreError`](super::StoreError) as its error. The agent remembers it all the same, and it is kept with the next.
-/// - Calls may wait for the disk, also those that do not block otherwise, and beyond their timeouts: creating and beginning
-///   sessions, resuming, archiving, and looking at sessions that are not live; beginning a turn, and emitting an event, where a block
-///   of numbers is used up. Where another caller works on the same record, they wait for that call too.
+///   [`SessionError::NotRunning`], [`interrupt`](SessionService::interrupt) also answer for sessions that are not live.
+/// - [`list`](SessionService::list) includes them, oldest conversation first, live or not. It reads all of them for every
+///   page. It leaves out unreadable records, and logs each.
+/// - [`subscribe`](SessionService::subscribe), [`event_injector`](SessionService::event_injector) and
+///   [`comms_runtime`](SessionService::comms_runtime) need a live session: see [`resume`](Self::resume).
+/// - [`archive`](SessionService::archive) is final: the session stays readable and runs no more turns. From then on a call that
+///   would start, interrupt, resume, take or archive it, or subscribe to it, fails with [`SessionError::Archived`], also while
+///   its last turn drains.
+/// - [`take_session`](SessionService::take_session) archives too. If only the archiving fails, the session has ended, and its
+///   record can be resumed. While another thread resumes, unloads or takes the session, the call fails with
+///   [`SessionError::Busy`]. To create a session with the id of a taken one, [delete](Self::delete) that first.
+/// - A stored id is in use: a create with it fails with [`SessionError::AlreadyExists`].
+/// - If the store fails a call, the error is [`SessionError::Store`]. A turn that succeeded but cannot be saved fails with the
+///   [`StoreError`](super::StoreError) as its error. The agent still has it in its history, and the next turn saves both.
+/// - Calls may wait for the disk, even those that do not block otherwise, and beyond their timeouts: creating and beginning
+///   sessions, resuming, archiving, and reading sessions that are not live; beginning a turn and emitting an event, when a
+///   block of numbers is used up. If another caller works on the same record, they wait for that call too.
 ///
-/// A session is kept from the moment when its agent is built. In host mode every interaction is kept before it is answered.
-/// A turn that fails is kept as far as the agent's history goes; after a panic nothing more is kept, and the session can be
+/// A session is saved from the build of its agent on. In host mode every interaction is saved before it is answered. A failed
+/// turn is saved as far as the agent's history goes. After a panic nothing more is saved, and the session can be
 /// [unloaded](Self::unload) and resumed from the turn before.
 ///
-/// A builder begins with [`SessionSpec::history`], which is what was kept. Once the agent is built, the service compares: an agent whose
-/// history does not begin with what was kept, a leading system message apart, is refused with
-/// [`StoreError::NotResumed`](super::StoreError::NotResumed), because its next save would replace what callers already have. An agent
-/// that rewrites its history on purpose says so with [`SessionSpec::rewrites_history`]. The builder meets a resumed session without
-/// the [`extension`](SessionSpec::extension) that it was created with: what an agent needs is in the labels, or comes from the builder.
+/// A builder must begin with [`SessionSpec::history`], the stored history. After the build the service compares. If the agent's
+/// history does not begin with the stored one, a leading system message apart, the agent is refused with
+/// [`StoreError::NotResumed`](super::StoreError::NotResumed). Its next save would replace results that callers already have. An
+/// agent that rewrites its history on purpose sets [`SessionSpec::rewrites_history`]. The builder gets a resumed session
+/// without the [`extension`](SessionSpec::extension) of its creation. Use the labels or the builder for what an agent needs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,7 +72,7 @@ const MIN_STACK: usize = 128 << 10;
 /// use turnwise::{agent_fn, CreateSessionRequest, SessionService, SessionState, StartTurnRequest};
 ///
 /// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
-/// let service = PersistentSessionService::new(agent, 1, FileStore::in_memory()?); // one live at a time
+/// let service = PersistentSessionService::new(agent, 1, FileStore::in_memory()?); // one live session at a time
 /// let one = service.create_session(CreateSessionRequest::new("one"))?.session_id;
 /// service.unload(one, Duration::from_secs(5))?;
 /// let two = service.create_session(CreateSessionRequest::new("two"))?.session_id;
@@ -87,7 +87,7 @@ pub struct PersistentSessionService<B: SessionAgentBuilder> {
     pub(super) inner: Arc<Inner<B>>,
 }
 
-/// What the handles of a service have in common.
+/// The shared state of a service's handles.
 pub(super) struct Inner<B: SessionAgentBuilder> {
     pub(super) live: EphemeralSessionService<KeepingBuilder<B>>,
     pub(super) table: Arc<RecordTable>,
@@ -95,12 +95,12 @@ pub(super) struct Inner<B: SessionAgentBuilder> {
 }
 
 impl<B: SessionAgentBuilder> PersistentSessionService<B> {
-    /// A service with at most `max_sessions` live at a time, that keeps any number of them in `store`.
+    /// Creates a service with at most `max_sessions` live at a time, and any number of sessions in `store`.
     pub fn new(builder: B, max_sessions: usize, store: impl SessionStore) -> Self {
         Self::with_settings(builder, Settings { max_sessions, ..Settings::default() }, store)
     }
 
-    /// A service with other settings than the defaults.
+    /// Creates a service with other settings than the defaults.
     ///
     /// ```
     /// use turnwise::store::{FileStore, PersistentSessionService};
@@ -114,7 +114,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`ServiceConfig::build`], and where the `stack_size` is below 128 KiB: sessions are saved on their own threads.
+    /// Those of [`ServiceConfig::build`], and a `stack_size` below 128 KiB, because session threads save their sessions.
     pub fn with_config(config: ServiceConfig<B>, store: impl SessionStore) -> Result<Self, ConfigError> {
         match config.check(MIN_STACK) {
             Ok((builder, settings)) => Ok(Self::with_settings(builder, settings, store)),
@@ -135,13 +135,13 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         Self { inner }
     }
 
-    /// Whether a session has a thread. Others that are kept are resumed on their next turn.
+    /// Whether a session has a thread. A stored session without one is resumed on its next turn.
     pub fn is_live(&self, id: SessionId) -> bool {
         self.inner.live.read(id).is_ok()
     }
 
-    /// Makes a session live without running a turn: to subscribe to it, or to have its agent built ahead of time. Nothing
-    /// happens where it is live.
+    /// Makes a session live without running a turn: to subscribe to it, or to build its agent ahead of time. Does nothing if
+    /// it is live.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -159,9 +159,9 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`open_session`](SessionService::open_session); [`SessionError::Archived`]; [`SessionError::NotFound`] where nothing is
-    /// kept of it; [`SessionError::Store`] with [`StoreError::NotResumed`](super::StoreError::NotResumed) where its agent forgets;
-    /// [`SessionError::Busy`] where another thread is creating, resuming or unloading it.
+    /// Those of [`open_session`](SessionService::open_session); [`SessionError::Archived`]; [`SessionError::NotFound`] if it is not
+    /// stored; [`SessionError::Store`] with [`StoreError::NotResumed`](super::StoreError::NotResumed) if its agent did not resume
+    /// the history; [`SessionError::Busy`] while another thread creates, resumes or unloads it.
     ///
     /// # Blocking
     /// For the disk, and until the agent is built.
@@ -169,14 +169,14 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.resume(id)
     }
 
-    /// Ends a live session and keeps it for later: its thread and its capacity are free, its next turn resumes it. Nothing
-    /// happens where it is not live. A session in host mode leaves it between two interactions.
+    /// Ends a live session and keeps its record. Its thread and its capacity are free, and its next turn resumes it. Does
+    /// nothing if it is not live. A session in host mode ends between two interactions.
     ///
     /// # Errors
-    /// Those of [`take_session`](SessionService::take_session), and [`SessionError::Store`] where something of it is not kept yet and
-    /// cannot be: then the session is as it was. [`SessionError::Timeout`] where a turn or the disk took longer: the session is as it was.
-    /// [`SessionError::Ending`] where the session ends and its agent takes longer to go: until then its capacity is taken, it is
-    /// [`SessionError::Busy`], and a second call goes on waiting.
+    /// Those of [`take_session`](SessionService::take_session). [`SessionError::Store`] if a failed save cannot be repeated, and
+    /// [`SessionError::Timeout`] if a turn or the disk takes longer: the session stays as it was. [`SessionError::Ending`] if the
+    /// session ends, but its thread takes longer. Until then it takes capacity and is [`SessionError::Busy`], and a second call
+    /// continues the wait.
     ///
     /// # Blocking
     /// As [`take_session`](SessionService::take_session).
@@ -184,7 +184,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.unload(id, timeout)
     }
 
-    /// Forgets a session for good, live or not, archived or not, readable or not. A running turn is cancelled.
+    /// Deletes a session, live or not, archived or not, readable or not. A running turn is cancelled.
     ///
     /// ```
     /// # use turnwise::store::{FileStore, PersistentSessionService};
@@ -198,15 +198,15 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::NotFound`] where nothing is kept of it.
+    /// [`SessionError::NotFound`] if it is not stored.
     ///
     /// # Blocking
-    /// For the disk. Does not wait for the turn: until that has ended, the session's capacity is taken.
+    /// For the disk. Does not wait for the turn: the session takes capacity until the turn has ended.
     pub fn delete(&self, id: SessionId) -> Result<(), SessionError> {
         self.inner.delete(id)
     }
 
-    /// Archived sessions, oldest conversation first. [`list`](SessionService::list) has all others.
+    /// Lists archived sessions, oldest conversation first. [`list`](SessionService::list) has all others.
     ///
     /// ```
     /// # use turnwise::store::{FileStore, PersistentSessionService};
@@ -221,7 +221,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::NotFound`] where [`SessionQuery::after`] names a session of which nothing is kept.
+    /// [`SessionError::NotFound`] if [`SessionQuery::after`] names a session that is not stored.
     ///
     /// # Blocking
     /// For the disk.
@@ -229,7 +229,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.list_archived(&query)
     }
 
-    /// As [`EphemeralSessionService::subscribe_all`], of live sessions.
+    /// As [`EphemeralSessionService::subscribe_all`], for live sessions.
     ///
     /// # Blocking
     /// Does not block; reading the stream does.
@@ -255,8 +255,8 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.live.stats()
     }
 
-    /// As [`EphemeralSessionService::shutdown`]. Cancelled turns are kept as far as they came, and the sessions stay for the next
-    /// time. What is kept can still be read. The store is closed when the last handle of the service is dropped, unless a
+    /// As [`EphemeralSessionService::shutdown`]. Cancelled turns are saved as far as they went, and the sessions can be resumed
+    /// later. Reads from the store still work. The store is closed when the last handle of the service is dropped, unless a
     /// session is stuck.
     ///
     /// # Blocking
@@ -273,7 +273,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.live.shutdown_with(mode, timeout)
     }
 
-    /// A handle that does not keep the service alive.
+    /// Returns a handle that does not keep the service alive.
     pub fn downgrade(&self) -> WeakService {
         WeakService::new(self.inner.weak.clone())
     }

@@ -591,13 +591,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a lease that is no session's keeps a create from its id",
         "src/store/kept.rs",
-        &[("                    Some(entry) if entry.is_a_sessions => return Ok(None),", "                    Some(entry) if entry.is_a_sessions || to_launch => return Ok(None),")],
+        &[("                    Some(entry) if entry.belongs_to_session => return Ok(None),", "                    Some(entry) if entry.belongs_to_session || to_launch => return Ok(None),")],
         Shuttle("keeping_a_call_about"),
     ),
     mutation(
         "a lease stays a session's when the session is over",
         "src/store/kept.rs",
-        &[("        self.0.table.set_a_sessions(&self.0, false);", "        self.0.table.set_a_sessions(&self.0, true);")],
+        &[("        self.0.table.set_belongs_to_session(&self.0, false);", "        self.0.table.set_belongs_to_session(&self.0, true);")],
         Shuttle("keeping_a_shared_lease"),
     ),
     mutation(

@@ -1,18 +1,26 @@
-//! The database file of a store: how it is found, locked and, where there is none, made.
+//! The database file of a store: how it is found, locked and, if it does not exist, created.
 //!
 //! **Invariants**
-//! - A file is read and written only under its lock, and only while it stands at the store's path itself: a link there is refused.
-//! - A new database is made in a file of its own, which is moved to the store's path once it is complete. That file is made
-//!   exclusively, under a random name, and is never more permissive than the store is in the end.
+//! - A file is read and written only under its lock, and only while it is itself at the store's path: a link there is refused.
+//! - A new database is created in a temporary file, which is moved to the store's path when it is complete. The temporary file
+//!   is created exclusively, under a random name. It never has more access rights than the finished store.
 //! - A file that is not empty is never replaced. Two processes that open the same path at once cannot lose a store, because:
-//!   - where there is no file, the move fails if there is one by then;
-//!   - an empty file is replaced under its own lock, after a look that it still stands at the path and is still empty. A process
-//!     that has opened the empty file too, and gets its lock later, finds another file at the path, and starts again.
+//!   - without a file at the path, the move fails if there is one by then;
+//!   - an empty file is replaced under its own lock, after a second check that it is still at the path and still empty. A
+//!     process that has opened the empty file too, and gets its lock later, finds another file at the path, and starts again.
 //!
-//! What goes wrong without the second look: A and B open the empty file; A locks it, replaces it with a store, saves a session
-//! and ends; B locks the file that A has replaced, finds it empty, and replaces A's store.
+//! Without the second check a store could be lost:
 //!
-//! Not done here: files that a killed process has left unfinished are not removed, since they may be another process's.
+//! ```text
+//! process A                                        process B
+//! opens the empty file                             opens the empty file
+//! locks it, replaces it with a store
+//! saves a session, ends
+//!                                                  locks the replaced file, finds it empty
+//!                                                  replaces A's store
+//! ```
+//!
+//! It does not remove the temporary files of killed processes, since they may belong to a running process.
 
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -28,21 +36,21 @@ use super::StoreError;
 /// The first bytes of every redb file.
 const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
 
-/// How often a path is looked at again whose file has changed meanwhile. Another process that opens the same store changes it once.
+/// How often an open is tried while the file changes. Another process that opens the same store changes it once.
 const ATTEMPTS: usize = 16;
 
-/// What stands at the path of a store.
-enum Found {
-    Nothing,
+/// The state of a store's path.
+enum PathState {
+    Missing,
     /// An empty file, locked.
     Empty(FileBackend, Metadata),
     /// A database, locked.
     Database(FileBackend),
-    /// The file was moved or replaced during the look.
+    /// The file was moved or replaced during the inspection.
     Changed,
 }
 
-/// The path of the file itself: absolute, and without links. The file need not exist, but its folder must.
+/// Resolves the path of the file: absolute, and without links. The file need not exist, but its folder must.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     let failed = |error| failed_at(path, error);
     match fs::canonicalize(path) {
@@ -52,21 +60,21 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
         return Err(failed_at(path, "it is a link that leads nowhere"));
     }
-    // `file_name` skips a separator or a dot at the end, which ask for a folder.
+    // `file_name` skips a separator or a dot at the end, which denote a folder.
     let ends_with = |name: &&std::ffi::OsStr| path.as_os_str().as_encoded_bytes().ends_with(name.as_encoded_bytes());
     let name = path.file_name().filter(ends_with).ok_or_else(|| failed_at(path, "it does not name a file"))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(fs::canonicalize(folder).map_err(failed)?.join(name))
 }
 
-/// Opens the database at a resolved path, and makes it where there is no file or an empty one.
+/// Opens the database at a resolved path. Creates it if there is no file or an empty one.
 pub(super) fn open_or_create(path: &Path) -> Result<Database, StoreError> {
     for _ in 0..ATTEMPTS {
-        let opened = match look(path)? {
-            Found::Database(file) => Some(start(path, file)?),
-            Found::Empty(file, metadata) => replace_empty(path, file, &metadata)?,
-            Found::Nothing => create(path)?,
-            Found::Changed => None,
+        let opened = match inspect(path)? {
+            PathState::Database(file) => Some(start(path, file)?),
+            PathState::Empty(file, metadata) => replace_empty(path, file, &metadata)?,
+            PathState::Missing => create(path)?,
+            PathState::Changed => None,
         };
         if let Some(database) = opened {
             return Ok(database);
@@ -75,63 +83,63 @@ pub(super) fn open_or_create(path: &Path) -> Result<Database, StoreError> {
     Err(failed_at(path, "other programs keep replacing it"))
 }
 
-/// Opens the database at a resolved path, where one was open before.
+/// Reopens the database at a resolved path.
 pub(super) fn reopen(path: &Path) -> Result<Database, StoreError> {
-    match look(path)? {
-        Found::Database(file) => start(path, file),
-        Found::Empty(..) => Err(failed_at(path, "it is empty now")),
-        Found::Nothing => Err(failed_at(path, "it is gone")),
-        Found::Changed => Err(failed_at(path, "it was replaced just now")),
+    match inspect(path)? {
+        PathState::Database(file) => start(path, file),
+        PathState::Empty(..) => Err(failed_at(path, "it is empty now")),
+        PathState::Missing => Err(failed_at(path, "it is gone")),
+        PathState::Changed => Err(failed_at(path, "it was replaced just now")),
     }
 }
 
-fn look(path: &Path) -> Result<Found, StoreError> {
+fn inspect(path: &Path) -> Result<PathState, StoreError> {
     let failed = |error| failed_at(path, error);
     match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PathState::Missing),
         Err(error) => return Err(failed(error)),
-        // Neither opened nor followed: opening a pipe may wait for its other end, and opening a device may have effects.
+        // Not opened: to open a pipe may wait for its other end, and to open a device may have effects. Links are refused.
         Ok(found) if !found.is_file() => return Err(failed_at(path, "it is no file")),
         Ok(_) => {}
     }
     let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Changed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PathState::Changed),
         opened => opened.map_err(failed)?,
     };
     let metadata = file.metadata().map_err(failed)?;
     let file = FileBackend::new(file).map_err(|error| failed_to_open(path, error))?;
-    if !stands_at(path, &metadata) {
-        return Ok(Found::Changed);
+    if !is_at(path, &metadata) {
+        return Ok(PathState::Changed);
     }
     let length = file.len().map_err(failed)?;
     if length == 0 {
-        return Ok(Found::Empty(file, metadata));
+        return Ok(PathState::Empty(file, metadata));
     }
-    // redb writes over a file that does not begin like one of its own.
+    // redb overwrites a file that does not begin with its magic bytes.
     if length >= MAGIC.len() as u64 {
         let magic = file.read(0, MAGIC.len()).map_err(failed)?;
         if magic == MAGIC {
-            return Ok(Found::Database(file));
+            return Ok(PathState::Database(file));
         }
     }
     Err(failed_at(path, "it is no store, or its beginning is damaged"))
 }
 
-/// Whether a file that was opened at a path is what stands there, is no link to it, and has the access rights that it had.
+/// Whether the opened file is still at the path, not behind a link, and with unchanged access rights.
 #[cfg(unix)]
-fn stands_at(path: &Path, opened: &Metadata) -> bool {
+fn is_at(path: &Path, opened: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     let parts = |file: &Metadata| (file.dev(), file.ino(), file.mode(), file.uid(), file.gid());
     fs::symlink_metadata(path).is_ok_and(|found| parts(&found) == parts(opened))
 }
 
-/// Elsewhere the standard library does not tell two files apart. There an empty file is not replaced either: see `replace_empty`.
+/// Elsewhere the standard library cannot compare two files. There an empty file is not replaced either: see `replace_empty`.
 #[cfg(not(unix))]
-fn stands_at(path: &Path, _opened: &Metadata) -> bool {
+fn is_at(path: &Path, _opened: &Metadata) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }
 
-/// Makes a database where there is no file; `None` where there is one by now, which is left as it is.
+/// Creates a database. Returns `None` if there is a file by now, which is left as it is.
 fn create(path: &Path) -> Result<Option<Database>, StoreError> {
     let failed = |error| failed_at(path, error);
     let folder = Folder::of(path).map_err(failed)?;
@@ -147,22 +155,22 @@ fn create(path: &Path) -> Result<Option<Database>, StoreError> {
     }
 }
 
-/// Makes a database in place of an empty file, with its owner, its group and its permissions; `None` where the file at the path is
-/// another one by now, or is no longer empty.
+/// Creates a database in place of an empty file, with its owner, its group and its permissions. Returns `None` if the file at
+/// the path is another one by now, or is no longer empty.
 #[cfg(unix)]
 fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result<Option<Database>, StoreError> {
     use std::os::unix::fs::PermissionsExt;
     let failed = |error| failed_at(path, error);
     let folder = Folder::of(path).map_err(failed)?;
-    // For its owner alone until it has the group that the rest of the permissions were meant for.
+    // Only the owner has access until the file has the group that the other permissions are meant for.
     let for_the_owner = fs::Permissions::from_mode(metadata.permissions().mode() & 0o600);
     let new_file = folder.new_file(Builder::new().permissions(for_the_owner)).map_err(failed)?;
     let (file, unfinished) = new_file.into_parts();
     set_owner_and_group(&file, metadata).map_err(failed)?;
     file.set_permissions(metadata.permissions()).map_err(failed)?;
     let database = start_in(path, file)?;
-    // Programs that do not know of the lock may have written to the file or moved it.
-    if !stands_at(path, metadata) || empty.len().map_err(failed)? != 0 {
+    // Programs that ignore the lock may have written to the file or moved it.
+    if !is_at(path, metadata) || empty.len().map_err(failed)? != 0 {
         return Ok(None);
     }
     unfinished.persist(path).map_err(|error| failed_at(path, error.error))?;
@@ -170,15 +178,15 @@ fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result
     Ok(Some(database))
 }
 
-/// Elsewhere a new file would not have the access list of the empty one, and an open file may not be replaced: the empty file
-/// itself becomes the store. A process that is killed in between leaves a file that is refused.
+/// Elsewhere a new file would not have the access list of the empty one, and an open file may not be replaced. So the empty
+/// file itself becomes the store. A process that is killed meanwhile may leave a file that is refused.
 #[cfg(not(unix))]
 fn replace_empty(path: &Path, empty: FileBackend, _: &Metadata) -> Result<Option<Database>, StoreError> {
     start(path, empty).map(Some)
 }
 
-/// Only a privileged process can give a file to another owner; without that the owner is the process's. Another group is an error:
-/// permissions that were meant for the one would hold for the other.
+/// Sets the owner and the group. Only a privileged process can set another owner; otherwise the owner is that of the process.
+/// A group that cannot be set is an error, because the permissions would then apply to another group.
 #[cfg(unix)]
 fn set_owner_and_group(file: &File, wanted: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{fchown, MetadataExt};
@@ -198,8 +206,8 @@ fn set_owner_and_group(file: &File, wanted: &Metadata) -> io::Result<()> {
 /// The folder of a store's file.
 struct Folder {
     path: PathBuf,
-    /// Opened before anything is made in the folder, so that one that cannot be synced is left as it is. On unix alone: elsewhere
-    /// a folder cannot be opened.
+    /// Opened before anything is created in the folder, so that a folder that cannot be synced stays unchanged. Only on Unix:
+    /// elsewhere a folder cannot be opened.
     opened: Option<File>,
 }
 
@@ -211,13 +219,13 @@ impl Folder {
         Ok(Self { path, opened })
     }
 
-    /// Makes a file that no other program has made, and that only its owner may open where the builder does not say less. Its name
-    /// does not depend on the store's, which may be as long as the system allows.
+    /// Creates a new file exclusively. Only its owner may open it, unless the builder sets other permissions. Its name does not
+    /// depend on the store's, which may be as long as the system allows.
     fn new_file(&self, builder: &mut Builder<'_, '_>) -> io::Result<NamedTempFile> {
         builder.prefix(".turnwise-").rand_bytes(12).suffix(".unfinished").tempfile_in(&self.path)
     }
 
-    /// Without this a new file may be gone after a loss of power, with all that was saved in it.
+    /// Syncs the folder. Otherwise a loss of power could remove a new file, with all saved records.
     fn sync(&self) -> io::Result<()> {
         self.opened.as_ref().map_or(Ok(()), File::sync_all)
     }
@@ -258,19 +266,19 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_made_meanwhile_is_not_replaced_by_a_new_one() {
+    fn a_store_created_meanwhile_is_not_replaced_by_a_new_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
         drop(create(&path).unwrap().unwrap());
         let first = fs::read(&path).unwrap();
-        // As by a process that has seen no file.
+        // As by a process that has found no file.
         assert!(create(&path).unwrap().is_none());
         assert!(fs::read(&path).unwrap() == first);
         assert_eq!(entries(folder.path()), 1);
     }
 
     #[test]
-    fn what_stands_at_the_path_by_then_is_not_replaced_as_if_it_were_the_empty_file() {
+    fn another_file_at_the_path_is_not_replaced_as_the_empty_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
         let other = folder.path().join("other");
@@ -289,7 +297,7 @@ mod tests {
             let _ = fs::remove_file(&path);
             empty_file(&path, 0o640);
             fs::write(&other, "another store").unwrap();
-            let Found::Empty(empty, metadata) = look(&path).unwrap() else { panic!("an empty file") };
+            let PathState::Empty(empty, metadata) = inspect(&path).unwrap() else { panic!("an empty file") };
             change();
             let before = (fs::symlink_metadata(&path).map(|found| found.file_type()).ok(), fs::read(&path).ok());
             assert!(replace_empty(&path, empty, &metadata).unwrap().is_none());
@@ -301,11 +309,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_locked_while_a_store_is_made_in_its_place() {
+    fn an_empty_file_is_locked_while_a_store_takes_its_place() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
         empty_file(&path, 0o640);
-        let Found::Empty(empty, metadata) = look(&path).unwrap() else { panic!("an empty file") };
+        let PathState::Empty(empty, metadata) = inspect(&path).unwrap() else { panic!("an empty file") };
         assert!(matches!(open_or_create(&path), Err(StoreError::InUse { .. })));
         let database = replace_empty(&path, empty, &metadata).unwrap().unwrap();
         assert!(matches!(open_or_create(&path), Err(StoreError::InUse { .. })));
