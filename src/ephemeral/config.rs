@@ -47,8 +47,8 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// 0 admits none. Default: 64.
     ///
     /// The system has limits too. A session without a thread is [`SessionError::Spawn`](crate::SessionError::Spawn);
-    /// nothing is left of it, and the others continue. Linux has room for some 15,800 sessions by default. Its limits, in the
-    /// order in which they are reached:
+    /// nothing is left of it, and the others continue. Linux has room for some 15,800 sessions by default. Its limits,
+    /// in the order in which they are reached:
     ///
     /// | Limit | Default | Sessions | To raise it |
     /// |---|---|---|---|
@@ -75,12 +75,12 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// Sets how many turns may run at a time. Further admitted turns wait, first come first served, and can be interrupted
-    /// meanwhile. Default: no limit but the number of sessions.
+    /// Sets how many turns may run at a time. Further admitted turns wait, first come first served, and can be
+    /// interrupted meanwhile. Default: no limit but the number of sessions.
     ///
-    /// A turn that waits for another session, or for room in its event channel, does not count meanwhile. Afterwards it waits
-    /// for a permit again. If its wait ends by a timeout or an interrupt, the turn continues at once, even above the limit:
-    /// it may be the turn that has to stop the others.
+    /// A turn that waits for another session, or for room in its event channel, does not count meanwhile. Afterwards it
+    /// waits for a permit again. If its wait ends by a timeout or an interrupt, the turn continues at once, even above
+    /// the limit: it may be the turn that has to stop the others.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -105,15 +105,16 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     }
 
     /// Sets the stack size of each session thread, in bytes; only the used part takes memory. Default: that of
-    /// `std::thread`, 2 MiB unless `RUST_MIN_STACK` says otherwise. The library itself takes up to 48 KiB of it, and 96 KiB in
-    /// a `PersistentSessionService`. An agent that needs more than the rest ends the program with a stack overflow.
+    /// `std::thread`, 2 MiB unless `RUST_MIN_STACK` says otherwise. The library itself takes up to 48 KiB of it, and 96
+    /// KiB in a `PersistentSessionService`. An agent that needs more than the rest ends the program with a stack
+    /// overflow.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.settings.stack_size = Some(bytes);
         self
     }
 
-    /// Sets the prefix of the threads' names. The end of the id of the thread's first session follows. Linux shows the first
-    /// 15 bytes of a name. Default: `turnwise`.
+    /// Sets the prefix of the threads' names. The end of the id of the thread's first session follows. Linux shows the
+    /// first 15 bytes of a name. Default: `turnwise`.
     ///
     /// ```
     /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
@@ -128,16 +129,16 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// Sets how many threads whose sessions have ended may wait for another session, each for up to 10 seconds. With 0 every
-    /// session gets a new thread. Default: 4.
+    /// Sets how many threads whose sessions have ended may wait for another session, each for up to 10 seconds. With 0
+    /// every session gets a new thread. Default: 4.
     ///
     /// A session on such a thread takes a third of the time to create, run once and archive
-    /// (`benches/w03_create_archive.rs`), and has the thread to itself all the same. The state of the thread stays: its name,
-    /// whatever an agent has changed of it (a priority, a signal mask, a locale), and its thread-local values. The next agent
-    /// on that thread finds the values that an agent has left. They are dropped with the thread: after its wait, or when the
-    /// service is shut down or its last handle dropped. So a handle of the service in a thread-local value keeps the service
-    /// alive for that long. Use 0 if sessions must not see each other's thread state, or if the end of a session has to drop
-    /// its thread-local values.
+    /// (`benches/w03_create_archive.rs`), and has the thread to itself all the same. The state of the thread stays: its
+    /// name, whatever an agent has changed of it (a priority, a signal mask, a locale), and its thread-local values.
+    /// The next agent on that thread finds the values that an agent has left. They are dropped with the thread: after
+    /// its wait, or when the service is shut down or its last handle dropped. So a handle of the service in a
+    /// thread-local value keeps the service alive for that long. Use 0 if sessions must not see each other's thread
+    /// state, or if the end of a session has to drop its thread-local values.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -163,15 +164,16 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     }
 
     /// Sets how many messages fit into the inbox of each session. Further ones are refused with
-    /// [`InjectError::Full`](crate::InjectError::Full). 0 refuses all. The inbox takes memory only for its messages. Default: 256.
+    /// [`InjectError::Full`](crate::InjectError::Full). 0 refuses all. The inbox takes memory only for its messages.
+    /// Default: 256.
     pub fn inbox_capacity(mut self, messages: usize) -> Self {
         self.settings.inbox_capacity = messages;
         self
     }
 
     /// Sets how many of its last events each session keeps, for subscribers that come late or reconnect
-    /// ([`Subscription::from_seq`](crate::Subscription::from_seq)). Every event is then copied, with subscribers or without.
-    /// Default: 0, none.
+    /// ([`Subscription::from_seq`](crate::Subscription::from_seq)). Every event is then copied, with subscribers or
+    /// without. Default: 0, none.
     ///
     /// ```
     /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService};
@@ -211,8 +213,9 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
-    /// Sets the source of session ids, and of the ids of interactions that injectors put into inboxes: the same seed, the same
-    /// ids. A session that is created with an id keeps it. Only with the feature `testkit`. Default: unique ids.
+    /// Sets the source of session ids, and of the ids of interactions that injectors put into inboxes: the same seed,
+    /// the same ids. A session that is created with an id keeps it. Only with the feature `testkit`. Default: unique
+    /// ids.
     ///
     /// ```
     /// use turnwise::testkit::{scripted, SeededIds};
@@ -231,9 +234,9 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// Creates the service. Starts no thread.
     ///
     /// # Errors
-    /// [`ConfigError`] if a setting is out of range: `max_sessions` or `idle_threads` above 4,194,304, `max_running_turns` of
-    /// 0 or above that, a `stack_size` outside of 64 KiB to 1 GiB, an `inbox_capacity` or `event_history` above 16,777,216,
-    /// a `thread_name_prefix` with a NUL character in it.
+    /// [`ConfigError`] if a setting is out of range: `max_sessions` or `idle_threads` above 4,194,304,
+    /// `max_running_turns` of 0 or above that, a `stack_size` outside of 64 KiB to 1 GiB, an `inbox_capacity` or
+    /// `event_history` above 16,777,216, a `thread_name_prefix` with a NUL character in it.
     pub fn build(self) -> Result<EphemeralSessionService<B>, ConfigError> {
         let (builder, settings) = self.check(MIN_STACK)?;
         Ok(EphemeralSessionService::with_settings(builder, settings))

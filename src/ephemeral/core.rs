@@ -53,8 +53,8 @@ impl Core {
         self.registry.find(id).filter(|handle| handle.is_open()).ok_or(SessionError::NotFound { id })
     }
 
-    /// Converts `NotFound` to `ShuttingDown` after a shutdown. For callers that start work: the shutdown may have closed their
-    /// session.
+    /// Converts `NotFound` to `ShuttingDown` after a shutdown. For callers that start work: the shutdown may have
+    /// closed their session.
     pub(crate) fn refusal(&self, error: SessionError) -> SessionError {
         match error {
             SessionError::NotFound { .. } if self.registry.is_shut_down() => SessionError::ShuttingDown,

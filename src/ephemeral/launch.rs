@@ -6,13 +6,15 @@
 //! | prepare | [`PreparedSession`] holds the start data of the session thread | the same value |
 //! | start | [`PreparedSession::start`]: the session thread runs | [`AdmittedTurn::start`]: the command is sent |
 //!
-//! Each step returns a value, which the caller passes on or drops. A drop gives everything back, and answers an admitted turn.
+//! Each step returns a value, which the caller passes on or drops. A drop gives everything back, and answers an
+//! admitted turn.
 //!
 //! # When a wait is announced
 //!
-//! A caller that will wait for the turn announces the wait between the admission and the start. If it did so later, the turn
-//! could already ask for the caller's session, and the caller would be refused instead. If it did so earlier, a start that is
-//! refused as busy would look like a wait for a moment, and other sessions would be refused because of it.
+//! A caller that will wait for the turn announces the wait between the admission and the start. If it did so later, the
+//! turn could already ask for the caller's session, and the caller would be refused instead. If it did so earlier, a
+//! start that is refused as busy would look like a wait for a moment, and other sessions would be refused because of
+//! it.
 
 use std::time::Duration;
 
@@ -223,7 +225,8 @@ impl<B, R> PreparedSession<B, R> {
         Self { start, reply, reservation }
     }
 
-    /// The key that announces a wait for the session. A new session waits for no other, so the announcement is never refused.
+    /// The key that announces a wait for the session. A new session waits for no other, so the announcement is never
+    /// refused.
     pub(super) fn key(&self) -> WaitKey {
         self.reservation.handle().key()
     }

@@ -5,9 +5,9 @@
 //!
 //! **Invariants.**
 //! - The lock is held for look-ups and changes of the map only, never during a wait or a call of user code.
-//! - An entry without a handle is a gap, left by a session that has ended. Removing an entry from the middle would move all
-//!   later entries, under the write lock. So gaps stay until they are a fraction of the map, and are removed together.
-//!   A gap at the end is removed at once. Gaps are never counted, found or listed.
+//! - An entry without a handle is a gap, left by a session that has ended. Removing an entry from the middle would move
+//!   all later entries, under the write lock. So gaps stay until they are a fraction of the map, and are removed
+//!   together. A gap at the end is removed at once. Gaps are never counted, found or listed.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -75,7 +75,8 @@ impl Registry {
         Self { sessions: RwLock::default(), statuses: StatusSlab::default() }
     }
 
-    /// The status of a session that is about to be built. Its earlier lives had `turns` turns. `first` is its first turn.
+    /// The status of a session that is about to be built. Its earlier lives had `turns` turns. `first` is its first
+    /// turn.
     pub(crate) fn new_status(&self, turns: u64, first: Option<TurnId>, snapshot: &SessionSnapshot) -> Status {
         self.statuses.building(turns, first, snapshot)
     }
@@ -127,8 +128,8 @@ impl Registry {
 
     /// Lists the open sessions that match `query`, oldest first.
     ///
-    /// Each session is read under the lock, without cloning its handle. A session that changes at that moment is read again
-    /// afterwards, because that read may have to wait.
+    /// Each session is read under the lock, without cloning its handle. A session that changes at that moment is read
+    /// again afterwards, because that read may have to wait.
     pub(crate) fn list(&self, query: &SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
         loop {
             if let Some(page) = self.page(query)? {

@@ -26,11 +26,11 @@ use super::core::Core;
 use super::settings::Settings;
 use super::shutdown;
 
-/// Hosts sessions in memory, each on its own thread. To keep a history, the host [exports](SessionService::export_session)
-/// it.
+/// Hosts sessions in memory, each on its own thread. To keep a history, the host
+/// [exports](SessionService::export_session) it.
 ///
-/// A service is a cheap handle: clones are the same service, and any thread may use them. The drop of the last handle closes
-/// every session and cancels every turn without waiting; [`shutdown`](Self::shutdown) does the same and waits.
+/// A service is a cheap handle: clones are the same service, and any thread may use them. The drop of the last handle
+/// closes every session and cancels every turn without waiting; [`shutdown`](Self::shutdown) does the same and waits.
 ///
 /// ```
 /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest};
@@ -65,14 +65,14 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         Self { inner: Arc::new_cyclic(|weak| Inner { core, builder, weak: weak.clone() }) }
     }
 
-    /// How many sessions were ever registered, including those that failed to build or got no thread. Pass this number to
-    /// [`wait_session_registered`](Self::wait_session_registered).
+    /// How many sessions were ever registered, including those that failed to build or got no thread. Pass this number
+    /// to [`wait_session_registered`](Self::wait_session_registered).
     pub fn registered_sessions(&self) -> u64 {
         self.inner.core.registry.registrations()
     }
 
-    /// Waits until more than `seen` sessions have been registered, and returns how many. Returns `None` on a timeout, and
-    /// after a shutdown. A registration between two calls is never missed.
+    /// Waits until more than `seen` sessions have been registered, and returns how many. Returns `None` on a timeout,
+    /// and after a shutdown. A registration between two calls is never missed.
     ///
     /// ```
     /// use std::thread;
@@ -100,12 +100,12 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         }
     }
 
-    /// Subscribes to every session: to existing sessions from now on, to new ones from their first event. The events of one
-    /// session are in order; events of different sessions have no order. The stream ends when the service is shut down, or
-    /// its last handle dropped, and the last session has ended.
+    /// Subscribes to every session: to existing sessions from now on, to new ones from their first event. The events of
+    /// one session are in order; events of different sessions have no order. The stream ends when the service is shut
+    /// down, or its last handle dropped, and the last session has ended.
     ///
-    /// A session is in [`list`](crate::SessionService::list) before its first event. So a subscriber that reads all available
-    /// events and then lists may forget each session that is not in the list: it has been archived.
+    /// A session is in [`list`](crate::SessionService::list) before its first event. So a subscriber that reads all
+    /// available events and then lists may forget each session that is not in the list: it has been archived.
     ///
     /// All sessions share one queue. With [`Overflow::Block`](crate::Overflow::Block) all of them wait for its reader.
     ///
@@ -160,16 +160,16 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
 
     /// Refuses new sessions and turns from now on, cancels every turn, and waits for every thread to end.
     ///
-    /// When no session is stuck, no agent code runs on a session thread any more, thread-local destructors included. The timer
-    /// thread may be left in two cases. A cancel hook blocks on it although its turn has ended, because the hook's guard was
-    /// forgotten. Or a hook has left a thread-local value on it that blocks in its drop. When [`ServiceStats::threads`] is 0,
-    /// that thread has exited too. Before a host unmaps the agents' code, it drops all that may hold their values: handles of
-    /// turns (errors), injectors and comms runtimes, and the service itself.
+    /// When no session is stuck, no agent code runs on a session thread any more, thread-local destructors included.
+    /// The timer thread may be left in two cases. A cancel hook blocks on it although its turn has ended, because the
+    /// hook's guard was forgotten. Or a hook has left a thread-local value on it that blocks in its drop. When
+    /// [`ServiceStats::threads`] is 0, that thread has exited too. Before a host unmaps the agents' code, it drops all
+    /// that may hold their values: handles of turns (errors), injectors and comms runtimes, and the service itself.
     ///
-    /// It can be called again, to wait longer for stuck sessions, and from several threads. On a session thread it cannot wait
-    /// for that session, nor for one that waits for it, and reports both as stuck. There, a wait for *another* service's
-    /// sessions ends when the waiting turn is cancelled. In a thread-local destructor the session of the thread is unknown: two
-    /// threads that wait for each other there wait for the whole `timeout`.
+    /// It can be called again, to wait longer for stuck sessions, and from several threads. On a session thread it
+    /// cannot wait for that session, nor for one that waits for it, and reports both as stuck. There, a wait for
+    /// *another* service's sessions ends when the waiting turn is cancelled. In a thread-local destructor the session
+    /// of the thread is unknown: two threads that wait for each other there wait for the whole `timeout`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -188,14 +188,14 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// ```
     ///
     /// # Blocking
-    /// Until all sessions have ended, at most for `timeout`. The agents' cancel hooks run on this thread before the wait. Their
-    /// time is added, so they should be short.
+    /// Until all sessions have ended, at most for `timeout`. The agents' cancel hooks run on this thread before the
+    /// wait. Their time is added, so they should be short.
     pub fn shutdown(&self, timeout: Duration) -> ShutdownReport {
         self.shutdown_with(ArchiveMode::Interrupt, timeout)
     }
 
-    /// As [`shutdown`](Self::shutdown); with [`ArchiveMode::Drain`] running turns may finish. A turn that has not finished in
-    /// time continues: call [`shutdown`](Self::shutdown) to cancel it.
+    /// As [`shutdown`](Self::shutdown); with [`ArchiveMode::Drain`] running turns may finish. A turn that has not
+    /// finished in time continues: call [`shutdown`](Self::shutdown) to cancel it.
     ///
     /// ```
     /// use std::time::Duration;

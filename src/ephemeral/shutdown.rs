@@ -2,13 +2,13 @@
 //!
 //! # No session is missed
 //!
-//! A create reserves its slot under the registry's write lock, and a shutdown marks the registry under the same lock. If the
-//! create is first, the shutdown finds its session, built or not. If it is second, it is refused.
+//! A create reserves its slot under the registry's write lock, and a shutdown marks the registry under the same lock.
+//! If the create is first, the shutdown finds its session, built or not. If it is second, it is refused.
 //!
 //! # Three steps
 //!
-//! A shutdown closes every session and cancels every token, then runs the hooks, then waits. So a slow hook delays no other
-//! session's cancellation.
+//! A shutdown closes every session and cancels every token, then runs the hooks, then waits. So a slow hook delays no
+//! other session's cancellation.
 
 use std::collections::HashSet;
 
@@ -64,8 +64,8 @@ pub(crate) fn close_all(core: &Core, mode: ArchiveMode) -> Vec<Arc<SessionHandle
     sessions
 }
 
-/// Waits for the end of the session, and returns whether it has ended. If it waits for this thread's session, or is that
-/// session, it cannot end, and the call does not wait.
+/// Waits for the end of the session, and returns whether it has ended. If it waits for this thread's session, or is
+/// that session, it cannot end, and the call does not wait.
 fn wait_for_end(session: &SessionHandle, deadline: &Deadline, ignore_cancel: bool) -> bool {
     if let Ok(wait) = Wait::on(session.key()) {
         let ended = session.ended().receiver();

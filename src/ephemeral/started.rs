@@ -20,8 +20,8 @@ impl TurnWithWait {
         self.turn.wait_announced(self.wait)
     }
 
-    /// Passes each event of the turn to `on_event`, then waits for the result. `events` is the receiver of the sender in the
-    /// turn's request.
+    /// Passes each event of the turn to `on_event`, then waits for the result. `events` is the receiver of the sender
+    /// in the turn's request.
     ///
     /// The wait stays announced while `on_event` runs, because this thread will wait again afterwards.
     pub(crate) fn follow(

@@ -3,10 +3,11 @@
 //! A live session has a thread to itself. After its session has ended, a thread may wait for another session, which is
 //! cheaper than a new thread. Up to `idle_threads` threads wait.
 //!
-//! No caller waits for a session that ends by itself, but its thread must be joined. Only then is it certain that none of its
-//! code runs any more, thread-local destructors included. So a thread that ends adds its join handle to a list, and the next
-//! thread or caller that uses the list joins the exited threads. It does not wait: each thread sets a latch by the last of
-//! its code ([`set_on_exit`]). A thread that blocks in a thread-local destructor stays in the list, and delays no other.
+//! No caller waits for a session that ends by itself, but its thread must be joined. Only then is it certain that none
+//! of its code runs any more, thread-local destructors included. So a thread that ends adds its join handle to a list,
+//! and the next thread or caller that uses the list joins the exited threads. It does not wait: each thread sets a
+//! latch by the last of its code ([`set_on_exit`]). A thread that blocks in a thread-local destructor stays in the
+//! list, and delays no other.
 //!
 //! **Invariant.** Every thread is in [`Threads::state`]: as running, as ending, or as being joined.
 
@@ -23,8 +24,8 @@ use crate::time::clock::Deadline;
 use crate::wait::latch::Latch;
 use crate::wait::polling;
 
-/// How long a thread waits for another session, always by the system's clock. The end of an idle thread has no effect that
-/// a caller could observe.
+/// How long a thread waits for another session, always by the system's clock. The end of an idle thread has no effect
+/// that a caller could observe.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The work of a thread for one session.
@@ -96,7 +97,8 @@ impl Threads {
         if let Some(bytes) = spec.stack_size {
             builder = builder.stack_size(bytes);
         }
-        // Shared with this call: if there is no thread, `life` is dropped here, with the user's values, outside the lock.
+        // Shared with this call: if there is no thread, `life` is dropped here, with the user's values, outside the
+        // lock.
         let life = Arc::new(Mutex::new(Some(life)));
         let exited = Arc::new(Latch::new());
         let (threads, first, own_exited) = (Arc::clone(self), Arc::clone(&life), Arc::clone(&exited));
@@ -163,8 +165,9 @@ impl Threads {
         drop(idle);
     }
 
-    /// Waits until `deadline` for every thread to exit, except those of `except` and this one, and joins them. Returns the
-    /// sessions of the threads that have not exited. Call [`close`](Self::close) first. Several threads may call this at once.
+    /// Waits until `deadline` for every thread to exit, except those of `except` and this one, and joins them. Returns
+    /// the sessions of the threads that have not exited. Call [`close`](Self::close) first. Several threads may call
+    /// this at once.
     pub(crate) fn join_all_but(&self, except: &HashSet<WaitKey>, deadline: &Deadline) -> Vec<SessionId> {
         let own = current().id();
         let leaving: Vec<(SessionId, Arc<Latch>)> = {

@@ -1,4 +1,5 @@
-//! The parts of this service that the persistent service uses one by one: ids, starts, waits, and the lives of sessions.
+//! The parts of this service that the persistent service uses one by one: ids, starts, waits, and the lives of
+//! sessions.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The commands of a session thread.
 //!
 //! **Invariant.** Every command answers when it is dropped, run or not: a turn by the answer among its
-//! [guards](super::running::TurnGuards), a request for the history by its latch. So no caller waits for a command that was
-//! dropped with its queue.
+//! [guards](super::running::TurnGuards), a request for the history by its latch. So no caller waits for a command that
+//! was dropped with its queue.
 
 use std::fmt;
 
@@ -90,8 +90,8 @@ impl HistoryRequest {
         matches!(*self.reply.state.lock(), ReplyState::GivenUp)
     }
 
-    /// Delivers `history` if the caller still waits and `commit` returns true: both or neither. An error needs no commit.
-    /// Returns false if `commit` has refused.
+    /// Delivers `history` if the caller still waits and `commit` returns true: both or neither. An error needs no
+    /// commit. Returns false if `commit` has refused.
     pub(crate) fn decide(&self, history: Result<Session, SessionError>, commit: impl FnOnce() -> bool) -> bool {
         let (is_decided, unused) = {
             let mut state = self.reply.state.lock();

@@ -35,8 +35,8 @@ pub(crate) struct BuildGuards {
 
 /// The reply to the caller of a build that failed. It is sent after the session has released everything.
 ///
-/// If it is dropped instead, the caller of a turn still gets the error. The caller of an opening learns that the session
-/// has ended.
+/// If it is dropped instead, the caller of a turn still gets the error. The caller of an opening learns that the
+/// session has ended.
 #[must_use]
 pub(crate) enum BuildFailureReply {
     Turn(Answer),
@@ -116,8 +116,8 @@ impl FirstStep {
         built.map_err(BuildError::Panicked)?.map_err(BuildError::Agent)
     }
 
-    /// Ends a build that failed. The session stays `Building` until it has ended, so that an interrupt still finds a turn
-    /// whose last event waits for room.
+    /// Ends a build that failed. The session stays `Building` until it has ended, so that an interrupt still finds a
+    /// turn whose last event waits for room.
     pub(super) fn fail(self, error: SessionError) -> BuildFailureReply {
         match self {
             Self::Turn(turn, _) => {

@@ -34,7 +34,8 @@ pub(crate) struct SessionHandle {
     key: WaitKey,
     labels: Labels,
     status: Status,
-    /// The turn that an interrupt or a close cancels. Locked for a few instructions at a time; see the head of [`super`].
+    /// The turn that an interrupt or a close cancels. Locked for a few instructions at a time; see the head of
+    /// [`super`].
     active: Mutex<Option<Active>>,
     shared: Arc<SessionShared>,
     endpoints: Mutex<AgentEndpoints>,
@@ -298,8 +299,8 @@ impl SessionHandle {
         Ok(())
     }
 
-    /// Closes the gate: no turn is admitted any more. In `Interrupt` mode it cancels an admitted turn, in `Drain` mode that
-    /// turn may finish.
+    /// Closes the gate: no turn is admitted any more. In `Interrupt` mode it cancels an admitted turn, in `Drain` mode
+    /// that turn may finish.
     pub(crate) fn close(&self, mode: ArchiveMode, reason: CancelReason) -> Closed {
         let first = self.gate().close();
         let hooks = match mode {
@@ -382,8 +383,8 @@ impl SessionHandle {
         Some(SessionView { state, billing })
     }
 
-    /// The session's entry in a list; `None` if it is closed. It does not clone the text, which would dominate the cost of
-    /// a list of ten thousand sessions.
+    /// The session's entry in a list; `None` if it is closed. It does not clone the text, which would dominate the cost
+    /// of a list of ten thousand sessions.
     pub(crate) fn summary(&self) -> Option<SessionSummary> {
         let (gate, figures) = self.read_one_instant(Figures::of);
         (!gate.is_closed()).then(|| summarize(self.id, gate, figures, &self.labels))

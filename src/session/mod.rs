@@ -22,18 +22,19 @@
 //! send the command                     cancel the token, wake the session thread
 //! ```
 //!
-//! If the compare-and-swap succeeds, it came before CLOSED. It runs under the lock, so the close takes the lock after the
-//! admission has released it, and finds the token. Without the lock, a close between swap and token would find no token,
-//! and the turn would start uncancelled after a shutdown. If the swap fails, the turn is refused.
+//! If the compare-and-swap succeeds, it came before CLOSED. It runs under the lock, so the close takes the lock after
+//! the admission has released it, and finds the token. Without the lock, a close between swap and token would find no
+//! token, and the turn would start uncancelled after a shutdown. If the swap fails, the turn is refused.
 //!
 //! The session thread ends when the gate is CLOSED and not RUNNING. If it is both, the thread waits for the command of
 //! the admitted turn. If the thread ended on CLOSED alone, a command sent just then would not be answered.
 //!
 //! # End of a turn
 //!
-//! The active entry is cleared *before* the gate. In the other order, the next turn could be admitted in between, and the
-//! end of the last turn would remove the next turn's token. The result is delivered after the gate is free, so that the
-//! caller can start the next turn at once. [`running::TurnGuards`] states the whole order, and keeps it on every exit.
+//! The active entry is cleared *before* the gate. In the other order, the next turn could be admitted in between, and
+//! the end of the last turn would remove the next turn's token. The result is delivered after the gate is free, so that
+//! the caller can start the next turn at once. [`running::TurnGuards`] states the whole order, and keeps it on every
+//! exit.
 //!
 //! # Reads
 //!

@@ -182,8 +182,8 @@ impl TurnGuards {
         self.permit = Some(permit);
     }
 
-    /// Releases the running permit between two interactions. Meanwhile `cancel`, the turn's own token, cancels the agent's
-    /// waits.
+    /// Releases the running permit between two interactions. Meanwhile `cancel`, the turn's own token, cancels the
+    /// agent's waits.
     pub(super) fn release_permit(&mut self, cancel: &CancelToken) {
         if let Some(permit) = self.permit.take() {
             permit.release_between_interactions(cancel);

@@ -143,8 +143,8 @@ impl<A: SessionAgent> SessionThread<A> {
 
     /// The result with which host mode ends now, if it does.
     fn hosting_end(&self) -> Option<Result<(), Cancelled>> {
-        // Not read from the gate: a close that cancels sets the gate first, then cancels the token, and is done only then.
-        // By the gate alone, host mode would end with success in the middle of such a close.
+        // Not read from the gate: a close that cancels sets the gate first, then cancels the token, and is done only
+        // then. By the gate alone, host mode would end with success in the middle of such a close.
         let is_closed = self.handle.is_close_done();
         self.hosting.as_ref().and_then(|hosting| hosting.end(is_closed))
     }
@@ -163,8 +163,8 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// Waits for the next event. The session thread waits for work nowhere else. Returns `None` after a wake-up without an
-    /// event, or with one that [`next_event`](Self::next_event) finds.
+    /// Waits for the next event. The session thread waits for work nowhere else. Returns `None` after a wake-up without
+    /// an event, or with one that [`next_event`](Self::next_event) finds.
     ///
     /// An arm without a source is a channel that is never ready.
     fn wait_for_event(&mut self) -> Option<Event> {
@@ -304,8 +304,8 @@ impl<A: SessionAgent> SessionThread<A> {
         self.is_warm = true;
     }
 
-    /// Calls the agent once in a turn: waits for a running permit, calls, publishes the agent's snapshot, and settles the
-    /// interactions that the agent has accepted.
+    /// Calls the agent once in a turn: waits for a running permit, calls, publishes the agent's snapshot, and settles
+    /// the interactions that the agent has accepted.
     fn step(
         &mut self,
         turn: &mut RunningTurn,
@@ -425,8 +425,8 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// Hands the history over to the first request whose caller still waits, and closes the session. Later requests find
-    /// it closed. In host mode this happens between two interactions, and ends host mode.
+    /// Hands the history over to the first request whose caller still waits, and closes the session. Later requests
+    /// find it closed. In host mode this happens between two interactions, and ends host mode.
     fn decide_takeovers(&mut self) {
         self.takeovers.retain(|takeover| !takeover.is_given_up());
         let is_hosting = self.hosting.is_some();

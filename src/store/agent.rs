@@ -21,14 +21,14 @@ pub(super) struct Launch {
     pub(super) extension: Option<Arc<dyn std::any::Any + Send + Sync>>,
 }
 
-pub(super) struct KeepingBuilder<B> {
+pub(super) struct SavingBuilder<B> {
     pub(super) builder: B,
     /// The service that agents get when they ask for it: the persistent one.
     pub(super) service: WeakService,
 }
 
-impl<B: SessionAgentBuilder> SessionAgentBuilder for KeepingBuilder<B> {
-    type Agent = KeptAgent<B::Agent>;
+impl<B: SessionAgentBuilder> SessionAgentBuilder for SavingBuilder<B> {
+    type Agent = SavingAgent<B::Agent>;
 
     fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Self::Agent, AgentError> {
         let Some(launch) = spec.extension_as::<Launch>() else {
@@ -36,7 +36,7 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for KeepingBuilder<B> {
         };
         let spec = SessionSpec { extension: launch.extension.clone(), ..spec.clone() };
         let agent = self.builder.build_agent(&spec, &session.clone().with_service(self.service.clone()))?;
-        let agent = KeptAgent { agent, lease: Arc::clone(&launch.lease), is_half_done: false };
+        let agent = SavingAgent { agent, lease: Arc::clone(&launch.lease), is_half_done: false };
         match agent.begin(&spec) {
             Ok(()) => Ok(agent),
             Err(error) => {
@@ -49,14 +49,14 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for KeepingBuilder<B> {
 }
 
 /// The fields are in drop order: the drop of an agent may still run code that needs the lease.
-pub(super) struct KeptAgent<A: SessionAgent> {
+pub(super) struct SavingAgent<A: SessionAgent> {
     agent: A,
     lease: Arc<RecordLease>,
     /// The agent's last turn has failed. If only the save has failed, there is nothing to roll back.
     is_half_done: bool,
 }
 
-impl<A: SessionAgent> KeptAgent<A> {
+impl<A: SessionAgent> SavingAgent<A> {
     /// Checks that the agent resumed, and saves a new session now instead of after its first turn.
     fn begin(&self, spec: &SessionSpec) -> Result<(), AgentError> {
         if let Some(kept) = spec.resume.as_ref().filter(|_| !spec.rewrites_history) {
@@ -73,8 +73,8 @@ impl<A: SessionAgent> KeptAgent<A> {
         })
     }
 
-    /// Checks that the agent's history begins with the stored one, a leading system message apart. Checked once, because the
-    /// agent's next save replaces the record.
+    /// Checks that the agent's history begins with the stored one, a leading system message apart. Checked once,
+    /// because the agent's next save replaces the record.
     fn check_resumed(&self, kept: &Session) -> Result<(), StoreError> {
         let own = self.newest()?;
         let (kept, own) = (kept.messages(), own.messages());
@@ -141,7 +141,7 @@ fn without_system(messages: &[Message]) -> &[Message] {
 }
 
 /// Saves a history that could not be saved when it changed. There is no later attempt.
-impl<A: SessionAgent> Drop for KeptAgent<A> {
+impl<A: SessionAgent> Drop for SavingAgent<A> {
     fn drop(&mut self) {
         if let Err(error) = self.lease.catch_up(|| self.newest()) {
             self.report("its last turns are not kept", error);
@@ -149,7 +149,7 @@ impl<A: SessionAgent> Drop for KeptAgent<A> {
     }
 }
 
-impl<A: SessionAgent> SessionAgent for KeptAgent<A> {
+impl<A: SessionAgent> SessionAgent for SavingAgent<A> {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         self.lease.set_agent_running(true);
         let result = self.agent.run_turn(prompt, turn);

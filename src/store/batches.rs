@@ -1,11 +1,11 @@
 //! Group commit: several callers share one write to the disk.
 //!
-//! A caller adds its item to the batch that is being collected, then waits for the write lock. The first caller to get the
-//! lock takes the whole batch, writes it, and stores the results in it. Each of the others gets the lock later, finds the
-//! results of its batch, and releases the lock.
+//! A caller adds its item to the batch that is being collected, then waits for the write lock. The first caller to get
+//! the lock takes the whole batch, writes it, and stores the results in it. Each of the others gets the lock later,
+//! finds the results of its batch, and releases the lock.
 //!
-//! **Invariant.** A batch is taken only under the write lock, and has its results before the lock is released. So a batch
-//! without results, seen under the lock, is the one that is being collected.
+//! **Invariant.** A batch is taken only under the write lock, and has its results before the lock is released. So a
+//! batch without results, seen under the lock, is the one that is being collected.
 
 use crate::sync::{Arc, Mutex};
 
@@ -28,8 +28,8 @@ impl<T, R: Clone> Batches<T, R> {
         Self { collecting: Mutex::new(Batch::new()), writing: Mutex::new(()) }
     }
 
-    /// Writes an item, alone or with others. `write` returns one result for each item, in order. Returns `None` if it returns
-    /// too few.
+    /// Writes an item, alone or with others. `write` returns one result for each item, in order. Returns `None` if it
+    /// returns too few.
     pub(crate) fn write(&self, item: T, write: impl FnOnce(&[T]) -> Vec<R>) -> Option<R> {
         let (index, results) = {
             let mut batch = self.collecting.lock();

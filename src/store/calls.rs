@@ -64,7 +64,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
             Ok(view) if view.state.state == SessionState::Building => Err(SessionError::Busy { id, turn: None }),
             Ok(_) => Ok(()),
             Err(_) => {
-                let (spec, launch) = self.launch_kept(id)?;
+                let (spec, launch) = self.launch_stored(id)?;
                 let opened = self.live.open_session(spec).map_err(still_ending);
                 launch.finish();
                 opened.map(drop)
@@ -91,11 +91,11 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// Takes a live session after its history is saved. If the save fails, the session stays.
     fn take_live(&self, id: SessionId, timeout: Duration) -> Result<Taken, SessionError> {
         let table = Arc::clone(&self.table);
-        let is_kept = move |history: &Session| {
+        let save = move |history: &Session| {
             let lease = table.find(id);
             lease.map_or(Ok(()), |lease| lease.catch_up(|| Ok(history.clone())).map_err(|error| error.about(id)))
         };
-        self.live.take_session_if(id, timeout, Box::new(is_kept))
+        self.live.take_session_if(id, timeout, Box::new(save))
     }
 
     pub(super) fn delete(&self, id: SessionId) -> Result<(), SessionError> {
@@ -103,8 +103,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
         if !lease.delete()? {
             return Err(SessionError::NotFound { id });
         }
-        // Found while the lease keeps the id from other callers. Closed after its release, because a close runs the agent's
-        // cancel hooks.
+        // Found while the lease keeps the id from other callers. Closed after its release, because a close runs the
+        // agent's cancel hooks.
         let life = self.live.life(id);
         lease.release();
         if let Some(life) = life {
@@ -157,7 +157,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
             None => 0,
             Some(id) => {
                 let cursor = found.iter().find(|summary| summary.session_id == id).map(place);
-                // Archived since the last page, or listed by the other call: its time still places the cursor.
+                // Archived since the last page, or listed by the other call: its creation time still places the cursor.
                 let cursor = match cursor {
                     None => self.table.summary(id)?.map(|stored| (stored.created_at, id)),
                     cursor => cursor,
@@ -246,8 +246,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
         let lease = self.lease(id)?;
         let was_open = lease.archive(mode)?;
-        // Found while the lease keeps the id from other callers. Closed after its release, because a close runs the agent's
-        // cancel hooks.
+        // Found while the lease keeps the id from other callers. Closed after its release, because a close runs the
+        // agent's cancel hooks.
         let (life, standing) = (self.live.life(id), Arc::clone(lease.standing()));
         lease.release();
         match life.map_or(Err(SessionError::NotFound { id }), |life| life.archive(mode)) {
@@ -281,7 +281,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         let opened = self.live.open_session(spec);
         launch.finish();
         if let (Err(_), Some(lease)) = (&opened, lease.filter(|lease| !lease.standing().is_closed())) {
-            // An error means that there is no session. The session thread may still build it, but no caller waits for it.
+            // An error means that there is no session. The session thread may still build it, but no caller waits for
+            // it.
             lease.withdraw("opened");
         }
         opened
@@ -339,7 +340,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     fn or_not_running(&self, id: SessionId, interrupted: Result<(), SessionError>) -> Result<(), SessionError> {
         match interrupted {
             Err(SessionError::NotFound { .. }) if self.is_archived(id)? => Err(SessionError::Archived { id }),
-            Err(SessionError::NotFound { .. }) if self.is_kept(id)? => Err(SessionError::NotRunning { id }),
+            Err(SessionError::NotFound { .. }) if self.is_stored(id)? => Err(SessionError::NotRunning { id }),
             interrupted => interrupted,
         }
     }
@@ -349,7 +350,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(self.table.is_archived(id) || self.table.summary(id)?.is_some_and(|summary| summary.archived))
     }
 
-    fn is_kept(&self, id: SessionId) -> Result<bool, SessionError> {
+    fn is_stored(&self, id: SessionId) -> Result<bool, SessionError> {
         Ok(!self.table.is_deleted(id) && self.table.summary(id)?.is_some())
     }
 }

@@ -13,8 +13,8 @@ use crate::sync::Arc;
 
 /// An error of a store.
 ///
-/// A call of a service returns it as the source of [`SessionError::Store`]. A turn that succeeded but could not be saved fails
-/// with it too, as an [`AgentError::Other`]: see [`StoreError::of`].
+/// A call of a service returns it as the source of [`SessionError::Store`]. A turn that succeeded but could not be
+/// saved fails with it too, as an [`AgentError::Other`]: see [`StoreError::of`].
 ///
 /// ```
 /// use turnwise::store::{FileStore, StoreError};
@@ -52,8 +52,8 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// A session was resumed, but its agent's history does not begin with the stored one. Its next turn would replace results
-    /// that callers already have. The record stays as it is. The builder must begin with
+    /// A session was resumed, but its agent's history does not begin with the stored one. Its next turn would replace
+    /// results that callers already have. The record stays as it is. The builder must begin with
     /// [`SessionSpec::history`](crate::SessionSpec::history). An agent that rewrites its history on purpose sets
     /// [`SessionSpec::rewrites_history`](crate::SessionSpec::rewrites_history).
     NotResumed {
@@ -192,8 +192,8 @@ impl fmt::Debug for Panicked {
     }
 }
 
-/// The part of a store's error that may be logged: its code and, for a failure of the system, the kind of that. A store's own
-/// text may quote a conversation, so it is not logged. Its `Display` is also foreign code, which may panic.
+/// The part of a store's error that may be logged: its code and, for a failure of the system, the kind of that. A
+/// store's own text may quote a conversation, so it is not logged. Its `Display` is also foreign code, which may panic.
 pub(super) struct Loggable<'a>(pub(super) &'a StoreError);
 
 impl fmt::Display for Loggable<'_> {

@@ -27,13 +27,13 @@ const SUMMARIES: Table = Table::new("summaries");
 
 /// Stores sessions in one file, with the embedded database `redb`.
 ///
-/// A save is on the disk when it returns (`fsync`). After a kill of the process or a loss of power the file has the state of
-/// the last complete save. It is opened again like any other, though that may take longer. Saves from several threads at once
-/// share one write to the disk.
+/// A save is on the disk when it returns (`fsync`). After a kill of the process or a loss of power the file has the
+/// state of the last complete save. It is opened again like any other, though that may take longer. Saves from several
+/// threads at once share one write to the disk.
 ///
-/// The file belongs to one store at a time. If a program moves or deletes the file meanwhile, later saves are lost. The file
-/// does not shrink; the space of deleted records is reused. After a failure of the disk the next call reopens the file, at the
-/// same path. It does not follow a link that is there by then.
+/// The file belongs to one store at a time. If a program moves or deletes the file meanwhile, later saves are lost. The
+/// file does not shrink; the space of deleted records is reused. After a failure of the disk the next call reopens the
+/// file, at the same path. It does not follow a link that is there by then.
 ///
 /// ```
 /// # let folder = tempfile();
@@ -63,8 +63,8 @@ const SUMMARIES: Table = Table::new("summaries");
 pub struct FileStore {
     /// The path of the file; `None` for a store in memory.
     path: Option<PathBuf>,
-    /// `None` after a failed reopen, and once the store is dropped. Locked during its use by one writer or several readers. redb
-    /// allows both at once, but before 2.5 builds with debug assertions sometimes panicked then.
+    /// `None` after a failed reopen, and once the store is dropped. Locked during its use by one writer or several
+    /// readers. redb allows both at once, but before 2.5 builds with debug assertions sometimes panicked then.
     database: RwLock<Option<Database>>,
     /// Whether a call has failed. redb then refuses all calls until the file is reopened, which the next call does.
     has_failed: AtomicBool,
@@ -81,24 +81,24 @@ impl FileStore {
     /// Opens the store in a file. Creates the store if there is no file, or an empty one.
     ///
     /// # The new file
-    /// On Unix a new file has the mode `0600`, less the bits of the umask: its owner may read and write it, and other users may
-    /// not. For other access rights, create an empty file with those rights first. The store then takes that file's place, with
-    /// its permission bits and its group, and with its owner if the process may give files away. The access control list of the
-    /// empty file is not copied, and other hard links to it still name the empty file.
+    /// On Unix a new file has the mode `0600`, less the bits of the umask: its owner may read and write it, and other
+    /// users may not. For other access rights, create an empty file with those rights first. The store then takes that
+    /// file's place, with its permission bits and its group, and with its owner if the process may give files away. The
+    /// access control list of the empty file is not copied, and other hard links to it still name the empty file.
     ///
-    /// The store is created in a temporary file in the same folder, and moved into place when it is complete. The temporary
-    /// file is named `.turnwise-`, a random part and `.unfinished`. It is created exclusively, so no existing file or link is
-    /// used for it. It never has more access rights than the store. If the process is killed meanwhile, the temporary file
-    /// remains. It affects no later call and can be deleted.
+    /// The store is created in a temporary file in the same folder, and moved into place when it is complete. The
+    /// temporary file is named `.turnwise-`, a random part and `.unfinished`. It is created exclusively, so no existing
+    /// file or link is used for it. It never has more access rights than the store. If the process is killed meanwhile,
+    /// the temporary file remains. It affects no later call and can be deleted.
     ///
-    /// The move replaces no file but the empty one. If several processes create a store at once, one succeeds. The others get
-    /// [`StoreError::InUse`], or open the same store once the first has closed it.
+    /// The move replaces no file but the empty one. If several processes create a store at once, one succeeds. The
+    /// others get [`StoreError::InUse`], or open the same store once the first has closed it.
     ///
     /// A user who may rename files in the folder can replace the store. Use a folder that only its owner may write to.
     ///
     /// # Links
-    /// A link to a file is followed once, by this call: the store is the target file. A dangling link is refused, and so is a
-    /// link that takes the file's place later.
+    /// A link to a file is followed once, by this call: the store is the target file. A dangling link is refused, and
+    /// so is a link that takes the file's place later.
     ///
     /// # Errors
     /// [`StoreError::InUse`] if another store has the file.
@@ -211,8 +211,8 @@ impl FileStore {
         })
     }
 
-    /// Writes the saves in one transaction. If it fails, each save is written alone, so that one bad save does not fail the
-    /// others.
+    /// Writes the saves in one transaction. If it fails, each save is written alone, so that one bad save does not fail
+    /// the others.
     fn write_all(&self, saves: &[Save]) -> Vec<Result<(), StoreError>> {
         match self.write(saves) {
             Ok(()) => vec![Ok(()); saves.len()],

@@ -1,20 +1,20 @@
 //! The records of sessions in use: which caller may write a session's record, and when.
 //!
-//! Three kinds of callers write a record: the session thread after a turn, a caller that archives or deletes the session, and a
-//! caller that resumes it. They must not work on different states of it. So a record in use has one [`RecordLease`], which
-//! its callers share, and an entry in the [`RecordTable`].
+//! Three kinds of callers write a record: the session thread after a turn, a caller that archives or deletes the
+//! session, and a caller that resumes it. They must not work on different states of it. So a record in use has one
+//! [`RecordLease`], which its callers share, and an entry in the [`RecordTable`].
 //!
 //! # Two kinds of leases
 //!
-//! A lease *belongs to a session* as soon as the session certainly exists: a launch has found the record, or has found none and
-//! begins one. It does so until the session's life is over ([`Owner`]). Meanwhile a create or a resume of the session is
-//! refused, and an archive or a delete shares the lease.
+//! A lease *belongs to a session* as soon as the session certainly exists: a launch has found the record, or has found
+//! none and begins one. It does so until the session's life is over ([`Owner`]). Meanwhile a create or a resume of the
+//! session is refused, and an archive or a delete shares the lease.
 //!
-//! Any other lease is *undecided*. Its caller checks whether there is a record, or changes a record that no session uses. Or a
-//! session's life is over, and a caller that shared its lease has not released it yet. An undecided lease says nothing about
-//! the session, so no call fails because of it. A caller that finds one waits until it is released. A turn lends its running
-//! permit for that wait. The holder may be a turn too, which takes its permit back before it releases the lease. Without the
-//! loan the two would wait for each other.
+//! Any other lease is *undecided*. Its caller checks whether there is a record, or changes a record that no session
+//! uses. Or a session's life is over, and a caller that shared its lease has not released it yet. An undecided lease
+//! says nothing about the session, so no call fails because of it. A caller that finds one waits until it is released.
+//! A turn lends its running permit for that wait. The holder may be a turn too, which takes its permit back before it
+//! releases the lease. Without the loan the two would wait for each other.
 //!
 //! ```text
 //! archive(id) of an id without a record     create(id)
@@ -22,14 +22,14 @@
 //! finds no record: NotFound, releases       reserves, finds no record, begins one
 //! ```
 //!
-//! A launch loads the record only after it has reserved the lease. A session's life releases the lease only after its last
-//! save. So a launch loads the final record of the session's last life.
+//! A launch loads the record only after it has reserved the lease. A session's life releases the lease only after its
+//! last save. So a launch loads the final record of the session's last life.
 //!
 //! # Failed saves
 //!
-//! A history that could not be saved after its turn is saved with the next turn, at the latest when the session ends. Before a
-//! take, the session thread [catches up](RecordLease::catch_up) between two turns, and the session ends only after that. A
-//! caller that exported the history first and saved it later would undo a turn in between.
+//! A history that could not be saved after its turn is saved with the next turn, at the latest when the session ends.
+//! Before a take, the session thread [catches up](RecordLease::catch_up) between two turns, and the session ends only
+//! after that. A caller that exported the history first and saved it later would undo a turn in between.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -68,14 +68,15 @@ struct LeaseEntry {
     standing: Arc<Standing>,
 }
 
-/// The state that a caller reads without a share of the lease: whether the session may run turns, and whether it is being
-/// launched. It is outside the record's lock, so that readers do not wait for the disk.
+/// The state that a caller reads without a share of the lease: whether the session may run turns, and whether it is
+/// being launched. It is outside the record's lock, so that readers do not wait for the disk.
 pub(super) struct Standing {
     /// Written under the record's lock.
     state: AtomicU8,
     /// The caller that archived or deleted the session also cancels its turn. Written before `state`.
     is_interrupted: AtomicBool,
-    /// A launch will register the session in the ephemeral service. A caller that does not find it there has to try again.
+    /// A launch will register the session in the ephemeral service. A caller that does not find it there has to try
+    /// again.
     is_launching: AtomicBool,
 }
 
@@ -161,8 +162,8 @@ impl RecordTable {
         self.reserve_as(id, false)
     }
 
-    /// Waits while the lease is undecided. On a session thread the turn lends its permit meanwhile, since the holder of the
-    /// lease may need one before it releases the lease. The turn's cancellation ends the wait.
+    /// Waits while the lease is undecided. On a session thread the turn lends its permit meanwhile, since the holder of
+    /// the lease may need one before it releases the lease. The turn's cancellation ends the wait.
     fn reserve_as(self: &Arc<Self>, id: SessionId, to_launch: bool) -> Result<Option<Arc<RecordLease>>, SessionError> {
         loop {
             let changed = {
@@ -245,8 +246,9 @@ impl LeaseEntry {
 
 impl Standing {
     fn state(&self) -> u8 {
-        // ORDERING: Acquire, with the Release of the store. That an archive or its concurrent launch sees the other is by the
-        // registry's lock: an archive sets this first and reads the registry next, a launch registers first and reads this next.
+        // ORDERING: Acquire, with the Release of the store. That an archive or its concurrent launch sees the other is
+        // by the registry's lock: an archive sets this first and reads the registry next, a launch registers first and
+        // reads this next.
         self.state.load(Ordering::Acquire)
     }
 
@@ -260,7 +262,8 @@ impl Standing {
     }
 
     pub(super) fn is_launching(&self) -> bool {
-        // ORDERING: Acquire, with the Release of `end_launch`: a caller that sees the launch over sees that it has registered.
+        // ORDERING: Acquire, with the Release of `end_launch`: a caller that sees the launch over sees that it has
+        // registered.
         self.is_launching.load(Ordering::Acquire)
     }
 
@@ -429,7 +432,8 @@ impl RecordLease {
         drop(self);
     }
 
-    /// Deletes the record, if any, of a session that was not `begun`. A failure is only logged, because no caller waits.
+    /// Deletes the record, if any, of a session that was not `begun`. A failure is only logged, because no caller
+    /// waits.
     pub(super) fn withdraw(&self, begun: &str) {
         if let Err(error) = self.delete() {
             let (id, code) = (self.id, error.code());
@@ -508,7 +512,8 @@ pub(super) struct Launching {
     owner: Arc<Owner>,
 }
 
-/// A launch in progress. It holds no share of the lease, because the session may end while the launching caller still waits.
+/// A launch in progress. It holds no share of the lease, because the session may end while the launching caller still
+/// waits.
 pub(super) struct LaunchInProgress {
     standing: Arc<Standing>,
     /// Identifies the life that is launched: the session's id may have a later life when the caller asks.

@@ -1,6 +1,7 @@
 //! The start of stored sessions: first the record, then the session in the ephemeral service.
 //!
-//! A start is a value, as in the ephemeral service: the caller finishes it or drops it, and a drop gives everything back.
+//! A start is a value, as in the ephemeral service: the caller finishes it or drops it, and a drop gives everything
+//! back.
 
 use crate::agent::SessionAgentBuilder;
 use crate::ephemeral::launch::{AdmittedTurn, PreparedSession, RefusedTurn};
@@ -12,12 +13,12 @@ use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest};
 use crate::sync::Arc;
 use crate::turn::handle::TurnHandle;
 
-use super::agent::{KeepingBuilder, Launch};
+use super::agent::{Launch, SavingBuilder};
 use super::kept::{LaunchInProgress, Launching};
 use super::record::StoredSession;
 use super::service::Inner;
 
-type Live<B> = EphemeralSessionService<KeepingBuilder<B>>;
+type Live<B> = EphemeralSessionService<SavingBuilder<B>>;
 
 /// A launch whose session the ephemeral service will register. [`finish`](Self::finish) comes after the start.
 pub(super) struct PendingLaunch<'a, B: SessionAgentBuilder> {
@@ -29,8 +30,8 @@ pub(super) struct PendingLaunch<'a, B: SessionAgentBuilder> {
 impl<B: SessionAgentBuilder> PendingLaunch<'_, B> {
     /// Ends the launch, after the session has started or failed to start.
     ///
-    /// A caller that archived or deleted the session before its registration did not find it in the ephemeral service. So the
-    /// launch archives it.
+    /// A caller that archived or deleted the session before its registration did not find it in the ephemeral service.
+    /// So the launch archives it.
     pub(super) fn finish(self) {
         let Self { live, id, launch } = self;
         if launch.is_closed() {
@@ -44,7 +45,7 @@ impl<B: SessionAgentBuilder> PendingLaunch<'_, B> {
 
 /// A session with its first turn, ready to start.
 pub(super) struct FirstTurn<'a, B: SessionAgentBuilder> {
-    session: PreparedSession<KeepingBuilder<B>, TurnHandle>,
+    session: PreparedSession<SavingBuilder<B>, TurnHandle>,
     launch: PendingLaunch<'a, B>,
 }
 
@@ -67,21 +68,21 @@ impl<B: SessionAgentBuilder> FirstTurn<'_, B> {
 #[allow(clippy::large_enum_variant)] // Most turns belong to live sessions, and those need no allocation.
 pub(super) enum TurnToStart<'a, B: SessionAgentBuilder> {
     Live(AdmittedTurn),
-    Kept(Box<FirstTurn<'a, B>>),
+    Stored(Box<FirstTurn<'a, B>>),
 }
 
 impl<B: SessionAgentBuilder> TurnToStart<'_, B> {
     pub(super) fn start(self) -> Result<TurnHandle, SessionError> {
         match self {
             Self::Live(turn) => Ok(turn.start()),
-            Self::Kept(turn) => turn.start(),
+            Self::Stored(turn) => turn.start(),
         }
     }
 
     pub(super) fn start_with_wait(self) -> Result<TurnWithWait, SessionError> {
         match self {
             Self::Live(turn) => turn.start_with_wait(),
-            Self::Kept(turn) => turn.start_with_wait(),
+            Self::Stored(turn) => turn.start_with_wait(),
         }
     }
 }
@@ -103,7 +104,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     /// Reserves the record of a stored session. The returned specification resumes it.
-    pub(super) fn launch_kept(&self, id: SessionId) -> Result<(SessionSpec, PendingLaunch<'_, B>), SessionError> {
+    pub(super) fn launch_stored(&self, id: SessionId) -> Result<(SessionSpec, PendingLaunch<'_, B>), SessionError> {
         let launching = self.table.reserve_launch(id)?.ok_or_else(|| self.table.refusal(id))?;
         let mut spec = launching.resume()?.spec();
         let launch = self.leave_lease(id, launching, &mut spec);
@@ -126,8 +127,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     /// Prepares a stored session with the first turn of its next life.
-    fn prepare_kept(&self, id: SessionId, turn: StartTurnRequest) -> Result<FirstTurn<'_, B>, SessionError> {
-        let (session, launch) = self.launch_kept(id)?;
+    fn prepare_stored(&self, id: SessionId, turn: StartTurnRequest) -> Result<FirstTurn<'_, B>, SessionError> {
+        let (session, launch) = self.launch_stored(id)?;
         let session = self.live.prepare_session(CreateSessionRequest { session, turn }).map_err(still_ending)?;
         Ok(FirstTurn { session, launch })
     }
@@ -141,7 +142,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         match self.live.admit(id, request) {
             Ok(turn) => Ok(TurnToStart::Live(turn)),
             Err(RefusedTurn { error: SessionError::NotFound { .. }, request }) => {
-                self.prepare_kept(id, request).map(|turn| TurnToStart::Kept(Box::new(turn)))
+                self.prepare_stored(id, request).map(|turn| TurnToStart::Stored(Box::new(turn)))
             }
             Err(refused) => Err(refused.into()),
         }

@@ -1,18 +1,18 @@
 //! Sessions that outlive the process. With the feature `store`.
 //!
-//! A [`PersistentSessionService`] is a service that also saves its sessions in a [`SessionStore`]. [`FileStore`] is one: a
-//! file that no crash leaves half-written.
+//! A [`PersistentSessionService`] is a service that also saves its sessions in a [`SessionStore`]. [`FileStore`] is
+//! one: a file that no crash leaves half-written.
 //!
-//! - **A finished turn is on the disk before its result is returned.** A result that a caller has is never lost. A process that
-//!   is killed at any moment loses at most the running turns.
-//! - **A session that is not live is resumed on its next turn.** Its agent is built from the stored record, under the same id,
-//!   and the session takes capacity from then on. [`unload`](PersistentSessionService::unload) frees thread and capacity, and
-//!   leaves the session for later.
+//! - **A finished turn is on the disk before its result is returned.** A result that a caller has is never lost. A
+//!   process that is killed at any moment loses at most the running turns.
+//! - **A session that is not live is resumed on its next turn.** Its agent is built from the stored record, under the
+//!   same id, and the session takes capacity from then on. [`unload`](PersistentSessionService::unload) frees thread
+//!   and capacity, and leaves the session for later.
 //! - **An archived session stays readable.** [`read`](crate::SessionService::read) and
 //!   [`export_session`](crate::SessionService::export_session) answer from the store.
 //! - **A damaged record affects one session only.** Calls about that session fail with a [`StoreError`]. Damage to the
-//!   structure of the file is for redb to detect. It checks after a crash, not at every read. Such damage may fail the calls
-//!   about every session, or end the process.
+//!   structure of the file is for redb to detect. It checks after a crash, not at every read. Such damage may fail the
+//!   calls about every session, or end the process.
 //!
 //! ```
 //! # let folder = std::env::temp_dir().join(format!("turnwise-doc-{}", turnwise::SessionId::new()));
@@ -59,8 +59,8 @@ use crate::sync::Arc;
 /// A store of sessions.
 ///
 /// Calls may come from any thread and concurrently, but the saves and deletes of one session come one at a time. A read
-/// (`load`, `summary`, lists) may come during a save or a delete, and must return the state before or after it. Calls may
-/// block for as long as the disk takes. They must not call the service that they serve, which may wait for them.
+/// (`load`, `summary`, lists) may come during a save or a delete, and must return the state before or after it. Calls
+/// may block for as long as the disk takes. They must not call the service that they serve, which may wait for them.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -165,7 +165,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`StoreError::Failed`].
     fn delete(&self, id: SessionId) -> Result<bool, StoreError>;
 
-    /// Loads the summary of a session, for lists. Implement it if the store can read a summary without the whole history.
+    /// Loads the summary of a session, for lists. Implement it if the store can read a summary without the whole
+    /// history.
     ///
     /// ```
     /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
@@ -183,8 +184,8 @@ pub trait SessionStore: Send + Sync + 'static {
         Ok(self.load(id)?.map(|stored| stored.summary()))
     }
 
-    /// Loads the summaries of all sessions, in any order, with an error in place of each unreadable one. Implement it if the
-    /// store can do so with fewer than one read per session.
+    /// Loads the summaries of all sessions, in any order, with an error in place of each unreadable one. Implement it
+    /// if the store can do so with fewer than one read per session.
     ///
     /// # Errors
     /// [`StoreError::Failed`] if there is no list at all.

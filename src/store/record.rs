@@ -1,8 +1,8 @@
 //! The stored record of a session, and its encoding.
 //!
 //! A record is a header and JSON. The header is four letters, a version (2 bytes), and a checksum of version and JSON
-//! (CRC-32, 4 bytes), both little-endian. The header's layout is the same in all later versions, so that a newer record is
-//! told from a damaged one.
+//! (CRC-32, 4 bytes), both little-endian. The header's layout is the same in all later versions, so that a newer record
+//! is told from a damaged one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -67,8 +67,8 @@ pub struct StoredSession {
 
 /// The numbers that a session's turns and events have used. Its next life uses none of them again.
 ///
-/// Numbers are reserved in blocks, before the first number of a block is used. After an orderly end both figures of a kind are
-/// the same. After a kill the next life begins behind the reserved block.
+/// Numbers are reserved in blocks, before the first number of a block is used. After an orderly end both figures of a
+/// kind are the same. After a kill the next life begins behind the reserved block.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -127,7 +127,8 @@ impl StoredNumbers {
         }
     }
 
-    /// Records used numbers. Events that were numbered without a reservation, after a failure of the store, get one now.
+    /// Records used numbers. Events that were numbered without a reservation, after a failure of the store, get one
+    /// now.
     pub(super) fn note_used(&mut self, used: LastNumbers, block: LastNumbers) {
         if used.turn > self.turns_reserved || used.event > self.events_reserved {
             self.reserve(used, block);
@@ -159,7 +160,7 @@ impl StoredSession {
         }
     }
 
-    /// Creates the record of a session that is about to be built. `spec` may lack its id.
+    /// Creates the record of a session that is about to be built. `id` is the id in `spec`.
     pub(super) fn of_new(spec: &SessionSpec, id: SessionId) -> Self {
         Self {
             history: spec.resume.clone().unwrap_or_else(|| Session::with_id(id)),
@@ -308,7 +309,7 @@ pub(super) fn decode<T: DeserializeOwned>(id: SessionId, record: &[u8]) -> Resul
     };
     serde_json::from_slice(json).map_err(|error| match serde_json::from_slice(json) {
         // The layout of a history has its own version.
-        Ok(Outline { history: OutlineOfHistory { format_version: version } }) if version > Session::FORMAT_VERSION => {
+        Ok(Outline { history: HistoryOutline { format_version: version } }) if version > Session::FORMAT_VERSION => {
             StoreError::Newer { id, version, supported: Session::FORMAT_VERSION }
         }
         // Without the error's own text, which quotes the record, and so the conversation.
@@ -319,11 +320,11 @@ pub(super) fn decode<T: DeserializeOwned>(id: SessionId, record: &[u8]) -> Resul
 /// The part of a record that tells why the rest cannot be decoded.
 #[derive(Deserialize)]
 struct Outline {
-    history: OutlineOfHistory,
+    history: HistoryOutline,
 }
 
 #[derive(Deserialize)]
-struct OutlineOfHistory {
+struct HistoryOutline {
     format_version: u32,
 }
 

@@ -20,7 +20,7 @@ use crate::sync::{Arc, Weak};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 
-use super::agent::KeepingBuilder;
+use super::agent::SavingBuilder;
 use super::kept::RecordTable;
 use super::SessionStore;
 
@@ -31,40 +31,43 @@ const MIN_STACK: usize = 128 << 10;
 ///
 /// The calls are those of [`SessionService`], with these differences:
 ///
-/// - [`start_turn`](SessionService::start_turn) and similar calls resume a session that is not live. Then they may fail like
-///   [`begin_session`](SessionService::begin_session).
-/// - The numbers of turns and events continue from life to life, also in another process. An old turn id never reaches a new
-///   turn, and no event number is used twice. After a kill the numbers skip the rest of the reserved block;
-///   [`StoredNumbers`](super::StoredNumbers) says how. A block is reserved when a session becomes live, and after every 256
-///   turns or million events. The reservation waits for the disk.
+/// - [`start_turn`](SessionService::start_turn) and similar calls resume a session that is not live. Then they may fail
+///   like [`begin_session`](SessionService::begin_session).
+/// - The numbers of turns and events continue from life to life, also in another process. An old turn id never reaches
+///   a new turn, and no event number is used twice. After a kill the numbers skip the rest of the reserved block;
+///   see [`StoredNumbers`](super::StoredNumbers). A block is reserved when a session becomes live, and after every
+///   256 turns or million events. The reservation waits for the disk.
 /// - [`read`](SessionService::read), [`export_session`](SessionService::export_session) and, as
 ///   [`SessionError::NotRunning`], [`interrupt`](SessionService::interrupt) also answer for sessions that are not live.
-/// - [`list`](SessionService::list) includes them, oldest conversation first, live or not. It reads all of them for every
-///   page. It leaves out unreadable records, and logs each.
+/// - [`list`](SessionService::list) includes them, oldest conversation first, live or not. It reads all of them for
+///   every page. It leaves out unreadable records, and logs each.
 /// - [`subscribe`](SessionService::subscribe), [`event_injector`](SessionService::event_injector) and
 ///   [`comms_runtime`](SessionService::comms_runtime) need a live session: see [`resume`](Self::resume).
-/// - [`archive`](SessionService::archive) is final: the session stays readable and runs no more turns. From then on a call that
-///   would start, interrupt, resume, take or archive it, or subscribe to it, fails with [`SessionError::Archived`], also while
-///   its last turn drains.
-/// - [`take_session`](SessionService::take_session) archives too. If only the archiving fails, the session has ended, and its
-///   record can be resumed. While another thread resumes, unloads or takes the session, the call fails with
+/// - [`archive`](SessionService::archive) is final: the session stays readable and runs no more turns. From then on a
+///   call that would start, interrupt, resume, take or archive it, or subscribe to it, fails with
+///   [`SessionError::Archived`], also while its last turn drains.
+/// - [`take_session`](SessionService::take_session) archives too. If only the archiving fails, the session has ended,
+///   and its record can be resumed. While another thread resumes, unloads or takes the session, the call fails with
 ///   [`SessionError::Busy`]. To create a session with the id of a taken one, [delete](Self::delete) that first.
 /// - A stored id is in use: a create with it fails with [`SessionError::AlreadyExists`].
-/// - If the store fails a call, the error is [`SessionError::Store`]. A turn that succeeded but cannot be saved fails with the
-///   [`StoreError`](super::StoreError) as its error. The agent still has it in its history, and the next turn saves both.
-/// - Calls may wait for the disk, even those that do not block otherwise, and beyond their timeouts: creating and beginning
-///   sessions, resuming, archiving, and reading sessions that are not live; beginning a turn and emitting an event, when a
-///   block of numbers is used up. If another caller works on the same record, they wait for that call too.
+/// - If the store fails a call, the error is [`SessionError::Store`]. A turn that succeeded but cannot be saved fails
+///   with the [`StoreError`](super::StoreError) as its error. The agent still has it in its history, and the next turn
+///   saves both.
+/// - Calls may wait for the disk, even those that do not block otherwise, and beyond their timeouts: creating and
+///   beginning sessions, resuming, archiving, and reading sessions that are not live; beginning a turn and emitting an
+///   event, when a block of numbers is used up. If another caller works on the same record, they wait for that call
+///   too.
 ///
-/// A session is saved from the build of its agent on. In host mode every interaction is saved before it is answered. A failed
-/// turn is saved as far as the agent's history goes. After a panic nothing more is saved, and the session can be
+/// A session is saved from the build of its agent on. In host mode every interaction is saved before it is answered. A
+/// failed turn is saved as far as the agent's history goes. After a panic nothing more is saved, and the session can be
 /// [unloaded](Self::unload) and resumed from the turn before.
 ///
-/// A builder must begin with [`SessionSpec::history`], the stored history. After the build the service compares. If the agent's
-/// history does not begin with the stored one, a leading system message apart, the agent is refused with
-/// [`StoreError::NotResumed`](super::StoreError::NotResumed). Its next save would replace results that callers already have. An
-/// agent that rewrites its history on purpose sets [`SessionSpec::rewrites_history`]. The builder gets a resumed session
-/// without the [`extension`](SessionSpec::extension) of its creation. Use the labels or the builder for what an agent needs.
+/// A builder must begin with [`SessionSpec::history`], the stored history. After the build the service compares. If the
+/// agent's history does not begin with the stored one, a leading system message apart, the agent is refused with
+/// [`StoreError::NotResumed`](super::StoreError::NotResumed). Its next save would replace results that callers already
+/// have. An agent that rewrites its history on purpose sets [`SessionSpec::rewrites_history`]. The builder gets a
+/// resumed session without the [`extension`](SessionSpec::extension) of its creation. Use the labels or the builder for
+/// what an agent needs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -89,7 +92,7 @@ pub struct PersistentSessionService<B: SessionAgentBuilder> {
 
 /// The shared state of a service's handles.
 pub(super) struct Inner<B: SessionAgentBuilder> {
-    pub(super) live: EphemeralSessionService<KeepingBuilder<B>>,
+    pub(super) live: EphemeralSessionService<SavingBuilder<B>>,
     pub(super) table: Arc<RecordTable>,
     weak: Weak<Inner<B>>,
 }
@@ -114,7 +117,8 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`ServiceConfig::build`], and a `stack_size` below 128 KiB, because session threads save their sessions.
+    /// Those of [`ServiceConfig::build`], and a `stack_size` below 128 KiB, because session threads save their
+    /// sessions.
     pub fn with_config(config: ServiceConfig<B>, store: impl SessionStore) -> Result<Self, ConfigError> {
         match config.check(MIN_STACK) {
             Ok((builder, settings)) => Ok(Self::with_settings(builder, settings, store)),
@@ -128,7 +132,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     fn with_settings(builder: B, settings: Settings, store: impl SessionStore) -> Self {
         let table = RecordTable::new(Box::new(store));
         let inner = Arc::new_cyclic(|weak: &Weak<Inner<B>>| {
-            let builder = KeepingBuilder { builder, service: WeakService::new(weak.clone()) };
+            let builder = SavingBuilder { builder, service: WeakService::new(weak.clone()) };
             let live = EphemeralSessionService::with_settings(builder, settings);
             Inner { live, table, weak: weak.clone() }
         });
@@ -140,8 +144,8 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.live.read(id).is_ok()
     }
 
-    /// Makes a session live without running a turn: to subscribe to it, or to build its agent ahead of time. Does nothing if
-    /// it is live.
+    /// Makes a session live without running a turn: to subscribe to it, or to build its agent ahead of time. Does
+    /// nothing if it is live.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -159,9 +163,10 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`open_session`](SessionService::open_session); [`SessionError::Archived`]; [`SessionError::NotFound`] if it is not
-    /// stored; [`SessionError::Store`] with [`StoreError::NotResumed`](super::StoreError::NotResumed) if its agent did not resume
-    /// the history; [`SessionError::Busy`] while another thread creates, resumes or unloads it.
+    /// Those of [`open_session`](SessionService::open_session); [`SessionError::Archived`]; [`SessionError::NotFound`]
+    /// if it is not stored; [`SessionError::Store`] with [`StoreError::NotResumed`](super::StoreError::NotResumed) if
+    /// its agent did not resume the history; [`SessionError::Busy`] while another thread creates, resumes or unloads
+    /// it.
     ///
     /// # Blocking
     /// For the disk, and until the agent is built.
@@ -169,14 +174,14 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.resume(id)
     }
 
-    /// Ends a live session and keeps its record. Its thread and its capacity are free, and its next turn resumes it. Does
-    /// nothing if it is not live. A session in host mode ends between two interactions.
+    /// Ends a live session and keeps its record. Its thread and its capacity are free, and its next turn resumes it.
+    /// Does nothing if it is not live. A session in host mode ends between two interactions.
     ///
     /// # Errors
-    /// Those of [`take_session`](SessionService::take_session). [`SessionError::Store`] if a failed save cannot be repeated, and
-    /// [`SessionError::Timeout`] if a turn or the disk takes longer: the session stays as it was. [`SessionError::Ending`] if the
-    /// session ends, but its thread takes longer. Until then it takes capacity and is [`SessionError::Busy`], and a second call
-    /// continues the wait.
+    /// Those of [`take_session`](SessionService::take_session). [`SessionError::Store`] if a failed save cannot be
+    /// repeated, and [`SessionError::Timeout`] if a turn or the disk takes longer: the session stays as it was.
+    /// [`SessionError::Ending`] if the session ends, but its thread takes longer. Until then it takes capacity and is
+    /// [`SessionError::Busy`], and a second call continues the wait.
     ///
     /// # Blocking
     /// As [`take_session`](SessionService::take_session).
@@ -255,9 +260,9 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.live.stats()
     }
 
-    /// As [`EphemeralSessionService::shutdown`]. Cancelled turns are saved as far as they went, and the sessions can be resumed
-    /// later. Reads from the store still work. The store is closed when the last handle of the service is dropped, unless a
-    /// session is stuck.
+    /// As [`EphemeralSessionService::shutdown`]. Cancelled turns are saved as far as they went, and the sessions can be
+    /// resumed later. Reads from the store still work. The store is closed when the last handle of the service is
+    /// dropped, unless a session is stuck.
     ///
     /// # Blocking
     /// Until all sessions have ended, at most for `timeout`.

@@ -76,13 +76,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c28"),
     ),
     mutation(
-        "an interrupt takes whatever turn is on",
+        "an interrupt of one turn cancels any turn",
         "src/session/handle.rs",
         &[("if only.map_or(true, |only| only == *turn)", "if only.map_or(true, |_| turn.get() > 0)")],
         Contract("c19"),
     ),
     mutation(
-        "a read looks at the gate once",
+        "a read loads the gate once",
         "src/session/handle.rs",
         &[("if self.gate().state() == before {", "if self.gate().state() == before || true {")],
         Loom("c24"),
@@ -100,7 +100,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Contract("c24_lists"),
     ),
     mutation(
-        "an admission that is given up wakes nobody",
+        "an admission that is given back does not wake the session thread",
         "src/session/handle.rs",
         &[("            handle.send(Command::Wake);\n", "")],
         Loom("c28"),
@@ -132,7 +132,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c41"),
     ),
     mutation(
-        "a turn is answered before it is shown",
+        "a turn is answered before its snapshot is published",
         "src/session/thread.rs",
         &[("                self.publish_unless_faulted(&result);\n", "")],
         Shuttle("c11"),
@@ -171,7 +171,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Contract("c31"),
     ),
     mutation(
-        "the end of host mode leaves its followers waiting",
+        "the end of host mode leaves its subscribers waiting",
         "src/session/thread.rs",
         &[("        self.handle.shared().inbox.fail_subscribed();\n", "")],
         Contract("c40_however"),
@@ -296,19 +296,19 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c40_a_session_that_leaves"),
     ),
     mutation(
-        "a session that leaves its select by another arm does not report that it was called up for an interaction",
+        "a session that leaves its select by another arm does not report the wake-up for an interaction",
         "src/session/thread.rs",
         &[("        inbox.end_wait();\n", "        if matches!(ready, Ready::Inbox) {\n            inbox.end_wait();\n        }\n")],
         Shuttle("c40_a_session_that_exports"),
     ),
     mutation(
-        "a close wakes nobody",
+        "a close does not wake the session thread",
         "src/session/handle.rs",
         &[("            self.send(Command::Wake);\n        }\n        self.shared", "        }\n        self.shared")],
         Shuttle("c28"),
     ),
     mutation(
-        "a page that has lost a session between two looks is given as it is",
+        "a page that has lost a session between two reads is returned",
         "src/ephemeral/registry.rs",
         &[("Ok((!is_full || closed == 0).then_some(page))", "Ok((!is_full || closed == 0 || true).then_some(page))")],
         Shuttle("c25"),
@@ -401,13 +401,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c29"),
     ),
     mutation(
-        "who waits for a registration does not look first",
+        "a wait for a registration does not check the count first",
         "src/ephemeral/registry.rs",
         &[("        if sessions.registered > seen {", "        if sessions.registered > seen && false {")],
         Shuttle("c08"),
     ),
     mutation(
-        "an entry that goes makes way for the last one",
+        "a removed entry is replaced by the last one",
         "src/ephemeral/registry.rs",
         &[("let slot = self.entries.get_mut(&id)?;\n        let Entry { handle, .. } = slot.entry.take()?;\n        let number = slot.number;\n        self.gaps += 1;", "let Slot { number, entry } = self.entries.swap_remove(&id)?;\n        let Entry { handle, .. } = entry?;")],
         Contract("c25"),
@@ -443,7 +443,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c37"),
     ),
     mutation(
-        "a failed build answers before its place is free",
+        "a failed build answers before its capacity is free",
         "src/ephemeral/launch.rs",
         &[
             ("            reservation.release();\n            if let", "            if let"),
@@ -452,7 +452,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c03"),
     ),
     mutation(
-        "a thread that waits for another session is not told of the shutdown",
+        "a shutdown does not end the idle threads",
         "src/ephemeral/threads.rs",
         &[("            state.closed = true;\n            std::mem::take(&mut state.idle)", "            std::mem::take(&mut state.idle)")],
         Contract("c29"),
@@ -537,7 +537,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("archive"),
     ),
     mutation(
-        "two work on a record at once",
+        "two callers reserve the same lease at once",
         "src/store/kept.rs",
         &[("match leases.entries.get(&id).filter(|entry| entry.lease.strong_count() > 0) {", "match leases.entries.get(&id).filter(|entry| entry.lease.strong_count() > 99) {")],
         Shuttle("keeping"),
@@ -549,7 +549,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("keeping"),
     ),
     mutation(
-        "a turn that is just resumed is not told of an archive that interrupts",
+        "an interrupting archive does not cancel a turn that is being resumed",
         "src/store/kept.rs",
         &[("            true => ArchiveMode::Interrupt,", "            true => ArchiveMode::Drain,")],
         Shuttle("keeping"),
@@ -564,13 +564,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("keeping"),
     ),
     mutation(
-        "a session that is behind is unloaded",
+        "a session with a failed save is unloaded",
         "src/store/calls.rs",
         &[("lease.map_or(Ok(()), |lease| lease.catch_up(", "lease.filter(|_| false).map_or(Ok(()), |lease| lease.catch_up(")],
         Store("running_turn_cannot_be_kept"),
     ),
     mutation(
-        "a deleted session is kept again by its turn",
+        "a deleted session is saved again by its turn",
         "src/store/kept.rs",
         &[("            record.is_deleted = true;\n", "")],
         Store("deleted"),
@@ -582,26 +582,26 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("opening"),
     ),
     mutation(
-        "a turn that is interrupted is kept before it is rolled back",
+        "an interrupted turn is saved before it is rolled back",
         "src/store/agent.rs",
         &[("Err(error) if turn.is_cancelled() => Err(error),", "Err(error) if false && turn.is_cancelled() => Err(error),"),
           ("            self.lease.set_agent_running(false);\n            self.save_after_failure(None);", "            self.lease.set_agent_running(false);")],
         Store("rolled_back"),
     ),
     mutation(
-        "a lease that is no session's keeps a create from its id",
+        "an undecided lease refuses a create of its id",
         "src/store/kept.rs",
         &[("                    Some(entry) if entry.belongs_to_session => return Ok(None),", "                    Some(entry) if entry.belongs_to_session || to_launch => return Ok(None),")],
         Shuttle("keeping_a_call_about"),
     ),
     mutation(
-        "a lease stays a session's when the session is over",
+        "a lease belongs to a session after the end of its life",
         "src/store/kept.rs",
         &[("        self.0.table.set_belongs_to_session(&self.0, false);", "        self.0.table.set_belongs_to_session(&self.0, true);")],
         Shuttle("keeping_a_shared_lease"),
     ),
     mutation(
-        "a launch that is late archives a later life of its session",
+        "a late launch archives a later life of its session",
         "src/store/launch.rs",
         &[("filter(|life| life.counts_in(&launch.record))", "filter(|life| life.counts_in(&launch.record) || true)")],
         Shuttle("keeping_a_late_launch"),
@@ -613,13 +613,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("a_turn_that_waits_for_a_lease"),
     ),
     mutation(
-        "a refused turn of a kept session loses its request",
+        "a refused turn of a stored session loses its request",
         "src/ephemeral/launch.rs",
         &[("Err(error) => Err(RefusedTurn { error, request }),", "Err(error) => Err(RefusedTurn { error, request: StartTurnRequest::new(request.prompt) }),")],
         Store("gets_the_whole_request"),
     ),
     mutation(
-        "an agent that forgets what it resumes is let through",
+        "an agent that did not resume its history is accepted",
         "src/store/agent.rs",
         &[("        if without_system(own).starts_with(without_system(kept)) {", "        if without_system(own).starts_with(without_system(kept)) || true {")],
         Store("c65"),
@@ -631,7 +631,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("c64"),
     ),
     mutation(
-        "a turn's number is given out before it is reserved",
+        "a turn's number is used before it is reserved",
         "src/status/gate.rs",
         &[("            if number > reserved {", "            if number > reserved && reserved == 0 {")],
         Store("c64"),
@@ -655,19 +655,19 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("saves_of_many"),
     ),
     mutation(
-        "a batch is taken by somebody who has not the right to write",
+        "a batch is taken without the write lock",
         "src/store/batches.rs",
         &[("        let writing = self.writing.lock();\n        if", "        let writing = ();\n        if"), ("        drop(writing);\n", "        let () = writing;\n")],
         Shuttle("answered_with_its_own"),
     ),
     mutation(
-        "all of a batch get the result of its first",
+        "all items of a batch get the result of its first",
         "src/store/batches.rs",
         &[("results.get(place)", "results.get(place * 0)")],
         Shuttle("answered_with_its_own"),
     ),
     mutation(
-        "nobody looks at a record's checksum",
+        "a record's checksum is not checked",
         "src/store/record.rs",
         &[("if checksum([*v0, *v1], json) != u32::from_le_bytes([*c0, *c1, *c2, *c3]) {", "if u32::from_le_bytes([*c0, *c1, *c2, *c3]) == checksum([9, 9], json) {")],
         Store("damage"),
@@ -679,7 +679,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("newer"),
     ),
     mutation(
-        "what is no store is written over",
+        "a file that is no store is overwritten",
         "src/store/file/opening.rs",
         &[("        if magic == MAGIC {", "        if magic == MAGIC || !magic.is_empty() {")],
         Store("no_store"),

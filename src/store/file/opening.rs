@@ -1,13 +1,17 @@
 //! The database file of a store: how it is found, locked and, if it does not exist, created.
 //!
 //! **Invariants**
-//! - A file is read and written only under its lock, and only while it is itself at the store's path: a link there is refused.
-//! - A new database is created in a temporary file, which is moved to the store's path when it is complete. The temporary file
-//!   is created exclusively, under a random name. It never has more access rights than the finished store.
-//! - A file that is not empty is never replaced. Two processes that open the same path at once cannot lose a store, because:
+//! - A file is read and written only under its lock, and only while it is itself at the store's path: a link there is
+//!   refused.
+//! - A new database is created in a temporary file, which is moved to the store's path when it is complete. The
+//!   temporary file is created exclusively, under a random name. It never has more access rights than the finished
+//!   store.
+//! - A file that is not empty is never replaced. Two processes that open the same path at once cannot lose a store,
+//!   because:
 //!   - without a file at the path, the move fails if there is one by then;
-//!   - an empty file is replaced under its own lock, after a second check that it is still at the path and still empty. A
-//!     process that has opened the empty file too, and gets its lock later, finds another file at the path, and starts again.
+//!   - an empty file is replaced under its own lock, after a second check that it is still at the path and still empty.
+//!     A process that has opened the empty file too, and gets its lock later, finds another file at the path, and
+//!     starts again.
 //!
 //! Without the second check a store could be lost:
 //!
@@ -98,7 +102,8 @@ fn inspect(path: &Path) -> Result<PathState, StoreError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PathState::Missing),
         Err(error) => return Err(failed(error)),
-        // Not opened: to open a pipe may wait for its other end, and to open a device may have effects. Links are refused.
+        // Not opened: to open a pipe may wait for its other end, and to open a device may have effects. Links are
+        // refused.
         Ok(found) if !found.is_file() => return Err(failed_at(path, "it is no file")),
         Ok(_) => {}
     }
@@ -133,7 +138,8 @@ fn is_at(path: &Path, opened: &Metadata) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| parts(&found) == parts(opened))
 }
 
-/// Elsewhere the standard library cannot compare two files. There an empty file is not replaced either: see `replace_empty`.
+/// Elsewhere the standard library cannot compare two files. There an empty file is not replaced either: see
+/// `replace_empty`.
 #[cfg(not(unix))]
 fn is_at(path: &Path, _opened: &Metadata) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
@@ -155,8 +161,8 @@ fn create(path: &Path) -> Result<Option<Database>, StoreError> {
     }
 }
 
-/// Creates a database in place of an empty file, with its owner, its group and its permissions. Returns `None` if the file at
-/// the path is another one by now, or is no longer empty.
+/// Creates a database in place of an empty file, with its owner, its group and its permissions. Returns `None` if the
+/// file at the path is another one by now, or is no longer empty.
 #[cfg(unix)]
 fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result<Option<Database>, StoreError> {
     use std::os::unix::fs::PermissionsExt;
@@ -178,15 +184,15 @@ fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result
     Ok(Some(database))
 }
 
-/// Elsewhere a new file would not have the access list of the empty one, and an open file may not be replaced. So the empty
-/// file itself becomes the store. A process that is killed meanwhile may leave a file that is refused.
+/// Elsewhere a new file would not have the access list of the empty one, and an open file may not be replaced. So the
+/// empty file itself becomes the store. A process that is killed meanwhile may leave a file that is refused.
 #[cfg(not(unix))]
 fn replace_empty(path: &Path, empty: FileBackend, _: &Metadata) -> Result<Option<Database>, StoreError> {
     start(path, empty).map(Some)
 }
 
-/// Sets the owner and the group. Only a privileged process can set another owner; otherwise the owner is that of the process.
-/// A group that cannot be set is an error, because the permissions would then apply to another group.
+/// Sets the owner and the group. Only a privileged process can set another owner; otherwise the owner is that of the
+/// process. A group that cannot be set is an error, because the permissions would then apply to another group.
 #[cfg(unix)]
 fn set_owner_and_group(file: &File, wanted: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{fchown, MetadataExt};
@@ -206,8 +212,8 @@ fn set_owner_and_group(file: &File, wanted: &Metadata) -> io::Result<()> {
 /// The folder of a store's file.
 struct Folder {
     path: PathBuf,
-    /// Opened before anything is created in the folder, so that a folder that cannot be synced stays unchanged. Only on Unix:
-    /// elsewhere a folder cannot be opened.
+    /// Opened before anything is created in the folder, so that a folder that cannot be synced stays unchanged. Only on
+    /// Unix: elsewhere a folder cannot be opened.
     opened: Option<File>,
 }
 
@@ -219,8 +225,8 @@ impl Folder {
         Ok(Self { path, opened })
     }
 
-    /// Creates a new file exclusively. Only its owner may open it, unless the builder sets other permissions. Its name does not
-    /// depend on the store's, which may be as long as the system allows.
+    /// Creates a new file exclusively. Only its owner may open it, unless the builder sets other permissions. Its name
+    /// does not depend on the store's, which may be as long as the system allows.
     fn new_file(&self, builder: &mut Builder<'_, '_>) -> io::Result<NamedTempFile> {
         builder.prefix(".turnwise-").rand_bytes(12).suffix(".unfinished").tempfile_in(&self.path)
     }
