@@ -5,8 +5,8 @@
 //! | On the session thread | Shared by all callers ([`handle::SessionHandle`]) |
 //! |---|---|
 //! | the agent | the [gate](crate::status::gate), which admits turns |
-//! | the receiving end of the commands | the active entry: the token that an interrupt cancels |
-//! | the running turn, with its context and guards | the published snapshot, from which reads are answered |
+//! | the running turn, with its context and guards | the active entry: the token that an interrupt cancels |
+//! | the turn in host mode, between two interactions | the commands, which the session thread takes; the published snapshot, from which reads are answered |
 //!
 //! # Admission and close
 //!

@@ -500,7 +500,8 @@ impl Owner {
     }
 }
 
-/// For a launch that does not lead to a life.
+/// For a launch that does not lead to a life. After the orderly end of a life it changes nothing: until this drop the
+/// owner's share keeps the lease from its next user.
 impl Drop for Owner {
     fn drop(&mut self) {
         self.release();

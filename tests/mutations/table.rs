@@ -663,7 +663,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "all items of a batch get the result of its first",
         "src/store/batches.rs",
-        &[("results.get(place)", "results.get(place * 0)")],
+        &[("results.get(index)", "results.get(index * 0)")],
         Shuttle("answered_with_its_own"),
     ),
     mutation(
