@@ -121,14 +121,15 @@ impl Drop for CurrentSession {
 #[must_use = "dropping it gives the permit back"]
 #[derive(Debug)]
 pub(crate) struct RunningPermit {
-    /// `None` once the permit is given back.
+    /// `None` once the turn rests between two interactions.
     turn: Option<Arc<TurnPermit>>,
 }
 
 impl RunningPermit {
     /// Gives the permit back at the end of the turn.
-    pub(crate) fn release(mut self) {
-        self.release_once();
+    pub(crate) fn release(self) {
+        // The drop gives it back, on every other way out too.
+        drop(self);
     }
 
     /// Gives the permit back between two interactions of a turn. Until the next one, `cancel`, the turn's own token,
@@ -138,17 +139,13 @@ impl RunningPermit {
             turn.end_interaction(cancel);
         }
     }
-
-    fn release_once(&mut self) {
-        if let Some(turn) = self.turn.take() {
-            turn.end_turn();
-        }
-    }
 }
 
 impl Drop for RunningPermit {
     fn drop(&mut self) {
-        self.release_once();
+        if let Some(turn) = &self.turn {
+            turn.end_turn();
+        }
     }
 }
 
@@ -355,7 +352,7 @@ process_wide! {
 
 /// An edge in [`WAITS`]. [`remove`](Self::remove) or a drop removes it.
 struct Edge {
-    /// `None` where an outer wait for the same target added the edge, or once it is removed.
+    /// `None` where an outer wait for the same target added the edge.
     entry: Option<(WaitKey, WaitKey)>,
 }
 
@@ -370,20 +367,17 @@ impl Edge {
     }
 
     /// Removes the edge: the session does not wait for the target any more.
-    fn remove(mut self) {
-        self.remove_once();
-    }
-
-    fn remove_once(&mut self) {
-        if let Some(entry) = self.entry.take() {
-            WAITS.lock().remove(&entry);
-        }
+    fn remove(self) {
+        // The drop removes it, on every other way out too.
+        drop(self);
     }
 }
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        self.remove_once();
+        if let Some(entry) = self.entry {
+            WAITS.lock().remove(&entry);
+        }
     }
 }
 

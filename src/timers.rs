@@ -55,8 +55,7 @@ struct Due {
 /// One deadline, until [`disarm`](Self::disarm) or a drop removes it.
 #[must_use = "dropping it disarms the deadline"]
 pub(crate) struct TimerGuard {
-    /// `None` once the deadline is disarmed.
-    shared: Option<Arc<Shared>>,
+    shared: Arc<Shared>,
     key: (Instant, u64),
 }
 
@@ -92,7 +91,7 @@ impl TurnTimers {
         if is_first {
             self.shared.changed.notify();
         }
-        Some(TimerGuard { shared: Some(Arc::clone(&self.shared)), key })
+        Some(TimerGuard { shared: Arc::clone(&self.shared), key })
     }
 
     /// The number of timer threads that are not joined, also after they have handed over.
@@ -253,20 +252,16 @@ fn cancel_all(overdue: &[Due]) -> Vec<DueHooks> {
 
 impl TimerGuard {
     /// Removes the deadline: the token is not cancelled by it any more.
-    pub(crate) fn disarm(mut self) {
-        self.disarm_once();
-    }
-
-    fn disarm_once(&mut self) {
-        let Some(shared) = self.shared.take() else { return };
-        let disarmed = shared.state.lock().due.remove(&self.key);
-        drop(disarmed);
+    pub(crate) fn disarm(self) {
+        // The drop removes it, on every other way out too.
+        drop(self);
     }
 }
 
 impl Drop for TimerGuard {
     fn drop(&mut self) {
-        self.disarm_once();
+        let disarmed = self.shared.state.lock().due.remove(&self.key);
+        drop(disarmed);
     }
 }
 

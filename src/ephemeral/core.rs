@@ -69,7 +69,7 @@ impl Core {
 pub(crate) struct Reservation {
     core: Arc<Core>,
     handle: Arc<SessionHandle>,
-    /// `None` once the reservation is released.
+    /// Taken by the drop alone.
     capacity: Option<Permit>,
 }
 
@@ -88,23 +88,21 @@ impl Reservation {
     }
 
     /// Frees the id and the capacity, and reports the end of the session.
-    pub(crate) fn release(mut self) {
-        self.release_once();
-    }
-
-    fn release_once(&mut self) {
-        let Some(capacity) = self.capacity.take() else { return };
-        // Also if the session thread panicked: no turn is admitted afterwards, and no caller waits for an answer.
-        self.handle.end();
-        // Capacity first: a caller that does not find the id may rely on the capacity.
-        capacity.release();
-        self.core.registry.remove(self.handle.id());
-        self.handle.ended().set();
+    pub(crate) fn release(self) {
+        // The drop does it, on every other way out too.
+        drop(self);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.release_once();
+        // Also if the session thread panicked: no turn is admitted afterwards, and no caller waits for an answer.
+        self.handle.end();
+        // Capacity first: a caller that does not find the id may rely on the capacity.
+        if let Some(capacity) = self.capacity.take() {
+            capacity.release();
+        }
+        self.core.registry.remove(self.handle.id());
+        self.handle.ended().set();
     }
 }

@@ -33,8 +33,7 @@ use crate::session::running::{Input, Turn, TurnGuards};
 use crate::session::thread::{self, Start};
 use crate::sync::{bounded, Arc, Receiver};
 use crate::turn::events::EventSender;
-use crate::turn::handle::Outcome;
-use crate::turn::handle::TurnHandle;
+use crate::turn::handle::{Outcome, TurnHandle};
 
 use super::core::{Core, Reservation};
 use super::service::Inner;

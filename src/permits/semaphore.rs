@@ -40,8 +40,7 @@ const ONE: usize = 2;
 #[must_use = "dropping it gives the permit back"]
 #[derive(Debug)]
 pub(crate) struct Permit {
-    /// `None` once the permit is given back.
-    semaphore: Option<Arc<Semaphore>>,
+    semaphore: Arc<Semaphore>,
 }
 
 impl Semaphore {
@@ -168,26 +167,22 @@ impl Semaphore {
 impl Permit {
     /// A permit that the semaphore has counted already.
     fn of(semaphore: &Arc<Semaphore>) -> Self {
-        Self { semaphore: Some(Arc::clone(semaphore)) }
+        Self { semaphore: Arc::clone(semaphore) }
     }
 
     /// Gives the permit back. The thread that has waited longest gets it.
-    pub(crate) fn release(mut self) {
-        self.release_once();
-    }
-
-    fn release_once(&mut self) {
-        let Some(semaphore) = self.semaphore.take() else { return };
-        let before = semaphore.state.fetch_sub(ONE, Ordering::SeqCst);
-        if before & HAS_WAITERS != 0 {
-            semaphore.grant_free_permits();
-        }
+    pub(crate) fn release(self) {
+        // The drop gives it back, on every other way out too.
+        drop(self);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.release_once();
+        let before = self.semaphore.state.fetch_sub(ONE, Ordering::SeqCst);
+        if before & HAS_WAITERS != 0 {
+            self.semaphore.grant_free_permits();
+        }
     }
 }
 

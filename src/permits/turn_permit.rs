@@ -61,8 +61,7 @@ struct State {
 /// A wait of one thread, during which its turn holds no permit. [`end_wait`](Self::end_wait) or a drop ends it.
 #[must_use = "dropping it ends the wait"]
 pub(crate) struct LentPermit {
-    /// `None` once the wait has ended.
-    turn: Option<Arc<TurnPermit>>,
+    turn: Arc<TurnPermit>,
     run: u64,
     /// Set when the run ends, so that a helper thread does not wait for a permit of a turn that has ended.
     over: Arc<Latch>,
@@ -145,7 +144,7 @@ impl TurnPermit {
         if let Some(permit) = permit {
             permit.release();
         }
-        Some(LentPermit { turn: Some(Arc::clone(self)), run, over, until })
+        Some(LentPermit { turn: Arc::clone(self), run, over, until })
     }
 }
 
@@ -209,25 +208,22 @@ impl State {
 
 impl LentPermit {
     /// Ends the wait. The turn's last wait waits for a permit, which the turn holds again when this returns.
-    pub(crate) fn end_wait(mut self) {
-        self.end_wait_once();
-    }
-
-    fn end_wait_once(&mut self) {
-        let Some(turn) = self.turn.take() else { return };
-        let last = turn.state.lock().end_wait_beside_others(self.run);
-        let Some(cancel) = last else { return };
-        let Some(permit) = turn.running.acquire_or_exceed(&cancel, &self.until, &self.over) else { return };
-        let surplus = turn.state.lock().end_wait(self.run, permit);
-        if let Some(surplus) = surplus {
-            surplus.release();
-        }
+    pub(crate) fn end_wait(self) {
+        // The drop ends it, on every other way out too.
+        drop(self);
     }
 }
 
 impl Drop for LentPermit {
     fn drop(&mut self) {
-        self.end_wait_once();
+        let Self { turn, run, over, until } = self;
+        let last = turn.state.lock().end_wait_beside_others(*run);
+        let Some(cancel) = last else { return };
+        let Some(permit) = turn.running.acquire_or_exceed(&cancel, until, over) else { return };
+        let surplus = turn.state.lock().end_wait(*run, permit);
+        if let Some(surplus) = surplus {
+            surplus.release();
+        }
     }
 }
 

@@ -83,16 +83,14 @@ struct Active {
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct ActiveEntry {
-    /// `None` once the entry is cleared.
-    handle: Option<Arc<SessionHandle>>,
+    handle: Arc<SessionHandle>,
 }
 
 /// The right to run. [`give_back`](Self::give_back) or a drop returns it to the gate.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// `None` once the admission is given back.
-    handle: Option<Arc<SessionHandle>>,
+    handle: Arc<SessionHandle>,
     /// Whether the session thread has it, and so needs no wake-up.
     is_picked_up: bool,
 }
@@ -233,8 +231,8 @@ impl SessionHandle {
 
     /// The guards of an admission: of a turn, or of the build.
     fn guards(self: &Arc<Self>) -> (ActiveEntry, Admission) {
-        let active = ActiveEntry { handle: Some(Arc::clone(self)) };
-        (active, Admission { handle: Some(Arc::clone(self)), is_picked_up: false })
+        let active = ActiveEntry { handle: Arc::clone(self) };
+        (active, Admission { handle: Arc::clone(self), is_picked_up: false })
     }
 
     fn try_admit(&self, reserved: u64, cancel: &CancelToken) -> Result<TurnId, Refusal> {
@@ -429,22 +427,18 @@ impl fmt::Debug for AgentEndpoints {
 
 impl ActiveEntry {
     /// Clears the entry and seals its token: no interrupt finds the turn any more.
-    pub(crate) fn clear(mut self) {
-        self.clear_once();
-    }
-
-    fn clear_once(&mut self) {
-        let Some(handle) = self.handle.take() else { return };
-        let entry = handle.active.lock().take();
-        if let Some(entry) = entry {
-            entry.cancel.seal();
-        }
+    pub(crate) fn clear(self) {
+        // The drop clears it, on every other way out too.
+        drop(self);
     }
 }
 
 impl Drop for ActiveEntry {
     fn drop(&mut self) {
-        self.clear_once();
+        let entry = self.handle.active.lock().take();
+        if let Some(entry) = entry {
+            entry.cancel.seal();
+        }
     }
 }
 
@@ -464,23 +458,19 @@ impl Admission {
     }
 
     /// Gives the admission back: the gate opens for the next turn.
-    pub(crate) fn give_back(mut self) {
-        self.give_back_once();
-    }
-
-    fn give_back_once(&mut self) {
-        let Some(handle) = self.handle.take() else { return };
-        handle.gate().end_turn();
-        if !self.is_picked_up {
-            // The session thread may be waiting for this turn's command, and ends without it.
-            handle.send(Command::Wake);
-        }
+    pub(crate) fn give_back(self) {
+        // The drop gives it back, on every other way out too.
+        drop(self);
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.give_back_once();
+        self.handle.gate().end_turn();
+        if !self.is_picked_up {
+            // The session thread may be waiting for this turn's command, and ends without it.
+            self.handle.send(Command::Wake);
+        }
     }
 }
 

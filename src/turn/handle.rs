@@ -265,14 +265,13 @@ pub(crate) struct Outcome {
 #[must_use = "dropping it answers the caller"]
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// `None` once the result is given.
-    outcome: Option<Arc<Outcome>>,
+    outcome: Arc<Outcome>,
 }
 
 impl Outcome {
     pub(crate) fn new(session_id: SessionId) -> (Answer, Arc<Self>) {
         let outcome = Arc::new(Self { session_id, result: Mutex::new(None), finished: Latch::new() });
-        (Answer { outcome: Some(Arc::clone(&outcome)) }, outcome)
+        (Answer { outcome: Arc::clone(&outcome) }, outcome)
     }
 
     pub(crate) fn finished(&self) -> &Latch {
@@ -299,21 +298,13 @@ impl Outcome {
 impl Answer {
     /// Stores the result that the caller will get. Call it once.
     pub(crate) fn prepare(&self, result: TurnResult) {
-        if let Some(outcome) = &self.outcome {
-            *outcome.result.lock() = Some(result);
-        }
+        *self.outcome.result.lock() = Some(result);
     }
 
     /// Gives the result to the caller.
-    pub(crate) fn give(mut self) {
-        self.give_once();
-    }
-
-    fn give_once(&mut self) {
-        let Some(outcome) = self.outcome.take() else { return };
-        let id = outcome.session_id;
-        outcome.result.lock().get_or_insert(Err(SessionError::NotFound { id }));
-        outcome.finished.set();
+    pub(crate) fn give(self) {
+        // The drop gives it, on every other way out too.
+        drop(self);
     }
 }
 
@@ -329,6 +320,8 @@ impl Drop for Outcome {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.give_once();
+        let id = self.outcome.session_id;
+        self.outcome.result.lock().get_or_insert(Err(SessionError::NotFound { id }));
+        self.outcome.finished.set();
     }
 }

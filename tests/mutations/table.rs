@@ -102,7 +102,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an admission that is given back does not wake the session thread",
         "src/session/handle.rs",
-        &[("            handle.send(Command::Wake);\n", "")],
+        &[("            self.handle.send(Command::Wake);\n", "")],
         Loom("c28"),
     ),
     mutation(
@@ -150,8 +150,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a turn is answered before the gate opens",
         "src/turn/handle.rs",
         &[(
-            "            *outcome.result.lock() = Some(result);",
-            "            *outcome.result.lock() = Some(result);\n            outcome.finished.set();",
+            "        *self.outcome.result.lock() = Some(result);",
+            "        *self.outcome.result.lock() = Some(result);\n        self.outcome.finished.set();",
         )],
         Shuttle("c11"),
     ),
@@ -159,8 +159,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the outcome is announced before it is there",
         "src/turn/handle.rs",
         &[(
-            "            *outcome.result.lock() = Some(result);",
-            "            outcome.finished.set();\n            *outcome.result.lock() = Some(result);",
+            "        *self.outcome.result.lock() = Some(result);",
+            "        self.outcome.finished.set();\n        *self.outcome.result.lock() = Some(result);",
         )],
         Loom("c11"),
     ),
