@@ -208,7 +208,10 @@ fn request_history(
     // A decision made in the moment in which the wait ended stands.
     match (reply.give_up(), waited) {
         (Some(result), _) => result,
-        (None, Err(error)) => Err(failed(error)),
+        (None, Err(error)) => {
+            handle.take_back(&reply);
+            Err(failed(error))
+        }
         (None, Ok(_)) => Err(SessionError::NotFound { id }),
     }
 }

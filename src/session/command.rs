@@ -26,6 +26,16 @@ pub(crate) enum Command {
     Wake,
 }
 
+impl Command {
+    /// Whether this is the request that `reply` belongs to.
+    pub(crate) fn is_answered_to(&self, reply: &HistoryReply) -> bool {
+        match self {
+            Self::Export(request) | Self::Take(request) => std::ptr::eq(&*request.reply, reply),
+            Self::Turn(_) | Self::Wake => false,
+        }
+    }
+}
+
 /// The caller's end of a request for a session's history. [`HistoryRequest`] is the session thread's end.
 #[derive(Debug)]
 pub(crate) struct HistoryReply {

@@ -25,7 +25,7 @@ use crate::turn::shared::{Counters, SessionShared};
 use crate::wait::latch::Latch;
 use crate::wait::work_queue::WorkQueue;
 
-use super::command::Command;
+use super::command::{Command, HistoryReply};
 
 /// The shared half of a session.
 #[derive(Debug)]
@@ -263,6 +263,27 @@ impl SessionHandle {
         }
     }
 
+    /// Makes the session thread check the gate. One wake-up in the queue is enough. Another command is not: its caller
+    /// may take it back.
+    fn wake(&self) {
+        self.commands.change(|contents| {
+            if !contents.is_closed && !contents.items.iter().any(|command| matches!(command, Command::Wake)) {
+                contents.push(Command::Wake);
+            }
+        });
+    }
+
+    /// Takes back the request of a caller that has stopped waiting. Otherwise such requests would pile up behind a long
+    /// turn, and a caller that asks in a loop could always be ahead of the session thread.
+    pub(crate) fn take_back(&self, reply: &HistoryReply) {
+        let request = self.commands.change(|contents| {
+            let place = contents.items.iter().position(|command| command.is_answered_to(reply))?;
+            contents.items.remove(place)
+        });
+        // With no lock held: the request may hold a condition.
+        drop(request);
+    }
+
     /// The command queue, for the session thread.
     pub(crate) fn commands(&self) -> &WorkQueue<Command> {
         &self.commands
@@ -319,7 +340,7 @@ impl SessionHandle {
     pub(crate) fn finish_close(&self) {
         if !self.close_is_done.swap(true, Ordering::SeqCst) {
             // The thread may be waiting for a command that will not arrive.
-            self.send(Command::Wake);
+            self.wake();
         }
         self.shared.inbox.close();
         self.bus().close();
@@ -469,7 +490,7 @@ impl Drop for Admission {
         self.handle.gate().end_turn();
         if !self.is_picked_up {
             // The session thread may be waiting for this turn's command, and ends without it.
-            self.handle.send(Command::Wake);
+            self.handle.wake();
         }
     }
 }

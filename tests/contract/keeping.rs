@@ -1,8 +1,9 @@
 //! C42, C43, and the bounded waits: export, take, resume.
 
 use std::thread;
+use std::time::Duration;
 
-use turnwise::{Message, SessionError, SessionService, SessionSpec, SessionState};
+use turnwise::{EphemeralSessionService, Message, SessionError, SessionService, SessionSpec, SessionState};
 
 use crate::support::*;
 
@@ -69,6 +70,27 @@ fn c43_a_faulted_session_can_be_exported_and_taken() {
         service.archive_wait(id, LONG).unwrap();
         assert_eq!(service.open_session(SessionSpec::new().resume(taken)).unwrap(), id);
         assert_eq!(service.start_turn(id, turn("on")).unwrap().text, "on");
+    });
+}
+
+#[test]
+fn c43_callers_that_ask_in_a_loop_without_waiting_get_the_session_in_the_end() {
+    run(|| {
+        let service = EphemeralSessionService::new(turnwise::agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let taken = std::thread::scope(|scope| {
+            let ask = || loop {
+                match service.take_session(id, Duration::ZERO) {
+                    Ok(_) => break true,
+                    Err(SessionError::Timeout { .. }) => {}
+                    Err(SessionError::NotFound { .. }) => break false,
+                    Err(error) => panic!("{error:?}"),
+                }
+            };
+            let takers = [(); 4].map(|()| scope.spawn(ask));
+            takers.map(|taker| taker.join().unwrap()).iter().filter(|taken| **taken).count()
+        });
+        assert_eq!(taken, 1);
     });
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnwise::crossbeam_channel::bounded;
-use turnwise::testkit::{assert_no_leaked_sessions, scripted, within, Script, Scripted};
-use turnwise::{EphemeralSessionService, EventSource, SessionService, Subscription};
+use turnwise::testkit::{assert_no_leaked_sessions, scripted, within, Gate, Script, Scripted};
+use turnwise::{EphemeralSessionService, EventSource, SessionError, SessionService, SessionSpec, Subscription};
 
 use crate::apart::{apart, settle_threads, status};
 use crate::{create, turn, LONG};
@@ -64,6 +64,43 @@ fn thousands_of_sessions_leave_no_thread_no_file_and_no_memory_behind() {
             settle_threads(before.0);
             assert_eq!(files(), before.1);
             assert_eq!(Arc::strong_count(&kept), 1, "the builder is gone, and all that it had");
+        });
+    });
+}
+
+/// A caller that asks again and again, and does not wait, takes each request back: behind a long turn they do not pile up.
+#[test]
+fn requests_that_time_out_during_a_turn_leave_no_memory_behind() {
+    apart("leaks::requests_that_time_out_during_a_turn_leave_no_memory_behind", "", || {
+        within(LONG, || {
+            let gate = Gate::new();
+            let deaf = gate.clone();
+            let wait = Script::new().call(move |_| {
+                deaf.pass_regardless();
+                Ok(())
+            });
+            let agent = scripted().on("deaf", wait);
+            let service = EphemeralSessionService::new(agent, 1);
+            let id = service.open_session(SessionSpec::new()).unwrap();
+            let running = service.begin_turn(id, turn("deaf")).unwrap();
+            gate.wait_arrived(1);
+            let ask = |times: usize| {
+                for _ in 0..times {
+                    let refused = service.export_session_timeout(id, Duration::ZERO).unwrap_err();
+                    assert!(matches!(refused, SessionError::Timeout { .. }), "{refused:?}");
+                    let refused = service.take_session(id, Duration::ZERO).unwrap_err();
+                    assert!(matches!(refused, SessionError::Timeout { .. }), "{refused:?}");
+                }
+            };
+            ask(1_000);
+            let warm = status("VmRSS");
+            ask(20_000);
+            let grown = status("VmRSS").saturating_sub(warm);
+            // A hundred bytes for each request would be four thousand.
+            assert!(grown < 1_000, "{grown} KiB more after 40,000 requests that timed out");
+            gate.open();
+            running.wait().unwrap();
+            assert!(service.read(id).is_ok(), "no request that timed out has taken the session");
         });
     });
 }

@@ -1,7 +1,9 @@
 //! Every way in which sessions end: C27 to C30, and what is kept of them (C42).
 
+use std::time::Duration;
+
 use super::support::*;
-use super::{explore, join, spawn};
+use super::{explore, explore_from, join, spawn};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use crate::{
     builder_fn, ArchiveMode, CancelReason, EphemeralSessionService, SessionAgentBuilder, SessionError, SessionQuery,
@@ -59,6 +61,31 @@ fn c27_archiving_with_an_interrupt_cancels_what_was_admitted() {
             Err(error) => panic!("{error}"),
         }
         join(archivist).unwrap();
+        finish(&service);
+    });
+}
+
+#[test]
+fn c27_a_close_is_noticed_though_the_request_before_it_is_taken_back() {
+    explore_from(&[7_516_609_217_043_040_984, 15_338_718_128_135_300_273], || {
+        let (service, id) = with_session();
+        let takers = [(); 2].map(|()| {
+            let service = service.clone();
+            spawn(move || {
+                for _ in 0..2 {
+                    match service.take_session(id, Duration::ZERO) {
+                        Ok(_) | Err(SessionError::Timeout { .. } | SessionError::NotFound { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            })
+        });
+        let archived = service.archive(id);
+        assert!(matches!(archived, Ok(()) | Err(SessionError::NotFound { .. })), "{archived:?}");
+        let [first, second] = takers;
+        join(first);
+        join(second);
+        // It would never end if its thread were not woken.
         finish(&service);
     });
 }

@@ -55,6 +55,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c28"),
     ),
     mutation(
+        "a wake-up is left out because a request that can be taken back is in the queue",
+        "src/session/handle.rs",
+        &[("!contents.items.iter().any(|command| matches!(command, Command::Wake))", "contents.items.is_empty()")],
+        Shuttle("c27_a_close_is_noticed"),
+    ),
+    mutation(
         "a takeover closes a session whose turn runs",
         "src/status/gate.rs",
         &[("(gate & (RUNNING | CLOSED) == 0).then_some(gate | CLOSED)", "Some(gate | CLOSED)")],
