@@ -307,7 +307,7 @@ pub(crate) struct DueHooks {
 
 impl DueHooks {
     pub(crate) fn are_none(&self) -> bool {
-        !self.token.has_hooks() && self.of_part.as_ref().map_or(true, |part| part.are_none())
+        !self.token.has_hooks() && self.of_part.as_ref().is_none_or(|part| part.are_none())
     }
 
     /// Runs the hooks: those of the token, then those of its part. The caller holds no lock.

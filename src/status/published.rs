@@ -101,7 +101,7 @@ impl FiguresCell {
         let words = std::array::from_fn(|place| self.words[place].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         // ORDERING: Relaxed; the fence puts it after the words.
-        let is_whole = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;
+        let is_whole = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
         is_whole.then(|| decode(words))
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use redb::backends::InMemoryBackend;
-use redb::{AccessGuard, Database, ReadOnlyTable, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::model::SessionId;
 use crate::panics::{contain, contain_and_log, record};
@@ -63,8 +63,8 @@ const SUMMARIES: Table = Table::new("summaries");
 pub struct FileStore {
     /// Where it is; nowhere, if it is in memory.
     path: Option<PathBuf>,
-    /// There until the store is dropped. Locked for as long as it is used, by one who writes or by many who read: redb has these
-    /// at work side by side, but before 2.5 builds with debug assertions panicked now and then where they were.
+    /// There until the store is dropped. A call that uses the database holds a read lock; the write lock is for opening the
+    /// database again, and for closing it.
     database: RwLock<Option<Database>>,
     /// Something has failed. redb then refuses everything until the file is opened again, which the next call does.
     has_failed: AtomicBool,
@@ -150,7 +150,7 @@ impl FileStore {
     /// All of it is done when this returns with `Ok`, and nothing of it otherwise.
     fn transaction<T>(&self, body: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.open_again_after_failure();
-        let database = self.database.write();
+        let database = self.database.read();
         self.noting_failure(|| {
             let transaction = opened(&database)?.begin_write().map_err(StoreError::failed)?;
             let done = body(&transaction)?;

@@ -95,7 +95,7 @@ impl Deadline {
 
     /// Whether there is more time left than that.
     pub(crate) fn is_farther_than(&self, duration: Duration) -> bool {
-        self.at.map_or(true, |at| at.saturating_duration_since(self.clock.now()) > duration)
+        self.at.is_none_or(|at| at.saturating_duration_since(self.clock.now()) > duration)
     }
 
     /// For the `select!` of a thread that waits for something else, but no longer than this.

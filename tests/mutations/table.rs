@@ -78,7 +78,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an interrupt takes whatever turn is on",
         "src/session/handle.rs",
-        &[("if only.map_or(true, |only| only == *turn)", "if only.map_or(true, |_| turn.get() > 0)")],
+        &[("if only.is_none_or(|only| only == *turn)", "if only.is_none_or(|_| turn.get() > 0)")],
         Contract("c19"),
     ),
     mutation(
@@ -90,7 +90,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "figures of two versions go together",
         "src/status/published.rs",
-        &[("let is_whole = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;", "let is_whole = version < u64::MAX;")],
+        &[("let is_whole = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;", "let is_whole = version < u64::MAX;")],
         Contract("c24_lists"),
     ),
     mutation(
@@ -673,9 +673,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("newer"),
     ),
     mutation(
-        "what is no store is written over",
+        "what is no store is replaced like an empty file",
         "src/store/file/opening.rs",
-        &[("        if magic == MAGIC {", "        if magic == MAGIC || !magic.is_empty() {")],
+        &[
+            ("    Ok(if length == 0 {", "    Ok(if length < 4096 {"),
+            ("|| empty.metadata().map_err(failed)?.len() != 0", "|| empty.metadata().map_err(failed)?.len() > 4096"),
+        ],
         Store("no_store"),
     ),
 ];

@@ -15,18 +15,15 @@
 //! Not done here: files that a killed process has left unfinished are not removed, since they may be another process's.
 
 use std::fmt;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, StorageBackend};
+use redb::{Database, DatabaseError};
 use tempfile::{Builder, NamedTempFile};
 
 use super::StoreError;
-
-/// The first bytes of every redb file.
-const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
 
 /// How often a path is looked at again whose file has changed meanwhile. Another process that opens the same store changes it once.
 const ATTEMPTS: usize = 16;
@@ -35,9 +32,9 @@ const ATTEMPTS: usize = 16;
 enum Found {
     Nothing,
     /// An empty file, locked.
-    Empty(FileBackend, Metadata),
-    /// A database, locked.
-    Database(FileBackend),
+    Empty(File, Metadata),
+    /// A file with content, locked. Whether the content is a database is for redb to say.
+    Database(File),
     /// The file was moved or replaced during the look.
     Changed,
 }
@@ -99,22 +96,26 @@ fn look(path: &Path) -> Result<Found, StoreError> {
         opened => opened.map_err(failed)?,
     };
     let metadata = file.metadata().map_err(failed)?;
-    let file = FileBackend::new(file).map_err(|error| failed_to_open(path, error))?;
+    lock(&file).map_err(|error| failed_to_lock(path, error))?;
     if !stands_at(path, &metadata) {
         return Ok(Found::Changed);
     }
-    let length = file.len().map_err(failed)?;
-    if length == 0 {
-        return Ok(Found::Empty(file, metadata));
-    }
-    // redb writes over a file that does not begin like one of its own.
-    if length >= MAGIC.len() as u64 {
-        let magic = file.read(0, MAGIC.len()).map_err(failed)?;
-        if magic == MAGIC {
-            return Ok(Found::Database(file));
-        }
-    }
-    Err(failed_at(path, "it is no store, or its beginning is damaged"))
+    // Asked again, now that no other store can write to the file.
+    let length = file.metadata().map_err(failed)?.len();
+    Ok(if length == 0 { Found::Empty(file, metadata) } else { Found::Database(file) })
+}
+
+/// Locks a file until it is closed. redb locks it too, but only once it opens the database, and this look comes before that. Both
+/// locks belong to the same open file, so they do not exclude each other.
+#[cfg(unix)]
+fn lock(file: &File) -> Result<(), TryLockError> {
+    file.try_lock()
+}
+
+/// Elsewhere a lock excludes even the process that holds it from a second one: redb's is the only one.
+#[cfg(not(unix))]
+fn lock(_: &File) -> Result<(), TryLockError> {
+    Ok(())
 }
 
 /// Whether a file that was opened at a path is what stands there, is no link to it, and has the access rights that it had.
@@ -136,7 +137,7 @@ fn create(path: &Path) -> Result<Option<Database>, StoreError> {
     let failed = |error| failed_at(path, error);
     let folder = Folder::of(path).map_err(failed)?;
     let (file, unfinished) = folder.new_file(&mut Builder::new()).map_err(failed)?.into_parts();
-    let database = start_in(path, file)?;
+    let database = start(path, file)?;
     match unfinished.persist_noclobber(path) {
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         moved => {
@@ -150,7 +151,7 @@ fn create(path: &Path) -> Result<Option<Database>, StoreError> {
 /// Makes a database in place of an empty file, with its owner, its group and its permissions; `None` where the file at the path is
 /// another one by now, or is no longer empty.
 #[cfg(unix)]
-fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result<Option<Database>, StoreError> {
+fn replace_empty(path: &Path, empty: File, metadata: &Metadata) -> Result<Option<Database>, StoreError> {
     use std::os::unix::fs::PermissionsExt;
     let failed = |error| failed_at(path, error);
     let folder = Folder::of(path).map_err(failed)?;
@@ -160,9 +161,9 @@ fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result
     let (file, unfinished) = new_file.into_parts();
     set_owner_and_group(&file, metadata).map_err(failed)?;
     file.set_permissions(metadata.permissions()).map_err(failed)?;
-    let database = start_in(path, file)?;
+    let database = start(path, file)?;
     // Programs that do not know of the lock may have written to the file or moved it.
-    if !stands_at(path, metadata) || empty.len().map_err(failed)? != 0 {
+    if !stands_at(path, metadata) || empty.metadata().map_err(failed)?.len() != 0 {
         return Ok(None);
     }
     unfinished.persist(path).map_err(|error| failed_at(path, error.error))?;
@@ -173,7 +174,7 @@ fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result
 /// Elsewhere a new file would not have the access list of the empty one, and an open file may not be replaced: the empty file
 /// itself becomes the store. A process that is killed in between leaves a file that is refused.
 #[cfg(not(unix))]
-fn replace_empty(path: &Path, empty: FileBackend, _: &Metadata) -> Result<Option<Database>, StoreError> {
+fn replace_empty(path: &Path, empty: File, _: &Metadata) -> Result<Option<Database>, StoreError> {
     start(path, empty).map(Some)
 }
 
@@ -223,12 +224,16 @@ impl Folder {
     }
 }
 
-fn start_in(path: &Path, file: File) -> Result<Database, StoreError> {
-    start(path, FileBackend::new(file).map_err(|error| failed_to_open(path, error))?)
+fn start(path: &Path, file: File) -> Result<Database, StoreError> {
+    let database = FileBackend::new(file).and_then(|file| Database::builder().create_with_backend(file));
+    database.map_err(|error| failed_to_open(path, error))
 }
 
-fn start(path: &Path, file: FileBackend) -> Result<Database, StoreError> {
-    Database::builder().create_with_backend(file).map_err(|error| failed_to_open(path, error))
+fn failed_to_lock(path: &Path, error: TryLockError) -> StoreError {
+    match error {
+        TryLockError::WouldBlock => StoreError::InUse { path: path.to_owned() },
+        TryLockError::Error(error) => failed_at(path, error),
+    }
 }
 
 fn failed_to_open(path: &Path, error: DatabaseError) -> StoreError {

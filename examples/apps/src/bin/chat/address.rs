@@ -35,7 +35,7 @@ impl Address {
         if authority.contains('@') {
             return wrong("it names a user; give the key with --key or OPENAI_API_KEY");
         }
-        if uri.host().map_or(true, str::is_empty) || (uri.port().is_none() && ends_with_port(authority)) {
+        if uri.host().is_none_or(str::is_empty) || (uri.port().is_none() && ends_with_port(authority)) {
             return wrong("it names no server, or no port");
         }
         let base = base.trim_end_matches('/');

@@ -23,7 +23,7 @@ pub(crate) struct Failed {
 impl Failed {
     /// Whether the same request may succeed after a pause that the program makes.
     pub(crate) fn is_retryable(&self) -> bool {
-        self.error.is_retryable() && self.retry_after.map_or(true, |delay| delay <= LONGEST_DELAY)
+        self.error.is_retryable() && self.retry_after.is_none_or(|delay| delay <= LONGEST_DELAY)
     }
 }
 

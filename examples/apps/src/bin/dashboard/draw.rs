@@ -199,7 +199,7 @@ fn draw_latencies(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
             Some(millis) => format!("{}s", millis / 1_000),
             None => "more".into(),
         };
-        Bar::default().value(*count).text_value(short_count(*count)).label(label.into())
+        Bar::default().value(*count).text_value(short_count(*count)).label(label)
     };
     let bars: Vec<Bar<'_>> = picture.histogram.iter().enumerate().map(bar).collect();
     let chart = BarChart::default()
