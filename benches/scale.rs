@@ -8,9 +8,8 @@
 #![allow(clippy::disallowed_types)]
 
 mod common;
-#[path = "../examples/shared/save.rs"]
-mod save;
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -111,7 +110,7 @@ fn interrupt_all(service: &Service, ids: &[SessionId]) -> Duration {
 
 fn write_plot(path: &Path, series: &[Series]) {
     let axes = Axes { title: "What a session costs", x: "sessions", y: "µs per session" };
-    match save::save(path, lines(&axes, series).as_bytes()) {
+    match fs::write(path, lines(&axes, series).as_bytes()) {
         Ok(()) => println!("plot: {}", path.display()),
         Err(error) => println!("no plot: {}: {error}", path.display()),
     }

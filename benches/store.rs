@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::failures::{attempt, exit_code};
 use common::times::{interleaved, time, times, Times};
 use common::{full_or_quick, report, title};
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 use turnwise::store::{FileStore, PersistentSessionService};
 use turnwise::{
     AgentError, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext, SessionId,

@@ -314,7 +314,7 @@ pub(crate) struct DueHooks {
 
 impl DueHooks {
     pub(crate) fn is_empty(&self) -> bool {
-        !self.token.has_hooks() && self.of_child.as_ref().map_or(true, |child| child.is_empty())
+        !self.token.has_hooks() && self.of_child.as_ref().is_none_or(|child| child.is_empty())
     }
 
     /// Runs the hooks of the token, then those of its child. The caller holds no lock.

@@ -346,7 +346,7 @@ mod tests {
         let mut seed = 7_u64;
         for _ in 0..3_000 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            if (seed >> 33) % 3 > 0 || live.is_empty() {
+            if !(seed >> 33).is_multiple_of(3) || live.is_empty() {
                 let id = SessionId::new();
                 permits.push(registry.reserve(&handle(id), &capacity).unwrap());
                 live.push(id);

@@ -300,7 +300,7 @@ impl SessionHandle {
         let cancel = {
             let active = self.active.lock();
             match &*active {
-                Some(Active { turn: Some(turn), cancel }) if only.map_or(true, |only| only == *turn) => cancel.clone(),
+                Some(Active { turn: Some(turn), cancel }) if only.is_none_or(|only| only == *turn) => cancel.clone(),
                 _ => return Err(SessionError::NotRunning { id: self.id }),
             }
         };

@@ -101,7 +101,7 @@ impl FiguresCell {
         let words = std::array::from_fn(|place| self.words[place].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         // ORDERING: Relaxed; the fence orders it after the words.
-        let is_consistent = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;
+        let is_consistent = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
         is_consistent.then(|| decode(words))
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use redb::backends::InMemoryBackend;
-use redb::{AccessGuard, Database, ReadOnlyTable, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::model::SessionId;
 use crate::panics::{contain, contain_and_log, record};
@@ -63,8 +63,8 @@ const SUMMARIES: Table = Table::new("summaries");
 pub struct FileStore {
     /// The path of the file; `None` for a store in memory.
     path: Option<PathBuf>,
-    /// `None` after a failed reopen, and once the store is dropped. Locked during its use by one writer or several
-    /// readers. redb allows both at once, but before 2.5 builds with debug assertions sometimes panicked then.
+    /// `None` after a failed reopen, and once the store is dropped. A call that uses the database holds a read lock. The
+    /// write lock is for a reopen and for the close.
     database: RwLock<Option<Database>>,
     /// Whether a call has failed. redb then refuses all calls until the file is reopened, which the next call does.
     has_failed: AtomicBool,
@@ -152,7 +152,7 @@ impl FileStore {
     /// Runs a transaction: if this returns `Ok`, all of it is committed, otherwise none of it.
     fn transaction<T>(&self, body: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.reopen_after_failure();
-        let database = self.database.write();
+        let database = self.database.read();
         self.recording_failure(|| {
             let transaction = opened(&database)?.begin_write().map_err(StoreError::failed)?;
             let done = body(&transaction)?;

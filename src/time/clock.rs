@@ -97,7 +97,7 @@ impl Deadline {
 
     /// Whether more than `duration` is left.
     pub(crate) fn leaves_more_than(&self, duration: Duration) -> bool {
-        self.at.map_or(true, |at| at.saturating_duration_since(self.clock.now()) > duration)
+        self.at.is_none_or(|at| at.saturating_duration_since(self.clock.now()) > duration)
     }
 
     /// An alarm for the `select!` of a thread that waits for something else until this deadline.

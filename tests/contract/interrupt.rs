@@ -423,7 +423,7 @@ fn c23_deadlines_fire_in_the_order_of_their_times_whatever_the_order_of_the_requ
 }
 
 /// Agents that wait to be told to stop, and whose hooks then wait at `gate`. They pass `armed` when they have their hook.
-fn with_hooks_that_wait(gate: &Gate, armed: &Gate) -> impl SessionAgentBuilder {
+fn with_hooks_that_wait(gate: &Gate, armed: &Gate) -> impl SessionAgentBuilder + use<> {
     let (gate, armed) = (gate.clone(), armed.clone());
     agent_fn(move |prompt, turn| {
         let (start, started) = bounded(1);

@@ -66,7 +66,7 @@ impl SessionAgent for Armed {
     }
 }
 
-fn armed(ran: &Arc<AtomicUsize>, ready: &Gate) -> EphemeralSessionService<impl SessionAgentBuilder> {
+fn armed(ran: &Arc<AtomicUsize>, ready: &Gate) -> EphemeralSessionService<impl SessionAgentBuilder + use<>> {
     let (ran, ready) = (Arc::clone(ran), ready.clone());
     let builder = builder_fn(move |_, context| {
         Ok(Armed { service: context.service(), ran: Arc::clone(&ran), ready: ready.clone() })

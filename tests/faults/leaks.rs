@@ -26,7 +26,7 @@ fn live_and_die(service: &EphemeralSessionService<Scripted>, number: usize) {
     injector.dismiss(EventSource::Tcp).unwrap();
     service.start_turn(id, turn("x").host_mode(true)).unwrap();
     assert!(followed.count() > 1);
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         service.start_turn(id, turn("panic")).unwrap_err();
     }
     service.archive_wait(id, LONG).unwrap();

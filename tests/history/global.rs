@@ -161,8 +161,8 @@ impl History {
                 match entries.iter().find(|(other, _)| *other == key) {
                     Some((_, view)) => say(key, What::Listed(*view)),
                     None => {
-                        let from = listing.after.map_or(true, |after| self.came_before(after, key, listing));
-                        let to = last.map_or(true, |last| self.came_before(key, last, listing));
+                        let from = listing.after.is_none_or(|after| self.came_before(after, key, listing));
+                        let to = last.is_none_or(|last| self.came_before(key, last, listing));
                         if from && to {
                             say(key, What::Unlisted);
                         }

@@ -84,7 +84,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an interrupt of one turn cancels any turn",
         "src/session/handle.rs",
-        &[("if only.map_or(true, |only| only == *turn)", "if only.map_or(true, |_| turn.get() > 0)")],
+        &[("if only.is_none_or(|only| only == *turn)", "if only.is_none_or(|_| turn.get() > 0)")],
         Contract("c19"),
     ),
     mutation(
@@ -96,7 +96,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a reader accepts figures of two versions",
         "src/status/published.rs",
-        &[("let is_consistent = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;", "let is_consistent = version < u64::MAX;")],
+        &[("let is_consistent = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;", "let is_consistent = version < u64::MAX;")],
         Contract("c24_lists"),
     ),
     mutation(
@@ -108,7 +108,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an admission that is given back does not wake the session thread",
         "src/session/handle.rs",
-        &[("            self.handle.send(Command::Wake);\n", "")],
+        &[("            self.handle.wake();\n", "")],
         Loom("c28"),
     ),
     mutation(
@@ -687,7 +687,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a file that is no store is overwritten",
         "src/store/file/opening.rs",
-        &[("        if magic == MAGIC {", "        if magic == MAGIC || !magic.is_empty() {")],
+        &[
+            ("    Ok(if length == 0 {", "    Ok(if length < 4096 {"),
+            ("|| empty.metadata().map_err(failed)?.len() != 0", "|| empty.metadata().map_err(failed)?.len() > 4096"),
+        ],
         Store("no_store"),
     ),
 ];

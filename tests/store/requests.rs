@@ -66,7 +66,7 @@ impl<A: SessionAgent> SessionAgent for Noting<A> {
     }
 }
 
-fn noting(notes: &Notes) -> impl SessionAgentBuilder {
+fn noting(notes: &Notes) -> impl SessionAgentBuilder + use<> {
     let notes = notes.clone();
     builder_fn(move |spec: &SessionSpec, context: &SessionContext| {
         Ok(Noting { agent: echo().build_agent(spec, context)?, notes: notes.clone() })

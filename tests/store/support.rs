@@ -157,7 +157,7 @@ pub(crate) fn with_deaf_turn() -> (PersistentSessionService<impl SessionAgentBui
 }
 
 /// As [`echo`], but each build waits at a gate.
-pub(crate) fn held_builds(gate: &Gate) -> impl SessionAgentBuilder {
+pub(crate) fn held_builds(gate: &Gate) -> impl SessionAgentBuilder + use<> {
     let gate = gate.clone();
     builder_fn(move |spec, context| {
         gate.pass_regardless();
@@ -166,7 +166,7 @@ pub(crate) fn held_builds(gate: &Gate) -> impl SessionAgentBuilder {
 }
 
 /// Agents that stop at a gate, and do not look at their tokens.
-fn deaf(gate: &Gate) -> impl SessionAgentBuilder {
+fn deaf(gate: &Gate) -> impl SessionAgentBuilder + use<> {
     let gate = gate.clone();
     agent_fn(move |prompt, turn| {
         gate.pass_regardless();

@@ -20,14 +20,13 @@ mod kameo;
 mod meerkat;
 mod peer;
 mod ractor;
-#[path = "../../../examples/shared/save.rs"]
-mod save;
 mod table;
 mod task;
 mod tonari;
 mod turnwise;
 mod workloads;
 
+use std::fs;
 use std::path::Path;
 
 use common::failures::{attempt, have_failed};
@@ -101,7 +100,7 @@ fn measure(all: &Everybody<'_>) -> (Vec<Row>, Vec<Series>) {
 
 fn write_plot(directory: &str, name: &str, svg: &str) {
     let path = Path::new(directory).join(name);
-    match save::save(&path, svg.as_bytes()) {
+    match fs::write(&path, svg.as_bytes()) {
         Ok(()) => println!("plot: {}", path.display()),
         Err(error) => println!("no plot: {}: {error}", path.display()),
     }

@@ -27,18 +27,15 @@
 //! It does not remove the temporary files of killed processes, since they may belong to a running process.
 
 use std::fmt;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, StorageBackend};
+use redb::{Database, DatabaseError};
 use tempfile::{Builder, NamedTempFile};
 
 use super::StoreError;
-
-/// The first bytes of every redb file.
-const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
 
 /// How often an open is tried while the file changes. Another process that opens the same store changes it once.
 const ATTEMPTS: usize = 16;
@@ -47,9 +44,9 @@ const ATTEMPTS: usize = 16;
 enum PathState {
     Missing,
     /// An empty file, locked.
-    Empty(FileBackend, Metadata),
-    /// A database, locked.
-    Database(FileBackend),
+    Empty(File, Metadata),
+    /// A file with content, locked. redb refuses it if the content is no database.
+    Database(File),
     /// The file was moved or replaced during the inspection.
     Changed,
 }
@@ -112,22 +109,13 @@ fn inspect(path: &Path) -> Result<PathState, StoreError> {
         opened => opened.map_err(failed)?,
     };
     let metadata = file.metadata().map_err(failed)?;
-    let file = FileBackend::new(file).map_err(|error| failed_to_open(path, error))?;
+    file.try_lock().map_err(|error| failed_to_lock(path, error))?;
     if !is_at(path, &metadata) {
         return Ok(PathState::Changed);
     }
-    let length = file.len().map_err(failed)?;
-    if length == 0 {
-        return Ok(PathState::Empty(file, metadata));
-    }
-    // redb overwrites a file that does not begin with its magic bytes.
-    if length >= MAGIC.len() as u64 {
-        let magic = file.read(0, MAGIC.len()).map_err(failed)?;
-        if magic == MAGIC {
-            return Ok(PathState::Database(file));
-        }
-    }
-    Err(failed_at(path, "it is no store, or its beginning is damaged"))
+    // Read again under the lock: no other store can write to the file now.
+    let length = file.metadata().map_err(failed)?.len();
+    Ok(if length == 0 { PathState::Empty(file, metadata) } else { PathState::Database(file) })
 }
 
 /// Whether the opened file is still at the path, not behind a link, and with unchanged access rights.
@@ -150,7 +138,7 @@ fn create(path: &Path) -> Result<Option<Database>, StoreError> {
     let failed = |error| failed_at(path, error);
     let folder = Folder::of(path).map_err(failed)?;
     let (file, unfinished) = folder.new_file(&mut Builder::new()).map_err(failed)?.into_parts();
-    let database = start_in(path, file)?;
+    let database = start(path, file)?;
     match unfinished.persist_noclobber(path) {
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         moved => {
@@ -164,7 +152,7 @@ fn create(path: &Path) -> Result<Option<Database>, StoreError> {
 /// Creates a database in place of an empty file, with its owner, its group and its permissions. Returns `None` if the
 /// file at the path is another one by now, or is no longer empty.
 #[cfg(unix)]
-fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result<Option<Database>, StoreError> {
+fn replace_empty(path: &Path, empty: File, metadata: &Metadata) -> Result<Option<Database>, StoreError> {
     use std::os::unix::fs::PermissionsExt;
     let failed = |error| failed_at(path, error);
     let folder = Folder::of(path).map_err(failed)?;
@@ -174,9 +162,9 @@ fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result
     let (file, unfinished) = new_file.into_parts();
     set_owner_and_group(&file, metadata).map_err(failed)?;
     file.set_permissions(metadata.permissions()).map_err(failed)?;
-    let database = start_in(path, file)?;
+    let database = start(path, file)?;
     // Programs that ignore the lock may have written to the file or moved it.
-    if !is_at(path, metadata) || empty.len().map_err(failed)? != 0 {
+    if !is_at(path, metadata) || empty.metadata().map_err(failed)?.len() != 0 {
         return Ok(None);
     }
     unfinished.persist(path).map_err(|error| failed_at(path, error.error))?;
@@ -187,7 +175,7 @@ fn replace_empty(path: &Path, empty: FileBackend, metadata: &Metadata) -> Result
 /// Elsewhere a new file would not have the access list of the empty one, and an open file may not be replaced. So the
 /// empty file itself becomes the store. A process that is killed meanwhile may leave a file that is refused.
 #[cfg(not(unix))]
-fn replace_empty(path: &Path, empty: FileBackend, _: &Metadata) -> Result<Option<Database>, StoreError> {
+fn replace_empty(path: &Path, empty: File, _: &Metadata) -> Result<Option<Database>, StoreError> {
     start(path, empty).map(Some)
 }
 
@@ -237,12 +225,31 @@ impl Folder {
     }
 }
 
-fn start_in(path: &Path, file: File) -> Result<Database, StoreError> {
-    start(path, FileBackend::new(file).map_err(|error| failed_to_open(path, error))?)
+/// Opens the database in a file. redb locks it before it reads or writes.
+fn start(path: &Path, file: File) -> Result<Database, StoreError> {
+    release_for_redb(&file);
+    let database = FileBackend::new(file).and_then(|file| Database::builder().create_with_backend(file));
+    database.map_err(|error| failed_to_open(path, error))
 }
 
-fn start(path: &Path, file: FileBackend) -> Result<Database, StoreError> {
-    Database::builder().create_with_backend(file).map_err(|error| failed_to_open(path, error))
+/// On Unix the lock of the inspection stays. It belongs to the same open file as redb's, so they do not exclude each
+/// other.
+#[cfg(unix)]
+fn release_for_redb(_: &File) {}
+
+/// Elsewhere a lock excludes a second one also of the process that holds it. So the lock of the inspection is released.
+/// If another process opens the store in between, redb reports it.
+#[cfg(not(unix))]
+fn release_for_redb(file: &File) {
+    // A new file is not locked, which is an error that changes nothing.
+    let _ = file.unlock();
+}
+
+fn failed_to_lock(path: &Path, error: TryLockError) -> StoreError {
+    match error {
+        TryLockError::WouldBlock => StoreError::InUse { path: path.to_owned() },
+        TryLockError::Error(error) => failed_at(path, error),
+    }
 }
 
 fn failed_to_open(path: &Path, error: DatabaseError) -> StoreError {

@@ -129,7 +129,7 @@ pub(super) fn export(state: &State, answer: Result<Figures, Refused>, stage: Sta
 }
 
 pub(super) fn take(state: &State, answer: Result<Figures, Refused>, stage: Stage) -> Next {
-    let between_turns = state.turn.map_or(true, |turn| turn.phase == Phase::Hosting);
+    let between_turns = state.turn.is_none_or(|turn| turn.phase == Phase::Hosting);
     match (stage, answer) {
         (Stage::New, _) if state.visible().is_ok() => state.find(),
         (Stage::New, Err(Refused::NotFound)) => done(state.clone()),

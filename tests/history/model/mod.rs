@@ -217,7 +217,7 @@ impl State {
     /// Whether the session's thread may be serving exports.
     fn is_quiet(&self) -> bool {
         let between = |turn: Turn| matches!(turn.phase, Phase::Admitted | Phase::Hosting);
-        self.life == Life::Open && self.turn.map_or(true, between)
+        self.life == Life::Open && self.turn.is_none_or(between)
     }
 
     /// Whether nobody gets a history any more of the `life`th session.
@@ -348,6 +348,6 @@ impl Turn {
     /// No interrupt reaches it any more. What it has come to is what its callers are told.
     fn seal(&mut self, ending: Ending, facts: &Facts) -> Option<()> {
         self.phase = Phase::Sealed;
-        facts.results.get(&self.uid).map_or(true, |told| *told == ending).then_some(())
+        facts.results.get(&self.uid).is_none_or(|told| *told == ending).then_some(())
     }
 }

@@ -1,0 +1,113 @@
+//! A chat with a language model in the terminal, over any endpoint that speaks the protocol of OpenAI's chat completions.
+//!
+//! ```text
+//! OPENAI_API_KEY=... chat                                                 a prompt; /help lists what it knows
+//! chat --url http://localhost:11434/v1 --model llama3.2 "why is the sky blue"    one question to a local server
+//! ```
+//!
+//! Every conversation is a session, every question a turn. The answer appears as it is written; Ctrl-C stops it, closes the
+//! connection, and keeps what has been written in the conversation. The model may call a clock and a calculator.
+//!
+//! Servers differ, and the chat reads what they have in common. A reply is whole once the server has named a reason to stop, has
+//! sent `[DONE]`, or has sent a whole completion as JSON. After a reason to stop, the chat waits half a second for the usage, and
+//! ignores all else. A tool call runs only if its arguments are one JSON object, and no call runs if two cannot be told apart. A
+//! parameter that the server refuses by name is left out (`stream_options`) or renamed (`max_tokens`) from then on.
+//!
+//! Three limits bound an answer. `--timeout` is for the whole turn, with retries and tools. `--idle` is for the time in which
+//! nothing of the reply comes; heartbeats do not count. A pause that the server asks for is made up to 60 seconds; a longer one
+//! fails the turn at once. Retried are failures of the network and statuses that may change (408, 409, 425, 429, most of 500 to
+//! 599), as long as nothing of the reply has come.
+
+// The library's rule about locks is the library's.
+#![allow(clippy::disallowed_types)]
+
+mod address;
+mod agent;
+mod calls;
+mod endpoint;
+mod events;
+mod interrupts;
+mod json;
+mod options;
+mod prompt;
+mod refusal;
+mod reply;
+mod request;
+mod show;
+mod tools;
+mod wire;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnwise::{CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService, SessionSpec};
+use turnwise_apps::{
+    args,
+    ctrl_c::{self, AtRest},
+    say::{say, warn},
+};
+
+use agent::ChatBuilder;
+use interrupts::Foreground;
+use options::Options;
+
+/// What hosts the conversations.
+type Service = EphemeralSessionService<ChatBuilder>;
+
+const MAX_CONVERSATIONS: usize = 64;
+/// How long conversations may take to end when the program does.
+const GRACE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    match args::texts().and_then(options::parse) {
+        Ok(Some(options)) => run(options).unwrap_or_else(|message| {
+            warn(format_args!("chat: {message}"));
+            ExitCode::FAILURE
+        }),
+        Ok(None) => {
+            say(options::USAGE);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            warn(format_args!("chat: {message}\n\n{}", options::USAGE));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(options: Options) -> Result<ExitCode, String> {
+    let options = Arc::new(options);
+    let builder = ChatBuilder { options: Arc::clone(&options), dialect: Arc::default() };
+    let config = EphemeralSessionService::configure(builder).max_sessions(MAX_CONVERSATIONS).thread_name_prefix("chat");
+    let service = config.build().map_err(|error| error.to_string())?;
+    let at_rest = AtRest::of(options.question.is_none());
+    let foreground =
+        Foreground::install(service.downgrade(), at_rest).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;
+    let code = match &options.question {
+        Some(question) => ask(&service, &options, &foreground, question),
+        None => prompt::run(&service, &options, &foreground).map(|()| ExitCode::SUCCESS),
+    };
+    let stuck = service.shutdown(GRACE).stuck;
+    if !stuck.is_empty() {
+        warn(format_args!("chat: {} conversations did not stop", stuck.len()));
+    }
+    code
+}
+
+/// One question, one answer.
+fn ask(service: &Service, options: &Options, foreground: &Foreground, question: &str) -> Result<ExitCode, String> {
+    let mut spec = SessionSpec::new();
+    spec.system_prompt.clone_from(&options.system);
+    let request = CreateSessionRequest::new(question).session(spec).timeout(options.timeout);
+    let answered = service.stream_session(request).and_then(|stream| foreground.show(stream));
+    let error = match answered {
+        Ok(_) => return Ok(ExitCode::SUCCESS),
+        Err(error) => error,
+    };
+    warn(show::explain(&error));
+    Ok(match error.cancel_reason() {
+        Some(CancelReason::Interrupted) => ExitCode::from(ctrl_c::INTERRUPTED),
+        _ => ExitCode::FAILURE,
+    })
+}

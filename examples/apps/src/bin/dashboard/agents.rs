@@ -1,0 +1,197 @@
+//! The simulated agents: six temperaments, whose turns are the same for the same seed.
+
+use std::time::Duration;
+
+use turnwise::{
+    AgentError, AgentEvent, Cancelled, LlmFailure, Message, RunResult, Session, SessionAgent, SessionAgentBuilder,
+    SessionContext, SessionSnapshot, SessionSpec, StopReason, TurnContext, Usage,
+};
+use turnwise_apps::dice::Dice;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Temperament {
+    /// Writes its answer word by word.
+    Streaming,
+    /// Answers within milliseconds.
+    Quick,
+    /// Is silent for a long time, then answers at once.
+    Slow,
+    /// Calls tools.
+    Tools,
+    /// Fails one time in four.
+    Flaky,
+    /// Panics now and then.
+    Fragile,
+}
+
+impl Temperament {
+    const ALL: [Self; 6] = [Self::Streaming, Self::Quick, Self::Slow, Self::Tools, Self::Flaky, Self::Fragile];
+
+    /// That of the so-many-th session.
+    pub(crate) fn of(ordinal: usize) -> Self {
+        Self::ALL[ordinal % Self::ALL.len()]
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Streaming => "streaming",
+            Self::Quick => "quick",
+            Self::Slow => "slow",
+            Self::Tools => "tools",
+            Self::Flaky => "flaky",
+            Self::Fragile => "fragile",
+        }
+    }
+
+    /// How long its user thinks before the next prompt, in milliseconds.
+    pub(crate) fn pause(self, dice: &mut Dice) -> Duration {
+        dice.millis(match self {
+            Self::Quick => 40..160,
+            Self::Streaming => 300..1_200,
+            Self::Slow | Self::Tools => 200..800,
+            Self::Flaky | Self::Fragile => 150..600,
+        })
+    }
+}
+
+/// What a session is to be; travels to its agent in [`SessionSpec::extension`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Role {
+    pub(crate) temperament: Temperament,
+    pub(crate) seed: u64,
+}
+
+/// Builds the agents.
+#[derive(Debug)]
+pub(crate) struct Cast;
+
+impl SessionAgentBuilder for Cast {
+    type Agent = Simulated;
+
+    fn build_agent(&self, spec: &SessionSpec, _: &SessionContext) -> Result<Simulated, AgentError> {
+        let role = spec.extension_as::<Role>().ok_or_else(|| AgentError::Config("a session without a role".into()))?;
+        let history = spec.history();
+        Ok(Simulated { temperament: role.temperament, dice: Dice::new(role.seed), history })
+    }
+}
+
+pub(crate) struct Simulated {
+    temperament: Temperament,
+    dice: Dice,
+    history: Session,
+}
+
+impl SessionAgent for Simulated {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        let read = self.dice.between(20..200);
+        let (answer, tool_calls) = match self.temperament {
+            Temperament::Streaming => (self.stream(turn)?, 0),
+            Temperament::Quick => (self.think(turn, 1..12)?, 0),
+            Temperament::Slow => (self.think(turn, 600..2_600)?, 0),
+            Temperament::Tools => self.call_tools(turn)?,
+            Temperament::Flaky => (self.try_twice(turn)?, 0),
+            Temperament::Fragile => (self.dare(turn)?, 0),
+        };
+        let written = answer.split(' ').count() as u64;
+        let usage = Usage { input_tokens: read, output_tokens: written, ..Usage::default() };
+        turn.emit(AgentEvent::TurnCompleted { stop_reason: StopReason::EndTurn, usage })?;
+        self.history.push_batch([Message::user(prompt), Message::assistant(answer.as_str())]);
+        self.history.record_usage(usage);
+        Ok(turn.finish(answer).with_usage(usage).with_tool_calls(tool_calls))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+}
+
+impl Simulated {
+    /// A silent model, for so many milliseconds.
+    fn think(&mut self, turn: &TurnContext, millis: std::ops::Range<u64>) -> Result<String, AgentError> {
+        turn.emit(AgentEvent::TurnStarted { turn_number: 1 })?;
+        turn.sleep(self.dice.millis(millis))?;
+        let words = self.dice.between(6..14);
+        Ok(self.words(words))
+    }
+
+    /// A model that writes word by word; reads show its tokens while it does.
+    fn stream(&mut self, turn: &TurnContext) -> Result<String, AgentError> {
+        turn.emit(AgentEvent::TurnStarted { turn_number: 1 })?;
+        let before = SessionSnapshot::from(&self.history);
+        let mut answer = String::new();
+        for written in 1..=self.dice.between(30..90) {
+            let delta = format!("{}{}", if written == 1 { "" } else { " " }, word(&mut self.dice));
+            answer.push_str(&delta);
+            turn.emit(AgentEvent::TextDelta { delta })?;
+            turn.publish(SessionSnapshot { total_tokens: before.total_tokens + written, ..before.clone() });
+            turn.sleep(self.dice.millis(10..40))?;
+        }
+        Ok(answer)
+    }
+
+    fn call_tools(&mut self, turn: &TurnContext) -> Result<(String, u32), AgentError> {
+        let calls = self.dice.between(1..5) as u32;
+        for call in 1..=calls {
+            turn.emit(AgentEvent::TurnStarted { turn_number: call })?;
+            turn.sleep(self.dice.millis(30..120))?;
+            self.call_tool(turn, format!("call-{call}"))?;
+        }
+        Ok((self.think(turn, 20..80)?, calls))
+    }
+
+    fn call_tool(&mut self, turn: &TurnContext, id: String) -> Result<(), Cancelled> {
+        let name = ["search", "read_file", "run_tests"][self.dice.between(0..3) as usize].to_owned();
+        turn.emit(AgentEvent::ToolCallRequested { id: id.clone(), name: name.clone(), args: "{}".into() })?;
+        turn.emit(AgentEvent::ToolExecutionStarted { id: id.clone(), name: name.clone() })?;
+        let takes = self.dice.millis(20..250);
+        turn.sleep(takes)?;
+        turn.emit(AgentEvent::ToolExecutionCompleted {
+            id: id.clone(),
+            name: name.clone(),
+            result: word(&mut self.dice).into(),
+            is_error: false,
+            duration_ms: takes.as_millis() as u64,
+        })?;
+        turn.emit(AgentEvent::ToolResultReceived { id, name, is_error: false })
+    }
+
+    /// A provider that often wants to be asked again later.
+    fn try_twice(&mut self, turn: &TurnContext) -> Result<String, AgentError> {
+        if one_in(&mut self.dice, 2) {
+            let error = "rate limited".to_owned();
+            turn.emit(AgentEvent::Retrying { attempt: 1, max_attempts: 2, error, delay_ms: 100 })?;
+            turn.sleep(Duration::from_millis(100))?;
+            if one_in(&mut self.dice, 2) {
+                let reason = LlmFailure::RateLimited { retry_after: None };
+                return Err(AgentError::Llm { provider: "simulated".into(), reason, message: "try later".into() });
+            }
+        }
+        self.think(turn, 40..300)
+    }
+
+    #[allow(clippy::panic)] // What this one is there to show: it takes down its own session, and nothing else.
+    fn dare(&mut self, turn: &TurnContext) -> Result<String, AgentError> {
+        let answer = self.think(turn, 60..220)?;
+        if one_in(&mut self.dice, 40) {
+            panic!("the dice said so");
+        }
+        Ok(answer)
+    }
+
+    fn words(&mut self, count: u64) -> String {
+        let words: Vec<&str> = (0..count).map(|_| word(&mut self.dice)).collect();
+        words.join(" ")
+    }
+}
+
+fn one_in(dice: &mut Dice, sides: u64) -> bool {
+    dice.between(0..sides) == 0
+}
+
+fn word(dice: &mut Dice) -> &'static str {
+    const WORDS: [&str; 16] = [
+        "a", "turn", "has", "ended", "well", "and", "the", "next", "one", "begins", "with", "what", "it", "left", "to",
+        "say",
+    ];
+    WORDS[dice.between(0..WORDS.len() as u64) as usize]
+}

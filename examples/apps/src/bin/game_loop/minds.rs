@@ -1,0 +1,142 @@
+//! Who lives in the world: agents that take a while to wake up, think, speak word by word, and ask each other.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use turnwise::{
+    AgentError, AgentEvent, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext,
+    SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnContext, WeakService,
+};
+use turnwise_apps::dice::Dice;
+
+/// The label that characters find each other by.
+pub(crate) const NAME: &str = "name";
+
+/// How somebody comes to know what to say.
+#[derive(Clone, Copy)]
+enum Thinking {
+    /// Waits for something elsewhere, as for a model.
+    Sleeps,
+    /// Uses a processor.
+    Computes,
+    /// Asks somebody else.
+    Asks(&'static str),
+}
+
+pub(crate) struct Role {
+    pub(crate) name: &'static str,
+    thinking: Thinking,
+    /// How long it may think, in milliseconds.
+    think: (u64, u64),
+    words: &'static str,
+}
+
+pub(crate) const ROLES: [Role; 5] = [
+    Role { name: "Ada", thinking: Thinking::Computes, think: (5, 60), words: "iron bends when the fire is honest" },
+    Role { name: "Bram", thinking: Thinking::Sleeps, think: (50, 250), words: "the soup is hot and the beds are dry" },
+    Role {
+        name: "Cleo",
+        thinking: Thinking::Sleeps,
+        think: (200, 400),
+        words: "two moons will rise over the old mill",
+    },
+    Role { name: "Dorn", thinking: Thinking::Asks("Bram"), think: (5, 40), words: "so I have heard at the inn" },
+    Role { name: "Edda", thinking: Thinking::Asks("Cleo"), think: (20, 120), words: "the oracle told me as much" },
+];
+
+/// For this matter among all that there are under the seed.
+pub(crate) fn dice(seed: u64, matter: u64, number: u64) -> Dice {
+    let mut dice = Dice::new(seed ^ matter.wrapping_mul(0xA076_1D64_78BD_642F) ^ number.rotate_left(32));
+    dice.roll();
+    dice
+}
+
+/// Wakes characters up.
+pub(crate) struct Minds {
+    pub(crate) seed: u64,
+    /// How often one has asked another, and got an answer or not.
+    pub(crate) questions: Arc<AtomicU64>,
+}
+
+impl SessionAgentBuilder for Minds {
+    type Agent = Mind;
+
+    fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Mind, AgentError> {
+        let name = spec.labels.get(NAME).map_or("", String::as_str);
+        let number = ROLES.iter().position(|role| role.name == name);
+        let number = number.ok_or_else(|| AgentError::Config(format!("nobody is called {name}")))?;
+        // It takes a while to remember everything; a world that ends meanwhile does not wait for it.
+        let build = dice(self.seed, number as u64, 0).millis(100..301);
+        context.sleep(build)?;
+        let history = spec.history();
+        let (service, questions) = (context.service(), Arc::clone(&self.questions));
+        Ok(Mind { role: &ROLES[number], number: number as u64, seed: self.seed, service, questions, history })
+    }
+}
+
+pub(crate) struct Mind {
+    role: &'static Role,
+    number: u64,
+    seed: u64,
+    service: WeakService,
+    questions: Arc<AtomicU64>,
+    history: Session,
+}
+
+impl SessionAgent for Mind {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        let mut dice = dice(self.seed, self.number, turn.turn_id().get());
+        let think = dice.millis(self.role.think.0..self.role.think.1 + 1);
+        match self.role.thinking {
+            Thinking::Sleeps => turn.sleep(think)?,
+            Thinking::Computes => compute(think, turn)?,
+            Thinking::Asks(whom) => {
+                turn.sleep(think)?;
+                self.ask(whom, &prompt)?;
+            }
+        }
+        for word in self.role.words.split(' ') {
+            turn.emit(AgentEvent::TextDelta { delta: word.into() })?;
+            turn.sleep(dice.millis(5..41))?;
+        }
+        self.history.push_batch([Message::user(prompt), Message::assistant(self.role.words)]);
+        Ok(turn.finish(self.role.words))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+}
+
+impl Mind {
+    /// Asks somebody else, who may be away, or busy, or about to ask this one: then there is no answer.
+    fn ask(&self, whom: &str, prompt: &str) -> Result<(), AgentError> {
+        let Some(service) = self.service.upgrade() else { return Ok(()) };
+        let found = service.list(SessionQuery::new().label(NAME, whom).limit(1))?;
+        let Some(other) = found.first() else { return Ok(()) };
+        match service.begin_turn(other.session_id, StartTurnRequest::new(prompt)) {
+            Ok(asked) => {
+                self.questions.fetch_add(1, Ordering::SeqCst);
+                match asked.wait() {
+                    // This one's own turn is to stop.
+                    Err(error @ turnwise::SessionError::Interrupted { .. }) => Err(error.into()),
+                    _ => Ok(()),
+                }
+            }
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Keeps a processor busy, and looks up now and then.
+fn compute(time: Duration, turn: &TurnContext) -> Result<(), AgentError> {
+    let end = Instant::now() + time;
+    let mut sum = 0_u64;
+    while Instant::now() < end {
+        turn.check()?;
+        sum = (0..2_000).fold(sum, |sum, number| black_box(sum.wrapping_mul(31) ^ number));
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! Lines that a person types at a prompt.
+//!
+//! Lines that are typed or pasted while the program is busy are read at the next prompts: the editor's feature `buffer-redux`
+//! has it keep what it has read beyond a line. Ctrl-C gives up what has been typed, that too.
+
+use std::io;
+
+use rustyline::error::ReadlineError;
+use rustyline::{Cmd, DefaultEditor, KeyEvent};
+
+use crate::say::{end_where_reader_has_gone, plain_line};
+use crate::terminal;
+
+/// The next line, with those that it goes on in after a backslash; `None` at the end of the input.
+pub fn read_line(editor: &mut DefaultEditor, name: &str) -> Result<Option<String>, String> {
+    terminal::restore_on_signals().map_err(|error| format!("cannot catch signals: {error}"))?;
+    // What a terminal hands over for a Ctrl-D that was typed while the program was busy.
+    editor.bind_sequence(KeyEvent::ctrl('@'), Cmd::EndOfFile);
+    let mut text = String::new();
+    loop {
+        let prompt = if text.is_empty() { format!("{}> ", plain_line(name)) } else { "... ".into() };
+        match terminal::edit(|| editor.readline(&prompt)) {
+            Ok(line) => match line.strip_suffix('\\') {
+                Some(begun) => text.extend([begun, "\n"]),
+                None => {
+                    text.push_str(&line);
+                    return Ok(Some(text));
+                }
+            },
+            Err(ReadlineError::Interrupted) => text.clear(),
+            Err(ReadlineError::Eof) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// What to tell about it, unless the reader of the prompts has gone.
+fn failed(error: ReadlineError) -> String {
+    let error = match error {
+        ReadlineError::Io(error) => error,
+        #[cfg(unix)]
+        ReadlineError::Errno(error) => io::Error::from(error),
+        other => return other.to_string(),
+    };
+    end_where_reader_has_gone(&error);
+    error.to_string()
+}

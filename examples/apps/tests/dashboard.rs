@@ -1,0 +1,341 @@
+//! The dashboard example, used as a person would: a frame on standard output, a picture, and keys in a terminal.
+#![cfg(unix)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use turnwise::crossbeam_channel::{unbounded, Receiver};
+
+#[path = "support/folder.rs"]
+mod folder;
+#[path = "support/program.rs"]
+mod program;
+
+use folder::Folder;
+
+/// Longer than anything takes that has not stopped for good.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn dashboard() -> Command {
+    program::command("dashboard")
+}
+
+fn run(args: &[&str]) -> Output {
+    dashboard().args(args).stdin(Stdio::null()).output().expect("the dashboard runs")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn one_frame_shows_the_service_and_a_row_for_every_session() {
+    let output = run(&["--once", "--sessions", "7"]);
+    let frame = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(err(&output), "", "an agent's panic is no news");
+    assert!(frame.contains("sessions 7 of 11"), "{frame}");
+    assert!(figure(&frame, "completed") > 0 && frame.contains("dropped events 0"), "{frame}");
+    let names = ["streaming-1", "quick-2", "slow-3", "tools-4", "flaky-5", "fragile-6", "streaming-7"];
+    for name in names {
+        let row = row(&frame, name).unwrap_or_else(|| panic!("no row for {name}:\n{frame}"));
+        let state = row.split_whitespace().nth(2);
+        assert!(matches!(state, Some("building" | "idle" | "running" | "faulted")), "{row}");
+    }
+    assert!(frame.ends_with("\nsessions joined: 7, stuck: 0\n"), "{frame}");
+}
+
+#[test]
+fn the_picture_is_well_formed_and_shows_the_same() {
+    let folder = Folder::new();
+    let file = folder.text("picture.svg");
+    let output = run(&["--svg", &file, "--seconds", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let picture = fs::read_to_string(&file).expect("the picture");
+    assert!(picture.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
+    let text = text_of_well_formed(&picture);
+    for word in ["turnwise", "events/s", "streaming-1", "fragile-12"] {
+        assert!(text.iter().any(|found| found == word), "{word}");
+    }
+}
+
+/// The text between the tags, where it is well-formed as far as the dashboard's pictures go.
+fn text_of_well_formed(xml: &str) -> Vec<String> {
+    let (mut open, mut text) = (Vec::new(), Vec::new());
+    for piece in xml.split('<').skip(1) {
+        let (tag, content) = piece.split_once('>').expect("a tag ends");
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "{piece}");
+        } else {
+            let (name, attributes) = tag.split_once(' ').unwrap_or((tag, ""));
+            assert_eq!(attributes.matches('"').count() % 2, 0, "{piece}");
+            if !attributes.ends_with('/') {
+                open.push(name);
+            }
+        }
+        for reference in content.split('&').skip(1) {
+            let name = reference.split(';').next();
+            assert!(matches!(name, Some("amp" | "lt" | "gt" | "quot")), "{content}");
+        }
+        text.push(content.trim().to_owned());
+    }
+    assert_eq!(open, [""; 0], "everything is closed");
+    text
+}
+
+#[test]
+fn bad_options_are_refused_before_anything_runs() {
+    let bad = [
+        &["--sessions"][..],
+        &["--sessions", "0"],
+        &["--sessions", "257"],
+        &["--sessions", "many"],
+        &["--seconds", "0"],
+        &["--seconds", "-1"],
+        &["--seconds", "nan"],
+        &["--svg"],
+        &["--nonsense"],
+        &["twice"],
+        &["--once", "--svg", "/no/such/folder/picture.svg", "--seconds", "0.1"],
+        // Neither is a terminal here.
+        &[],
+        &["--seconds", "1"],
+    ];
+    for args in bad {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(err(&output).starts_with("dashboard: "), "{args:?}: {}", err(&output));
+        assert_eq!(out(&output), "", "{args:?}");
+    }
+    assert!(err(&run(&[])).contains("standard output is no terminal"));
+}
+
+#[test]
+fn keys_choose_interrupt_archive_open_and_pause_and_the_terminal_comes_back() {
+    let Some(mut terminal) = Terminal::start("--sessions 6") else { return };
+    terminal.wait_for("a row for every session", |screen| row(screen, "fragile-6").is_some());
+    terminal.press("jjk");
+    terminal.press("\u{1b}[B");
+    terminal.wait_for("slow-3 to be chosen", |screen| chosen(screen, "slow-3"));
+    // It mostly runs. What it did when the key came, the screen says a moment later.
+    for _ in 0..20 {
+        terminal.wait_for("slow-3 to run", |screen| row(screen, "slow-3").is_some_and(|row| row.contains("running")));
+        terminal.press("i");
+        terminal
+            .wait_for("an answer", |screen| screen.contains("\n interrupted slow-3") || screen.contains("\n slow-3: "));
+        if terminal.text().contains("\n interrupted slow-3") {
+            break;
+        }
+        terminal.wait_for("slow-3 to rest", |screen| row(screen, "slow-3").is_some_and(|row| !row.contains("running")));
+    }
+    terminal.wait_for("the cancelled turn", |screen| figure(screen, "cancelled") >= 1);
+    terminal.press("a");
+    terminal.wait_for("the archive", |screen| screen.contains("\n archived slow-3"));
+    terminal.wait_for("the row to go", |screen| row(screen, "slow-3").is_none() && chosen(screen, "tools-4"));
+    terminal.press("n");
+    terminal.wait_for("a new row", |screen| row(screen, "streaming-7").is_some());
+    terminal.press(" ");
+    terminal.wait_for("the pause", |screen| screen.contains("the picture is paused"));
+    terminal.press(" ");
+    terminal.wait_for("the end of the pause", |screen| !screen.contains("the picture is paused"));
+    terminal.press("q");
+    terminal.expect_restored();
+}
+
+#[test]
+fn the_terminal_comes_back_when_the_time_is_over_and_after_ctrl_c() {
+    let Some(mut terminal) = Terminal::start("--sessions 2 --seconds 0.5") else { return };
+    terminal.expect_restored();
+    let Some(mut terminal) = Terminal::start("--sessions 2") else { return };
+    terminal.wait_for("a row for every session", |screen| row(screen, "quick-2").is_some());
+    terminal.press("\u{3}");
+    terminal.expect_restored();
+}
+
+#[test]
+fn the_terminal_comes_back_after_a_signal_and_the_exit_code_says_which() {
+    for (name, code) in [("-HUP", 129), ("-QUIT", 131), ("-TERM", 143)] {
+        let Some(mut terminal) = Terminal::start("--sessions 2") else { return };
+        terminal.wait_for("a row for every session", |screen| row(screen, "quick-2").is_some());
+        terminal.signal(name);
+        terminal.expect_end(&format!("code={code}\r\n"));
+    }
+    let Some(mut terminal) = Terminal::start("--sessions 2") else { return };
+    terminal.wait_for("a row for every session", |screen| row(screen, "quick-2").is_some());
+    terminal.signal("-INT");
+    terminal.expect_restored();
+}
+
+/// The figure with this name in the header.
+fn figure(screen: &str, name: &str) -> u64 {
+    let mut words = screen.split_whitespace().skip_while(|word| *word != name);
+    words.nth(1).and_then(|figure| figure.parse().ok()).unwrap_or(0)
+}
+
+/// The row of the session with this name, without its frame.
+fn row<'a>(screen: &'a str, name: &str) -> Option<&'a str> {
+    let mut rows = screen.lines().filter_map(|line| line.strip_prefix('│'));
+    rows.find(|row| row.split_whitespace().nth(1) == Some(name))
+}
+
+/// Whether the line below names the session with this name.
+fn chosen(screen: &str, name: &str) -> bool {
+    let short = row(screen, name).and_then(|row| row.split_whitespace().next());
+    let ids = screen.lines().filter_map(|line| line.strip_prefix(' ')?.split_whitespace().next());
+    short.is_some_and(|short| ids.filter(|id| id.len() == 36).any(|id| id.ends_with(short)))
+}
+
+/// The dashboard in a terminal of its own, 120 columns by 40 rows.
+struct Terminal {
+    child: Child,
+    keys: ChildStdin,
+    output: Receiver<Vec<u8>>,
+    /// What has come and is not understood yet: the beginning of a character or of a sequence.
+    rest: Vec<u8>,
+    cells: Vec<Vec<char>>,
+    row: usize,
+    column: usize,
+    /// What was written outside of the dashboard's screen.
+    outside: String,
+    taken: bool,
+}
+
+impl Terminal {
+    /// `None` where the tool is not there that makes terminals, or is another one of the same name.
+    fn start(args: &str) -> Option<Self> {
+        let script = |command: &str| {
+            let mut script = Command::new("script");
+            script.args(["-qec", command, "/dev/null"]).env("SHELL", "/bin/sh").env("TERM", "xterm");
+            script
+        };
+        let probe = script("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !probe.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: there is no `script` that runs a command in a terminal");
+            return None;
+        }
+        let program = dashboard().get_program().to_str().expect("a plain path").to_owned();
+        let run = format!("sh -c 'echo id=$$; exec \"$0\" \"$@\"' '{program}' {args}");
+        let line = format!("stty rows 40 cols 120; {run}; echo code=$?; stty -a");
+        let mut command = script(&line);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the dashboard starts");
+        let (mut pipe, keys) = (child.stdout.take().expect("a pipe"), child.stdin.take().expect("a pipe"));
+        let (written, output) = unbounded();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                let _ = written.send(buffer[..length].to_vec());
+            }
+        });
+        let cells = vec![vec![' '; 120]; 40];
+        let (rest, outside) = (Vec::new(), String::new());
+        Some(Self { child, keys, output, rest, cells, row: 0, column: 0, outside, taken: false })
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).and_then(|()| self.keys.flush()).expect("the terminal reads");
+    }
+
+    fn text(&self) -> String {
+        let lines = self.cells.iter().map(|cells| cells.iter().collect::<String>().trim_end().to_owned() + "\n");
+        lines.collect()
+    }
+
+    fn wait_for(&mut self, what: &str, seen: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !seen(&self.text()) {
+            match self.output.recv_deadline(deadline) {
+                Ok(bytes) => self.feed(&bytes),
+                Err(error) => panic!("waited for {what}: {error}\n{}{}", self.text(), self.outside),
+            }
+        }
+    }
+
+    /// Sends the dashboard a signal.
+    fn signal(&self, name: &str) {
+        let id = self.outside.lines().find_map(|line| line.strip_prefix("id=")).expect("its id");
+        let sent = Command::new("kill").args([name, id]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for the end, after which everything has been joined.
+    fn expect_restored(&mut self) {
+        self.expect_end("stuck: 0\r\ncode=0");
+    }
+
+    /// Waits for the end, and looks at what the terminal is like then.
+    fn expect_end(&mut self, end: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(bytes) = self.output.recv_deadline(deadline) {
+            self.feed(&bytes);
+        }
+        assert!(Instant::now() < deadline, "it goes on:\n{}", self.text());
+        self.child.wait().expect("the end");
+        assert!(!self.taken, "the first screen is back");
+        let outside = &self.outside;
+        assert!(outside.contains(end), "lines begin on the left again: {outside:?}");
+        let modes: Vec<&str> = outside.split([' ', ';', '\r', '\n']).collect();
+        for mode in ["icanon", "echo", "isig", "opost"] {
+            assert!(modes.contains(&mode), "{mode}: {outside}");
+        }
+    }
+
+    /// As much of a terminal as the dashboard uses.
+    fn feed(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        let valid = match std::str::from_utf8(&self.rest) {
+            Ok(text) => text.len(),
+            Err(error) => error.valid_up_to(),
+        };
+        let later = self.rest.split_off(valid);
+        let text = String::from_utf8(std::mem::replace(&mut self.rest, later)).expect("looked at above");
+        let mut text = text.as_str();
+        while let Some(symbol) = text.chars().next() {
+            if let Some(sequence) = text.strip_prefix("\u{1b}[") {
+                let Some(end) = sequence.find(|symbol| matches!(symbol, '@'..='~')) else { break };
+                self.on_sequence(&sequence[..=end]);
+                text = &sequence[end + 1..];
+                continue;
+            } else if text == "\u{1b}" {
+                break;
+            }
+            self.put(symbol);
+            text = &text[symbol.len_utf8()..];
+        }
+        self.rest.splice(..0, text.bytes());
+    }
+
+    fn on_sequence(&mut self, sequence: &str) {
+        if let Some(place) = sequence.strip_suffix('H') {
+            let mut numbers = place.split(';').map(|number| number.parse().unwrap_or(1) - 1);
+            (self.row, self.column) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        } else if sequence == "2J" {
+            self.cells.iter_mut().for_each(|cells| cells.fill(' '));
+        } else if sequence.starts_with("?1049") {
+            self.taken = sequence.ends_with('h');
+        }
+    }
+
+    fn put(&mut self, symbol: char) {
+        if !self.taken {
+            self.outside.push(symbol);
+        } else if let Some(cell) = self.cells.get_mut(self.row).and_then(|cells| cells.get_mut(self.column)) {
+            *cell = symbol;
+            self.column += 1;
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Over already, unless the test has failed. The terminal goes with its maker, and with it the dashboard.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,87 @@
+//! The examples, run as `cargo test` has built them: what each prints, and that it ends well.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+struct Example {
+    name: &'static str,
+    /// Whether the features are enabled that the example requires.
+    is_built: bool,
+    prints: &'static str,
+}
+
+const EXAMPLES: [Example; 11] = [
+    Example { name: "abort_socket", is_built: true, prints: "interrupted\nhello\n" },
+    Example { name: "deadline", is_built: true, prints: "deadline exceeded\nslept for 0 s\n" },
+    Example {
+        name: "export",
+        is_built: cfg!(feature = "serde"),
+        prints: r#"{"role":"user","content":"hello"}
+{"role":"assistant","blocks":[{"type":"text","text":"HELLO"}],"stop_reason":"end_turn"}
+{"role":"user","content":"again"}
+{"role":"assistant","blocks":[{"type":"text","text":"AGAIN"}],"stop_reason":"end_turn"}
+"#,
+    },
+    Example { name: "frame_loop", is_built: true, prints: "ONCE\nUPON\nA\nTIME\nthe end\n" },
+    Example { name: "interactions", is_built: true, prints: "HOW ARE YOU\nAND YOURSELF\n3 prompts and interactions\n" },
+    Example { name: "permits", is_built: true, prints: "north\neast\nsouth\nwest\nat most 2 at a time\n" },
+    Example { name: "resume", is_built: true, prints: "before the export\nand after it\n" },
+    Example { name: "store", is_built: cfg!(feature = "store"), prints: "turn 1: hello\nturn 2: again\n4 messages\n" },
+    Example { name: "sub_agent", is_built: true, prints: "10\n" },
+    Example {
+        name: "subscription",
+        is_built: true,
+        prints: "1 a turn begins\n2 ONE\n3 the turn ends\n4 a turn begins\n5 TWO\n6 the turn ends\n",
+    },
+    Example {
+        name: "test_kit",
+        is_built: cfg!(feature = "testkit"),
+        prints:
+            "RunStarted(think)\nTextDelta(hm, )\nRunFailed(the turn of the session failed: cancelled: interrupted)\n",
+    },
+];
+
+/// The program of an example, beside this test. Cargo builds it for `cargo test`, but not for a run with a `--test` filter.
+fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let profile = test.ancestors().nth(2).expect("the folder of the build profile");
+    let program = profile.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
+    assert!(program.exists(), "{} is missing: `cargo build --examples` builds it", program.display());
+    program
+}
+
+#[test]
+fn every_example_prints_its_result_and_ends_well() {
+    for example in EXAMPLES.iter().filter(|example| example.is_built) {
+        let output = Command::new(program(example.name)).stdin(Stdio::null()).output().expect("the example runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), example.prints, "{}: {errors}", example.name);
+        assert!(output.status.success() && errors.is_empty(), "{}: {errors}", example.name);
+    }
+}
+
+/// The first lines of the quick start name turns, and its last line names the session by an id that is new in every run.
+#[test]
+fn the_quick_start_runs() {
+    let output = Command::new(program("quickstart")).stdin(Stdio::null()).output().expect("the example runs");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let (lines, last) = printed.trim_end().rsplit_once('\n').expect("several lines");
+    assert_eq!(lines, "that was turn 1\n  TELL\n  ME\n  MORE\nthat was turn 2");
+    let end = " failed: cancelled: interrupted";
+    assert!(last.starts_with("the turn of session ") && last.ends_with(end), "{last}");
+    assert!(output.status.success());
+}
+
+/// A program in `examples/` that is not in the table would be built and never run.
+#[test]
+fn every_example_is_in_the_table() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let files = std::fs::read_dir(folder).expect("the examples").map(|entry| entry.expect("an example").path());
+    let programs = files.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let mut names: Vec<String> =
+        programs.map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned()).collect();
+    names.sort();
+    let mut expected: Vec<&str> = EXAMPLES.iter().map(|example| example.name).chain(["quickstart"]).collect();
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+}
