@@ -19,20 +19,19 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The file as the mutation leaves it.
-fn mutated(mutation: &Mutation) -> String {
+/// The file as the mutation leaves it, or why it does not fit the file.
+fn mutated(mutation: &Mutation) -> Result<String, String> {
     let text = fs::read_to_string(root().join(mutation.file)).expect("a source file");
-    mutation.edits.iter().fold(text, |text, (from, to)| {
-        assert_eq!(text.matches(from).count(), 1, "'{}' does not fit {}: {from}", mutation.name, mutation.file);
-        text.replace(from, to)
+    mutation.edits.iter().try_fold(text, |text, (from, to)| match text.matches(from).count() {
+        1 => Ok(text.replace(from, to)),
+        count => Err(format!("'{}': {count} times in {}: {from}", mutation.name, mutation.file)),
     })
 }
 
 #[test]
 fn every_mutation_fits_the_source() {
-    for mutation in MUTATIONS {
-        mutated(mutation);
-    }
+    let misfits: Vec<String> = MUTATIONS.iter().filter_map(|mutation| mutated(mutation).err()).collect();
+    assert!(misfits.is_empty(), "{misfits:#?}");
     assert!(MUTATIONS.len() >= 50, "{} mutations", MUTATIONS.len());
 }
 
@@ -52,7 +51,7 @@ fn every_mutation_is_noticed() {
     }
     for mutation in wanted {
         lay_out(&copy).expect("a copy of the package");
-        fs::write(copy.join(mutation.file), mutated(mutation)).expect("the mutated file");
+        fs::write(copy.join(mutation.file), mutated(mutation).expect("it fits")).expect("the mutated file");
         let verdict = judge(&run(&copy, mutation.proof));
         println!("{:<8} {:<14} {}", verdict, mutation.proof.to_string(), mutation.name);
         if verdict != NOTICED {

@@ -310,7 +310,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a close does not wake the session thread",
         "src/session/handle.rs",
-        &[("            self.send(Command::Wake);\n        }\n        self.shared", "        }\n        self.shared")],
+        &[("            self.wake();\n        }\n        self.shared", "        }\n        self.shared")],
         Shuttle("c28"),
     ),
     mutation(
