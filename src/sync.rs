@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | no `--cfg` | `real`: std, parking_lot, crossbeam | programs |
 //! | `--cfg turnwise_shuttle` | `shuttle`: a scheduler chooses which thread runs next | whole services, thousands of schedules |
-//! | `--cfg turnwise_loom` | `loom`: every schedule and every outcome that the memory orderings allow | single protocols: the gate, the semaphore, the cancel token |
+//! | `--cfg turnwise_loom` | `loom`: every schedule and every outcome that the memory orderings allow; two scenarios limit the preemptions | single protocols, such as the gate, the semaphore and the cancel token |
 //!
 //! The two model checkers have no crossbeam channels. `channel` replaces them, and the same tests hold both to the same
 //! behaviour. The replacements are compiled for tests only. `tests/layers.rs` checks that no other module names a

@@ -132,7 +132,7 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// Sets how many threads whose sessions have ended may wait for another session, each for up to 10 seconds. With 0
     /// every session gets a new thread. Default: 4.
     ///
-    /// A session on such a thread takes a third of the time to create, run once and archive
+    /// A session on such a thread takes less than half of the time to create, run once and archive
     /// (`benches/w03_create_archive.rs`), and has the thread to itself all the same. The state of the thread stays: its
     /// name, whatever an agent has changed of it (a priority, a signal mask, a locale), and its thread-local values.
     /// The next agent on that thread finds the values that an agent has left. They are dropped with the thread: after

@@ -47,7 +47,8 @@ pub enum ArchiveMode {
     Interrupt,
 }
 
-/// Hosts sessions. This crate's implementation is [`EphemeralSessionService`](crate::EphemeralSessionService).
+/// Hosts sessions. This crate's implementations are [`EphemeralSessionService`](crate::EphemeralSessionService) and, with
+/// the feature `store`, `PersistentSessionService`, which also saves its sessions.
 ///
 /// Every method may be called from any thread, at any time. It may be called on a session thread too, so that agents
 /// can use other sessions as sub-agents; [`TurnHandle`] describes the differences there. A blocking call that is

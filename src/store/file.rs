@@ -9,11 +9,11 @@ use redb::backends::InMemoryBackend;
 use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::model::SessionId;
-use crate::panics::{contain, contain_and_log, record};
+use crate::panics::{contain, contain_and_log};
 use crate::sync::{AtomicBool, Ordering, RwLock};
 
 use super::batches::Batches;
-use super::error::{Loggable, Panicked, StoreError};
+use super::error::{Panicked, StoreError};
 use super::record::{decode, encode, StoredSession, StoredSummary};
 use super::SessionStore;
 
@@ -63,9 +63,9 @@ const SUMMARIES: Table = Table::new("summaries");
 pub struct FileStore {
     /// The path of the file; `None` for a store in memory.
     path: Option<PathBuf>,
-    /// `None` after a failed reopen, and once the store is dropped. A call that uses the database holds a read lock. The
-    /// write lock is for a reopen and for the close.
-    database: RwLock<Option<Database>>,
+    /// An error after a failed reopen, and once the store is dropped. A call that uses the database holds a read lock.
+    /// The write lock is for a reopen and for the close.
+    database: RwLock<Result<Database, StoreError>>,
     /// Whether a call has failed. redb then refuses all calls until the file is reopened, which the next call does.
     has_failed: AtomicBool,
     saves: Batches<Save, Result<(), StoreError>>,
@@ -138,7 +138,7 @@ impl FileStore {
     }
 
     fn with_database(database: Database, path: Option<PathBuf>) -> Result<Self, StoreError> {
-        let (database, has_failed) = (RwLock::new(Some(database)), AtomicBool::new(false));
+        let (database, has_failed) = (RwLock::new(Ok(database)), AtomicBool::new(false));
         let store = Self { path, database, has_failed, saves: Batches::new() };
         // Created now, because readers expect both tables.
         store.transaction(|transaction| {
@@ -179,23 +179,18 @@ impl FileStore {
         result
     }
 
-    /// Reopens the file if a call has failed. If the reopen fails too, the next use of the database returns an error.
+    /// Reopens the file if a call has failed. If the reopen fails too, each use of the database returns why.
+    ///
+    /// Not logged: a caller may hold the lock of the saves or of a record, and a logger may use the store.
     fn reopen_after_failure(&self) {
         let Some(path) = self.path.as_ref().filter(|_| self.has_failed.load(Ordering::Relaxed)) else { return };
         let mut database = self.database.write();
         if self.has_failed.swap(false, Ordering::Relaxed) {
-            let failed = database.take();
+            let failed = std::mem::replace(&mut *database, Err(closed()));
             // redb's drop may panic after a failure of the disk. The call that failed has reported it already.
             let _ = contain(move || drop(failed));
-            match guarded(|| opening::reopen(path)) {
-                Ok(opened) => *database = Some(opened),
-                Err(error) => {
-                    self.has_failed.store(true, Ordering::Relaxed);
-                    // With no lock held, because a logger may use the store.
-                    drop(database);
-                    record!(Error, "turnwise::store", "the store does not open again: {}", Loggable(&error));
-                }
-            }
+            *database = guarded(|| opening::reopen(path))
+                .map_err(|error| StoreError::failed(format!("after a failure the store does not open again: {error}")));
         }
     }
 
@@ -285,7 +280,7 @@ impl SessionStore for FileStore {
 
 impl Drop for FileStore {
     fn drop(&mut self) {
-        let database = self.database.write().take();
+        let database = std::mem::replace(&mut *self.database.write(), Err(closed()));
         // This may be any thread, and closing a damaged database may panic.
         contain_and_log("the closing of a store", move || drop(database));
     }
@@ -297,8 +292,12 @@ impl fmt::Debug for FileStore {
     }
 }
 
-fn opened(database: &Option<Database>) -> Result<&Database, StoreError> {
-    database.as_ref().ok_or_else(|| StoreError::failed("the store could not be opened again after a failure"))
+fn opened(database: &Result<Database, StoreError>) -> Result<&Database, StoreError> {
+    database.as_ref().map_err(StoreError::clone)
+}
+
+fn closed() -> StoreError {
+    StoreError::failed("the store is closed")
 }
 
 fn key(id: SessionId) -> Key {

@@ -23,7 +23,7 @@ const MAX_UNCOUNTED: usize = 512;
 /// The number of threads that may be started before the next count.
 static UNCOUNTED: Mutex<usize> = Mutex::new(0);
 
-/// Returns an error if another thread might be one too many. Sometimes reads a file of `/proc`.
+/// Returns an error if another thread might be one too many. Sometimes reads two files of `/proc`.
 pub(crate) fn room_for_a_thread() -> io::Result<()> {
     let mut uncounted = UNCOUNTED.lock();
     if *uncounted == 0 {

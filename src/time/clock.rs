@@ -4,9 +4,10 @@
 //! of an agent. So this layer and the layers that use it measure time, and wait for an instant, only through a
 //! [`Clock`].
 //!
-//! Three durations stay on the system's clock, since no caller observes their end: how long a thread without a session
-//! waits for the next one, how often an emitter that waits for room checks a queue again, and how long a thread
-//! [polls](crate::wait::polling) before it parks.
+//! Four durations stay on the system's clock, since no caller observes their end: how long a thread without a session
+//! waits for the next one, how often an emitter that waits for room checks a queue again, how long a thread
+//! [polls](crate::wait::polling) before it parks, and how late a woken thread is for the
+//! [throttle](crate::wait::wakeups).
 
 use std::time::Duration;
 

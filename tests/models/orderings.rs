@@ -1,8 +1,8 @@
 //! Single protocols under loom, which tries every value that a load may see under the orderings that are written down.
 //!
-//! `RUSTFLAGS="--cfg turnwise_loom" cargo test --release --lib models`. All of them go through every schedule, but for the one
-//! that says so. A `select!` over several channels that are sent to by one thread is for shuttle: loom forgets an unpark that reaches a thread at
-//! another lock.
+//! `RUSTFLAGS="--cfg turnwise_loom" cargo test --release --lib models` runs them. Each explores every schedule, except for
+//! two that limit the preemptions and say so. A `select!` over several channels to which one thread sends is left to
+//! shuttle, because loom loses an unpark that reaches a thread at another lock.
 
 use super::{join, spawn};
 use crate::cancel::CancelToken;
