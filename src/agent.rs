@@ -44,6 +44,33 @@ use crate::turn::events::EventSender;
 /// assert_eq!(service.create_session(CreateSessionRequest::new("Ada"))?.text, "Ahoy, Ada");
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
+///
+/// An agent is not a builder:
+///
+/// ```compile_fail
+/// use turnwise::{AgentError, EphemeralSessionService, RunResult, Session, SessionAgent, TurnContext};
+///
+/// struct Echo(Session);
+///
+/// impl SessionAgent for Echo {
+///     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+///         Ok(turn.finish(prompt))
+///     }
+///
+///     fn session_clone(&self) -> Session {
+///         self.0.clone()
+///     }
+/// }
+///
+/// // Every session needs an agent of its own: `builder_fn(|spec, _| Ok(Echo(spec.history())))`.
+/// let service = EphemeralSessionService::new(Echo(Session::new()), 8);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not build agents",
+    label = "not a builder of agents",
+    note = "an agent is built once for each session: pass `builder_fn(|spec, session| Ok(...))`, which returns it",
+    note = "an agent that is only a function of prompt and turn: pass `agent_fn(|prompt, turn| Ok(turn.finish(...)))`"
+)]
 pub trait SessionAgentBuilder: Send + Sync + 'static {
     /// The agent type. It has no `Send` bound: an agent is built, run and dropped on one thread.
     type Agent: SessionAgent;
@@ -59,6 +86,8 @@ pub trait SessionAgentBuilder: Send + Sync + 'static {
     fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Self::Agent, AgentError>;
 }
 
+// The compiler would otherwise ask for a closure, and not for a builder.
+#[diagnostic::do_not_recommend]
 impl<F, A> SessionAgentBuilder for F
 where
     F: Fn(&SessionSpec, &SessionContext) -> Result<A, AgentError> + Send + Sync + 'static,
@@ -157,6 +186,11 @@ where
 /// logged; the session goes on. A failed `session_clone` is an error of the export.
 ///
 /// Catching panics needs `panic = "unwind"`, Cargo's default.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an agent",
+    label = "not an agent",
+    note = "implement `SessionAgent`, or make a small agent of a closure: `agent_fn(|prompt, turn| Ok(turn.finish(...)))`"
+)]
 pub trait SessionAgent: 'static {
     /// Runs a turn.
     ///

@@ -11,7 +11,7 @@ use std::io;
 use std::iter::successors;
 use std::time::Duration;
 
-use crate::model::{Brief, SessionId, TurnId};
+use crate::model::{Brief, InvalidId, SessionId, TurnId};
 use crate::sync::Arc;
 
 /// The maximum depth of session errors nested in each other; see [`AgentError::other`].
@@ -198,6 +198,11 @@ pub enum SessionError {
         /// The agent's error.
         source: AgentError,
     },
+    /// A text is not a valid id. Returned by no call of a service: `?` on the result of a parse gives it.
+    InvalidId {
+        /// The error of the parse.
+        source: InvalidId,
+    },
     /// The system refused another thread.
     Spawn {
         /// The system's error.
@@ -231,6 +236,7 @@ impl SessionError {
             Self::Ending { .. } => "SESSION_ENDING",
             Self::Build { .. } => "SESSION_BUILD_FAILED",
             Self::Agent { .. } => "AGENT_ERROR",
+            Self::InvalidId { .. } => "INVALID_ID",
             Self::Spawn { .. } => "THREAD_SPAWN_FAILED",
             Self::Store { .. } => "STORE_FAILED",
         }
@@ -252,7 +258,7 @@ impl SessionError {
             | Self::Build { id, .. }
             | Self::Agent { id, .. } => Some(*id),
             Self::Store { id, .. } => *id,
-            Self::CapacityExceeded { .. } | Self::ShuttingDown | Self::Spawn { .. } => None,
+            Self::CapacityExceeded { .. } | Self::ShuttingDown | Self::InvalidId { .. } | Self::Spawn { .. } => None,
         }
     }
 
@@ -343,6 +349,7 @@ impl fmt::Display for SessionError {
             Self::Ending { id, waited } => write!(f, "session {id} is ending, and had not ended after {waited:?}"),
             Self::Build { id, source } => write!(f, "session {id} could not be built: {source}"),
             Self::Agent { id, source } => write!(f, "the turn of session {id} failed: {source}"),
+            Self::InvalidId { source } => write!(f, "{source}"),
             Self::Spawn { source } => write!(f, "no thread for another session: {source}"),
             Self::Store { source, .. } => write!(f, "{source}"),
         }
@@ -355,6 +362,7 @@ impl Error for SessionError {
         match self {
             Self::Build { source, .. } => source.source(),
             Self::Agent { source, .. } => source.source(),
+            Self::InvalidId { source } => source.source(),
             Self::Spawn { source } => source.source(),
             Self::Store { source, .. } => source.source(),
             _ => None,
@@ -382,6 +390,7 @@ impl fmt::Debug for SessionError {
             Self::Ending { id, waited } => show!(f, "Ending", id waited),
             Self::Build { id, source } => show!(f, "Build", id source),
             Self::Agent { id, source } => show!(f, "Agent", id source),
+            Self::InvalidId { source } => show!(f, "InvalidId", source),
             Self::Spawn { source } => show!(f, "Spawn", source),
             Self::Store { id, source } => show!(f, "Store", id source),
         }
@@ -680,6 +689,18 @@ impl fmt::Debug for AgentError {
 impl From<Cancelled> for AgentError {
     fn from(cancelled: Cancelled) -> Self {
         Self::Cancelled { reason: cancelled.reason }
+    }
+}
+
+impl From<InvalidId> for SessionError {
+    fn from(source: InvalidId) -> Self {
+        Self::InvalidId { source }
+    }
+}
+
+impl From<InvalidId> for AgentError {
+    fn from(error: InvalidId) -> Self {
+        Self::other(error)
     }
 }
 

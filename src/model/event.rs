@@ -41,7 +41,8 @@ pub enum AgentEvent {
     /// A turn has failed, was cancelled, or panicked.
     RunFailed { session_id: SessionId, turn_id: TurnId, error: String },
 
-    /// The agent makes the `turn_number`th model call of this turn.
+    /// A model call begins: the `turn_number`th of this turn. Not the beginning of the turn, which is
+    /// [`RunStarted`](Self::RunStarted).
     TurnStarted { turn_number: u32 },
     /// A piece of the answer.
     TextDelta { delta: String },

@@ -1,6 +1,7 @@
 //! The ids of sessions, turns, interactions and skills.
 
 use std::fmt;
+use std::num::ParseIntError;
 use std::str::FromStr;
 
 use uuid::Uuid;
@@ -13,9 +14,20 @@ use uuid::Uuid;
 /// let error: InvalidId = "the third session".parse::<SessionId>().unwrap_err();
 /// assert!(error.to_string().starts_with("not a valid id: "));
 /// ```
+///
+/// In a function that returns a [`SessionError`](crate::SessionError) or an [`AgentError`](crate::AgentError), `?`
+/// converts it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid id: {0}")]
-pub struct InvalidId(uuid::Error);
+pub struct InvalidId(Cause);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Uuid(uuid::Error),
+    #[error(transparent)]
+    Number(ParseIntError),
+}
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -70,7 +82,7 @@ macro_rules! uuid_id {
             type Err = InvalidId;
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                Uuid::parse_str(text).map(Self).map_err(InvalidId)
+                Uuid::parse_str(text).map(Self).map_err(|error| InvalidId(Cause::Uuid(error)))
             }
         }
     };
@@ -132,6 +144,23 @@ impl TurnId {
     /// Returns the turn's number.
     pub const fn get(self) -> u64 {
         self.0
+    }
+}
+
+/// Parses what `Display` shows.
+///
+/// ```
+/// use turnwise::TurnId;
+///
+/// assert_eq!("7".parse::<TurnId>()?, TurnId::new(7));
+/// assert!("seven".parse::<TurnId>().is_err());
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
+impl FromStr for TurnId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        text.parse().map(Self).map_err(|error| InvalidId(Cause::Number(error)))
     }
 }
 

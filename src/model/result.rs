@@ -123,7 +123,7 @@ pub struct RunResult {
     pub text: String,
     /// The tokens that this turn used.
     pub usage: Usage,
-    /// The number of model calls.
+    /// The number of model calls in this turn. It does not count turns of the session.
     pub turns: u32,
     /// The number of tool calls.
     pub tool_calls: u32,

@@ -2,6 +2,7 @@
 //!
 //! **Invariant.** Clones share messages and metadata until one of them writes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::SystemTime;
@@ -32,7 +33,8 @@ impl<'de> serde::Deserialize<'de> for FormatVersion {
     }
 }
 
-/// The history of a session: its messages, usage, metadata and times.
+/// The history of a session: its messages, usage, metadata and times. It is not a live session: that is a
+/// [`SessionId`] in a service.
 ///
 /// Clones share messages and metadata until one of them writes. So [`clone`](Clone::clone), [`fork`](Session::fork)
 /// and [`SessionAgent::session_clone`](crate::SessionAgent::session_clone) take constant time.
@@ -202,10 +204,11 @@ impl Session {
 
     /// Returns the text of the last assistant message that has any.
     pub fn last_assistant_text(&self) -> Option<String> {
-        self.messages.iter().rev().find_map(|message| match message {
-            Message::Assistant { blocks, .. } => text_of(blocks),
-            _ => None,
-        })
+        let has_text = |message: &&Message| match message {
+            Message::Assistant { blocks, .. } => blocks.iter().any(|block| block.text().is_some()),
+            _ => false,
+        };
+        self.messages.iter().rev().find(has_text).map(|message| message.text().into_owned())
     }
 
     /// Returns the number of tool calls that the assistant made.
@@ -270,13 +273,10 @@ impl Session {
     }
 }
 
-fn text_of(blocks: &[AssistantBlock]) -> Option<String> {
-    let mut text: Option<String> = None;
-    for block in blocks {
-        if let AssistantBlock::Text { text: part } = block {
-            text.get_or_insert_with(String::new).push_str(part);
-        }
-    }
+/// Joins the parts of a text. Copies only if there are several.
+fn join<'a>(mut parts: impl Iterator<Item = &'a str>) -> Cow<'a, str> {
+    let mut text = Cow::Borrowed(parts.next().unwrap_or_default());
+    parts.for_each(|part| text += part);
     text
 }
 
@@ -353,6 +353,27 @@ impl Message {
         let blocks = vec![AssistantBlock::Text { text: text.into() }];
         Self::Assistant { blocks, stop_reason: StopReason::EndTurn }
     }
+
+    /// Returns the message's text: the content of a prompt, the text blocks of an answer without its reasoning and its
+    /// tool calls, or the tool results. Several parts are joined without a separator. Copies only then.
+    ///
+    /// ```
+    /// use turnwise::{AssistantBlock, Message, StopReason};
+    ///
+    /// assert_eq!(Message::user("Hello?").text(), "Hello?");
+    /// let text = |text: &str| AssistantBlock::Text { text: text.into() };
+    /// let thought = AssistantBlock::Reasoning { text: "A greeting.".into() };
+    /// let blocks = vec![thought, text("Good "), text("day.")];
+    /// assert_eq!(Message::Assistant { blocks, stop_reason: StopReason::EndTurn }.text(), "Good day.");
+    /// ```
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::System { content } | Self::User { content } => Cow::Borrowed(content),
+            Self::Assistant { blocks, .. } => join(blocks.iter().filter_map(AssistantBlock::text)),
+            Self::ToolResults { results } => join(results.iter().map(|result| result.content.as_str())),
+        }
+    }
 }
 
 impl fmt::Debug for Message {
@@ -406,6 +427,15 @@ pub enum AssistantBlock {
         /// The arguments as JSON text.
         args: String,
     },
+}
+
+impl AssistantBlock {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text { text } => Some(text),
+            Self::Reasoning { .. } | Self::ToolUse { .. } => None,
+        }
+    }
 }
 
 impl fmt::Debug for AssistantBlock {
