@@ -11,7 +11,7 @@ use std::io;
 use std::iter::successors;
 use std::time::Duration;
 
-use crate::model::{Brief, InvalidId, SessionId, TurnId};
+use crate::model::{Brief, InputId, InvalidId, SessionId, TurnId};
 use crate::sync::Arc;
 
 /// The maximum depth of session errors nested in each other; see [`AgentError::other`].
@@ -86,6 +86,53 @@ impl fmt::Display for CancelReason {
 pub struct Cancelled {
     /// The reason of the cancellation.
     pub reason: CancelReason,
+}
+
+/// Why an input request has no answer. `?` converts it into an [`AgentError`]: a cancellation into
+/// [`AgentError::Cancelled`], the others into [`AgentError::Other`].
+///
+/// ```
+/// use turnwise::{AgentError, InputError, InputRequest, TurnContext};
+///
+/// /// Asks, and takes a missing answer for a no.
+/// fn is_permitted(turn: &TurnContext, what: &str) -> Result<bool, AgentError> {
+///     match turn.request_input(InputRequest::new("permission", what).option("yes", "Yes").option("no", "No")) {
+///         Ok(answer) => Ok(answer == "yes"),
+///         Err(InputError::Declined { .. } | InputError::TimedOut { .. }) => Ok(false),
+///         Err(error) => Err(error.into()),
+///     }
+/// }
+/// ```
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// The turn, or its interaction, was told to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// The host declined.
+    #[error("the host declined{}", .reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default())]
+    Declined {
+        /// The host's reason.
+        reason: Option<String>,
+    },
+    /// The request's timeout passed.
+    #[error("no answer within {waited:?}")]
+    TimedOut {
+        /// How long the request was pending.
+        waited: Duration,
+    },
+}
+
+impl fmt::Debug for InputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled(cancelled) => f.debug_tuple("Cancelled").field(cancelled).finish(),
+            Self::Declined { reason } => {
+                f.debug_struct("Declined").field("reason", &reason.as_deref().map(Brief)).finish()
+            }
+            Self::TimedOut { waited } => show!(f, "TimedOut", waited),
+        }
+    }
 }
 
 /// Why a call to a service failed.
@@ -198,6 +245,20 @@ pub enum SessionError {
         /// The agent's error.
         source: AgentError,
     },
+    /// The input request has ended, or never existed: it was answered, its timeout passed, or its turn was told to stop.
+    InputNotPending {
+        /// The session's id.
+        id: SessionId,
+        /// The request's id.
+        input: InputId,
+    },
+    /// The answer is none of the options of the input request, which is still pending.
+    InvalidAnswer {
+        /// The session's id.
+        id: SessionId,
+        /// The request's id.
+        input: InputId,
+    },
     /// A text is not a valid id. Returned by no call of a service: `?` on the result of a parse gives it.
     InvalidId {
         /// The error of the parse.
@@ -236,6 +297,8 @@ impl SessionError {
             Self::Ending { .. } => "SESSION_ENDING",
             Self::Build { .. } => "SESSION_BUILD_FAILED",
             Self::Agent { .. } => "AGENT_ERROR",
+            Self::InputNotPending { .. } => "INPUT_NOT_PENDING",
+            Self::InvalidAnswer { .. } => "INVALID_ANSWER",
             Self::InvalidId { .. } => "INVALID_ID",
             Self::Spawn { .. } => "THREAD_SPAWN_FAILED",
             Self::Store { .. } => "STORE_FAILED",
@@ -255,6 +318,8 @@ impl SessionError {
             | Self::Reentrant { id }
             | Self::Timeout { id, .. }
             | Self::Ending { id, .. }
+            | Self::InputNotPending { id, .. }
+            | Self::InvalidAnswer { id, .. }
             | Self::Build { id, .. }
             | Self::Agent { id, .. } => Some(*id),
             Self::Store { id, .. } => *id,
@@ -349,6 +414,10 @@ impl fmt::Display for SessionError {
             Self::Ending { id, waited } => write!(f, "session {id} is ending, and had not ended after {waited:?}"),
             Self::Build { id, source } => write!(f, "session {id} could not be built: {source}"),
             Self::Agent { id, source } => write!(f, "the turn of session {id} failed: {source}"),
+            Self::InputNotPending { id, input } => write!(f, "session {id} has no pending input request {input}"),
+            Self::InvalidAnswer { id, input } => {
+                write!(f, "the answer is none of the options of input request {input} of session {id}")
+            }
             Self::InvalidId { source } => write!(f, "{source}"),
             Self::Spawn { source } => write!(f, "no thread for another session: {source}"),
             Self::Store { source, .. } => write!(f, "{source}"),
@@ -390,6 +459,8 @@ impl fmt::Debug for SessionError {
             Self::Ending { id, waited } => show!(f, "Ending", id waited),
             Self::Build { id, source } => show!(f, "Build", id source),
             Self::Agent { id, source } => show!(f, "Agent", id source),
+            Self::InputNotPending { id, input } => show!(f, "InputNotPending", id input),
+            Self::InvalidAnswer { id, input } => show!(f, "InvalidAnswer", id input),
             Self::InvalidId { source } => show!(f, "InvalidId", source),
             Self::Spawn { source } => show!(f, "Spawn", source),
             Self::Store { id, source } => show!(f, "Store", id source),
@@ -689,6 +760,15 @@ impl fmt::Debug for AgentError {
 impl From<Cancelled> for AgentError {
     fn from(cancelled: Cancelled) -> Self {
         Self::Cancelled { reason: cancelled.reason }
+    }
+}
+
+impl From<InputError> for AgentError {
+    fn from(error: InputError) -> Self {
+        match error {
+            InputError::Cancelled(Cancelled { reason }) => Self::Cancelled { reason },
+            error => Self::other(error),
+        }
     }
 }
 

@@ -173,6 +173,26 @@ pub(crate) fn lend_permit_of(turn: &Arc<TurnPermit>) -> Option<LentPermit> {
     }
 }
 
+/// The running permit of a turn while one of its threads waits for room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PermitDuringWait {
+    /// The turn lends it, and takes one again after the wait.
+    Lent,
+    /// The turn gives it back, because its agent does not run: before its call, or after it.
+    GivenBack,
+}
+
+/// Gives a turn's running permit back for a wait. See [`lend_permit_of`].
+pub(crate) fn release_permit_of(turn: &Arc<TurnPermit>, during_wait: PermitDuringWait) -> Option<LentPermit> {
+    match during_wait {
+        PermitDuringWait::Lent => lend_permit_of(turn),
+        PermitDuringWait::GivenBack => {
+            turn.stop();
+            None
+        }
+    }
+}
+
 /// Refuses a call that would make this thread's session wait for itself through session `target`. Checks the edges that
 /// exist now.
 pub(crate) fn refuse_cycle(target: WaitKey) -> Result<(), WaitError> {

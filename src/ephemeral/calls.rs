@@ -6,7 +6,9 @@ use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
 use crate::error::{CancelReason, SessionError};
 use crate::inbox::injector::SubscribableInjector;
-use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
+use crate::model::{
+    AgentEvent, InputId, InputResponse, InteractionId, PendingInput, RunResult, Session, SessionId, TurnId,
+};
 use crate::reentrancy::{Wait, WaitError};
 use crate::service::{
     ArchiveMode, CreateSessionRequest, SessionQuery, SessionService, SessionSpec, SessionSummary, SessionView,
@@ -75,6 +77,16 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn interrupt_interaction(&self, id: SessionId, interaction: InteractionId) -> Result<(), SessionError> {
         self.core.open(id)?.interrupt_interaction(interaction)
+    }
+
+    fn respond(&self, id: SessionId, input: InputId, response: InputResponse) -> Result<(), SessionError> {
+        // Also in a closed session: its last turn may have asked.
+        self.core.registry.find(id).ok_or(SessionError::NotFound { id })?.respond(input, response)
+    }
+
+    fn pending_inputs(&self, id: SessionId) -> Result<Vec<PendingInput>, SessionError> {
+        let handle = self.core.registry.find(id).ok_or(SessionError::NotFound { id })?;
+        Ok(handle.shared().inputs.all())
     }
 
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {

@@ -148,6 +148,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
             max_sessions: core.capacity.limit(),
             threads: core.threads.count() + core.deadlines.threads(),
             running_turns: core.running.held(),
+            waiting_turns: counters.waiting_turns.get(),
             sessions_created: counters.sessions_created.get(),
             turns_started: counters.turns_started.get(),
             turns_completed,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Brief, InteractionId, SessionId, SkillId, StopReason, TurnId, Usage};
+use super::{Brief, InputId, InputOutcome, InputRequest, InteractionId, SessionId, SkillId, StopReason, TurnId, Usage};
 
 /// An event of a session.
 ///
@@ -82,6 +82,12 @@ pub enum AgentEvent {
     SkillsResolved { skills: Vec<SkillId>, injection_bytes: usize },
     /// A skill that a turn requested is not available.
     SkillResolutionFailed { reference: String, error: String },
+
+    /// The turn asks its host for input. The request is pending already, so a reader of this event may
+    /// [`respond`](crate::SessionService::respond) at once.
+    InputRequested { input_id: InputId, request: Box<InputRequest> },
+    /// An input request has ended.
+    InputResolved { input_id: InputId, outcome: InputOutcome },
 
     /// An interaction has succeeded.
     InteractionComplete { interaction_id: InteractionId, result: String },
@@ -194,6 +200,8 @@ impl fmt::Debug for AgentEvent {
                 show!("CompactionCompleted", ; summary_tokens messages_before messages_after)
             }
             Self::CompactionFailed { error } => show!("CompactionFailed", error;),
+            Self::InputRequested { input_id, request } => show!("InputRequested", ; input_id request),
+            Self::InputResolved { input_id, outcome } => show!("InputResolved", ; input_id outcome),
             Self::SkillsResolved { skills, injection_bytes } => show!("SkillsResolved", ; skills injection_bytes),
             Self::SkillResolutionFailed { reference, error } => {
                 show!("SkillResolutionFailed", error; reference)

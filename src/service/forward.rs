@@ -20,6 +20,9 @@ macro_rules! forward_session_service {
             fn interrupt(id: SessionId) -> Result<(), SessionError>;
             fn interrupt_turn(id: SessionId, turn: TurnId) -> Result<(), SessionError>;
             fn interrupt_interaction(id: SessionId, interaction: InteractionId) -> Result<(), SessionError>;
+            fn respond(id: SessionId, input: $crate::model::InputId, response: $crate::model::InputResponse)
+                -> Result<(), SessionError>;
+            fn pending_inputs(id: SessionId) -> Result<Vec<$crate::model::PendingInput>, SessionError>;
             fn read(id: SessionId) -> Result<SessionView, SessionError>;
             fn list(query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
             fn archive_with(id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;

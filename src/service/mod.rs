@@ -15,7 +15,9 @@ pub use view::{ServiceStats, SessionInfo, SessionState, SessionSummary, SessionU
 use crate::comms::CommsRuntime;
 use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
-use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
+use crate::model::{
+    AgentEvent, InputId, InputResponse, InteractionId, PendingInput, RunResult, Session, SessionId, TurnId,
+};
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{bounded, Arc, Weak};
@@ -436,6 +438,60 @@ pub trait SessionService: Send + Sync {
     fn interrupt_interaction(&self, id: SessionId, interaction: InteractionId) -> Result<(), SessionError> {
         let _ = interaction;
         Err(SessionError::NotRunning { id })
+    }
+
+    /// Responds to an input request of a session's turn. The first response wins. See
+    /// [`TurnContext::request_input`](crate::TurnContext::request_input).
+    ///
+    /// It works from the thread that reads the turn's events, from another session's turn and from a frame loop, and
+    /// also in a closed session whose turn has not ended. With [`max_running_turns`], the turn may wait for a running
+    /// permit after the response.
+    ///
+    /// [`max_running_turns`]: crate::ServiceConfig::max_running_turns
+    ///
+    /// # Errors
+    /// - [`SessionError::NotFound`] if there is no such session.
+    /// - [`SessionError::InputNotPending`] if the request has ended, or never existed. Also after an interrupt of its turn
+    ///   has returned, and for every response but the first.
+    /// - [`SessionError::InvalidAnswer`] if the request has options and the answer is none of them. It is still pending.
+    ///
+    /// The provided implementation always returns [`SessionError::InputNotPending`], for services that do not support
+    /// the call.
+    ///
+    /// # Blocking
+    /// Never waits for the turn.
+    fn respond(&self, id: SessionId, input: InputId, response: InputResponse) -> Result<(), SessionError> {
+        let _ = response;
+        Err(SessionError::InputNotPending { id, input })
+    }
+
+    /// Returns the input requests of a session's turn that have no answer yet, oldest first.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, InputRequest, InputResponse};
+    /// use turnwise::{SessionService, SessionState};
+    ///
+    /// let agent = agent_fn(|_, turn| Ok(turn.finish(turn.request_input(InputRequest::new("question", "Your name?"))?)));
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let mut stream = service.stream_session(CreateSessionRequest::new("greet me"))?;
+    /// let id = stream.handle().session_id();
+    /// stream.find(|event| matches!(event, AgentEvent::InputRequested { .. }));
+    /// assert_eq!(service.read(id)?.state.state, SessionState::Waiting);
+    /// let pending = service.pending_inputs(id)?;
+    /// assert_eq!(pending[0].request.message, "Your name?");
+    /// service.respond(id, pending[0].id, InputResponse::Answer("Ada".into()))?;
+    /// assert_eq!(stream.wait()?.text, "Ada");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`] if there is no such session. The provided implementation returns an empty list.
+    ///
+    /// # Blocking
+    /// Never waits for a turn.
+    fn pending_inputs(&self, id: SessionId) -> Result<Vec<PendingInput>, SessionError> {
+        let _ = id;
+        Ok(Vec::new())
     }
 
     /// Returns the state and figures of a session, all from one instant.

@@ -29,6 +29,9 @@ pub enum SessionState {
     Idle,
     /// The session runs a turn.
     Running,
+    /// The session runs a turn that has asked its host for input, and has no answer yet. See
+    /// [`TurnContext::request_input`](crate::TurnContext::request_input).
+    Waiting,
     /// The agent has panicked. The session can be read, exported and archived, but runs no more turns.
     Faulted,
     /// The session has ended, and its record is stored. It can be read and exported, but runs no more turns. Only
@@ -36,13 +39,14 @@ pub enum SessionState {
     Archived,
 }
 
-/// The state in lower case: `building`, `idle`, `running`, `faulted`, `archived`. Supports a width, for tables.
+/// The state in lower case: `building`, `idle`, `running`, `waiting`, `faulted`, `archived`. Supports a width, for tables.
 impl fmt::Display for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Building => "building",
             Self::Idle => "idle",
             Self::Running => "running",
+            Self::Waiting => "waiting",
             Self::Faulted => "faulted",
             Self::Archived => "archived",
         })
@@ -158,6 +162,10 @@ pub struct SessionInfo {
     pub state: SessionState,
     /// The last assistant text, shared with the session.
     pub last_assistant_text: Option<Arc<str>>,
+    /// The number of input requests that have no answer yet. [`pending_inputs`](crate::SessionService::pending_inputs)
+    /// returns them.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub pending_inputs: usize,
 }
 
 impl fmt::Debug for SessionInfo {
@@ -171,6 +179,7 @@ impl fmt::Debug for SessionInfo {
             .field("is_active", &self.is_active)
             .field("state", &self.state)
             .field("last_assistant_text", &self.last_assistant_text.as_deref().map(Brief))
+            .field("pending_inputs", &self.pending_inputs)
             .finish()
     }
 }
@@ -255,6 +264,9 @@ pub struct ServiceStats {
     /// The number of turns that hold a running permit. Not counted is a turn that waits for a permit, another session,
     /// an interaction or room for an event, or that [sleeps](crate::TurnContext::sleep).
     pub running_turns: usize,
+    /// The number of turns that have asked their host for input, and have no answer yet.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub waiting_turns: usize,
     /// The number of sessions ever created, failed builds included.
     pub sessions_created: u64,
     /// The number of turns that session threads have taken up. Each ends in one of the next four counts.

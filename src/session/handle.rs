@@ -9,7 +9,7 @@ use crate::ids::numbers::{LastNumbers, Numbering, Numbers};
 use crate::ids::Ids;
 use crate::inbox::injector::SubscribableInjector;
 use crate::inbox::queue::{Inbox, InterruptTarget};
-use crate::model::{InteractionId, Labels, SessionId, SessionSnapshot, TurnId};
+use crate::model::{InputId, InputResponse, InteractionId, Labels, SessionId, SessionSnapshot, TurnId};
 use crate::panics::{record, PanicMessage};
 use crate::permits::semaphore::Semaphore;
 use crate::permits::turn_permit::TurnPermit;
@@ -21,6 +21,7 @@ use crate::status::slab::Status;
 use crate::subscription::bus::Bus;
 use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
 use crate::time::clock::Clock;
+use crate::turn::input::{PendingInputs, ResponseRefusal};
 use crate::turn::shared::{Counters, SessionShared};
 use crate::wait::latch::Latch;
 use crate::wait::work_queue::WorkQueue;
@@ -118,6 +119,7 @@ impl SessionHandle {
         let shared = SessionShared {
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
             published: Published::new(status.clone(), snapshot),
+            inputs: PendingInputs::new(status.clone(), Arc::clone(&counters)),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
             counters,
             clock,
@@ -308,6 +310,15 @@ impl SessionHandle {
         Ok(())
     }
 
+    /// Ends an input request of the admitted turn with the host's response.
+    pub(crate) fn respond(&self, input: InputId, response: InputResponse) -> Result<(), SessionError> {
+        let id = self.id;
+        self.shared.inputs.respond(input, response).map_err(|refusal| match refusal {
+            ResponseRefusal::NotPending => SessionError::InputNotPending { id, input },
+            ResponseRefusal::Invalid => SessionError::InvalidAnswer { id, input },
+        })
+    }
+
     /// Ends one interaction: fails it if it is queued, cancels it if it runs.
     pub(crate) fn interrupt_interaction(&self, id: InteractionId) -> Result<(), SessionError> {
         match self.shared.inbox.find_interrupt_target(id) {
@@ -384,7 +395,14 @@ impl SessionHandle {
 
     /// The session's state and usage; `None` if it is closed.
     pub(crate) fn view(&self) -> Option<SessionView> {
-        let (gate, snapshot) = self.read_one_instant(SessionSnapshot::clone);
+        let (pending_inputs, gate, snapshot) = loop {
+            let (before, snapshot) = self.read_one_instant(SessionSnapshot::clone);
+            // The flag WAITING changes only under the lock of the requests, so it agrees with their number.
+            let (count, gate) = self.shared.inputs.with_count(|count| (count, self.gate().state()));
+            if gate == before {
+                break (count, gate, snapshot);
+            }
+        };
         if gate.is_closed() {
             return None;
         }
@@ -397,6 +415,7 @@ impl SessionHandle {
             is_active: gate.is_busy(),
             state: state_of(gate),
             last_assistant_text: snapshot.last_assistant_text,
+            pending_inputs,
         };
         let billing = SessionUsage { total_tokens: snapshot.total_tokens, usage: snapshot.usage };
         Some(SessionView { state, billing })
@@ -432,6 +451,8 @@ pub(crate) fn state_of(gate: GateState) -> SessionState {
         SessionState::Building
     } else if gate.is_faulted() {
         SessionState::Faulted
+    } else if gate.is_waiting() {
+        SessionState::Waiting
     } else if gate.is_running() {
         SessionState::Running
     } else {

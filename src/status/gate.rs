@@ -7,9 +7,15 @@ const RUNNING: u64 = 1;
 const CLOSED: u64 = 2;
 const BUILDING: u64 = 4;
 const FAULTED: u64 = 8;
-const TURN: u32 = 4;
+const WAITING: u64 = 16;
+/// The number of times that WAITING was set in this turn, modulo 256.
+const WAITS: u64 = 0xff << WAITS_SHIFT;
+const WAITS_SHIFT: u32 = 5;
+const TURN: u32 = 13;
 
-/// The number of the last admitted turn, and four flags. Numbers have 60 bits.
+/// The number of the last admitted turn, a count of its waits for input, and five flags. Turn numbers have 51 bits.
+///
+/// The count makes the word different after each wait, so that a reader that loads it twice notices a change.
 ///
 /// | Flags | What may happen |
 /// |---|---|
@@ -17,6 +23,7 @@ const TURN: u32 = 4;
 /// | none | any thread may admit the next turn, with one compare-and-set |
 /// | RUNNING | a turn is admitted; the admission belongs to its caller until the command is sent, then to the session thread |
 /// | BUILDING | the build has failed and the session is about to end; or a build without a turn is about to end |
+/// | RUNNING, WAITING | the admitted turn has asked its host for input, and has no answer yet |
 /// | FAULTED | no turn may run; exports are answered |
 /// | CLOSED | no turn may be admitted; without RUNNING the session thread ends |
 ///
@@ -85,6 +92,18 @@ impl Gate {
         self.0.fetch_and(!RUNNING, Ordering::SeqCst);
     }
 
+    /// The admitted turn waits for input. Called under the lock of the turn's input requests.
+    pub(crate) fn begin_waiting(&self) {
+        let wait = |gate: u64| Some((gate & !WAITS) | ((gate + (1 << WAITS_SHIFT)) & WAITS) | WAITING);
+        // It always stores: `wait` returns no `None`.
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, wait);
+    }
+
+    /// The admitted turn waits for no input any more. Called under the lock of the turn's input requests.
+    pub(crate) fn end_waiting(&self) {
+        self.0.fetch_and(!WAITING, Ordering::SeqCst);
+    }
+
     /// Faults the session: no turn is admitted any more.
     pub(crate) fn fault(&self) {
         self.0.fetch_or(FAULTED, Ordering::SeqCst);
@@ -122,6 +141,11 @@ impl GateState {
 
     pub(crate) fn is_running(self) -> bool {
         self.0 & RUNNING != 0
+    }
+
+    /// Whether the admitted turn waits for input.
+    pub(crate) fn is_waiting(self) -> bool {
+        self.0 & WAITING != 0
     }
 
     /// Whether the session builds its agent or runs a turn.

@@ -8,7 +8,10 @@ use crate::comms::CommsRuntime;
 use crate::ephemeral::started::event_channel;
 use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
-use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, SessionSnapshot, TurnId};
+use crate::model::{
+    AgentEvent, InputId, InputResponse, InteractionId, PendingInput, RunResult, Session, SessionId, SessionSnapshot,
+    TurnId,
+};
 use crate::panics::record;
 use crate::service::{
     ArchiveMode, CreateSessionRequest, SessionInfo, SessionQuery, SessionService, SessionSpec, SessionState,
@@ -228,6 +231,23 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         self.or_not_running(id, self.live.interrupt_interaction(id, interaction))
     }
 
+    fn respond(&self, id: SessionId, input: InputId, response: InputResponse) -> Result<(), SessionError> {
+        match self.live.respond(id, input, response) {
+            // A request ends with the life of its session.
+            Err(SessionError::NotFound { .. }) if self.is_stored(id)? => {
+                Err(SessionError::InputNotPending { id, input })
+            }
+            responded => responded,
+        }
+    }
+
+    fn pending_inputs(&self, id: SessionId) -> Result<Vec<PendingInput>, SessionError> {
+        match self.live.pending_inputs(id) {
+            Err(SessionError::NotFound { .. }) if self.is_stored(id)? => Ok(Vec::new()),
+            pending => pending,
+        }
+    }
+
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {
         match self.live.read(id) {
             Err(SessionError::NotFound { .. }) => self.stored(id).map(|stored| view(&stored)),
@@ -375,6 +395,7 @@ fn view(stored: &StoredSession) -> SessionView {
             is_active: false,
             state: if stored.archived { SessionState::Archived } else { SessionState::Idle },
             last_assistant_text,
+            pending_inputs: 0,
         },
         billing: SessionUsage { total_tokens, usage },
     }

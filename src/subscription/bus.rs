@@ -6,7 +6,7 @@ use crate::cancel::CancelToken;
 use crate::ids::numbers::Numbers;
 use crate::model::{AgentEvent, SessionEvent, SessionId, TurnId};
 use crate::permits::turn_permit::TurnPermit;
-use crate::reentrancy;
+use crate::reentrancy::{self, PermitDuringWait};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::wait::latch::Latch;
 
@@ -123,20 +123,13 @@ impl Bus {
         event: AgentEvent,
         origin: Origin,
         cancel: Option<&CancelToken>,
-        permit: &Arc<TurnPermit>,
+        (permit, during_wait): (&Arc<TurnPermit>, PermitDuringWait),
     ) {
         let full = self.push(turn_id, event, origin);
         if full.is_empty() || self.closed.is_set() {
             return;
         }
-        let _permit = match origin {
-            Origin::Agent | Origin::CancelledAgent => reentrancy::lend_permit_of(permit),
-            // The agent does not run: the turn has no permit yet, or needs none any more.
-            Origin::Library => {
-                permit.stop();
-                None
-            }
-        };
+        let _permit = reentrancy::release_permit_of(permit, during_wait);
         for queue in full {
             queue.wait_for_room(&self.closed, cancel);
         }
@@ -254,7 +247,13 @@ mod tests {
         }
         assert!(!bus.count_unobserved());
         let permit = TurnPermit::new(Semaphore::new(1));
-        bus.publish(None, AgentEvent::TextDelta { delta: String::new() }, Origin::Agent, None, &permit);
+        bus.publish(
+            None,
+            AgentEvent::TextDelta { delta: String::new() },
+            Origin::Agent,
+            None,
+            (&permit, PermitDuringWait::Lent),
+        );
         assert!(bus.state.lock().queues.is_empty());
         assert!(bus.count_unobserved());
     }

@@ -57,6 +57,8 @@ fn name_and_text(event: &AgentEvent) -> (&'static str, String) {
             ("SkillsResolved", names.join(", "))
         }
         E::SkillResolutionFailed { reference, error } => ("SkillResolutionFailed", format!("{reference}: {error}")),
+        E::InputRequested { request, .. } => ("InputRequested", format!("{}: {}", request.kind, request.message)),
+        E::InputResolved { outcome, .. } => ("InputResolved", outcome.to_string()),
         E::InteractionComplete { result, .. } => ("InteractionComplete", result.clone()),
         E::InteractionFailed { error, .. } => ("InteractionFailed", error.clone()),
         E::StreamTruncated { reason } => ("StreamTruncated", reason.clone()),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::AgentError;
-use crate::model::{AgentEvent, RunResult, SessionSnapshot, Usage};
+use crate::model::{AgentEvent, InputRequest, RunResult, SessionSnapshot, Usage};
 use crate::sync::Arc;
 use crate::testkit::Gate;
 use crate::turn::context::TurnContext;
@@ -43,6 +43,7 @@ enum Step {
     Sleep(Duration),
     Publish(SessionSnapshot),
     DrainInbox,
+    RequestInput(InputRequest),
     Call(Call),
     Reply(String),
     ReplyWith(Reply),
@@ -126,6 +127,29 @@ impl Script {
     /// ```
     pub fn drain_inbox(self) -> Self {
         self.then(Step::DrainInbox)
+    }
+
+    /// [Requests input](TurnContext::request_input) of the host, and says the answer. A declined request and a timeout
+    /// end the turn with their error. With a [`ManualClock`](crate::testkit::ManualClock) the test decides when the
+    /// request's timeout passes.
+    ///
+    /// ```
+    /// use turnwise::testkit::{scripted, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, AgentEvent, InputRequest, InputResponse};
+    /// use turnwise::SessionService;
+    ///
+    /// let script = Script::new().request_input(InputRequest::new("question", "Which colour?"));
+    /// let service = EphemeralSessionService::new(scripted().on("paint", script), 1);
+    /// let mut stream = service.stream_session(CreateSessionRequest::new("paint"))?;
+    /// let id = stream.handle().session_id();
+    /// stream.find(|event| matches!(event, AgentEvent::InputRequested { .. }));
+    /// let input = service.pending_inputs(id)?[0].id;
+    /// service.respond(id, input, InputResponse::Answer("red".into()))?;
+    /// assert_eq!(stream.wait()?.text, "red");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    pub fn request_input(self, request: InputRequest) -> Self {
+        self.then(Step::RequestInput(request))
     }
 
     /// Calls `call` on the session thread; its error ends the turn.
@@ -239,6 +263,7 @@ impl Step {
             Self::Sleep(duration) => turn.sleep(*duration)?,
             Self::Publish(snapshot) => turn.publish(snapshot.clone()),
             Self::DrainInbox => turn.drain_inbox().iter().try_for_each(|one| draft.say(&one.text(), turn))?,
+            Self::RequestInput(request) => draft.say(&turn.request_input(request.clone())?, turn)?,
             Self::Call(call) => call(turn)?,
             Self::Reply(text) => draft.reply = Some(text.clone()),
             Self::ReplyWith(reply) => draft.reply = Some(reply(turn)?),
@@ -262,6 +287,7 @@ impl fmt::Debug for Step {
             Self::Sleep(duration) => f.debug_tuple("Sleep").field(duration).finish(),
             Self::Publish(snapshot) => f.debug_tuple("Publish").field(snapshot).finish(),
             Self::DrainInbox => f.write_str("DrainInbox"),
+            Self::RequestInput(request) => f.debug_tuple("RequestInput").field(request).finish(),
             Self::Call(_) => f.write_str("Call(..)"),
             Self::Reply(text) => f.debug_tuple("Reply").field(text).finish(),
             Self::ReplyWith(_) => f.write_str("ReplyWith(..)"),

@@ -4,12 +4,15 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cancel::CancelToken;
-use crate::error::Cancelled;
+use crate::error::{Cancelled, InputError};
 #[cfg(feature = "store")]
 use crate::ids::numbers::LastNumbers;
-use crate::model::{AgentEvent, InboxInteraction, RunResult, SessionId, SessionSnapshot, StopReason, TurnId};
+use crate::model::{
+    AgentEvent, InboxInteraction, InputRequest, RunResult, SessionId, SessionSnapshot, StopReason, TurnId,
+};
 use crate::sync::Arc;
 use crate::turn::events::TurnEvents;
+use crate::turn::input;
 
 /// The turn that an agent is running: its ids, its cancel token, its events, and the session's inbox.
 ///
@@ -196,6 +199,48 @@ impl TurnContext {
     /// [`max_running_turns`](crate::ServiceConfig::max_running_turns) turns run.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
         self.events.shared().sleep(duration, self.cancel_token())
+    }
+
+    /// Asks the host, and waits for its response: for an approval, a choice, a text, or for work that only the host can
+    /// do. Any number of the turn's threads may ask at a time.
+    ///
+    /// The request is pending before [`AgentEvent::InputRequested`] is emitted. The host responds by
+    /// [`respond`](crate::SessionService::respond), from any thread. The first response wins. The session's state is
+    /// [`Waiting`](crate::SessionState::Waiting) meanwhile. Afterwards the turn emits [`AgentEvent::InputResolved`].
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, InputRequest, InputResponse};
+    /// use turnwise::SessionService;
+    ///
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     let request = InputRequest::new("permission", format!("Run '{prompt}'?"));
+    ///     let answer = turn.request_input(request.option("yes", "Run it").option("no", "Do not run it"))?;
+    ///     Ok(turn.finish(if answer == "yes" { "done" } else { "not done" }))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let mut stream = service.stream_session(CreateSessionRequest::new("rm notes.txt"))?;
+    /// let id = stream.handle().session_id();
+    /// while let Some(event) = stream.next() {
+    ///     if let AgentEvent::InputRequested { input_id, .. } = event {
+    ///         service.respond(id, input_id, InputResponse::Answer("no".into()))?;
+    ///     }
+    /// }
+    /// assert_eq!(stream.wait()?.text, "not done");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`InputError::Cancelled`] if the turn is told to stop before a response was accepted, also while the event
+    ///   waits for room. An answer that was accepted before is returned.
+    /// - [`InputError::Declined`] if the host declined.
+    /// - [`InputError::TimedOut`] if the request's timeout passed. The turn goes on.
+    ///
+    /// # Blocking
+    /// Until the host responds, at most for the request's timeout; then as [`emit`](Self::emit) does, for the two
+    /// events. The turn gives its running permit back during the wait, and takes one again, in arrival order, before
+    /// this returns. The turn's own deadline goes on.
+    pub fn request_input(&self, request: InputRequest) -> Result<String, InputError> {
+        input::request(&self.events, self.cancel_token(), request)
     }
 
     /// Publishes a snapshot, from which `read` and `list` answer until the end of the turn or the next call. Shows

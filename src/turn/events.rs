@@ -14,7 +14,7 @@ use crate::cancel::CancelToken;
 use crate::error::Cancelled;
 use crate::model::{AgentEvent, TurnId};
 use crate::panics::record;
-use crate::reentrancy;
+use crate::reentrancy::{self, PermitDuringWait};
 use crate::subscription::bus::{Bus, Origin};
 use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySendError};
 use crate::turn::interactions::Interactions;
@@ -67,6 +67,15 @@ impl TurnEvents {
     ///
     /// `cancel` is the turn's token, or that of the interaction that emits.
     pub(crate) fn emit(&self, event: AgentEvent, cancel: &CancelToken) -> Result<(), Cancelled> {
+        self.emit_as(Origin::Agent, event, cancel)
+    }
+
+    /// As [`emit`](Self::emit), for the library's event of an input request.
+    pub(super) fn emit_input_request(&self, event: AgentEvent, cancel: &CancelToken) -> Result<(), Cancelled> {
+        self.emit_as(Origin::Library, event, cancel)
+    }
+
+    fn emit_as(&self, origin: Origin, event: AgentEvent, cancel: &CancelToken) -> Result<(), Cancelled> {
         cancel.check()?;
         let observed = !self.bus().count_unobserved();
         let has_subscribers = self.interactions.have_subscribers();
@@ -77,14 +86,28 @@ impl TurnEvents {
                 self.interactions.forward(&event);
             }
             if observed {
-                self.publish(event, Origin::Agent, cancel);
+                self.publish(event, origin, cancel, PermitDuringWait::Lent);
             }
         }
         Ok(())
     }
 
-    fn publish(&self, event: AgentEvent, origin: Origin, cancel: &CancelToken) {
-        self.bus().publish(Some(self.turn_id), event, origin, Some(cancel), &self.shared.permit);
+    /// Sends the library's event of the end of an input request, also to a cancelled turn's receiver while that has
+    /// room. While the event waits for room the turn lends its permit, since the agent goes on afterwards.
+    pub(super) fn emit_input_result(&self, event: AgentEvent, cancel: &CancelToken) {
+        let observed = !self.bus().count_unobserved();
+        if self.interactions.have_subscribers() {
+            self.interactions.forward(&event);
+        }
+        let copy = observed.then(|| event.clone());
+        self.send_or_wait(event, cancel, PermitDuringWait::Lent);
+        if let Some(event) = copy {
+            self.publish(event, Origin::Library, cancel, PermitDuringWait::Lent);
+        }
+    }
+
+    fn publish(&self, event: AgentEvent, origin: Origin, cancel: &CancelToken, during_wait: PermitDuringWait) {
+        self.bus().publish(Some(self.turn_id), event, origin, Some(cancel), (&self.shared.permit, during_wait));
     }
 
     fn send(&self, event: AgentEvent, cancel: &CancelToken) -> Result<(), Cancelled> {
@@ -109,7 +132,7 @@ impl TurnEvents {
     /// turn's cancellation ends the wait, and the event counts as dropped.
     pub(crate) fn emit_library_event(&self, event: impl FnOnce() -> AgentEvent) {
         if let Some(event) = self.send_library_event(event) {
-            self.publish(event, Origin::Library, &self.cancel);
+            self.publish(event, Origin::Library, &self.cancel, PermitDuringWait::GivenBack);
         }
     }
 
@@ -138,26 +161,25 @@ impl TurnEvents {
         }
         let event = event();
         let copy = observed.then(|| event.clone());
-        self.send_or_wait(event);
+        self.send_or_wait(event, &self.cancel, PermitDuringWait::GivenBack);
         copy
     }
 
-    fn send_or_wait(&self, event: AgentEvent) {
+    fn send_or_wait(&self, event: AgentEvent, cancel: &CancelToken, during_wait: PermitDuringWait) {
         let Some((receiver, event)) = self.try_send_event(event) else { return };
         // Checked first: if both arms are ready, `select!` picks either.
-        if self.cancel.is_cancelled() {
+        if cancel.is_cancelled() {
             self.shared.counters.events_dropped.add_one();
             return;
         }
-        // Before the agent runs the turn has no permit yet, after that it needs none.
-        self.shared.permit.stop();
+        let _permit = reentrancy::release_permit_of(&self.shared.permit, during_wait);
         select! {
             send(receiver, event) -> sent => {
                 if sent.is_err() {
                     self.record_receiver_dropped();
                 }
             }
-            recv(self.cancel.cancelled()) -> _ => self.shared.counters.events_dropped.add_one(),
+            recv(cancel.cancelled()) -> _ => self.shared.counters.events_dropped.add_one(),
         }
     }
 
@@ -273,7 +295,7 @@ impl EventSender {
         // A turn's own context refuses an event after a cancel. Here no event is refused, and no emitter waits.
         let is_cancelled = cancel.as_ref().is_some_and(CancelToken::is_cancelled);
         let origin = if is_cancelled { Origin::CancelledAgent } else { Origin::Agent };
-        self.shared.bus.publish(None, event, origin, cancel.as_ref(), &self.shared.permit);
+        self.shared.bus.publish(None, event, origin, cancel.as_ref(), (&self.shared.permit, PermitDuringWait::Lent));
     }
 
     /// Routes this thread's events to `events`, until the guard ends that.

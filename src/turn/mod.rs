@@ -3,6 +3,7 @@
 pub(crate) mod context;
 pub(crate) mod events;
 pub(crate) mod handle;
+pub(crate) mod input;
 pub(crate) mod interactions;
 pub(crate) mod shared;
 pub(crate) mod stream;

@@ -11,8 +11,9 @@ use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy;
 use crate::status::published::Published;
 use crate::subscription::bus::Bus;
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering};
 use crate::time::clock::Clock;
+use crate::turn::input::PendingInputs;
 
 /// The parts that every turn of a session, its build and its emitters share. One allocation, so that a turn takes one
 /// share.
@@ -20,6 +21,8 @@ use crate::time::clock::Clock;
 pub(crate) struct SessionShared {
     pub(crate) bus: Bus,
     pub(crate) published: Published,
+    /// What the turn asks of its host.
+    pub(crate) inputs: PendingInputs,
     /// An allocation of its own, since the session hands it out as an injector.
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) counters: Arc<Counters>,
@@ -29,7 +32,7 @@ pub(crate) struct SessionShared {
     pub(crate) permit: Arc<TurnPermit>,
 }
 
-/// The counters of a service, over all its sessions. Each counter only rises.
+/// The counters of a service, over all its sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) sessions_created: Counter,
@@ -39,11 +42,17 @@ pub(crate) struct Counters {
     pub(crate) turns_cancelled: Counter,
     pub(crate) faults: Counter,
     pub(crate) events_dropped: Counter,
+    /// The turns that wait for input now.
+    pub(crate) waiting_turns: Gauge,
 }
 
 /// A counter that only rises.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
+
+/// A number that rises and falls.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicUsize);
 
 impl SessionShared {
     pub(crate) fn session_id(&self) -> SessionId {
@@ -65,6 +74,21 @@ impl SessionShared {
             permit.end_wait();
         }
         cancel.check()
+    }
+}
+
+impl Gauge {
+    pub(crate) fn add_one(&self) {
+        // ORDERING: Relaxed, here and below: a figure on which no code depends.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn subtract_one(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

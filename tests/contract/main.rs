@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_types)]
 
 mod archive;
+mod asking;
 mod clock;
 mod comms;
 mod errors;

@@ -26,6 +26,8 @@ use crate::sync::{Builder, JoinHandle};
 #[cfg(not(turnwise_loom))]
 mod admission;
 #[cfg(not(turnwise_loom))]
+mod asking;
+#[cfg(not(turnwise_loom))]
 mod comms;
 #[cfg(not(turnwise_loom))]
 mod ends;

@@ -14,6 +14,7 @@ use crate::inbox::queue::Inbox;
 use crate::model::{AgentEvent, EventSource, Labels, Session, SessionId, SessionSnapshot, TurnId};
 use crate::permits::semaphore::Semaphore;
 use crate::permits::turn_permit::TurnPermit;
+use crate::reentrancy::PermitDuringWait;
 use crate::service::{ArchiveMode, SessionState};
 use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
 use crate::status::slab::StatusSlab;
@@ -352,7 +353,7 @@ fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
                     unheard += 1;
                 } else {
                     let event = AgentEvent::TextDelta { delta: String::new() };
-                    emitting.publish(None, event, Origin::Agent, None, &lent);
+                    emitting.publish(None, event, Origin::Agent, None, (&lent, PermitDuringWait::Lent));
                 }
             }
             unheard
@@ -363,7 +364,7 @@ fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
         // Whoever emits from now on is heard.
         let event = AgentEvent::TextDelta { delta: String::new() };
         assert!(!bus.count_unobserved());
-        bus.publish(None, event, Origin::Agent, None, &permit);
+        bus.publish(None, event, Origin::Agent, None, (&permit, PermitDuringWait::Lent));
         let unheard: u64 = join(emitter);
         bus.end();
         let heard: Vec<u64> = stream.map(|event| event.seq).collect();

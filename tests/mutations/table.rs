@@ -55,6 +55,30 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c28"),
     ),
     mutation(
+        "a response is accepted after the interrupt of its turn",
+        "src/turn/input.rs",
+        &[("if entry.cancel.is_cancelled() {", "if entry.cancel.is_cancelled() && list.entries.len() > 9 {")],
+        Contract("c45_after_an_interrupt"),
+    ),
+    mutation(
+        "a response leaves its request on the list",
+        "src/turn/input.rs",
+        &[("            self.take_off(&mut list, place)\n        };\n        entry.answer", "            list.entries[place].answer.clone()\n        };\n        entry")],
+        Contract("c45_the_first_response_wins"),
+    ),
+    mutation(
+        "a turn keeps its permit while it waits for input",
+        "src/turn/input.rs",
+        &[("    let permit = reentrancy::lend_permit_of(&shared.permit);", "    let permit = reentrancy::lend_permit_of(&shared.permit).filter(|_| false);")],
+        Shuttle("c44_a_turn_that_waits"),
+    ),
+    mutation(
+        "an answer that was accepted is lost to an interrupt",
+        "src/turn/input.rs",
+        &[("    let response = pending.end();", "    let response = pending.end().filter(|_| !cancel.is_cancelled());")],
+        Contract("c45_of_a_response_and_an_interrupt"),
+    ),
+    mutation(
         "a wake-up is left out because a request that can be taken back is in the queue",
         "src/session/handle.rs",
         &[("!contents.items.iter().any(|command| matches!(command, Command::Wake))", "contents.items.is_empty()")],

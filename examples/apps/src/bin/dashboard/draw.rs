@@ -158,6 +158,7 @@ fn state(state: SessionState) -> Span<'static> {
     let text = state.to_string();
     match state {
         SessionState::Running => text.green(),
+        SessionState::Waiting => text.yellow(),
         SessionState::Building => text.cyan(),
         SessionState::Faulted => text.red().bold(),
         _ => text.into(),
