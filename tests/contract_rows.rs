@@ -1,10 +1,10 @@
-//! The contract and its tests name each other: every row of `docs/CONTRACT.md` has a test, and every numbered test has a row.
+//! Checks that every row of `docs/CONTRACT.md` has a test, and that every numbered test has a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where tests carry the numbers of rows. Unit tests count too.
+/// The folders whose tests may have the number of a row in their names. Unit tests count too.
 const FOLDERS: [&str; 5] = ["tests/contract", "tests/store", "tests/models", "tests/faults", "src"];
 
 fn root() -> &'static Path {
@@ -26,7 +26,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The number that `text` begins with, if it is a row's: `c` or `C`, then digits.
+/// The number in `text`, if all of it is the name of a row: `c` or `C`, then digits.
 fn number(text: &str) -> Option<u32> {
     let digits = text.strip_prefix(['c', 'C'])?;
     (digits.len() >= 2 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
@@ -66,7 +66,7 @@ fn tested() -> BTreeMap<u32, Vec<String>> {
             }
         }
     }
-    assert!(tested.len() > 40, "the tests are where they are expected");
+    assert!(tested.len() > 40, "the numbered tests were not found");
     tested
 }
 
@@ -100,24 +100,24 @@ fn every_numbered_test_has_a_row() {
 }
 
 #[test]
-fn a_row_is_one_row_under_its_own_number() {
+fn a_row_has_a_line_and_a_number_of_its_own() {
     let text = contract();
     let mut seen = BTreeSet::new();
     for line in text.lines() {
         let mut anchors = anchors(line);
         let Some(anchor) = anchors.next() else { continue };
         assert!(anchors.next().is_none(), "two rows in a line: {line}");
-        assert!(seen.insert(anchor), "two rows are '{anchor}'");
+        assert!(seen.insert(anchor), "two rows have the anchor '{anchor}'");
         if number(anchor).is_some() {
             let title = format!("</a>**{}", anchor.to_uppercase());
-            assert!(line.contains(&title), "the row '{anchor}' is called otherwise: {line}");
+            assert!(line.contains(&title), "the title of the row '{anchor}' has another number: {line}");
             assert!(text.contains(&format!("(#{anchor})")), "the index has no '{anchor}'");
         }
     }
 }
 
 #[test]
-fn links_and_files_of_the_contract_are_there() {
+fn links_and_files_in_the_contract_exist() {
     let text = contract();
     let headings = text.lines().filter_map(|line| line.strip_prefix("## ")).map(|heading| {
         let kept = heading.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-');
@@ -125,9 +125,9 @@ fn links_and_files_of_the_contract_are_there() {
     });
     let targets: BTreeSet<String> = headings.chain(anchors(&text).map(str::to_owned)).collect();
     for link in text.split("](#").skip(1).filter_map(|rest| rest.split(')').next()) {
-        assert!(targets.contains(link), "a link leads nowhere: #{link}");
+        assert!(targets.contains(link), "a link has no target: #{link}");
     }
     for file in text.split('`').filter(|part| part.starts_with("tests/") && part.ends_with(".rs")) {
-        assert!(root().join(file).is_file(), "there is no {file}");
+        assert!(root().join(file).is_file(), "{file} does not exist");
     }
 }

@@ -1,4 +1,4 @@
-//! The examples, run as `cargo test` has built them: what each prints, and that it ends well.
+//! Runs the examples that `cargo test` has built. Each has to print its expected output and to succeed.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -41,7 +41,8 @@ const EXAMPLES: [Example; 11] = [
     },
 ];
 
-/// The program of an example, beside this test. Cargo builds it for `cargo test`, but not for a run with a `--test` filter.
+/// The program of an example, beside this test. Cargo builds it for `cargo test`, but not for a run with a `--test`
+/// filter.
 fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let profile = test.ancestors().nth(2).expect("the folder of the build profile");
@@ -51,7 +52,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 #[test]
-fn every_example_prints_its_result_and_ends_well() {
+fn every_example_prints_its_output_and_succeeds() {
     for example in EXAMPLES.iter().filter(|example| example.is_built) {
         let output = Command::new(program(example.name)).stdin(Stdio::null()).output().expect("the example runs");
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -60,7 +61,8 @@ fn every_example_prints_its_result_and_ends_well() {
     }
 }
 
-/// The first lines of the quick start name turns, and its last line names the session by an id that is new in every run.
+/// The last line of the quick start has a session id, which is new in every run. So the test compares the text around
+/// it.
 #[test]
 fn the_quick_start_runs() {
     let output = Command::new(program("quickstart")).stdin(Stdio::null()).output().expect("the example runs");

@@ -1,4 +1,4 @@
-//! What the source promises about itself: primitives come from `src/sync.rs`, imports point one way.
+//! Checks that only `src/sync.rs` names primitives, and that imports between layers point one way.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const LAYERS: [&str; 23] = [
     "store",
     "testkit",
 ];
-/// On top of everything: the crate's root, and a text about all of it.
+/// Outside of the layers: the crate's root, and the text of the guide.
 const TOP: [&str; 2] = ["lib", "guide"];
 
 fn sources() -> Vec<(PathBuf, String)> {
@@ -37,12 +37,12 @@ fn sources() -> Vec<(PathBuf, String)> {
         for entry in fs::read_dir(folder).expect("a folder").flatten() {
             let path = entry.path();
             if path.file_stem().is_some_and(|name| name == "tests") {
-                // Tests use what they like.
+                // Tests may use any layer and any primitive.
             } else if path.is_dir() {
                 walk(&path, found);
             } else {
                 let text = fs::read_to_string(&path).expect("source text");
-                // Here too.
+                // Unit tests at the end of a file are left out too.
                 let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or(&text).to_owned();
                 found.push((path, code));
             }
@@ -50,7 +50,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     }
     let mut found = Vec::new();
     walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    assert!(found.len() > 20, "the sources are where they are expected");
+    assert!(found.len() > 20, "the source files were not found");
     found
 }
 
@@ -60,7 +60,7 @@ fn layer_of(path: &Path) -> String {
     Path::new(first.as_os_str()).with_extension("").to_string_lossy().into_owned()
 }
 
-/// Code without comments and documentation.
+/// The lines of `text` without their comments.
 fn code_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(|line| line.split("//").next().unwrap_or(line))
 }
@@ -83,7 +83,7 @@ fn threads_atomics_locks_and_channels_are_named_in_sync_only() {
                 let allowed = layer == "sync"
                     // The re-export for users.
                     || line == "pub use crossbeam_channel;"
-                    // Reading the clock is not naming where it comes from.
+                    // A call of `Instant::now` is allowed. Only its import names the primitive.
                     || (primitive == "Instant::now" && !line.contains("std::"));
                 assert!(allowed || !line.contains(primitive), "{}: {line}", path.display());
             }

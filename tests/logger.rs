@@ -1,4 +1,5 @@
-//! A host whose logger panics at every record loses the records, and nothing else. In a program of its own: a logger is for all of it.
+//! A host whose logger panics at every record loses the records, and nothing else. The logger is global, so this test
+//! has a program of its own.
 
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +13,11 @@ use turnwise::{
 
 const LONG: Duration = Duration::from_secs(120);
 
-struct Panicking;
+struct PanickingLogger;
 
 static RECORDS: AtomicUsize = AtomicUsize::new(0);
 
-impl log::Log for Panicking {
+impl log::Log for PanickingLogger {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
@@ -29,27 +30,27 @@ impl log::Log for Panicking {
     fn flush(&self) {}
 }
 
-/// Panics in its drop, which the library logs.
-struct Bomb;
+/// A value that panics in its drop. The library logs the panic.
+struct PanicsOnDrop;
 
-impl Drop for Bomb {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
         panic!("boom");
     }
 }
 
 #[test]
-fn a_logger_that_panics_costs_its_records_and_nothing_else() {
-    log::set_logger(&Panicking).expect("no other logger");
+fn a_logger_that_panics_loses_its_records_and_nothing_else() {
+    log::set_logger(&PanickingLogger).expect("no other logger");
     log::set_max_level(log::LevelFilter::Trace);
-    // Thousands of lines, all of them expected.
+    // The default hook would print thousands of expected messages.
     panic::set_hook(Box::new(|_| {}));
     within(2 * LONG, || {
         let agent = agent_fn(|prompt, turn| match prompt.as_str() {
             "fail" => Err(turnwise::AgentError::Config("told to".into())),
             "panic" => panic!("told to"),
             "hook" => {
-                let bomb = Bomb;
+                let bomb = PanicsOnDrop;
                 let hook = turn.cancel_token().on_cancel(move || drop(bomb));
                 turn.sleep(Duration::MAX).unwrap_err();
                 drop(hook);
@@ -80,5 +81,5 @@ fn a_logger_that_panics_costs_its_records_and_nothing_else() {
         assert_eq!((report.stuck.len(), service.stats().sessions), (0, 0));
         assert!(running.wait().is_err());
     });
-    assert!(RECORDS.load(Ordering::SeqCst) > 20, "the logger was asked");
+    assert!(RECORDS.load(Ordering::SeqCst) > 20, "the logger was called");
 }

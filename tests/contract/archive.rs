@@ -13,7 +13,7 @@ use turnwise::{
 use crate::support::*;
 
 #[test]
-fn c27_an_archived_session_is_gone_at_once_and_drain_lets_its_turn_finish() {
+fn c27_an_archived_session_is_not_found_and_drain_lets_its_turn_finish() {
     run(|| {
         let (service, stage) = scripted(2);
         let running = service.begin_session(create("hold")).unwrap();
@@ -59,7 +59,7 @@ fn c27_archive_never_waits_for_the_turn() {
             let (service, stage) = scripted(1);
             let running = service.begin_session(create("deaf")).unwrap();
             let (id, _) = stage.wait_entered();
-            // The turn ends only after this has returned.
+            // The turn is released only after `archive_with` has returned.
             service.archive_with(id, mode).unwrap();
             stage.release();
             assert_eq!(running.wait().unwrap().text, "released");
@@ -115,7 +115,7 @@ fn c28_a_turn_that_races_with_an_interrupting_close_is_cancelled_or_refused() {
                     }
                 });
                 start.wait();
-                // It ends in no other way: admitted but not cancelled, it hangs.
+                // Only a cancel ends this turn. An admitted turn that is not cancelled hangs the test.
                 match service.begin_turn(id, turn("hold")) {
                     Ok(admitted) => {
                         let ended = admitted.wait().unwrap_err();
@@ -143,7 +143,7 @@ fn c28_exports_that_race_with_the_close_are_answered() {
                 stage.release();
                 for export in exports {
                     match export.join().unwrap() {
-                        // Asked for before the close, answered after the turn.
+                        // The export was requested before the close, and is answered after the turn.
                         Ok(history) => assert_eq!(history.messages().len(), 2),
                         Err(SessionError::NotFound { .. }) => {}
                         Err(other) => panic!("{other:?}"),
@@ -176,7 +176,7 @@ fn c29_shutdown_cancels_joins_reports_and_refuses_new_work() {
         assert_eq!(service.list(SessionQuery::new()).unwrap(), []);
         stage.release();
         let report = service.shutdown(LONG);
-        // It may have ended between the calls.
+        // The released session may have ended between the two calls.
         assert!(report.joined <= 3 && report.stuck.is_empty(), "{report:?}");
         assert_eq!(deaf.wait().unwrap().text, "released");
         let report = service.shutdown(LONG);
@@ -224,7 +224,7 @@ fn c29_races_with_create_leave_no_session_behind() {
                 start.wait();
                 assert_eq!(service.shutdown(LONG).stuck, []);
             });
-            // One that was reserved before the shutdown has been found by it; one after was refused.
+            // The shutdown has found every session that was reserved before it. Later creates were refused.
             assert_eq!(service.stats().sessions, 0);
             #[cfg(target_os = "linux")]
             assert_no_threads(&format!("{name}-"));
@@ -232,7 +232,7 @@ fn c29_races_with_create_leave_no_session_behind() {
     });
 }
 
-/// A way to shut the service down, for an agent of that service.
+/// A closure by which an agent shuts its own service down.
 type Switch = Arc<Mutex<Option<Box<dyn Fn() -> ShutdownReport + Send>>>>;
 
 struct ShutsDown {
@@ -241,7 +241,7 @@ struct ShutsDown {
 
 impl SessionAgent for ShutsDown {
     fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        let report = self.switch.lock().unwrap().as_ref().expect("a way to shut down")();
+        let report = self.switch.lock().unwrap().as_ref().expect("the test has set the switch")();
         assert_eq!(report.stuck, [turn.session_id()]);
         assert_eq!(report.joined, 1);
         assert!(turn.is_cancelled());
@@ -269,13 +269,13 @@ fn c29_on_a_sessions_thread_shutdown_does_not_wait_for_that_session() {
     });
 }
 
-/// Says on which thread it is dropped.
-struct Mortal {
+/// An agent that reports whether it is dropped on the thread that built it.
+struct ReportsDrop {
     born: thread::ThreadId,
     gone: Sender<bool>,
 }
 
-impl SessionAgent for Mortal {
+impl SessionAgent for ReportsDrop {
     fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         let _ = turn.cancel_token().cancelled().recv();
         Err(turn.check().unwrap_err().into())
@@ -286,17 +286,17 @@ impl SessionAgent for Mortal {
     }
 }
 
-impl Drop for Mortal {
+impl Drop for ReportsDrop {
     fn drop(&mut self) {
         let _ = self.gone.send(self.born == thread::current().id());
     }
 }
 
 #[test]
-fn c30_dropping_the_last_handle_closes_every_session_and_agents_go_on_their_own_threads() {
+fn c30_dropping_the_last_handle_drops_every_agent_on_its_session_thread() {
     run(|| {
         let (gone, drops) = unbounded();
-        let builder = builder_fn(move |_, _| Ok(Mortal { born: thread::current().id(), gone: gone.clone() }));
+        let builder = builder_fn(move |_, _| Ok(ReportsDrop { born: thread::current().id(), gone: gone.clone() }));
         let service = EphemeralSessionService::new(builder, 8);
         for _ in 0..4 {
             service.open_session(SessionSpec::new()).unwrap();
@@ -350,7 +350,7 @@ fn c30_the_last_handle_may_be_dropped_on_a_sessions_own_thread() {
 }
 
 #[test]
-fn c30_agents_that_keep_a_weak_service_do_not_keep_it_alive() {
+fn c30_agents_with_a_weak_service_do_not_keep_the_service_alive() {
     run(|| {
         let (leave, left) = unbounded::<()>();
         let builder = builder_fn(move |spec, context| {
@@ -364,7 +364,7 @@ fn c30_agents_that_keep_a_weak_service_do_not_keep_it_alive() {
         let service = EphemeralSessionService::new(builder, 1);
         assert_eq!(service.create_session(create("x")).unwrap().text, "true");
         drop(service);
-        // Disconnects when builder and agents are gone.
+        // The channel disconnects when the builder and its agents are dropped.
         assert!(left.recv_timeout(LONG).unwrap_err().is_disconnected());
     });
 }

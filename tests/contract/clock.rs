@@ -1,4 +1,5 @@
-//! Time that the test makes: C08, C09, C21, C23, C29, C37 and C42 where they speak of it, and ids by a seed. No real second passes.
+//! Durations on a manual clock (in C08, C09, C11, C21, C23, C29, C34, C37, C42 and C43), and seeded ids. No test waits
+//! for a second of real time.
 
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::support::*;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// A service of scripted agents on a clock of the test's own.
+/// A service of scripted agents on a manual clock.
 fn timed(max_sessions: usize) -> (Service, Stage, ManualClock) {
     let clock = ManualClock::new();
     let on_it = clock.clone();
@@ -23,7 +24,7 @@ fn timed(max_sessions: usize) -> (Service, Stage, ManualClock) {
     (service, stage, clock)
 }
 
-/// Waits on a thread of its own while the clock is advanced to the end of the wait.
+/// Runs `wait` on a thread of its own. Advances the clock by `by` once that thread waits.
 fn advancing<T: Send>(clock: &ManualClock, by: Duration, wait: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let waiting = scope.spawn(wait);
@@ -34,7 +35,7 @@ fn advancing<T: Send>(clock: &ManualClock, by: Duration, wait: impl FnOnce() -> 
 }
 
 #[test]
-fn c23_a_timeout_comes_with_the_clock_and_not_before_also_where_nobody_waits() {
+fn c23_a_timeout_passes_by_the_clock_also_where_no_caller_waits() {
     run(|| {
         let (service, stage, clock) = timed(1);
         let timed = service.begin_session(create("hold").timeout(10 * SECOND)).unwrap();
@@ -48,7 +49,7 @@ fn c23_a_timeout_comes_with_the_clock_and_not_before_also_where_nobody_waits() {
         clock.advance(Duration::from_nanos(1));
         assert!(finished.recv().is_err());
         assert_eq!(service.stats().turns_cancelled, 1);
-        // A timeout counts from the admission: what has passed before is not part of it.
+        // A timeout counts from the admission. Time before the admission does not count.
         let next = service.begin_turn(id, turn("hold").timeout(10 * SECOND)).unwrap();
         stage.wait_entered();
         clock.advance(9 * SECOND);
@@ -58,7 +59,7 @@ fn c23_a_timeout_comes_with_the_clock_and_not_before_also_where_nobody_waits() {
 }
 
 #[test]
-fn c23_when_the_clock_has_settled_the_tokens_are_set() {
+fn c23_after_the_clock_has_settled_the_due_turns_are_cancelled() {
     run(|| {
         let (give, tokens) = unbounded::<CancelToken>();
         let agent = agent_fn(move |_, turn| {
@@ -88,7 +89,7 @@ fn c23_when_the_clock_has_settled_the_tokens_are_set() {
 }
 
 #[test]
-fn c23_a_clock_that_jumps_far_ahead_passes_every_timeout_but_those_that_never_come() {
+fn c23_a_jump_of_the_clock_cancels_the_due_turns_and_no_other() {
     run(|| {
         let (service, stage, clock) = timed(8);
         let turns: Vec<_> = (1..5).map(|n| service.begin_session(create("hold").timeout(n * HOUR)).unwrap()).collect();
@@ -107,7 +108,7 @@ fn c23_a_clock_that_jumps_far_ahead_passes_every_timeout_but_those_that_never_co
 }
 
 #[test]
-fn c23_a_timeout_that_is_taken_back_leaves_nothing_to_settle() {
+fn c23_a_disarmed_timeout_leaves_nothing_to_settle() {
     run(|| {
         let (service, _stage, clock) = timed(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -149,7 +150,7 @@ fn c21_a_sleep_ends_with_the_clock_or_with_the_turn() {
 }
 
 #[test]
-fn waits_for_a_session_time_out_by_the_clock_and_say_how_long_they_were() {
+fn waits_for_a_session_time_out_by_the_clock_and_report_their_length() {
     run(|| {
         let (service, stage, clock) = timed(1);
         let mut running = service.begin_session(create("deaf")).unwrap();
@@ -159,7 +160,7 @@ fn waits_for_a_session_time_out_by_the_clock_and_say_how_long_they_were() {
             Err(SessionError::Timeout { waited, .. }) => waited,
             other => panic!("{other:?}"),
         };
-        // C11, C42, C09.
+        // C11, C42, C43, C09.
         assert!(advancing(&clock, SECOND, || running.wait_timeout(SECOND)).is_none());
         let exported = advancing(&clock, HOUR, || service.export_session_timeout(id, SECOND));
         assert_eq!(waited(exported.map(drop)), HOUR);
@@ -167,7 +168,7 @@ fn waits_for_a_session_time_out_by_the_clock_and_say_how_long_they_were() {
         assert_eq!(waited(taken.map(drop)), 2 * SECOND);
         let archived = advancing(&clock, SECOND, || service.archive_wait(id, SECOND));
         assert_eq!(waited(archived), SECOND);
-        // C29. It waits once for all, not once for each.
+        // C29: a shutdown waits once for all sessions, not once for each.
         let report = advancing(&clock, SECOND, || service.shutdown(SECOND));
         assert_eq!(report.stuck, [id]);
         stage.release();
@@ -187,7 +188,7 @@ fn waits_for_registrations_and_events_time_out_by_the_clock() {
         let events = service.subscribe(id, Subscription::new()).unwrap();
         let received = advancing(&clock, SECOND, || events.recv_timeout(SECOND));
         assert_eq!(received, Err(RecvTimeoutError::Timeout));
-        // What is there already is received, however late it is.
+        // An event that is in the queue is received also with a timeout of zero.
         service.start_turn(id, turn("x")).unwrap();
         events.recv_timeout(Duration::ZERO).unwrap();
         events.recv_timeout(Duration::ZERO).unwrap();
@@ -196,7 +197,7 @@ fn waits_for_registrations_and_events_time_out_by_the_clock() {
 }
 
 #[test]
-fn c34_a_bounded_wait_of_a_sessions_own_thread_ends_by_the_clock() {
+fn c34_a_timed_wait_of_a_session_thread_ends_by_the_clock() {
     run(|| {
         let clock = ManualClock::new();
         let jobs = Jobs::with(|config| config.max_running_turns(1).clock(clock.clone()));
@@ -209,14 +210,14 @@ fn c34_a_bounded_wait_of_a_sessions_own_thread_ends_by_the_clock() {
             assert_cancelled(endless.wait(), CancelReason::Interrupted);
             Ok("in time".into())
         });
-        // The parent's wait and the child's sleep.
+        // The two waiters are the parent's wait and the child's sleep.
         clock.wait_for_waiters(2);
         clock.advance(SECOND);
         assert_eq!(waiting.wait().unwrap().text, "in time");
     });
 }
 
-/// What one run of a program gives out.
+/// The ids of the sessions and of the interactions of one run with this seed.
 fn ids_of_a_run(seed: u64) -> (Vec<SessionId>, Vec<String>) {
     let (service, _stage) = scripted_with(|config| config.ids(SeededIds::new(seed)));
     let sessions: Vec<_> = (0..5).map(|_| service.open_session(SessionSpec::new()).unwrap()).collect();
@@ -226,14 +227,14 @@ fn ids_of_a_run(seed: u64) -> (Vec<SessionId>, Vec<String>) {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_ids_in_the_order_of_their_making() {
+fn the_same_seed_gives_the_same_ids_in_creation_order() {
     run(|| {
         let (sessions, interactions) = ids_of_a_run(1);
         assert_eq!((sessions.clone(), interactions.clone()), ids_of_a_run(1));
         assert!(sessions.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(interactions.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(ids_of_a_run(2).0.iter().all(|id| !sessions.contains(id)));
-        // Who brings an id keeps it, and takes none from the sequence.
+        // A session with an id in its specification takes no id from the sequence.
         let (service, _stage) = scripted_with(|config| config.ids(SeededIds::new(1)));
         let own = SessionId::new();
         assert_eq!(service.open_session(SessionSpec::new().session_id(own)).unwrap(), own);
@@ -242,7 +243,7 @@ fn the_same_seed_gives_the_same_ids_in_the_order_of_their_making() {
 }
 
 #[test]
-fn a_time_that_has_come_counts_as_waited_for_no_more() {
+fn a_wait_that_is_due_is_not_counted_as_a_waiter() {
     run(|| {
         let clock = ManualClock::new();
         let (enter, entered) = unbounded();

@@ -1,4 +1,4 @@
-//! C41: sessions that converse.
+//! C41, C40: messages between sessions.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,7 +13,8 @@ use turnwise::{
 
 use crate::support::*;
 
-/// Joins under the model's name. A prompt `ask NAME WHAT` sends a request there; requests are answered, answers noted.
+/// An agent that joins under the name of its model. A prompt `ask NAME WHAT` sends a request to that peer. The agent
+/// answers requests, and reports every message that it gets.
 struct Peer {
     history: Session,
     peer: LocalPeer,
@@ -81,7 +82,7 @@ fn host(service: &dyn SessionService, name: &str, prompt: &str) -> TurnHandle {
 }
 
 fn next(heard: &Heard) -> (String, InteractionContent) {
-    heard.recv_timeout(LONG).expect("somebody hears something")
+    heard.recv_timeout(LONG).expect("a peer gets a message")
 }
 
 #[test]
@@ -93,18 +94,18 @@ fn c41_two_sessions_converse_and_one_dismisses_the_other() {
             thread::yield_now();
         }
         let alice = host(&service, "alice", "ask bob the way");
-        let (who, asked) = next(&heard);
-        assert_eq!((who.as_str(), asked), ("bob hears alice", InteractionContent::request("the way", "")));
-        let (who, answer) = next(&heard);
-        assert_eq!(who, "alice hears bob");
+        let (direction, asked) = next(&heard);
+        assert_eq!((direction.as_str(), asked), ("bob hears alice", InteractionContent::request("the way", "")));
+        let (direction, answer) = next(&heard);
+        assert_eq!(direction, "alice hears bob");
         assert_matches!(
             answer,
             InteractionContent::Response { status: ResponseStatus::Completed, result, .. } if result == "THE WAY"
         );
-        // The host may speak for a session, and peers may dismiss each other.
-        let line = service.comms_runtime(alice.session_id()).unwrap();
-        assert_eq!(line.peers(), ["bob"]);
-        line.send("bob", InteractionContent::Dismiss).unwrap();
+        // The host may send in the name of a session, and a session may dismiss its peer.
+        let runtime = service.comms_runtime(alice.session_id()).unwrap();
+        assert_eq!(runtime.peers(), ["bob"]);
+        runtime.send("bob", InteractionContent::Dismiss).unwrap();
         let result = bob.wait().unwrap();
         assert_eq!((result.text.as_str(), result.turns, result.tool_calls), ("answered", 2, 1));
         service.event_injector(alice.session_id()).unwrap().dismiss(EventSource::Stdin).unwrap();
@@ -121,16 +122,16 @@ fn c41_names_are_taken_once_and_free_again_when_their_session_has_ended() {
         let again = service.open_session(spec());
         assert_matches!(again, Err(SessionError::Build { .. }));
         assert_eq!(comms.join("alice").unwrap_err(), NameTaken { name: "alice".into() });
-        let line = service.comms_runtime(alice).unwrap();
+        let runtime = service.comms_runtime(alice).unwrap();
         service.archive_wait(alice, LONG).unwrap();
         assert_eq!(comms.peers(), [] as [String; 0]);
         assert!(service.comms_runtime(alice).is_none());
-        // A line that outlives its session is closed.
-        let closed = line.send("anybody", InteractionContent::message("x")).unwrap_err();
-        assert_matches!(&closed, CommsError::Closed { to, .. } if to == "anybody");
+        // A comms runtime is closed after the end of its session.
+        let closed = runtime.send("bob", InteractionContent::message("x")).unwrap_err();
+        assert_matches!(&closed, CommsError::Closed { to, .. } if to == "bob");
         assert_eq!(closed.into_content(), InteractionContent::message("x"));
         let alice = service.open_session(spec()).unwrap();
-        // A fault does not free the name, the end of the session does.
+        // A fault does not free the name. The end of the session does.
         let faulting = service.begin_turn(alice, turn("x").host_mode(true)).unwrap();
         let other = comms.join("other").unwrap();
         other.send("alice", InteractionContent::request("panic", "")).unwrap();
@@ -162,7 +163,7 @@ fn c41_a_full_or_unknown_peer_is_an_error_to_the_sender() {
         );
         drop(bob);
         assert_matches!(alice.send("bob", InteractionContent::Dismiss), Err(CommsError::UnknownPeer { .. }));
-        // What was not read has gone with its reader, and nothing more comes.
+        // The drop of a peer drops its unread messages, and no more arrive.
         assert!(inbox.try_recv().is_err());
         assert_eq!(alice.peers(), [] as [String; 0]);
         alice.send("alice", InteractionContent::message("to myself")).unwrap();
@@ -170,17 +171,17 @@ fn c41_a_full_or_unknown_peer_is_an_error_to_the_sender() {
     });
 }
 
-/// Sends on every interaction, whether there is room or not.
-struct Chatty {
+/// An agent that sends eight messages to its peer in every turn and interaction, and ignores refusals.
+struct Sending {
     history: Session,
     peer: LocalPeer,
     other: String,
 }
 
-impl SessionAgent for Chatty {
+impl SessionAgent for Sending {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         for _ in 0..8 {
-            // Full or not there yet: what cannot be sent is not sent.
+            // The peer may be full, or may not have joined yet.
             drop(self.peer.send(&self.other, InteractionContent::message("more")));
         }
         Ok(turn.finish(prompt))
@@ -196,19 +197,19 @@ impl SessionAgent for Chatty {
 }
 
 #[test]
-fn c41_two_sessions_that_send_at_full_rate_neither_deadlock_nor_miss_the_interrupt() {
+fn c41_two_sessions_at_full_rate_neither_deadlock_nor_miss_an_interrupt() {
     run(|| {
         let comms = LocalComms::with_capacity(4);
         let builder = turnwise::builder_fn(move |spec: &SessionSpec, context: &SessionContext| {
             let peer = comms.join(spec.model.as_str()).map_err(AgentError::other)?;
             let other = if spec.model == "tick" { "tock" } else { "tick" }.to_owned();
-            Ok(Chatty { history: Session::with_id(context.session_id()), peer, other })
+            Ok(Sending { history: Session::with_id(context.session_id()), peer, other })
         });
         let service = EphemeralSessionService::configure(builder).max_running_turns(1).build().unwrap();
         let open = |name: &str| service.open_session(SessionSpec::new().model(name)).unwrap();
         let ids = [open("tick"), open("tock")];
         let turns = ids.map(|id| service.begin_turn(id, turn("go").host_mode(true)).unwrap());
-        // Both go round and round, and answer everybody in between.
+        // Both sessions keep sending, and answer exports between their interactions.
         for id in ids {
             for _ in 0..50 {
                 service.export_session(id).unwrap();
@@ -222,14 +223,14 @@ fn c41_two_sessions_that_send_at_full_rate_neither_deadlock_nor_miss_the_interru
     });
 }
 
-/// Joins in its first turn, not before.
-struct Late {
+/// An agent that joins in its first turn.
+struct JoinsLate {
     history: Session,
     comms: LocalComms,
     peer: Option<LocalPeer>,
 }
 
-impl SessionAgent for Late {
+impl SessionAgent for JoinsLate {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         if self.peer.is_none() {
             self.peer = Some(self.comms.join("late").map_err(AgentError::other)?);
@@ -247,12 +248,12 @@ impl SessionAgent for Late {
 }
 
 #[test]
-fn c41_an_agent_may_join_as_late_as_in_the_prompt_of_its_host_mode() {
+fn c41_an_agent_may_join_during_the_prompt_that_begins_host_mode() {
     run(|| {
         let comms = LocalComms::new();
         let other = comms.join("other").unwrap();
         let builder = turnwise::builder_fn(move |_: &SessionSpec, context: &SessionContext| {
-            Ok(Late { history: Session::with_id(context.session_id()), comms: comms.clone(), peer: None })
+            Ok(JoinsLate { history: Session::with_id(context.session_id()), comms: comms.clone(), peer: None })
         });
         let service = EphemeralSessionService::new(builder, 1);
         let hosting = service.begin_session(create("x").host_mode(true)).unwrap();
@@ -265,12 +266,12 @@ fn c41_an_agent_may_join_as_late_as_in_the_prompt_of_its_host_mode() {
     });
 }
 
-/// A line whose inbox disconnects, or panics.
-struct Odd {
+/// A comms runtime with the given inbox. Without one its `inbox` panics.
+struct FaultyComms {
     inbox: Option<Receiver<InboxInteraction>>,
 }
 
-impl CommsRuntime for Odd {
+impl CommsRuntime for FaultyComms {
     fn send(&self, to: &str, content: InteractionContent) -> Result<InteractionId, CommsError> {
         Err(CommsError::UnknownPeer { to: to.to_owned(), content })
     }
@@ -284,12 +285,12 @@ impl CommsRuntime for Odd {
     }
 }
 
-struct WithLine {
+struct WithComms {
     history: Session,
-    line: Arc<Odd>,
+    runtime: Arc<FaultyComms>,
 }
 
-impl SessionAgent for WithLine {
+impl SessionAgent for WithComms {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         Ok(turn.finish(prompt))
     }
@@ -299,27 +300,27 @@ impl SessionAgent for WithLine {
     }
 
     fn comms_runtime(&self) -> Option<Arc<dyn CommsRuntime>> {
-        Some(Arc::clone(&self.line) as Arc<dyn CommsRuntime>)
+        Some(Arc::clone(&self.runtime) as Arc<dyn CommsRuntime>)
     }
 }
 
 #[test]
-fn c40_a_comms_inbox_that_disconnects_or_panics_ends_neither_host_mode_nor_session() {
+fn c40_a_comms_inbox_that_disconnects_or_panics_does_not_end_host_mode() {
     run(|| {
         let (sender, inbox) = bounded(1);
         sender.send(InboxInteraction::new("peer", InteractionContent::message("last words"))).unwrap();
         drop(sender);
         for inbox in [Some(inbox), None] {
             let expected = if inbox.is_some() { "last words" } else { "x" };
-            let line = Arc::new(Odd { inbox });
+            let runtime = Arc::new(FaultyComms { inbox });
             let builder = turnwise::builder_fn(move |_: &SessionSpec, context: &SessionContext| {
-                Ok(WithLine { history: Session::with_id(context.session_id()), line: Arc::clone(&line) })
+                Ok(WithComms { history: Session::with_id(context.session_id()), runtime: Arc::clone(&runtime) })
             });
             let service = EphemeralSessionService::new(builder, 1);
             let hosting = service.begin_session(create("x").host_mode(true)).unwrap();
             let id = hosting.session_id();
             let injector = service.event_injector(id).unwrap();
-            // Still there, and not spinning on the dead channel: it answers.
+            // The session answers exports and interactions, and does not spin on the disconnected channel.
             service.export_session(id).unwrap();
             let followed = injector.inject_with_subscription("after".into(), EventSource::Tcp).unwrap();
             assert_eq!(crate::inbox::outcome(&followed).unwrap(), "after");
@@ -331,7 +332,7 @@ fn c40_a_comms_inbox_that_disconnects_or_panics_ends_neither_host_mode_nor_sessi
     });
 }
 
-/// Asserts that the thread of this session uses next to no processor time while it waits.
+/// Asserts that the thread of this session uses almost no processor time while it waits.
 #[cfg(target_os = "linux")]
 fn assert_idle(session: &str) {
     let name = format!("-{}", &session[session.len() - 6..]);
@@ -340,13 +341,13 @@ fn assert_idle(session: &str) {
         .flatten()
         .map(|task| task.path())
         .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim().ends_with(&name)));
-    let own = own.expect("the session's thread is there");
+    let own = own.expect("the thread of the session is listed");
     let used = || {
         let text = std::fs::read_to_string(own.join("schedstat")).expect("scheduler statistics");
         text.split(' ').next().expect("time on the processor").parse::<u64>().expect("nanoseconds")
     };
     let before = used();
-    // Time to misbehave in; one that does uses most of it.
+    // A thread that spins uses most of these 50 ms.
     thread::sleep(std::time::Duration::from_millis(50));
     let nanos = used() - before;
     assert!(nanos < 10_000_000, "{nanos} ns of 50 ms");

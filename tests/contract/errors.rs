@@ -1,4 +1,4 @@
-//! Errors that can be used: what they print, what they hide, what they name.
+//! Errors: their texts, their sources, their fields, and what their `Debug` leaves out.
 
 use std::error::Error;
 use std::iter::successors;
@@ -58,7 +58,7 @@ fn all_errors() -> Vec<SessionError> {
 }
 
 #[test]
-fn a_printer_of_the_whole_chain_repeats_nothing() {
+fn no_text_in_the_chain_of_sources_is_repeated() {
     for error in all_errors() {
         let texts: Vec<_> =
             successors(Some(&error as &dyn Error), |&error| error.source()).map(ToString::to_string).collect();
@@ -68,7 +68,7 @@ fn a_printer_of_the_whole_chain_repeats_nothing() {
             }
         }
     }
-    // What `Display` does not say is there.
+    // `source` has the text that `Display` leaves out.
     let error =
         SessionError::Agent { id: SessionId::new(), source: AgentError::other(Outer(std::io::Error::other("deep"))) };
     assert_eq!(error.source().unwrap().to_string(), "deep");
@@ -91,7 +91,7 @@ fn debug_shows_variants_and_fields_and_no_text_of_a_panic() {
         SessionError::Build { id, source: BuildError::Panicked(message) },
         SessionError::Agent { id, source: AgentError::Internal("session_clone panicked: a secret".into()) },
     ] {
-        assert!(error.to_string().contains("a secret"), "the caller is told");
+        assert!(error.to_string().contains("a secret"), "`Display` has the message");
         let debug = format!("{error:?} {error:#?}");
         assert!(!debug.contains("secret") && debug.contains("bytes"), "{debug}");
     }
@@ -103,7 +103,7 @@ fn busy_names_the_turn() {
         let (service, stage) = scripted(2);
         let first = service.begin_session(create("hold")).unwrap();
         let id = first.session_id();
-        // While it builds, and while it runs.
+        // Another turn is refused during the build and during the run.
         let refused =
             |error| assert_matches!(error, SessionError::Busy { turn: Some(turn), .. } if turn == TurnId::new(1));
         refused(service.begin_turn(id, turn("x")).unwrap_err());
@@ -122,7 +122,7 @@ fn busy_names_the_turn() {
 }
 
 #[test]
-fn an_interrupted_turn_that_answers_says_so_and_counts_as_cancelled() {
+fn an_interrupted_turn_that_succeeds_counts_as_cancelled() {
     run(|| {
         let agent = agent_fn(|prompt, turn| {
             if prompt == "partial" {
@@ -142,7 +142,7 @@ fn an_interrupted_turn_that_answers_says_so_and_counts_as_cancelled() {
                 let last = history.messages().last().unwrap();
                 assert_matches!(last, turnwise::Message::Assistant { stop_reason: StopReason::Cancelled, .. });
             }
-            // Told to stop before it ran.
+            // The interrupt came before the run.
             Err(error) => assert_eq!(error.cancel_reason(), Some(CancelReason::Interrupted)),
         }
         let whole = service.start_turn(id, turn("limit")).unwrap();
@@ -153,7 +153,7 @@ fn an_interrupted_turn_that_answers_says_so_and_counts_as_cancelled() {
 }
 
 #[test]
-fn figures_from_outside_do_not_overflow() {
+fn the_sum_of_ended_turns_saturates() {
     let mut stats = ServiceStats::default();
     stats.turns_completed = u64::MAX;
     stats.turns_failed = 1;

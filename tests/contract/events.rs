@@ -22,7 +22,7 @@ fn c35_run_started_first_one_terminal_event_last_then_the_receiver_disconnects()
             let (event_tx, events) = unbounded();
             let result = service.start_turn(id, turn(prompt).event_tx(event_tx));
             assert_eq!(result.is_ok(), succeeds);
-            // The result is there, so the channel is done: nothing is waited for.
+            // The result is delivered, so all events are in the channel and its sender is dropped.
             let mut seen: Vec<_> = events.try_iter().collect();
             assert!(events.try_recv().unwrap_err().is_disconnected());
             assert_matches!(
@@ -54,11 +54,11 @@ fn c35_the_callback_and_the_stream_see_the_same() {
         assert_eq!(seen.len(), 1_002);
         let streamed: Vec<_> = service.stream_turn(id, turn("emit 1000")).unwrap().collect();
         assert_eq!(streamed[1..1_001], seen[1..1_001]);
-        // Not reading is no reason to hang.
+        // `wait` returns although the stream was not read to its end.
         let mut stream = service.stream_turn(id, turn("emit 1000")).unwrap();
         assert!(stream.next().is_some());
         assert_eq!(stream.wait().unwrap().text, "emitted");
-        // And a dropped stream no reason to fail.
+        // The drop of a stream does not fail its turn.
         let stream = service.stream_turn(id, turn("emit 1000")).unwrap();
         let finished = stream.handle().finished().clone();
         drop(stream);
@@ -88,7 +88,7 @@ fn c35_a_stream_can_be_polled_and_its_end_is_that_of_the_turn() {
         assert_eq!(stream.next(), None);
         assert_eq!(stream.try_wait().unwrap().unwrap().text, "released");
         assert_eq!(stream.wait().unwrap().text, "released");
-        // Whoever has seen the end may start the next turn, however the end was seen.
+        // A caller that has seen the end of the stream may start the next turn, by whichever method it saw the end.
         for round in 0..3_000 {
             let stream = service.stream_turn(id, turn("x")).unwrap();
             while match round % 2 {
@@ -100,7 +100,7 @@ fn c35_a_stream_can_be_polled_and_its_end_is_that_of_the_turn() {
 }
 
 #[test]
-fn c35_only_a_receiver_that_is_full_when_its_turn_is_cancelled_misses_the_terminal_event_and_is_counted() {
+fn c35_a_full_receiver_of_a_cancelled_turn_misses_the_terminal_event() {
     run(|| {
         let (service, stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -127,7 +127,7 @@ fn c35_only_a_receiver_that_is_full_when_its_turn_is_cancelled_misses_the_termin
 }
 
 #[test]
-fn c35_scoped_tool_threads_may_emit_and_are_done_before_the_terminal_event() {
+fn c35_scoped_threads_may_emit_and_end_before_the_terminal_event() {
     run(|| {
         let service = EphemeralSessionService::new(
             agent_fn(|_, turn| {
@@ -170,7 +170,7 @@ fn c36_a_slow_receiver_gives_back_pressure() {
         let running = service.begin_session(create("x").event_tx(event_tx)).unwrap();
         for received in 0..10_001 {
             let ahead = emitted.load(Ordering::SeqCst);
-            // What fits into the channel, and no more; RunStarted is one of those received.
+            // The turn is ahead by the capacity of the channel at most. `RunStarted` is one of the received events.
             assert!(ahead <= received + CAPACITY, "{ahead} emitted, {received} received");
             events.recv().unwrap();
         }
@@ -187,7 +187,7 @@ fn c36_a_dropped_receiver_is_logged_once_and_the_turn_goes_on() {
         let (event_tx, events) = bounded(1);
         let running = service.begin_session(create("flood").event_tx(event_tx)).unwrap();
         let (id, _) = stage.wait_entered();
-        // The turn is blocked, or soon will be: the drop sets it free, to flood nobody until it is told to stop.
+        // The turn waits for room, or will soon. The drop releases it, and it emits until the interrupt.
         drop(events);
         running.interrupt();
         running.wait().unwrap_err();
@@ -224,7 +224,7 @@ fn c36_prompts_and_answers_are_never_logged() {
 }
 
 #[test]
-fn c38_events_of_the_build_reach_the_creator_and_those_of_other_threads_no_turn() {
+fn c38_events_of_the_build_reach_the_first_turn_and_others_reach_no_turn() {
     run(|| {
         let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
         let (kept, contexts) = unbounded();
@@ -245,14 +245,14 @@ fn c38_events_of_the_build_reach_the_creator_and_those_of_other_threads_no_turn(
             (&seen[0], &seen[3], seen.len()),
             (AgentEvent::RunStarted { .. }, AgentEvent::RunCompleted { .. }, 4)
         );
-        // Later, on whatever thread: no part of a turn.
+        // Events that the context emits after the build belong to no turn.
         let context = contexts.recv().unwrap();
         let (event_tx, events) = unbounded();
         let running = service.begin_turn(id, turn("y").event_tx(event_tx)).unwrap();
         context.events().emit(delta(4)).unwrap();
         running.wait().unwrap();
         assert_eq!(events.iter().count(), 2);
-        // With no creator who listens they go nowhere, and the build is none the worse.
+        // The build of an opened session has no receiver. Its events are dropped, and the build succeeds.
         service.open_session(SessionSpec::new()).unwrap();
     });
 }

@@ -1,4 +1,4 @@
-//! C31, C32: panics of agents, and of everything else that is the user's.
+//! C31, C32: panics of agents, and of all other code of the host.
 
 use std::sync::Arc;
 use std::thread;
@@ -38,19 +38,19 @@ fn c31_a_panic_faults_its_session_and_no_other() {
     });
 }
 
-/// Panics wherever its prompts have told it to.
-struct Fragile {
+/// An agent that panics in the method that its last prompt names.
+struct Panicking {
     session: Session,
     breaks_in: String,
 }
 
-impl Fragile {
+impl Panicking {
     fn at(&self, place: &str) {
         assert!(self.breaks_in != place, "broken in {place}");
     }
 }
 
-impl SessionAgent for Fragile {
+impl SessionAgent for Panicking {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         self.session.push(Message::assistant(prompt.as_str()));
         self.breaks_in = prompt.clone();
@@ -88,7 +88,7 @@ impl SessionAgent for Fragile {
     }
 }
 
-impl Drop for Fragile {
+impl Drop for Panicking {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.at("drop");
@@ -96,9 +96,9 @@ impl Drop for Fragile {
     }
 }
 
-fn fragile() -> (EphemeralSessionService<impl turnwise::SessionAgentBuilder>, SessionId) {
+fn panicking() -> (EphemeralSessionService<impl turnwise::SessionAgentBuilder>, SessionId) {
     let builder = builder_fn(|_, context| {
-        Ok(Fragile { session: Session::with_id(context.session_id()), breaks_in: String::new() })
+        Ok(Panicking { session: Session::with_id(context.session_id()), breaks_in: String::new() })
     });
     let service = EphemeralSessionService::new(builder, 1);
     let id = service.open_session(SessionSpec::new()).unwrap();
@@ -108,15 +108,15 @@ fn fragile() -> (EphemeralSessionService<impl turnwise::SessionAgentBuilder>, Se
 #[test]
 fn c32_panics_in_set_skill_references_and_cancel_fault_the_session() {
     run(|| {
-        let (service, id) = fragile();
+        let (service, id) = panicking();
         service.start_turn(id, turn("set_skill_references")).unwrap();
         let fault = service.start_turn(id, turn("x"));
         assert_matches!(fault, Err(SessionError::Faulted { message, .. }) if message.contains("set_skill"));
         service.archive_wait(id, LONG).unwrap();
 
-        let (service, id) = fragile();
+        let (service, id) = panicking();
         let running = service.begin_turn(id, turn("cancel")).unwrap();
-        // It has to run: a turn that is cancelled before that is not rolled back.
+        // The turn has to run first. A turn that is cancelled before its run is not rolled back.
         while service.stats().running_turns == 0 {
             std::thread::yield_now();
         }
@@ -127,12 +127,12 @@ fn c32_panics_in_set_skill_references_and_cancel_fault_the_session() {
 }
 
 #[test]
-fn c32_panics_in_snapshot_and_session_clone_leave_result_and_session_alone() {
+fn c32_panics_in_snapshot_and_session_clone_keep_result_and_session() {
     run(|| {
-        let (service, id) = fragile();
+        let (service, id) = panicking();
         assert_eq!(service.start_turn(id, turn("fine")).unwrap().text, "fine");
         assert_eq!(service.start_turn(id, turn("snapshot")).unwrap().text, "snapshot");
-        // The snapshot of the turn before stays.
+        // The snapshot of the previous turn stays.
         assert_eq!(service.read(id).unwrap().state.last_assistant_text.as_deref(), Some("fine"));
         assert_eq!(service.start_turn(id, turn("session_clone")).unwrap().text, "session_clone");
         let export = service.export_session(id);
@@ -148,12 +148,12 @@ fn c32_panics_in_snapshot_and_session_clone_leave_result_and_session_alone() {
 fn c32_panics_in_hooks_and_drops_are_contained_and_logged() {
     run(|| {
         record_log();
-        let (service, id) = fragile();
+        let (service, id) = panicking();
         let running = service.begin_turn(id, turn("hook")).unwrap();
         while service.stats().running_turns == 0 {
             std::thread::yield_now();
         }
-        // The hook panics on this thread, or on the session's where it is registered late.
+        // The hook panics on this thread, or on the session thread if the interrupt comes before the hook is armed.
         running.interrupt();
         assert_eq!(running.wait().unwrap().text, "hook");
         service.start_turn(id, turn("drop")).unwrap();
@@ -167,55 +167,55 @@ fn c32_panics_in_hooks_and_drops_are_contained_and_logged() {
 #[test]
 fn c32_a_panic_that_carries_a_value_which_panics_when_dropped_is_contained() {
     run(|| {
-        struct Bomb;
-        impl Drop for Bomb {
+        struct PanicsOnDrop;
+        impl Drop for PanicsOnDrop {
             fn drop(&mut self) {
                 panic!("boom");
             }
         }
-        let service = EphemeralSessionService::new(agent_fn(|_, _| std::panic::panic_any(Bomb)), 1);
+        let service = EphemeralSessionService::new(agent_fn(|_, _| std::panic::panic_any(PanicsOnDrop)), 1);
         let fault = service.create_session(create("x")).unwrap_err();
         assert_matches!(&fault, SessionError::Faulted { .. });
         service.archive_wait(fault.session_id().unwrap(), LONG).unwrap();
     });
 }
 
-/// An error whose every part panics when told to.
+/// An error whose `Display` or drop panics, as its fields say.
 #[derive(Debug)]
-struct Nasty {
+struct PanickingError {
     shown: bool,
     dropped: bool,
 }
 
-impl std::fmt::Display for Nasty {
+impl std::fmt::Display for PanickingError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         assert!(!self.shown, "broken in display");
         f.write_str("nasty")
     }
 }
 
-impl std::error::Error for Nasty {}
+impl std::error::Error for PanickingError {}
 
-impl Drop for Nasty {
+impl Drop for PanickingError {
     fn drop(&mut self) {
         assert!(!self.dropped || thread::panicking(), "broken in drop");
     }
 }
 
 #[test]
-fn c32_an_error_that_panics_when_shown_is_delivered_all_the_same() {
+fn c32_an_error_that_panics_when_shown_is_still_delivered() {
     run(|| {
         let jobs = Jobs::new(1);
         let id = jobs.open();
-        let nasty = || AgentError::other(Nasty { shown: true, dropped: false });
-        jobs.prepare("x", move |_, _| Err(nasty()));
+        let panicking_error = || AgentError::other(PanickingError { shown: true, dropped: false });
+        jobs.prepare("x", move |_, _| Err(panicking_error()));
         let (event_tx, events) = unbounded();
         let failed = jobs.service.start_turn(id, turn("x").event_tx(event_tx));
         assert!(matches!(failed, Err(SessionError::Agent { source: AgentError::Other(_), .. })));
         assert_eq!(events.iter().count(), 2);
         assert_eq!(jobs.service.start_turn(id, turn("fine")).unwrap().text, "fine");
 
-        let builder = builder_fn(move |_, _| -> Result<Fragile, AgentError> { Err(nasty()) });
+        let builder = builder_fn(move |_, _| -> Result<Panicking, AgentError> { Err(panicking_error()) });
         let service = EphemeralSessionService::new(builder, 1);
         let (event_tx, _events) = unbounded();
         let failed = service.create_session(create("x").event_tx(event_tx));
@@ -224,27 +224,27 @@ fn c32_an_error_that_panics_when_shown_is_delivered_all_the_same() {
 }
 
 #[test]
-fn c32_an_error_that_panics_when_dropped_takes_no_session_with_it() {
+fn c32_an_error_that_panics_when_dropped_ends_no_session() {
     run(|| {
         let jobs = Jobs::new(1);
         let id = jobs.open();
-        let nasty = || AgentError::other(Nasty { shown: false, dropped: true });
+        let panicking_error = || AgentError::other(PanickingError { shown: false, dropped: true });
         let (go, gate) = bounded::<()>(0);
         let running = jobs.begin(id, "x", move |_, _| {
             let _ = gate.recv();
-            Err(nasty())
+            Err(panicking_error())
         });
         let finished = running.finished().clone();
-        // Nobody is left to take the error: it goes on the session's thread.
+        // No caller takes the error, so the session thread drops it.
         drop(running);
         drop(go);
         assert!(finished.recv().is_err());
         assert_eq!(jobs.service.start_turn(id, turn("fine")).unwrap().text, "fine");
 
         let (go, gate) = bounded::<()>(0);
-        let builder = builder_fn(move |_, _| -> Result<Fragile, AgentError> {
+        let builder = builder_fn(move |_, _| -> Result<Panicking, AgentError> {
             let _ = gate.recv();
-            Err(nasty())
+            Err(panicking_error())
         });
         let service = EphemeralSessionService::configure(builder).thread_name_prefix("c32-nasty").build().unwrap();
         drop(service.begin_session(create("x")).unwrap());
@@ -256,12 +256,12 @@ fn c32_an_error_that_panics_when_dropped_takes_no_session_with_it() {
 }
 
 #[test]
-fn c32_a_hook_whose_captures_panic_when_dropped_does_no_harm() {
+fn c32_a_hook_whose_captures_panic_when_dropped_is_contained() {
     run(|| {
         let jobs = Jobs::new(1);
         let id = jobs.open();
         jobs.prepare("x", |_, own_turn| {
-            let captured = Nasty { shown: false, dropped: true };
+            let captured = PanickingError { shown: false, dropped: true };
             drop(own_turn.cancel_token().on_cancel(move || drop(captured)));
             Ok("fine".into())
         });
@@ -270,23 +270,23 @@ fn c32_a_hook_whose_captures_panic_when_dropped_does_no_harm() {
 }
 
 #[test]
-fn c32_a_builder_and_a_specification_that_both_panic_when_dropped_do_no_harm() {
+fn c32_a_builder_and_a_specification_that_panic_when_dropped_are_contained() {
     run(|| {
         let (start, started) = bounded(0);
         let (go, gate) = bounded::<()>(0);
-        let captured = Nasty { shown: false, dropped: true };
+        let captured = PanickingError { shown: false, dropped: true };
         let builder = builder_fn(move |_, _| {
             let _captured = &captured;
             start.send(()).unwrap();
             let _ = gate.recv();
-            Err::<Fragile, _>(AgentError::Config("none".into()))
+            Err::<Panicking, _>(AgentError::Config("none".into()))
         });
         let service = EphemeralSessionService::new(builder, 1);
-        let extension = Arc::new(Nasty { shown: false, dropped: true });
+        let extension = Arc::new(PanickingError { shown: false, dropped: true });
         let spec = SessionSpec::new().extension(extension);
         let building = service.begin_session(create("x").session(spec)).unwrap();
         started.recv().unwrap();
-        // From here on the session's thread is the last owner of both.
+        // From here on the session thread is the last owner of the builder and of the specification.
         drop(service);
         drop(go);
         assert_matches!(building.wait(), Err(SessionError::Build { .. }));

@@ -1,4 +1,4 @@
-//! C40: what the end of host mode, and an interrupt of one interaction, mean for the interactions that wait and run.
+//! C40: how the end of host mode, and an interrupt of one interaction, act on queued and running interactions.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::hosting::{hosted, Hosted};
 use crate::inbox::outcome;
 use crate::support::*;
 
-/// A name, and what ends host mode.
+/// A name, and a call that ends host mode.
 type End = (&'static str, fn(&Hosted));
 
 #[test]
-fn c40_however_host_mode_ends_a_followed_interaction_fails_and_another_stays() {
+fn c40_however_host_mode_ends_subscribed_interactions_fail_and_others_stay() {
     run(|| {
         let ends: [End; 3] = [
             ("an interrupt", |host| host.service.interrupt(host.id()).unwrap()),
@@ -34,7 +34,7 @@ fn c40_however_host_mode_ends_a_followed_interaction_fails_and_another_stays() {
             assert!(outcome(&followed).unwrap_err().contains("host mode ended"), "{name}");
             let id = host.id();
             assert_cancelled(host.turn.wait(), CancelReason::Interrupted);
-            // The sender may send it again.
+            // The sender may inject the message again.
             let again = host.injector.inject_with_subscription("again".into(), EventSource::Tcp).unwrap();
             host.injector.dismiss(EventSource::Tcp).unwrap();
             let (event_tx, events) = unbounded();
@@ -42,13 +42,17 @@ fn c40_however_host_mode_ends_a_followed_interaction_fails_and_another_stays() {
             assert_eq!(host.service.start_turn(id, next).unwrap().text, "again", "{name}");
             assert_eq!(outcome(&again).unwrap(), "again", "{name}");
             let completed = |event: &AgentEvent| matches!(event, AgentEvent::InteractionComplete { .. });
-            assert_eq!(events.iter().filter(completed).count(), 3, "{name}: what no one follows, again, the dismissal");
+            assert_eq!(
+                events.iter().filter(completed).count(),
+                3,
+                "{name}: the one without a subscriber, `again`, the dismissal"
+            );
         }
     });
 }
 
 #[test]
-fn c40_a_host_turn_that_does_not_get_to_host_mode_fails_what_is_followed() {
+fn c40_a_prompt_that_begins_no_host_mode_fails_subscribed_interactions() {
     run(|| {
         for prompt in ["fail", "panic", "hold"] {
             let (service, stage) = scripted(1);
@@ -67,7 +71,7 @@ fn c40_a_host_turn_that_does_not_get_to_host_mode_fails_what_is_followed() {
 }
 
 #[test]
-fn c40_a_dismissal_and_a_timeout_fail_what_is_followed_behind_them() {
+fn c40_a_dismissal_and_a_timeout_fail_later_subscribed_interactions() {
     run(|| {
         let host = hosted("x");
         host.injector.inject("hold".into(), EventSource::Tcp).unwrap();
@@ -104,7 +108,7 @@ fn c40_one_interaction_is_interrupted_alone_queued_or_running() {
         assert_matches!(host.service.interrupt_interaction(id, queued.id), Err(SessionError::NotRunning { .. }));
         host.service.interrupt_interaction(id, running.id).unwrap();
         assert!(outcome(&running).unwrap_err().contains("interrupted"));
-        // Host mode goes on.
+        // Host mode continues.
         assert_eq!(outcome(&next).unwrap(), "next");
         assert_eq!(host.ask("and on"), "and on");
         for gone in [running.id, next.id, InteractionId::new()] {
@@ -117,7 +121,7 @@ fn c40_one_interaction_is_interrupted_alone_queued_or_running() {
 }
 
 #[test]
-fn c40_what_ends_an_interaction_alone_reaches_its_hooks_sleeps_and_cancel_and_no_other() {
+fn c40_interrupt_interaction_runs_hooks_ends_sleeps_and_rolls_back() {
     run(|| {
         struct Agent(Session, Sender<&'static str>);
         impl SessionAgent for Agent {
@@ -159,7 +163,7 @@ fn c40_what_ends_an_interaction_alone_reaches_its_hooks_sleeps_and_cancel_and_no
             let next = injector.inject_with_subscription("next".into(), EventSource::Tcp).unwrap();
             assert_eq!(outcome(&next).unwrap(), "next");
         }
-        // The whole turn's cancellation reaches an interaction as before.
+        // An interrupt of the whole turn reaches the running interaction too.
         let stuck = injector.inject_with_subscription("hook".into(), EventSource::Tcp).unwrap();
         assert_eq!(told.recv().unwrap(), "at work");
         host.interrupt();
@@ -170,7 +174,7 @@ fn c40_what_ends_an_interaction_alone_reaches_its_hooks_sleeps_and_cancel_and_no
 }
 
 #[test]
-fn c40_an_interaction_that_was_interrupted_alone_says_nothing_of_the_turn() {
+fn c40_an_interrupted_interaction_does_not_cancel_its_turn() {
     run(|| {
         let (enter, entered) = unbounded();
         let agent = agent_fn(move |prompt, turn| {
@@ -196,7 +200,7 @@ fn c40_an_interaction_that_was_interrupted_alone_says_nothing_of_the_turn() {
 }
 
 #[test]
-fn c40_a_dismissal_of_a_peer_is_nothing_to_interrupt() {
+fn c40_a_dismissal_by_a_peer_cannot_be_interrupted() {
     run(|| {
         let comms = LocalComms::new();
         let peer = comms.join("peer").unwrap();
@@ -218,7 +222,7 @@ fn c40_a_dismissal_of_a_peer_is_nothing_to_interrupt() {
         let service = EphemeralSessionService::new(builder, 1);
         let host = service.begin_session(create("x").host_mode(true)).unwrap();
         let id = host.session_id();
-        // The name is taken once the agent is built.
+        // The peer is listed once the agent is built.
         while peer.peers().is_empty() {
             std::thread::yield_now();
         }
@@ -229,9 +233,9 @@ fn c40_a_dismissal_of_a_peer_is_nothing_to_interrupt() {
 }
 
 #[test]
-fn c40_between_two_interactions_the_turns_interrupt_ends_a_wait_of_its_thread() {
+fn c40_between_interactions_an_interrupt_ends_a_wait_of_the_session_thread() {
     run(|| {
-        /// Exports another session while its own history is asked for.
+        /// An agent whose `session_clone` exports another session.
         struct Waits(Session, WeakService, SessionId, Sender<()>);
         impl SessionAgent for Waits {
             fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {

@@ -1,4 +1,4 @@
-//! C40, C21: host mode, and every way in and out of it.
+//! C40, C21: host mode, how it begins and how it ends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use turnwise::{
 use crate::inbox::{all, outcome};
 use crate::support::*;
 
-/// A scripted session in host mode, its prompt done.
+/// A scripted session in host mode, after its prompt.
 pub(crate) struct Hosted {
     pub(crate) service: Service,
     pub(crate) stage: Stage,
@@ -28,7 +28,7 @@ pub(crate) fn hosted(prompt: &str) -> Hosted {
     let turn = service.begin_session(create(prompt).host_mode(true).event_tx(event_tx)).unwrap();
     let injector = service.event_injector(turn.session_id()).unwrap();
     let hosted = Hosted { service, stage, turn, injector };
-    // What comes after the first interaction is in host mode for certain.
+    // An answer to the first interaction shows that host mode has begun.
     assert_eq!(hosted.ask("first"), "first");
     drop(events);
     hosted
@@ -51,7 +51,7 @@ impl Hosted {
 }
 
 #[test]
-fn c40_prompt_first_then_interactions_until_dismissed_and_everything_adds_up() {
+fn c40_the_prompt_runs_first_then_interactions_and_their_figures_add_up() {
     run(|| {
         let (service, _stage) = scripted(1);
         let turn_1 = service.begin_session(create("cost 5").host_mode(true)).unwrap();
@@ -63,7 +63,7 @@ fn c40_prompt_first_then_interactions_until_dismissed_and_everything_adds_up() {
         let failing = injector.inject_with_subscription("fail".into(), EventSource::Tcp).unwrap();
         let last = injector.inject_with_subscription("cost 13".into(), EventSource::Tcp).unwrap();
         injector.dismiss(EventSource::Tcp).unwrap();
-        // Said again, it changes nothing.
+        // A second dismissal changes nothing.
         drop(injector.dismiss(EventSource::Tcp));
         let result = turn_1.wait().unwrap();
         assert_eq!((result.session_id, result.turn_id), (id, TurnId::new(1)));
@@ -71,7 +71,7 @@ fn c40_prompt_first_then_interactions_until_dismissed_and_everything_adds_up() {
         assert_eq!(result.text, "cost 13");
         assert!(outcome(&failing).unwrap_err().contains("scripted"));
         assert_eq!(outcome(&last).unwrap(), "cost 13");
-        // The session is there, and the next turn is a plain one.
+        // The session is usable, and its next turn is not in host mode.
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
         assert_eq!(service.start_turn(id, turn("x")).unwrap().text, "x");
         assert_eq!(service.stats().turns_completed, 2);
@@ -82,32 +82,32 @@ fn c40_prompt_first_then_interactions_until_dismissed_and_everything_adds_up() {
 fn c40_every_call_that_starts_a_turn_can_start_host_mode() {
     run(|| {
         let (service, _stage) = scripted(1);
-        let dismissed_by_itself = |id: SessionId| {
+        let dismiss = |id: SessionId| {
             service.event_injector(id).unwrap().dismiss(EventSource::Rpc).unwrap();
         };
         let id = service.open_session(SessionSpec::new()).unwrap();
-        // Dismissed before it gets there, it leaves as soon as it does.
-        dismissed_by_itself(id);
+        // A session that is dismissed before its prompt leaves host mode right after the prompt.
+        dismiss(id);
         assert_eq!(service.start_turn(id, turn("one").host_mode(true)).unwrap().text, "one");
         let begun = service.begin_turn(id, turn("two").host_mode(true)).unwrap();
-        dismissed_by_itself(id);
+        dismiss(id);
         assert_eq!(begun.wait().unwrap().text, "two");
         let stream = service.stream_turn(id, turn("three").host_mode(true)).unwrap();
-        dismissed_by_itself(id);
+        dismiss(id);
         assert_eq!(stream.wait().unwrap().text, "three");
-        dismissed_by_itself(id);
+        dismiss(id);
         let mut events = 0;
         let result = service.start_turn_with(id, turn("four").host_mode(true), &mut |_| events += 1).unwrap();
         assert_eq!((result.text.as_str(), events), ("four", 3));
         service.archive_wait(id, LONG).unwrap();
         let stream = service.stream_session(create("five").host_mode(true)).unwrap();
-        dismissed_by_itself(stream.handle().session_id());
+        dismiss(stream.handle().session_id());
         assert_eq!(stream.wait().unwrap().text, "five");
     });
 }
 
 #[test]
-fn c40_interrupt_timeout_archive_and_shutdown_end_the_waiting() {
+fn c40_interrupt_timeout_archive_and_shutdown_end_host_mode() {
     run(|| {
         let is_cancelled = |turn: TurnHandle, reason| assert_cancelled(turn.wait(), reason);
         let host = hosted("x");
@@ -149,7 +149,7 @@ fn c40_interrupt_timeout_archive_and_shutdown_end_the_waiting() {
 }
 
 #[test]
-fn c40_an_interaction_that_runs_is_finished_by_a_draining_archive_and_cancelled_by_an_interrupt() {
+fn c40_a_drain_finishes_a_running_interaction_and_an_interrupt_cancels_it() {
     run(|| {
         let host = hosted("x");
         let held = host.injector.inject_with_subscription("hold".into(), EventSource::Tcp).unwrap();
@@ -170,7 +170,7 @@ fn c40_an_interaction_that_runs_is_finished_by_a_draining_archive_and_cancelled_
         host.service.interrupt(id).unwrap();
         assert!(outcome(&held).unwrap_err().contains("interrupted"));
         assert_cancelled(host.turn.wait(), CancelReason::Interrupted);
-        // A follower is told at once; what no one follows waits for the next host mode.
+        // An interaction with a subscriber fails at once. One without a subscriber waits for the next host mode.
         assert!(outcome(&queued).unwrap_err().contains("host mode ended"));
         host.injector.dismiss(EventSource::Tcp).unwrap();
         assert_eq!(host.service.start_turn(id, turn("again").host_mode(true)).unwrap().text, "later");
@@ -178,7 +178,7 @@ fn c40_an_interaction_that_runs_is_finished_by_a_draining_archive_and_cancelled_
 }
 
 #[test]
-fn c40_a_timeout_and_the_drop_of_the_service_reach_an_interaction_that_runs() {
+fn c40_a_timeout_and_the_drop_of_the_service_cancel_a_running_interaction() {
     run(|| {
         let (service, stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -186,7 +186,7 @@ fn c40_a_timeout_and_the_drop_of_the_service_reach_an_interaction_that_runs() {
         let held = injector.inject_with_subscription("hold".into(), EventSource::Webhook).unwrap();
         let timed = service.begin_turn(id, turn("x").host_mode(true).timeout(SHORT)).unwrap();
         assert_cancelled(timed.wait(), CancelReason::DeadlineExceeded);
-        // The time may have been up before the interaction was begun: then it is still in the inbox.
+        // The deadline ends the interaction only if the interaction began before it.
         if stage.entered.try_recv().is_ok() {
             assert!(outcome(&held).unwrap_err().contains("deadline"));
         }
@@ -204,7 +204,7 @@ fn c40_a_timeout_and_the_drop_of_the_service_reach_an_interaction_that_runs() {
 }
 
 #[test]
-fn c40_a_panic_faults_the_session_and_its_waiters_are_told() {
+fn c40_a_panic_faults_the_session_and_fails_its_interactions() {
     run(|| {
         let host = hosted("x");
         let held = host.injector.inject_with_subscription("hold".into(), EventSource::Tcp).unwrap();
@@ -236,7 +236,7 @@ fn c40_a_prompt_that_fails_panics_or_is_cancelled_begins_no_host_mode() {
         stage.wait_entered();
         held.interrupt();
         assert_cancelled(held.wait(), CancelReason::Interrupted);
-        // Host mode leaks into no later turn.
+        // Host mode does not reach a later turn.
         assert_eq!(service.start_turn(id, turn("plain")).unwrap().text, "plain");
         let faulted = service.start_turn(id, turn("panic").host_mode(true));
         assert_matches!(faulted, Err(SessionError::Faulted { .. }));
@@ -249,7 +249,7 @@ fn c40_a_prompt_that_fails_panics_or_is_cancelled_begins_no_host_mode() {
 }
 
 #[test]
-fn c40_exports_reads_and_lists_are_answered_in_between_and_turns_are_refused() {
+fn c40_between_interactions_reads_and_exports_work_and_turns_are_busy() {
     run(|| {
         let host = hosted("x");
         let id = host.id();
@@ -260,7 +260,7 @@ fn c40_exports_reads_and_lists_are_answered_in_between_and_turns_are_refused() {
         assert!(host.service.list(SessionQuery::new()).unwrap()[0].is_active);
         assert_matches!(host.service.start_turn(id, turn("x")), Err(SessionError::Busy { .. }));
         assert_matches!(host.service.begin_turn(id, turn("x").host_mode(true)), Err(SessionError::Busy { .. }));
-        // An export that comes while an interaction runs is answered after that, not after host mode.
+        // An export during an interaction is answered after that interaction, not after host mode.
         let held = host.injector.inject_with_subscription("hold".into(), EventSource::Tcp).unwrap();
         host.stage.wait_entered();
         assert_matches!(host.service.export_session_timeout(id, SHORT), Err(SessionError::Timeout { .. }));
@@ -287,7 +287,7 @@ fn c40_a_session_in_host_mode_can_be_taken_between_interactions() {
         let resumed = host.service.create_session(create("on").session(SessionSpec::new().resume(taken))).unwrap();
         assert_eq!(resumed.session_id, id);
 
-        // One that comes too late changes nothing.
+        // A take that times out changes nothing.
         let host = hosted("x");
         let held = host.injector.inject_with_subscription("hold".into(), EventSource::Tcp).unwrap();
         host.stage.wait_entered();
@@ -320,7 +320,7 @@ fn c40_the_events_are_those_of_one_turn_with_each_interaction_reported() {
         assert_matches!(&seen[5], AgentEvent::InteractionFailed { interaction_id, .. } if *interaction_id == fail.id);
         assert_matches!(&seen[6], AgentEvent::InteractionComplete { .. });
         assert_matches!(&seen[7], AgentEvent::RunCompleted { result, .. } if result == "emitted");
-        // An interaction's own stream has its own events only.
+        // The stream of an interaction has the events of that interaction only.
         let own = all(&two);
         assert_eq!(own[..2], [delta(0), delta(1)]);
         assert_eq!(own.len(), 3);
@@ -344,14 +344,14 @@ fn c40_no_running_permit_is_held_while_a_session_waits_in_host_mode() {
         for host in &hosts {
             assert_eq!(outcome(&ask(host, "hello")).unwrap(), "hello");
         }
-        // All three wait, and a plain turn runs; then an interaction has the permit, and nobody else.
+        // All three sessions wait, so a plain turn runs. Then one interaction holds the only permit.
         assert_eq!(service.create_session(create("plain")).unwrap().text, "plain");
         let held = ask(&hosts[0], "hold");
         stage.wait_entered();
         assert_eq!(service.stats().running_turns, 1);
         let waiting = ask(&hosts[1], "second");
         assert_eq!(waiting.events.recv_timeout(SHORT), Err(turnwise::crossbeam_channel::RecvTimeoutError::Timeout));
-        // One that waits for its permit can be interrupted.
+        // An interaction that waits for its permit can be interrupted.
         hosts[1].interrupt();
         assert!(outcome(&waiting).unwrap_err().contains("interrupted"));
         stage.release();
@@ -362,13 +362,13 @@ fn c40_no_running_permit_is_held_while_a_session_waits_in_host_mode() {
 }
 
 #[test]
-fn c40_an_agent_may_follow_an_interaction_of_another_session_under_a_limit_of_one() {
+fn c40_an_agent_may_await_another_sessions_interaction_under_a_limit_of_one() {
     run(|| {
         let jobs = Jobs::new(1);
         let (asking, asked) = (jobs.open(), jobs.open());
         let hosting = jobs.service.begin_turn(asked, turn("x").host_mode(true)).unwrap();
         let follow = move |service: &dyn SessionService, body: &str| {
-            let injector = service.event_injector(asked).expect("it is there");
+            let injector = service.event_injector(asked).expect("the session is live");
             injector.inject_with_subscription(body.into(), EventSource::Rpc).map_err(AgentError::other)
         };
         let answered = jobs.begin(asking, "ask", move |service, _| match follow(service, "hello")?.last() {
@@ -376,7 +376,7 @@ fn c40_an_agent_may_follow_an_interaction_of_another_session_under_a_limit_of_on
             other => Ok(format!("{other:?}")),
         });
         assert_eq!(answered.wait().unwrap().text, "hello");
-        // One that never comes to an end does not hold whoever follows it.
+        // A subscriber can be interrupted while it waits for an interaction that does not end.
         let (enter, entered) = unbounded();
         jobs.prepare("endless", |_, turn| turn.sleep(LONG).map(|()| String::new()).map_err(AgentError::from));
         let waiting = jobs.begin(asking, "ask in vain", move |service, turn| {
@@ -395,7 +395,7 @@ fn c40_an_agent_may_follow_an_interaction_of_another_session_under_a_limit_of_on
 }
 
 #[test]
-fn c40_a_dismissal_that_the_agent_has_drained_is_one_all_the_same() {
+fn c40_a_dismissal_that_the_agent_drains_still_ends_host_mode() {
     run(|| {
         let host = hosted("x");
         let draining = host.injector.inject_with_subscription("drain".into(), EventSource::Tcp).unwrap();
@@ -412,13 +412,13 @@ fn c40_a_dismissal_that_the_agent_has_drained_is_one_all_the_same() {
 }
 
 #[test]
-fn c21_an_interrupt_reaches_a_session_that_waits_for_its_inbox_or_for_room_while_it_reports() {
+fn c21_an_interrupt_reaches_host_mode_that_waits_for_its_inbox_or_for_room() {
     run(|| {
         let host = hosted("x");
         host.service.interrupt(host.id()).unwrap();
         assert_cancelled(host.turn.wait(), CancelReason::Interrupted);
 
-        // RunStarted fills the receiver: the report of the interaction waits for room.
+        // `RunStarted` fills the receiver, so the report of the interaction waits for room.
         let (service, _stage) = scripted(1);
         let (event_tx, events) = bounded(1);
         let hosting = service.begin_session(create("x").host_mode(true).event_tx(event_tx)).unwrap();
@@ -431,15 +431,15 @@ fn c21_an_interrupt_reaches_a_session_that_waits_for_its_inbox_or_for_room_while
     });
 }
 
-/// Counts the calls that prepare and roll back turns.
-struct Watched {
+/// An agent that counts its calls of `set_skill_references` and of `cancel`.
+struct CountsCalls {
     history: Session,
     skills: Arc<AtomicUsize>,
     rolled_back: Arc<AtomicUsize>,
     enter: Sender<()>,
 }
 
-impl SessionAgent for Watched {
+impl SessionAgent for CountsCalls {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         if prompt == "wait" {
             self.enter.send(()).expect("the test listens");
@@ -462,7 +462,7 @@ impl SessionAgent for Watched {
 }
 
 #[test]
-fn c40_skills_are_set_once_and_what_was_interrupted_is_rolled_back() {
+fn c40_skills_are_set_once_and_an_interrupted_interaction_is_rolled_back() {
     run(|| {
         let (skills, rolled_back) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let kept = (Arc::clone(&skills), Arc::clone(&rolled_back));
@@ -470,7 +470,7 @@ fn c40_skills_are_set_once_and_what_was_interrupted_is_rolled_back() {
         let builder = turnwise::builder_fn(move |_, context| {
             let (skills, rolled_back) = (Arc::clone(&kept.0), Arc::clone(&kept.1));
             let history = Session::with_id(context.session_id());
-            Ok(Watched { history, skills, rolled_back, enter: enter.clone() })
+            Ok(CountsCalls { history, skills, rolled_back, enter: enter.clone() })
         });
         let service = EphemeralSessionService::new(builder, 1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -496,7 +496,7 @@ fn c40_skills_are_set_once_and_what_was_interrupted_is_rolled_back() {
 }
 
 #[test]
-fn c40_host_mode_survives_a_storm_of_interactions_from_many_threads() {
+fn c40_host_mode_runs_every_interaction_from_many_threads() {
     run(|| {
         let runs = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&runs);

@@ -1,4 +1,4 @@
-//! C39: what reaches a session through its injector.
+//! C39, C32: interactions that reach a session through its injector.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use turnwise::{
 
 use crate::support::*;
 
-/// Everything that an interaction's stream has, to its end.
+/// All events of an interaction's stream, up to its end.
 pub(crate) fn all(interaction: &InteractionSubscription) -> Vec<AgentEvent> {
     let mut seen = Vec::new();
     loop {
@@ -29,7 +29,8 @@ pub(crate) fn all(interaction: &InteractionSubscription) -> Vec<AgentEvent> {
     }
 }
 
-/// Asserts that there is exactly one terminal event, at the end, and returns whether it is a success, with its text.
+/// Asserts that the stream has exactly one terminal event, as its last. Returns the text of that event: `Ok` for a
+/// completed interaction, `Err` for a failed one.
 #[track_caller]
 pub(crate) fn outcome(interaction: &InteractionSubscription) -> Result<String, String> {
     let mut seen = all(interaction);
@@ -42,12 +43,12 @@ pub(crate) fn outcome(interaction: &InteractionSubscription) -> Result<String, S
     match last {
         AgentEvent::InteractionComplete { interaction_id, result } if interaction_id == interaction.id => Ok(result),
         AgentEvent::InteractionFailed { interaction_id, error } if interaction_id == interaction.id => Err(error),
-        other => panic!("{other:?} is the end of an interaction"),
+        other => panic!("the last event of an interaction is {other:?}"),
     }
 }
 
 #[test]
-fn c39_the_agent_is_told_where_a_message_comes_from() {
+fn c39_every_source_of_an_interaction_has_a_name() {
     let other = EventSource::Other("cron".into());
     let sources =
         [EventSource::Tcp, EventSource::Uds, EventSource::Stdin, EventSource::Webhook, EventSource::Rpc, other];
@@ -68,7 +69,7 @@ fn c39_a_full_inbox_gives_the_message_back() {
         assert_eq!(full.into_body(), "three");
         let full = injector.inject_with_subscription("four".into(), EventSource::Rpc).unwrap_err();
         assert_eq!(full.into_body(), "four");
-        // A turn that looks into the inbox makes room, and settles what it has taken with its own outcome.
+        // A turn that drains the inbox makes room, and settles the drained interactions with its own result.
         let running = service.begin_turn(id, turn("drain")).unwrap();
         stage.wait_entered();
         stage.release();
@@ -85,7 +86,7 @@ fn c39_a_full_inbox_gives_the_message_back() {
 }
 
 #[test]
-fn c39_a_closed_inbox_gives_the_message_back_and_fails_what_is_in_it() {
+fn c39_a_closed_inbox_gives_the_message_back_and_fails_its_interactions() {
     run(|| {
         for end in ["archive", "take", "shutdown", "drop", "fault"] {
             let (service, _stage) = scripted(1);
@@ -127,7 +128,7 @@ fn c39_an_unknown_or_archived_session_has_no_injector() {
 }
 
 #[test]
-fn c39_what_a_turn_has_drained_ends_with_the_turn_whichever_way() {
+fn c39_a_drained_interaction_ends_with_its_turn_however_the_turn_ends() {
     run(|| {
         let jobs = Jobs::new(4);
         for end in ["ok", "error", "panic", "interrupt"] {
@@ -160,7 +161,7 @@ fn c39_what_a_turn_has_drained_ends_with_the_turn_whichever_way() {
             }
             let result = running.wait();
             assert_eq!(result.is_ok(), end == "ok");
-            // Only what was emitted after the interaction had been taken on belongs to it.
+            // The stream of the interaction has only the events that the turn emits after the drain.
             assert_eq!(followed.events.recv_timeout(LONG).unwrap(), delta(2));
             match outcome(&followed) {
                 Ok(text) => assert_eq!((end, text.as_str()), ("ok", "answer")),
@@ -182,14 +183,14 @@ fn c39_what_a_turn_has_drained_ends_with_the_turn_whichever_way() {
 }
 
 #[test]
-fn c39_every_follower_has_its_end_although_the_report_of_the_first_waits_for_room() {
+fn c39_every_subscription_ends_although_the_first_report_waits_for_room() {
     run(|| {
         let (service, stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
         let injector = service.event_injector(id).unwrap();
         let follow = |body: &str| injector.inject_with_subscription(body.into(), EventSource::Tcp).unwrap();
         let followed = [follow("one"), follow("two"), follow("three")];
-        // Room for RunStarted and what the agent emits; the interactions are reported after that.
+        // There is room for `RunStarted` and for the agent's event. The reports of the interactions come after them.
         let (event_tx, events) = bounded(2);
         let running = service.begin_turn(id, turn("drain").event_tx(event_tx)).unwrap();
         stage.wait_entered();
@@ -203,7 +204,7 @@ fn c39_every_follower_has_its_end_although_the_report_of_the_first_waits_for_roo
 }
 
 #[test]
-fn c39_a_stream_that_is_not_read_is_truncated_once_and_ends_all_the_same() {
+fn c39_a_stream_that_is_not_read_is_truncated_once_and_still_ends() {
     run(|| {
         let (service, _stage) = scripted(1);
         let hosting = service.begin_session(create("x").host_mode(true)).unwrap();
@@ -243,7 +244,7 @@ fn c39_injecting_races_with_the_close_and_every_stream_ends_exactly_once() {
                 match round % 3 {
                     0 => service.archive_with(id, ArchiveMode::Drain).unwrap(),
                     1 => service.archive_with(id, ArchiveMode::Interrupt).unwrap(),
-                    // Closed or full: another way out, then.
+                    // The inbox may be full. Then the shutdown below ends the session.
                     _ => drop(injector.inject("panic".into(), EventSource::Tcp)),
                 }
                 injecting.join().unwrap()
@@ -258,12 +259,12 @@ fn c39_injecting_races_with_the_close_and_every_stream_ends_exactly_once() {
 }
 
 #[test]
-fn c39_the_context_gives_the_agents_own_threads_an_injector() {
+fn c39_the_context_has_an_injector_for_threads_of_the_agent() {
     run(|| {
         let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
         let builder = builder_fn(move |spec, context| {
             let injector = context.injector();
-            // A timer of the agent's own.
+            // This thread stands for a timer of the agent.
             thread::spawn(move || {
                 injector.inject("tick".into(), EventSource::Other("timer".into())).unwrap();
                 injector.dismiss(EventSource::Other("timer".into())).unwrap();
@@ -276,7 +277,7 @@ fn c39_the_context_gives_the_agents_own_threads_an_injector() {
     });
 }
 
-/// An injector that only counts.
+/// An injector that counts the messages and drops them.
 #[derive(Default)]
 struct Counting(AtomicUsize);
 
@@ -297,15 +298,15 @@ impl SubscribableInjector for Counting {
     }
 }
 
-/// An agent with an injector of its own, which panics where it is told to.
-struct Own {
+/// An agent with an injector of its own. With `panics` its `event_injector` panics.
+struct OwnInjector {
     history: Session,
     injector: Arc<Counting>,
     panics: bool,
     dropped: Sender<usize>,
 }
 
-impl SessionAgent for Own {
+impl SessionAgent for OwnInjector {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         Ok(turn.finish(prompt))
     }
@@ -324,21 +325,21 @@ impl SessionAgent for Own {
     }
 }
 
-impl Drop for Own {
+impl Drop for OwnInjector {
     fn drop(&mut self) {
-        // The session has let go of the injector by now: test, builder and agent are left.
+        // The session has dropped the injector before its agent. The test, the builder and the agent still own it.
         let holders = Arc::strong_count(&self.injector);
         self.dropped.send(holders).unwrap();
     }
 }
 
-fn own(panics: bool) -> (EphemeralSessionService<impl SessionAgentBuilder>, Arc<Counting>, Receiver<usize>) {
+fn own_injector(panics: bool) -> (EphemeralSessionService<impl SessionAgentBuilder>, Arc<Counting>, Receiver<usize>) {
     let injector = Arc::new(Counting::default());
     let kept = Arc::clone(&injector);
     let (dropped, drops) = unbounded();
     let builder = builder_fn(move |_, context| {
         let history = Session::with_id(context.session_id());
-        Ok(Own { history, injector: Arc::clone(&kept), panics, dropped: dropped.clone() })
+        Ok(OwnInjector { history, injector: Arc::clone(&kept), panics, dropped: dropped.clone() })
     });
     (EphemeralSessionService::new(builder, 1), injector, drops)
 }
@@ -346,7 +347,7 @@ fn own(panics: bool) -> (EphemeralSessionService<impl SessionAgentBuilder>, Arc<
 #[test]
 fn c39_an_agent_may_bring_its_own_injector() {
     run(|| {
-        let (service, counting, drops) = own(false);
+        let (service, counting, drops) = own_injector(false);
         let id = service.open_session(SessionSpec::new()).unwrap();
         let injector = service.event_injector(id).unwrap();
         injector.inject("x".into(), EventSource::Tcp).unwrap();
@@ -361,7 +362,7 @@ fn c39_an_agent_may_bring_its_own_injector() {
 #[test]
 fn c32_a_panic_in_event_injector_leaves_the_session_its_own_inbox() {
     run(|| {
-        let (service, _counting, drops) = own(true);
+        let (service, _counting, drops) = own_injector(true);
         let hosting = service.begin_session(create("x").host_mode(true)).unwrap();
         let id = hosting.session_id();
         let injector = service.event_injector(id).unwrap();
@@ -375,7 +376,7 @@ fn c32_a_panic_in_event_injector_leaves_the_session_its_own_inbox() {
     });
 }
 
-/// An injector and a line to peers, both of no use, that panic when they are dropped.
+/// An injector and a comms runtime that refuse every message, and that panic when they are dropped.
 struct PanicsOnDrop;
 
 impl EventInjector for PanicsOnDrop {
@@ -414,13 +415,14 @@ impl Drop for PanicsOnDrop {
     }
 }
 
-/// Gives out a new injector whenever it is asked, and a new line, or a panic instead of one.
-struct Careless {
+/// An agent that returns a new injector and a new comms runtime at every call. Without `has_comms` its `comms_runtime`
+/// panics.
+struct PanickingParts {
     history: Session,
     has_comms: bool,
 }
 
-impl SessionAgent for Careless {
+impl SessionAgent for PanickingParts {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         Ok(turn.finish(prompt))
     }
@@ -440,19 +442,19 @@ impl SessionAgent for Careless {
 }
 
 #[test]
-fn c32_an_injector_and_a_line_that_panic_one_after_the_other_harm_nobody() {
+fn c32_an_injector_and_comms_that_panic_when_dropped_are_contained() {
     run(|| {
         for has_comms in [true, false] {
             let builder = builder_fn(move |_: &SessionSpec, context: &SessionContext| {
-                Ok(Careless { history: Session::with_id(context.session_id()), has_comms })
+                Ok(PanickingParts { history: Session::with_id(context.session_id()), has_comms })
             });
             let service = EphemeralSessionService::new(builder, 1);
             let id = service.open_session(SessionSpec::new()).unwrap();
-            // Where comms panics, the injector is the agent's own all the same.
+            // A panic in `comms_runtime` leaves the session the injector of its agent.
             let refused = service.event_injector(id).unwrap().inject("x".into(), EventSource::Tcp);
             assert_eq!(refused, Err(InjectError::Full("x".into())));
             assert_eq!(service.comms_runtime(id).is_some(), has_comms);
-            // Asked again, then let go.
+            // Host mode asks the agent again. The end of the session drops the objects.
             let hosting = service.begin_turn(id, turn("x").host_mode(true)).unwrap();
             service.archive_wait(id, LONG).unwrap();
             assert_eq!(hosting.wait().unwrap().text, "x");
@@ -460,21 +462,21 @@ fn c32_an_injector_and_a_line_that_panic_one_after_the_other_harm_nobody() {
     });
 }
 
-/// An agent that takes its time to go, and to show what it has come to.
-struct Slow {
+/// An agent that waits at a gate in its drop, and in its snapshot after the second message.
+struct GatedAgent {
     history: Session,
     at_gate: Sender<&'static str>,
     gate: Receiver<()>,
 }
 
-impl Slow {
+impl GatedAgent {
     fn pass(&self, what: &'static str) {
         self.at_gate.send(what).unwrap();
         self.gate.recv().unwrap();
     }
 }
 
-impl SessionAgent for Slow {
+impl SessionAgent for GatedAgent {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         self.history.push(Message::user(prompt.as_str()));
         Ok(turn.finish(prompt))
@@ -492,27 +494,27 @@ impl SessionAgent for Slow {
     }
 }
 
-impl Drop for Slow {
+impl Drop for GatedAgent {
     fn drop(&mut self) {
         self.pass("drop");
     }
 }
 
 #[test]
-fn c39_what_is_reported_as_complete_is_shown_and_a_taken_session_takes_nothing_in() {
+fn c39_a_completed_interaction_is_published_and_a_take_closes_the_inbox() {
     run(|| {
         let (at_gate, arrivals) = unbounded();
         let (open, gate) = bounded(0);
         let builder = builder_fn(move |_, context: &SessionContext| {
             let history = Session::with_id(context.session_id());
-            Ok(Slow { history, at_gate: at_gate.clone(), gate: gate.clone() })
+            Ok(GatedAgent { history, at_gate: at_gate.clone(), gate: gate.clone() })
         });
         let service = EphemeralSessionService::new(builder, 1);
         let hosting = service.begin_session(create("x").host_mode(true)).unwrap();
         let id = hosting.session_id();
         let injector = service.event_injector(id).unwrap();
         let followed = injector.inject_with_subscription("y".into(), EventSource::Tcp).unwrap();
-        // Its agent is done with the interaction, but nobody can read that yet.
+        // The agent has finished the interaction, but its snapshot is not published yet.
         assert_eq!(arrivals.recv_timeout(LONG), Ok("snapshot"));
         assert!(followed.events.is_empty());
         assert_eq!(service.read(id).unwrap().state.message_count, 1);
@@ -520,7 +522,7 @@ fn c39_what_is_reported_as_complete_is_shown_and_a_taken_session_takes_nothing_i
         assert_eq!(outcome(&followed).unwrap(), "y");
         assert_eq!(service.read(id).unwrap().state.message_count, 2);
 
-        // Taken, the session takes nothing in, however long its agent takes to go.
+        // A taken session accepts no interaction, also while the drop of its agent waits.
         thread::scope(|scope| {
             let taking = scope.spawn(|| service.take_session(id, LONG).unwrap());
             assert_eq!(arrivals.recv_timeout(LONG), Ok("drop"));

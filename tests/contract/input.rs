@@ -1,4 +1,4 @@
-//! Bad input, extreme settings, and what the public types promise.
+//! Unusual input, settings out of range, and the traits of the public types.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use turnwise::{
 use crate::support::*;
 
 #[test]
-fn empty_and_odd_prompts_are_passed_to_the_agent() {
+fn empty_and_unusual_prompts_reach_the_agent() {
     run(|| {
         let (service, _stage) = scripted(1);
         let id = service.create_session(create("")).unwrap().session_id;
@@ -21,7 +21,7 @@ fn empty_and_odd_prompts_are_passed_to_the_agent() {
 }
 
 #[test]
-fn absurd_settings_are_refused_by_name() {
+fn settings_out_of_range_are_refused_by_name() {
     type Echo = fn(String, &TurnContext) -> Result<RunResult, AgentError>;
     let config = || EphemeralSessionService::configure(agent_fn::<Echo>(|prompt, turn| Ok(turn.finish(prompt))));
     let refused = |error: ConfigError, name: &str| {
@@ -121,7 +121,7 @@ fn errors_keep_their_sources_and_reasons() {
     assert!(!other.is_graceful() && !other.is_retryable());
 }
 
-/// Runs in a process of its own whose memory is limited, so that the system refuses threads.
+/// Runs in a process of its own with little address space, so that the system refuses threads.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_thread_that_the_system_refuses_is_an_error_that_leaks_nothing() {
@@ -160,14 +160,15 @@ fn refused_threads() {
         assert_matches!(service.open_session(spec), Err(SessionError::Spawn { .. }));
         assert_matches!(service.read(id), Err(SessionError::NotFound { .. }));
     }
-    // A value of the refused session that calls the service as it goes: nothing is locked meanwhile.
+    // A value in the refused specification calls the service in its drop. A lock that was held then would hang the
+    // call.
     let (told, tell) = turnwise::crossbeam_channel::bounded(1);
     let extension = Arc::new(CallsService(service.clone(), told));
     let spec = SessionSpec::new().extension(extension);
     assert_matches!(service.open_session(spec), Err(SessionError::Spawn { .. }));
     assert_eq!(tell.recv().unwrap(), "THREAD_SPAWN_FAILED");
     assert_eq!(service.stats().sessions, live.len());
-    // What was refused took nothing with it: the capacity, and the live sessions, are as before.
+    // The refusals have changed neither the capacity nor the live sessions.
     for id in live {
         assert_eq!(service.start_turn(id, turn("y")).unwrap().text, "y");
     }

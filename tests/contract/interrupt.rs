@@ -22,7 +22,7 @@ fn c17_interrupt_does_not_wait_for_the_turn() {
         let (service, stage) = scripted(1);
         let running = service.begin_session(create("deaf")).unwrap();
         let (id, _) = stage.wait_entered();
-        // The turn cannot end before it is released: if this waited for it, the watchdog would know.
+        // The turn cannot end before it is released. An interrupt that waited for it would hang the test.
         service.interrupt(id).unwrap();
         service.interrupt(id).unwrap();
         running.interrupt();
@@ -92,7 +92,7 @@ fn c19_a_token_that_was_kept_never_fires_after_its_turn() {
         over.interrupt();
         let token = kept.recv().unwrap();
         assert_eq!(token.reason(), None);
-        let hook = token.on_cancel(|| panic!("nothing is left to be aborted"));
+        let hook = token.on_cancel(|| panic!("a hook ran after its turn"));
         over.interrupt();
         assert!(!token.is_cancelled() && token.cancelled().try_recv().unwrap_err().is_empty());
         drop(hook);
@@ -111,7 +111,7 @@ fn c19_interrupts_that_race_with_the_end_of_a_turn_hit_that_turn_or_none() {
                 scope.spawn(|| quick.interrupt());
                 scope.spawn(|| drop(service.interrupt_turn(id, turn_id)));
                 let _ = finished.recv();
-                // The interrupts may still be on their way.
+                // The two interrupts may come later than the end of the turn.
                 assert_eq!(service.start_turn(id, turn("untouched")).unwrap().text, "untouched");
             });
         }
@@ -124,7 +124,7 @@ fn c20_an_interrupt_after_begin_turn_is_never_lost() {
         let (service, _stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
         for _ in 0..1_000 {
-            // These turns end in no other way: a lost interrupt hangs.
+            // Only an interrupt ends these turns. A lost interrupt hangs the test.
             let held = service.begin_turn(id, turn("hold")).unwrap();
             service.interrupt(id).unwrap();
             assert_cancelled(held.wait(), CancelReason::Interrupted);
@@ -136,13 +136,13 @@ fn c20_an_interrupt_after_begin_turn_is_never_lost() {
 }
 
 #[test]
-fn c20_the_end_of_a_turn_does_not_take_the_next_turns_token_with_it() {
+fn c20_the_end_of_a_turn_does_not_remove_the_next_turns_token() {
     run(|| {
         let (service, _stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
         for _ in 0..2_000 {
             let ending = service.begin_turn(id, turn("quick")).unwrap();
-            // Admitted as early as can be, not only after the result of the turn before.
+            // The next turn is admitted as early as possible, not only after the result of the previous one.
             let next = loop {
                 match service.begin_turn(id, turn("hold")) {
                     Ok(next) => break next,
@@ -157,21 +157,21 @@ fn c20_the_end_of_a_turn_does_not_take_the_next_turns_token_with_it() {
 }
 
 #[test]
-fn c21_it_reaches_a_turn_blocked_on_a_full_event_channel() {
+fn c21_an_interrupt_reaches_a_turn_blocked_on_a_full_event_channel() {
     run(|| {
         for capacity in [0, 1, 16] {
             let (service, stage) = scripted(1);
             let (event_tx, events) = bounded(capacity);
             let flooding = service.begin_session(create("flood").event_tx(event_tx)).unwrap();
             if capacity == 0 {
-                events.recv().unwrap(); // RunStarted, or the turn never gets to its script
+                events.recv().unwrap(); // takes `RunStarted`, so that the turn reaches its script
             }
             stage.wait_entered();
             flooding.interrupt();
             assert_cancelled(flooding.wait(), CancelReason::Interrupted);
             drop(events);
         }
-        // Even where the very first event of the library finds no room.
+        // The same holds where the first event of the turn finds no room.
         let (service, _stage) = scripted(1);
         let (event_tx, _events) = bounded(0);
         let blocked = service.begin_session(create("x").event_tx(event_tx)).unwrap();
@@ -181,7 +181,7 @@ fn c21_it_reaches_a_turn_blocked_on_a_full_event_channel() {
 }
 
 #[test]
-fn c21_it_reaches_a_turn_that_sleeps_or_waits_for_a_permit() {
+fn c21_an_interrupt_reaches_a_turn_that_sleeps_or_waits_for_a_permit() {
     run(|| {
         let (enter, entered) = unbounded();
         let agent = agent_fn(move |prompt, turn| {
@@ -211,7 +211,7 @@ fn c21_it_reaches_a_turn_that_sleeps_or_waits_for_a_permit() {
 }
 
 #[test]
-fn c21_sleep_takes_its_time_where_nobody_interrupts() {
+fn c21_a_sleep_without_an_interrupt_takes_its_full_time() {
     run(|| {
         let service = EphemeralSessionService::new(
             agent_fn(|_, turn| {
@@ -247,7 +247,7 @@ fn c22_a_hook_aborts_a_blocking_socket_read() {
             let (peer, _) = listener.accept().unwrap();
             reading.interrupt();
             let id = reading.session_id();
-            // The peer never writes and never hangs up: only the hook can end the read.
+            // The peer neither writes nor closes the connection. Only the hook can end the read.
             assert_cancelled(reading.wait(), CancelReason::Interrupted);
             drop(peer);
             service.archive_wait(id, LONG).unwrap();
@@ -256,7 +256,7 @@ fn c22_a_hook_aborts_a_blocking_socket_read() {
 }
 
 #[test]
-fn c22_hooks_run_at_most_once_and_at_once_where_the_turn_is_cancelled_already() {
+fn c22_hooks_run_at_most_once_and_at_once_if_the_turn_is_cancelled_already() {
     run(|| {
         let (runs, enter) = (Arc::new(AtomicUsize::new(0)), unbounded());
         let service = {
@@ -286,7 +286,8 @@ fn c22_hooks_run_at_most_once_and_at_once_where_the_turn_is_cancelled_already() 
         running.interrupt();
         service.interrupt(running.session_id()).unwrap_or_default();
         assert_cancelled(running.wait(), CancelReason::Interrupted);
-        // The two armed ones at most once each: they may have been taken back before the canceller got to them.
+        // Each of the two armed hooks runs at most once. The turn may drop a guard before the cancelling thread runs
+        // its hook.
         let runs = runs.load(Ordering::SeqCst);
         assert!((100..=102).contains(&runs), "{runs}");
     });
@@ -295,7 +296,7 @@ fn c22_hooks_run_at_most_once_and_at_once_where_the_turn_is_cancelled_already() 
 #[test]
 fn c22_a_hook_never_runs_after_its_guard_is_dropped() {
     run(|| {
-        // The guard's drop and the cancel race; whatever the hook does must be over when the drop returns.
+        // The drop of the guard and the cancel race. When the drop returns, the hook must have ended.
         let service = EphemeralSessionService::new(
             agent_fn(|_, turn| {
                 let alive = Arc::new(AtomicUsize::new(1));
@@ -357,7 +358,7 @@ fn c22_a_hook_that_drops_its_own_guard_does_not_wait_for_itself() {
 }
 
 #[test]
-fn c22_a_token_is_over_with_its_turn() {
+fn c22_a_token_does_not_fire_and_runs_no_hook_after_its_turn() {
     run(|| {
         let (give, tokens) = unbounded::<(CancelToken, Option<turnwise::CancelHook>)>();
         let ran = Arc::new(AtomicUsize::new(0));
@@ -388,7 +389,7 @@ fn c22_a_token_is_over_with_its_turn() {
 }
 
 #[test]
-fn c23_a_timeout_cancels_also_where_nobody_waits() {
+fn c23_a_timeout_cancels_also_where_no_caller_waits() {
     run(|| {
         let (service, stage) = scripted(2);
         let timed = service.begin_session(create("hold").timeout(Duration::from_millis(10))).unwrap();
@@ -397,10 +398,10 @@ fn c23_a_timeout_cancels_also_where_nobody_waits() {
         drop(timed);
         assert!(finished.recv_timeout(LONG).unwrap_err().is_disconnected());
         assert_eq!(service.stats().turns_cancelled, 1);
-        // From the admission on: also before and instead of the turn's run.
+        // A timeout counts from the admission. It may cancel a turn before its run.
         let at_once = service.begin_turn(id, turn("hold").timeout(Duration::ZERO)).unwrap();
         assert_cancelled(at_once.wait(), CancelReason::DeadlineExceeded);
-        // One that never comes changes nothing.
+        // A timeout of `Duration::MAX` never passes.
         while stage.entered.try_recv().is_ok() {}
         let never = service.begin_turn(id, turn("hold").timeout(Duration::MAX)).unwrap();
         stage.wait_entered();
@@ -410,7 +411,7 @@ fn c23_a_timeout_cancels_also_where_nobody_waits() {
 }
 
 #[test]
-fn c23_deadlines_fire_in_the_order_of_their_times_whatever_the_order_of_the_requests() {
+fn c23_deadlines_fire_in_the_order_of_their_times_not_of_their_requests() {
     run(|| {
         let (service, _stage) = scripted(8);
         let hour = Duration::from_secs(3_600);
@@ -422,7 +423,8 @@ fn c23_deadlines_fire_in_the_order_of_their_times_whatever_the_order_of_the_requ
     });
 }
 
-/// Agents that wait to be told to stop, and whose hooks then wait at `gate`. They pass `armed` when they have their hook.
+/// Agents that wait for their cancellation. With the prompt `block` their hooks wait at `gate`. A turn passes `armed`
+/// once its hook is armed.
 fn with_hooks_that_wait(gate: &Gate, armed: &Gate) -> impl SessionAgentBuilder + use<> {
     let (gate, armed) = (gate.clone(), armed.clone());
     agent_fn(move |prompt, turn| {
@@ -436,7 +438,7 @@ fn with_hooks_that_wait(gate: &Gate, armed: &Gate) -> impl SessionAgentBuilder +
         });
         armed.pass_regardless();
         started.recv().unwrap();
-        drop(hook); // waits for it
+        drop(hook); // waits for the hook
         Err(turn.check().unwrap_err().into())
     })
 }
@@ -465,7 +467,7 @@ fn c23_a_hook_that_blocks_delays_no_other_deadline() {
 }
 
 #[test]
-fn c23_of_turns_that_are_due_at_once_every_hook_runs_though_another_blocks() {
+fn c23_the_hooks_of_all_due_turns_start_although_each_of_them_blocks() {
     run(|| {
         let (gate, armed, clock) = (Gate::new(), Gate::new(), ManualClock::new());
         armed.open();
@@ -474,7 +476,7 @@ fn c23_of_turns_that_are_due_at_once_every_hook_runs_though_another_blocks() {
         let turns: Vec<_> = (0..4).map(|_| service.begin_session(create("block").timeout(LONG)).unwrap()).collect();
         armed.wait_arrived(4);
         clock.advance(LONG);
-        // Every hook is started, though none of them returns.
+        // Every hook has started, although none has returned.
         gate.wait_arrived(4);
         gate.open();
         turns.into_iter().for_each(|turn| assert_cancelled(turn.wait(), CancelReason::DeadlineExceeded));

@@ -1,4 +1,4 @@
-//! C42, C43, and the bounded waits: export, take, resume.
+//! C42, C43: export, take and resume, and the timeouts of these calls.
 
 use std::thread;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::support::*;
 
 #[cfg(feature = "serde")]
 #[test]
-fn c42_a_history_survives_json_and_goes_on_elsewhere() {
+fn c42_a_history_survives_json_and_resumes_in_another_service() {
     run(|| {
         let (here, _stage) = scripted(1);
         let id = here.create_session(create("one")).unwrap().session_id;
@@ -41,7 +41,7 @@ fn c42_a_history_of_a_newer_format_is_a_clear_error() {
 }
 
 #[test]
-fn c42_an_export_waits_for_the_turn_boundary_and_no_longer_than_it_may() {
+fn c42_an_export_waits_for_the_turn_boundary_within_its_timeout() {
     run(|| {
         let (service, stage) = scripted(1);
         let running = service.begin_session(create("deaf")).unwrap();
@@ -74,7 +74,7 @@ fn c43_a_faulted_session_can_be_exported_and_taken() {
 }
 
 #[test]
-fn c43_callers_that_ask_in_a_loop_without_waiting_get_the_session_in_the_end() {
+fn c43_of_callers_that_poll_with_a_zero_timeout_one_takes_the_session() {
     run(|| {
         let service = EphemeralSessionService::new(turnwise::agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -113,7 +113,7 @@ fn c43_take_session_lets_no_turn_in_between() {
                 });
                 let taken = service.take_session(id, LONG).unwrap();
                 assert_matches!(service.read(id), Err(SessionError::NotFound { .. }));
-                // Every turn that was answered is in the history, and none came after it.
+                // Every turn that was answered is in the history, and no turn ran after the take.
                 assert_eq!(taken.messages().len(), 2 * turns.join().unwrap());
             });
             service.archive_wait(id, LONG).unwrap();
@@ -122,7 +122,7 @@ fn c43_take_session_lets_no_turn_in_between() {
 }
 
 #[test]
-fn c43_of_many_who_take_one_gets_the_session() {
+fn c43_of_many_concurrent_takes_one_gets_the_session() {
     run(|| {
         let (service, stage) = scripted(1);
         for _ in 0..100 {
@@ -144,7 +144,7 @@ fn c43_of_many_who_take_one_gets_the_session() {
 }
 
 #[test]
-fn c43_a_take_that_is_too_late_leaves_the_session_as_it_is() {
+fn c43_a_take_that_times_out_leaves_the_session_as_it_is() {
     run(|| {
         let (service, stage) = scripted(1);
         let running = service.begin_session(create("deaf")).unwrap();
@@ -158,7 +158,7 @@ fn c43_a_take_that_is_too_late_leaves_the_session_as_it_is() {
 }
 
 #[test]
-fn c43_what_was_taken_can_be_resumed_at_once() {
+fn c43_a_taken_session_can_be_resumed_at_once() {
     run(|| {
         let (service, _stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -172,7 +172,7 @@ fn c43_what_was_taken_can_be_resumed_at_once() {
 }
 
 #[test]
-fn c42_exports_that_nobody_waits_for_any_more_are_not_made() {
+fn c42_exports_that_have_timed_out_are_not_made() {
     run(|| {
         let clones = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         struct Counting(std::sync::Arc<std::sync::atomic::AtomicUsize>, turnwise::crossbeam_channel::Receiver<()>);

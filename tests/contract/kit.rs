@@ -1,4 +1,4 @@
-//! The test kit itself: that it does what it says, and that its assertions fail when they should.
+//! The test kit: its tools, and the failures of its assertions.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::thread;
@@ -16,7 +16,7 @@ use turnwise::{
 
 use crate::support::{assert_cancelled, assert_matches, create, delta, run, turn, LONG, SHORT};
 
-/// What an assertion says that must fail.
+/// The message of an assertion that must fail.
 #[track_caller]
 fn failure(assertion: impl FnOnce()) -> String {
     let payload = catch_unwind(AssertUnwindSafe(assertion)).expect_err("an assertion that must fail has passed");
@@ -27,7 +27,7 @@ fn failure(assertion: impl FnOnce()) -> String {
 }
 
 #[test]
-fn a_gate_lets_through_as_many_as_it_is_told_and_counts_them() {
+fn a_gate_lets_the_given_number_through_and_counts_arrivals() {
     run(|| {
         let gate = Gate::new();
         let (pass, passed) = unbounded();
@@ -51,7 +51,7 @@ fn a_gate_lets_through_as_many_as_it_is_told_and_counts_them() {
         gate.open();
         visitors.into_iter().for_each(|visitor| visitor.join().unwrap());
         assert_eq!((gate.arrived(), gate.waiting(), passed.len()), (4, 0, 1));
-        // What is let through may come later.
+        // `let_through` also counts for a thread that arrives later.
         let other = Gate::new();
         other.let_through(1);
         other.pass_regardless();
@@ -59,7 +59,7 @@ fn a_gate_lets_through_as_many_as_it_is_told_and_counts_them() {
 }
 
 #[test]
-fn a_turn_that_is_told_to_stop_leaves_the_gate_and_passes_none() {
+fn a_cancelled_turn_does_not_pass_its_next_gate() {
     run(|| {
         let (gate, never) = (Gate::new(), Gate::new());
         let agent = kit().on("two gates", Script::new().wait_at_ignoring_cancel(&gate).wait_at(&never));
@@ -76,7 +76,7 @@ fn a_turn_that_is_told_to_stop_leaves_the_gate_and_passes_none() {
 }
 
 #[test]
-fn a_script_is_played_step_by_step() {
+fn a_script_plays_its_steps_in_order() {
     run(|| {
         let snapshot = SessionSnapshot { message_count: 42, ..SessionSnapshot::from(&Session::new()) };
         let gate = Gate::new();
@@ -108,10 +108,10 @@ fn a_script_is_played_step_by_step() {
         assert_eq!((result.text.as_str(), result.usage.input_tokens, result.tool_calls), ("one two three", 6, 2));
         events.assert_next(&["RunStarted(all)", "TextDelta(0)", "TextDelta(one)", "TextDelta( two)"]);
         events.wait_for("TextDelta(9)");
-        // What it has drained is settled with the turn.
+        // The drained interactions are settled with the turn.
         events.assert_next(&["InteractionComplete(one two three)", "InteractionComplete", "RunCompleted"]);
         assert_eq!(events.events().count(), 9);
-        // Any number of times, and with a history.
+        // The agent plays any number of scripts, and its history has every turn.
         assert_eq!(service.start_turn(id, turn("replied")).unwrap().text, "last");
         assert_eq!(service.start_turn(id, turn("hey")).unwrap().text, "hey!");
         assert_eq!(service.export_session(id).unwrap().messages().len(), 6);
@@ -121,7 +121,7 @@ fn a_script_is_played_step_by_step() {
 #[test]
 fn a_script_ends_where_it_fails_panics_or_is_cancelled() {
     run(|| {
-        let then_never = |script: Script| script.call(|_| unreachable!("a step after the last"));
+        let then_never = |script: Script| script.call(|_| unreachable!("a step after the end of the script"));
         let agent = kit()
             .on("fail", then_never(Script::new().say("so far").fail(AgentError::Config("no".into()))))
             .on("panic", then_never(Script::new().panic("by the script")))
@@ -145,7 +145,7 @@ fn a_script_ends_where_it_fails_panics_or_is_cancelled() {
 }
 
 #[test]
-fn builds_are_slow_fail_and_panic_as_they_are_told() {
+fn builds_wait_fail_and_panic_as_scripted() {
     run(|| {
         let gate = Gate::new();
         let agent = kit().build_waits_at(&gate).build_calls(|spec, context| {
@@ -197,7 +197,7 @@ the events differ from what was expected, first at position 1:
     RunCompleted       RunCompleted(hulloworld)
 ";
         assert_eq!(failure(|| recorded().assert_events(&expected)), expected_message);
-        // Too many, too few, and names that only begin alike.
+        // Too many events, too few events, and patterns that match only the beginning of a name or of a text.
         let message = failure(|| recorded().assert_events(&["RunStarted"]));
         assert!(
             message.contains("at position 1:") && message.contains("--> (nothing)    TextDelta(hullo)"),
@@ -216,19 +216,19 @@ the events differ from what was expected, first at position 1:
                 .starts_with("TextDelta(moon) has not come, and the stream has ended; recorded:\n  RunStarted(greet)"),
             "{message}"
         );
-        // What was waited for once is not found again.
+        // `wait_for` does not find the same event twice.
         let mut events = recorded();
         events.wait_for("TextDelta");
         events.wait_for("TextDelta(world)");
         failure(|| drop(events.wait_for("TextDelta").clone()));
-        // But the whole record is compared.
+        // `assert_events` compares the whole record.
         events.assert_events(&["RunStarted", "TextDelta", "TextDelta", "RunCompleted"]);
         assert!(failure(|| events.assert_no_gaps()).contains("only subscriptions"));
     });
 }
 
 #[test]
-fn a_recorder_of_a_subscription_knows_what_was_missed() {
+fn a_recorder_of_a_subscription_counts_missed_events() {
     run(|| {
         let ten = (0..10).fold(Script::new(), |script, number| script.emit(delta(number)));
         let service = EphemeralSessionService::new(kit().on("ten", ten), 1);
@@ -243,7 +243,7 @@ fn a_recorder_of_a_subscription_knows_what_was_missed() {
         all.wait_for("RunCompleted");
         all.assert_no_gaps();
         assert!(failure(|| all.assert_dropped(1)).contains("expected 1 missed events, found 0 counted"));
-        // What is left is the end: no gap between two events that were read.
+        // The last events are left. No number is missing between two events that were read.
         oldest.assert_next(&["TextDelta(8)", "TextDelta(9)", "RunCompleted"]);
         oldest.assert_dropped(21);
         assert!(failure(|| oldest.assert_no_gaps()).contains("expected 0 missed events, found 21 counted"));
@@ -265,7 +265,7 @@ fn a_transcript_is_the_same_in_every_run_of_one_seed() {
             let service = config.build().unwrap();
             let mut record = Recorder::of_stream(service.subscribe_all(Subscription::new()));
             for prompt in ["one", "fail", "two"] {
-                // One of them fails on purpose.
+                // The turn with the prompt `fail` fails on purpose.
                 drop(service.create_session(create(prompt)));
             }
             service.shutdown(LONG);
@@ -281,7 +281,7 @@ fn a_transcript_is_the_same_in_every_run_of_one_seed() {
 }
 
 #[test]
-fn within_returns_passes_panics_on_and_gives_up() {
+fn within_returns_the_result_passes_panics_on_and_times_out() {
     run(|| {
         assert_eq!(within(LONG, || "done"), "done");
         assert_eq!(failure(|| within(LONG, || panic!("inside"))), "inside");
@@ -318,7 +318,7 @@ fn leaked_sessions_are_named_with_their_states() {
 }
 
 #[test]
-fn the_kits_own_waits_are_in_real_time_on_a_manual_clock_too() {
+fn the_waits_of_the_kit_use_real_time_also_on_a_manual_clock() {
     run(|| {
         let (clock, gate) = (ManualClock::new(), Gate::new());
         let agent = kit().on("hold", Script::new().wait_at(&gate).say("held"));

@@ -1,9 +1,9 @@
-//! The contract, row by row: every test's name begins with the number of the row that it holds the library to.
+//! The tests of the contract. The name of a test begins with the number of its row in `docs/CONTRACT.md`.
 //!
-//! Nothing sleeps to let something happen. Agents stop at gates that the test opens, and every test runs under a watchdog
-//! (see `support::run`), so that a call that waits for what it must not wait for fails the test instead of hanging it.
+//! No test sleeps to let something happen. Agents wait at gates that the test opens. Every test runs under a watchdog
+//! (see `support::run`): a call that waits for ever fails the test with a message instead of hanging it.
 
-// The library's rule about locks is the library's.
+// The rule of `clippy.toml` about primitives is for the library, not for its tests.
 #![allow(clippy::disallowed_types)]
 
 mod archive;

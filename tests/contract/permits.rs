@@ -1,4 +1,4 @@
-//! C60: a turn lends its running permit while one of its threads waits, whichever thread that is.
+//! C60: a turn lends its running permit while any of its threads waits.
 
 use std::thread;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use turnwise::{CancelReason, EventStream, Overflow, SessionService, Subscription
 
 use crate::support::*;
 
-/// Far more events than any channel here holds.
+/// More events than any channel here holds.
 const MANY: usize = 2_000;
 
 #[test]
@@ -50,7 +50,7 @@ fn c60_a_scoped_thread_that_waits_for_a_subscriber_lends_its_turns_permit() {
         });
         let reading = jobs.begin(parent, "parent", move |service, _| {
             let child = service.begin_turn(child, turn("child"))?;
-            // Each event is waited for, and the permit taken again, while the child's tool waits for room.
+            // The parent waits for each event, and takes the permit again, while the child's tool waits for room.
             let seen = events.take(MANY + 1).count();
             Ok(format!("{seen} {}", child.wait()?.text))
         });
@@ -68,14 +68,14 @@ fn c60_a_turn_that_sleeps_on_any_of_its_threads_lends_its_permit() {
             let sleeping = jobs.begin(sleeper, "sleeps", move |_, turn| {
                 if is_scoped {
                     thread::scope(|scope| {
-                        scope.spawn(|| turn.sleep(Duration::MAX)).join().expect("it does not panic")
+                        scope.spawn(|| turn.sleep(Duration::MAX)).join().expect("the tool does not panic")
                     })?;
                 } else {
                     turn.sleep(Duration::MAX)?;
                 }
                 Ok("never".into())
             });
-            // It gets the one permit there is.
+            // This turn gets the only permit.
             assert_eq!(jobs.service.start_turn(other, turn("x")).unwrap().text, "x");
             sleeping.interrupt();
             assert_cancelled(sleeping.wait(), CancelReason::Interrupted);
@@ -85,7 +85,7 @@ fn c60_a_turn_that_sleeps_on_any_of_its_threads_lends_its_permit() {
 }
 
 #[test]
-fn c60_the_end_of_a_sleep_is_no_reason_to_exceed_the_limit() {
+fn c60_the_end_of_a_sleep_does_not_exceed_the_limit() {
     run(|| {
         let clock = ManualClock::new();
         let own = clock.clone();
@@ -107,7 +107,7 @@ fn c60_the_end_of_a_sleep_is_no_reason_to_exceed_the_limit() {
         clock.advance(Duration::from_secs(1));
         clock.settle();
         assert_eq!(jobs.service.stats().running_turns, 1);
-        assert!(slept.1.is_empty(), "it waits for the permit");
+        assert!(slept.1.is_empty(), "the sleeper waits for the permit");
         gate.open();
         assert_eq!(working.wait().unwrap().text, "worked");
         assert_eq!(sleeping.wait().unwrap().text, "slept");
@@ -133,7 +133,7 @@ fn c60_a_turn_that_waits_for_its_permit_after_a_sleep_is_cancelled_at_once() {
         });
         gate.wait_arrived(1);
         sleeping.interrupt();
-        // It had slept before, or it is cancelled; it does not wait for the other turn.
+        // The turn ends: it has slept in time, or it is cancelled. It does not wait for the other turn.
         drop(sleeping.wait());
         assert!(!working.is_finished());
         gate.open();
@@ -141,7 +141,7 @@ fn c60_a_turn_that_waits_for_its_permit_after_a_sleep_is_cancelled_at_once() {
     });
 }
 
-/// Waits until so many events are unread.
+/// Waits until at least `count` events are unread.
 fn wait_filled(events: &EventStream, count: usize) {
     while events.events().len() < count {
         thread::yield_now();
@@ -167,7 +167,7 @@ fn c60_a_turn_that_emits_through_another_sessions_sender_lends_its_own_permit() 
 }
 
 #[test]
-fn c60_a_sub_agent_that_emits_through_its_parents_sender_takes_no_permit_of_its_parent() {
+fn c60_a_sub_agents_wait_in_its_parents_sender_does_not_use_the_parents_permit() {
     run(|| {
         let jobs = Jobs::new(1);
         let [parent, child] = [jobs.open(), jobs.open()];
@@ -193,13 +193,13 @@ fn c60_a_sub_agent_that_emits_through_its_parents_sender_takes_no_permit_of_its_
         drop(go.0);
         assert_eq!(running.wait().unwrap().text, "relayed");
         jobs.service.shutdown(LONG);
-        // The parent's beginning and its end are events of its session too.
+        // Three events are the child's. The other two are `RunStarted` and `RunCompleted` of the parent's turn.
         assert_eq!(reader.join().unwrap(), 5);
     });
 }
 
 #[test]
-fn c60_a_helper_that_waited_for_room_waits_for_no_permit_beyond_its_session() {
+fn c60_a_helper_thread_waits_for_no_permit_after_the_end_of_its_session() {
     run(|| {
         let jobs = Jobs::new(1);
         let [one, other] = [jobs.open(), jobs.open()];
@@ -221,7 +221,7 @@ fn c60_a_helper_that_waited_for_room_waits_for_no_permit_beyond_its_session() {
             at.pass_regardless();
             Ok("worked".into())
         });
-        // The other turn has the permit that the helper's wait lends, and keeps it.
+        // The other turn has the permit that the helper's wait has lent, and keeps it.
         gate.wait_arrived(1);
         let reader = thread::spawn(move || stream.count());
         drop(finish.0);

@@ -20,7 +20,7 @@ fn c24_read_and_list_never_wait_for_a_turn() {
         let id = service.create_session(create("before")).unwrap().session_id;
         let running = service.begin_turn(id, turn("deaf")).unwrap();
         stage.wait_entered();
-        // The turn ends only after these have answered.
+        // The turn is released only after `read` and `list` have returned.
         let view = service.read(id).unwrap();
         assert_eq!((view.session_id(), view.state.state, view.state.is_active), (id, SessionState::Running, true));
         assert_eq!(view.state.last_assistant_text.as_deref(), Some("before"));
@@ -32,13 +32,13 @@ fn c24_read_and_list_never_wait_for_a_turn() {
     });
 }
 
-/// Publishes an odd message count when a turn begins and shows an even one after it.
-struct Odd {
+/// An agent that publishes an odd message count during a turn, and an even one after it.
+struct OddWhileRunning {
     session: Session,
     turns: usize,
 }
 
-impl SessionAgent for Odd {
+impl SessionAgent for OddWhileRunning {
     fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         turn.publish(SessionSnapshot { message_count: 2 * self.turns + 1, ..self.snapshot() });
         self.turns += 1;
@@ -62,7 +62,8 @@ impl SessionAgent for Odd {
 #[test]
 fn c24_state_and_figures_are_from_one_instant() {
     run(|| {
-        let builder = builder_fn(|_, context| Ok(Odd { session: Session::with_id(context.session_id()), turns: 0 }));
+        let builder =
+            builder_fn(|_, context| Ok(OddWhileRunning { session: Session::with_id(context.session_id()), turns: 0 }));
         let service = EphemeralSessionService::new(builder, 1);
         let id = service.open_session(SessionSpec::new()).unwrap();
         let done = AtomicBool::new(false);
@@ -73,7 +74,7 @@ fn c24_state_and_figures_are_from_one_instant() {
                 while !done.load(Ordering::SeqCst) {
                     let view = service.read(id).unwrap();
                     let (state, count) = (view.state.state, view.state.message_count);
-                    // An idle session shows what its last turn left; in the middle of a turn either figure is right.
+                    // An idle session shows the snapshot of its last turn. During a turn either figure is right.
                     assert!(state == SessionState::Running || count % 2 == 0, "{state:?} with {count}");
                     assert_eq!(view.billing.total_tokens, view.billing.usage.input_tokens);
                     assert!(count >= last, "figures went back from {last} to {count}");
@@ -93,7 +94,7 @@ fn c24_state_and_figures_are_from_one_instant() {
     });
 }
 
-/// Shows seven tokens for each message, and four messages for each turn: one after the other while it runs.
+/// An agent with four messages for each turn and seven tokens for each message. It publishes after every message.
 struct Counting {
     history: Session,
     messages: usize,
@@ -133,7 +134,7 @@ fn c24_lists_are_whole_and_in_order_while_turns_run() {
                 let (service, all, running) = (&service, &all, &running);
                 scope.spawn(move || {
                     for number in 0..4_000 {
-                        // Others may be at it.
+                        // Another thread may run a turn of this session.
                         let _ = service.start_turn(all[(number * 7 + first) % all.len()], turn("x"));
                     }
                     running.fetch_sub(1, Ordering::SeqCst);
@@ -158,7 +159,7 @@ fn c24_lists_are_whole_and_in_order_while_turns_run() {
 }
 
 #[test]
-fn c24_reads_and_lists_say_how_many_turns_there_were_and_which_one_runs() {
+fn c24_reads_and_lists_show_the_number_of_turns_and_the_running_one() {
     run(|| {
         let (service, stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -179,7 +180,7 @@ fn c24_reads_and_lists_say_how_many_turns_there_were_and_which_one_runs() {
         service.interrupt_turn(id, TurnId::new(turns().0)).unwrap();
         running.wait().unwrap_err();
         assert_eq!(turns(), (3, false));
-        // Of those that ended in whatever way, none is forgotten.
+        // The statistics count every turn, however it ended.
         assert_eq!(service.stats().turns_ended(), 3);
     });
 }
@@ -220,14 +221,14 @@ fn c25_list_order_is_creation_order_and_stays_so_across_archives() {
         let (service, _stage) = scripted(200);
         let mut live = Vec::new();
         for number in 0..120 {
-            // Ids that sort against the order of creation.
+            // The ids sort in the reverse order of creation.
             let id = SessionId::from_uuid(uuid_from(u128::MAX - number));
             let parity = if number % 2 == 0 { "even" } else { "odd" };
             let spec = SessionSpec::new().session_id(id).label("parity", parity).label("all", "yes");
             live.push(service.open_session(spec).unwrap());
         }
         assert_eq!(ids(&service, SessionQuery::new()), live);
-        // Enough of them, from all over, for the registry to tidy up more than once.
+        // So many scattered removals make the registry remove its gaps.
         for round in 0..60 {
             let id = live.remove(round * 37 % live.len());
             service.archive_wait(id, LONG).unwrap();
@@ -255,7 +256,7 @@ fn uuid_from(number: u128) -> uuid::Uuid {
 }
 
 #[test]
-fn c25_an_archived_session_is_in_no_list_while_it_ends() {
+fn c25_an_archived_session_that_has_not_ended_is_in_no_list() {
     run(|| {
         let (service, stage) = scripted(3);
         let first = service.open_session(SessionSpec::new()).unwrap();
@@ -265,7 +266,7 @@ fn c25_an_archived_session_is_in_no_list_while_it_ends() {
         service.archive(running.session_id()).unwrap();
         assert_eq!(ids(&service, SessionQuery::new()), [first, last]);
         assert_eq!(ids(&service, SessionQuery::new().after(first)), [last]);
-        // A cursor that is archived between two pages: the next page goes on behind it.
+        // The cursor is archived between two pages. The next page begins behind it.
         assert_eq!(ids(&service, SessionQuery::new().after(running.session_id())), [last]);
         stage.release();
         running.wait().unwrap();
@@ -273,9 +274,9 @@ fn c25_an_archived_session_is_in_no_list_while_it_ends() {
 }
 
 #[test]
-fn c25_a_page_after_an_id_costs_the_page_and_not_the_sessions() {
+fn c25_the_cost_of_a_page_after_an_id_does_not_grow_with_the_sessions() {
     run(|| {
-        // Compared with itself: a page near the end of many sessions, and one near the end of few.
+        // Compares a page near the end of many sessions with a page near the end of few.
         let page_time = |sessions: usize| {
             let (builder, _stage) = scripted_with(|config| config.max_sessions(sessions).stack_size(64 << 10));
             let opened: Vec<_> = (0..sessions).map(|_| builder.open_session(SessionSpec::new()).unwrap()).collect();
@@ -292,7 +293,7 @@ fn c25_a_page_after_an_id_costs_the_page_and_not_the_sessions() {
             best
         };
         let (few, many) = (page_time(40), page_time(2_000));
-        // Fifty times the sessions; a scan of them would show as far more than this.
+        // There are fifty times as many sessions. A scan of all of them would exceed this limit by far.
         assert!(many < 10 * few + Duration::from_millis(1), "{few:?} among 40, {many:?} among 2,000");
     });
 }

@@ -16,12 +16,12 @@ use turnwise::{
 use crate::support::*;
 
 /// An agent whose drop waits at a gate.
-struct SlowToGo {
+struct GatedDrop {
     session: Session,
     gate: Receiver<()>,
 }
 
-impl SessionAgent for SlowToGo {
+impl SessionAgent for GatedDrop {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         Ok(turn.finish(prompt))
     }
@@ -31,19 +31,19 @@ impl SessionAgent for SlowToGo {
     }
 }
 
-impl Drop for SlowToGo {
+impl Drop for GatedDrop {
     fn drop(&mut self) {
         let _ = self.gate.recv();
     }
 }
 
-/// Echoes whose builds wait at the gate, whatever they are told.
+/// Agents that echo their prompts. Their builds wait at the gate, and ignore a cancel.
 fn slow_builds(gate: &Gate) -> Scripted {
     testkit::scripted().build_waits_at_ignoring_cancel(gate)
 }
 
 #[test]
-fn c01_create_builds_on_a_thread_of_its_own_runs_the_first_turn_and_returns_its_result() {
+fn c01_create_builds_and_runs_the_first_turn_on_the_sessions_own_thread() {
     run(|| {
         let (threads, seen) = unbounded();
         let echo = agent_fn({
@@ -74,11 +74,11 @@ fn c01_create_builds_on_a_thread_of_its_own_runs_the_first_turn_and_returns_its_
 }
 
 #[test]
-fn c01_ids_are_the_specs_or_the_resumed_sessions_whatever_the_agent_says() {
+fn c01_the_id_is_that_of_the_spec_or_of_the_history_and_not_the_agents() {
     run(|| {
-        // An agent that makes up its own id.
-        struct Liar(Session);
-        impl SessionAgent for Liar {
+        // An agent that reports an id of its own.
+        struct OwnId(Session);
+        impl SessionAgent for OwnId {
             fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
                 Ok(RunResult::new(SessionId::new(), turn.turn_id(), "who am I?"))
             }
@@ -86,7 +86,7 @@ fn c01_ids_are_the_specs_or_the_resumed_sessions_whatever_the_agent_says() {
                 self.0.clone()
             }
         }
-        let service = EphemeralSessionService::new(builder_fn(|_, _| Ok(Liar(Session::new()))), 8);
+        let service = EphemeralSessionService::new(builder_fn(|_, _| Ok(OwnId(Session::new()))), 8);
         let id = SessionId::new();
         let wanted = create("x").session(SessionSpec::new().session_id(id));
         assert_eq!(service.create_session(wanted).unwrap().session_id, id);
@@ -101,7 +101,7 @@ fn c01_ids_are_the_specs_or_the_resumed_sessions_whatever_the_agent_says() {
 }
 
 #[test]
-fn c02_of_many_concurrent_creates_exactly_max_are_admitted_and_no_agent_is_built_for_the_rest() {
+fn c02_of_many_concurrent_creates_exactly_max_are_admitted_and_built() {
     run(|| {
         const MAX: usize = 3;
         const CALLERS: usize = 12;
@@ -137,7 +137,7 @@ fn c02_of_many_concurrent_creates_exactly_max_are_admitted_and_no_agent_is_built
 }
 
 #[test]
-fn c02_a_limit_of_zero_admits_nobody() {
+fn c02_a_limit_of_zero_admits_no_session() {
     run(|| {
         let (service, _stage) = scripted(0);
         let refused = service.create_session(create("x"));
@@ -159,7 +159,7 @@ fn c03_a_build_that_fails_is_answered_after_its_capacity_is_back() {
             let SessionError::Build { id, source: BuildError::Agent(AgentError::Config(_)) } = &failed else {
                 panic!("{failed:?}");
             };
-            // With a limit of one, the next create shows whether capacity was back in time.
+            // With a limit of one, the next create fails if the capacity was not free before the answer.
             let next = service.create_session(create("y").session(SessionSpec::new().session_id(*id))).unwrap();
             let error = "RunFailed(the session could not be built: configuration: no key)";
             events.assert_events(&["RunStarted(x)", error]);
@@ -173,12 +173,12 @@ fn c03_a_build_that_fails_is_answered_after_its_capacity_is_back() {
 }
 
 #[test]
-fn c03_a_failed_build_whose_last_event_has_no_room_can_be_interrupted_by_its_id() {
+fn c03_a_failed_build_whose_last_event_waits_for_room_can_be_interrupted() {
     run(|| {
         let gate = Gate::new();
         let failing = slow_builds(&gate).build_fails(AgentError::Config("no key".into()));
         let service = EphemeralSessionService::new(failing, 1);
-        let (event_tx, _events) = bounded(1); // RunStarted takes it
+        let (event_tx, _events) = bounded(1); // `RunStarted` fills it
         let begun = service.begin_session(create("x").event_tx(event_tx)).unwrap();
         gate.wait_arrived(1);
         gate.open();
@@ -190,7 +190,7 @@ fn c03_a_failed_build_whose_last_event_has_no_room_can_be_interrupted_by_its_id(
 }
 
 #[test]
-fn c04_a_build_that_panics_is_an_error_with_its_message_and_leaves_nothing() {
+fn c04_a_build_that_panics_returns_its_message_and_leaves_no_session() {
     run(|| {
         let service = EphemeralSessionService::new(testkit::scripted().build_panics("no engine"), 1);
         for _ in 0..50 {
@@ -217,7 +217,7 @@ fn c05_an_id_that_is_live_is_refused_before_anything_is_built() {
         assert_matches!(again, Err(SessionError::AlreadyExists { id: is }) if is == id);
         assert_eq!(service.read(id).unwrap().state.message_count, 0);
         assert_eq!(service.start_turn(id, turn("mine")).unwrap().turn_id.get(), 1);
-        // Archived, but still finishing its turn: live.
+        // An archived session is live until its turn has ended.
         let running = service.begin_turn(id, turn("deaf")).unwrap();
         stage.wait_entered();
         service.archive(id).unwrap();
@@ -242,7 +242,7 @@ fn c06_a_failed_first_turn_leaves_a_session_that_works() {
 }
 
 #[test]
-fn c07_begin_session_returns_before_the_agent_is_built_and_the_session_shows_as_building() {
+fn c07_begin_session_returns_before_the_build_and_shows_a_building_session() {
     run(|| {
         let gate = Gate::new();
         let service = EphemeralSessionService::new(slow_builds(&gate), 4);
@@ -261,7 +261,7 @@ fn c07_begin_session_returns_before_the_agent_is_built_and_the_session_shows_as_
 }
 
 #[test]
-fn c07_an_interrupt_while_building_reaches_the_first_turn_which_is_never_run() {
+fn c07_an_interrupt_during_the_build_cancels_the_first_turn_before_its_run() {
     run(|| {
         let gate = Gate::new();
         let service = EphemeralSessionService::new(slow_builds(&gate), 4);
@@ -279,7 +279,7 @@ fn c07_an_interrupt_while_building_reaches_the_first_turn_which_is_never_run() {
 }
 
 #[test]
-fn c07_archive_and_shutdown_while_building_end_the_session_after_the_build() {
+fn c07_archive_and_shutdown_during_the_build_end_the_session_after_it() {
     run(|| {
         for mode in [ArchiveMode::Drain, ArchiveMode::Interrupt] {
             let gate = Gate::new();
@@ -321,7 +321,7 @@ fn c07_open_session_waits_for_the_build_and_runs_no_turn() {
             gate.wait_arrived(1);
             assert_eq!(service.read(id).unwrap().state.state, SessionState::Building);
             assert_matches!(service.begin_turn(id, turn("x")), Err(SessionError::Busy { .. }));
-            // There is no turn yet that could be interrupted.
+            // No turn is admitted that could be interrupted.
             assert_matches!(service.interrupt(id), Err(SessionError::NotRunning { .. }));
             assert!(!opening.is_finished());
             gate.let_through(1);
@@ -333,28 +333,30 @@ fn c07_open_session_waits_for_the_build_and_runs_no_turn() {
     });
 }
 
-/// Tells what its session shows at the moment of its drop.
-struct Shown {
+/// Reports the state of its session when it is dropped.
+struct ReportsState {
     service: WeakService,
     id: SessionId,
     told: Sender<SessionState>,
 }
 
-impl Drop for Shown {
+impl Drop for ReportsState {
     fn drop(&mut self) {
         let service = self.service.upgrade().expect("the test has a handle");
-        self.told.send(service.read(self.id).expect("the session is there").state.state).expect("the test listens");
+        self.told
+            .send(service.read(self.id).expect("the session is registered").state.state)
+            .expect("the test listens");
     }
 }
 
 #[test]
-fn c07_an_opened_session_never_shows_a_turn_that_there_is_not() {
+fn c07_open_session_never_shows_a_running_turn() {
     run(|| {
         let (told, states) = unbounded();
         let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
         let builder = builder_fn(move |spec, context| {
-            let shown = Shown { service: context.service(), id: context.session_id(), told: told.clone() };
-            // Armed until the token is sealed: that is after the build, and before the session is free.
+            let shown = ReportsState { service: context.service(), id: context.session_id(), told: told.clone() };
+            // The hook is armed until the token is sealed, which is after the build and before the session is idle.
             std::mem::forget(context.cancel_token().on_cancel(move || drop(shown)));
             echo.build_agent(spec, context)
         });
@@ -365,7 +367,7 @@ fn c07_an_opened_session_never_shows_a_turn_that_there_is_not() {
 }
 
 #[test]
-fn c07_the_builds_token_is_the_first_turns_or_the_closes() {
+fn c07_an_interrupt_and_an_archive_cancel_the_token_of_the_build() {
     run(|| {
         let gate = Gate::new();
         let service = EphemeralSessionService::new(testkit::scripted().build_waits_at(&gate), 4);
@@ -388,13 +390,13 @@ fn c07_the_builds_token_is_the_first_turns_or_the_closes() {
 }
 
 #[test]
-fn c08_wait_session_registered_misses_none_and_times_out() {
+fn c08_wait_session_registered_misses_no_registration_and_times_out() {
     run(|| {
         let (service, _stage) = scripted(200);
         assert_eq!(service.registered_sessions(), 0);
         assert_eq!(service.wait_session_registered(0, SHORT), None);
         thread::scope(|scope| {
-            // One after the other, each woken by the one before: a missed wake-up hangs.
+            // The watcher waits again after every wake-up. A missed wake-up lets its wait time out.
             let watcher = scope.spawn(|| {
                 let mut seen = 0;
                 while seen < 100 {
@@ -407,10 +409,10 @@ fn c08_wait_session_registered_misses_none_and_times_out() {
             }
             assert_eq!(watcher.join().unwrap(), 100);
         });
-        // What has been is not waited for.
+        // The call does not wait for a registration in the past.
         assert_eq!(service.wait_session_registered(99, LONG), Some(100));
         assert_eq!(service.registered_sessions(), 100);
-        // What will never be is not waited for either.
+        // A shutdown ends the wait, since no registration can follow.
         thread::scope(|scope| {
             let watcher = scope.spawn(|| service.wait_session_registered(100, Duration::MAX));
             service.shutdown(LONG);
@@ -420,7 +422,7 @@ fn c08_wait_session_registered_misses_none_and_times_out() {
 }
 
 #[test]
-fn c08_no_registration_comes_after_a_shutdown_has_been_seen() {
+fn c08_no_registration_follows_a_wait_that_has_seen_the_shutdown() {
     run(|| {
         for _ in 0..500 {
             let (service, _stage) = scripted(4);
@@ -444,20 +446,20 @@ fn c09_capacity_comes_back_when_the_agent_is_dropped_and_not_before() {
     run(|| {
         let (go, gate) = unbounded::<()>();
         let builder = builder_fn(move |_, context| {
-            Ok(SlowToGo { session: Session::with_id(context.session_id()), gate: gate.clone() })
+            Ok(GatedDrop { session: Session::with_id(context.session_id()), gate: gate.clone() })
         });
         let service = EphemeralSessionService::new(builder, 1);
         let id = service.create_session(create("x")).unwrap().session_id;
         service.archive(id).unwrap();
-        // The agent is still on its way out.
+        // The drop of the agent still waits at the gate.
         assert_matches!(service.archive_wait(id, SHORT), Err(SessionError::Timeout { .. }));
         let refused = service.create_session(create("y"));
         assert_matches!(refused, Err(SessionError::CapacityExceeded { active: 1, max: 1 }));
         go.send(()).unwrap();
         service.archive_wait(id, LONG).unwrap();
-        // And once it is back it is back: no retry.
+        // The capacity is free once `archive_wait` has returned, so one attempt is enough.
         let next = service.create_session(create("y")).unwrap();
-        // A session that has ended already is not unknown: archiving first and waiting second is no race.
+        // `archive_wait` remembers a session that has ended. So a call after the archive does not miss the end.
         service.archive_wait(id, LONG).unwrap();
         assert_matches!(service.archive_wait(SessionId::new(), LONG), Err(SessionError::NotFound { .. }));
         drop(go);
@@ -476,7 +478,7 @@ fn c09_an_archived_running_session_holds_its_capacity() {
         assert_matches!(refused, Err(SessionError::CapacityExceeded { active: 1, max: 1 }));
         stage.release();
         let id = running.session_id();
-        // Deaf to its cancel, it ended well: that stands.
+        // The turn has ignored its cancel and succeeded, so its result is delivered.
         assert_eq!(running.wait().unwrap().text, "released");
         service.archive_wait(id, LONG).unwrap();
         service.create_session(create("y")).unwrap();

@@ -24,7 +24,7 @@ fn c33_a_wait_of_a_session_for_itself_is_reentrant() {
             let mut ignored = |_| {};
             let with = service.start_turn_with(id, turn("x"), &mut ignored);
             assert_matches!(with, Err(SessionError::Reentrant { .. }));
-            // Not a wait: refused like anybody else's.
+            // `begin_turn` does not wait. It is refused as on any other thread.
             assert_matches!(service.begin_turn(id, turn("x")), Err(SessionError::Busy { .. }));
             assert_matches!(service.export_session(id), Err(SessionError::Reentrant { .. }));
             assert_matches!(service.export_session_timeout(id, LONG), Err(SessionError::Reentrant { .. }));
@@ -32,13 +32,13 @@ fn c33_a_wait_of_a_session_for_itself_is_reentrant() {
             assert_matches!(service.archive_wait(id, LONG), Err(SessionError::Reentrant { .. }));
             // None of the refused calls has had an effect.
             assert!(service.read(id).is_ok());
-            // What does not wait is allowed.
+            // A call that does not wait is allowed.
             service.interrupt(id)?;
             assert!(own_turn.is_cancelled());
             Ok("done".into())
         });
         assert_eq!(own.wait().unwrap().text, "done");
-        // Its own handle, waited for inside.
+        // The turn waits for its own handle.
         let (give, handle) = bounded::<TurnHandle>(1);
         let own = jobs.begin(id, "handle", move |_, _| {
             let mut handle = handle.recv().unwrap();
@@ -72,13 +72,13 @@ fn c33_a_chain_of_waiting_sessions_that_leads_back_is_reentrant() {
 }
 
 #[test]
-fn c33_of_sessions_that_turn_to_each_other_at_the_same_time_one_is_refused() {
+fn c33_of_two_sessions_that_wait_for_each_other_one_is_refused() {
     run(|| {
         for _ in 0..200 {
             let jobs = Jobs::new(4);
             let (a, b) = (jobs.open(), jobs.open());
             let (meet_a, meet_b) = bounded::<()>(0);
-            // Both are running when they ask, so each asks for what the other one's turn keeps from it.
+            // Both turns run when they export, so each export has to wait for the other turn.
             let ask = |other: SessionId| {
                 move |service: &dyn SessionService| match service.export_session(other) {
                     Ok(_) => Ok("answered".to_owned()),
@@ -118,7 +118,7 @@ fn c33_a_chain_through_two_services_is_reentrant_too() {
 }
 
 #[test]
-fn c34_a_parent_that_is_interrupted_still_sees_the_end_of_a_stream_that_it_polls() {
+fn c34_an_interrupted_parent_can_poll_a_stream_to_its_end() {
     run(|| {
         let (told, tell) = unbounded();
         let (seen, see) = unbounded();
@@ -129,9 +129,9 @@ fn c34_a_parent_that_is_interrupted_still_sees_the_end_of_a_stream_that_it_polls
                     turn.emit(delta(1))?;
                     return Ok(turn.finish("done"));
                 }
-                let service = service.upgrade().expect("its service");
+                let service = service.upgrade().expect("the test has a handle");
                 let stream = service.stream_session(create("child"))?;
-                // All of it is there before it is looked at, and the turn is told to stop.
+                // The child has finished, and this turn is cancelled, before the first event is read.
                 let _ = stream.handle().finished().recv();
                 told.send(()).unwrap();
                 let _ = turn.cancel_token().cancelled().recv();
@@ -178,7 +178,7 @@ fn c34_an_interrupt_of_the_parent_ends_its_wait_and_the_child_goes_on() {
         assert_cancelled(waiting.wait(), CancelReason::Interrupted);
         assert_eq!(jobs.service.read(child).unwrap().state.state, SessionState::Running);
         go.send(()).unwrap();
-        // The boundary of the child's turn: it has ended well.
+        // The export waits for the end of the child's turn, which succeeds.
         let history = jobs.service.export_session(child).unwrap();
         assert_eq!(history.last_assistant_text().as_deref(), Some("child is done"));
     });
@@ -194,7 +194,7 @@ fn c34_builders_may_use_the_service_too() {
                 let helper = create("hello").session(SessionSpec::new().model("helper"));
                 let greeting = service.create_session(helper)?;
                 assert_eq!(greeting.text, "hello");
-                // Itself it cannot wait for.
+                // A builder cannot wait for its own session.
                 let own = service.export_session(context.session_id());
                 assert_matches!(own, Err(SessionError::Reentrant { .. }));
             }
@@ -216,7 +216,7 @@ fn c33_sessions_that_shut_down_at_the_same_time_do_not_wait_for_each_other() {
             let (meet, service) = (Arc::clone(meet), jobs.service.clone());
             move |_: &dyn SessionService, _: &TurnContext| {
                 meet.wait();
-                // For ever, as far as the time goes.
+                // This timeout never passes.
                 let report = service.shutdown(Duration::MAX);
                 Ok(report.stuck.len().to_string())
             }
@@ -224,7 +224,7 @@ fn c33_sessions_that_shut_down_at_the_same_time_do_not_wait_for_each_other() {
         let one = jobs.begin(a, "a", shut_down(&meet));
         let two = jobs.begin(b, "b", shut_down(&meet));
         let (one, two) = (one.wait().unwrap().text, two.wait().unwrap().text);
-        // Each is stuck for itself; the later of the two may have seen the other one end.
+        // Each call lists its own session as stuck. It also lists the other one, unless that one has ended.
         for stuck in [one, two] {
             assert!(stuck == "1" || stuck == "2", "{stuck}");
         }
@@ -256,32 +256,33 @@ fn c34_a_turn_that_waits_in_another_services_shutdown_can_be_interrupted() {
     });
 }
 
-/// An error that has to ask another session for its words.
+/// An error whose `Display` creates a session of another service and waits for it.
 #[derive(Debug)]
-struct Inarticulate {
+struct DisplayThatWaits {
     other: Service,
     asked: Sender<Result<(), SessionError>>,
 }
 
-impl std::error::Error for Inarticulate {}
+impl std::error::Error for DisplayThatWaits {}
 
-impl fmt::Display for Inarticulate {
+impl fmt::Display for DisplayThatWaits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let answer = self.other.create_session(create("deaf"));
-        // Nobody listens where it is shown once more.
+        // The receiver may be dropped when the error is formatted again.
         let _ = self.asked.send(answer.map(drop));
         f.write_str("lost for words")
     }
 }
 
 #[test]
-fn c34_an_interrupt_ends_what_an_error_waits_for_to_put_itself_into_words() {
+fn c34_an_interrupt_ends_a_wait_in_the_display_of_an_error() {
     run(|| {
         let (other, stage) = scripted(1);
         let (asked, answers) = unbounded();
         let asking = other.clone();
-        let agent =
-            agent_fn(move |_, _| Err(AgentError::other(Inarticulate { other: asking.clone(), asked: asked.clone() })));
+        let agent = agent_fn(move |_, _| {
+            Err(AgentError::other(DisplayThatWaits { other: asking.clone(), asked: asked.clone() }))
+        });
         let service = EphemeralSessionService::new(agent, 1);
         let (event_tx, events) = unbounded();
         let turn = service.begin_session(create("x").event_tx(event_tx)).unwrap();
@@ -297,7 +298,7 @@ fn c34_an_interrupt_ends_what_an_error_waits_for_to_put_itself_into_words() {
 }
 
 #[test]
-fn c34_an_opened_session_does_not_outlive_an_open_that_fails() {
+fn c34_an_open_that_fails_leaves_no_session_behind() {
     run(|| {
         let (start, started) = bounded(0);
         let (go, gate) = bounded::<()>(0);
@@ -318,7 +319,7 @@ fn c34_an_opened_session_does_not_outlive_an_open_that_fails() {
         });
         let service = EphemeralSessionService::new(builder, 2);
         let id = service.open_session(SessionSpec::new()).unwrap();
-        // The parent is interrupted.
+        // An interrupt of the parent fails the open.
         let parent = service.begin_turn(id, turn("x")).unwrap();
         started.recv().unwrap();
         parent.interrupt();
@@ -328,7 +329,7 @@ fn c34_an_opened_session_does_not_outlive_an_open_that_fails() {
         while service.stats().sessions > 1 {
             thread::yield_now();
         }
-        // The child is archived: that is not the parent's cancellation.
+        // An archive of the child fails the open too, and does not cancel the parent.
         for mode in [ArchiveMode::Drain, ArchiveMode::Interrupt] {
             let parent = service.begin_turn(id, turn("x")).unwrap();
             started.recv().unwrap();
@@ -339,7 +340,7 @@ fn c34_an_opened_session_does_not_outlive_an_open_that_fails() {
                     let source = source.downcast_ref::<SessionError>().expect("the service's error");
                     assert_matches!(source, SessionError::NotFound { id } if *id == child);
                 }
-                // Opened before it was archived.
+                // The child was open before the archive.
                 Ok(result) => assert_eq!(result.text, "opened"),
                 other => panic!("{other:?}"),
             }
@@ -351,7 +352,7 @@ fn c34_an_opened_session_does_not_outlive_an_open_that_fails() {
 }
 
 #[test]
-fn c33_a_start_that_is_refused_makes_no_circle() {
+fn c33_a_refused_start_adds_no_edge_to_the_wait_for_graph() {
     run(|| {
         let jobs = Jobs::new(4);
         let (one, other) = (jobs.open(), jobs.open());
@@ -361,7 +362,7 @@ fn c33_a_start_that_is_refused_makes_no_circle() {
             move |service: &dyn SessionService, _: &TurnContext| {
                 meet.wait();
                 for _ in 0..20_000 {
-                    // Busy, as long as the other one's turn goes on: nothing is waited for.
+                    // The call is `Busy` as long as the other turn runs. It does not wait.
                     assert_matches!(service.start_turn(whom, turn("x")), Ok(_) | Err(SessionError::Busy { .. }));
                 }
                 Ok("done".into())
@@ -375,12 +376,12 @@ fn c33_a_start_that_is_refused_makes_no_circle() {
 }
 
 #[test]
-fn c34_an_interrupt_ends_the_reading_of_a_stream_that_would_go_on() {
+fn c34_an_interrupt_ends_the_reading_of_a_stream_with_unread_events() {
     run(|| {
         let jobs = Jobs::new(4);
         for kind in ["turn", "callback", "session", "interaction"] {
             let (parent, child) = (jobs.open(), jobs.open());
-            // For all the parent knows, the child may emit faster than anybody can read.
+            // The child stands for one that emits faster than its parent reads: its stream has unread events.
             jobs.prepare("many", |_, turn| {
                 (0..100).try_for_each(|_| turn.emit(AgentEvent::TextDelta { delta: "x".into() }))?;
                 turn.sleep(LONG)?;
@@ -406,7 +407,7 @@ fn c34_an_interrupt_ends_the_reading_of_a_stream_that_would_go_on() {
                             interrupted();
                         });
                         assert_matches!(with, Err(SessionError::Interrupted { .. }));
-                        // The one that was on its way.
+                        // One event was read before the interrupt.
                         read - 1
                     }
                     "session" => {
@@ -418,7 +419,7 @@ fn c34_an_interrupt_ends_the_reading_of_a_stream_that_would_go_on() {
                     }
                     _ => {
                         drop(service.begin_turn(child, turn("x").host_mode(true))?);
-                        let injector = service.event_injector(child).expect("it is there");
+                        let injector = service.event_injector(child).expect("the session is live");
                         let followed = injector.inject_with_subscription("many".into(), EventSource::Rpc);
                         let followed = followed.map_err(AgentError::other)?;
                         filled(&followed.events);
@@ -438,7 +439,7 @@ fn c34_an_interrupt_ends_the_reading_of_a_stream_that_would_go_on() {
     });
 }
 
-/// Waits until there is much to read.
+/// Waits until at least 100 events are unread.
 fn filled<T>(events: &Receiver<T>) {
     while events.len() < 100 {
         thread::yield_now();
@@ -451,16 +452,17 @@ fn c34_the_error_of_a_long_chain_of_sub_agents_needs_no_large_stack() {
         const SUB_AGENTS: usize = 150;
         let builder = builder_fn(|spec: &SessionSpec, context: &SessionContext| {
             let service = context.service();
-            let agent = agent_fn(move |prompt, turn| match prompt.parse().expect("how many more") {
+            let agent = agent_fn(move |prompt, turn| match prompt.parse().expect("the number of sub-agents below") {
                 0_usize => Err(AgentError::Config("no key is set".into())),
                 more => {
                     let below = create(&(more - 1).to_string());
-                    Ok(turn.finish(service.upgrade().expect("it is there").create_session(below)?.text))
+                    Ok(turn.finish(service.upgrade().expect("the test has a handle").create_session(below)?.text))
                 }
             });
             agent.build_agent(spec, context)
         });
-        // With a history somebody hears of every failure, so that each is put into words, on the session's own stack.
+        // An event history takes every failure event, so each error is formatted on the small stack of its session
+        // thread.
         let config = EphemeralSessionService::configure(builder).max_sessions(1 + SUB_AGENTS).stack_size(64 << 10);
         let service = config.event_history(2).build().unwrap();
         let error = service.create_session(create(&SUB_AGENTS.to_string())).unwrap_err();
@@ -471,7 +473,7 @@ fn c34_the_error_of_a_long_chain_of_sub_agents_needs_no_large_stack() {
 }
 
 #[test]
-fn c33_a_created_session_that_asks_back_is_the_one_to_be_refused() {
+fn c33_a_created_session_that_waits_for_its_creator_is_refused() {
     run(|| {
         let asks_back = |context: &SessionContext, parent: SessionId| {
             let service = context.service().upgrade().expect("the test has a handle");

@@ -1,4 +1,4 @@
-//! C37, C38: everything that happens in a session, for whoever subscribes.
+//! C37, C38: the events of sessions, as their subscribers get them.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ fn capacity(events: usize, overflow: Overflow) -> Subscription {
     Subscription::new().capacity(events).overflow(overflow)
 }
 
-/// How many numbers are missing before, and between, these events of one session.
+/// The count of numbers from `from` on that these events of one session leave out.
 fn missing(events: &[SessionEvent], from: u64) -> u64 {
     let mut next = from;
     let mut missing = 0;
@@ -31,7 +31,7 @@ fn missing(events: &[SessionEvent], from: u64) -> u64 {
 }
 
 #[test]
-fn c37_subscribers_before_the_first_turn_see_the_same_events_numbered_and_with_their_turns() {
+fn c37_all_subscribers_see_the_same_events_with_numbers_and_turn_ids() {
     run(|| {
         let (service, _stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -47,7 +47,7 @@ fn c37_subscribers_before_the_first_turn_see_the_same_events_numbered_and_with_t
         assert!(seen[0].iter().all(|event| event.session_id == id));
         let turns: Vec<_> = seen[0].iter().map(|event| event.turn_id.unwrap().get()).collect();
         assert_eq!(turns, [1, 1, 1, 1, 1, 1, 1, 2, 2]);
-        // What the turn's own receiver has seen, and in the same order.
+        // The turn's own receiver has seen the same events in the same order.
         let of_first: Vec<_> = seen[0][..7].iter().map(|event| event.event.clone()).collect();
         assert_eq!(of_first, receiver.iter().collect::<Vec<_>>());
         assert_matches!(&seen[0][8].event, AgentEvent::RunFailed { error, .. } if error.contains("scripted"));
@@ -55,7 +55,7 @@ fn c37_subscribers_before_the_first_turn_see_the_same_events_numbered_and_with_t
 }
 
 #[test]
-fn c37_a_subscriber_may_come_while_a_turn_runs_and_go_while_one_runs() {
+fn c37_a_subscription_may_begin_and_end_while_a_turn_runs() {
     run(|| {
         let (service, stage) = scripted(1);
         let running = service.begin_session(create("hold")).unwrap();
@@ -72,7 +72,7 @@ fn c37_a_subscriber_may_come_while_a_turn_runs_and_go_while_one_runs() {
         let last = late.next().unwrap();
         assert_eq!((last.seq, last.turn_id), (2, Some(TurnId::new(1))));
         assert_matches!(last.event, AgentEvent::RunCompleted { .. });
-        // The subscription has gone with its stream, whoever holds a receiver.
+        // The subscription ends with its stream, although the test holds a clone of its receiver.
         assert_eq!(cloned.iter().count(), 0);
         assert_eq!(late.dropped(), 0);
         service.archive_wait(id, LONG).unwrap();
@@ -82,7 +82,7 @@ fn c37_a_subscriber_may_come_while_a_turn_runs_and_go_while_one_runs() {
 }
 
 #[test]
-fn c37_a_full_queue_drops_the_newest_or_the_oldest_and_what_is_missing_is_counted() {
+fn c37_a_full_queue_drops_the_newest_or_the_oldest_and_counts_the_drops() {
     run(|| {
         let (service, _stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -90,7 +90,7 @@ fn c37_a_full_queue_drops_the_newest_or_the_oldest_and_what_is_missing_is_counte
         let newest = service.subscribe(id, capacity(4, Overflow::DropNewest)).unwrap();
         service.start_turn(id, turn("emit 100")).unwrap();
         assert_eq!((oldest.dropped(), newest.dropped()), (98, 98));
-        // Room that is made is used.
+        // A read makes room for a later event.
         assert_eq!(newest.try_recv().unwrap().seq, 1);
         service.start_turn(id, turn("x")).unwrap();
         service.archive_wait(id, LONG).unwrap();
@@ -122,7 +122,7 @@ fn c37_a_full_queue_may_end_its_subscription_and_no_other() {
         let slow = service.subscribe(id, capacity(4, Overflow::Disconnect)).unwrap();
         let other = service.subscribe(id, Subscription::new()).unwrap();
         service.start_turn(id, turn("emit 10")).unwrap();
-        // The session lives; the stream ends all the same.
+        // The stream ends although the session is live.
         assert_eq!(slow.map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
         service.archive_wait(id, LONG).unwrap();
         assert_eq!(other.count(), 12);
@@ -158,7 +158,7 @@ fn c37_block_gives_back_pressure_and_loses_nothing() {
 }
 
 #[test]
-fn c37_who_waits_for_room_notices_what_is_read_from_the_channel_itself() {
+fn c37_an_emitter_that_waits_for_room_notices_reads_from_the_channel() {
     run(|| {
         let (service, _stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -167,7 +167,7 @@ fn c37_who_waits_for_room_notices_what_is_read_from_the_channel_itself() {
         for seq in 1..=22 {
             let event = select! {
                 recv(stream.events()) -> event => event.unwrap(),
-                default(LONG) => panic!("nothing comes"),
+                default(LONG) => panic!("no event arrives"),
             };
             assert_eq!(event.seq, seq);
         }
@@ -176,7 +176,7 @@ fn c37_who_waits_for_room_notices_what_is_read_from_the_channel_itself() {
 }
 
 #[test]
-fn c37_who_waits_for_room_is_woken_by_a_cancel_and_by_the_end_of_the_stream() {
+fn c37_a_cancel_and_a_dropped_stream_wake_an_emitter_that_waits_for_room() {
     run(|| {
         let (service, stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -188,7 +188,7 @@ fn c37_who_waits_for_room_is_woken_by_a_cancel_and_by_the_end_of_the_stream() {
         }
         flooding.interrupt();
         assert_cancelled(flooding.wait(), CancelReason::Interrupted);
-        // The terminal event has found its place although nobody has read.
+        // The terminal event is in the queue although no event was read.
         let seen: Vec<_> = stream.events().try_iter().collect();
         assert_eq!(missing(&seen, 1), 0);
         assert_matches!(&seen.last().unwrap().event, AgentEvent::RunFailed { .. });
@@ -203,7 +203,7 @@ fn c37_who_waits_for_room_is_woken_by_a_cancel_and_by_the_end_of_the_stream() {
 }
 
 #[test]
-fn c37_nobody_waits_for_room_in_a_closed_session() {
+fn c37_no_emitter_waits_for_room_in_a_closed_session() {
     run(|| {
         let (service, _stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -222,7 +222,7 @@ fn c37_nobody_waits_for_room_in_a_closed_session() {
 }
 
 #[test]
-fn c37_with_many_emitters_and_a_slow_reader_what_is_missing_is_what_was_dropped() {
+fn c37_with_many_emitters_and_a_slow_reader_each_missing_event_is_counted() {
     run(|| {
         for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Block] {
             let agent = agent_fn(|_, turn| {
@@ -273,7 +273,7 @@ fn c37_a_subscription_that_races_with_emitters_has_no_gap() {
         let id = service.open_session(SessionSpec::new()).unwrap();
         let running = service.begin_turn(id, turn("x")).unwrap();
         for _ in 0..300 {
-            // Dropped again each time, so that events pass unheard in between.
+            // The stream is dropped after each round, so that events without a subscriber come between the rounds.
             let stream = service.subscribe(id, capacity(100_000, Overflow::DropNewest)).unwrap();
             let seen: Vec<_> = stream.take(20).collect();
             assert_eq!(missing(&seen, seen[0].seq), 0);
@@ -284,23 +284,23 @@ fn c37_a_subscription_that_races_with_emitters_has_no_gap() {
 }
 
 #[test]
-fn c37_a_history_lets_a_late_subscriber_begin_with_what_has_been() {
+fn c37_a_history_replays_earlier_events_to_a_late_subscriber() {
     run(|| {
         let (service, _stage) = scripted_with(|config| config.event_history(10));
         let id = service.create_session(create("emit 98")).unwrap().session_id;
-        // 100 events, of which the last ten are there.
+        // The session has emitted 100 events, and the history has the last ten.
         let mut stream = service.subscribe(id, capacity(1, Overflow::Disconnect).from_seq(0)).unwrap();
         assert_eq!(stream.dropped(), 90);
         assert_eq!(stream.by_ref().take(8).map(|event| event.seq).collect::<Vec<_>>(), (91..99).collect::<Vec<_>>());
-        // A reconnect loses nothing and repeats nothing.
+        // A new subscription from the next number loses no event and repeats none.
         let last = stream.next().unwrap().seq;
         drop(stream);
         service.start_turn(id, turn("emit 2")).unwrap();
         let again = service.subscribe(id, Subscription::new().from_seq(last + 1)).unwrap();
         assert_eq!(again.dropped(), 0);
-        // What is replayed takes none of the room for what is new.
+        // Replayed events take no room from new ones.
         let narrow = service.subscribe(id, capacity(2, Overflow::DropNewest).from_seq(0)).unwrap();
-        // Who does not ask for the past does not get it.
+        // Without `from_seq` no event is replayed.
         let fresh = service.subscribe(id, Subscription::new()).unwrap();
         let ahead = service.subscribe(id, Subscription::new().from_seq(1_000_000)).unwrap();
         service.start_turn(id, turn("x")).unwrap();
@@ -313,7 +313,7 @@ fn c37_a_history_lets_a_late_subscriber_begin_with_what_has_been() {
 }
 
 #[test]
-fn c37_a_queue_without_a_limit_may_be_replayed_to() {
+fn c37_a_history_can_be_replayed_into_a_queue_without_a_limit() {
     run(|| {
         let (service, _stage) = scripted_with(|config| config.event_history(100));
         let id = service.create_session(create("emit 8")).unwrap().session_id;
@@ -325,7 +325,7 @@ fn c37_a_queue_without_a_limit_may_be_replayed_to() {
 }
 
 #[test]
-fn c37_what_was_replayed_leaves_no_room_behind_when_it_is_read() {
+fn c37_replayed_events_leave_no_extra_room_when_they_are_read() {
     run(|| {
         let (service, _stage) = scripted_with(|config| config.event_history(100));
         let id = service.create_session(create("emit 48")).unwrap().session_id;
@@ -335,7 +335,7 @@ fn c37_what_was_replayed_leaves_no_room_behind_when_it_is_read() {
             stream
         };
         let (newest, oldest) = (replayed(Overflow::DropNewest, 50), replayed(Overflow::DropOldest, 50));
-        // One that was replayed is left here; it takes none of the room.
+        // One replayed event stays unread here. It takes no room from new events.
         let behind = replayed(Overflow::Disconnect, 49);
         service.start_turn(id, turn("emit 20")).unwrap();
         assert_eq!([newest.dropped(), oldest.dropped(), behind.dropped()], [19, 19, 0]);
@@ -349,7 +349,7 @@ fn c37_what_was_replayed_leaves_no_room_behind_when_it_is_read() {
         while blocking.events().len() < 4 {
             thread::yield_now();
         }
-        // With more room it would not wait: it would flood the queue until it is interrupted.
+        // With more room the turn would not wait. It would fill the queue until the interrupt.
         assert_eq!(blocking.recv_timeout(LONG).unwrap().seq, 73);
         waiting.interrupt();
         assert_cancelled(waiting.wait(), CancelReason::Interrupted);
@@ -359,7 +359,7 @@ fn c37_what_was_replayed_leaves_no_room_behind_when_it_is_read() {
 }
 
 #[test]
-fn c37_without_a_history_the_past_counts_as_dropped() {
+fn c37_without_a_history_earlier_events_count_as_dropped() {
     run(|| {
         let (service, _stage) = scripted(1);
         let id = service.create_session(create("emit 3")).unwrap().session_id;
@@ -390,14 +390,14 @@ fn c37_subscribe_all_hears_every_session_from_its_first_event() {
         });
         service.start_turn(before, turn("x")).unwrap();
         assert!(service.shutdown(LONG).stuck.is_empty());
-        // It ends with the last session.
+        // The stream ends with the last session.
         let seen: Vec<_> = stream.collect();
         for id in created {
             let own: Vec<_> = seen.iter().filter(|event| event.session_id == id).cloned().collect();
             assert_eq!((own.len(), missing(&own, 1)), (12, 0));
         }
         assert_eq!(seen.iter().filter(|event| event.session_id == before).map(|event| event.seq).min(), Some(4));
-        // Nothing is to come any more.
+        // After a shutdown a new stream ends at once.
         assert_eq!(service.subscribe_all(Subscription::new()).count(), 0);
     });
 }
@@ -421,7 +421,7 @@ fn c37_subscribing_to_all_races_with_creation_and_misses_no_later_event() {
 }
 
 #[test]
-fn c37_a_failed_build_is_heard_and_ends_its_own_stream_only() {
+fn c37_a_failed_build_has_its_events_and_does_not_end_subscribe_all() {
     run(|| {
         let builder = builder_fn(|_, _| {
             Err::<Box<dyn turnwise::SessionAgent>, _>(turnwise::AgentError::Internal("no agent today".into()))
@@ -438,7 +438,7 @@ fn c37_a_failed_build_is_heard_and_ends_its_own_stream_only() {
 }
 
 #[test]
-fn c37_unknown_and_archived_sessions_are_not_found_and_a_faulted_one_is_heard_to_its_end() {
+fn c37_subscribing_to_archived_sessions_is_refused_and_to_faulted_ones_not() {
     run(|| {
         let (service, stage) = scripted(2);
         let unknown = SessionId::new();
@@ -458,7 +458,7 @@ fn c37_unknown_and_archived_sessions_are_not_found_and_a_faulted_one_is_heard_to
         assert_matches!(service.subscribe(id, Subscription::new()), Err(SessionError::NotFound { .. }));
         stage.release();
         held.wait().unwrap();
-        // The draining turn is heard to its end.
+        // The subscriber gets the events of the draining turn up to its end.
         assert_matches!(&stream.collect::<Vec<_>>()[..], [last] if matches!(last.event, AgentEvent::RunCompleted { .. }));
     });
 }
@@ -475,7 +475,7 @@ fn c38_events_outside_of_turns_reach_subscribers_without_a_turn_id() {
         });
         let service = EphemeralSessionService::new(builder, 2);
         let all = service.subscribe_all(Subscription::new());
-        // Built without a turn, then with one.
+        // One session is built without a first turn, the other one with it.
         let opened = service.open_session(SessionSpec::new()).unwrap();
         let created = service.create_session(create("x")).unwrap().session_id;
         for id in [opened, created] {
@@ -484,7 +484,7 @@ fn c38_events_outside_of_turns_reach_subscribers_without_a_turn_id() {
             let stream = service.subscribe(id, Subscription::new()).unwrap();
             thread::scope(|scope| scope.spawn(|| context.events().emit(delta(2)).unwrap()).join().unwrap());
             service.archive_wait(id, LONG).unwrap();
-            // Nobody is there any more: no harm done.
+            // After the end of the session the event is dropped, and `emit` succeeds.
             context.events().emit(delta(3)).unwrap();
             assert_matches!(&stream.collect::<Vec<_>>()[..], [own] if own.event == delta(2) && own.turn_id.is_none());
         }
@@ -495,7 +495,7 @@ fn c38_events_outside_of_turns_reach_subscribers_without_a_turn_id() {
 }
 
 #[test]
-fn c38_a_helper_thread_that_waits_for_room_is_set_free_by_the_close() {
+fn c38_a_helper_thread_that_waits_for_room_is_released_by_the_close() {
     run(|| {
         let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
         let (kept, contexts) = unbounded();
@@ -518,7 +518,7 @@ fn c38_a_helper_thread_that_waits_for_room_is_set_free_by_the_close() {
 }
 
 #[test]
-fn c38_what_a_cancelled_turn_goes_on_to_emit_outside_of_it_does_not_pile_up() {
+fn c38_events_that_a_cancelled_turn_emits_outside_of_it_do_not_pile_up() {
     run(|| {
         let (enter, entered) = unbounded();
         let builder = builder_fn(move |spec: &SessionSpec, context: &SessionContext| {
@@ -538,7 +538,7 @@ fn c38_what_a_cancelled_turn_goes_on_to_emit_outside_of_it_does_not_pile_up() {
         entered.recv_timeout(LONG).unwrap();
         running.interrupt();
         assert_cancelled(running.wait(), CancelReason::Interrupted);
-        // RunStarted, two that had room, and the end of the turn, which always has.
+        // `RunStarted`, two events that had room, and the terminal event, which needs no room.
         assert_eq!((stream.events().len(), stream.dropped()), (4, 998));
         service.archive_wait(id, LONG).unwrap();
         assert_eq!(stream.map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 1_002]);
@@ -561,7 +561,8 @@ fn c37_a_parent_reads_its_sub_agents_stream_under_a_limit_of_one_running_turn() 
             Ok(format!("{read} {}", turn.wait()?.text))
         });
         assert_eq!(running.wait().unwrap().text, "50 sent");
-        // A parent that listens to silence can be interrupted, and one that listens to itself does not hang.
+        // A parent that reads a silent stream can be interrupted. A parent that reads its own session's stream does not
+        // hang.
         let (enter, entered) = unbounded();
         let listening = jobs.begin(parent, "listen", move |service, turn| {
             let mut stream = service.subscribe(child, Subscription::new())?;

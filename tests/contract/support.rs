@@ -1,4 +1,4 @@
-//! Agents with a script, gates, and a watchdog.
+//! Scripted agents, gates, a watchdog, and assertions.
 
 use std::sync::{Arc, Mutex, Once};
 use std::thread;
@@ -12,26 +12,26 @@ use turnwise::{
     SessionService, SessionSpec, StartTurnRequest, TurnContext, TurnHandle, TurnId, Usage,
 };
 
-/// Longer than anything here takes on a loaded machine.
+/// The limit of waits that have to succeed: longer than any of them takes on a loaded machine.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
-/// For waits that are meant to run out.
+/// The limit of waits that are expected to time out.
 pub(crate) const SHORT: Duration = Duration::from_millis(5);
 
-/// Runs a test's body; one that hangs fails with a message.
+/// Runs the body of a test under a watchdog, which fails a hanging body with a message.
 #[track_caller]
 pub(crate) fn run(body: impl FnOnce() + Send + 'static) {
     within(2 * LONG, body);
 }
 
-/// What the test and its agents share.
+/// The test's control over its scripted agents.
 pub(crate) struct Stage {
-    /// Every turn that has reached its script's waiting point.
+    /// The session and turn ids of each scripted turn that has entered: its next step waits, or emits without end.
     pub(crate) entered: Receiver<(SessionId, TurnId)>,
     gate: Gate,
 }
 
 impl Stage {
-    /// Waits until some turn is at its waiting point, and says which.
+    /// Waits until a turn has entered, and returns its ids.
     #[track_caller]
     pub(crate) fn wait_entered(&self) -> (SessionId, TurnId) {
         self.entered.recv_timeout(LONG).expect("a turn enters")
@@ -43,26 +43,26 @@ impl Stage {
     }
 }
 
-/// A test that is over keeps no deaf agent's thread.
+/// Opens the gate, so that the end of a test leaves no turn waiting at it.
 impl Drop for Stage {
     fn drop(&mut self) {
         self.gate.open();
     }
 }
 
-/// Makes agents that do what their prompts say:
+/// Builds agents that act by their prompts:
 ///
 /// | Prompt | What happens |
 /// |---|---|
 /// | `hold` | waits to be released or cancelled |
-/// | `deaf` | waits to be released, and does not look at its token |
+/// | `deaf` | waits to be released, and ignores its cancel token |
 /// | `fail` | fails |
 /// | `panic` | panics with the message `scripted` |
 /// | `emit N` | emits N events |
 /// | `cost N` | uses N input tokens and one tool |
-/// | `drain` | waits to be released, then answers with what is in the inbox |
+/// | `drain` | waits to be released, then answers with the texts in its inbox |
 /// | `flood` | emits until it is cancelled |
-/// | anything | is the answer |
+/// | any other | answers with the prompt |
 fn agents(enter: Sender<(SessionId, TurnId)>, gate: Gate) -> Scripted {
     testkit::scripted().otherwise(move |prompt| {
         let enter = enter.clone();
@@ -96,12 +96,12 @@ fn drain(turn: &TurnContext) -> Result<String, AgentError> {
     Ok(drained.join(", "))
 }
 
-/// The `number`th scripted event.
+/// The scripted event with this number.
 pub(crate) fn delta(number: usize) -> AgentEvent {
     AgentEvent::TextDelta { delta: number.to_string() }
 }
 
-/// What [`scripted`] makes.
+/// The service that [`scripted`] returns.
 pub(crate) type Service = EphemeralSessionService<Scripted>;
 
 /// A service of scripted agents.
@@ -109,7 +109,7 @@ pub(crate) fn scripted(max_sessions: usize) -> (Service, Stage) {
     scripted_with(|config| config.max_sessions(max_sessions))
 }
 
-/// A service of scripted agents, set up by `configure`.
+/// A service of scripted agents, with the settings that `configure` makes.
 pub(crate) fn scripted_with(
     configure: impl FnOnce(ServiceConfig<Scripted>) -> ServiceConfig<Scripted>,
 ) -> (Service, Stage) {
@@ -119,7 +119,7 @@ pub(crate) fn scripted_with(
     (configure(config).build().expect("the settings work"), Stage { entered, gate })
 }
 
-/// The contract holds with threads that wait for another session, and without: the environment may say how many.
+/// The contract holds with idle threads and without. `TURNWISE_IDLE_THREADS` sets their number.
 fn with_idle_threads(config: ServiceConfig<Scripted>) -> ServiceConfig<Scripted> {
     match std::env::var("TURNWISE_IDLE_THREADS") {
         Ok(text) => config.idle_threads(text.parse().expect("a number")),
@@ -135,10 +135,10 @@ pub(crate) fn turn(prompt: &str) -> StartTurnRequest {
     StartTurnRequest::new(prompt)
 }
 
-/// What a turn is to do, with the service at hand.
+/// The body of a turn. It gets the service.
 pub(crate) type Job = Box<dyn FnOnce(&dyn SessionService, &TurnContext) -> Result<String, AgentError> + Send>;
 
-/// Builds agents that run the job with the name that their prompt says; without one they echo.
+/// Builds agents that run the job that their prompt names. Without such a job they echo the prompt.
 pub(crate) struct JobBuilder(Arc<Mutex<Vec<(String, Job)>>>, Arc<Mutex<Vec<EventSender>>>);
 
 impl SessionAgentBuilder for JobBuilder {
@@ -161,11 +161,11 @@ impl SessionAgentBuilder for JobBuilder {
     }
 }
 
-/// Sessions whose turns run closures that the test makes up.
+/// A service whose turns run closures of the test.
 pub(crate) struct Jobs {
     pub(crate) service: EphemeralSessionService<JobBuilder>,
     next: Arc<Mutex<Vec<(String, Job)>>>,
-    /// Of each session what emits events outside of its turns, in the order of their builds.
+    /// The senders for events outside of turns, one for each session, in the order of the builds.
     pub(crate) senders: Arc<Mutex<Vec<EventSender>>>,
 }
 
@@ -184,7 +184,7 @@ impl Jobs {
         self.service.open_session(SessionSpec::new()).unwrap()
     }
 
-    /// Has session `id` run `job` in a turn called `name`.
+    /// Begins a turn of session `id` with the prompt `name`. The turn runs `job`.
     pub(crate) fn begin(
         &self,
         id: SessionId,
@@ -195,7 +195,7 @@ impl Jobs {
         self.service.begin_turn(id, turn(name)).unwrap()
     }
 
-    /// Keeps `job` for whoever starts a turn called `name`.
+    /// Stores `job` for the next turn with the prompt `name`.
     pub(crate) fn prepare(
         &self,
         name: &str,
@@ -205,7 +205,7 @@ impl Jobs {
     }
 }
 
-/// Asserts that a turn was cancelled, and for this reason.
+/// Asserts that a turn was cancelled for this reason.
 #[track_caller]
 pub(crate) fn assert_cancelled(result: Result<RunResult, SessionError>, reason: CancelReason) {
     match result {
@@ -214,7 +214,7 @@ pub(crate) fn assert_cancelled(result: Result<RunResult, SessionError>, reason: 
     }
 }
 
-/// Asserts that a value matches a pattern, and shows it where it does not.
+/// Asserts that a value matches a pattern. A failure shows the value.
 macro_rules! assert_matches {
     ($value:expr, $($pattern:tt)+) => {
         match $value {
@@ -225,21 +225,21 @@ macro_rules! assert_matches {
 }
 pub(crate) use assert_matches;
 
-/// Asserts that no thread of this process has a name that begins like this.
+/// Asserts that no thread of this process has a name with this prefix.
 #[cfg(target_os = "linux")]
 #[track_caller]
 pub(crate) fn assert_no_threads(prefix: &str) {
     assert_at_most_threads(0, prefix);
 }
 
-/// Asserts that no more threads of this process than `most` have a name that begins like this.
+/// Asserts that at most `most` threads of this process have a name with this prefix.
 #[cfg(target_os = "linux")]
 #[track_caller]
 pub(crate) fn assert_at_most_threads(most: usize, prefix: &str) {
-    // A thread that has been joined may be listed for another moment: the system wakes who joins it, then buries it.
+    // A joined thread may be listed a moment longer: the system wakes the joining thread before it removes the entry.
     let started = std::time::Instant::now();
     while threads_named(prefix) > most {
-        assert!(started.elapsed() < LONG / 10, "{} threads called {prefix} are left", threads_named(prefix));
+        assert!(started.elapsed() < LONG / 10, "{} threads named {prefix} have not ended", threads_named(prefix));
         thread::yield_now();
     }
 }
@@ -268,7 +268,7 @@ impl log::Log for Recorder {
     fn flush(&self) {}
 }
 
-/// Records what the whole process logs from now on.
+/// Keeps every log record of the process from now on.
 pub(crate) fn record_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -277,7 +277,7 @@ pub(crate) fn record_log() {
     });
 }
 
-/// What was logged so far about `subject`, at this level.
+/// The records so far of this level whose text contains `subject`.
 pub(crate) fn logged(level: log::Level, subject: &str) -> Vec<String> {
     let records = RECORDS.lock().unwrap();
     let about = records.iter().filter(|(is, text)| *is == level && text.contains(subject));

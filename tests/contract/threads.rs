@@ -1,4 +1,4 @@
-//! C29: the threads of a service, seen off to the last of their code.
+//! C29: shutdown joins the threads of a service, after the last code that runs on them.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use turnwise::{
 use crate::support::*;
 
 #[test]
-fn c29_every_thread_is_gone_after_shutdown_however_its_session_ended() {
+fn c29_shutdown_joins_every_thread_however_its_session_ended() {
     run(|| {
         let (service, stage) = scripted_with(|config| config.thread_name_prefix("c29-gone"));
         for _ in 0..50 {
@@ -36,10 +36,10 @@ fn c29_every_thread_is_gone_after_shutdown_however_its_session_ended() {
     });
 }
 
-/// Takes its time to go, after everything of the session has gone.
-struct LateToGo(Arc<AtomicUsize>);
+/// A thread-local value whose drop takes a while. It is dropped after all values of the session.
+struct SlowDrop(Arc<AtomicUsize>);
 
-impl Drop for LateToGo {
+impl Drop for SlowDrop {
     fn drop(&mut self) {
         for _ in 0..100 {
             thread::yield_now();
@@ -49,14 +49,14 @@ impl Drop for LateToGo {
 }
 
 thread_local! {
-    static LATE: RefCell<Option<LateToGo>> = const { RefCell::new(None) };
+    static SLOW_DROP: RefCell<Option<SlowDrop>> = const { RefCell::new(None) };
 }
 
 #[test]
-fn c29_the_figures_count_every_thread_until_the_last_is_gone() {
+fn c29_stats_count_every_thread_until_it_is_joined() {
     run(|| {
         let echo = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
-        // A builder and agents of types that the host does not know.
+        // The concrete types of the builder and of its agents are erased.
         let builder: Arc<dyn SessionAgentBuilder<Agent = Box<dyn SessionAgent>>> =
             Arc::new(builder_fn(move |spec, context| {
                 Ok(Box::new(echo.build_agent(spec, context)?) as Box<dyn SessionAgent>)
@@ -67,8 +67,8 @@ fn c29_the_figures_count_every_thread_until_the_last_is_gone() {
         let ids: Vec<_> = (0..3).map(|_| service.open_session(SessionSpec::new()).unwrap()).collect();
         assert_eq!(threads(), 3);
         service.start_turn(ids[0], turn("x").timeout(LONG)).unwrap();
-        assert_eq!(threads(), 4, "with the one that watches the time");
-        // One thread waits for another session, and gets it.
+        assert_eq!(threads(), 4, "three session threads and the timer thread");
+        // One thread is idle, and serves the next session.
         service.archive_wait(ids[0], LONG).unwrap();
         service.open_session(SessionSpec::new()).unwrap();
         assert!(threads() <= 5);
@@ -78,7 +78,7 @@ fn c29_the_figures_count_every_thread_until_the_last_is_gone() {
 }
 
 #[test]
-fn c29_a_thread_whose_session_ends_after_a_shutdown_waits_for_no_other() {
+fn c29_a_thread_whose_session_ends_after_a_shutdown_does_not_stay_idle() {
     run(|| {
         let (service, stage) = scripted_with(|config| config.idle_threads(1));
         let running = service.begin_session(create("deaf")).unwrap();
@@ -86,7 +86,7 @@ fn c29_a_thread_whose_session_ends_after_a_shutdown_waits_for_no_other() {
         assert_eq!(service.shutdown(SHORT).stuck, [id]);
         stage.release();
         running.wait().unwrap();
-        // An idle thread would wait for ten seconds, and with it this.
+        // An idle thread would wait ten seconds for a session, and this shutdown would wait for it.
         let started = Instant::now();
         assert_eq!(service.shutdown(LONG).stuck, []);
         assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
@@ -94,19 +94,19 @@ fn c29_a_thread_whose_session_ends_after_a_shutdown_waits_for_no_other() {
 }
 
 #[test]
-fn c29_shutdown_joins_threads_to_the_last_of_their_thread_locals() {
+fn c29_shutdown_waits_for_the_drops_of_thread_locals() {
     run(|| {
         let gone = Arc::new(AtomicUsize::new(0));
         let service = {
             let gone = Arc::clone(&gone);
             let agent = turnwise::agent_fn(move |_, turn| {
-                LATE.with(|late| *late.borrow_mut() = Some(LateToGo(Arc::clone(&gone))));
+                SLOW_DROP.with(|late| *late.borrow_mut() = Some(SlowDrop(Arc::clone(&gone))));
                 Ok(turn.finish(""))
             });
             EphemeralSessionService::new(agent, 8)
         };
         for _ in 0..30 {
-            // These end by themselves; the last eight by the shutdown.
+            // Archives end these sessions. The shutdown ends the last eight.
             let ids: Vec<_> = (0..4).map(|_| service.create_session(create("x")).unwrap().session_id).collect();
             ids.iter().for_each(|id| service.archive_wait(*id, LONG).unwrap());
         }
@@ -116,7 +116,7 @@ fn c29_shutdown_joins_threads_to_the_last_of_their_thread_locals() {
     });
 }
 
-/// Calls the service when its thread goes.
+/// A thread-local value that runs a closure in its drop.
 struct CallsOnDrop(Box<dyn FnOnce()>);
 
 impl Drop for CallsOnDrop {
@@ -134,16 +134,16 @@ fn at_thread_end(call: impl FnOnce() + 'static) {
 }
 
 #[test]
-fn c29_shutdown_may_be_called_by_a_thread_on_its_way_out() {
+fn c29_shutdown_may_be_called_by_a_thread_that_exits() {
     run(|| {
-        // A thread of the host.
+        // On an exiting thread of the host.
         let (service, _stage) = scripted(1);
         service.open_session(SessionSpec::new()).unwrap();
         let last = service.clone();
         let host = thread::spawn(move || at_thread_end(move || assert_eq!(last.shutdown(LONG).stuck, [])));
         host.join().unwrap();
         assert_eq!(service.stats().sessions, 0);
-        // A session's own.
+        // On an exiting session thread.
         let (give, handles) = unbounded::<Service>();
         let (report, reports) = unbounded();
         let agent = turnwise::agent_fn(move |_, turn| {
@@ -151,7 +151,7 @@ fn c29_shutdown_may_be_called_by_a_thread_on_its_way_out() {
             at_thread_end(move || report.send(service.shutdown(LONG)).unwrap());
             Ok(turn.finish(""))
         });
-        // Otherwise its thread would wait for another session before it goes.
+        // Without idle threads the session thread exits after its session.
         let config = EphemeralSessionService::configure(agent).max_sessions(1).idle_threads(0);
         let service = config.build().unwrap();
         let (other, _stage) = scripted(1);
@@ -165,7 +165,7 @@ fn c29_shutdown_may_be_called_by_a_thread_on_its_way_out() {
 }
 
 #[test]
-fn c29_a_thread_that_blocks_on_its_way_out_keeps_no_other_and_no_shutdown() {
+fn c29_a_thread_that_blocks_at_its_exit_is_stuck_and_delays_no_other() {
     run(|| {
         let (go, gate) = unbounded::<()>();
         let agent = turnwise::agent_fn(move |prompt, turn| {
@@ -175,7 +175,7 @@ fn c29_a_thread_that_blocks_on_its_way_out_keeps_no_other_and_no_shutdown() {
             }
             Ok(turn.finish(prompt))
         });
-        // A thread for each, that is gone with its session but for what blocks.
+        // Each session has a thread of its own, which exits after the session.
         let config = EphemeralSessionService::configure(agent).idle_threads(0).thread_name_prefix("c29-late");
         let service = config.build().unwrap();
         let blocked = service.create_session(create("block")).unwrap().session_id;
@@ -186,10 +186,10 @@ fn c29_a_thread_that_blocks_on_its_way_out_keeps_no_other_and_no_shutdown() {
         }
         #[cfg(target_os = "linux")]
         assert_at_most_threads(1, "c29-late");
-        // Its session has ended, its code has not.
+        // The session has ended, but its thread has not.
         assert_eq!(service.shutdown(SHORT).stuck, [blocked]);
         thread::scope(|scope| {
-            // Several who wait for it all wait.
+            // Several callers of shutdown all wait for the thread.
             let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| service.shutdown(LONG))).collect();
             assert_eq!(service.shutdown(SHORT).stuck, [blocked]);
             assert!(waiting.iter().all(|call| !call.is_finished()));
@@ -201,20 +201,20 @@ fn c29_a_thread_that_blocks_on_its_way_out_keeps_no_other_and_no_shutdown() {
     });
 }
 
-/// Calls a shutdown that runs out, until it does so for the sake of a deadline thread alone: on a slow machine the sessions' own
-/// threads are not gone at once.
-fn shut_down_all_but_the_deadlines(service: &impl ServiceControl) {
+/// Repeats a short shutdown until it lists no session as stuck. From then on only timer threads are left. On a slow
+/// machine one short shutdown may not join all session threads.
+fn shut_down_all_but_the_timer_threads(service: &impl ServiceControl) {
     while !service.shutdown(SHORT).stuck.is_empty() {}
 }
 
 #[test]
-fn c29_a_shutdown_that_is_called_again_still_sees_the_deadline_thread_off() {
+fn c29_a_shutdown_that_is_called_again_still_joins_the_timer_thread() {
     run(|| {
         let (go, gate) = bounded::<()>(0);
         let (start, started) = bounded(1);
         let agent = turnwise::agent_fn(move |_, turn| {
             let (gate, start) = (gate.clone(), start.clone());
-            // Forgotten, so that nobody waits for the hook but the thread that runs it.
+            // The guard is leaked, so that its drop does not wait for the hook.
             std::mem::forget(turn.cancel_token().on_cancel(move || {
                 start.send(()).unwrap();
                 let _ = gate.recv();
@@ -230,7 +230,7 @@ fn c29_a_shutdown_that_is_called_again_still_sees_the_deadline_thread_off() {
             service.create_session(create("x").timeout(soon)).unwrap_err();
             soon *= 2;
         }
-        shut_down_all_but_the_deadlines(&service);
+        shut_down_all_but_the_timer_threads(&service);
         drop(go);
         assert_eq!(service.shutdown(LONG).stuck, []);
         #[cfg(target_os = "linux")]
@@ -239,7 +239,7 @@ fn c29_a_shutdown_that_is_called_again_still_sees_the_deadline_thread_off() {
 }
 
 #[test]
-fn c29_a_deadline_thread_that_blocks_on_its_way_out_is_counted_and_keeps_no_shutdown() {
+fn c29_a_timer_thread_that_blocks_at_its_exit_is_counted_but_not_stuck() {
     run(|| {
         let (go, gate) = unbounded::<()>();
         let (report, was_watching) = unbounded();
@@ -254,17 +254,18 @@ fn c29_a_deadline_thread_that_blocks_on_its_way_out_is_counted_and_keeps_no_shut
                 report.send(is_watching).unwrap();
                 ran.send(()).unwrap();
             });
-            // With its guard held until then: a turn that ended first would take the hook back.
+            // The guard is held until the hook has run. A turn that ended earlier would disarm the hook.
             has_run.recv().unwrap();
             turn.check()?;
             Ok(turn.finish("not told to stop"))
         });
         let service = EphemeralSessionService::configure(agent).thread_name_prefix("c29-watch").build().unwrap();
-        // Each hook runs on the thread that keeps the deadlines, which hands over to another one; the first blocks at its end.
+        // Each hook runs on the timer thread, which hands the timers over to a new one. The first timer thread blocks
+        // at its exit.
         let id = service.open_session(SessionSpec::new()).unwrap();
         for prompt in ["block", "x", "x"] {
             let mut soon = SHORT;
-            // On a slow machine the time is over before the hook is there, and it runs on the turn's own thread.
+            // On a slow machine the timeout passes before the hook is armed. Then the hook runs on the session thread.
             loop {
                 service.start_turn(id, turn(prompt).timeout(soon)).unwrap_err();
                 if was_watching.recv() == Ok(true) {
@@ -273,9 +274,9 @@ fn c29_a_deadline_thread_that_blocks_on_its_way_out_is_counted_and_keeps_no_shut
                 soon *= 2;
             }
         }
-        shut_down_all_but_the_deadlines(&service);
+        shut_down_all_but_the_timer_threads(&service);
         thread::scope(|scope| {
-            // Others who wait for it take nothing out of the count.
+            // Callers of shutdown that wait for the thread do not change the count.
             let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| service.shutdown(LONG))).collect();
             assert_eq!(service.shutdown(SHORT).stuck, []);
             assert_eq!(service.stats().threads, 1);
@@ -289,7 +290,7 @@ fn c29_a_deadline_thread_that_blocks_on_its_way_out_is_counted_and_keeps_no_shut
 }
 
 #[test]
-fn c29_no_caller_of_shutdown_is_done_while_another_joins() {
+fn c29_no_shutdown_returns_while_another_caller_joins() {
     run(|| {
         for _ in 0..300 {
             let agent = agent_fn(|prompt, turn| {
@@ -308,7 +309,7 @@ fn c29_no_caller_of_shutdown_is_done_while_another_joins() {
                         done.fetch_add(1, Ordering::SeqCst);
                     });
                 }
-                // Asking joins too.
+                // `stats` joins ended threads too.
                 while done.load(Ordering::SeqCst) < 2 {
                     service.stats();
                 }

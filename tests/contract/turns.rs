@@ -44,14 +44,14 @@ fn c10_of_many_concurrent_starts_exactly_one_is_admitted() {
             }
             stage.wait_entered();
         }
-        // Nothing was queued.
+        // No refused turn was queued.
         assert_eq!(service.stats().turns_started, 100);
         assert!(stage.entered.is_empty());
     });
 }
 
 #[test]
-fn c11_whoever_has_a_result_can_start_the_next_turn_and_reads_that_turns_figures() {
+fn c11_after_a_result_the_session_is_free_and_shows_the_turns_figures() {
     run(|| {
         let (service, _stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
@@ -68,7 +68,7 @@ fn c11_whoever_has_a_result_can_start_the_next_turn_and_reads_that_turns_figures
 }
 
 #[test]
-fn c11_every_way_of_asking_gives_the_result_again() {
+fn c11_every_way_of_waiting_gives_the_same_result_again() {
     run(|| {
         let (service, stage) = scripted(1);
         let mut running = service.begin_session(create("hold")).unwrap();
@@ -89,24 +89,24 @@ fn c11_every_way_of_asking_gives_the_result_again() {
 }
 
 #[test]
-fn c12_a_session_is_free_after_every_way_a_turn_can_end() {
+fn c12_a_session_is_free_however_its_turn_has_ended() {
     run(|| {
         let (service, stage) = scripted(1);
         let id = service.open_session(SessionSpec::new()).unwrap();
         for _ in 0..50 {
             service.start_turn(id, turn("ok")).unwrap();
             service.start_turn(id, turn("fail")).unwrap_err();
-            // Cancelled before or after the thread has taken it up.
+            // The interrupt comes before or after the pick-up.
             let cancelled = service.begin_turn(id, turn("hold")).unwrap();
             cancelled.interrupt();
             assert_cancelled(cancelled.wait(), CancelReason::Interrupted);
-            // The caller is gone.
+            // The caller drops its handle.
             let left = service.begin_turn(id, turn("hold")).unwrap();
             let finished = left.finished().clone();
             drop(left);
             service.interrupt(id).unwrap();
             assert!(finished.recv().is_err());
-            // The receiver of its events is gone.
+            // The receiver of the events is dropped.
             let (event_tx, events) = unbounded();
             drop(events);
             service.start_turn(id, turn("emit 3").event_tx(event_tx)).unwrap();
@@ -135,7 +135,7 @@ fn c13_dropping_the_handle_detaches() {
     });
 }
 
-/// Says which skills it was given.
+/// An agent that answers with its skills.
 struct Skilled {
     session: Session,
     skills: Option<Vec<SkillId>>,
@@ -156,7 +156,7 @@ impl SessionAgent for Skilled {
 }
 
 #[test]
-fn c14_options_of_a_turn_never_leak_into_the_next() {
+fn c14_options_of_a_turn_do_not_reach_the_next_turn() {
     run(|| {
         let builder =
             builder_fn(|_, context| Ok(Skilled { session: Session::with_id(context.session_id()), skills: None }));
@@ -184,7 +184,7 @@ fn c14_a_timeout_that_has_not_run_out_does_not_reach_the_next_turn() {
         stage.wait_entered();
         clock.advance(2 * LONG);
         clock.settle();
-        assert!(!next.is_finished(), "the last turn's deadline hit this one");
+        assert!(!next.is_finished(), "the deadline of the previous turn has cancelled this one");
         stage.release();
         assert_eq!(next.wait().unwrap().text, "released");
     });
@@ -250,7 +250,7 @@ fn c16_a_turn_that_waits_for_its_permit_can_be_interrupted() {
         assert_eq!(service.read(id).unwrap().state.message_count, 0);
         stage.release();
         running.wait().unwrap();
-        // The permit that was waited for in vain is not lost.
+        // The cancelled wait has not lost the permit.
         assert_eq!(service.start_turn(id, turn("x")).unwrap().text, "x");
     });
 }
@@ -284,11 +284,11 @@ fn c16_a_turn_that_waits_for_a_sub_agents_turn_holds_no_permit() {
 }
 
 #[test]
-fn c16_a_parent_that_reads_a_sub_agents_events_does_not_starve_it_of_its_permit() {
+fn c16_a_parent_that_reads_a_sub_agents_events_lends_its_permit() {
     run(|| {
         let jobs = Jobs::new(1);
         let (parent, child) = (jobs.open(), jobs.open());
-        // Far more events than a stream holds.
+        // More events than a stream holds.
         jobs.prepare("child", |_, turn| {
             (0..2_000).try_for_each(|number| turn.emit(delta(number)))?;
             Ok("done".into())
@@ -304,7 +304,7 @@ fn c16_a_parent_that_reads_a_sub_agents_events_does_not_starve_it_of_its_permit(
 }
 
 #[test]
-fn c16_a_bounded_wait_comes_back_in_time_to_stop_the_turn_that_has_the_permit() {
+fn c16_a_timed_wait_ends_in_time_to_stop_the_turn_that_has_the_permit() {
     run(|| {
         let jobs = Jobs::new(1);
         let (one, other) = (jobs.open(), jobs.open());
@@ -318,7 +318,7 @@ fn c16_a_bounded_wait_comes_back_in_time_to_stop_the_turn_that_has_the_permit() 
         });
         let stopping = jobs.begin(one, "stops the other", move |service, _| {
             let endless = service.begin_turn(other, turn("endless"))?;
-            // It gets the permit as soon as this turn waits, and keeps it.
+            // The other turn gets the permit as soon as this turn waits, and keeps it.
             while entered.is_empty() {
                 assert_matches!(service.export_session_timeout(other, SHORT), Err(SessionError::Timeout { .. }));
             }
@@ -332,17 +332,17 @@ fn c16_a_bounded_wait_comes_back_in_time_to_stop_the_turn_that_has_the_permit() 
 }
 
 #[test]
-fn c16_a_turn_whose_last_event_waits_for_room_needs_no_permit_any_more() {
+fn c16_a_turn_whose_last_event_waits_for_room_needs_no_permit() {
     run(|| {
         let (service, stage) = scripted_with(|config| config.max_running_turns(1));
         let (one, other) =
             (service.open_session(SessionSpec::new()).unwrap(), service.open_session(SessionSpec::new()).unwrap());
-        let (event_tx, events) = bounded(1); // RunStarted fills it
+        let (event_tx, events) = bounded(1); // `RunStarted` fills it
         let answered = service.begin_turn(one, turn("hold").event_tx(event_tx)).unwrap();
         stage.wait_entered();
         let holding = service.begin_turn(other, turn("hold")).unwrap();
         stage.release();
-        // The first turn is done but for its last event; the other one has the permit and keeps it.
+        // The first turn has only its last event left. The other one has the permit and keeps it.
         assert_eq!(stage.wait_entered().0, other);
         assert_eq!(events.iter().count(), 2);
         assert_eq!(answered.wait().unwrap().text, "released");
@@ -353,7 +353,7 @@ fn c16_a_turn_whose_last_event_waits_for_room_needs_no_permit_any_more() {
 }
 
 #[test]
-fn c12_a_thread_that_is_handed_over_serves_the_next_session_like_a_new_one() {
+fn c12_a_reused_thread_serves_the_next_session_like_a_new_one() {
     run(|| {
         let threads = Arc::new(Mutex::new(HashSet::new()));
         let seen = Arc::clone(&threads);
@@ -377,12 +377,12 @@ fn c12_a_thread_that_is_handed_over_serves_the_next_session_like_a_new_one() {
                 }
                 let ended = begun.wait();
                 assert_eq!(ended.is_ok(), prompt == "ok");
-                // Nothing of the session before it: a new session, whatever became of the last one.
+                // The state of the previous session on this thread does not reach the new one.
                 assert_eq!(service.read(id).unwrap().state.state == SessionState::Faulted, prompt == "panic");
                 service.archive_wait(id, LONG).unwrap();
             }
         }
-        // The thread may not have been back in time for each of them, but it was for most.
+        // The thread was idle in time for most of the 200 sessions, though not for all.
         assert!(threads.lock().unwrap().len() < 150, "{} threads", threads.lock().unwrap().len());
         assert_eq!(service.shutdown(LONG).stuck, []);
         #[cfg(target_os = "linux")]

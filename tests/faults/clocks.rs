@@ -1,4 +1,4 @@
-//! Clocks that jump, and durations at the ends of what there is.
+//! Clocks that jump, and the durations zero and `Duration::MAX`.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn c23_a_jump_of_centuries_ends_every_wait_once() {
         }
         let stats = service.stats();
         assert_eq!((stats.turns_cancelled, stats.turns_completed), (SESSIONS as u64, SESSIONS as u64));
-        // The next turns have their own time.
+        // The timeout of a later turn counts from its own admission.
         clock.advance(CENTURY);
         let id = service.list(Default::default()).unwrap()[0].session_id;
         assert_eq!(service.start_turn(id, turn("x").timeout(Duration::from_nanos(1))).unwrap().text, "x");
@@ -41,7 +41,7 @@ fn c23_a_jump_of_centuries_ends_every_wait_once() {
 }
 
 #[test]
-fn no_time_at_all_and_all_the_time_there_is_are_durations_like_others() {
+fn zero_and_the_longest_duration_are_valid_timeouts() {
     within(LONG, || {
         let agent =
             scripted().on("wait", Script::new().until_cancelled()).on("doze", Script::new().sleep(Duration::MAX));
@@ -53,7 +53,7 @@ fn no_time_at_all_and_all_the_time_there_is_are_durations_like_others() {
         assert!(stream.recv_timeout(Duration::MAX).is_ok());
 
         let mut timed = service.begin_turn(id, turn("wait").timeout(Duration::ZERO)).unwrap();
-        let result = timed.wait_timeout(Duration::MAX).expect("it ends");
+        let result = timed.wait_timeout(Duration::MAX).expect("the turn ends");
         assert_eq!(result.unwrap_err().cancel_reason(), Some(CancelReason::DeadlineExceeded));
 
         let mut dozing = service.begin_turn(id, turn("doze")).unwrap();
@@ -67,7 +67,7 @@ fn no_time_at_all_and_all_the_time_there_is_are_durations_like_others() {
         service.archive_wait(id, Duration::MAX).unwrap();
         assert_eq!(service.wait_session_registered(1, Duration::ZERO), None);
         assert_eq!(service.wait_session_registered(0, Duration::MAX), Some(1));
-        // In no time at all, the session's thread may not have gone yet.
+        // A timeout of zero may pass before the session thread has ended.
         let at_once = service.shutdown(Duration::ZERO).stuck;
         assert!(at_once.is_empty() || at_once == [id], "{at_once:?}");
         assert_eq!(service.shutdown(Duration::MAX).stuck, []);

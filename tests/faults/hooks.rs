@@ -1,4 +1,4 @@
-//! Cancel hooks that do what they should not.
+//! Cancel hooks that panic, block, arm other hooks, drop their own guards or call the service.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use turnwise::{
 
 use crate::{create, turn, LONG};
 
-/// Arms the hooks that its prompt names, then waits for its cancellation.
+/// An agent that arms the hook that its prompt names, then waits for its cancellation.
 struct Armed {
     service: WeakService,
     ran: Arc<AtomicUsize>,
@@ -45,17 +45,17 @@ impl SessionAgent for Armed {
             _ => token.clone().on_cancel(move || {
                 count();
                 let service = weak.upgrade().expect("the test has a handle");
-                service.read(id).expect("it is there");
-                service.interrupt(id).expect("it is cancelled already");
-                service.begin_turn(id, crate::turn("x")).expect_err("it is busy");
-                service.archive(id).expect("why not");
+                service.read(id).expect("the session is live");
+                service.interrupt(id).expect("the turn has not ended");
+                service.begin_turn(id, crate::turn("x")).expect_err("the session is busy");
+                service.archive(id).expect("the session is not archived yet");
             }),
         };
         let kept = if prompt == "drops its own guard" { give.send(hook).ok().map(|()| None) } else { Some(Some(hook)) };
         self.ready.pass_regardless();
-        // Not for the token: woken by that, the turn could take the hook back before it is begun.
+        // A turn that waited for the token instead could disarm the hook before the hook begins.
         begun.recv().expect("the hook is armed");
-        // It may still be running on the thread that cancels: this waits for it.
+        // The drop waits for the hook, which may still run on the cancelling thread.
         drop(kept);
         turn.check()?;
         unreachable!("the token has fired")
@@ -75,7 +75,7 @@ fn armed(ran: &Arc<AtomicUsize>, ready: &Gate) -> EphemeralSessionService<impl S
 }
 
 #[test]
-fn c22_hooks_that_panic_arm_others_drop_themselves_or_call_the_service_harm_nobody() {
+fn c22_hooks_may_panic_arm_others_drop_their_guard_or_call_the_service() {
     within(LONG, || {
         let cases = [("panics", 1), ("arms another", 2), ("drops its own guard", 1), ("calls the service", 1)];
         for (prompt, expected) in cases {
@@ -89,7 +89,7 @@ fn c22_hooks_that_panic_arm_others_drop_themselves_or_call_the_service_harm_nobo
             assert_eq!(running.wait().unwrap_err().cancel_reason(), Some(CancelReason::Interrupted), "{prompt}");
             assert_eq!(ran.load(Ordering::SeqCst), expected, "{prompt}");
             if prompt == "calls the service" {
-                service.begin_turn(id, turn("x")).expect_err("a hook has archived it");
+                service.begin_turn(id, turn("x")).expect_err("the hook has archived the session");
             } else {
                 service.archive(id).unwrap();
             }
@@ -115,7 +115,7 @@ fn c29_a_hook_that_blocks_delays_the_cancellation_of_no_other_session() {
         let other = service.begin_session(create("does not")).unwrap();
         let closing = service.clone();
         let shutdown = std::thread::spawn(move || closing.shutdown(LONG));
-        // The hook is in the way of the shutdown, which is documented, and in nobody else's.
+        // The hook delays the shutdown, as documented, but no other session.
         assert_eq!(other.wait().unwrap_err().cancel_reason(), Some(CancelReason::Shutdown));
         blocked.open();
         assert_eq!(blocking.wait().unwrap_err().cancel_reason(), Some(CancelReason::Shutdown));

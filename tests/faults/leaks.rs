@@ -1,4 +1,4 @@
-//! What is left after thousands of sessions: nothing.
+//! Thousands of sessions and requests, which must leak no thread, no file and no memory.
 
 #![cfg(target_os = "linux")]
 
@@ -12,8 +12,8 @@ use turnwise::{EphemeralSessionService, EventSource, SessionError, SessionServic
 use crate::apart::{apart, settle_threads, status};
 use crate::{create, turn, LONG};
 
-/// A session with a bit of everything, from its creation to its end.
-fn live_and_die(service: &EphemeralSessionService<Scripted>, number: usize) {
+/// Runs one session from its creation to its end, with most kinds of calls.
+fn run_one_session(service: &EphemeralSessionService<Scripted>, number: usize) {
     let (event_tx, events) = bounded(4);
     drop(events);
     let id = service.create_session(create("talk").event_tx(event_tx)).unwrap().session_id;
@@ -34,8 +34,8 @@ fn live_and_die(service: &EphemeralSessionService<Scripted>, number: usize) {
 }
 
 #[test]
-fn thousands_of_sessions_leave_no_thread_no_file_and_no_memory_behind() {
-    apart("leaks::thousands_of_sessions_leave_no_thread_no_file_and_no_memory_behind", "", || {
+fn thousands_of_sessions_leak_no_thread_no_file_and_no_memory() {
+    apart("leaks::thousands_of_sessions_leak_no_thread_no_file_and_no_memory", "", || {
         std::panic::set_hook(Box::new(|_| {}));
         within(LONG, || {
             let before = (status("Threads"), files());
@@ -52,26 +52,27 @@ fn thousands_of_sessions_leave_no_thread_no_file_and_no_memory_behind() {
                 .on("wait", Script::new().until_cancelled())
                 .on("panic", Script::new().panic("as asked"));
             let service = EphemeralSessionService::configure(agent).idle_threads(2).build().unwrap();
-            (0..300).for_each(|number| live_and_die(&service, number));
+            (0..300).for_each(|number| run_one_session(&service, number));
             let warm = status("VmRSS");
-            (0..2_000).for_each(|number| live_and_die(&service, number));
+            (0..2_000).for_each(|number| run_one_session(&service, number));
             let grown = status("VmRSS").saturating_sub(warm);
-            // A kibibyte for each session would be two thousand.
+            // A leak of 1 KiB for each session would be 2,000 KiB.
             assert!(grown < 1_500, "{grown} KiB more after 2,000 more sessions");
             assert_no_leaked_sessions(&service);
             assert_eq!(service.shutdown(Duration::from_secs(60)).stuck, []);
             drop(service);
             settle_threads(before.0);
             assert_eq!(files(), before.1);
-            assert_eq!(Arc::strong_count(&kept), 1, "the builder is gone, and all that it had");
+            assert_eq!(Arc::strong_count(&kept), 1, "the builder and its scripts are dropped");
         });
     });
 }
 
-/// A caller that asks again and again, and does not wait, takes each request back: behind a long turn they do not pile up.
+/// A request that times out is taken back. So such requests do not pile up in the queue of a session during a long
+/// turn.
 #[test]
-fn requests_that_time_out_during_a_turn_leave_no_memory_behind() {
-    apart("leaks::requests_that_time_out_during_a_turn_leave_no_memory_behind", "", || {
+fn requests_that_time_out_during_a_turn_leak_no_memory() {
+    apart("leaks::requests_that_time_out_during_a_turn_leak_no_memory", "", || {
         within(LONG, || {
             let gate = Gate::new();
             let deaf = gate.clone();
@@ -96,7 +97,7 @@ fn requests_that_time_out_during_a_turn_leave_no_memory_behind() {
             let warm = status("VmRSS");
             ask(20_000);
             let grown = status("VmRSS").saturating_sub(warm);
-            // A hundred bytes for each request would be four thousand.
+            // A leak of 100 bytes for each request would be about 4,000 KiB.
             assert!(grown < 1_000, "{grown} KiB more after 40,000 requests that timed out");
             gate.open();
             running.wait().unwrap();
@@ -105,7 +106,7 @@ fn requests_that_time_out_during_a_turn_leave_no_memory_behind() {
     });
 }
 
-/// How many files this process has open.
+/// The number of open files of this process.
 fn files() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("procfs").count()
 }

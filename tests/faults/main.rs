@@ -1,9 +1,10 @@
-//! What goes wrong outside of the library: the system refuses threads, stacks are tiny, thousands of agents panic at once,
-//! receivers vanish, hooks panic, clocks jump. Nothing hangs, and nothing leaks.
+//! Failures outside of the library: the system refuses threads, stacks are tiny, thousands of agents panic at once,
+//! receivers are dropped, hooks panic, clocks jump. Nothing hangs, and nothing leaks.
 //!
-//! What is counted for the whole process (threads, memory, files) is counted in a process of its own: see `apart`.
+//! Some tests count the threads, the memory or the files of their process. They run in a process of their own: see
+//! `apart`.
 
-// The library's rule about locks is the library's.
+// The rule of `clippy.toml` about primitives is for the library, not for its tests.
 #![allow(clippy::disallowed_types)]
 
 mod apart;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use turnwise::{CreateSessionRequest, StartTurnRequest};
 
-/// Longer than anything here takes on a loaded machine.
+/// The limit of waits that have to succeed: longer than any of them takes on a loaded machine.
 const LONG: Duration = Duration::from_secs(120);
 
 fn create(prompt: &str) -> CreateSessionRequest {

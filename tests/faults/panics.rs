@@ -15,20 +15,20 @@ use crate::{create, LONG};
 
 const MANY: usize = 2_000;
 
-/// Panics where its first prompt says, once the gate is open.
-struct Bomb {
+/// An agent that panics in the method that its first prompt names, once the gate is open.
+struct PanickingAgent {
     gate: Gate,
     place: String,
     alive: Arc<AtomicUsize>,
 }
 
-impl Bomb {
+impl PanickingAgent {
     fn at(&self, place: &str) {
         assert!(self.place != place, "as asked");
     }
 }
 
-impl SessionAgent for Bomb {
+impl SessionAgent for PanickingAgent {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         self.gate.pass_regardless();
         self.place = prompt;
@@ -56,7 +56,7 @@ impl SessionAgent for Bomb {
     }
 }
 
-impl Drop for Bomb {
+impl Drop for PanickingAgent {
     fn drop(&mut self) {
         self.alive.fetch_sub(1, Ordering::SeqCst);
         self.at("drop");
@@ -66,21 +66,21 @@ impl Drop for Bomb {
 #[test]
 fn c31_c32_thousands_of_agents_panic_at_once() {
     apart("panics::c31_c32_thousands_of_agents_panic_at_once", "", || {
-        // Two thousand messages say nothing.
+        // The default hook would print thousands of expected messages.
         panic::set_hook(Box::new(|_| {}));
         for place in ["run_turn", "snapshot", "cancel", "drop"] {
-            within(LONG, move || blow_up(place));
+            within(LONG, move || panic_in(place));
         }
         let _ = panic::take_hook();
     });
 }
 
-fn blow_up(place: &'static str) {
+fn panic_in(place: &'static str) {
     let (gate, alive) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
     let (at, counted) = (gate.clone(), Arc::clone(&alive));
     let builder = builder_fn(move |_, _| {
         counted.fetch_add(1, Ordering::SeqCst);
-        Ok(Bomb { gate: at.clone(), place: String::new(), alive: Arc::clone(&counted) })
+        Ok(PanickingAgent { gate: at.clone(), place: String::new(), alive: Arc::clone(&counted) })
     });
     let config = EphemeralSessionService::configure(builder).max_sessions(MANY).stack_size(96 << 10);
     let service = config.build().unwrap();

@@ -1,4 +1,4 @@
-//! Receivers that vanish in the middle of it.
+//! Receivers that are dropped during a turn or an interaction.
 
 use std::thread;
 
@@ -12,9 +12,9 @@ use crate::{turn, LONG};
 
 const EVENTS: usize = 300;
 
-/// Every receiver goes after another number of events, so that each place in a turn has its turn.
+/// The receivers of each turn are dropped after another number of events, so that the drops meet many places of a turn.
 #[test]
-fn c36_c37_whoever_stops_listening_at_any_moment_stops_nobody() {
+fn c36_c37_receivers_dropped_at_any_event_stop_no_turn() {
     within(LONG, || {
         let agent = agent_fn(|prompt, turn| {
             for number in 0..EVENTS {
@@ -37,12 +37,14 @@ fn c36_c37_whoever_stops_listening_at_any_moment_stops_nobody() {
             if leave_after % 2 == 0 {
                 assert_eq!(turn.wait().unwrap().text, "went well");
             } else {
-                // The handle vanishes as well; the next turn is admitted when this one is over.
+                // The handle is dropped as well. The export waits for the end of the turn, so that the next one is
+                // admitted.
                 drop(turn);
                 service.export_session(id).unwrap();
             }
             reader.join().unwrap();
-            // A queue that has dropped events may have had fewer than were to be read: the end of the stream is its reader's.
+            // A queue that has dropped events may never have as many as its reader takes. Such a reader ends with the
+            // stream.
             let next = service.start_turn(id, super::turn("next")).unwrap();
             assert_eq!(next.text, "next");
             lingering.extend(readers);
@@ -55,7 +57,7 @@ fn c36_c37_whoever_stops_listening_at_any_moment_stops_nobody() {
 }
 
 #[test]
-fn c39_interactions_whose_followers_vanish_are_run_all_the_same() {
+fn c39_interactions_whose_subscriptions_are_dropped_still_run() {
     within(LONG, || {
         let (ran, runs) = unbounded();
         let agent = agent_fn(move |prompt, turn| {

@@ -8,16 +8,16 @@ use turnwise::{
 use crate::apart::apart;
 use crate::{create, turn, LONG};
 
-/// The least that `ServiceConfig::stack_size` takes, in bytes.
+/// The smallest value that `ServiceConfig::stack_size` accepts, in bytes.
 const SMALLEST: usize = 64 << 10;
 
 #[test]
 fn a_session_works_on_the_smallest_stack() {
-    // Apart: an overflow ends the process.
-    apart("stacks::a_session_works_on_the_smallest_stack", "", || within(LONG, everything));
+    // A stack overflow would end the process, so the test has a process of its own.
+    apart("stacks::a_session_works_on_the_smallest_stack", "", || within(LONG, use_most_features));
 }
 
-fn everything() {
+fn use_most_features() {
     let agent = agent_fn(|prompt, turn| {
         turn.emit(AgentEvent::TextDelta { delta: prompt.clone() })?;
         match prompt.as_str() {
@@ -32,7 +32,7 @@ fn everything() {
         Ok(turn.finish(prompt))
     });
     let config = EphemeralSessionService::configure(agent).stack_size(SMALLEST).event_history(8).idle_threads(1);
-    let service = config.build().expect("it is allowed");
+    let service = config.build().expect("the smallest stack is allowed");
     let heard = service.subscribe_all(Subscription::new().capacity(1).overflow(Overflow::DropNewest));
     let id = service.create_session(create("first")).unwrap().session_id;
     assert!(service.start_turn(id, turn("wait").timeout(std::time::Duration::from_millis(1))).is_err());

@@ -10,7 +10,7 @@ use turnwise::{agent_fn, EphemeralSessionService, SessionError, SessionId, Sessi
 use crate::apart::apart;
 use crate::{create, turn, LONG};
 
-/// Address space for some stacks of this size, but not for many.
+/// The limit of address space has room for some stacks of this size, but not for many.
 const STACK: usize = 64 << 20;
 const LIMIT: &str = "ulimit -v 1000000";
 
@@ -32,7 +32,7 @@ fn c09_a_refused_thread_leaves_nothing_behind() {
             assert!(matches!(refused, SessionError::Spawn { .. }), "{refused}");
             assert!(!live.is_empty());
 
-            // Whatever asks for a thread is refused, and what it brought is let go of.
+            // Every call that needs a thread is refused, and its specification is dropped.
             let (id, kept) = (SessionId::new(), Arc::new(()));
             let spec = || SessionSpec::new().session_id(id).extension(Arc::clone(&kept) as _);
             let errors = [
@@ -44,14 +44,14 @@ fn c09_a_refused_thread_leaves_nothing_behind() {
             assert_eq!(service.stats().sessions, live.len());
             assert!(matches!(service.read(id), Err(SessionError::NotFound { .. })));
 
-            // Those that there are go on.
+            // The live sessions still run turns.
             for id in &live {
                 assert_eq!(service.start_turn(*id, turn("on")).unwrap().text, "on");
             }
 
-            // Room again: the same id works.
-            service.archive_wait(live.pop().expect("one is live"), LONG).unwrap();
-            // The session has ended; its thread gives the stack back a moment later.
+            // Once there is room again, a session with the refused id can be opened.
+            service.archive_wait(live.pop().expect("a session is live"), LONG).unwrap();
+            // The session has ended, but its thread frees the stack a moment later.
             loop {
                 match service.open_session(spec()) {
                     Ok(again) => break assert_eq!(again, id),
@@ -65,13 +65,13 @@ fn c09_a_refused_thread_leaves_nothing_behind() {
     });
 }
 
-/// The whole of what a system has threads for: its limit of memory maps, of thread ids, of processes, whichever comes first.
-/// Were the first of these found by a thread that has started already, the program would be aborted.
+/// Creates sessions up to the system's limit of memory maps, of thread ids or of processes, whichever comes first. If a
+/// thread that has started already met the limit of memory maps, it would abort the program.
 #[test]
-fn c09_at_the_edge_of_the_system_everything_goes_on() {
-    apart("threads::c09_at_the_edge_of_the_system_everything_goes_on", "true", || {
+fn c09_sessions_work_at_the_systems_limit_of_threads() {
+    apart("threads::c09_sessions_work_at_the_systems_limit_of_threads", "true", || {
         let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
-        // More than Linux has room for unless it is told; where it is, that many will do.
+        // Linux has room for fewer by default. Where it has room for all of these, the capacity is the limit.
         let config = EphemeralSessionService::configure(agent).max_sessions(20_000).stack_size(64 << 10);
         let service = config.build().unwrap();
         let mut live = Vec::new();
@@ -99,12 +99,12 @@ fn c09_at_the_edge_of_the_system_everything_goes_on() {
 }
 
 #[test]
-fn c23_a_timeout_that_nobody_can_watch_is_refused_before_anything_is_admitted() {
-    apart("threads::c23_a_timeout_that_nobody_can_watch_is_refused_before_anything_is_admitted", LIMIT, || {
+fn c23_a_timeout_without_a_timer_thread_is_refused_before_the_admission() {
+    apart("threads::c23_a_timeout_without_a_timer_thread_is_refused_before_the_admission", LIMIT, || {
         let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
         let service = EphemeralSessionService::new(agent, 4);
         let id = service.create_session(create("x")).unwrap().session_id;
-        // All that is left of the address space, in ever smaller pieces: not even the smallest thread fits in.
+        // Reserves the rest of the address space in ever smaller pieces, so that not even a small stack fits in.
         let mut hoard: Vec<Vec<u8>> = Vec::new();
         let mut size = 256_usize << 20;
         while size >= 64 << 10 {
