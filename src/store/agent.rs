@@ -140,7 +140,7 @@ fn without_system(messages: &[Message]) -> &[Message] {
     }
 }
 
-/// Saves a history that could not be saved when it changed. There is no later attempt.
+/// Repeats a save or an export that has failed. The history cannot be exported after this.
 impl<A: SessionAgent> Drop for SavingAgent<A> {
     fn drop(&mut self) {
         if let Err(error) = self.lease.catch_up(|| self.newest()) {

@@ -48,10 +48,10 @@ impl Deref for Lease {
 }
 
 impl Lease {
-    /// Releases the lease. After its last share the next caller can reserve it.
-    fn release(self) {
+    /// Drops this share of the lease. After the last share the lease is free.
+    fn drop_share(self) {
         let (Self::Live(lease) | Self::Stored(lease)) = self;
-        lease.release();
+        lease.drop_share();
     }
 }
 
@@ -106,10 +106,10 @@ impl<B: SessionAgentBuilder> Inner<B> {
         if !lease.delete()? {
             return Err(SessionError::NotFound { id });
         }
-        // Found while the lease keeps the id from other callers. Closed after its release, because a close runs the
-        // agent's cancel hooks.
+        // Found while this share keeps the lease from the next launch. Closed after the share is dropped, because a
+        // close runs the agent's cancel hooks.
         let life = self.live.life(id);
-        lease.release();
+        lease.drop_share();
         if let Some(life) = life {
             let _ = life.archive(ArchiveMode::Interrupt);
         }
@@ -266,10 +266,10 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
         let lease = self.lease(id)?;
         let was_open = lease.archive(mode)?;
-        // Found while the lease keeps the id from other callers. Closed after its release, because a close runs the
-        // agent's cancel hooks.
+        // Found while this share keeps the lease from the next launch. Closed after the share is dropped, because a
+        // close runs the agent's cancel hooks.
         let (life, standing) = (self.live.life(id), Arc::clone(lease.standing()));
-        lease.release();
+        lease.drop_share();
         match life.map_or(Err(SessionError::NotFound { id }), |life| life.archive(mode)) {
             // It was not live, or is about to end.
             Err(SessionError::NotFound { .. }) if was_open => Ok(()),
@@ -327,8 +327,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
                 life => break life,
             }
         };
-        // Released before the wait, so that other callers can use the record meanwhile.
-        lease.release();
+        // Dropped before the wait, so that other callers can use the record meanwhile.
+        lease.drop_share();
         // Without a life the session was not live, or has ended.
         life.map_or(Ok(()), |life| life.archive_wait(timeout))
     }
@@ -347,7 +347,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
             }
             // It has ended since, or is being launched.
             Err(SessionError::NotFound { .. }) => {
-                lease.release();
+                lease.drop_share();
                 let lease = self.table.reserve(id)?.ok_or_else(|| self.table.refusal(id))?;
                 take_stored(&lease)
             }

@@ -1,35 +1,84 @@
-//! The records of sessions in use: which caller may write a session's record, and when.
+//! The leases: all writers of a session's record change one copy of it, one writer at a time.
 //!
-//! Three kinds of callers write a record: the session thread after a turn, a caller that archives or deletes the
-//! session, and a caller that resumes it. They must not work on different states of it. So a record in use has one
-//! [`RecordLease`], which its callers share, and an entry in the [`RecordTable`].
+//! # Ownership
 //!
-//! # Two kinds of leases
+//! A record in use has one [`RecordLease`]. The lease owns the only copy of the record that is changed and saved, under
+//! a mutex. Every writer has a share of the lease (an `Arc`). It locks the mutex, changes the copy and saves it. If
+//! each writer loaded a copy of its own, the later save would undo the earlier one. The writers are:
 //!
-//! A lease *belongs to a session* as soon as the session certainly exists: a launch has found the record, or has found
-//! none and begins one. It does so until the session's life is over ([`Owner`]). Meanwhile a create or a resume of the
-//! session is refused, and an archive or a delete shares the lease.
+//! - the session thread: it saves the history after the build of a new session, and after every turn and interaction.
+//!   At the end of the life it repeats a failed save, and saves the exact numbers of turns and events.
+//! - any thread that needs the next block of numbers, and saves its bounds: a launching caller, a caller that admits a
+//!   turn, or an emitter
+//! - a caller that archives, takes or deletes the session
 //!
-//! Any other lease is *undecided*. Its caller checks whether there is a record, or changes a record that no session
-//! uses. Or a session's life is over, and a caller that shared its lease has not released it yet. An undecided lease
-//! says nothing about the session, so no call fails because of it. A caller that finds one waits until it is released.
-//! A turn lends its running permit for that wait. The holder may be a turn too, which takes its permit back before it
-//! releases the lease. Without the loan the two would wait for each other.
+//! The [`RecordTable`] finds the lease of an id, without a share of its own. A lease whose last share is dropped is
+//! *free*. The next caller makes a new lease and loads the record from the store.
+//!
+//! # Launches and lives
+//!
+//! A *launch* is the start of a life. A create, a begin or an open launches a new session. A resume launches a stored
+//! session, and so does a turn of a stored session that is not live. A launch reserves the lease, looks for the record,
+//! and registers the session in the ephemeral service.
+//!
+//! A launch loads the record only after it has reserved the lease. A life keeps its lease until its last save. So every
+//! life begins with the last save of the life before. If a launch loaded the record first, it could resume an old
+//! history:
 //!
 //! ```text
-//! archive(id) of an id without a record     create(id)
-//! reserves the lease: undecided             finds it: waits
-//! finds no record: NotFound, releases       reserves, finds no record, begins one
+//! the life that ends                  the next launch
+//!                                     loads the record, without turn 4
+//! saves turn 4; frees the lease
+//!                                     reserves the lease; turn 5 runs without turn 4
+//!                                     saves turn 5; the record has lost turn 4  ✗
 //! ```
 //!
-//! A launch loads the record only after it has reserved the lease. A session's life releases the lease only after its
-//! last save. So a launch loads the final record of the session's last life.
+//! # Leases of sessions, and undecided leases
 //!
-//! # Failed saves
+//! A lease *belongs to a session* once its launch has found the record, or has found none and begins one. The session
+//! may not be registered yet, and its build may fail. The lease belongs to the session until the life is over or the
+//! launch has failed ([`Owner`]). Meanwhile another launch of the id is refused, and a caller that archives, takes or
+//! deletes the session shares the lease. A take also needs an open session. It is refused while the launch has yet to
+//! register the session, and while the session ends.
 //!
-//! A history that could not be saved after its turn is saved with the next turn, at the latest when the session ends.
-//! Before a take, the session thread [catches up](RecordLease::catch_up) between two turns, and the session ends only
-//! after that. A caller that exported the history first and saved it later would undo a turn in between.
+//! Any other lease that is not free is *undecided*:
+//!
+//! 1. A launch has reserved it, and looks for the record.
+//! 2. A caller has reserved it to archive, take or delete a session that is not live.
+//! 3. The life of its session is over, and a caller still has a share. Its archive, take, delete or open has not
+//!    returned.
+//!
+//! An undecided lease does not tell whether there is a session, so no call fails because of it. A caller that needs the
+//! lease waits until it is free, or belongs to a session. The wait has no timeout. It fails only if the waiting thread
+//! runs a turn, and that turn is cancelled.
+//!
+//! ```text
+//! archive(id) of an id without a record      create(id)
+//! reserves the lease: it is undecided
+//! looks for the record                       finds an undecided lease: waits
+//! finds none; drops its share; NotFound
+//!                                            reserves the free lease, finds no record, begins one
+//! ```
+//!
+//! Without the wait, the create would fail with `AlreadyExists`, and the archive with `NotFound`. No order of the two
+//! calls explains both errors.
+//!
+//! A turn lends its running permit during the wait. Another turn may hold the share, and may need a permit before it
+//! can drop it. Without the loan the two turns would wait for each other.
+//!
+//! # Failed saves and failed exports
+//!
+//! After a failed *save* the lease has the new history, and the store has an older one. The next save by any writer
+//! includes it. After a failed *export* only the agent has the new history ([`CurrentRecord::is_behind_agent`]). Only
+//! the session thread can export it again, between two turns or at the end of the life.
+//!
+//! The next turn repeats both. So does a take or an unload, and the end of the life at the latest. A failure at the end
+//! is logged, because no caller waits for it. After a panic in a turn nothing is exported any more, since the agent's
+//! history may be inconsistent.
+//!
+//! A take or an unload of a live session [catches up](RecordLease::catch_up) on the session thread, between two turns.
+//! The session ends only if that succeeds. If the caller exported the history and saved it later, a turn could end in
+//! between. The save would then undo that turn.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -48,7 +97,7 @@ use super::error::{discard, Loggable, Panicked, StoreError};
 use super::record::{StoredNumbers, StoredSession, StoredSummary};
 use super::SessionStore;
 
-/// The store, and the leases of the records in use.
+/// The store, and the leases of the records in use. A service has one table.
 pub(super) struct RecordTable {
     store: Contained<Box<dyn SessionStore>>,
     leases: Mutex<Leases>,
@@ -57,53 +106,62 @@ pub(super) struct RecordTable {
 #[derive(Default)]
 struct Leases {
     entries: HashMap<SessionId, LeaseEntry>,
-    /// Set when a lease is released, or becomes a session's. `None` while no caller waits for that.
+    /// Set at the next change: a lease becomes free, begins to belong to a session, or ceases to. `None` while no
+    /// caller waits.
     changed: Option<Arc<Latch>>,
 }
 
-/// A lease, and the state that callers read without a share of it. A share would keep the lease from its next user.
+/// A lease in the table, and the state that callers read without a share of it.
 struct LeaseEntry {
+    /// Weak: a share in the table would keep the lease from ever being free.
     lease: Weak<RecordLease>,
+    /// If false, the lease is undecided.
     belongs_to_session: bool,
     standing: Arc<Standing>,
 }
 
-/// The state that a caller reads without a share of the lease: whether the session may run turns, and whether it is
-/// being launched. It is outside the record's lock, so that readers do not wait for the disk.
+/// The state that a caller reads without a share of the lease: whether the session is archived or deleted, and whether
+/// it is being launched. It is outside the record's lock, so that readers do not wait for the disk.
 pub(super) struct Standing {
-    /// Written under the record's lock.
+    /// `OPEN`, `ARCHIVED` or `DELETED`. Written under the record's lock.
     state: AtomicU8,
     /// The caller that archived or deleted the session also cancels its turn. Written before `state`.
     is_interrupted: AtomicBool,
-    /// A launch will register the session in the ephemeral service. A caller that does not find it there has to try
-    /// again.
+    /// Set when a launch reserves the lease. Cleared after the session is registered in the ephemeral service, or when
+    /// it never will be. While this is set, a session that is not found there may still become live.
     is_launching: AtomicBool,
 }
 
+/// Neither archived nor deleted, or not loaded yet.
 const OPEN: u8 = 0;
 const ARCHIVED: u8 = 1;
 const DELETED: u8 = 2;
 
-/// The right to write one session's record.
+/// The right to write one session's record, with the only copy of it that is changed and saved. Each `Arc` is a share.
+///
+/// A session has two shares: one with its numbers ([`Owner`]) and one with its agent. A caller has a share for the
+/// length of a call.
 pub(super) struct RecordLease {
     id: SessionId,
     table: Arc<RecordTable>,
     standing: Arc<Standing>,
     /// The agent runs, or it panicked while it ran. Then its history may be inconsistent.
     is_agent_running: AtomicBool,
-    /// Locked during calls of the store, which is foreign code: [`SessionStore`] says what it must not do.
-    record: Mutex<Record>,
+    /// Locked during calls of the store, so that saves come in the order of the changes. The store is foreign code:
+    /// [`SessionStore`] says what it must not do.
+    record: Mutex<CurrentRecord>,
 }
 
+/// The copy of the record in memory, and how the store and the agent differ from it.
 #[derive(Default)]
-struct Record {
-    /// The session as stored, or as it will be. `None` until it is known.
+struct CurrentRecord {
+    /// The session as stored, or as the next save will store it. `None` before the record is loaded or begun.
     session: Option<StoredSession>,
-    /// The store has a record of the session.
+    /// The store has a record of the session, or had one before a delete.
     is_stored: bool,
-    /// The store has `session` in its current state.
+    /// The store has `session` as it is here. False before the first save, and after a failed one.
     is_current: bool,
-    /// The agent's history differs from that of `session`, and could not be exported.
+    /// The agent has a newer history than `session`, and its export has failed.
     is_behind_agent: bool,
     /// The session has been deleted: nothing of it is saved any more.
     is_deleted: bool,
@@ -120,13 +178,13 @@ impl RecordTable {
         Arc::new(Self { store, leases: Mutex::default() })
     }
 
-    /// The lease of a session that is live, or is being launched.
+    /// A share of the lease, if it belongs to a session: one that is live, or is being launched.
     pub(super) fn find(&self, id: SessionId) -> Option<Arc<RecordLease>> {
         let leases = self.leases.lock();
         leases.entries.get(&id).filter(|entry| entry.belongs_to_session).and_then(|entry| entry.lease.upgrade())
     }
 
-    /// The error for a session whose lease is in use: it is archived, deleted, or busy.
+    /// The error of a call that finds the lease with a session: that session is archived, deleted, or busy.
     pub(super) fn refusal(&self, id: SessionId) -> SessionError {
         match self.standing(id) {
             Some(ARCHIVED) => SessionError::Archived { id },
@@ -151,24 +209,26 @@ impl RecordTable {
         entry.map(|entry| entry.standing.state())
     }
 
-    /// Reserves the lease to launch a session; `None` if the lease is a session's.
-    pub(super) fn reserve_launch(self: &Arc<Self>, id: SessionId) -> Result<Option<Launching>, SessionError> {
+    /// Reserves the lease to launch a session; `None` if the lease belongs to a session. Waits as
+    /// [`reserve`](Self::reserve).
+    pub(super) fn reserve_launch(self: &Arc<Self>, id: SessionId) -> Result<Option<LaunchClaim>, SessionError> {
         let lease = self.reserve_as(id, true)?;
-        Ok(lease.map(|lease| Launching { owner: Arc::new(Owner(lease)) }))
+        Ok(lease.map(|lease| LaunchClaim { owner: Arc::new(Owner(lease)) }))
     }
 
-    /// Reserves the lease to change a session's record; `None` if the lease is a session's.
+    /// Reserves the lease to change the record of a session that is not live; `None` if the lease belongs to a session.
+    /// Waits while the lease is undecided.
     pub(super) fn reserve(self: &Arc<Self>, id: SessionId) -> Result<Option<Arc<RecordLease>>, SessionError> {
         self.reserve_as(id, false)
     }
 
-    /// Waits while the lease is undecided. On a session thread the turn lends its permit meanwhile, since the holder of
-    /// the lease may need one before it releases the lease. The turn's cancellation ends the wait.
+    /// Waits while the lease is undecided. On a session thread the turn lends its running permit meanwhile, and its
+    /// cancellation ends the wait with an error.
     fn reserve_as(self: &Arc<Self>, id: SessionId, to_launch: bool) -> Result<Option<Arc<RecordLease>>, SessionError> {
         loop {
             let changed = {
                 let mut leases = self.leases.lock();
-                // An entry without shares is that of a lease that is being dropped.
+                // An entry without shares is that of a free lease, which is just being dropped.
                 match leases.entries.get(&id).filter(|entry| entry.lease.strong_count() > 0) {
                     None => return Ok(Some(self.insert(&mut leases, id, to_launch))),
                     Some(entry) if entry.belongs_to_session => return Ok(None),
@@ -246,9 +306,8 @@ impl LeaseEntry {
 
 impl Standing {
     fn state(&self) -> u8 {
-        // ORDERING: Acquire, with the Release of the store. That an archive or its concurrent launch sees the other is
-        // by the registry's lock: an archive sets this first and reads the registry next, a launch registers first and
-        // reads this next.
+        // ORDERING: Acquire, with the Release of the store. An archive sets this and then reads the registry. A launch
+        // registers and then reads this. The registry's lock orders the two, so at least one sees the other.
         self.state.load(Ordering::Acquire)
     }
 
@@ -256,7 +315,7 @@ impl Standing {
         self.state.store(state, Ordering::Release);
     }
 
-    /// Whether the session is archived or deleted, and so runs no turn.
+    /// Whether the session is archived or deleted.
     pub(super) fn is_closed(&self) -> bool {
         self.state() != OPEN
     }
@@ -303,11 +362,16 @@ impl RecordLease {
     }
 
     /// The record, loaded from the store on first use.
-    fn loaded<'a>(&self, record: &'a mut Record) -> Result<&'a mut Record, SessionError> {
+    fn loaded<'a>(&self, record: &'a mut CurrentRecord) -> Result<&'a mut CurrentRecord, SessionError> {
         if record.session.is_none() && !record.is_deleted {
             if let Some(session) = self.table.load(self.id)? {
                 self.standing.set_state(if session.archived { ARCHIVED } else { OPEN });
-                *record = Record { session: Some(session), is_stored: true, is_current: true, ..Record::default() };
+                *record = CurrentRecord {
+                    session: Some(session),
+                    is_stored: true,
+                    is_current: true,
+                    ..CurrentRecord::default()
+                };
             }
         }
         Ok(record)
@@ -317,12 +381,13 @@ impl RecordLease {
         &self.standing
     }
 
-    /// Whether the store has a record of the session.
+    /// Whether the store has a record of the session, or had one before a delete.
     pub(super) fn is_stored(&self) -> bool {
         self.record.lock().is_stored
     }
 
-    /// Repeats a save that has failed, if there is one. `newest` exports the agent's history, between two turns.
+    /// Repeats the export and the save, or the save alone, if the last one has failed. `newest` exports the agent's
+    /// history. For the session thread, between two turns or at the end.
     pub(super) fn catch_up(&self, newest: impl FnOnce() -> Result<Session, StoreError>) -> Result<(), StoreError> {
         let mut record = self.record.lock();
         if record.is_behind_agent && !self.is_agent_running() {
@@ -336,10 +401,11 @@ impl RecordLease {
         self.save_again(&mut record)
     }
 
-    /// Saves the history after a turn, and `used` with it. If that fails, the save of the next turn includes this one.
+    /// Saves the history after a turn, and `used` with it. If that fails, the next save includes this history.
     pub(super) fn save_history(&self, history: Session, used: Option<LastNumbers>) -> Result<(), StoreError> {
         let mut record = self.record.lock();
-        let Record { session: Some(session), is_current, is_behind_agent, is_deleted: false, .. } = &mut *record else {
+        let CurrentRecord { session: Some(session), is_current, is_behind_agent, is_deleted: false, .. } = &mut *record
+        else {
             return Ok(());
         };
         *is_behind_agent = false;
@@ -354,8 +420,9 @@ impl RecordLease {
         self.save_again(&mut record)
     }
 
-    fn save_again(&self, record: &mut Record) -> Result<(), StoreError> {
-        let Record { session: Some(session), is_stored, is_current, is_deleted: false, .. } = record else {
+    /// Saves the record as it is in memory.
+    fn save_again(&self, record: &mut CurrentRecord) -> Result<(), StoreError> {
+        let CurrentRecord { session: Some(session), is_stored, is_current, is_deleted: false, .. } = record else {
             return Ok(());
         };
         *is_current = false;
@@ -382,7 +449,7 @@ impl RecordLease {
     /// Archives the session in the store. Returns false if it was archived before.
     pub(super) fn archive(&self, mode: ArchiveMode) -> Result<bool, SessionError> {
         let mut record = self.record.lock();
-        let Record { session: Some(session), is_stored, is_current, is_deleted: false, .. } =
+        let CurrentRecord { session: Some(session), is_stored, is_current, is_deleted: false, .. } =
             self.loaded(&mut record)?
         else {
             return Err(SessionError::NotFound { id: self.id });
@@ -406,11 +473,12 @@ impl RecordLease {
         Ok(true)
     }
 
-    fn close(&self, standing: u8, mode: ArchiveMode) {
+    /// Sets the state to `ARCHIVED` or `DELETED`. Called under the record's lock.
+    fn close(&self, state: u8, mode: ArchiveMode) {
         if mode == ArchiveMode::Interrupt {
             self.standing.is_interrupted.store(true, Ordering::Release);
         }
-        self.standing.set_state(standing);
+        self.standing.set_state(state);
     }
 
     /// Deletes the session from the store. Returns whether there was a session.
@@ -427,8 +495,8 @@ impl RecordLease {
 }
 
 impl RecordLease {
-    /// Releases a share of the lease. After the last share the next caller can reserve the lease.
-    pub(super) fn release(self: Arc<Self>) {
+    /// Drops a share of the lease. After the last share the lease is free.
+    pub(super) fn drop_share(self: Arc<Self>) {
         drop(self);
     }
 
@@ -443,15 +511,15 @@ impl RecordLease {
     }
 }
 
-/// A session's share of its lease, from its launch to the end of its life. The ephemeral service holds it, with the
-/// session's numbers.
+/// The share by which a lease belongs to a session, from its launch to the end of its life. The session holds it as the
+/// record of its numbers.
 pub(super) struct Owner(Arc<RecordLease>);
 
 impl NumberRecord for Owner {
     fn reserve(&self, used: LastNumbers) -> Result<LastNumbers, SessionError> {
         let lease = &*self.0;
         let mut record = lease.record.lock();
-        let Record { session: Some(session), is_stored, is_deleted, is_over: false, .. } = &mut *record else {
+        let CurrentRecord { session: Some(session), is_stored, is_deleted, is_over: false, .. } = &mut *record else {
             // An emitter after the end of the session: no subscriber sees its numbers.
             return Ok(used);
         };
@@ -472,20 +540,21 @@ impl NumberRecord for Owner {
 
     fn finish(&self, used: LastNumbers) {
         self.save_last_numbers(used);
-        self.release();
+        self.end_claim();
     }
 }
 
 impl Owner {
-    /// Ends the session's claim on the lease, which is undecided from now on.
-    fn release(&self) {
+    /// Ends the session's claim on the lease: it is undecided until its last share is dropped.
+    fn end_claim(&self) {
         self.0.table.set_belongs_to_session(&self.0, false);
     }
 
     fn save_last_numbers(&self, used: LastNumbers) {
         let lease = &*self.0;
         let mut record = lease.record.lock();
-        let Record { session: Some(session), is_stored: true, is_deleted: false, is_over, .. } = &mut *record else {
+        let CurrentRecord { session: Some(session), is_stored: true, is_deleted: false, is_over, .. } = &mut *record
+        else {
             return;
         };
         *is_over = true;
@@ -500,39 +569,43 @@ impl Owner {
     }
 }
 
-/// For a launch that does not lead to a life. After the orderly end of a life it changes nothing: until this drop the
-/// owner's share keeps the lease from its next user.
+/// Ends the claim of a launch that does not lead to a life. After [`finish`](NumberRecord::finish) it changes nothing.
+/// It cannot end a later session's claim, because the lease is not free before this share is dropped.
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.release();
+        self.end_claim();
     }
 }
 
-/// The right to launch a session.
-pub(super) struct Launching {
+/// The right to launch a session, from the reservation of the lease until [`leave_to`](Self::leave_to) passes it on. A
+/// drop gives the right up.
+pub(super) struct LaunchClaim {
     owner: Arc<Owner>,
 }
 
-/// A launch in progress. It holds no share of the lease, because the session may end while the launching caller still
-/// waits.
+/// A launch whose claim has passed to the session. It ends after the session is registered in the ephemeral service, or
+/// when this is dropped.
+///
+/// It holds no share of the lease. The session may end while the launching caller still waits, and a share would keep
+/// the lease from the next launch.
 pub(super) struct LaunchInProgress {
     standing: Arc<Standing>,
     /// Identifies the life that is launched: the session's id may have a later life when the caller asks.
     pub(super) record: Weak<dyn NumberRecord>,
 }
 
-impl Launching {
+impl LaunchClaim {
     fn lease(&self) -> &Arc<RecordLease> {
         &self.owner.0
     }
 
-    /// Begins the record of a new session: the lease is the session's from now on.
+    /// Begins the record of a new session: the lease belongs to the session from now on.
     pub(super) fn begin(&self, session: StoredSession) {
         self.lease().begin(session);
         self.lease().table.set_belongs_to_session(self.lease(), true);
     }
 
-    /// Loads the record of a session that may run turns: the lease is the session's from now on.
+    /// Loads the record of a session that may run turns: the lease belongs to the session from now on.
     pub(super) fn resume(&self) -> Result<StoredSession, SessionError> {
         let (lease, id) = (self.lease(), self.lease().id);
         let stored = lease.stored()?;
@@ -541,7 +614,8 @@ impl Launching {
         Ok(stored)
     }
 
-    /// Passes the lease to the session, whose turns and events are numbered from the record on.
+    /// Passes the claim to the session, whose turns and events are numbered from the record on. Returns another share,
+    /// for the agent.
     pub(super) fn leave_to(self, spec: &mut SessionSpec) -> (Arc<RecordLease>, LaunchInProgress) {
         let lease = Arc::clone(self.lease());
         let numbers = lease.record.lock().session.as_ref().map_or_else(StoredNumbers::default, |stored| stored.numbers);
@@ -575,11 +649,11 @@ impl Drop for LaunchInProgress {
 
 impl Drop for RecordLease {
     fn drop(&mut self) {
-        // For a lease that no launch has used up.
+        // For a launch that ended with its claim, before `leave_to`.
         self.standing.end_launch();
         let table = Arc::clone(&self.table);
         table.change(|entries| {
-            // The entry may be that of the next user, which has found that this lease has no shares.
+            // The entry may be that of the next lease, whose caller has found this one free.
             if entries.get(&self.id).is_some_and(|entry| entry.is_of(self)) {
                 entries.remove(&self.id);
             }

@@ -14,7 +14,7 @@ use crate::sync::Arc;
 use crate::turn::handle::TurnHandle;
 
 use super::agent::{Launch, SavingBuilder};
-use super::kept::{LaunchInProgress, Launching};
+use super::kept::{LaunchClaim, LaunchInProgress};
 use super::record::StoredSession;
 use super::service::Inner;
 
@@ -94,26 +94,26 @@ impl<B: SessionAgentBuilder> Inner<B> {
         if self.live.is_shut_down() {
             return Err(SessionError::ShuttingDown);
         }
-        let launching = self.table.reserve_launch(id)?.ok_or(SessionError::AlreadyExists { id })?;
+        let claim = self.table.reserve_launch(id)?.ok_or(SessionError::AlreadyExists { id })?;
         // Checked for generated ids too: a seed may generate an id again.
         if self.table.summary(id)?.is_some() {
             return Err(SessionError::AlreadyExists { id });
         }
-        launching.begin(StoredSession::of_new(spec, id));
-        Ok(self.leave_lease(id, launching, spec))
+        claim.begin(StoredSession::of_new(spec, id));
+        Ok(self.leave_lease(id, claim, spec))
     }
 
     /// Reserves the record of a stored session. The returned specification resumes it.
     pub(super) fn launch_stored(&self, id: SessionId) -> Result<(SessionSpec, PendingLaunch<'_, B>), SessionError> {
-        let launching = self.table.reserve_launch(id)?.ok_or_else(|| self.table.refusal(id))?;
-        let mut spec = launching.resume()?.spec();
-        let launch = self.leave_lease(id, launching, &mut spec);
+        let claim = self.table.reserve_launch(id)?.ok_or_else(|| self.table.refusal(id))?;
+        let mut spec = claim.resume()?.spec();
+        let launch = self.leave_lease(id, claim, &mut spec);
         Ok((spec, launch))
     }
 
     /// Passes the lease to the session, inside the specification.
-    fn leave_lease(&self, id: SessionId, launching: Launching, spec: &mut SessionSpec) -> PendingLaunch<'_, B> {
-        let (lease, launch) = launching.leave_to(spec);
+    fn leave_lease(&self, id: SessionId, claim: LaunchClaim, spec: &mut SessionSpec) -> PendingLaunch<'_, B> {
+        let (lease, launch) = claim.leave_to(spec);
         spec.extension = Some(Arc::new(Launch { lease, extension: spec.extension.take() }));
         PendingLaunch { live: &self.live, id, launch }
     }

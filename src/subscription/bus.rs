@@ -125,12 +125,12 @@ impl Bus {
         cancel: Option<&CancelToken>,
         (permit, during_wait): (&Arc<TurnPermit>, PermitDuringWait),
     ) {
-        let full = self.push(turn_id, event, origin);
-        if full.is_empty() || self.closed.is_set() {
+        let above_limit = self.push(turn_id, event, origin);
+        if above_limit.is_empty() || self.closed.is_set() {
             return;
         }
         let _permit = reentrancy::release_permit_of(permit, during_wait);
-        for queue in full {
+        for queue in above_limit {
             queue.wait_for_room(&self.closed, cancel);
         }
     }
@@ -140,9 +140,9 @@ impl Bus {
         drop(self.push(Some(turn_id), event, Origin::Library));
     }
 
-    /// Pushes an event to every subscriber. Returns the queues that want the emitter to wait.
+    /// Pushes an event to every subscriber. Returns the queues that are above their limits, for the emitter to wait.
     fn push(&self, turn_id: Option<TurnId>, event: AgentEvent, origin: Origin) -> Vec<Arc<Queue>> {
-        let mut full = Vec::new();
+        let mut above_limit = Vec::new();
         let mut state = loop {
             let state = self.state.lock();
             let next = self.next.load(Ordering::SeqCst) / ONE;
@@ -170,8 +170,8 @@ impl Bus {
             let Some(own) = own else { return true };
             match queue.push(own, origin, &self.closed) {
                 PushOutcome::Done => true,
-                PushOutcome::Full => {
-                    full.push(Arc::clone(queue));
+                PushOutcome::PushedAboveLimit => {
+                    above_limit.push(Arc::clone(queue));
                     true
                 }
                 PushOutcome::Disconnected => false,
@@ -180,7 +180,7 @@ impl Bus {
         if state.queues.is_empty() && self.history_limit == 0 {
             self.next.fetch_and(!OBSERVED, Ordering::SeqCst);
         }
-        full
+        above_limit
     }
 
     /// Ends the waits for room: the session is closed.

@@ -10,10 +10,10 @@
 //! ([`Overflow::Block`]) comes afterwards, with no lock held:
 //!
 //! ```text
-//! thread A                         thread B
+//! emitter A                        emitter B
 //! lock; seq 7 into the queue       (waits for the lock)
-//! unlock; queue full: wait         lock; seq 8 into the queue   ← 8 could never be in front of 7
-//!                                  unlock; queue full: wait
+//! unlock; above the limit: wait    lock; seq 8 into the queue   ← 8 could never be in front of 7
+//!                                  unlock; above the limit: wait
 //! ```
 //!
 //! Without subscribers and history an event costs one atomic operation, which counts it.
@@ -66,7 +66,7 @@ pub struct Subscription {
 #[non_exhaustive]
 pub enum Overflow {
     /// The emitter waits until there is room, its turn is cancelled, or the stream is dropped. No event is lost: it is
-    /// already in the queue, so the queue may exceed its capacity by one event for each emitting thread. A turn's last
+    /// already in the queue, so the queue may exceed its capacity by one event for each emitter. A turn's last
     /// event does not wait.
     ///
     /// After the session is closed no emitter waits: an agent's event without room is dropped. The same holds for an

@@ -8,7 +8,7 @@ use crate::reentrancy::{self, Wait, WaitError, WaitKey};
 use crate::sync::{Arc, Ordering, Receiver, RecvTimeoutError, TryRecvError, Weak};
 use crate::time::clock::{Clock, Deadline};
 
-use super::queue::{Queue, Reader};
+use super::queue::{Queue, SharedState};
 use super::Subscription;
 
 /// The events of a session, or of all sessions of a service, from the subscription on.
@@ -39,8 +39,8 @@ use super::Subscription;
 #[must_use = "dropping it ends the subscription"]
 pub struct EventStream {
     events: Receiver<SessionEvent>,
-    reader: Arc<Reader>,
-    /// The emitting side, which ends when the last session drops it.
+    shared: Arc<SharedState>,
+    /// Weak, because the stream ends when the last owner drops the queue.
     queue: Weak<Queue>,
     /// The session, if the stream is that of one session.
     session: Option<WaitKey>,
@@ -51,8 +51,8 @@ impl EventStream {
     /// Makes a stream, and the queue for the sessions whose events it carries.
     pub(crate) fn new(options: Subscription, clock: Clock) -> (Arc<Queue>, Self) {
         let (queue, events) = Queue::new(&options);
-        let reader = Arc::clone(&queue.reader);
-        let stream = Self { events, reader, queue: Arc::downgrade(&queue), session: None, clock };
+        let shared = Arc::clone(&queue.shared);
+        let stream = Self { events, shared, queue: Arc::downgrade(&queue), session: None, clock };
         (queue, stream)
     }
 
@@ -76,7 +76,7 @@ impl EventStream {
     /// ```
     pub fn dropped(&self) -> u64 {
         // ORDERING: Relaxed; a figure for people, from which nothing follows.
-        self.reader.dropped.load(Ordering::Relaxed)
+        self.shared.dropped.load(Ordering::Relaxed)
     }
 
     /// Returns the next event, if there is one now. Does not wait.
@@ -101,7 +101,7 @@ impl EventStream {
     /// [`TryRecvError::Empty`] if there is no event yet, [`TryRecvError::Disconnected`] if there will be none.
     pub fn try_recv(&self) -> Result<SessionEvent, TryRecvError> {
         let event = self.events.try_recv();
-        self.reader.notify_room();
+        self.shared.notify_room();
         event
     }
 
@@ -168,7 +168,7 @@ impl EventStream {
                 None => reentrancy::receive(&self.events, deadline),
             },
         };
-        self.reader.notify_room();
+        self.shared.notify_room();
         event
     }
 }
@@ -185,7 +185,7 @@ impl Iterator for EventStream {
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        self.reader.stream_dropped.set();
+        self.shared.stream_dropped.set();
         if let Some(queue) = self.queue.upgrade() {
             queue.disconnect();
         }

@@ -351,11 +351,17 @@ fn c46_a_response_within_the_asking_turns_own_cancel_hook_finds_no_request() {
         let service = jobs.service.clone();
         let (told, response) = unbounded();
         let asking = jobs.begin(id, "ask", move |_, turn| {
-            let _hook = turn.cancel_token().on_cancel(move || {
+            let (returned_tx, returned) = unbounded();
+            let hook = turn.cancel_token().on_cancel(move || {
                 let input = service.pending_inputs(id).unwrap().first().map_or(InputId::new(1), |input| input.id);
                 told.send(service.respond(id, input, answer("red"))).unwrap();
+                returned_tx.send(()).unwrap();
             });
-            Ok(turn.request_input(question())?)
+            let answer = turn.request_input(question());
+            // A hook whose guard is dropped before it starts does not run.
+            returned.recv().unwrap();
+            drop(hook);
+            Ok(answer?)
         });
         pending(&jobs.service, id, 1);
         asking.interrupt();

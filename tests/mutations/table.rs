@@ -511,7 +511,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a dropped stream does not wake the emitter that waits for room",
         "src/subscription/stream.rs",
         &[
-            ("        self.reader.stream_dropped.set();\n", ""),
+            ("        self.shared.stream_dropped.set();\n", ""),
             ("        while self.events.try_recv().is_ok() {}\n", ""),
         ],
         Shuttle("c37"),
