@@ -11,7 +11,7 @@ use std::io;
 use std::iter::successors;
 use std::time::Duration;
 
-use crate::model::{Brief, InputId, InvalidId, SessionId, TurnId};
+use crate::model::{Brief, CallbackPending, InputId, InvalidId, SessionId, TurnId};
 use crate::sync::Arc;
 
 /// The maximum depth of session errors nested in each other; see [`AgentError::other`].
@@ -594,7 +594,8 @@ pub enum AgentError {
         /// The number of model calls made.
         turns: u32,
     },
-    /// The host must run this tool and start another turn with its result.
+    /// The host must run this tool and start another turn with its result. Until then the session shows it as
+    /// [`SessionInfo::callback_pending`](crate::SessionInfo::callback_pending).
     #[error("waiting for the host to run tool '{tool_name}'")]
     CallbackPending {
         /// The tool's name.
@@ -668,6 +669,14 @@ impl LlmFailure {
 }
 
 impl AgentError {
+    /// The tool that the host must run, if this is [`AgentError::CallbackPending`].
+    pub(crate) fn callback(&self) -> Option<CallbackPending> {
+        match self {
+            Self::CallbackPending { tool_name, args } => Some(CallbackPending::new(tool_name.clone(), args.clone())),
+            _ => None,
+        }
+    }
+
     /// Wraps any error as [`AgentError::Other`], shared and with its sources.
     ///
     /// ```

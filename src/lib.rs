@@ -236,10 +236,10 @@ pub use ephemeral::{EphemeralSessionService, ServiceConfig};
 pub use error::{AgentError, BuildError, CancelReason, Cancelled, ConfigError, InputError, LlmFailure, SessionError};
 pub use inbox::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};
 pub use model::{
-    AgentEvent, AssistantBlock, BudgetType, EventSource, InboxInteraction, InputId, InputOption, InputOutcome,
-    InputRequest, InputResponse, InteractionContent, InteractionId, InvalidId, Labels, Message, PendingInput,
-    ResponseStatus, RunResult, Session, SessionEvent, SessionId, SessionSnapshot, SkillId, StopReason, ToolResult,
-    TurnId, Usage,
+    AgentEvent, AssistantBlock, BudgetType, CallbackPending, EventSource, InboxInteraction, InputId, InputOption,
+    InputOutcome, InputRequest, InputResponse, InteractionContent, InteractionId, InvalidId, Labels, Message,
+    PendingInput, ResponseStatus, RunResult, Session, SessionEvent, SessionId, SessionSnapshot, SkillId, StopReason,
+    ToolResult, TurnId, Usage,
 };
 pub use service::{
     ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionInfo, SessionQuery, SessionService,

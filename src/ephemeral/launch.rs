@@ -299,6 +299,7 @@ fn profile(core: &Core, id: SessionId, first_turn: Option<TurnId>, spec: &mut Se
         counters: Arc::clone(&core.counters),
         clock: core.clock().clone(),
         numbering,
+        callback: spec.callback.take(),
         running: Arc::clone(&core.running),
     }
 }
@@ -313,12 +314,12 @@ fn make_turn(
     (active, admission): (ActiveEntry, Admission),
 ) -> (TurnHandle, Turn) {
     let id = handle.id();
-    let StartTurnRequest { prompt, event_tx, host_mode, skill_references: skills, timeout } = request;
+    let StartTurnRequest { prompt, event_tx, host_mode, skill_references: skills, timeout, tool_results } = request;
     let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
     let (answer, outcome) = Outcome::new(id);
     let guards = TurnGuards::new(deadline, active, admission, answer);
     let input = Input { prompt, skills, host_mode };
-    let turn = Turn { input, event_tx, turn_id, cancel: cancel.clone(), guards };
+    let turn = Turn { input, tool_results, event_tx, turn_id, cancel: cancel.clone(), guards };
     (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome, core.clock().clone()), turn)
 }
 

@@ -326,6 +326,7 @@ mod tests {
             counters,
             clock,
             numbering,
+            callback: None,
             running,
         };
         let (handle, active, admission) = SessionHandle::new(profile, None, CancelToken::new());

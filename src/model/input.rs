@@ -190,6 +190,31 @@ impl fmt::Debug for InputResponse {
     }
 }
 
+/// A tool that the host must run, where a turn has ended with
+/// [`AgentError::CallbackPending`](crate::AgentError::CallbackPending). The host starts the turn that goes on with
+/// [`StartTurnRequest::tool_results`](crate::StartTurnRequest::tool_results), in this process or in another one.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct CallbackPending {
+    /// The tool's name.
+    pub tool_name: String,
+    /// The arguments as JSON text.
+    pub args: String,
+}
+
+impl CallbackPending {
+    pub(crate) fn new(tool_name: String, args: String) -> Self {
+        Self { tool_name, args }
+    }
+}
+
+impl fmt::Debug for CallbackPending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallbackPending").field("tool_name", &self.tool_name).field("args", &Brief(&self.args)).finish()
+    }
+}
+
 /// How an input request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]

@@ -13,7 +13,7 @@ mod transcript;
 pub(crate) use brief::Brief;
 pub use event::{AgentEvent, BudgetType, SessionEvent};
 pub use id::{InteractionId, InvalidId, SessionId, SkillId, TurnId};
-pub use input::{InputId, InputOption, InputOutcome, InputRequest, InputResponse, PendingInput};
+pub use input::{CallbackPending, InputId, InputOption, InputOutcome, InputRequest, InputResponse, PendingInput};
 pub use interaction::{EventSource, InboxInteraction, InteractionContent, ResponseStatus};
 pub use labels::Labels;
 pub use result::{RunResult, StopReason, Usage};

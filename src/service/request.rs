@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::ids::numbers::Numbering;
-use crate::model::{AgentEvent, Brief, Session, SessionId, SkillId};
+use crate::model::{AgentEvent, Brief, CallbackPending, Session, SessionId, SkillId, ToolResult};
 use crate::sync::{Arc, Sender};
 
 /// The specification of a session. The service passes it to the builder, with the id filled in.
@@ -46,6 +46,8 @@ pub struct SessionSpec {
     pub extension: Option<Arc<dyn Any + Send + Sync>>,
     /// The first numbers of the session's turns and events.
     pub(crate) numbering: Numbering,
+    /// The callback that the resumed session waits for.
+    pub(crate) callback: Option<CallbackPending>,
 }
 
 impl SessionSpec {
@@ -254,6 +256,9 @@ pub struct StartTurnRequest {
     /// [`CancelReason::DeadlineExceeded`](crate::CancelReason::DeadlineExceeded), whether a caller waits for it or
     /// not.
     pub timeout: Option<Duration>,
+    /// The results of tools that the host has run for an earlier turn. The agent reads them with
+    /// [`TurnContext::tool_results`](crate::TurnContext::tool_results).
+    pub tool_results: Vec<ToolResult>,
 }
 
 impl StartTurnRequest {
@@ -296,6 +301,33 @@ impl StartTurnRequest {
         self.timeout = Some(timeout);
         self
     }
+
+    /// Sets the results of tools that the host has run, for a session with a
+    /// [pending callback](crate::SessionInfo::callback_pending).
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// use turnwise::{StartTurnRequest, ToolResult};
+    ///
+    /// let agent = agent_fn(|_, turn| match turn.tool_results() {
+    ///     [] => Err(AgentError::CallbackPending { tool_name: "clock".into(), args: "{}".into() }),
+    ///     [result, ..] => Ok(turn.finish(format!("It is {}.", result.content))),
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let id = service.create_session(CreateSessionRequest::new("How late is it?")).unwrap_err().session_id().unwrap();
+    /// let callback = service.read(id)?.state.callback_pending.unwrap();
+    /// assert_eq!(callback.tool_name, "clock");
+    /// let result = ToolResult { tool_use_id: "1".into(), content: "noon".into(), is_error: false };
+    /// let request = StartTurnRequest::new("").tool_results(vec![result]);
+    /// assert_eq!(service.start_turn(id, request)?.text, "It is noon.");
+    /// assert_eq!(service.read(id)?.state.callback_pending, None);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    #[must_use]
+    pub fn tool_results(mut self, results: Vec<ToolResult>) -> Self {
+        self.tool_results = results;
+        self
+    }
 }
 
 impl fmt::Debug for StartTurnRequest {
@@ -306,6 +338,7 @@ impl fmt::Debug for StartTurnRequest {
             .field("host_mode", &self.host_mode)
             .field("skill_references", &self.skill_references)
             .field("timeout", &self.timeout)
+            .field("tool_results", &self.tool_results)
             .finish()
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::model::{Brief, Labels, SessionId, Usage};
+use crate::model::{Brief, CallbackPending, Labels, SessionId, Usage};
 use crate::sync::Arc;
 
 /// The state of a session.
@@ -166,6 +166,11 @@ pub struct SessionInfo {
     /// returns them.
     #[cfg_attr(feature = "serde", serde(default))]
     pub pending_inputs: usize,
+    /// The tool that the host must run, if the session's most recent turn ended with
+    /// [`AgentError::CallbackPending`](crate::AgentError::CallbackPending). The next turn that ends otherwise clears it.
+    /// A stored session keeps it.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub callback_pending: Option<CallbackPending>,
 }
 
 impl fmt::Debug for SessionInfo {
@@ -180,6 +185,7 @@ impl fmt::Debug for SessionInfo {
             .field("state", &self.state)
             .field("last_assistant_text", &self.last_assistant_text.as_deref().map(Brief))
             .field("pending_inputs", &self.pending_inputs)
+            .field("callback_pending", &self.callback_pending)
             .finish()
     }
 }

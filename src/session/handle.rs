@@ -9,7 +9,9 @@ use crate::ids::numbers::{LastNumbers, Numbering, Numbers};
 use crate::ids::Ids;
 use crate::inbox::injector::SubscribableInjector;
 use crate::inbox::queue::{Inbox, InterruptTarget};
-use crate::model::{InputId, InputResponse, InteractionId, Labels, SessionId, SessionSnapshot, TurnId};
+use crate::model::{
+    CallbackPending, InputId, InputResponse, InteractionId, Labels, SessionId, SessionSnapshot, TurnId,
+};
 use crate::panics::{record, PanicMessage};
 use crate::permits::semaphore::Semaphore;
 use crate::permits::turn_permit::TurnPermit;
@@ -61,6 +63,8 @@ pub(crate) struct Profile {
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
     pub(crate) numbering: Numbering,
+    /// The callback that a resumed session waits for.
+    pub(crate) callback: Option<CallbackPending>,
     /// The semaphore that grants running permits to its turns.
     pub(crate) running: Arc<Semaphore>,
 }
@@ -119,6 +123,7 @@ impl SessionHandle {
         let shared = SessionShared {
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
             published: Published::new(status.clone(), snapshot),
+            callback: Mutex::new(profile.callback.map(Arc::new)),
             inputs: PendingInputs::new(status.clone(), Arc::clone(&counters)),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
             counters,
@@ -416,6 +421,7 @@ impl SessionHandle {
             state: state_of(gate),
             last_assistant_text: snapshot.last_assistant_text,
             pending_inputs,
+            callback_pending: self.shared.callback().as_deref().cloned(),
         };
         let billing = SessionUsage { total_tokens: snapshot.total_tokens, usage: snapshot.usage };
         Some(SessionView { state, billing })
@@ -541,6 +547,7 @@ mod tests {
             counters,
             clock,
             numbering: Numbering::default(),
+            callback: None,
             running: Semaphore::new(1),
         };
         let (handle, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());

@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::cancel::CancelToken;
 use crate::error::SessionError;
-use crate::model::{AgentEvent, Brief, RunResult, SkillId, StopReason, TurnId};
+use crate::model::{AgentEvent, Brief, RunResult, SkillId, StopReason, ToolResult, TurnId};
 use crate::panics::{contain, contain_and_log};
 use crate::reentrancy::RunningPermit;
 use crate::sync::{Arc, Sender};
@@ -25,6 +25,7 @@ use super::handle::{ActiveEntry, Admission};
 #[derive(Debug)]
 pub(crate) struct Turn {
     pub(crate) input: Input,
+    pub(crate) tool_results: Vec<ToolResult>,
     pub(crate) event_tx: Option<Sender<AgentEvent>>,
     pub(crate) turn_id: TurnId,
     pub(crate) cancel: CancelToken,
@@ -72,10 +73,10 @@ pub(crate) struct RunningTurn {
 impl RunningTurn {
     /// Picks up an admitted turn, and emits its first event.
     pub(crate) fn take_up(turn: Turn, shared: &Arc<SessionShared>) -> (Self, Input) {
-        let Turn { input, event_tx, turn_id, cancel, mut guards } = turn;
+        let Turn { input, tool_results, event_tx, turn_id, cancel, mut guards } = turn;
         guards.pick_up();
         shared.counters.turns_started.add_one();
-        let context = TurnContext::new(TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel));
+        let context = TurnContext::new(TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel), tool_results);
         context.events().emit_library_event(|| AgentEvent::RunStarted {
             session_id: context.session_id(),
             turn_id: context.turn_id(),

@@ -9,7 +9,7 @@ use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
 use crate::cancel::CancelToken;
 use crate::error::{AgentError, Cancelled, SessionError};
 use crate::inbox::queue::Incoming;
-use crate::model::{InboxInteraction, RunResult, Session, TurnId};
+use crate::model::{CallbackPending, InboxInteraction, RunResult, Session, TurnId};
 use crate::panics::{contain, contain_and_log, record, PanicMessage};
 use crate::reentrancy::CurrentSession;
 use crate::service::SessionSpec;
@@ -50,7 +50,9 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
         }
     };
     record!(Debug, "turnwise::session", "session {id}: built");
-    let mut thread = SessionThread { agent, handle, takeovers: Vec::new(), hosting: None, is_warm: false, own };
+    let has_callback = handle.shared().callback().is_some();
+    let mut thread =
+        SessionThread { agent, handle, takeovers: Vec::new(), hosting: None, has_callback, is_warm: false, own };
     thread.publish();
     thread.update_endpoints();
     // Each call of user code is contained on its own. This is the second barrier: an agent is never dropped while its
@@ -83,6 +85,8 @@ struct SessionThread<A> {
     takeovers: Vec<HistoryRequest>,
     /// The turn that is in host mode, between two interactions.
     hosting: Option<Hosting>,
+    /// The session shows a pending callback.
+    has_callback: bool,
     /// A turn has just ended, so the thread polls for the next one.
     is_warm: bool,
     own: CurrentSession,
@@ -214,14 +218,26 @@ impl<A: SessionAgent> SessionThread<A> {
     /// Runs a turn that is picked up, until its answer or the beginning of host mode.
     fn run_turn(&mut self, mut turn: RunningTurn, input: Input) {
         let Input { prompt, skills, host_mode } = input;
+        let mut callback = None;
         let result = self.step(&mut turn, |agent, context| {
             agent.set_skill_references(skills);
-            agent.run_turn(prompt, context)
+            let result = agent.run_turn(prompt, context);
+            callback = result.as_ref().err().and_then(AgentError::callback);
+            result
         });
+        self.note_callback(callback);
         match result {
             Ok(result) if host_mode => self.begin_hosting(turn, result),
             result if host_mode => self.end_hosting(turn, result),
             result => self.end_turn(turn, result),
+        }
+    }
+
+    /// Shows the callback with which a turn has ended, or that it has ended otherwise.
+    fn note_callback(&mut self, callback: Option<CallbackPending>) {
+        if callback.is_some() || self.has_callback {
+            self.has_callback = callback.is_some();
+            self.handle.shared().set_callback(callback);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::comms::CommsRuntime;
 use crate::error::{AgentError, NotBuilt};
 use crate::ids::numbers::LastNumbers;
 use crate::inbox::injector::SubscribableInjector;
-use crate::model::{InboxInteraction, Message, RunResult, Session, SessionSnapshot, SkillId};
+use crate::model::{CallbackPending, InboxInteraction, Message, RunResult, Session, SessionSnapshot, SkillId};
 use crate::panics::{contain, contain_and_log, record};
 use crate::service::{SessionSpec, WeakService};
 use crate::sync::Arc;
@@ -36,7 +36,7 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for SavingBuilder<B> {
         };
         let spec = SessionSpec { extension: launch.extension.clone(), ..spec.clone() };
         let agent = self.builder.build_agent(&spec, &session.clone().with_service(self.service.clone()))?;
-        let agent = SavingAgent { agent, lease: Arc::clone(&launch.lease), is_half_done: false };
+        let agent = SavingAgent { agent, lease: Arc::clone(&launch.lease), is_half_done: false, callback: None };
         match agent.begin(&spec) {
             Ok(()) => Ok(agent),
             Err(error) => {
@@ -54,6 +54,9 @@ pub(super) struct SavingAgent<A: SessionAgent> {
     lease: Arc<RecordLease>,
     /// The agent's last turn has failed. If only the save has failed, there is nothing to roll back.
     is_half_done: bool,
+    /// The callback with which the turn has ended, for its save. `None` in an interaction, which leaves the callback as
+    /// it is.
+    callback: Option<Option<CallbackPending>>,
 }
 
 impl<A: SessionAgent> SavingAgent<A> {
@@ -87,7 +90,7 @@ impl<A: SessionAgent> SavingAgent<A> {
     /// Saves the agent's history, and the numbers that were used up to the end of a turn.
     fn save(&self, used: Option<LastNumbers>) -> Result<(), StoreError> {
         match self.newest() {
-            Ok(history) => self.lease.save_history(history, used),
+            Ok(history) => self.lease.save_history(history, used, self.callback.clone()),
             Err(error) => {
                 self.lease.note_behind_agent();
                 Err(error)
@@ -113,6 +116,10 @@ impl<A: SessionAgent> SavingAgent<A> {
             Ok(result) => self.save(used).map(|()| result).map_err(AgentError::other),
             // Saved after `cancel` has rolled back the failed turn.
             Err(error) if turn.is_cancelled() => Err(error),
+            // The host gets the callback only once it is stored.
+            Err(error @ AgentError::CallbackPending { .. }) if self.callback.is_some() => {
+                Err(self.save(used).map_or_else(AgentError::other, |()| error))
+            }
             Err(error) => {
                 self.save_after_failure(used);
                 Err(error)
@@ -153,12 +160,14 @@ impl<A: SessionAgent> SessionAgent for SavingAgent<A> {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         self.lease.set_agent_running(true);
         let result = self.agent.run_turn(prompt, turn);
+        self.callback = Some(result.as_ref().err().and_then(AgentError::callback));
         self.save_after_turn(result, turn)
     }
 
     fn run_interaction(&mut self, interaction: InboxInteraction, turn: &TurnContext) -> Result<RunResult, AgentError> {
         self.lease.set_agent_running(true);
         let result = self.agent.run_interaction(interaction, turn);
+        self.callback = None;
         self.save_after_turn(result, turn)
     }
 

@@ -396,6 +396,7 @@ fn view(stored: &StoredSession) -> SessionView {
             state: if stored.archived { SessionState::Archived } else { SessionState::Idle },
             last_assistant_text,
             pending_inputs: 0,
+            callback_pending: stored.callback_pending.clone(),
         },
         billing: SessionUsage { total_tokens, usage },
     }

@@ -85,7 +85,7 @@ use std::ops::Deref;
 
 use crate::error::SessionError;
 use crate::ids::numbers::{LastNumbers, NumberRecord, Numbering};
-use crate::model::{Session, SessionId};
+use crate::model::{CallbackPending, Session, SessionId};
 use crate::panics::{contain, contain_and_log, record, Contained};
 use crate::reentrancy;
 use crate::service::{ArchiveMode, SessionSpec};
@@ -393,7 +393,7 @@ impl RecordLease {
         if record.is_behind_agent && !self.is_agent_running() {
             // With no lock held, because this calls the agent.
             drop(record);
-            return self.save_history(newest()?, None);
+            return self.save_history(newest()?, None, None);
         }
         if record.is_current || !record.is_stored {
             return Ok(());
@@ -402,7 +402,15 @@ impl RecordLease {
     }
 
     /// Saves the history after a turn, and `used` with it. If that fails, the next save includes this history.
-    pub(super) fn save_history(&self, history: Session, used: Option<LastNumbers>) -> Result<(), StoreError> {
+    ///
+    /// `callback` is the callback with which a turn has ended: `Some(None)` for a turn that has ended otherwise, `None`
+    /// if no turn has ended. If the save fails, the turn has ended otherwise.
+    pub(super) fn save_history(
+        &self,
+        history: Session,
+        used: Option<LastNumbers>,
+        callback: Option<Option<CallbackPending>>,
+    ) -> Result<(), StoreError> {
         let mut record = self.record.lock();
         let CurrentRecord { session: Some(session), is_current, is_behind_agent, is_deleted: false, .. } = &mut *record
         else {
@@ -410,14 +418,22 @@ impl RecordLease {
         };
         *is_behind_agent = false;
         let history = history.owned_by(self.id);
-        if *is_current && session.history == history {
+        let callback = callback.filter(|callback| *callback != session.callback_pending);
+        if *is_current && session.history == history && callback.is_none() {
             return Ok(());
         }
         session.history = history;
+        if let Some(callback) = callback {
+            session.callback_pending = callback;
+        }
         if let Some(used) = used {
             session.numbers.note_used(used, BLOCK);
         }
-        self.save_again(&mut record)
+        let saved = self.save_again(&mut record);
+        if let (Err(_), Some(session)) = (&saved, &mut record.session) {
+            session.callback_pending = None;
+        }
+        saved
     }
 
     /// Saves the record as it is in memory.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::numbers::LastNumbers;
-use crate::model::{Brief, Labels, Session, SessionId, Usage};
+use crate::model::{Brief, CallbackPending, Labels, Session, SessionId, Usage};
 use crate::service::{SessionSpec, SessionState, SessionSummary};
 
 use super::error::StoreError;
@@ -63,6 +63,10 @@ pub struct StoredSession {
     /// The numbers that its turns and events have used.
     #[serde(default)]
     pub numbers: StoredNumbers,
+    /// The tool that the host must run; see
+    /// [`SessionInfo::callback_pending`](crate::SessionInfo::callback_pending).
+    #[serde(default)]
+    pub callback_pending: Option<CallbackPending>,
 }
 
 /// The numbers that a session's turns and events have used. Its next life uses none of them again.
@@ -157,6 +161,7 @@ impl StoredSession {
             archived: false,
             rewrites_history: false,
             numbers: StoredNumbers::default(),
+            callback_pending: None,
         }
     }
 
@@ -171,6 +176,7 @@ impl StoredSession {
             archived: false,
             rewrites_history: spec.rewrites_history,
             numbers: StoredNumbers::default(),
+            callback_pending: None,
         }
     }
 
@@ -184,6 +190,7 @@ impl StoredSession {
             resume: Some(self.history.clone()),
             labels: self.labels.clone(),
             rewrites_history: self.rewrites_history,
+            callback: self.callback_pending.clone(),
             ..SessionSpec::new()
         }
     }
@@ -219,6 +226,7 @@ impl fmt::Debug for StoredSession {
             .field("archived", &self.archived)
             .field("rewrites_history", &self.rewrites_history)
             .field("numbers", &self.numbers)
+            .field("callback_pending", &self.callback_pending)
             .finish()
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Cancelled, InputError};
 #[cfg(feature = "store")]
 use crate::ids::numbers::LastNumbers;
 use crate::model::{
-    AgentEvent, InboxInteraction, InputRequest, RunResult, SessionId, SessionSnapshot, StopReason, TurnId,
+    AgentEvent, InboxInteraction, InputRequest, RunResult, SessionId, SessionSnapshot, StopReason, ToolResult, TurnId,
 };
 use crate::sync::Arc;
 use crate::turn::events::TurnEvents;
@@ -49,11 +49,12 @@ pub struct TurnContext {
     events: Arc<TurnEvents>,
     /// The token of the interaction that runs in host mode, if one does.
     interaction: Option<CancelToken>,
+    tool_results: Vec<ToolResult>,
 }
 
 impl TurnContext {
-    pub(crate) fn new(events: TurnEvents) -> Self {
-        Self { events: Arc::new(events), interaction: None }
+    pub(crate) fn new(events: TurnEvents, tool_results: Vec<ToolResult>) -> Self {
+        Self { events: Arc::new(events), interaction: None, tool_results }
     }
 
     /// Begins an interaction of host mode, which `cancel` ends alone.
@@ -76,6 +77,12 @@ impl TurnContext {
     /// The id of the turn.
     pub fn turn_id(&self) -> TurnId {
         self.events.turn_id()
+    }
+
+    /// The results of tools that the host has run, as
+    /// [the request](crate::StartTurnRequest::tool_results) has them.
+    pub fn tool_results(&self) -> &[ToolResult] {
+        &self.tool_results
     }
 
     /// Sends an event to the caller's event receiver, if there is one, then to the subscribers of the turn's

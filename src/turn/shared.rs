@@ -6,12 +6,12 @@ use crate::cancel::CancelToken;
 use crate::error::Cancelled;
 use crate::ids::numbers::Numbers;
 use crate::inbox::queue::Inbox;
-use crate::model::SessionId;
+use crate::model::{CallbackPending, SessionId};
 use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy;
 use crate::status::published::Published;
 use crate::subscription::bus::Bus;
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::time::clock::Clock;
 use crate::turn::input::PendingInputs;
 
@@ -21,6 +21,8 @@ use crate::turn::input::PendingInputs;
 pub(crate) struct SessionShared {
     pub(crate) bus: Bus,
     pub(crate) published: Published,
+    /// The tool that the host must run, after a turn that ended with a pending callback. The session thread writes it.
+    pub(crate) callback: Mutex<Option<Arc<CallbackPending>>>,
     /// What the turn asks of its host.
     pub(crate) inputs: PendingInputs,
     /// An allocation of its own, since the session hands it out as an injector.
@@ -55,6 +57,16 @@ pub(crate) struct Counter(AtomicU64);
 pub(crate) struct Gauge(AtomicUsize);
 
 impl SessionShared {
+    /// The tool that the host must run, if the most recent turn ended with a pending callback.
+    pub(crate) fn callback(&self) -> Option<Arc<CallbackPending>> {
+        self.callback.lock().clone()
+    }
+
+    pub(crate) fn set_callback(&self, callback: Option<CallbackPending>) {
+        let last = std::mem::replace(&mut *self.callback.lock(), callback.map(Arc::new));
+        drop(last);
+    }
+
     pub(crate) fn session_id(&self) -> SessionId {
         self.bus.session_id()
     }

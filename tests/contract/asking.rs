@@ -1,4 +1,4 @@
-//! C44 to C47: a turn asks its host for input.
+//! C44 to C48: a turn asks its host for input, or ends with a tool for its host.
 
 use std::thread;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use turnwise::testkit::{Gate, ManualClock};
 use turnwise::{
     AgentError, AgentEvent, ArchiveMode, CancelReason, EventSource, InputError, InputId, InputOutcome, InputRequest,
     InputResponse, PendingInput, SessionError, SessionId, SessionQuery, SessionService, SessionState, Subscription,
-    TurnContext,
+    ToolResult, TurnContext,
 };
 
 use crate::support::*;
@@ -414,5 +414,40 @@ fn c47_an_interaction_asks_and_is_interrupted_alone() {
         injector.dismiss(EventSource::Rpc).unwrap();
         assert_eq!(hosting.wait().unwrap().text, "blue");
         assert_eq!(jobs.service.stats().waiting_turns, 0);
+    });
+}
+
+#[test]
+fn c48_a_session_shows_the_tool_that_its_host_must_run_until_a_turn_ends_otherwise() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        let callback = |args: &str| {
+            let args = args.to_owned();
+            move |_: &dyn SessionService, _: &TurnContext| {
+                Err::<String, _>(AgentError::CallbackPending { tool_name: "pay".into(), args })
+            }
+        };
+        let shown = || jobs.service.read(id).unwrap().state.callback_pending.map(|pending| pending.args);
+        assert_eq!(shown(), None);
+        for args in ["1", "2"] {
+            let error = jobs.begin(id, "pay", callback(args)).wait().unwrap_err();
+            assert_matches!(error.agent_error(), Some(AgentError::CallbackPending { tool_name, .. }) if tool_name == "pay");
+            assert_eq!(shown().as_deref(), Some(args));
+        }
+        let result = ToolResult { tool_use_id: "x".into(), content: "paid".into(), is_error: false };
+        jobs.prepare("go on", |_, turn| Ok(turn.tool_results().iter().map(|result| result.content.as_str()).collect()));
+        let request = turn("go on").tool_results(vec![result.clone(), result]);
+        assert!(!format!("{request:?}").contains("paid"));
+        assert_eq!(jobs.service.start_turn(id, request).unwrap().text, "paidpaid");
+        assert_eq!(shown(), None);
+        // A plain turn is not refused, and a failed one clears the callback too.
+        jobs.begin(id, "pay", callback("3")).wait().unwrap_err();
+        let failing = jobs.begin(id, "fail", |_, turn| {
+            assert!(turn.tool_results().is_empty());
+            Err(AgentError::Internal("as asked".into()))
+        });
+        failing.wait().unwrap_err();
+        assert_eq!(shown(), None);
     });
 }

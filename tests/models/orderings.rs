@@ -66,6 +66,7 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(ActiveEn
         counters: Arc::default(),
         clock: Clock::default(),
         numbering: Numbering::default(),
+        callback: None,
         running: Semaphore::new(1),
     };
     let cancel = first.cloned().unwrap_or_else(CancelToken::new);

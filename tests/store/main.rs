@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_types)]
 
 #[cfg(unix)]
+mod asking;
 mod created;
 mod files;
 mod hostile;
