@@ -17,7 +17,7 @@ fn c28_a_turn_is_answered_with_its_real_result_or_refused() {
         let other = service.clone();
         let archivist = spawn(move || other.archive(id));
         match service.begin_turn(id, turn("x")) {
-            Ok(turn) => assert_eq!(turn.wait().expect("it was admitted before the close").text, "x"),
+            Ok(turn) => assert_eq!(turn.wait().expect("the turn was admitted before the close").text, "x"),
             Err(SessionError::NotFound { .. }) => {}
             Err(error) => panic!("{error}"),
         }
@@ -38,7 +38,7 @@ fn c25_a_page_stays_full_when_one_of_its_sessions_is_archived() {
             // The state of the session changes while the list reads it. Then the session leaves the list.
             let turn = other.begin_turn(first, turn("x")).expect("the session is idle");
             other.archive(first).expect("the session is live");
-            turn.wait().expect("it was admitted before the close");
+            turn.wait().expect("the turn was admitted before the close");
         });
         let query = SessionQuery::new().limit(2);
         let page: Vec<_> = service.list(query).unwrap().into_iter().map(|summary| summary.session_id).collect();
@@ -226,7 +226,7 @@ fn c42_a_session_is_taken_with_no_turn_in_between() {
         assert_eq!(taken.id(), id);
         match join(caller) {
             Ok(result) => {
-                result.expect("it was admitted before the close");
+                result.expect("the turn was admitted before the close");
                 assert_eq!(taken.messages().len(), 1);
             }
             Err(SessionError::NotFound { .. }) => assert_eq!(taken.messages().len(), 0),

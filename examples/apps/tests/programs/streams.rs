@@ -143,8 +143,12 @@ fn writers(folder: &Folder) -> Vec<(Command, &'static str)> {
 fn a_closed_output_ends_the_program_without_a_message() {
     let folder = Folder::new();
     for (mut command, input) in writers(&folder) {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         drop(child.stdout.take());
         let errors = collect(child.stderr.take().expect("a pipe"));
         // The program may have ended already.
@@ -174,10 +178,10 @@ fn a_chat_with_a_closed_output_ends_before_the_next_line() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it starts");
+        .expect("the program starts");
     drop(child.stdout.take());
     let errors = collect(child.stderr.take().expect("a pipe"));
-    child.stdin.take().expect("a pipe").write_all(b"/list\n/nonsense\n").expect("it reads");
+    child.stdin.take().expect("a pipe").write_all(b"/list\n/nonsense\n").expect("the program reads");
     assert_eq!(wait(child).code(), Some(141));
     let errors = errors.join().expect("text");
     assert!(errors.contains("/help lists what there is") && errors.lines().count() == 1, "{errors}");
@@ -237,9 +241,10 @@ fn error_messages_are_plain_text_and_not_debug_output() {
         let ended = run_piped(command(example).args(args), "");
         assert_eq!((ended.err.as_str(), ended.code), (message, Some(2)), "{example} {args:?}");
     }
-    let mut child = command("host_mode").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut child =
+        command("host_mode").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let errors = collect(child.stderr.take().expect("a pipe"));
-    child.stdin.take().expect("a pipe").write_all(b"a\xffb\n").expect("it reads");
+    child.stdin.take().expect("a pipe").write_all(b"a\xffb\n").expect("the program reads");
     assert_eq!(wait(child).code(), Some(1));
     let errors = errors.join().expect("text");
     assert_eq!(errors, "host_mode: standard input: stream did not contain valid UTF-8\n");
