@@ -1,10 +1,10 @@
-//! What sessions cost where there are 10, 100, 1,000 and 10,000 of them, and what happens at the edge of what the system
-//! allows. `cargo bench --bench scale`, or with numbers of sessions of your own, `cargo bench --bench scale -- 20000 40000`
+//! The costs of a session among 10, 100, 1,000 and 10,000 sessions, and the behaviour at the system's limit of threads.
+//! `cargo bench --bench scale`, or with other numbers of sessions: `cargo bench --bench scale -- 20000 40000`
 //!
-//! Writes a plot of it, into the file of an argument that ends with `.svg`, or else somewhere in `target`, and says where. To get
-//! past the edge: see `ServiceConfig::max_sessions`.
+//! The bench writes a plot. Its file is the argument that ends with `.svg`, or else a file in `target`, whose path is
+//! printed. `ServiceConfig::max_sessions` says how to raise the system's limit.
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;
@@ -22,7 +22,7 @@ use common::{configure, full_or_quick, shut_down, wait, Service, MANY};
 use turnwise::crossbeam_channel::unbounded;
 use turnwise::{SessionError, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest};
 
-/// What is done to all sessions, one after the other, in this order.
+/// The operations on all sessions, in their order.
 const STEPS: [&str; 6] = ["create", "one turn each", "list all", "interrupt all", "export all", "shut down"];
 
 fn main() -> ExitCode {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         let show = |count: usize, cost: Duration| {
             let each = cost / count.max(1) as u32;
             print!("{:>15}", format!("{each:.2?}"));
-            // Without a terminal to print to, the plot is still made.
+            // A failed flush does not matter: the plot is written all the same.
             let _ = std::io::stdout().flush();
             let point = (count as f64, each.as_secs_f64() * 1e6);
             steps.next().into_iter().for_each(|series| series.points.push(point));
@@ -54,9 +54,9 @@ fn main() -> ExitCode {
     exit_code()
 }
 
-/// Shows for each of the [`STEPS`], as soon as it is measured, how many sessions there are and what it took for all of them.
+/// Measures each of the [`STEPS`]. Calls `show` after each of them, with the number of sessions and the time for all.
 fn measure(size: usize, mut show: impl FnMut(usize, Duration)) {
-    let service = configure(wait).max_sessions(size).build().expect("the settings work");
+    let service = configure(wait).max_sessions(size).build().expect("the settings are valid");
     let mut ids = Vec::with_capacity(size);
     let created = time(|| ids = create(&service, size));
     print!("{:<16}", format!("{} sessions", ids.len()));
@@ -69,8 +69,8 @@ fn measure(size: usize, mut show: impl FnMut(usize, Duration)) {
     show(ids.len(), time(|| shut_down(&service)));
 }
 
-/// As many sessions as were asked for, or as the system gives threads for. At that edge the error is a value like any other:
-/// the sessions that there are go on, and no session is left behind where there was no thread for it.
+/// Creates `size` sessions, or fewer if the system refuses a thread. A refused thread is a plain error: the other
+/// sessions continue, and no session is left without a thread.
 fn create(service: &Service, size: usize) -> Vec<SessionId> {
     let mut ids = Vec::with_capacity(size);
     while ids.len() < size {
@@ -92,7 +92,7 @@ fn run_all(service: &Service, ids: &[SessionId]) {
     turns.into_iter().for_each(|turn| drop(turn.wait().expect("a result")));
 }
 
-/// From the first interrupt until every turn has ended, all of them waiting to be told.
+/// The time from the first interrupt until every turn has ended. All turns wait for a cancel.
 fn interrupt_all(service: &Service, ids: &[SessionId]) -> Duration {
     let (event_tx, events) = unbounded();
     let begin = |&id: &SessionId| {
@@ -100,7 +100,7 @@ fn interrupt_all(service: &Service, ids: &[SessionId]) -> Duration {
         service.begin_turn(id, request).expect("a turn")
     };
     let turns: Vec<_> = ids.iter().map(begin).collect();
-    // The library's own first event of each: all of them run.
+    // The library emits a first event for each turn. After these events all turns run.
     events.iter().take(ids.len()).for_each(drop);
     time(|| {
         ids.iter().for_each(|&id| service.interrupt(id).expect("the turn runs"));

@@ -1,9 +1,10 @@
-//! What keeping costs: turns that are on the disk before their results are returned, against bare transactions of the same
-//! database that write as much, each of which is one `fsync`. `cargo bench --features store --bench store`
+//! The costs of kept sessions: turns that are on the disk before their results are returned. The floor is bare
+//! transactions of the same database that write as much, each with one `fsync`. `cargo bench --features store --bench
+//! store`
 //!
-//! Where it measures is the folder for temporary files: in memory, on some systems. `TMPDIR` says otherwise.
+//! The bench writes into the folder for temporary files, which is in memory on some systems. `TMPDIR` sets another one.
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;
@@ -27,7 +28,8 @@ use turnwise::{
 const TABLE: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("floor");
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Has a history of as many messages as its specification says (in place of a model), and changes the last in each turn.
+/// An agent that changes the last message of its history in each turn. The model of the specification is the number of
+/// messages.
 struct Rewrites(Session);
 struct Builder;
 
@@ -57,7 +59,7 @@ impl SessionAgent for Rewrites {
     }
 }
 
-/// Some hundred bytes.
+/// A message of about a hundred bytes.
 fn message(n: u64) -> Message {
     Message::user(format!("{n:0>100}"))
 }
@@ -157,7 +159,7 @@ fn run(service: &Service, id: SessionId) {
     service.start_turn(id, StartTurnRequest::new("")).expect("a turn");
 }
 
-/// The database without the service.
+/// A database for the floors, without a service.
 fn bare(path: &Path) -> Database {
     let database = Database::create(path).expect("a database");
     let transaction = database.begin_write().expect("a transaction");

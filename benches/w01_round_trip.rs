@@ -1,7 +1,7 @@
-//! W1: a turn, from one caller that blocks and back, against a message to a thread and its answer.
-//! `cargo bench --bench w01_round_trip`
+//! W1: the round trip of a turn from one blocking caller. The floor is a message to a thread, and its answer. `cargo
+//! bench --bench w01_round_trip`
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;

@@ -1,7 +1,7 @@
-//! W2: events from a running turn to one receiver, against the same events from a thread through the same kind of channel.
-//! `cargo bench --bench w02_events`
+//! W2: events of a running turn, with one receiver and with none. The floors are the same events from a thread through
+//! the same kind of channel, and the same events made and counted. `cargo bench --bench w02_events`
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     );
     title("W2: an event of a running turn");
     report_rate("to one receiver", heard.median(), heard_floor.median(), "events");
-    // Nobody listens, and nobody has asked to: against making the same events and counting them.
+    // These events have no receiver and no subscriber. Their floor makes the same events and counts them.
     report_rate("that nobody hears", unheard.median(), unheard_floor.median(), "events");
     shut_down(&service);
     exit_code()
@@ -42,7 +42,7 @@ fn heard(service: &impl SessionService, id: SessionId, events: usize) -> Duratio
         let (event_tx, receiver) = bounded(256);
         let request = StartTurnRequest::new(events.to_string()).event_tx(event_tx);
         let turn = service.begin_turn(id, request).expect("a turn");
-        // The library's own two frame the agent's.
+        // The library adds one event before the agent's events and one after them.
         assert_eq!(receiver.iter().count(), events + 2);
         turn.wait().expect("a result");
     });

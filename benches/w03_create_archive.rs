@@ -1,7 +1,7 @@
-//! W3: a session is created, runs its first turn and is archived, against a thread that is started and joined.
-//! `cargo bench --bench w03_create_archive`
+//! W3: the creation of a session with its first turn, and its archive. The floor is a thread that is started and
+//! joined. `cargo bench --bench w03_create_archive`
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;
@@ -19,7 +19,7 @@ use turnwise::{CreateSessionRequest, SessionId, SessionService};
 fn main() -> ExitCode {
     let cycles = full_or_quick(500, 100);
     let (reusing, crowded_reusing) = (service(nothing), service(nothing));
-    let new_threads = || configure(nothing).idle_threads(0).build().expect("the settings work");
+    let new_threads = || configure(nothing).idle_threads(0).build().expect("the settings are valid");
     let (alone, crowded) = (new_threads(), new_threads());
     let mut others: VecDeque<SessionId> = open(&crowded, many() / 2).into();
     let mut reusing_others: VecDeque<SessionId> = open(&crowded_reusing, many() / 2).into();

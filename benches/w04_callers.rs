@@ -1,7 +1,7 @@
-//! W4: turns of several callers that block, each with a session of its own, against as many callers with a thread each that
-//! answers them. `cargo bench --bench w04_callers`
+//! W4: turns of several blocking callers, each with its own session. The floor is as many callers, each with its own
+//! thread that answers it. `cargo bench --bench w04_callers`
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;

@@ -1,7 +1,7 @@
-//! W5: a read of an idle session and of one that runs a turn, against a lock taken for reading and a clone.
-//! `cargo bench --bench w05_read`
+//! W5: a read of an idle session, and of one that runs a turn. The floor is a read lock and a clone. `cargo bench
+//! --bench w05_read`
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     report("idle", idle.median(), floor.median());
     report("during a turn that blocks", blocked.median(), floor.median());
     report("during a turn that emits events", busy_reads.median(), floor.median());
-    // Alone, not in batches: a read that waited for the turn would not return.
+    // Each read is measured alone. A read that waited for the turn would not return.
     let alone = attempt("the slowest read during a turn", || {
         during_a_turn(&blocking, blocked_id, || times(batches * 1_000, || read(&blocking, blocked_id)))
     });
@@ -53,7 +53,7 @@ fn read(service: &Service, id: SessionId) {
     drop(black_box(service.read(id).expect("a live session")));
 }
 
-/// Takes times of what happens during a turn that blocks until it is interrupted.
+/// Calls `take` during a turn that blocks until it is interrupted.
 fn during_a_turn(service: &Service, id: SessionId, take: impl FnOnce() -> Times) -> Times {
     let running = begin(service, id, "wait");
     let times = take();
@@ -62,7 +62,7 @@ fn during_a_turn(service: &Service, id: SessionId, take: impl FnOnce() -> Times)
     times
 }
 
-/// A turn that runs, and is not only admitted: its first event has come.
+/// Starts a turn, and waits for its first event, so that the turn runs and is not only admitted.
 fn begin(service: &Service, id: SessionId, prompt: &str) -> TurnHandle {
     let (event_tx, events) = unbounded::<AgentEvent>();
     let turn = service.begin_turn(id, StartTurnRequest::new(prompt).event_tx(event_tx)).expect("a turn");

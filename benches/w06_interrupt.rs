@@ -1,7 +1,7 @@
-//! W6: from an interrupt until the agent notices, against a thread that is woken, or sees a flag.
-//! `cargo bench --bench w06_interrupt`
+//! W6: the time from an interrupt until the agent notices it. The floors are a parked thread that is unparked, and a
+//! thread that spins on a flag. `cargo bench --bench w06_interrupt`
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;
@@ -18,7 +18,7 @@ use common::{full_or_quick, open, report, title, STACK};
 use turnwise::crossbeam_channel::{unbounded, Receiver};
 use turnwise::{agent_fn, EphemeralSessionService, SessionId, SessionService, StartTurnRequest};
 
-/// Long enough for a thread that waits to be asleep when it is told.
+/// Long enough for a waiting thread to be parked before it is notified.
 const SETTLE: Duration = Duration::from_micros(200);
 
 fn main() -> ExitCode {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let agent = agent_fn(move |prompt, turn| {
         begun_tx.send(()).expect("the bench listens");
         if prompt == "blocks" {
-            // Nothing is ever sent: the channel ends with the cancellation.
+            // No message is ever sent. The channel disconnects with the cancel.
             let _ = turn.cancel_token().cancelled().recv();
         }
         while !turn.is_cancelled() {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         noticed_tx.send(Instant::now()).expect("the bench listens");
         Ok(turn.finish(""))
     });
-    let service = EphemeralSessionService::configure(agent).stack_size(STACK).build().expect("the settings work");
+    let service = EphemeralSessionService::configure(agent).stack_size(STACK).build().expect("the settings are valid");
     let id = open(&service, 1)[0];
     let [wakes, blocks, flags, polls] = interleaved(
         5,
@@ -65,7 +65,7 @@ fn notices(
 ) -> Times {
     let notice = || {
         let turn = service.begin_turn(id, StartTurnRequest::new(prompt)).expect("a turn");
-        // A turn that is interrupted before it has begun is not run, and nobody would notice.
+        // A turn that is interrupted before its run is not run, so its agent would never notice the interrupt.
         begun.recv().expect("the turn begins");
         thread::sleep(SETTLE);
         let told = Instant::now();

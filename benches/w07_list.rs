@@ -1,7 +1,7 @@
-//! W7: lists of 50 and of all of 10,000 sessions, against the clones of as many lines under a lock.
-//! `cargo bench --bench w07_list`
+//! W7: lists of 50 and of all of 10,000 sessions. The floor is a clone of as many entries under a lock. `cargo bench
+//! --bench w07_list`
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;
@@ -43,5 +43,5 @@ fn lists(service: &Service, count: usize, query: &SessionQuery) -> Times {
 }
 
 fn clone_lines(lines: &RwLock<Vec<SessionSummary>>, count: usize) {
-    drop(black_box(lines.read().expect("nobody panics")[..count].to_vec()));
+    drop(black_box(lines.read().expect("the lock is not poisoned")[..count].to_vec()));
 }

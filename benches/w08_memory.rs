@@ -1,7 +1,7 @@
-//! W8: the memory of an idle session, against that of a parked thread with a stack of the same size.
-//! `cargo bench --bench w08_memory` (Linux)
+//! W8: the memory of an idle session. The floor is that of a parked thread with the same stack size. `cargo bench
+//! --bench w08_memory` (Linux)
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;
@@ -16,7 +16,7 @@ use turnwise::{SessionService, StartTurnRequest};
 
 fn main() -> ExitCode {
     match asked_to_count().as_deref() {
-        // The process ends without ending its threads, and without waiting for them.
+        // The process ends without an end of its sessions, and without waiting for them.
         Some("threads") => drop(count(many(), parked)),
         Some("opened") => std::mem::forget(count(many(), || sessions(0))),
         Some(_) => std::mem::forget(count(many(), || sessions(10))),

@@ -1,7 +1,7 @@
-//! W9: one turn on each of 10,000 sessions, all begun from one thread, against waking as many threads.
-//! `cargo bench --bench w09_one_turn_each`
+//! W9: one turn on each of 10,000 sessions, all begun by one thread. The floors unpark as many threads, or ask them
+//! through channels. `cargo bench --bench w09_one_turn_each`
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;
@@ -18,7 +18,8 @@ use turnwise::{SessionId, SessionService, StartTurnRequest};
 fn main() -> ExitCode {
     let (rounds, each, many) = (full_or_quick(3, 1), full_or_quick(5, 3), many());
     let (mut parked, mut listening, mut turns) = (Times::default(), Times::default(), Times::default());
-    // One after the other, so that there are never two times 10,000 threads: systems have room for about three.
+    // The three run one after the other, so that no two sets of 10,000 threads exist at a time. Systems allow for about
+    // three such sets.
     for _ in 0..rounds {
         parked.add(attempt("parked threads", || woken(many, each)).unwrap_or_default());
         listening.add(attempt("threads with channels", || asked(many, each)).unwrap_or_default());

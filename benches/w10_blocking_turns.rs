@@ -1,7 +1,7 @@
-//! W10: 1,000 sessions whose turns block for 10 ms each, all at once, as calls of a blocking client would.
-//! `cargo bench --bench w10_blocking_turns`
+//! W10: 1,000 concurrent turns that block for 10 ms each, as calls of a blocking client would. `cargo bench --bench
+//! w10_blocking_turns`
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
 mod common;
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let [floor, figure] = interleaved(
         5,
         [
-            // A sleep is longer than asked for: the floor is what this system makes of it.
+            // A sleep takes longer than requested. The floor is the real duration of such a sleep.
             Box::new(|| times(runs, || thread::sleep(Duration::from_millis(10)))),
             Box::new(|| (0..runs).map(|_| time(all_at_once)).collect()),
         ],

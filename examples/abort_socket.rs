@@ -1,4 +1,4 @@
-//! A hook that aborts a socket: an interrupt ends a turn that waits for a server.
+//! A cancel hook that shuts a socket down: an interrupt ends a turn that waits for a server.
 
 use std::error::Error;
 use std::io::{Read, Write};

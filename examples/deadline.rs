@@ -1,4 +1,4 @@
-//! A deadline: a turn that takes longer than its timeout is cancelled, and the session takes the next turn.
+//! A deadline: a turn that takes longer than its timeout is cancelled, and the session runs the next turn.
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Export: the history of a session, each message as a line of JSON.
+//! An export: prints the history of a session, each message as a line of JSON.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! A frame loop: the host polls a turn between two frames and never waits for it.
+//! A frame loop: the host polls a turn between two frames, and never waits for it.
 
 use std::error::Error;
 use std::time::Duration;

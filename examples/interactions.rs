@@ -1,4 +1,4 @@
-//! Host mode: a turn stays after its prompt, and answers what a host injects.
+//! Host mode: a turn continues after its prompt, and answers the interactions that the host injects.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! A limit of running turns: of four turns that are admitted at once, two run at a time.
+//! A limit of running turns: four turns are admitted, and two of them run at a time.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! The smallest useful program: an agent that counts its turns, a session, two turns, an interrupt.
 //!
-//! It prints with `println!`, which panics where standard output is closed. The other examples end without a message there, as
-//! programs of a shell do: `shared/say.rs`.
+//! It prints with `println!`, which panics if standard output is closed. The programs in `examples/apps` end quietly in
+//! that case, as programs of a shell do: see `examples/apps/src/say.rs`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Resume: a new service goes on with a history that another service has exported.
+//! A resume: a new service continues with a history that another service has exported.
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The store: a second service, as after a restart, goes on with a session that is in a file.
+//! The store: a second service, as after a restart, continues with a session that is kept in a file.
 
 use std::error::Error;
 

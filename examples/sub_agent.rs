@@ -1,4 +1,4 @@
-//! A sub-agent: the agent of one session has other sessions do parts of its work.
+//! A sub-agent: the agent of one session lets other sessions do parts of its work.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! The test of an agent with the test kit: its model is held at a gate, and an interrupt comes at that moment.
+//! A test of an agent with the test kit: the agent waits at a gate in place of a model, and is interrupted there.
 
 use std::error::Error;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let turn = service.begin_session(CreateSessionRequest::new("think").event_tx(event_tx))?;
         let id = turn.session_id();
 
-        model.wait_arrived(1); // the turn runs: neither has it yet to begin, nor is it over
+        model.wait_arrived(1); // the turn has begun and has not ended
         turn.interrupt();
         let error = turn.wait().err().ok_or("the turn was not interrupted")?;
         assert_eq!(error.cancel_reason(), Some(CancelReason::Interrupted));

@@ -1,4 +1,4 @@
-//! Measurements that fail. The others go on, and the process says so with its exit code.
+//! Measurements that fail. The other measurements continue, and the exit code of the process reports the failure.
 
 use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 static FAILURES: AtomicUsize = AtomicUsize::new(0);
 
-/// What a measurement returns. Where it panics: `None`, and a line that says why. What it leaves behind by that, sessions and
-/// turns, goes with the process.
+/// Runs a measurement and returns its result. If it panics, prints the reason and returns `None`. Sessions and turns of
+/// a failed measurement stay until the process ends.
 pub(crate) fn attempt<T>(what: &str, measure: impl FnOnce() -> T) -> Option<T> {
     let failed = |panic: Box<dyn Any + Send>| {
         FAILURES.fetch_add(1, Ordering::SeqCst);
@@ -17,7 +17,7 @@ pub(crate) fn attempt<T>(what: &str, measure: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(measure)).map_err(failed).ok()
 }
 
-/// Whether a measurement has failed so far; says how many have.
+/// Whether a measurement has failed so far. Prints the number of failures.
 pub(crate) fn have_failed() -> bool {
     let count = FAILURES.load(Ordering::SeqCst);
     if count > 0 {

@@ -1,4 +1,4 @@
-//! The floors: what the work costs where there are threads and channels, and nothing else.
+//! The floors: the costs of the same work with threads and channels alone.
 
 use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use super::times::{time, times, times_of_thousands, Times};
 use super::{delta, STACK};
 
-/// A thread that answers through a second channel what it gets through the first.
+/// A thread that answers each message of one channel through a second channel.
 pub(crate) struct PingPong {
     there: Option<Sender<()>>,
     back: Receiver<()>,
@@ -43,7 +43,8 @@ impl Drop for PingPong {
     }
 }
 
-/// `callers` threads, each with a [`PingPong`] of its own, make `each` round trips: how long one takes of all that are made.
+/// `callers` threads make `each` round trips, each with its own [`PingPong`]. Returns the whole time, divided by the
+/// number of all round trips.
 pub(crate) fn callers(callers: usize, each: usize) -> Duration {
     let pairs: Vec<PingPong> = (0..callers).map(|_| PingPong::new()).collect();
     let all = time(|| {
@@ -56,7 +57,7 @@ pub(crate) fn callers(callers: usize, each: usize) -> Duration {
     all / (callers * each) as u32
 }
 
-/// `count` events through a channel: how long one takes.
+/// Sends `count` events through a channel. Returns the time per event.
 pub(crate) fn events(count: usize) -> Duration {
     let (sender, receiver) = bounded(256);
     let all = time(|| {
@@ -67,7 +68,7 @@ pub(crate) fn events(count: usize) -> Duration {
     all / count as u32
 }
 
-/// `count` events are made, counted and dropped: how long one takes.
+/// Makes, counts and drops `count` events. Returns the time per event.
 pub(crate) fn events_counted(count: usize) -> Duration {
     let counter = AtomicUsize::new(0);
     let all = time(|| {
@@ -79,22 +80,22 @@ pub(crate) fn events_counted(count: usize) -> Duration {
     all / count as u32
 }
 
-/// A thread is started and joined.
+/// Starts and joins a thread, `count` times.
 pub(crate) fn spawn_and_join(count: usize) -> Times {
     times(count, || join(Some(spawn(|| ()))))
 }
 
-/// A value is read under a lock that nobody else wants, and cloned.
+/// Reads a value under an uncontended lock, and clones it.
 pub(crate) fn locked_clone<T: Clone>(batches: usize, value: &RwLock<T>) -> Times {
-    times_of_thousands(batches, || drop(black_box(value.read().expect("nobody panics").clone())))
+    times_of_thousands(batches, || drop(black_box(value.read().expect("the lock is not poisoned").clone())))
 }
 
-/// From the waking of a parked thread until it runs.
+/// The time from the unpark of a parked thread until it runs.
 pub(crate) fn wakes(count: usize, settle: Duration) -> Times {
     notices(count, settle, thread::park)
 }
 
-/// From the setting of a flag until a thread sees that does nothing but look at it.
+/// The time from the setting of a flag until a thread that spins on it sees it.
 pub(crate) fn flags_seen(count: usize, settle: Duration) -> Times {
     notices(count, settle, spin_loop)
 }
@@ -123,16 +124,16 @@ fn notices(count: usize, settle: Duration, between_looks: fn()) -> Times {
     times
 }
 
-/// Parked threads, that can all be woken from one.
+/// Parked threads, which one thread can unpark.
 pub(crate) struct Parked {
     shared: Arc<ParkedShared>,
     threads: Vec<JoinHandle<()>>,
 }
 
 struct ParkedShared {
-    /// Rises with every waking; `usize::MAX` ends the threads.
+    /// The number of the round. `usize::MAX` ends the threads.
     round: AtomicUsize,
-    /// How many have been awake in this round.
+    /// The number of threads that have run in this round.
     awake: AtomicUsize,
     count: usize,
     bench: Thread,
@@ -147,7 +148,8 @@ impl Parked {
         Self { shared, threads }
     }
 
-    /// Wakes every thread from this one, which is the one that made them, and waits until each has been awake.
+    /// Unparks every thread, and waits until each has run. The calling thread has to be the one that created the
+    /// threads.
     pub(crate) fn wake_all(&self) -> Duration {
         time(|| {
             self.shared.awake.store(0, Ordering::SeqCst);
@@ -186,7 +188,7 @@ impl Drop for Parked {
     }
 }
 
-/// Threads that each wait for a channel of their own, and answer through one that they share.
+/// Threads that each receive from their own channel, and answer through a shared one.
 pub(crate) struct Listening {
     wakes: Vec<Sender<()>>,
     answers: Receiver<()>,
@@ -205,7 +207,7 @@ impl Listening {
         Self { wakes, answers, threads }
     }
 
-    /// Sends every thread something, and waits for all answers.
+    /// Sends a message to every thread, and waits for all answers.
     pub(crate) fn ask_all(&self) -> Duration {
         time(|| {
             self.wakes.iter().for_each(|wake| wake.send(()).expect("a thread listens"));
@@ -221,7 +223,7 @@ impl Drop for Listening {
     }
 }
 
-/// A thread with a stack as large as those of the sessions.
+/// Starts a thread with the stack size of the session threads.
 pub(crate) fn spawn(run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     thread::Builder::new().stack_size(STACK).spawn(run).expect("a thread")
 }

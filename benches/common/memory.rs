@@ -1,17 +1,17 @@
-//! How much memory is in use, on Linux, that of the kernel included.
+//! The memory in use on Linux, including that of the kernel.
 //!
-//! What is counted:
+//! These figures are counted:
 //!
-//! - `VmRSS` of the process: every page that it has in memory, of stacks, heap and registry alike;
-//! - `VmPTE` of the process: the page tables that map those pages;
-//! - `KernelStack` of the system: the kernel keeps a stack for every thread, which no process is charged for;
-//! - `SUnreclaim` of the system: what else the kernel keeps for a thread, its task and its memory areas above all.
+//! - `VmRSS` of the process: all resident pages, of stacks, heap and registry alike.
+//! - `VmPTE` of the process: the page tables that map those pages.
+//! - `KernelStack` of the system: the kernel's stack for each thread, which is in no figure of a process.
+//! - `SUnreclaim` of the system: the kernel's other memory for a thread, mainly its task and its memory areas.
 //!
-//! The last two are the whole system's: other programs that start or end threads meanwhile show in them. Address space that
-//! no page has been touched of is not memory, and not counted.
+//! The last two are figures of the whole system. They also show other programs that start or end threads meanwhile.
+//! Reserved address space whose pages were never touched is not memory, and is not counted.
 //!
-//! Every count is a process of its own, the bench's program once more: what an allocator has kept from one count, or the
-//! kernel for threads that have just ended, would otherwise be free for the next.
+//! Each count runs in a process of its own, which is this program again. In one process, a later count could use memory
+//! that the allocator has kept from an earlier count, or the kernel from ended threads.
 
 use std::fs;
 use std::process::Command;
@@ -29,13 +29,13 @@ pub(crate) fn total(memory: &Memory) -> f64 {
     memory.iter().sum()
 }
 
-/// What this process is to count; `None` where it is the bench itself.
+/// What this process has to count. `None` if it is the bench itself.
 pub(crate) fn asked_to_count() -> Option<String> {
     let mut arguments = std::env::args().skip(1);
     (arguments.next()? == COUNT).then(|| arguments.next().expect("what to count"))
 }
 
-/// Prints for [`counted`] what memory one of `many` takes that `make` makes, and returns what it made.
+/// Calls `make`, which makes `many` objects, and prints the memory of one of them for [`counted`]. Returns the objects.
 pub(crate) fn count<T>(many: usize, make: impl FnOnce() -> T) -> T {
     let before = settled();
     let made = make();
@@ -45,7 +45,7 @@ pub(crate) fn count<T>(many: usize, make: impl FnOnce() -> T) -> T {
     made
 }
 
-/// Has `runs` processes of their own count `what`, and reads what they say: the one whose total is the median.
+/// Counts `what` in `runs` processes. Returns the count with the median total.
 pub(crate) fn counted(what: &str, runs: usize) -> Memory {
     let mut counts: Vec<Memory> = (0..runs).map(|_| counted_once(what)).collect();
     counts.sort_by(|one, other| total(one).total_cmp(&total(other)));
@@ -61,12 +61,12 @@ fn counted_once(what: &str) -> Memory {
     std::array::from_fn(|_| numbers.next().expect("a number for each part"))
 }
 
-/// The memory in use once the kernel has stopped to give and take for threads that have just begun or ended.
+/// The memory in use after the kernel's figures for recently started or ended threads have settled.
 fn settled() -> Memory {
     let mut last = memory().expect("a system with /proc");
     for _ in 0..40 {
         thread::sleep(Duration::from_millis(50));
-        let now = memory().expect("there has been a /proc before");
+        let now = memory().expect("/proc was readable before");
         let quiet = (total(&now) - total(&last)).abs() < 256.0;
         last = now;
         if quiet {
@@ -76,7 +76,7 @@ fn settled() -> Memory {
     last
 }
 
-/// `None` where there is no `/proc` that says.
+/// The memory in use. `None` without a `/proc` that has the figures.
 pub(crate) fn memory() -> Option<Memory> {
     let process = fs::read_to_string("/proc/self/status").ok()?;
     let system = fs::read_to_string("/proc/meminfo").ok()?;

@@ -1,11 +1,11 @@
-//! What the benches share: how something is timed, how a figure is printed, and the service that is measured.
+//! The shared parts of the benches: the measurement of times, the output of figures, and the measured service.
 //!
-//! Every figure is printed with its floor, the bare operation of the system that the work cannot do without, and their
-//! ratio, all of one run: absolute figures say more about the machine than about the code. Figures are medians where a line
-//! does not say otherwise. No timing makes a bench fail. A measurement that fails says so and makes the process fail at its end,
-//! after the others.
+//! Every figure is printed with its floor and their ratio. The floor is the bare operation of the system that the work
+//! needs in any case. Figure and floor are from one run, because absolute figures say more about the machine than about
+//! the code. Figures are medians unless the line says otherwise. No time makes a bench fail. A measurement that fails
+//! is reported, and makes the process fail after all other measurements.
 
-// Each bench is a crate of its own and uses a part of this.
+// Each bench is a crate of its own, and uses a part of this module.
 #![allow(dead_code)]
 
 pub(crate) mod failures;
@@ -23,12 +23,12 @@ use turnwise::{
     SessionAgentBuilder, SessionContext, SessionId, SessionService, SessionSpec, TurnContext,
 };
 
-/// How many sessions are many.
+/// The number of sessions in the large workloads.
 pub(crate) const MANY: usize = 10_000;
-/// The stack of every thread, so that ours and those of the floors are of one size.
+/// The stack size of every thread, of the service and of the floors alike.
 pub(crate) const STACK: usize = 64 << 10;
 
-/// `full`, or `quick` where the environment asks for a run that only shows that the bench works.
+/// `full`, or `quick` if the environment asks for a run that only shows that the bench works.
 pub(crate) fn full_or_quick(full: usize, quick: usize) -> usize {
     if std::env::var_os("TURNWISE_BENCH_QUICK").is_some() {
         quick
@@ -37,20 +37,20 @@ pub(crate) fn full_or_quick(full: usize, quick: usize) -> usize {
     }
 }
 
-/// [`MANY`], or enough for a quick run.
+/// [`MANY`], or fewer for a quick run.
 pub(crate) fn many() -> usize {
     full_or_quick(MANY, 300)
 }
 
-/// What agents do in a turn besides answering.
+/// The work of an agent in a turn.
 pub(crate) type Work = fn(&str, &TurnContext) -> Result<(), Cancelled>;
 
-/// Nothing: what is measured is the service.
+/// No work, so that only the service is measured.
 pub(crate) fn nothing(_prompt: &str, _turn: &TurnContext) -> Result<(), Cancelled> {
     Ok(())
 }
 
-/// As many events as the prompt says.
+/// Emits as many events as the prompt says.
 pub(crate) fn emit(prompt: &str, turn: &TurnContext) -> Result<(), Cancelled> {
     (0..number(prompt)).try_for_each(|_| turn.emit(delta()))
 }
@@ -67,10 +67,10 @@ pub(crate) fn compute(prompt: &str, _turn: &TurnContext) -> Result<(), Cancelled
     Ok(())
 }
 
-/// Waits to be told to stop, where the prompt is "wait"; otherwise nothing.
+/// Waits for a cancel if the prompt is "wait". Otherwise no work.
 pub(crate) fn wait(prompt: &str, turn: &TurnContext) -> Result<(), Cancelled> {
     if prompt == "wait" {
-        // Nothing is ever sent: the channel ends with the cancellation.
+        // No message is ever sent. The channel disconnects with the cancel.
         let _ = turn.cancel_token().cancelled().recv();
     }
     turn.check()
@@ -80,7 +80,7 @@ fn number(prompt: &str) -> u64 {
     prompt.parse().unwrap_or(0)
 }
 
-/// Work whose length does not depend on the speed of the machine.
+/// Work whose duration does not depend on the speed of the machine.
 pub(crate) fn keep_busy(time: Duration) {
     let started = Instant::now();
     while started.elapsed() < time {
@@ -93,7 +93,7 @@ pub(crate) fn delta() -> AgentEvent {
     AgentEvent::TextDelta { delta: "word ".to_owned() }
 }
 
-/// Builds agents that do no work of their own: no history grows, no text is made.
+/// Builds agents that only do their [`Work`]: no history grows, and no text is made.
 #[derive(Debug)]
 pub(crate) struct Workers(Work);
 
@@ -124,38 +124,38 @@ impl SessionAgent for Worker {
 
 pub(crate) type Service = EphemeralSessionService<Workers>;
 
-/// The settings of every measured service. Twice as many sessions as are ever alive, since archived ones count until their
-/// threads have ended.
+/// The settings of every measured service. The limit is twice the number of live sessions, since an archived session
+/// counts until its thread has ended.
 pub(crate) fn configure(work: Work) -> ServiceConfig<Workers> {
     EphemeralSessionService::configure(Workers(work)).max_sessions(2 * MANY).stack_size(STACK)
 }
 
 pub(crate) fn service(work: Work) -> Service {
-    configure(work).build().expect("the settings work")
+    configure(work).build().expect("the settings are valid")
 }
 
-/// Opens `count` sessions, whose agents are built and have run no turn.
+/// Opens `count` sessions. Their agents are built, and have run no turn.
 pub(crate) fn open(service: &impl SessionService, count: usize) -> Vec<SessionId> {
     (0..count).map(|_| service.open_session(SessionSpec::new()).expect("a thread")).collect()
 }
 
-/// Ends every session, so that what is measured next has the machine to itself.
+/// Ends every session, so that the next measurement has the machine to itself.
 pub(crate) fn shut_down(service: &Service) {
     let report = service.shutdown(Duration::from_secs(60));
-    assert!(report.stuck.is_empty(), "sessions that do not end: {report:?}");
+    assert!(report.stuck.is_empty(), "stuck sessions: {report:?}");
 }
 
-/// The head of a bench's table.
+/// Prints the head of a bench's table.
 pub(crate) fn title(workload: &str) {
     println!("{workload:<48} {:>12} {:>12} {:>7}", "figure", "floor", "ratio");
 }
 
-/// A line of the table. A time of zero is that of a measurement that has failed.
+/// Prints a line of the table. A time of zero means that the measurement has failed.
 pub(crate) fn report(what: &str, figure: Duration, floor: Duration) {
     println!("{}", line(what, figure, floor));
 }
 
-/// A line of the table that has its figure per second too.
+/// Prints a line of the table that also has the rate per second.
 pub(crate) fn report_rate(what: &str, figure: Duration, floor: Duration, unit: &str) {
     match figure.is_zero() {
         true => report(what, figure, floor),
@@ -163,7 +163,7 @@ pub(crate) fn report_rate(what: &str, figure: Duration, floor: Duration, unit: &
     }
 }
 
-/// A line of the table whose figures are no times.
+/// Prints a line of the table whose figures are no times.
 pub(crate) fn report_numbers(what: &str, figure: f64, floor: f64, unit: &str) {
     let (figure_text, floor_text) = (format!("{figure:.2} {unit}"), format!("{floor:.2} {unit}"));
     println!("  {what:<46} {figure_text:>12} {floor_text:>12} {:>7.2}", figure / floor);

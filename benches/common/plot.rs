@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// Seven colours that are told apart with every kind of eye, and in grey.
+/// Seven colours that colour-blind readers can tell apart, also in grey.
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"];
 const FONT: &str = "font-family=\"sans-serif\" font-size=\"12\"";
 
@@ -10,11 +10,11 @@ const FONT: &str = "font-family=\"sans-serif\" font-size=\"12\"";
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) name: String,
-    /// Both positive; others are left out, for a logarithm cannot show them.
+    /// The coordinates. Points that are not positive are left out, because a logarithmic axis cannot show them.
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// What a plot is of.
+/// The title of a plot and the names of its axes.
 #[derive(Debug)]
 pub(crate) struct Axes<'a> {
     pub(crate) title: &'a str,
@@ -22,14 +22,14 @@ pub(crate) struct Axes<'a> {
     pub(crate) y: &'a str,
 }
 
-/// Bars that belong together, each with the place of its name among the names of the plot.
+/// A group of bars. Each bar has the index of its name among the names of the plot, and its value.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) name: String,
     pub(crate) bars: Vec<(usize, f64)>,
 }
 
-/// From a value to a place on paper, by whole powers of ten.
+/// Maps a value to a coordinate. The scale covers whole powers of ten.
 struct Scale {
     low: i32,
     high: i32,
@@ -55,13 +55,13 @@ impl Scale {
         self.start + part * (self.end - self.start)
     }
 
-    /// The powers of ten, with their places.
+    /// The powers of ten, with their coordinates.
     fn ticks(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
         (self.low..=self.high).map(|power| 10_f64.powi(power)).map(|value| (value, self.place(value)))
     }
 }
 
-/// A line for each series.
+/// A plot with a line for each series.
 pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> String {
     const WIDTH: f64 = 760.0;
     const HEIGHT: f64 = 420.0;
@@ -88,7 +88,7 @@ pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> String {
     svg.end()
 }
 
-/// A bar for each value, from the left, with its value written beside it by `label`.
+/// A plot with a bar for each value. `label` formats the value beside the bar.
 pub(crate) fn bars(title: &str, names: &[&str], groups: &[Group], label: impl Fn(f64) -> String) -> String {
     const WIDTH: f64 = 900.0;
     const LEFT: f64 = 250.0;
@@ -128,12 +128,12 @@ fn number(value: f64) -> String {
     }
 }
 
-/// The text of a picture while it is written.
+/// An SVG document under construction.
 struct Svg(String);
 
 impl Svg {
     fn new(width: f64, height: f64, title: &str) -> Self {
-        // White behind it: the text is dark, and pages may be too.
+        // The background is white, because the text is dark and a page may be dark too.
         let mut svg = Self(format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" {FONT} fill=\"#222222\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
@@ -179,7 +179,7 @@ impl Svg {
         self.add(format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"));
     }
 
-    /// A name with its colour before it.
+    /// A key of the legend: a name behind its colour.
     fn key(&mut self, at: (f64, f64), colour: &str, name: &str) {
         self.bar((at.0, at.1 - 9.0), (10.0, 10.0), colour);
         self.text((at.0 + 15.0, at.1), "start", name);

@@ -1,16 +1,16 @@
-//! How long something takes, and what is said about it.
+//! Times of runs, and their statistics.
 
 use std::time::{Duration, Instant};
 
 use super::failures::attempt;
 use super::full_or_quick;
 
-/// How long each of a number of runs took.
+/// The times of a number of runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
-    /// Of one run, whose length the caller has measured.
+    /// The time of one run, which the caller has measured.
     pub(crate) fn of(time: Duration) -> Self {
         Self(vec![time])
     }
@@ -19,12 +19,12 @@ impl Times {
         self.0.extend(times.0);
     }
 
-    /// What half of the runs do not exceed.
+    /// The time that half of the runs do not exceed.
     pub(crate) fn median(&self) -> Duration {
         self.percentile(50)
     }
 
-    /// What `percent` of a hundred runs do not exceed.
+    /// The time that `percent` of a hundred runs do not exceed.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -32,12 +32,12 @@ impl Times {
         sorted.get((sorted.len() * percent / 100).min(last)).copied().unwrap_or_default()
     }
 
-    /// Whether there was no run: where the first has failed.
+    /// Whether there is no time, because the first run has failed.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The longest run.
+    /// The longest time.
     pub(crate) fn max(&self) -> Duration {
         self.percentile(100)
     }
@@ -49,30 +49,31 @@ impl FromIterator<Duration> for Times {
     }
 }
 
-/// How long one run takes.
+/// The time of one run.
 pub(crate) fn time(run: impl FnOnce()) -> Duration {
     let started = Instant::now();
     run();
     started.elapsed()
 }
 
-/// How long each of `runs` takes.
+/// The time of each of `runs` runs.
 pub(crate) fn times(runs: usize, mut run: impl FnMut()) -> Times {
     (0..runs).map(|_| time(&mut run)).collect()
 }
 
-/// How long a run takes that is too short to be timed alone: `batches` times the average of a thousand.
+/// Times of a run that is too short to be measured alone: for each of `batches`, the average of a thousand runs.
 pub(crate) fn times_of_thousands(batches: usize, mut run: impl FnMut()) -> Times {
     const BATCH: u32 = 1_000;
     (0..batches).map(|_| time(|| (0..BATCH).for_each(|_| run())) / BATCH).collect()
 }
 
-/// Work whose times are compared with those of other work: a call is one round.
+/// Work whose times are compared with those of other work. One call is one round.
 pub(crate) type Contestant<'a> = Box<dyn FnMut() -> Times + 'a>;
 
-/// Lets the contestants run in turn, so that what disturbs the machine meanwhile disturbs them all, and returns the times
-/// of each. The first round of each is not counted: caches, allocators and thread-locals are cold in it. Of `rounds`, a quick run
-/// has one. A contestant that panics runs no more, and keeps the times that it has; the others go on.
+/// Runs the contestants in turn, so that a disturbance of the machine affects all of them. Returns the times of each.
+///
+/// The first round of each is not counted, because caches, allocators and thread-locals are cold. A quick run has one
+/// counted round. A contestant that panics runs no further round and keeps its times; the others continue.
 pub(crate) fn interleaved<const N: usize>(rounds: usize, mut contestants: [Contestant<'_>; N]) -> [Times; N] {
     let rounds = full_or_quick(rounds, 1);
     let mut all = std::array::from_fn(|_| Times::default());

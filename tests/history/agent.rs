@@ -1,4 +1,4 @@
-//! Agents that do what their prompts say, and bear witness to what happens to them.
+//! Agents that follow the scripts in their prompts, and record what happens to them.
 
 use std::marker::PhantomData;
 use std::panic;
@@ -16,19 +16,20 @@ use crate::history::{Clock, Ending, Event, Figures, Stamp, Uid, What, Who};
 use crate::plan::{Build, Script};
 use crate::task::Task;
 
-/// What the threads of a run and its agents share.
+/// The state that the threads and the agents of a run share.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) clock: Clock,
-    /// What agents have seen. They keep it to themselves until they go, so that telling it disturbs no schedule.
+    /// The records of agents. An agent adds its records when it is dropped, so that recording disturbs the schedule
+    /// little.
     pub(crate) witnessed: Mutex<Vec<(SessionId, Event)>>,
-    /// What is wrong whatever the rest of the history is.
+    /// Failures that do not depend on the rest of the history.
     pub(crate) wrongs: Mutex<Vec<String>>,
-    /// How many of the run's threads are not waiting for anything.
+    /// The number of threads of the run that do not wait.
     pub(crate) busy_threads: AtomicUsize,
-    /// The sessions whose ids come from the library.
+    /// The sessions whose ids the library has generated.
     pub(crate) fresh: Mutex<Vec<SessionId>>,
-    /// The sessions whose agents wait to be cancelled.
+    /// The sessions whose agents wait for a cancel.
     pub(crate) holding: Mutex<Vec<SessionId>>,
     running_turns: AtomicUsize,
     max_running_turns: usize,
@@ -36,12 +37,12 @@ pub(crate) struct Stage {
     pub(crate) agents_dropped: AtomicUsize,
 }
 
-/// What a session's specification says to the builder.
+/// The instructions to the builder in a session's specification.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Order {
     pub(crate) uid: Uid,
     pub(crate) build: Build,
-    /// Whether nobody knows the session's id yet.
+    /// True if the library generates the session's id.
     pub(crate) fresh: bool,
 }
 
@@ -65,7 +66,7 @@ impl Stage {
         self.wrongs.lock().unwrap().push(what.into());
     }
 
-    /// Counts the thread out while it waits.
+    /// Counts the calling thread as waiting during `wait`.
     pub(crate) fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.busy_threads.fetch_sub(1, Ordering::SeqCst);
         let waited = wait();
@@ -109,12 +110,12 @@ pub(crate) struct Actor {
     seen: Witness,
     session: Session,
     home: ThreadId,
-    /// Which turn it works on.
+    /// The turn that the agent runs.
     turn: Uid,
     _not_send: PhantomData<Rc<()>>,
 }
 
-/// What one agent has seen.
+/// The records of one agent.
 struct Witness {
     stage: Arc<Stage>,
     id: SessionId,
@@ -162,14 +163,14 @@ impl SessionAgent for Actor {
     }
 
     fn snapshot(&self) -> SessionSnapshot {
-        // What is shown too late is to be seen too late.
+        // A delay here makes it likelier that a read sees a snapshot that is published too late.
         thread::yield_now();
         SessionSnapshot::from(&self.session_clone())
     }
 }
 
 impl Actor {
-    /// One prompt or interaction.
+    /// Runs one prompt or interaction.
     fn play(&mut self, task: Task, turn: &TurnContext) -> Result<RunResult, AgentError> {
         self.at_home("a turn");
         let stage = Arc::clone(&self.seen.stage);
@@ -208,7 +209,8 @@ impl Actor {
                     give_way(1);
                     self.look(turn)?;
                 }
-                // Cancelled in between, it is not heard: the agent has had its answer.
+                // A cancel may come just now and refuse the event. The agent has its answer by then, so this is no
+                // failure.
                 let _ = turn.emit(AgentEvent::TextDelta { delta: self.turn.to_string() });
             }
             Script::Fail(times) => {
@@ -222,7 +224,7 @@ impl Actor {
         Ok(())
     }
 
-    /// Waits to be cancelled.
+    /// Waits for a cancel.
     fn hold(&mut self, turn: &TurnContext) -> Result<(), AgentError> {
         let (stage, id) = (Arc::clone(&self.seen.stage), turn.session_id());
         stage.holding.lock().unwrap().push(id);
@@ -238,7 +240,7 @@ impl Actor {
         reason.map_or(Ok(()), |reason| Err(Cancelled { reason }))
     }
 
-    /// Shows an odd number of messages, as no session does that is between two turns.
+    /// Publishes an odd number of messages. Between two turns that number is even.
     fn show(&mut self, turn: &TurnContext) {
         let call = self.seen.now();
         turn.publish(SessionSnapshot::from(&self.session));
@@ -247,7 +249,7 @@ impl Actor {
 
     fn at_home(&self, doing: &str) {
         if thread::current().id() != self.home {
-            self.seen.stage.wrong(format!("an agent was built on one thread, and called for {doing} on another"));
+            self.seen.stage.wrong(format!("an agent was built on one thread, and {doing} ran on another"));
         }
     }
 }
@@ -255,7 +257,7 @@ impl Actor {
 impl Drop for Actor {
     fn drop(&mut self) {
         self.at_home("its drop");
-        // Whoever gives its place to another session before this is over is found out.
+        // A service that frees the capacity before this drop is over would fail the check of capacity.
         give_way(3);
         self.seen.stage.agents_dropped.fetch_add(1, Ordering::SeqCst);
         self.seen.point(What::Dropped);
@@ -268,7 +270,7 @@ pub(crate) fn give_way(times: u8) {
     }
 }
 
-/// A panic that the panic hook does not hear of: there are thousands of them.
+/// Panics without a call of the panic hook, which would report thousands of scripted panics.
 fn scripted_panic() -> ! {
     panic::resume_unwind(Box::new("scripted"))
 }
@@ -278,7 +280,7 @@ pub(crate) fn figures_of(session: &Session) -> Figures {
     Figures { messages: session.messages().len(), tokens: session.total_tokens(), last }
 }
 
-/// Whose answer `text` is.
+/// The prompt or interaction that `text` answers.
 pub(crate) fn last_of(text: Option<&str>) -> Uid {
     text.map_or(0, |text| text.parse().unwrap_or(Uid::MAX))
 }

@@ -1,4 +1,4 @@
-//! Puts together what the threads of a run and its agents have recorded.
+//! Assembles the history of a run from the records of its threads and agents.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use crate::history::{Ending, Event, History, Key, Life, Listing, Opened, Refused
 use crate::plan::{Plan, NAMED};
 use crate::player::{Notes, Scene};
 
-/// Gives every id its number.
+/// Numbers the ids of a run.
 #[derive(Default)]
 struct Keys {
     keys: HashMap<SessionId, Key>,
@@ -51,7 +51,7 @@ pub(crate) fn put_together(plan: &Plan, scene: &Scene, all: &mut [Notes]) -> His
         .collect();
     for (id, event) in all.iter_mut().flat_map(|notes| notes.events.drain(..)) {
         let of_agent = || event.what.creates().and_then(|uid| built.get(&uid).copied());
-        // Without an id there is no session.
+        // Without an id no session was registered.
         history.events.extend(id.or_else(of_agent).map(|id| (keys.key(id), event)));
     }
     history.events.extend(witnessed.into_iter().map(|(id, event)| (keys.key(id), event)));
@@ -76,8 +76,8 @@ pub(crate) fn put_together(plan: &Plan, scene: &Scene, all: &mut [Notes]) -> His
 }
 
 impl History {
-    /// Where an answer alone does not say whether the call was refused or its turn or build came to this, the agent's story
-    /// does.
+    /// Separates calls that were refused from calls whose turn or build failed, where the answer is the same. The
+    /// agent's records decide.
     fn tell_refusals_apart(&mut self) {
         let (mut ran, mut built) = (HashSet::new(), HashSet::new());
         for (_, event) in &self.events {
@@ -111,7 +111,7 @@ impl History {
         self.results.retain(|(uid, _)| !refused.contains(uid));
     }
 
-    /// Whether turn `uid` has come to be.
+    /// Whether turn `uid` was admitted.
     pub(crate) fn has_admitted(&self, uid: Uid) -> bool {
         self.events.iter().any(|(_, event)| match event.what {
             What::Turn { uid: other, answer: Ok(_), .. } | What::Create { uid: other, answer: Ok(_), .. } => {
@@ -121,7 +121,7 @@ impl History {
         })
     }
 
-    /// Between which stamps each session came and went, as far as that is certain.
+    /// The stamps between which each session certainly or possibly held capacity.
     fn find_lives(&self) -> Vec<Life> {
         let mut lives: Vec<Life> = Vec::new();
         for (key, event) in &self.events {
@@ -146,7 +146,7 @@ impl History {
         lives
     }
 
-    /// What the agent that creation `uid` is about has seen, in order.
+    /// The records of the agent that creation `uid` has built, in order.
     fn agent_of(&self, key: Key, uid: Uid) -> impl Iterator<Item = &Event> {
         let mut of_agents: Vec<&Event> =
             self.events.iter().filter(|(other, _)| *other == key).map(|(_, event)| event).collect();
@@ -158,7 +158,7 @@ impl History {
         first.into_iter().chain(rest.take_while(|event| !matches!(event.what, What::BuildBegins { .. })))
     }
 
-    /// The earliest stamp at which somebody could know that nothing is left of a session.
+    /// The earliest stamp at which an answer shows that the session has ended.
     fn gone_by(&self, life: &Life, lives: &[Life]) -> Stamp {
         let told = self.events.iter().filter(|(key, _)| *key == life.key).filter_map(|(_, event)| match event.what {
             What::Shutdown { timed_out: false, .. } => Some(event.ret),

@@ -1,4 +1,4 @@
-//! All the checks of a history.
+//! Runs all checks of a history.
 
 use std::collections::HashMap;
 
@@ -7,15 +7,15 @@ use crate::history::{Event, History};
 use crate::model::Facts;
 use crate::search::{explain, Verdict};
 
-/// What the checks have come to.
+/// The result of the checks.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     pub(crate) wrongs: Vec<String>,
-    /// How many sessions' histories were too much to look at.
+    /// The number of sessions for which the search gave up.
     pub(crate) undecided: usize,
 }
 
-/// Checks a history: each id against the model, then what is about several.
+/// Checks a history: each id against the model, then the rules about several sessions.
 pub(crate) fn check(history: &History) -> Checked {
     let mut checked = Checked::default();
     let results: HashMap<_, _> = history.results.iter().copied().collect();

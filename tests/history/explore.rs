@@ -1,4 +1,4 @@
-//! Makes plans, runs them, checks what comes of it, and makes smaller what fails.
+//! Generates plans, runs them, checks their histories, and shrinks the plans that fail.
 
 use std::env;
 use std::fmt::Write;
@@ -11,26 +11,26 @@ use crate::check::check;
 use crate::plan::{plans, Plan};
 use crate::run::{run, Ran};
 
-/// How many plans a run of the tests goes through where nothing else is said: some ten seconds.
+/// The default number of plans, which take about ten seconds.
 const CASES: u64 = 2_500;
-/// Where the seeds begin that every run of the tests goes through.
+/// The first seed of every run with default settings.
 const FIRST_SEED: u64 = 1;
-/// How often a smaller plan has to go well to be let go. Schedules are up to the system: a plan that can fail may not.
+/// How often a smaller plan has to pass before it is rejected. A plan that can fail passes under many schedules.
 const TRIES: usize = 40;
-/// How long a failing plan is made smaller.
+/// The time limit of shrinking.
 const SHRINKING: Duration = Duration::from_secs(30);
 
-/// How far to go.
+/// The plans of a run.
 enum Extent {
-    /// Every seed from the first on, so many.
+    /// That many seeds, from the first one on.
     Cases(u64),
-    /// New seeds, until the time is up.
+    /// Fresh seeds, until the time has passed.
     Soak(Duration),
-    /// One seed's plan, so often.
+    /// The plan of one seed, that many times.
     Replay { seed: u64, times: u64 },
 }
 
-/// What was seen on the way.
+/// The figures of a run.
 #[derive(Debug, Default)]
 struct Seen {
     runs: u64,
@@ -51,10 +51,10 @@ fn extent() -> Extent {
     }
 }
 
-/// Goes as far as the environment says.
+/// Runs the plans that the environment variables select.
 ///
 /// # Panics
-/// Where a history breaks the contract, with all that is known of it.
+/// Panics if a history breaks the contract. The message has the history and the plan.
 pub(crate) fn explore() {
     let (started, mut seen) = (Instant::now(), Seen::default());
     match extent() {
@@ -66,7 +66,7 @@ pub(crate) fn explore() {
         Extent::Replay { seed, times } => (0..times).for_each(|_| seen.case(seed)),
     }
     println!("{seen:?} in {:?}", started.elapsed());
-    assert!(seen.undecided as u64 <= seen.runs / 100, "too many histories are too much to look at: {seen:?}");
+    assert!(seen.undecided as u64 <= seen.runs / 100, "the search gave up on too many histories: {seen:?}");
 }
 
 impl Seen {
@@ -76,18 +76,18 @@ impl Seen {
         let Err(first) = self.attempt(&tree.current()) else { return };
         let (plan, report) = self.shrink(&mut tree, first);
         panic!(
-            "a history breaks the contract.\n\n{report}\n\nThe plan, as small as it got:\n{}\nIts seed is {seed}: \
-             TURNWISE_HISTORY_SEED={seed} runs the plan before it was made smaller, again and again; run {} of this run",
+            "a history breaks the contract.\n\n{report}\n\nThe smallest plan that failed:\n{}\nIts seed is {seed}: \
+             TURNWISE_HISTORY_SEED={seed} repeats the plan before it was shrunk. It failed in run {}.",
             text_of(&plan),
             self.runs
         );
     }
 
-    /// One run of a plan, with everything that is wrong with it.
+    /// Runs a plan once. The error lists everything that is wrong with the run.
     fn attempt(&mut self, plan: &Plan) -> Result<(), String> {
         let (history, mut wrongs) = match run(plan) {
             Ran::ToItsEnd(history, wrongs) => (history, wrongs),
-            // Its threads are still there: nothing that comes after would be a fair run.
+            // The threads of this run still exist, and would disturb later runs.
             Ran::Panicked(message) => return Err(format!("a call panicked: {message}")),
             Ran::Hangs(place) => panic!("a run hangs:\n{place}\n{}", text_of(plan)),
         };
@@ -102,7 +102,7 @@ impl Seen {
         }
     }
 
-    /// Smaller plans that fail too. The report is that of the last one.
+    /// Shrinks a failing plan. Returns the smallest plan that failed, with its report.
     fn shrink(&mut self, tree: &mut impl ValueTree<Value = Plan>, first: String) -> (Plan, String) {
         let started = Instant::now();
         let mut smallest = (tree.current(), first);
@@ -117,7 +117,7 @@ impl Seen {
     }
 }
 
-/// The plan of a seed, always the same, with all its smaller ones.
+/// The plan of a seed, which is always the same, and the smaller plans below it.
 fn tree(seed: u64) -> impl ValueTree<Value = Plan> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());

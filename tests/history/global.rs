@@ -1,5 +1,5 @@
-//! What is about several sessions: capacity, counts, and the order of lists. Checked by intervals: what certainly was, and
-//! what may have been.
+//! The rules about several sessions: capacity, counts, and the order of lists. They are checked by intervals: when a
+//! session certainly held capacity, and when it possibly did.
 
 use crate::history::{Count, Counted, Event, History, Key, Life, Listing, Refused, Stamp, What};
 
@@ -17,7 +17,7 @@ impl Life {
     }
 }
 
-/// Everything that is wrong with the numbers of a history.
+/// The failures of the counts of a history.
 pub(crate) fn check_counts(history: &History) -> Vec<String> {
     let (lives, max) = (&history.lives, history.settings.max_sessions);
     let mut wrongs = Vec::new();
@@ -26,7 +26,7 @@ pub(crate) fn check_counts(history: &History) -> Vec<String> {
         if held > max {
             let names: Vec<_> = lives.iter().filter(|other| other.certainly_held(life.created_before)).collect();
             let at = life.created_before;
-            wrongs.push(format!("C02: {held} sessions hold capacity at {at}, {max} may: {names:#?}"));
+            wrongs.push(format!("C02: {held} sessions hold capacity at {at}, the limit is {max}: {names:#?}"));
         }
     }
     wrongs.extend(history.counts.iter().filter_map(|count| check_count(history, count).err()));
@@ -74,19 +74,19 @@ fn check_count(history: &History, count: &Count) -> Result<(), String> {
             Counted::Sessions(_) => "C09",
             Counted::Joined(_) => "C29",
         };
-        Err(format!("{row}: {of:?} between {call} and {ret} cannot be: {lives:#?}"))
+        Err(format!("{row}: {of:?} between {call} and {ret} is impossible: {lives:#?}"))
     }
 }
 
 impl Life {
-    /// Whether something about it begins or ends here.
+    /// Whether one of its intervals begins or ends at `at`.
     fn borders(&self, at: Stamp) -> bool {
         [self.created_after, self.created_before, self.released_before, self.released_after.saturating_add(1)]
             .contains(&at)
     }
 }
 
-/// Everything that is wrong with the order of lists.
+/// The failures of the order of lists.
 pub(crate) fn check_order(history: &History) -> Vec<String> {
     let mut wrongs = Vec::new();
     for listing in &history.listings {
@@ -101,14 +101,14 @@ pub(crate) fn check_order(history: &History) -> Vec<String> {
             }
         }
         if listing.limit.is_some_and(|limit| entries.len() > limit) {
-            wrongs.push(format!("C25: more than asked for: {listing:?}"));
+            wrongs.push(format!("C25: a list has more entries than its limit: {listing:?}"));
         }
     }
     wrongs.extend(check_lists_agree(history));
     wrongs
 }
 
-/// Two sessions are in the same order in every list; told of sessions whose ids came once.
+/// Checks that two sessions have the same order in every list. Only sessions whose ids were used once are compared.
 fn check_lists_agree(history: &History) -> Vec<String> {
     let once = |key: &Key| history.lives.iter().filter(|life| life.key == *key).count() == 1;
     let mut orders: Vec<(Key, Key)> = Vec::new();
@@ -127,7 +127,7 @@ fn check_lists_agree(history: &History) -> Vec<String> {
 }
 
 impl History {
-    /// Whether `key`, whichever of its sessions it is, was certainly there before `other`.
+    /// Whether `key` was certainly created before `other`, whichever of their sessions the list means.
     fn came_before(&self, key: Key, other: Key, listing: &Listing) -> bool {
         let mut pairs = self
             .may_be_meant(key, listing)
@@ -136,7 +136,8 @@ impl History {
         pairs.peek().is_some() && pairs.all(|(life, other)| life.certainly_before(other))
     }
 
-    /// Those of an id's sessions that a list may be about; of its cursor also those that have ended before.
+    /// The sessions of an id that a list may mean. For the cursor of the list this includes sessions that ended before
+    /// it.
     fn may_be_meant<'a>(&'a self, key: Key, listing: &'a Listing) -> impl Iterator<Item = &'a Life> + Clone {
         let is_cursor = listing.after == Some(key);
         let during =
@@ -144,7 +145,7 @@ impl History {
         self.lives.iter().filter(move |life| life.key == key).filter(during)
     }
 
-    /// What a list says about single sessions: that they are there, or that they are not.
+    /// The claims of lists about single sessions: listed, or not listed.
     pub(crate) fn listed(&self) -> Vec<(Key, Event)> {
         let mut events = Vec::new();
         for listing in &self.listings {
@@ -174,12 +175,12 @@ impl History {
     }
 }
 
-/// What else has to be one and the same.
+/// Checks that all results of a turn are equal, and that no export or take failed with an unexpected error.
 pub(crate) fn check_results(history: &History) -> Vec<String> {
     let mut wrongs = Vec::new();
     for (place, (uid, ending)) in history.results.iter().enumerate() {
         if let Some((_, first)) = history.results[..place].iter().find(|(other, told)| other == uid && told != ending) {
-            wrongs.push(format!("turn {uid} has ended twice: {first:?} and {ending:?}"));
+            wrongs.push(format!("turn {uid} has ended twice, with different results: {first:?} and {ending:?}"));
         }
     }
     for (key, event) in &history.events {

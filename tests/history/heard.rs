@@ -1,4 +1,4 @@
-//! What subscribers and event receivers have heard, once everything is over.
+//! Checks of the events that subscribers and receivers got, after the run.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,8 @@ use turnwise::{AgentEvent, EventStream, InteractionSubscription, SessionId, Turn
 
 use crate::history::{Ending, History, Uid, What};
 
-/// A turn's own receiver: `RunStarted`, what the agent emitted, one terminal event that fits the result, the end.
+/// Checks the receiver of a turn: `RunStarted`, the agent's events, one terminal event that fits the result, then the
+/// disconnection.
 pub(crate) fn turn(
     uid: Uid,
     events: &Receiver<AgentEvent>,
@@ -17,24 +18,24 @@ pub(crate) fn turn(
     let heard: Vec<AgentEvent> = events.try_iter().collect();
     let wrong = |what: &str| Err(format!("C35: turn {uid}: {what}: {heard:?}, result {:?}", results.get(&uid)));
     if events.try_recv() != Err(TryRecvError::Disconnected) {
-        return wrong("the receiver has not ended");
+        return wrong("the receiver is still connected");
     }
     if !history.has_admitted(uid) {
-        return if heard.is_empty() { Ok(()) } else { wrong("was refused") };
+        return if heard.is_empty() { Ok(()) } else { wrong("a refused turn has events") };
     }
     let [AgentEvent::RunStarted { .. }, between @ .., last] = &heard[..] else {
-        return wrong("does not begin with RunStarted");
+        return wrong("the first event is not RunStarted");
     };
     let completed = match last {
         AgentEvent::RunCompleted { .. } => true,
         AgentEvent::RunFailed { .. } => false,
-        _ => return wrong("does not end with a terminal event"),
+        _ => return wrong("the last event is not a terminal event"),
     };
     if results.get(&uid).is_some_and(|ending| matches!(ending, Ending::Well { .. }) != completed) {
         return wrong("the terminal event does not fit the result");
     }
     if between.iter().any(|event| is_of_library(event) || is_of_other_turn(event, uid)) {
-        return wrong("something is between that does not belong there");
+        return wrong("an event of the library or of another turn is between the first and the last");
     }
     Ok(())
 }
@@ -47,68 +48,69 @@ fn is_of_other_turn(event: &AgentEvent, uid: Uid) -> bool {
     matches!(event, AgentEvent::TextDelta { delta } if *delta != uid.to_string())
 }
 
-/// Who follows an interaction hears of exactly one end, and it is the one that the agent gave it.
+/// Checks the subscription of an interaction: exactly one terminal event, which fits the agent's ending, then the
+/// disconnection.
 pub(crate) fn interaction(uid: Uid, followed: InteractionSubscription, history: &History) -> Result<(), String> {
     let heard: Vec<AgentEvent> = followed.events.try_iter().collect();
     let wrong = |what: &str| Err(format!("C39: interaction {uid}: {what}: {heard:?}"));
     if followed.events.try_recv() != Err(TryRecvError::Disconnected) {
-        return wrong("has not ended");
+        return wrong("the stream is still connected");
     }
     let ends = |event: &AgentEvent| {
         matches!(event, AgentEvent::InteractionComplete { .. } | AgentEvent::InteractionFailed { .. })
     };
     if heard.iter().filter(|event| ends(event)).count() != 1 || !heard.last().is_some_and(ends) {
-        return wrong("has not exactly one end");
+        return wrong("there is not exactly one terminal event, or it is not the last");
     }
     let well = history
         .events
         .iter()
         .any(|(_, event)| matches!(event.what, What::Leave { ending: Ending::Well { last, .. }, .. } if last == uid));
     if well != matches!(heard.last(), Some(AgentEvent::InteractionComplete { .. })) {
-        return wrong("the end does not fit what the agent did");
+        return wrong("the terminal event does not fit the agent's ending");
     }
     Ok(())
 }
 
-/// A subscription's events have no gaps but in front, and turns come one after the other. `all`: of every session, from its
-/// first event on, so that there is nothing in front.
+/// Checks a subscription: its numbers have no gaps after its first event, and its turns do not overlap. `all`: it is a
+/// subscription to all sessions, which gets each session from the first event on.
 pub(crate) fn session(stream: &EventStream, all: bool) -> Result<(), String> {
     let mut at: HashMap<SessionId, At> = HashMap::new();
     loop {
         let event = match stream.try_recv() {
             Ok(event) => event,
             Err(TryRecvError::Disconnected) => break,
-            Err(TryRecvError::Empty) => return Err("C37: a stream goes on after the shutdown".to_owned()),
+            Err(TryRecvError::Empty) => return Err("C37: a stream is still connected after the shutdown".to_owned()),
         };
         let wrong = |what: &str| Err(format!("C37: {what}: {event:?}"));
-        // An id may come again, with a new session.
+        // A new session may have the id of an ended one.
         let last = at.remove(&event.session_id).filter(|_| event.seq > 1);
         let Some(last) = last else {
             if all && event.seq > 1 {
-                return wrong("a stream of everything begins in the middle");
+                return wrong("the first events of a session are missing");
             }
             at.insert(event.session_id, At { seq: event.seq, turn: event.turn_id, runs: !ends_turn(&event.event) });
             continue;
         };
         if event.seq != last.seq + 1 {
-            return wrong("a number is missing");
+            return wrong("an event number is missing");
         }
         let starts = matches!(event.event, AgentEvent::RunStarted { .. });
         let next = last.turn.map(|turn| TurnId::new(turn.get() + 1));
         let fits = if starts { !last.runs && event.turn_id == next } else { last.runs && event.turn_id == last.turn };
-        // A session's first event may be that of a turn of which nothing else has been heard.
+        // The first event of a subscription may belong to a turn whose other events it missed.
         if last.turn.is_some() && event.turn_id.is_some() && !fits {
-            return wrong("turns run into each other");
+            return wrong("two turns overlap");
         }
         at.insert(event.session_id, At { seq: event.seq, turn: event.turn_id, runs: !ends_turn(&event.event) });
     }
     if all && stream.dropped() > 0 {
-        return Err("C37: a stream with room for everything has dropped something".to_owned());
+        return Err("C37: a stream with room for all events has dropped some".to_owned());
     }
     Ok(())
 }
 
-/// How far one session's events are.
+/// The last event of one session, and the turn to which it belongs.
 struct At {
     seq: u64,
     turn: Option<TurnId>,

@@ -1,4 +1,4 @@
-//! What is recorded of a run: calls of the service, and what its agents saw of themselves.
+//! The records of a run: the calls of the service, and the steps of its agents.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,13 +7,13 @@ use turnwise::{AgentError, ArchiveMode, CancelReason, RunResult, SessionError, S
 
 use crate::plan::Settings;
 
-/// A point in the run. No two moments have the same.
+/// A point in the run. No two points have the same stamp.
 pub(crate) type Stamp = u64;
 
-/// After everything.
+/// The stamp after all others.
 pub(crate) const NEVER: Stamp = Stamp::MAX;
 
-/// The one clock of a run.
+/// The clock of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Clock(AtomicU64);
 
@@ -23,28 +23,28 @@ impl Clock {
         self.0.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// How far it is, without a moment of its own.
+    /// The next stamp, without using it.
     pub(crate) fn last(&self) -> Stamp {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// Names what a call has brought into the world: a turn, a session's build, an interaction.
+/// The number of a turn, a session's build or an interaction.
 pub(crate) type Uid = u32;
 
-/// Which id, in the order in which the ids of a run came up.
+/// The number of a session id, in the order in which the ids of a run were recorded.
 pub(crate) type Key = usize;
 
-/// What a session shows of its history. The three change together.
+/// The figures of a session's history. The three change together.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Figures {
     pub(crate) messages: usize,
     pub(crate) tokens: u64,
-    /// Whose answer is the last.
+    /// The prompt or interaction whose answer is the last.
     pub(crate) last: Uid,
 }
 
-/// What a call that failed says.
+/// The error of a refused call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Refused {
     NotFound,
@@ -57,14 +57,14 @@ pub(crate) enum Refused {
     },
     ShuttingDown,
     Faulted,
-    /// Something that nothing in a plan can lead to.
+    /// An error that no step of a plan can cause.
     Other(&'static str),
 }
 
-/// How a turn has ended, for its caller.
+/// The result of a turn, as its caller got it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Ending {
-    /// With the answer to this prompt or interaction, the sum of so many.
+    /// Success. `last` is the prompt or interaction that was answered last; `turns` counts all of them.
     Well {
         last: Uid,
         turns: u32,
@@ -73,7 +73,7 @@ pub(crate) enum Ending {
     Cancelled(CancelReason),
     Panicked,
     NotBuilt,
-    /// Something that no turn ends with.
+    /// A result that no turn can have.
     Wrong(&'static str),
 }
 
@@ -84,18 +84,19 @@ pub(crate) struct View {
     pub(crate) figures: Figures,
 }
 
-/// What a turn's beginning came to. Where the call waits for the end, the number is known of a turn that went well only.
+/// The answer to a call that started a turn. If the call waits for the end, the number is known only of a turn that
+/// succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Begun {
     pub(crate) number: Option<u64>,
-    /// Whether the call has waited for the end.
+    /// True if the call has waited for the end.
     pub(crate) ended: bool,
 }
 
-/// Something that concerns one id: a call with its answer, or a moment of an agent.
+/// A record about one id: a call with its answer, or a step of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// `figures`: what the session begins with.
+    /// `figures`: the figures of the history that the session begins with.
     Create {
         uid: Uid,
         figures: Figures,
@@ -112,7 +113,7 @@ pub(crate) enum What {
         host: bool,
         answer: Result<Begun, Refused>,
     },
-    /// Somebody has the turn's result.
+    /// A caller has got the turn's result.
     Result {
         uid: Uid,
     },
@@ -124,11 +125,11 @@ pub(crate) enum What {
         answer: Result<(), Refused>,
     },
     Read(Result<View, Refused>),
-    /// In a list.
+    /// The session is in a list.
     Listed(View),
-    /// Missing in a list that it would be in.
+    /// The session is missing in a list whose page covers its place.
     Unlisted,
-    /// Named by a list that begins after it.
+    /// The session is the cursor of a list.
     ListedAfter(Result<(), Refused>),
     Export(Result<Figures, Refused>),
     Take(Result<Figures, Refused>),
@@ -142,7 +143,7 @@ pub(crate) enum What {
         answer: Result<(), Refused>,
     },
     Subscribe(Result<(), Refused>),
-    /// `timed_out`: some session had not ended in time.
+    /// `timed_out`: a session had not ended within the timeout.
     Shutdown {
         mode: ArchiveMode,
         timed_out: bool,
@@ -160,11 +161,11 @@ pub(crate) enum What {
         uid: Uid,
         number: u64,
     },
-    /// The agent shows something in the middle of it.
+    /// The agent publishes a snapshot during the turn.
     Shows(Figures),
-    /// The agent looks at its token.
+    /// The agent reads its cancel token.
     Looks(Option<CancelReason>),
-    /// The agent is done with it.
+    /// The agent has finished the prompt or interaction.
     Leave {
         ending: Ending,
         figures: Figures,
@@ -174,7 +175,7 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// Whose creation it is.
+    /// The creation that this call is, if it is one.
     pub(crate) fn creates(&self) -> Option<Uid> {
         match *self {
             Self::Create { uid, .. } | Self::Open { uid, .. } => Some(uid),
@@ -183,16 +184,16 @@ impl What {
     }
 }
 
-/// What `open_session` fails with.
+/// The error of `open_session`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Opened {
     Refused(Refused),
-    /// Registered, and closed while it was being built.
+    /// The session was registered, and closed during its build.
     Closed(Refused),
     NotBuilt,
 }
 
-/// When it was, by whom, and what.
+/// A record with its two stamps and its thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) who: Who,
@@ -207,7 +208,7 @@ pub(crate) enum Who {
     Agent,
 }
 
-/// A list, as it was answered.
+/// A list call and its answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Listing {
     pub(crate) who: Who,
@@ -218,7 +219,7 @@ pub(crate) struct Listing {
     pub(crate) answer: Result<Vec<(Key, View)>, Refused>,
 }
 
-/// Something that was counted during a call.
+/// A count that a call returned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Count {
     pub(crate) call: Stamp,
@@ -234,39 +235,39 @@ pub(crate) enum Counted {
     RunningTurns(usize),
     /// `registered_sessions`.
     Registered(u64),
-    /// What `wait_session_registered` answered to who had seen so many, and waited for none.
+    /// The answer of `wait_session_registered` with this `seen` and without a wait.
     RegisteredAfter { seen: u64, answer: Option<u64> },
-    /// A creation was refused for want of capacity.
+    /// A create was refused with `CapacityExceeded`.
     Exceeded { active: usize, max: usize },
-    /// Sessions that a shutdown has seen off.
+    /// The number of sessions that ended during a shutdown.
     Joined(usize),
 }
 
-/// One session from its creation on: for the checks that are about several.
+/// The lifetime of one session, for the rules about several sessions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Life {
     pub(crate) key: Key,
-    /// It was registered after this,
+    /// The session was registered after this stamp.
     pub(crate) created_after: Stamp,
-    /// and before this.
+    /// The session was registered before this stamp.
     pub(crate) created_before: Stamp,
-    /// It held its capacity at least until then,
+    /// The session certainly held its capacity until this stamp.
     pub(crate) released_after: Stamp,
-    /// and no longer than that.
+    /// The session held no capacity after this stamp.
     pub(crate) released_before: Stamp,
 }
 
-/// All that is known of a run.
+/// All records of a run.
 #[derive(Debug)]
 pub(crate) struct History {
     pub(crate) settings: Settings,
-    /// By key.
+    /// The name of each id, by key.
     pub(crate) names: Vec<String>,
     pub(crate) events: Vec<(Key, Event)>,
     pub(crate) listings: Vec<Listing>,
     pub(crate) counts: Vec<Count>,
     pub(crate) lives: Vec<Life>,
-    /// How each turn ended, as everybody was told who asked.
+    /// The result of each turn, once for each caller that got it.
     pub(crate) results: Vec<(Uid, Ending)>,
 }
 

@@ -1,40 +1,41 @@
-//! Histories: many real threads call one service at random, and what they were answered has to be explained by the contract.
+//! Histories: many real threads make random calls of one service, and the contract has to explain their answers.
 //!
-//! A *plan* says what each thread does: create, open, begin, wait, interrupt, read, list, export, take, archive, inject,
-//! subscribe, shut down, with agents that answer, fail, panic, wait to be cancelled, or do not listen ([`plan`]). It is run on
-//! real threads ([`run`], [`player`]); every call is recorded with a stamp before it and one after it, of one clock for the
-//! whole run, and agents record what happens to them ([`agent`]). Then the *history* is checked ([`check`]):
+//! 1. A *plan* lists the steps of each thread ([`plan`]): create, open, begin, wait, interrupt, read, list, export,
+//!    take, archive, inject, subscribe, shut down. Its agents answer, fail, panic, wait for a cancel, or ignore it.
+//! 2. The plan runs on real threads ([`run`], [`player`]). Every call is recorded with a stamp before it and a stamp
+//!    after it, from one clock for the whole run. Agents record what happens to them ([`agent`]).
+//! 3. The *history* is checked ([`check`]):
+//!    - Each session by itself, against a sequential model ([`model`]). The search looks for an order of single steps,
+//!      each within its call, that gives exactly the recorded answers ([`search`]).
+//!    - The rules about several sessions, by intervals: capacity, counts, the order of lists ([`global`]).
+//!    - The events that subscribers and receivers got ([`heard`]).
 //!
-//! - each session by itself, against a sequential machine ([`model`]): is there an order of single steps, each within its
-//!   call, that leads to just these answers ([`search`])?
-//! - what is about several, by intervals: capacity, counts, the order of lists ([`global`]);
-//! - what subscribers and event receivers have heard ([`heard`]).
+//! A watchdog ends a run that hangs. Its report names the step of each thread, and whether that step may wait
+//! ([`run`]). When all threads wait, the run cancels the turns that wait for a cancel. It cancels nothing that has to
+//! end by itself, such as host mode in a draining session. If such a turn does not end, the run hangs and fails.
 //!
-//! A run that hangs is ended by a watchdog, which says where each thread is, and whether it may wait there at all ([`run`]).
-//! Turns that wait to be cancelled are cancelled once every thread waits; what has to end by itself, such as host mode in a
-//! session that is drained, is left to itself, so that it hangs where it does not.
+//! Sub-agents, timeouts, comms and full event channels are not in the plans. The contract's own tests cover them.
 //!
-//! Not in here, but in the contract's own tests: sub-agents, timeouts, comms, full event channels.
+//! The checker has tests of its own ([`tests`]): histories that it must refuse, and histories that it must accept.
 //!
-//! The checker is tested too: [`tests`] has histories that it must refuse, and what it must let pass.
+//! # Length and replay
 //!
-//! # How far, and again
-//!
-//! | Variable | |
+//! | Variable | Meaning |
 //! |---|---|
-//! | `TURNWISE_HISTORY_CASES` | how many plans a run goes through; their seeds are the same every time |
-//! | `TURNWISE_HISTORY_SOAK` | for so many seconds, with seeds of its own |
-//! | `TURNWISE_HISTORY_SEED` | the plan of this seed, as often as `TURNWISE_HISTORY_CASES` says |
+//! | `TURNWISE_HISTORY_CASES` | the number of plans of a run; their seeds are the same in every run |
+//! | `TURNWISE_HISTORY_SOAK` | runs plans for that many seconds, with fresh seeds |
+//! | `TURNWISE_HISTORY_SEED` | runs the plan of this seed `TURNWISE_HISTORY_CASES` times |
 //!
-//! A seed gives the same plan every time, not the same schedule: that is up to the system. So a plan that has failed once may
-//! go well a thousand times; to run it again and again is all that a replay can do. It is also why smaller plans are tried
-//! several times before they are said to go well, and why the smallest that failed is not always the smallest that can. The
-//! history in the report is what has happened, whether it happens again or not.
+//! A seed repeats the plan, not the schedule, which the operating system decides. A plan that has failed once may pass
+//! a thousand times, so a replay can only repeat it. For the same reason a smaller plan has to pass several times
+//! before it counts as one that passes, and the smallest plan found may not be the smallest that can fail. The history
+//! in the report is what happened in the failed run.
 //!
-//! What goes wrong only where a thread is stopped between two certain instructions is seen when the system happens to stop it
-//! there: rarely in ten seconds, more often the longer it runs. More threads than processors help, and so does one processor.
+//! Some failures need a thread that is preempted between two certain instructions. The longer the run, the more often
+//! the system preempts a thread there. More threads than processors make it more likely, and so does a single
+//! processor.
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its tests.
 #![allow(clippy::disallowed_types)]
 
 mod agent;

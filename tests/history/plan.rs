@@ -1,14 +1,14 @@
-//! What the threads of one run are to do: plain data, made by `proptest`, so that it can be made smaller.
+//! The plan of one run: plain data, which `proptest` generates and shrinks.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use turnwise::ArchiveMode;
 
-/// One run.
+/// The plan of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) settings: Settings,
-    /// What each thread does, in order.
+    /// The steps of each thread, in order.
     pub(crate) threads: Vec<Vec<Step>>,
 }
 
@@ -17,48 +17,48 @@ pub(crate) struct Settings {
     pub(crate) max_sessions: usize,
     pub(crate) max_running_turns: Option<usize>,
     pub(crate) idle_threads: usize,
-    /// Whether somebody listens to every session from its first event.
+    /// True if a subscriber reads the events of all sessions from their first event on.
     pub(crate) subscribe_all: bool,
-    /// How many of the first slots have a session when the threads begin.
+    /// The number of first slots that have a session when the threads begin.
     pub(crate) opened: u8,
-    /// Whether the turns that are left in the end may finish.
+    /// True if the last shutdown drains the running turns.
     pub(crate) drained: bool,
 }
 
-/// Which session: the first [`NAMED`] have ids of their own, which several creations ask for; the others are those that got
-/// an id from the library, latest first.
+/// Selects a session. The first [`NAMED`] slots have fixed ids, which several creates may ask for. The other slots are
+/// the sessions with ids from the library, the latest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot(pub(crate) u8);
 
-/// How many slots have an id of their own.
+/// The number of slots with a fixed id.
 pub(crate) const NAMED: u8 = 3;
 
-/// What an agent does in a turn or an interaction.
+/// The script of an agent for a turn or an interaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Script {
-    /// Answers, after it has given way so many times; stops where it is told to.
+    /// Yields that many times, then answers. Stops at a cancel.
     Answer(u8),
-    /// Fails, after it has given way so many times.
+    /// Yields that many times, then fails.
     Fail(u8),
     Panic,
-    /// Waits until it is cancelled.
+    /// Waits for a cancel.
     Hold,
-    /// Gives way so many times, and does not look at its token.
+    /// Yields that many times, then answers. Ignores a cancel.
     Deaf(u8),
-    /// Uses so many tokens.
+    /// Answers, and uses that many tokens.
     Cost(u8),
 }
 
-/// What a builder does.
+/// The script of a builder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Build {
-    /// Builds, after it has given way so many times.
+    /// Yields that many times, then builds.
     Slow(u8),
     Fail,
     Panic,
 }
 
-/// The call by which a session or a turn begins.
+/// The form of a call that starts a session or a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Form {
     /// Waits for the result.
@@ -74,11 +74,11 @@ pub(crate) struct Prompt {
     pub(crate) script: Script,
     pub(crate) form: Form,
     pub(crate) host: bool,
-    /// Whether the turn has an event receiver.
+    /// True if the turn has an event receiver.
     pub(crate) watched: bool,
 }
 
-/// One thing that a thread does.
+/// One step of a thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Create {
@@ -96,11 +96,11 @@ pub(crate) enum Step {
         slot: Slot,
         prompt: Prompt,
     },
-    /// Waits for the result of the turn that this thread began so many turns ago.
+    /// Waits for the result of a turn that this thread began. 0 is its latest turn.
     Wait {
         back: u8,
     },
-    /// Looks whether the result is there.
+    /// Polls for the result.
     Poll {
         back: u8,
     },
@@ -110,7 +110,7 @@ pub(crate) enum Step {
     Interrupt {
         slot: Slot,
     },
-    /// The turn with this number, be it over, under way, or still to come.
+    /// Interrupts the turn with this number, which may have ended, run, or not begun.
     InterruptTurn {
         slot: Slot,
         number: u8,
@@ -155,7 +155,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// Whether the contract lets it wait: for a turn, a build, or the end of a session.
+    /// Whether the contract lets this step wait: for a turn, a build, or the end of a session.
     pub(crate) fn may_wait(&self) -> bool {
         match self {
             Self::Create { prompt, .. } | Self::Turn { prompt, .. } => prompt.form == Form::Wait,
@@ -174,12 +174,12 @@ pub(crate) fn mode(interrupt: bool) -> ArchiveMode {
     }
 }
 
-/// What a plan is mostly about.
+/// The emphasis of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
-    /// Turns of sessions that stay.
+    /// Turns of few sessions that stay open.
     Turns,
-    /// Sessions that come and go.
+    /// Sessions that are created and ended.
     Sessions,
 }
 
@@ -189,7 +189,7 @@ pub(crate) fn plans() -> impl Strategy<Value = Plan> {
 
 fn plans_about(about: About) -> impl Strategy<Value = Plan> {
     let steps = vec(vec(step(about), 0..=14), 2..=5);
-    // A shutdown comes near the end of one thread, or only after all of them.
+    // A shutdown comes near the end of one thread, or after all threads.
     let shutdown = proptest::option::weighted(0.3, (any::<bool>(), any::<bool>(), 0..3_usize));
     (settings(about), steps, shutdown).prop_map(|(settings, mut threads, shutdown)| {
         if let Some((interrupt, first, from_end)) = shutdown {
@@ -217,7 +217,7 @@ fn settings(about: About) -> impl Strategy<Value = Settings> {
     )
 }
 
-/// Mostly the same few sessions: what threads do to different ones meets nowhere.
+/// Mostly the same few sessions, because calls for different sessions do not conflict.
 fn slot() -> impl Strategy<Value = Slot> {
     prop_oneof![10 => Just(0_u8), 3 => Just(1), 1 => Just(2), 1 => Just(NAMED), 1 => Just(NAMED + 1)].prop_map(Slot)
 }
@@ -248,7 +248,7 @@ fn prompt() -> impl Strategy<Value = Prompt> {
 }
 
 fn step(about: About) -> impl Strategy<Value = Step> {
-    // Weights: of what makes turns, and of what makes and ends sessions.
+    // The weights of steps about turns, and of steps that create or end sessions.
     let (turns, sessions) = if about == About::Turns { (12, 1) } else { (1, 3) };
     prop_oneof![
         turns => step_of_turns(),

@@ -17,18 +17,18 @@ use crate::history::{Ending, History, Uid};
 use crate::plan::{Plan, NAMED};
 use crate::player::{Notes, Player, Scene, LONG};
 
-/// Longer than any run takes, on a machine that has other things to do.
+/// Longer than any run takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Where nothing happens for so long, and every thread waits, it is for a turn that waits to be told to stop.
+/// If no stamp is taken for this long and every thread waits, the threads wait for a turn that waits for a cancel.
 const A_MOMENT: Duration = Duration::from_micros(300);
 
-/// What a run has come to.
+/// The outcome of a run.
 pub(crate) enum Ran {
-    /// What is known of it, and what is wrong whatever that says.
+    /// The run ended: its history, and the failures that do not depend on it.
     ToItsEnd(History, Vec<String>),
-    /// Where its threads are, by the plan.
+    /// The run hangs. The text has the step of each thread.
     Hangs(String),
-    /// A thread of the run has panicked: inside of the library.
+    /// A thread of the run panicked inside of the library.
     Panicked(String),
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn run(plan: &Plan) -> Ran {
     match finished.recv_timeout(PATIENCE) {
         Ok((history, wrongs)) => Ran::ToItsEnd(history, wrongs),
         Err(RecvTimeoutError::Disconnected) => {
-            let payload = runner.join().expect_err("it has sent nothing");
+            let payload = runner.join().expect_err("the runner has sent nothing, so it panicked");
             Ran::Panicked(payload.downcast_ref::<String>().cloned().unwrap_or_default())
         }
         Err(RecvTimeoutError::Timeout) => Ran::Hangs(where_it_is(plan, &places)),
@@ -60,7 +60,7 @@ pub(crate) fn where_it_is(plan: &Plan, places: &[AtomicUsize]) -> String {
         };
     }
     if places[plan.threads.len()].load(Ordering::SeqCst) > 0 {
-        text += "the end of the run is reached: it waits in its shutdown, or for a result\n";
+        text += "the threads have ended; the run waits in its shutdown, or for a result\n";
     }
     text
 }
@@ -74,7 +74,7 @@ fn play(plan: &Plan, places: &[AtomicUsize]) -> (History, Vec<String>) {
     if let Some(limit) = settings.max_running_turns {
         config = config.max_running_turns(limit);
     }
-    let service = config.build().expect("the settings work");
+    let service = config.build().expect("the settings are valid");
     let everything = settings.subscribe_all.then(|| service.subscribe_all(Subscription::new().capacity(1 << 20)));
     let scene =
         Scene { stage, service, named: (0..NAMED).map(|_| SessionId::new()).collect(), next_uid: AtomicU32::new(1) };
@@ -90,7 +90,7 @@ fn play(plan: &Plan, places: &[AtomicUsize]) -> (History, Vec<String>) {
     (history, wrongs)
 }
 
-/// Has every thread do its part. Where all of them wait, for turns that wait to be told to stop, this one tells them.
+/// Runs all threads of the plan. When all of them wait for turns that wait for a cancel, this thread cancels the turns.
 fn play_threads(plan: &Plan, scene: &Scene, places: &[AtomicUsize], prompter: &mut Player<'_>) -> Vec<Notes> {
     let start = Barrier::new(plan.threads.len());
     let (through, is_through) = bounded::<()>(0);
@@ -106,7 +106,7 @@ fn play_threads(plan: &Plan, scene: &Scene, places: &[AtomicUsize], prompter: &m
                     player.play(step);
                 }
                 places[number].store(steps.len(), Ordering::SeqCst);
-                // From now on it keeps nobody waiting.
+                // From here on this thread counts as waiting.
                 scene.stage.busy_threads.fetch_sub(1, Ordering::SeqCst);
                 player.notes
             })
@@ -125,9 +125,9 @@ fn play_threads(plan: &Plan, scene: &Scene, places: &[AtomicUsize], prompter: &m
     })
 }
 
-/// Ends what is left, and asks for every result.
+/// Shuts the service down, and gets every result that is left.
 fn end(scene: &Scene, all: &mut [Notes], mut player: Player<'_>, drained: bool) -> Notes {
-    // Where the last turns may finish, those that wait to be told are told, again and again until none is left.
+    // A draining shutdown does not cancel the turns that wait for a cancel. So they are interrupted until none is left.
     let (interrupt, patience) = if drained { (false, A_MOMENT) } else { (true, LONG) };
     while !player.shutdown(interrupt, patience) {
         player.interrupt_all();
@@ -140,16 +140,16 @@ fn end(scene: &Scene, all: &mut [Notes], mut player: Player<'_>, drained: bool) 
     }
     let stats = scene.service.stats();
     if (stats.sessions, stats.running_turns) != (0, 0) {
-        scene.stage.wrong(format!("C09: something is counted after the shutdown: {stats:?}"));
+        scene.stage.wrong(format!("C09: sessions or running turns are counted after the shutdown: {stats:?}"));
     }
     let ended = stats.turns_completed + stats.turns_failed + stats.turns_cancelled + stats.faults;
     if stats.turns_started != ended {
-        scene.stage.wrong(format!("a turn was started and did not end, or not once: {stats:?}"));
+        scene.stage.wrong(format!("the count of started turns differs from that of ended turns: {stats:?}"));
     }
     player.notes
 }
 
-/// What is not a matter of the order of calls.
+/// The checks that do not depend on the order of calls.
 fn check_the_rest(scene: &Scene, history: &History, all: Vec<Notes>, everything: Option<EventStream>) {
     let stage = &scene.stage;
     let (built, dropped) = (stage.agents_built.load(Ordering::SeqCst), stage.agents_dropped.load(Ordering::SeqCst));

@@ -1,8 +1,8 @@
-//! Whether there is an order of single steps that explains a history: a search as Wing and Gong have it, with Lowe's memory
-//! of where it has been.
+//! The search for an order of single steps that explains a history: the algorithm of Wing and Gong, with Lowe's memory
+//! of visited points.
 //!
-//! A call may take its first step after its beginning, and has to take its last before its return. So whatever is not under
-//! way when the first of the open calls returns is not to be looked at yet, and the search is as wide as there are threads.
+//! All steps of a call lie between its beginning and its return. So before the first of the open calls returns, only
+//! calls that have begun by then may take a step. The search is as wide as there are threads.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use std::fmt::Write;
 use crate::history::{Event, What};
 use crate::model::{step, Facts, Stage, State};
 
-/// After so many points the search gives up: they are kept, some hundred bytes each.
+/// The search gives up after this many points. It keeps them all, at some hundred bytes each.
 const PATIENCE: usize = 100_000;
 
 #[derive(Debug)]
@@ -18,21 +18,21 @@ pub(crate) enum Verdict {
     Explained,
     /// No order explains it.
     Impossible(String),
-    /// Too much to look at.
+    /// The search gave up.
     Undecided,
 }
 
-/// A point of the search: what has happened so far, and what that has led to.
+/// A point of the search: the stage of each call, and the state that the steps so far lead to.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Point {
     stages: Vec<Stage>,
     state: State,
-    /// All before this are done.
+    /// All calls before this index are done.
     first: usize,
     done: usize,
 }
 
-/// Looks for an order of `events`, all of one id.
+/// Looks for an order that explains `events`, which are all about one id.
 pub(crate) fn explain(mut events: Vec<Event>, mut facts: Facts) -> Verdict {
     events.sort_by_key(|event| (event.call, event.ret));
     facts.ran.extend(events.iter().filter_map(|event| match event.what {
@@ -53,8 +53,8 @@ pub(crate) fn explain(mut events: Vec<Event>, mut facts: Facts) -> Verdict {
         if point.done > furthest.done {
             furthest = point.clone();
         }
-        // The last one pushed is looked at first: the call that has to be over soonest. What the session does by itself is
-        // put off as long as possible.
+        // The point that is pushed last is tried first: that of the call with the earliest return. The steps of the
+        // session thread itself are tried last.
         let mut next: Vec<Point> = point.alone(&facts).into_iter().collect();
         let mut calls = point.under_way(&events);
         calls.sort_by_key(|call| std::cmp::Reverse(events[*call].ret));
@@ -68,7 +68,7 @@ impl Point {
     /// The calls that may take a step.
     fn under_way(&self, events: &[Event]) -> Vec<usize> {
         let rest = || (self.first..events.len()).filter(|call| self.stages[*call] != Stage::Done);
-        // Sorted by their beginnings: none of those behind the bound returns before it.
+        // The calls are sorted by their beginnings. So no call behind the bound returns before it.
         let mut bound = u64::MAX;
         for call in rest() {
             if events[call].call > bound {
@@ -97,7 +97,7 @@ impl Point {
         Some(Self { state, ..self.clone() })
     }
 
-    /// What could be explained, and what could not.
+    /// The report of a history that no order explains.
     fn report(&self, events: &[Event], facts: &Facts) -> String {
         let mut text = String::from("  call   ret  who       what\n");
         for (event, stage) in events.iter().zip(&self.stages) {

@@ -1,4 +1,4 @@
-//! What an agent is told to do, as text.
+//! The text form of an agent's instructions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::history::Uid;
 use crate::plan::Script;
 
-/// A prompt, or what an interaction says.
+/// The content of a prompt or an interaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Task {
     pub(crate) uid: Uid,

@@ -1,6 +1,6 @@
-//! The checker, checked: what it must refuse, and what it must let pass.
+//! Tests of the checker: histories that it must refuse, and histories that it must accept.
 //!
-//! Each test begins with a history that is as it should be, and turns one thing in it.
+//! Each test begins with a correct history, and changes one thing in it.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -15,7 +15,7 @@ use crate::told::*;
 const UNEXPLAINED: &str = "session 0 cannot be explained";
 
 #[test]
-fn a_life_as_it_should_be_passes() {
+fn a_correct_life_passes() {
     told(1)
         .opened()
         .then(read(IDLE, figures(0, 0)))
@@ -34,7 +34,7 @@ fn a_life_as_it_should_be_passes() {
 }
 
 #[test]
-fn what_overlaps_may_have_come_in_either_order() {
+fn overlapping_calls_may_have_either_order() {
     let overlapping = |first: What, second: What| {
         told(1).opened().between(20, 40, Who::Thread(0), begun(1, 1)).between(21, 39, Who::Thread(1), first).between(
             22,
@@ -51,7 +51,7 @@ fn what_overlaps_may_have_come_in_either_order() {
 #[test]
 fn two_admissions_at_once_are_refused() {
     told(1).opened().then(begun(1, 1)).then(begun(2, 2)).fails(UNEXPLAINED);
-    // And the same number twice.
+    // Two turns with the same number are refused too.
     told(1).opened().then(begun(1, 1)).ran(1, 1, well(1)).then(begun(2, 1)).fails(UNEXPLAINED);
 }
 
@@ -70,7 +70,7 @@ fn state_and_figures_of_different_instants_are_refused() {
     let running = || told(1).opened().then(begun(1, 1)).entered(1, 1);
     running().then(read(RUNNING, odd)).passes();
     running().then(read(RUNNING, figures(0, 0))).fails(UNEXPLAINED);
-    // Idle when the gate was looked at, and in the middle of a turn when the figures were.
+    // The state is from before the turn, and the figures are from the middle of it.
     told(1)
         .opened()
         .between(20, 90, Who::Thread(1), read(IDLE, odd))
@@ -85,9 +85,9 @@ fn a_lost_interrupt_is_refused() {
     let reason = CancelReason::Interrupted;
     interrupting().entered(1, 1).agent(What::Looks(Some(reason))).left(1, 1, Ending::Cancelled(reason)).passes();
     interrupting().entered(1, 1).agent(What::Looks(None)).fails(UNEXPLAINED);
-    // It was there to be interrupted.
+    // The turn was admitted, so `NotRunning` is wrong.
     told(1).opened().then(begun(1, 1)).then(interrupted(Err(Refused::NotRunning))).fails(UNEXPLAINED);
-    // The same by handle, before the agent has begun.
+    // The same holds for an interrupt by handle before the run.
     told(1)
         .opened()
         .then(begun(1, 1))
@@ -126,7 +126,7 @@ fn a_turn_cancelled_for_another_reason_is_refused() {
     };
     cancelled(CancelReason::Archived).passes();
     cancelled(CancelReason::Interrupted).fails(UNEXPLAINED);
-    // A draining archive cancels nobody.
+    // A draining archive cancels no turn.
     told(1)
         .opened()
         .then(begun(1, 1))
@@ -155,7 +155,7 @@ fn not_found_for_an_admitted_turn_is_refused() {
 fn a_turn_after_the_close_is_refused() {
     told(1).opened().then(archived(ArchiveMode::Drain)).then(begun(1, 1)).fails(UNEXPLAINED);
     told(1).opened().then(archived(ArchiveMode::Drain)).then(archived(ArchiveMode::Drain)).fails(UNEXPLAINED);
-    // One that began before it is not: it may have been admitted before.
+    // A call that began before the close is accepted: the turn may have been admitted before the close.
     told(1)
         .opened()
         .between(20, 40, Who::Thread(1), begun(1, 1))
@@ -167,7 +167,7 @@ fn a_turn_after_the_close_is_refused() {
 fn a_session_that_runs_a_turn_after_a_panic_is_refused() {
     let faulted = || told(1).opened().then(begun(1, 1)).ran(1, 1, Ending::Panicked).then(What::Result { uid: 1 });
     let refused = What::Turn { uid: 2, host: false, answer: Err(Refused::Faulted) };
-    // What the agent showed before it panicked stays.
+    // The figures that the agent published before its panic stay.
     let shown = Figures { messages: 1, ..Figures::default() };
     faulted().then(refused).then(read(SessionState::Faulted, shown)).passes();
     faulted().then(begun(2, 2)).fails(UNEXPLAINED);
@@ -175,7 +175,7 @@ fn a_session_that_runs_a_turn_after_a_panic_is_refused() {
 }
 
 #[test]
-fn an_end_before_the_agent_has_gone_is_refused() {
+fn an_end_before_the_drop_of_the_agent_is_refused() {
     let archived = || told(1).opened().then(archived(ArchiveMode::Drain));
     archived().agent(What::Dropped).then(What::ArchiveWait(Ok(()))).passes();
     archived().then(What::ArchiveWait(Ok(()))).agent(What::Dropped).fails(UNEXPLAINED);
@@ -190,14 +190,14 @@ fn capacity_exceeded_by_one_is_refused() {
 }
 
 #[test]
-fn capacity_given_back_before_the_agent_has_gone_is_refused() {
-    // The next one came while the agent of the first one was still being dropped.
+fn capacity_freed_before_the_drop_of_the_agent_is_refused() {
+    // The second session was registered while the agent of the first one was still being dropped.
     told(1).lived(&[life(0, (1, 5), (30, 40)), life(1, (20, 25), (50, 60))]).fails("C02");
     told(1).lived(&[life(0, (1, 5), (30, 40)), life(1, (20, 32), (50, 60))]).passes();
 }
 
 #[test]
-fn a_refusal_with_room_left_is_refused() {
+fn a_refusal_with_free_capacity_is_refused() {
     let exceeded = Counted::Exceeded { active: 1, max: 1 };
     let one = [life(0, (10, 15), (30, 40))];
     told(1).lived(&one).counted(5, 12, exceeded).passes();
@@ -208,7 +208,7 @@ fn a_refusal_with_room_left_is_refused() {
 }
 
 #[test]
-fn counts_that_cannot_be_are_refused() {
+fn impossible_counts_are_refused() {
     let one = [life(0, (10, 15), (30, 40))];
     told(1).lived(&one).counted(20, 25, Counted::Sessions(1)).passes();
     told(1).lived(&one).counted(20, 25, Counted::Sessions(0)).fails("C09");
@@ -223,7 +223,7 @@ fn a_list_out_of_order_is_refused() {
     let wrongs = |told: Told| check(&told.history).wrongs.join("\n");
     assert!(!wrongs(told(2).lived(&two).listed(20, 30, &[1, 2])).contains("C25"));
     told(2).lived(&two).listed(20, 30, &[2, 1]).fails("C25");
-    // Created at the same time they may be in either order, but not in both.
+    // Sessions that were created at the same time may have either order, but not both.
     let together = [life(1, (1, 15), (90, NEVER)), life(2, (2, 15), (90, NEVER))];
     assert!(!wrongs(told(2).lived(&together).listed(20, 30, &[2, 1])).contains("C25"));
     told(2).lived(&together).listed(20, 30, &[2, 1]).listed(40, 50, &[1, 2]).fails("C25");
@@ -245,7 +245,7 @@ fn two_results_of_one_turn_are_refused() {
 }
 
 #[test]
-fn a_read_that_shows_what_is_not_there_yet_is_refused() {
+fn a_read_of_figures_that_are_not_published_yet_is_refused() {
     let reading = |until: Stamp| {
         told(1)
             .opened()
@@ -259,7 +259,7 @@ fn a_read_that_shows_what_is_not_there_yet_is_refused() {
 }
 
 #[test]
-fn a_call_that_waits_and_must_not_is_named() {
+fn the_report_of_a_hang_names_a_call_that_must_not_wait() {
     let threads = vec![vec![Step::Read { slot: Slot(0) }], vec![Step::Take { slot: Slot(0) }], vec![]];
     let plan = Plan { settings: settings(1), threads };
     let place = where_it_is(&plan, &(0..4).map(|_| AtomicUsize::new(0)).collect::<Vec<_>>());

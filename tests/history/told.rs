@@ -1,4 +1,4 @@
-//! Histories by hand.
+//! A builder of handwritten histories.
 
 use turnwise::{ArchiveMode, SessionState};
 
@@ -11,7 +11,7 @@ use crate::plan::Settings;
 pub(crate) const IDLE: SessionState = SessionState::Idle;
 pub(crate) const RUNNING: SessionState = SessionState::Running;
 
-/// A history under construction. Stamps rise by ten from one call to the next.
+/// A history under construction. Each call takes ten stamps.
 pub(crate) struct Told {
     pub(crate) history: History,
     now: Stamp,
@@ -41,13 +41,13 @@ impl Told {
         self
     }
 
-    /// A call after everything so far.
+    /// Adds a call after all records so far.
     pub(crate) fn then(self, what: What) -> Self {
         let now = self.now;
         self.between(now + 1, now + 10, Who::Thread(0), what)
     }
 
-    /// A moment of the agent after everything so far.
+    /// Adds a step of the agent after all records so far.
     pub(crate) fn agent(self, what: What) -> Self {
         let now = self.now + 1;
         self.between(now, now, Who::Agent, what)
@@ -58,7 +58,7 @@ impl Told {
         self
     }
 
-    /// An open session without a turn.
+    /// Adds the open of a session without a turn, and the build of its agent.
     pub(crate) fn opened(self) -> Self {
         let began = self.now + 1;
         self.agent(What::BuildBegins { uid: 100 })
@@ -71,7 +71,7 @@ impl Told {
             )
     }
 
-    /// The agent goes about turn `uid`, and comes to `ending`.
+    /// Adds the run of turn `uid` by the agent, with its ending.
     pub(crate) fn ran(self, uid: Uid, number: u64, ending: Ending) -> Self {
         self.entered(uid, number).left(uid, number, ending)
     }

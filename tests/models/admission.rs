@@ -1,4 +1,4 @@
-//! Who may run: C02, C05, C08 to C12, C15, C16.
+//! Admission of sessions and turns: C02, C05, C08 to C12, C15, C16.
 
 use super::support::*;
 use super::{explore, join, spawn};
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn c10_of_two_starts_at_once_one_is_admitted() {
+fn c10_one_of_two_concurrent_starts_is_admitted() {
     explore(|| {
         let (service, id) = with_session();
         let other = service.clone();
@@ -28,7 +28,7 @@ fn c10_of_two_starts_at_once_one_is_admitted() {
 }
 
 #[test]
-fn c11_with_the_result_in_hand_the_session_is_free_and_shows_the_turn() {
+fn c11_after_a_result_the_session_is_free_and_shows_the_turn() {
     explore(|| {
         let (service, id) = with_session();
         for number in 1..=3 {
@@ -42,7 +42,7 @@ fn c11_with_the_result_in_hand_the_session_is_free_and_shows_the_turn() {
 }
 
 #[test]
-fn c12_never_two_turns_at_once_and_never_busy_for_good() {
+fn c12_turns_never_overlap_and_leave_the_session_free() {
     explore(|| {
         let running = Arc::new(AtomicBool::new(false));
         let own = Arc::clone(&running);
@@ -62,19 +62,19 @@ fn c12_never_two_turns_at_once_and_never_busy_for_good() {
                 spawn(move || match service.begin_turn(id, turn(prompt)) {
                     Err(SessionError::Busy { .. }) => {}
                     Err(other) => panic!("{other}"),
-                    // Whose turn it is says nothing more.
+                    // The turn succeeds or fails, by its prompt.
                     Ok(turn) => drop(turn.wait()),
                 })
             })
             .into();
         callers.into_iter().for_each(join);
-        service.start_turn(id, turn("free")).expect("nobody runs any more");
+        service.start_turn(id, turn("free")).expect("no turn runs any more");
         finish(&service);
     });
 }
 
 #[test]
-fn c02_the_last_place_goes_to_one() {
+fn c02_one_of_two_creates_gets_the_last_unit_of_capacity() {
     explore(|| {
         let built = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&built);
@@ -100,7 +100,7 @@ fn c02_the_last_place_goes_to_one() {
 }
 
 #[test]
-fn c05_an_id_goes_to_one() {
+fn c05_one_of_two_sessions_gets_the_id() {
     explore(|| {
         let service = EphemeralSessionService::new(actors(act), 4);
         let id = SessionId::new();
@@ -114,7 +114,7 @@ fn c05_an_id_goes_to_one() {
     });
 }
 
-/// Says when it is dropped.
+/// Sets its flag when it is dropped.
 struct Witness(Arc<AtomicBool>);
 
 impl Drop for Witness {
@@ -143,15 +143,15 @@ fn c09_capacity_comes_back_when_the_agent_is_dropped_and_not_before() {
         let id = open(&service);
         let other = service.clone();
         let archivist = spawn(move || {
-            other.archive_wait(id, FAR).expect("it ends");
-            // Others may be quicker to take the place, but the old session is not in their way.
+            other.archive_wait(id, FAR).expect("the session ends");
+            // The other thread may have taken the capacity first. The ended session holds none.
             match other.open_session(SessionSpec::new()) {
                 Ok(_) | Err(SessionError::CapacityExceeded { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
         });
         match service.open_session(SessionSpec::new()) {
-            Ok(_) => assert!(dropped.load(Ordering::SeqCst), "its place was given away while the agent lived"),
+            Ok(_) => assert!(dropped.load(Ordering::SeqCst), "the capacity was free before the agent was dropped"),
             Err(SessionError::CapacityExceeded { .. }) => {}
             Err(error) => panic!("{error}"),
         }
@@ -161,13 +161,13 @@ fn c09_capacity_comes_back_when_the_agent_is_dropped_and_not_before() {
 }
 
 #[test]
-fn c09_who_has_waited_for_the_end_finds_the_id_and_the_place_free() {
+fn c09_after_archive_wait_the_id_and_the_capacity_are_free() {
     explore(|| {
         let service = EphemeralSessionService::configure(actors(act)).max_sessions(1).idle_threads(1).build().unwrap();
         let id = open(&service);
         for _ in 0..2 {
             service.archive_wait(id, FAR).unwrap();
-            service.open_session(SessionSpec::new().session_id(id)).expect("id and place are free");
+            service.open_session(SessionSpec::new().session_id(id)).expect("the id and the capacity are free");
         }
         finish(&service);
     });
@@ -181,7 +181,7 @@ fn c08_no_registration_is_missed() {
         let creator = spawn(move || [(); 2].map(|()| open(&other)));
         let mut seen = 0;
         while seen < 2 {
-            let count = service.wait_session_registered(seen, FAR).expect("there will be two");
+            let count = service.wait_session_registered(seen, FAR).expect("two sessions are registered");
             assert!(count > seen && count <= 2);
             seen = count;
         }
@@ -194,12 +194,12 @@ fn c08_no_registration_is_missed() {
 }
 
 #[test]
-fn c16_the_limit_of_running_turns_holds_and_waiting_for_it_can_be_interrupted() {
+fn c16_the_limit_of_running_turns_holds_and_a_waiting_turn_can_be_interrupted() {
     explore(|| {
         let running = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&running);
         let builder = actors(move |prompt, turn| {
-            assert_eq!(counted.fetch_add(1, Ordering::SeqCst), 0, "one above the limit");
+            assert_eq!(counted.fetch_add(1, Ordering::SeqCst), 0, "one turn above the limit");
             let result = act(prompt, turn);
             counted.fetch_sub(1, Ordering::SeqCst);
             result
@@ -211,11 +211,11 @@ fn c16_the_limit_of_running_turns_holds_and_waiting_for_it_can_be_interrupted() 
         let id = turns[0].session_id();
         let interrupter = spawn(move || other.interrupt(id));
         turns[1].interrupt();
-        join(interrupter).expect("the turn is on, with a permit or without");
+        join(interrupter).expect("the turn is admitted, with a permit or without");
         for turn in turns {
             assert_eq!(reason(&turn.wait()), Some(CancelReason::Interrupted));
         }
-        quick.wait().expect("its permit comes");
+        quick.wait().expect("the turn gets a permit");
         assert_eq!(service.stats().running_turns, 0);
         finish(&service);
     });

@@ -1,4 +1,4 @@
-//! Sessions that use each other and talk to each other: C16, C33, C34, C41.
+//! Sessions that start each other's turns or send each other messages: C16, C33, C34, C41.
 
 use super::support::*;
 use super::{explore, explore_from, join, spawn};
@@ -9,7 +9,9 @@ use crate::{
     SessionContext, SessionError, SessionId, SessionService, TurnContext,
 };
 
-/// Sessions whose prompts name whom they ask, separated by blanks: the first is asked to ask the rest.
+/// A service whose sessions start turns of other sessions, and the list of their ids. A prompt has indices into that
+/// list and a last word, separated by blanks. The agent sends the rest of its prompt to the session with the first
+/// index.
 fn askers(limit: usize) -> (EphemeralSessionService<impl SessionAgentBuilder>, Arc<Mutex<Vec<SessionId>>>) {
     let ids: Arc<Mutex<Vec<SessionId>>> = Arc::default();
     let known = Arc::clone(&ids);
@@ -31,7 +33,7 @@ fn askers(limit: usize) -> (EphemeralSessionService<impl SessionAgentBuilder>, A
 }
 
 #[test]
-fn c33_a_circle_of_waits_is_refused_however_it_comes_about() {
+fn c33_a_cycle_of_waits_is_refused() {
     for sessions in [2, 3] {
         explore(move || {
             let (service, ids) = askers(sessions);
@@ -39,7 +41,8 @@ fn c33_a_circle_of_waits_is_refused_however_it_comes_about() {
                 let id = open(&service);
                 ids.lock().push(id);
             }
-            // Each asks the next one, the last the first: at most all but one can wait.
+            // Each session starts a turn of the next one, and the last starts one of the first. So one wait would close
+            // the cycle.
             let turns: Vec<_> = (0..sessions)
                 .map(|own| {
                     let id = ids.lock()[own];
@@ -47,7 +50,7 @@ fn c33_a_circle_of_waits_is_refused_however_it_comes_about() {
                 })
                 .collect();
             for turn in turns.into_iter().flatten() {
-                let text = turn.wait().expect("nobody fails for good").text;
+                let text = turn.wait().expect("a refused wait does not fail the turn that asked").text;
                 assert!(["answer", "SESSION_BUSY", "SESSION_REENTRANT"].contains(&text.as_str()), "{text}");
             }
             finish(&service);
@@ -68,7 +71,7 @@ fn c16_a_parent_lends_its_permit_to_its_sub_agent() {
 }
 
 #[test]
-fn c34_an_interrupt_of_the_parent_ends_its_wait_and_not_the_child() {
+fn c34_an_interrupt_of_the_parent_ends_its_wait_but_not_the_child() {
     explore(|| {
         let (service, ids) = askers(1);
         let (parent, child) = (open(&service), open(&service));
@@ -77,7 +80,7 @@ fn c34_an_interrupt_of_the_parent_ends_its_wait_and_not_the_child() {
         turn.interrupt();
         match turn.wait() {
             Ok(result) => assert_eq!(result.text, "SESSION_INTERRUPTED"),
-            // Before it had begun, or while it took its permit back.
+            // The interrupt came before the run, or while the turn took its permit again.
             other => assert_eq!(reason(&other), Some(CancelReason::Interrupted), "{other:?}"),
         }
         let _ = service.interrupt(child);
@@ -99,7 +102,7 @@ fn c34_a_sub_agent_that_is_archived_answers_its_parent() {
     });
 }
 
-/// Sends twice to the other for everything that it gets, as long as there is room.
+/// Sends two messages to its peer in every run. A full, unknown or closed peer is no error.
 struct Talker {
     peer: LocalPeer,
     other: &'static str,
@@ -137,8 +140,8 @@ impl SessionAgent for Talker {
 }
 
 #[test]
-fn c41_two_sessions_that_talk_at_full_rate_can_be_stopped() {
-    // Host mode once ended well in the middle of a shutdown: between the gate and the token.
+fn c41_two_sessions_that_send_at_full_rate_can_be_stopped() {
+    // With this seed host mode once ended with `Ok` during a shutdown, between the gate and the token.
     explore_from(&[8_391_739_299_450_155_877], || {
         let comms = LocalComms::with_capacity(1);
         let network = comms.clone();
@@ -174,7 +177,7 @@ fn c33_a_session_that_waits_for_its_own_end_is_refused() {
             let (weak, id) = (context.service(), context.session_id());
             let play = move |_: &str, _: &TurnContext| {
                 let service = weak.upgrade().expect("the scenario has a handle");
-                let error = service.archive_wait(id, FAR).expect_err("nobody can wait for itself");
+                let error = service.archive_wait(id, FAR).expect_err("no session can wait for itself");
                 assert!(matches!(error, SessionError::Reentrant { .. }), "{error}");
                 Ok("refused".to_owned())
             };

@@ -1,4 +1,4 @@
-//! Every way in which sessions end: C27 to C30, and what is kept of them (C42).
+//! The ways in which a session ends: C27 to C30. Its history at the end: C42.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn c28_a_turn_is_answered_with_its_real_result_or_refused() {
         let other = service.clone();
         let archivist = spawn(move || other.archive(id));
         match service.begin_turn(id, turn("x")) {
-            Ok(turn) => assert_eq!(turn.wait().expect("it was admitted before the close").text, "x"),
+            Ok(turn) => assert_eq!(turn.wait().expect("the turn was admitted before the close").text, "x"),
             Err(SessionError::NotFound { .. }) => {}
             Err(error) => panic!("{error}"),
         }
@@ -29,16 +29,16 @@ fn c28_a_turn_is_answered_with_its_real_result_or_refused() {
 }
 
 #[test]
-fn c25_a_page_is_full_though_one_of_its_sessions_is_archived_in_the_middle_of_a_turn() {
+fn c25_a_page_stays_full_when_one_of_its_sessions_is_archived() {
     explore(|| {
         let service = EphemeralSessionService::new(actors(act), 3);
         let [first, second, third] = [(); 3].map(|()| open(&service));
         let other = service.clone();
         let at_work = spawn(move || {
-            // What it shows changes while it is looked at; then it is gone.
-            let turn = other.begin_turn(first, turn("x")).expect("it is idle");
-            other.archive(first).expect("it is alive");
-            turn.wait().expect("it was admitted before the close");
+            // The state of the session changes while the list reads it. Then the session leaves the list.
+            let turn = other.begin_turn(first, turn("x")).expect("the session is idle");
+            other.archive(first).expect("the session is live");
+            turn.wait().expect("the turn was admitted before the close");
         });
         let query = SessionQuery::new().limit(2);
         let page: Vec<_> = service.list(query).unwrap().into_iter().map(|summary| summary.session_id).collect();
@@ -49,13 +49,13 @@ fn c25_a_page_is_full_though_one_of_its_sessions_is_archived_in_the_middle_of_a_
 }
 
 #[test]
-fn c27_archiving_with_an_interrupt_cancels_what_was_admitted() {
+fn c27_an_interrupting_archive_cancels_the_admitted_turn() {
     explore(|| {
         let (service, id) = with_session();
         let other = service.clone();
         let archivist = spawn(move || other.archive_with(id, ArchiveMode::Interrupt));
         match service.begin_turn(id, turn("wait")) {
-            // Were it started without its token where the close looks for it, it would wait for ever.
+            // If the close did not find the token of the turn, the turn would wait for ever.
             Ok(turn) => assert_eq!(reason(&turn.wait()), Some(CancelReason::Archived)),
             Err(SessionError::NotFound { .. }) => {}
             Err(error) => panic!("{error}"),
@@ -66,7 +66,7 @@ fn c27_archiving_with_an_interrupt_cancels_what_was_admitted() {
 }
 
 #[test]
-fn c27_a_close_is_noticed_though_the_request_before_it_is_taken_back() {
+fn c27_a_close_is_noticed_although_the_request_before_it_is_taken_back() {
     explore_from(&[7_516_609_217_043_040_984, 15_338_718_128_135_300_273], || {
         let (service, id) = with_session();
         let takers = [(); 2].map(|()| {
@@ -85,7 +85,7 @@ fn c27_a_close_is_noticed_though_the_request_before_it_is_taken_back() {
         let [first, second] = takers;
         join(first);
         join(second);
-        // It would never end if its thread were not woken.
+        // If the close did not wake the session thread, the session would never end.
         finish(&service);
     });
 }
@@ -99,7 +99,7 @@ fn c27_a_draining_archive_can_be_escalated() {
         let drain = spawn(move || other.archive(id));
         let escalated = service.archive_with(id, ArchiveMode::Interrupt);
         assert_eq!(reason(&turn.wait()), Some(CancelReason::Archived));
-        escalated.expect("whoever comes second escalates");
+        escalated.expect("the interrupting archive succeeds before or after the draining one");
         match join(drain) {
             Ok(()) | Err(SessionError::NotFound { .. }) => {}
             Err(error) => panic!("{error}"),
@@ -144,7 +144,7 @@ fn c29_a_turn_that_races_with_a_shutdown_is_answered_or_refused() {
 }
 
 #[test]
-fn c29_a_shutdown_that_is_not_waited_for_can_be_called_again() {
+fn c29_a_shutdown_that_times_out_can_be_called_again() {
     explore(|| {
         let (service, id) = with_session();
         let turn = service.begin_turn(id, turn("wait")).unwrap();
@@ -156,7 +156,7 @@ fn c29_a_shutdown_that_is_not_waited_for_can_be_called_again() {
 }
 
 #[test]
-fn c29_threads_that_serve_one_session_after_another_are_seen_off() {
+fn c29_a_shutdown_joins_threads_that_served_several_sessions() {
     explore(|| {
         let service = EphemeralSessionService::configure(actors(act)).max_sessions(2).idle_threads(1).build().unwrap();
         let other = service.clone();
@@ -171,7 +171,7 @@ fn c29_threads_that_serve_one_session_after_another_are_seen_off() {
     });
 }
 
-/// Counts those that are alive.
+/// Counts its live instances.
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
@@ -197,7 +197,7 @@ fn c30_the_drop_of_the_last_handle_ends_every_session() {
                 let (counted, weak) = (Counted::new(&counted), context.service());
                 let play = move |prompt: &str, turn: &crate::TurnContext| {
                     let _ = &counted;
-                    // For a moment the agent's thread may be the one that has the last handle.
+                    // For a moment the session thread may hold the last handle.
                     let handle = weak.upgrade();
                     drop(handle);
                     act(prompt, turn)
@@ -212,7 +212,7 @@ fn c30_the_drop_of_the_last_handle_ends_every_session() {
         drop(service);
         join(holder);
         assert_eq!(reason(&turn.wait()), Some(CancelReason::Shutdown));
-        // A thread that would not end now is found as a deadlock at the end of the execution.
+        // A thread that does not end is a deadlock at the end of the execution.
     });
 }
 
@@ -222,11 +222,11 @@ fn c42_a_session_is_taken_with_no_turn_in_between() {
         let (service, id) = with_session();
         let other = service.clone();
         let caller = spawn(move || other.begin_turn(id, turn("x")).map(|turn| turn.wait()));
-        let taken = service.take_session(id, FAR).expect("it is there");
+        let taken = service.take_session(id, FAR).expect("the session is live");
         assert_eq!(taken.id(), id);
         match join(caller) {
             Ok(result) => {
-                result.expect("it was admitted before the close");
+                result.expect("the turn was admitted before the close");
                 assert_eq!(taken.messages().len(), 1);
             }
             Err(SessionError::NotFound { .. }) => assert_eq!(taken.messages().len(), 0),
@@ -238,7 +238,7 @@ fn c42_a_session_is_taken_with_no_turn_in_between() {
 }
 
 #[test]
-fn c42_an_export_sees_whole_turns_whatever_comes_in_between() {
+fn c42_an_export_sees_whole_turns_only() {
     explore(|| {
         let (service, id) = with_session();
         let turn = service.begin_turn(id, turn("x")).unwrap();

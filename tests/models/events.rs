@@ -1,4 +1,4 @@
-//! What receivers and subscribers see: C35 to C38.
+//! The events that the receiver of a turn and the subscribers see: C35 to C38.
 
 use super::support::*;
 use super::{explore, join, spawn};
@@ -12,7 +12,7 @@ fn delta(number: usize) -> AgentEvent {
     AgentEvent::TextDelta { delta: number.to_string() }
 }
 
-/// Emits as many events as its prompt says.
+/// Emits as many events as the prompt says.
 fn talk(prompt: &str, turn: &TurnContext) -> Result<String, crate::AgentError> {
     for number in 0..prompt.parse().unwrap_or(0) {
         turn.emit(delta(number))?;
@@ -20,7 +20,7 @@ fn talk(prompt: &str, turn: &TurnContext) -> Result<String, crate::AgentError> {
     Ok(prompt.to_owned())
 }
 
-/// `started`, the deltas from 0, `ended`: without the gaps that a dropped event leaves.
+/// A short text for each event: `started`, the text of a delta, `ended`.
 fn shape(events: &[AgentEvent]) -> Vec<String> {
     let name = |event: &AgentEvent| match event {
         AgentEvent::RunStarted { .. } => "started".to_owned(),
@@ -32,7 +32,7 @@ fn shape(events: &[AgentEvent]) -> Vec<String> {
 }
 
 #[test]
-fn c35_a_receiver_sees_the_turn_in_order_and_its_end_last() {
+fn c35_a_receiver_sees_the_events_in_order_and_the_terminal_event_last() {
     explore(|| {
         let service = EphemeralSessionService::new(actors(talk), 1);
         let (event_tx, events) = bounded(1);
@@ -45,7 +45,7 @@ fn c35_a_receiver_sees_the_turn_in_order_and_its_end_last() {
 }
 
 #[test]
-fn c35_a_cancelled_turn_never_hangs_on_its_receiver_and_nothing_comes_out_of_order() {
+fn c35_a_cancelled_turn_does_not_hang_and_its_events_stay_in_order() {
     explore(|| {
         let service = EphemeralSessionService::new(actors(talk), 1);
         let id = open(&service);
@@ -62,14 +62,15 @@ fn c35_a_cancelled_turn_never_hangs_on_its_receiver_and_nothing_comes_out_of_ord
             _ => (&seen[..], false),
         };
         assert_eq!(body, &all[..body.len()]);
-        // Only where it had no room when the turn was cancelled, and then it is counted.
+        // The terminal event is missing only if the receiver was full at the cancel. Then the event is counted as
+        // dropped.
         assert!(end || service.stats().events_dropped > 0);
         finish(&service);
     });
 }
 
 #[test]
-fn c36_a_receiver_that_vanishes_stops_nobody() {
+fn c36_a_dropped_receiver_does_not_stop_the_turn() {
     explore(|| {
         let service = EphemeralSessionService::new(actors(talk), 1);
         let (event_tx, events) = bounded(1);
@@ -86,7 +87,7 @@ fn seqs(events: &[SessionEvent]) -> Vec<u64> {
 }
 
 #[test]
-fn c37_a_subscriber_that_is_waited_for_misses_nothing() {
+fn c37_a_blocking_subscriber_misses_no_event() {
     explore(|| {
         let service = EphemeralSessionService::new(actors(talk), 1);
         let id = open(&service);
@@ -97,7 +98,7 @@ fn c37_a_subscriber_that_is_waited_for_misses_nothing() {
         service.archive(id).unwrap();
         for reader in readers {
             let seen = join(reader);
-            // What is emitted in a session that is closed already may have no room; nothing is here.
+            // An event of a closed session may find no room and be dropped. This scenario emits none after the close.
             assert_eq!(seqs(&seen), [1, 2, 3, 4, 5]);
         }
         finish(&service);
@@ -105,7 +106,7 @@ fn c37_a_subscriber_that_is_waited_for_misses_nothing() {
 }
 
 #[test]
-fn c37_what_is_missing_is_what_was_dropped() {
+fn c37_every_missing_event_is_counted_as_dropped() {
     explore(|| {
         let service = EphemeralSessionService::new(actors(talk), 1);
         let id = open(&service);
@@ -126,7 +127,8 @@ fn c37_what_is_missing_is_what_was_dropped() {
                 missing += event.seq - last - 1;
                 last = event.seq;
             }
-            // Nothing comes after the turn's last event: what was dropped before the first or after the last is counted too.
+            // `dropped` also counts events before the first received one and after the last. So it may exceed
+            // `missing`.
             assert!(stream.dropped() >= missing, "{overflow:?}: {missing} missing, {} dropped", stream.dropped());
         }
         finish(&service);
@@ -134,7 +136,7 @@ fn c37_what_is_missing_is_what_was_dropped() {
 }
 
 #[test]
-fn c37_two_emitters_have_one_order_for_everybody() {
+fn c37_all_subscribers_see_the_events_of_two_emitters_in_one_order() {
     explore(|| {
         let (contexts, context) = unbounded();
         let builder = builder_fn(move |spec, context| {
@@ -144,7 +146,7 @@ fn c37_two_emitters_have_one_order_for_everybody() {
         let service = EphemeralSessionService::new(builder, 1);
         let id = open(&service);
         let context = context.recv().unwrap();
-        // Whoever keeps a context keeps no stream open.
+        // A context that is still held keeps no stream open.
         let _kept = context.clone();
         let streams = [(); 2].map(|()| service.subscribe(id, Subscription::new()).unwrap());
         let helper = spawn(move || (10..12).for_each(|number| context.events().emit(delta(number)).unwrap()));
@@ -154,7 +156,7 @@ fn c37_two_emitters_have_one_order_for_everybody() {
         let [one, other] = streams.map(|stream| stream.collect::<Vec<_>>());
         assert_eq!(one, other);
         assert_eq!(seqs(&one), [1, 2, 3, 4, 5, 6]);
-        // C38: what comes from elsewhere is no part of the turn.
+        // C38: events of `SessionContext::events` are not part of the turn.
         let foreign = one.iter().filter(|event| event.turn_id.is_none()).count();
         assert_eq!(foreign, 2);
         finish(&service);
@@ -162,7 +164,7 @@ fn c37_two_emitters_have_one_order_for_everybody() {
 }
 
 #[test]
-fn c37_whoever_subscribes_in_the_middle_gets_a_tail_without_gaps() {
+fn c37_a_late_subscriber_gets_a_tail_without_gaps() {
     explore(|| {
         let builder = actors(talk);
         let service = EphemeralSessionService::configure(builder).event_history(1).build().unwrap();
@@ -184,7 +186,7 @@ fn c37_whoever_subscribes_in_the_middle_gets_a_tail_without_gaps() {
 }
 
 #[test]
-fn c37_a_stream_ends_whoever_is_first() {
+fn c37_a_global_stream_gets_all_events_or_a_tail_and_then_ends() {
     explore(|| {
         let service = EphemeralSessionService::new(actors(talk), 2);
         let everything = service.subscribe_all(Subscription::new());
@@ -194,7 +196,7 @@ fn c37_a_stream_ends_whoever_is_first() {
         join(creator);
         finish(&service);
         let seen: Vec<_> = everything.collect();
-        assert_eq!(seqs(&seen), [1, 2, 3], "a session was heard late");
+        assert_eq!(seqs(&seen), [1, 2, 3], "the first events of a session are missing");
         let tail: Vec<_> = second.collect();
         let first = 4 - tail.len() as u64;
         assert_eq!(seqs(&tail), (first..4).collect::<Vec<_>>());
@@ -202,7 +204,7 @@ fn c37_a_stream_ends_whoever_is_first() {
 }
 
 #[test]
-fn c37_a_stream_that_is_dropped_lets_whoever_waits_for_room_go_on() {
+fn c37_the_drop_of_a_stream_releases_an_emitter_that_waits_for_room() {
     explore(|| {
         let service = EphemeralSessionService::new(actors(talk), 1);
         let id = service.open_session(SessionSpec::new()).unwrap();

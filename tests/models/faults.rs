@@ -1,4 +1,4 @@
-//! Builds that fail and agents that panic, at any moment: C03, C04, C07, C31, C32.
+//! Builds that fail, and agents that panic: C03, C04, C07, C31, C32.
 
 use super::support::*;
 use super::{explore, join, spawn};
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn c31_a_panic_faults_its_session_and_whoever_comes_knows() {
+fn c31_a_panic_faults_its_session_and_later_turns_are_refused() {
     explore(|| {
         let (service, id) = with_session();
         let turn = service.begin_turn(id, turn("panic")).unwrap();
@@ -22,7 +22,7 @@ fn c31_a_panic_faults_its_session_and_whoever_comes_knows() {
             other => panic!("{other:?}"),
         }
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Faulted);
-        service.export_session(id).expect("what was said is there");
+        service.export_session(id).expect("the history is there");
         service.archive_wait(id, FAR).unwrap();
         finish(&service);
     });
@@ -37,7 +37,7 @@ fn c31_a_panic_that_races_with_the_end_of_its_session_is_answered() {
         let archivist = spawn(move || other.archive_with(id, ArchiveMode::Interrupt));
         match turn.wait() {
             Err(SessionError::Faulted { .. }) => {}
-            // Told to stop before it had begun.
+            // The turn was cancelled before its run.
             other => assert_eq!(reason(&other), Some(CancelReason::Archived), "{other:?}"),
         }
         join(archivist).unwrap();
@@ -56,7 +56,7 @@ fn failing(panics: bool) -> EphemeralSessionService<impl SessionAgentBuilder> {
 }
 
 #[test]
-fn c03_c04_a_build_that_fails_has_freed_its_place_when_it_answers() {
+fn c03_c04_a_failed_build_frees_its_id_and_capacity_before_it_answers() {
     for panics in [false, true] {
         explore(move || {
             let service = failing(panics);
@@ -64,7 +64,7 @@ fn c03_c04_a_build_that_fails_has_freed_its_place_when_it_answers() {
             let own_id = || SessionSpec::new().session_id(id);
             let turn = service.begin_session(create("x").session(own_id())).unwrap();
             let other = service.clone();
-            // In the middle of it, or too late.
+            // These calls come during the build or after it.
             let meddler = spawn(move || {
                 let _ = other.interrupt(id);
                 let _ = other.archive_with(id, ArchiveMode::Interrupt);
@@ -95,7 +95,7 @@ fn c07_an_archive_ends_a_session_that_is_being_built() {
 }
 
 #[test]
-fn c07_who_opens_a_session_that_is_shut_down_meanwhile_is_told() {
+fn c07_an_open_that_races_with_a_shutdown_is_answered() {
     explore(|| {
         let service = EphemeralSessionService::new(actors(act), 1);
         let other = service.clone();
@@ -109,7 +109,7 @@ fn c07_who_opens_a_session_that_is_shut_down_meanwhile_is_told() {
     });
 }
 
-/// Panics wherever it is asked for anything but to run.
+/// An agent that panics in every method except `run_turn`, and in its drop.
 struct Brittle;
 
 impl SessionAgent for Brittle {
@@ -143,7 +143,7 @@ fn c32_panics_elsewhere_leave_the_session_usable_and_its_end_clean() {
         if let Ok(result) = join(caller) {
             assert_eq!(result.unwrap().text, "ran");
         }
-        service.start_turn(id, turn("x")).expect("it is usable");
+        service.start_turn(id, turn("x")).expect("the session is usable");
         service.archive_wait(id, FAR).unwrap();
         finish(&service);
     });

@@ -1,4 +1,4 @@
-//! The inbox and host mode, and every way out of it: C39, C40.
+//! The inbox, and host mode with all of its ends: C39, C40.
 
 use super::support::*;
 use super::{explore, join, spawn};
@@ -8,7 +8,7 @@ use crate::{
     SessionError, SessionId, SessionService, TurnHandle, Usage,
 };
 
-/// A session in host mode, or on its way there.
+/// A service with one session whose first turn starts host mode. Host mode may not have begun yet.
 fn hosting() -> (EphemeralSessionService<impl SessionAgentBuilder>, TurnHandle, SessionId) {
     let service = EphemeralSessionService::new(actors(act), 2);
     let turn = service.begin_session(create("begun").host_mode(true)).unwrap();
@@ -16,7 +16,7 @@ fn hosting() -> (EphemeralSessionService<impl SessionAgentBuilder>, TurnHandle, 
     (service, turn, id)
 }
 
-/// Follows one interaction to its end: what it has come to, or that it never got in.
+/// Injects one interaction and waits for its end. Returns the outcome, or `None` if the inbox was closed.
 fn interact(service: &dyn SessionService, id: SessionId, body: &str) -> Option<Result<String, String>> {
     let injector = service.event_injector(id)?;
     match injector.inject_with_subscription(body.to_owned(), EventSource::Rpc) {
@@ -29,22 +29,22 @@ fn interact(service: &dyn SessionService, id: SessionId, body: &str) -> Option<R
     }
 }
 
-/// Exactly one terminal event, and nothing after it.
+/// The terminal event of an interaction. Panics unless there is exactly one, and no event after it.
 fn outcome(events: &Receiver<AgentEvent>) -> Result<String, String> {
     let mut outcome = None;
     while let Ok(event) = events.recv() {
-        assert!(outcome.is_none(), "after the end: {event:?}");
+        assert!(outcome.is_none(), "an event after the terminal one: {event:?}");
         match event {
             AgentEvent::InteractionComplete { result, .. } => outcome = Some(Ok(result)),
             AgentEvent::InteractionFailed { error, .. } => outcome = Some(Err(error)),
             _ => {}
         }
     }
-    outcome.expect("an interaction has an end")
+    outcome.expect("an interaction has a terminal event")
 }
 
 #[test]
-fn c40_interactions_are_run_and_a_dismissal_ends_it() {
+fn c40_interactions_are_run_and_a_dismissal_ends_host_mode() {
     explore(|| {
         let (service, turn, id) = hosting();
         let other = service.clone();
@@ -60,7 +60,7 @@ fn c40_interactions_are_run_and_a_dismissal_ends_it() {
 }
 
 #[test]
-fn c39_every_interaction_has_one_end_whatever_ends_the_session() {
+fn c39_an_interaction_has_one_terminal_event_whatever_ends_host_mode() {
     let ways: [fn(&dyn SessionService, SessionId); 4] = [
         |service, id| service.archive(id).unwrap(),
         |service, id| service.archive_with(id, ArchiveMode::Interrupt).unwrap(),
@@ -78,7 +78,7 @@ fn c39_every_interaction_has_one_end_whatever_ends_the_session() {
                 let reason = reason(&result);
                 assert!(matches!(reason, Some(CancelReason::Archived | CancelReason::Interrupted)), "{result:?}");
             }
-            // Where the session stays it may be in its inbox for the next turn.
+            // After an end that leaves the session open, the interaction may wait in the inbox for the next turn.
             finish(&service);
             if let Some(Ok(text)) = join(peer) {
                 assert_eq!(text, "x");
@@ -88,14 +88,14 @@ fn c39_every_interaction_has_one_end_whatever_ends_the_session() {
 }
 
 #[test]
-fn c40_one_interaction_is_found_wherever_it_is_and_ended_alone() {
+fn c40_one_interaction_is_interrupted_alone_queued_or_running() {
     explore(|| {
         let (service, turn, id) = hosting();
         let injector = service.event_injector(id).unwrap();
         let stuck = injector.inject_with_subscription("wait".into(), EventSource::Rpc).unwrap();
         let other = service.clone();
         let peer = spawn(move || interact(&other, id, "x"));
-        service.interrupt_interaction(id, stuck.id).expect("it is queued, or it runs");
+        service.interrupt_interaction(id, stuck.id).expect("the interaction is queued, or it runs");
         assert!(outcome(&stuck.events).is_err());
         assert_eq!(join(peer), Some(Ok("x".into())));
         assert!(service.interrupt_interaction(id, stuck.id).is_err());
@@ -106,14 +106,15 @@ fn c40_one_interaction_is_found_wherever_it_is_and_ended_alone() {
 }
 
 #[test]
-fn c40_the_end_of_host_mode_answers_what_is_followed() {
+fn c40_the_end_of_host_mode_answers_an_interaction_with_a_subscription() {
     explore(|| {
         let (service, turn, id) = hosting();
         let injector = service.event_injector(id).unwrap();
         let followed = injector.inject_with_subscription("x".into(), EventSource::Rpc).unwrap();
         let other = service.clone();
         let interrupter = spawn(move || drop(other.interrupt(id)));
-        // It was put in while the turn was on: it is run, or it fails, without another host turn.
+        // The interaction was injected during the turn. It runs or fails, and needs no other turn in host mode for
+        // that.
         drop(outcome(&followed.events));
         join(interrupter);
         drop(turn.wait());
@@ -122,12 +123,12 @@ fn c40_the_end_of_host_mode_answers_what_is_followed() {
 }
 
 #[test]
-fn c39_a_fault_ends_the_interactions_that_wait() {
+fn c39_a_fault_answers_the_queued_interactions() {
     explore(|| {
         let (service, turn, id) = hosting();
         let other = service.clone();
         let peer = spawn(move || interact(&other, id, "x"));
-        let own = interact(&service, id, "panic").expect("nobody has closed it");
+        let own = interact(&service, id, "panic").expect("the inbox is open");
         assert!(own.is_err());
         assert!(matches!(turn.wait(), Err(SessionError::Faulted { .. })));
         match join(peer) {
@@ -143,10 +144,10 @@ fn c39_a_fault_ends_the_interactions_that_wait() {
 fn c40_a_failed_interaction_is_reported_and_the_next_is_run() {
     explore(|| {
         let (service, turn, id) = hosting();
-        assert!(interact(&service, id, "fail").expect("it got in").is_err());
+        assert!(interact(&service, id, "fail").expect("the inbox is open").is_err());
         assert_eq!(interact(&service, id, "x"), Some(Ok("x".into())));
         service.archive(id).unwrap();
-        let result = turn.wait().expect("a draining archive ends it well");
+        let result = turn.wait().expect("a draining archive ends host mode with `Ok`");
         assert_eq!((result.text.as_str(), result.usage), ("x", Usage::default()));
         finish(&service);
     });
@@ -158,10 +159,10 @@ fn c40_exports_are_answered_between_interactions() {
         let (service, turn, id) = hosting();
         let other = service.clone();
         let peer = spawn(move || interact(&other, id, "x"));
-        let exported = service.export_session(id).expect("host mode does not keep it waiting");
+        let exported = service.export_session(id).expect("an export is answered in host mode");
         assert!((1..=2).contains(&exported.messages().len()));
-        let taken = service.take_session(id, FAR).expect("nor this");
-        turn.wait().expect("a session that is taken ends well");
+        let taken = service.take_session(id, FAR).expect("a take is answered in host mode");
+        turn.wait().expect("a take ends host mode with `Ok`");
         match join(peer) {
             Some(Ok(_)) => assert_eq!(taken.messages().len(), 2),
             Some(Err(_)) | None => assert_eq!(taken.messages().len(), 1),

@@ -1,4 +1,4 @@
-//! What an interrupt reaches, and what it does not: C07, C17 to C23.
+//! The turns that an interrupt reaches, and the turns that it must not reach: C07, C17 to C23.
 
 use super::support::*;
 use super::{explore, join, spawn, yield_now};
@@ -12,9 +12,9 @@ fn c20_an_interrupt_of_an_admitted_turn_is_never_lost() {
         let other = service.clone();
         let turn = service.begin_turn(id, turn("wait")).unwrap();
         let interrupter = spawn(move || other.interrupt(id));
-        // Were it lost, this would wait for ever.
+        // If the interrupt were lost, this would wait for ever.
         assert_eq!(reason(&turn.wait()), Some(CancelReason::Interrupted));
-        join(interrupter).expect("the turn was on");
+        join(interrupter).expect("the turn was admitted");
         finish(&service);
     });
 }
@@ -44,11 +44,11 @@ fn c19_a_late_interrupt_never_reaches_the_next_turn() {
             first.interrupt();
             hand_over.send(first).unwrap();
         });
-        // As soon as the first is over, whichever way.
+        // The second turn starts as soon as the first has ended, in whichever way.
         loop {
             match service.begin_turn(id, turn("second")) {
                 Ok(second) => {
-                    assert_eq!(second.wait().expect("nobody interrupts this one").text, "second");
+                    assert_eq!(second.wait().expect("no interrupt reaches the second turn").text, "second");
                     break;
                 }
                 Err(SessionError::Busy { .. }) => yield_now(),
@@ -67,10 +67,10 @@ fn c19_a_late_interrupt_never_reaches_the_next_turn() {
 }
 
 #[test]
-fn c20_the_end_of_a_turn_does_not_take_the_next_ones_token_along() {
+fn c20_the_end_of_a_turn_keeps_the_token_of_the_next_turn() {
     explore(|| {
         let (service, id) = with_session();
-        // Nobody waits for the first: it ends while the second is on its way.
+        // The handle of the first turn is dropped, so that the turn ends while the second one is admitted.
         drop(service.begin_turn(id, turn("first")).unwrap());
         let second = loop {
             match service.begin_turn(id, turn("wait")) {
@@ -86,7 +86,7 @@ fn c20_the_end_of_a_turn_does_not_take_the_next_ones_token_along() {
 }
 
 #[test]
-fn c18_an_interrupt_of_an_idle_session_does_nothing_to_what_comes() {
+fn c18_an_interrupt_of_an_idle_session_has_no_effect_on_the_next_turn() {
     explore(|| {
         let (service, id) = with_session();
         assert!(matches!(service.interrupt(id), Err(SessionError::NotRunning { .. })));
@@ -94,7 +94,7 @@ fn c18_an_interrupt_of_an_idle_session_does_nothing_to_what_comes() {
         let interrupter = spawn(move || other.interrupt(id));
         let result = service.begin_turn(id, turn("x")).unwrap().wait();
         match (join(interrupter), reason(&result)) {
-            // It may have been told to stop and finished all the same.
+            // The turn may have finished although it was cancelled.
             (Ok(()), None | Some(CancelReason::Interrupted)) => {}
             (Err(SessionError::NotRunning { .. }), None) => {}
             other => panic!("{other:?}"),
@@ -113,7 +113,7 @@ fn c22_a_hook_runs_at_most_once_and_never_after_its_guard() {
             actors(move |_, turn| {
                 own_armed.store(true, Ordering::SeqCst);
                 let (armed, runs, late) = (Arc::clone(&own_armed), Arc::clone(&own_runs), Arc::clone(&own_late));
-                // Not asserted in there: a hook's panic goes no further.
+                // The hook does not assert, because its panic would be contained.
                 let hook = turn.cancel_token().on_cancel(move || {
                     let before = armed.load(Ordering::SeqCst);
                     runs.fetch_add(1, Ordering::SeqCst);
@@ -134,7 +134,7 @@ fn c22_a_hook_runs_at_most_once_and_never_after_its_guard() {
         let interrupter = spawn(move || drop(other.interrupt(id)));
         let result = turn.wait();
         join(interrupter);
-        assert!(!late.load(Ordering::SeqCst), "a hook has run after its guard had gone");
+        assert!(!late.load(Ordering::SeqCst), "a hook ran after its guard was dropped");
         let ran = runs.load(Ordering::SeqCst);
         assert!(ran <= 1);
         if ran == 1 {
@@ -152,7 +152,7 @@ fn c23_a_deadline_cancels_its_turn_and_no_other() {
         assert_eq!(reason(&timed.wait()), Some(CancelReason::DeadlineExceeded));
         let maybe = service.start_turn(id, turn("x").timeout(SOON));
         assert!(maybe.is_ok() || reason(&maybe) == Some(CancelReason::DeadlineExceeded), "{maybe:?}");
-        service.start_turn(id, turn("untimed")).expect("its own time is not limited");
+        service.start_turn(id, turn("untimed")).expect("this turn has no deadline");
         finish(&service);
     });
 }

@@ -1,4 +1,4 @@
-//! What is kept: no turn is lost between two lives of a session, and what is archived or deleted stays so.
+//! Kept sessions: no turn is lost between two lives, and an archived or deleted session stays archived or deleted.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use crate::store::{PersistentSessionService, SessionStore, StoreError, StoredSes
 use crate::sync::{Arc, Mutex};
 use crate::{ArchiveMode, ServiceControl, SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec};
 
-/// Keeps sessions in a map. Every call is a place where another thread may come in.
+/// A store that keeps its records in a map. Under the model checker another thread may run before and after every call.
 #[derive(Default)]
 struct Memory(Mutex<BTreeMap<SessionId, StoredSession>>, Fails);
 
-/// Whether the next save fails.
+/// True if the next save fails.
 type Fails = Mutex<bool>;
 
 impl SessionStore for Arc<Memory> {
@@ -38,7 +38,7 @@ impl SessionStore for Arc<Memory> {
     }
 }
 
-/// A service with a session that is kept and not live.
+/// A service with a kept session that is not live.
 fn with_cold_session() -> (PersistentSessionService<impl SessionAgentBuilder>, Arc<Memory>, SessionId) {
     let store: Arc<Memory> = Arc::default();
     let service = PersistentSessionService::new(actors(act), 2, Arc::clone(&store));
@@ -80,7 +80,7 @@ fn keeping_no_answered_turn_is_lost_between_two_lives() {
 }
 
 #[test]
-fn keeping_what_is_archived_while_it_is_resumed_ends_archived() {
+fn keeping_a_session_archived_during_its_resume_ends_archived() {
     explore(|| {
         let (service, store, id) = with_cold_session();
         let other = service.clone();
@@ -102,11 +102,11 @@ fn keeping_what_is_archived_while_it_is_resumed_ends_archived() {
 }
 
 #[test]
-fn keeping_an_archive_that_interrupts_reaches_a_turn_that_is_just_resumed() {
+fn keeping_an_interrupting_archive_reaches_a_turn_that_is_being_resumed() {
     explore(|| {
         let (service, store, id) = with_cold_session();
         let other = service.clone();
-        // Were it not told to stop, it would wait for ever.
+        // If the archive did not cancel the turn, the turn would wait for ever.
         let rival = spawn(move || other.begin_turn(id, turn("wait")).map(|turn| turn.wait().is_err()));
         service.archive_with(id, ArchiveMode::Interrupt).unwrap();
         match join(rival) {
@@ -121,7 +121,7 @@ fn keeping_an_archive_that_interrupts_reaches_a_turn_that_is_just_resumed() {
 }
 
 #[test]
-fn keeping_what_could_not_be_kept_is_caught_up_with_and_undoes_no_turn() {
+fn keeping_a_later_save_makes_up_for_a_failed_one_and_undoes_no_turn() {
     explore(|| {
         let (service, store, id) = with_cold_session();
         service.resume(id).unwrap();
@@ -138,7 +138,7 @@ fn keeping_what_could_not_be_kept_is_caught_up_with_and_undoes_no_turn() {
 }
 
 #[test]
-fn keeping_what_is_taken_is_the_last_word() {
+fn keeping_no_turn_changes_the_record_after_a_take() {
     explore(|| {
         let (service, store, id) = with_cold_session();
         let other = service.clone();
@@ -162,7 +162,7 @@ fn keeping_what_is_taken_is_the_last_word() {
 }
 
 #[test]
-fn keeping_of_two_who_take_a_session_one_gets_it() {
+fn keeping_one_of_two_concurrent_takes_gets_the_session() {
     for is_live in [false, true] {
         explore(move || {
             let (service, store, id) = with_cold_session();
@@ -171,7 +171,7 @@ fn keeping_of_two_who_take_a_session_one_gets_it() {
             }
             let other = service.clone();
             let rival = spawn(move || other.take_session(id, FAR).is_ok());
-            // Only looks, and is in nobody's way.
+            // The interrupt only looks for a record, and must not make a take fail.
             let _ = service.interrupt(id);
             let own = service.take_session(id, FAR).is_ok();
             assert!(own != join(rival));
@@ -182,7 +182,7 @@ fn keeping_of_two_who_take_a_session_one_gets_it() {
 }
 
 #[test]
-fn keeping_a_take_is_refused_by_nobody_who_only_looks() {
+fn keeping_a_concurrent_interrupt_does_not_make_a_take_fail() {
     explore(|| {
         let (service, _store, id) = with_cold_session();
         let other = service.clone();
@@ -194,7 +194,7 @@ fn keeping_a_take_is_refused_by_nobody_who_only_looks() {
 }
 
 #[test]
-fn keeping_of_a_take_and_a_turn_one_succeeds() {
+fn keeping_a_take_or_a_concurrent_turn_succeeds() {
     explore(|| {
         let (service, _store, id) = with_cold_session();
         let other = service.clone();
@@ -206,7 +206,7 @@ fn keeping_of_a_take_and_a_turn_one_succeeds() {
 }
 
 #[test]
-fn keeping_what_is_deleted_while_a_turn_runs_stays_deleted() {
+fn keeping_a_session_deleted_during_a_turn_stays_deleted() {
     explore(|| {
         let (service, store, id) = with_cold_session();
         let other = service.clone();
@@ -219,7 +219,7 @@ fn keeping_what_is_deleted_while_a_turn_runs_stays_deleted() {
 }
 
 #[test]
-fn keeping_of_two_who_resume_at_once_nobody_builds_a_second_agent() {
+fn keeping_two_concurrent_resumes_build_one_agent() {
     explore(|| {
         let (service, store, id) = with_cold_session();
         let other = service.clone();
@@ -234,7 +234,7 @@ fn keeping_of_two_who_resume_at_once_nobody_builds_a_second_agent() {
 }
 
 #[test]
-fn keeping_a_call_about_a_session_that_is_not_there_fails_no_create_of_its_id() {
+fn keeping_a_call_about_an_unknown_id_fails_no_create_of_that_id() {
     let calls: [fn(&dyn SessionService, SessionId); 3] = [
         |service, id| drop(service.archive(id)),
         |service, id| drop(service.take_session(id, FAR)),
@@ -248,7 +248,7 @@ fn keeping_a_call_about_a_session_that_is_not_there_fails_no_create_of_its_id() 
             let rival = spawn(move || call(&other, id));
             match service.open_session(SessionSpec::new().session_id(id)) {
                 Ok(opened) => assert_eq!(opened, id),
-                // It was there, and has been archived or taken.
+                // The session was registered, and the other call has archived or taken it.
                 Err(error) => assert!(matches!(error, SessionError::NotFound { .. }), "{error}"),
             }
             join(rival);
@@ -258,7 +258,7 @@ fn keeping_a_call_about_a_session_that_is_not_there_fails_no_create_of_its_id() 
 }
 
 #[test]
-fn keeping_a_shared_lease_of_a_session_that_was_not_created_keeps_its_id_from_no_create() {
+fn keeping_a_shared_lease_of_a_refused_create_fails_no_later_create() {
     explore(|| {
         let store: Arc<Memory> = Arc::default();
         let service = PersistentSessionService::new(actors(act), 1, Arc::clone(&store));
@@ -294,9 +294,9 @@ fn keeping_a_late_launch_ends_no_later_life_of_its_session() {
     });
 }
 
-/// Each item is written once, and whoever wrote it gets its own result; never two write at once.
+/// Each item is written once, its caller gets the result of that item, and two threads never write at the same time.
 #[test]
-fn keeping_everything_is_written_once_and_answered_with_its_own_result() {
+fn keeping_each_item_is_written_once_and_answered_with_its_own_result() {
     explore(|| {
         let batches: Arc<Batches<u32, u32>> = Arc::new(Batches::new());
         let written: Arc<Mutex<Vec<u32>>> = Arc::default();
@@ -307,13 +307,16 @@ fn keeping_everything_is_written_once_and_answered_with_its_own_result() {
                     (Arc::clone(&batches), Arc::clone(&written), Arc::clone(&is_writing));
                 spawn(move || {
                     let result = batches.write(item, |items| {
-                        assert!(!std::mem::replace(&mut *is_writing.lock(), true), "two write at once");
+                        assert!(
+                            !std::mem::replace(&mut *is_writing.lock(), true),
+                            "two threads write at the same time"
+                        );
                         written.lock().extend(items);
                         *is_writing.lock() = false;
                         items.iter().map(|item| item * 10).collect()
                     });
                     assert_eq!(result, Some(item * 10));
-                    assert!(written.lock().contains(&item), "it is written before it is answered");
+                    assert!(written.lock().contains(&item), "the item is written before it is answered");
                 })
             })
             .collect();

@@ -1,22 +1,25 @@
-//! Scenarios: small programs in which a protocol of the library could go wrong, and what must hold in every schedule of them.
+//! Scenarios: small programs in which a protocol of the library could go wrong, and what must hold in each schedule.
 //!
-//! They are part of the library's unit tests, so that they reach `crate::sync`, and each of them is one body that runs in two
-//! ways:
+//! The scenarios are unit tests of the library, because they use `crate::sync`. Each scenario is one body that runs in
+//! two ways:
 //!
-//! - `cargo test`: on real threads, a few hundred times over.
-//! - `RUSTFLAGS="--cfg turnwise_shuttle" cargo test --lib models`: under shuttle, in thousands of schedules, half of them
-//!   uniformly random, half by priorities that change at a few points (PCT). Waits that nobody would ever end are deadlocks
-//!   and fail; so do runs that never come to an end. What a failing run prints replays it:
-//!   `TURNWISE_REPLAY=<schedule>` with the test's name.
+//! - `cargo test` runs it on real threads, a few hundred times.
+//! - `RUSTFLAGS="--cfg turnwise_shuttle" cargo test --lib models` runs it under shuttle, in thousands of schedules.
+//!   Half of the schedules are uniformly random. The other half use priorities that change at a few points (PCT).
 //!
-//! A bug that was found this way leaves the seed behind that found it ([`explore_from`]): as long as the code before the place
-//! where it showed stays the same, that is the very same schedule; after that it is one like any other.
+//! Under shuttle a wait that no thread would ever end is a deadlock, and fails the scenario. A run that exceeds the
+//! limit of steps fails too. A failing run prints its schedule; `TURNWISE_REPLAY=<schedule>` with the test's name
+//! replays it.
 //!
-//! `TURNWISE_SCHEDULES` says how many schedules of each kind; `TURNWISE_SEED` where they begin: a number, or `fresh`. Without
-//! it they are the same every time, so that a green build stays green; the nightly runs take fresh ones.
+//! A bug that was found this way leaves its seed with the scenario ([`explore_from`]). The seed gives the same schedule
+//! as long as the code up to the failure stays the same. After a change of that code it is one schedule among many.
 //!
-//! `orderings` is the third way, for what sequentially consistent schedules cannot show: single protocols under loom, with
-//! `--cfg turnwise_loom`.
+//! `TURNWISE_SCHEDULES` sets the number of schedules of each kind. `TURNWISE_SEED` sets the first seed: a number, or
+//! `fresh`. By default the seeds are the same in every run, so that an unchanged build passes again. Nightly runs use
+//! fresh seeds.
+//!
+//! The scenarios of `orderings` run under loom, with `--cfg turnwise_loom`. Loom checks the memory orderings of single
+//! protocols, which shuttle's sequentially consistent schedules cannot show.
 
 use std::any::Any;
 use std::panic;
@@ -73,7 +76,7 @@ pub(crate) fn explore_from(seeds: &[u64], body: impl Fn() + Send + Sync + 'stati
     let body = Arc::new(body);
     let again = || {
         let body = Arc::clone(&body);
-        // PCT insists on a second thread, even where the scenario has none.
+        // PCT needs a second thread, also where the scenario has none.
         move || {
             let second = spawn(|| {});
             body();
@@ -98,7 +101,7 @@ pub(crate) fn explore_from(seeds: &[u64], body: impl Fn() + Send + Sync + 'stati
 #[cfg(turnwise_shuttle)]
 fn config() -> shuttle::Config {
     let mut config = shuttle::Config::new();
-    // The orderings are loom's business.
+    // Loom checks the orderings.
     config.silence_warnings = true;
     // Unoptimized frames are large.
     config.stack_size = 256 << 10;
@@ -117,17 +120,17 @@ fn seed() -> u64 {
     }
 }
 
-/// Another thread of the scenario.
+/// Starts another thread of the scenario.
 pub(crate) fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     Builder::new().name("scenario".into()).spawn(body).expect("a thread")
 }
 
-/// What a thread of the scenario has come to; its panic goes on here.
+/// Waits for a thread of the scenario and returns its result. A panic of that thread continues on the calling thread.
 pub(crate) fn join<T>(thread: JoinHandle<T>) -> T {
     thread.join().unwrap_or_else(|payload: Box<dyn Any + Send>| panic::resume_unwind(payload))
 }
 
-/// Lets others go on.
+/// Lets other threads run.
 #[cfg(not(turnwise_loom))]
 pub(crate) fn yield_now() {
     #[cfg(turnwise_shuttle)]
@@ -136,11 +139,11 @@ pub(crate) fn yield_now() {
     std::thread::yield_now();
 }
 
-/// What a replay promises: the same schedule is the same run. Nothing in the library may depend on chance, on the clock or on the
-/// order of a hash map.
+/// A replay needs this: the same schedule gives the same run. Under shuttle nothing in the library may depend on random
+/// numbers, on the clock or on the order of a hash map.
 #[cfg(turnwise_shuttle)]
 #[test]
-fn a_schedule_is_all_that_a_run_depends_on() {
+fn a_schedule_determines_the_whole_run() {
     use crate::{EventSource, SessionService};
     use shuttle::scheduler::{RandomScheduler, UncontrolledNondeterminismCheckScheduler};
     use support::{actors, create, finish, open, turn, SOON};

@@ -1,8 +1,8 @@
-//! Single protocols under loom, which tries every value that a load may see under the orderings that are written down.
+//! Single protocols under loom, which tries every value that a load may see under the declared memory orderings.
 //!
-//! `RUSTFLAGS="--cfg turnwise_loom" cargo test --release --lib models` runs them. Each explores every schedule, except for
-//! two that limit the preemptions and say so. A `select!` over several channels to which one thread sends is left to
-//! shuttle, because loom loses an unpark that reaches a thread at another lock.
+//! `RUSTFLAGS="--cfg turnwise_loom" cargo test --release --lib models` runs them. Each explores every schedule, except
+//! for two that limit the preemptions. Shuttle checks a `select!` over several channels to which one thread sends.
+//! Loom cannot, because it loses an unpark that reaches a thread at another lock.
 
 use super::{join, spawn};
 use crate::cancel::CancelToken;
@@ -28,12 +28,12 @@ use crate::wait::latch::Latch;
 use crate::wait::wakeups::own_throttle;
 use crate::wait::work_queue::WorkQueue;
 
-/// Runs `body` in every schedule that there is.
+/// Runs `body` in every schedule.
 fn check(body: impl Fn() + Send + Sync + 'static) {
     check_within(None, body);
 }
 
-/// Runs `body` in every schedule with no more than so many preemptions, or as many as `LOOM_MAX_PREEMPTIONS` says.
+/// Runs `body` in every schedule with at most that many preemptions. `LOOM_MAX_PREEMPTIONS` overrides the limit.
 fn check_within(preemptions: Option<usize>, body: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = model.preemption_bound.or(preemptions);
@@ -52,7 +52,8 @@ fn snapshot(message_count: usize) -> SessionSnapshot {
     SessionSnapshot { message_count, ..SessionSnapshot::from(&session) }
 }
 
-/// The handle of a session that is idle, or at its first turn, and the turn's guards.
+/// The handle of a session. With a token, the session runs its first turn, and the guards of that turn are returned.
+/// Without one it is idle.
 fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(ActiveEntry, Admission)>) {
     let turn = first.map(|_| TurnId::new(1));
     let profile = Profile {
@@ -73,13 +74,13 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(ActiveEn
     let (handle, active, mut admission) = SessionHandle::new(profile, turn, cancel);
     handle.gate().end_build();
     admission.pick_up();
-    // Without a turn the guards are those of the build, which is over.
+    // Without a turn these are the guards of the build, which has ended.
     let guards = first.is_some().then_some((active, admission));
     (handle, guards)
 }
 
 #[test]
-fn c28_a_close_finds_the_token_of_whoever_was_admitted_before_it() {
+fn c28_a_close_finds_the_token_of_a_turn_admitted_before_it() {
     check(|| {
         let (handle, _) = session(None);
         let closing = Arc::clone(&handle);
@@ -90,7 +91,7 @@ fn c28_a_close_finds_the_token_of_whoever_was_admitted_before_it() {
         assert_eq!(admitted.is_ok(), token.is_cancelled());
         if admitted.is_ok() {
             let gate = handle.gate().state();
-            assert!(gate.is_closed() && gate.is_running(), "the thread must wait for the command");
+            assert!(gate.is_closed() && gate.is_running(), "the session thread must wait for the command");
         }
     });
 }
@@ -109,13 +110,13 @@ fn c28_the_end_of_a_turn_does_not_undo_a_close() {
 }
 
 #[test]
-fn c28_an_admission_that_is_given_up_wakes_the_thread_that_waits_for_it() {
+fn c28_a_dropped_admission_wakes_the_session_thread_that_waits_for_it() {
     check(|| {
         let (handle, _) = session(None);
         let giving_up = Arc::clone(&handle);
         let caller = spawn(move || drop(giving_up.admit(&CancelToken::new())));
         handle.close(ArchiveMode::Drain, CancelReason::Archived).run_hooks();
-        // As the session's thread does: closed, it waits for what was admitted.
+        // This is what the session thread does after a close: it waits for the command of the admitted turn.
         while handle.gate().state().is_running() {
             handle.commands().wait_and_pop();
         }
@@ -124,7 +125,7 @@ fn c28_an_admission_that_is_given_up_wakes_the_thread_that_waits_for_it() {
 }
 
 #[test]
-fn c10_one_of_two_is_admitted() {
+fn c10_one_of_two_callers_is_admitted() {
     check(|| {
         let (handle, _) = session(None);
         let other = Arc::clone(&handle);
@@ -132,16 +133,17 @@ fn c10_one_of_two_is_admitted() {
         let own = handle.admit(&CancelToken::new()).ok();
         let own_turn = own.as_ref().map(|(turn, ..)| *turn);
         let rival_turn = join(rival);
-        // The rival has given up what it got by now, and may have done so before this thread tried.
+        // The rival has dropped its admission by now. It may have dropped it before this thread tried, so both may be
+        // admitted.
         assert!(own_turn.is_some() || rival_turn.is_some());
         assert_ne!(own_turn, rival_turn);
         drop(own);
-        assert!(handle.admit(&CancelToken::new()).is_ok(), "it is free again");
+        assert!(handle.admit(&CancelToken::new()).is_ok(), "the session is free again");
     });
 }
 
 #[test]
-fn c19_the_end_of_a_turn_takes_its_own_token_and_no_other() {
+fn c19_the_end_of_a_turn_clears_its_own_token_and_no_other() {
     check(|| {
         let first = CancelToken::new();
         let (handle, guards) = session(Some(&first));
@@ -161,8 +163,11 @@ fn c19_the_end_of_a_turn_takes_its_own_token_and_no_other() {
         admission.give_back();
         let interrupted = join(interrupter);
         join(starter);
-        assert!(!first.is_cancelled() || interrupted, "only who found it has cancelled it");
-        assert!(handle.interrupt(None).is_err(), "nothing is left behind");
+        assert!(
+            !first.is_cancelled() || interrupted,
+            "the first token is cancelled although the interrupt did not find it"
+        );
+        assert!(handle.interrupt(None).is_err(), "no active entry is left");
     });
 }
 
@@ -172,14 +177,14 @@ fn c24_state_and_figures_are_from_one_instant() {
         let (handle, _) = session(None);
         let reading = Arc::clone(&handle);
         let reader = spawn(move || {
-            let view = reading.view().expect("nobody closes it").state;
-            // 1 while the turn runs, 2 at its end.
+            let view = reading.view().expect("the session is open").state;
+            // The turn publishes 1 while it runs, and 2 before its end.
             match view.state {
                 SessionState::Idle => assert!(view.message_count != 1, "{view:?}"),
                 _ => assert!(view.message_count <= 2, "{view:?}"),
             }
         });
-        let (_, active, mut admission) = handle.admit(&CancelToken::new()).expect("it is idle");
+        let (_, active, mut admission) = handle.admit(&CancelToken::new()).expect("the session is idle");
         admission.pick_up();
         handle.shared().published.publish(snapshot(1));
         handle.shared().published.publish(snapshot(2));
@@ -191,13 +196,13 @@ fn c24_state_and_figures_are_from_one_instant() {
 }
 
 #[test]
-fn c16_no_permit_is_lost_and_none_is_given_twice() {
+fn c16_no_permit_is_lost_and_none_is_granted_twice() {
     check(|| {
         let (semaphore, inside) = (Semaphore::new(1), Arc::new(AtomicBool::new(false)));
         let enter = |semaphore: &Arc<Semaphore>, inside: &Arc<AtomicBool>| {
-            let permit = semaphore.acquire(&CancelToken::new()).expect("nobody cancels");
-            // ORDERING: Relaxed; a permit has to bring with it what its last holder did.
-            assert!(!inside.swap(true, Ordering::Relaxed), "two at once");
+            let permit = semaphore.acquire(&CancelToken::new()).expect("the token is not cancelled");
+            // ORDERING: Relaxed; the permit itself has to make the writes of its last holder visible.
+            assert!(!inside.swap(true, Ordering::Relaxed), "two threads hold the permit");
             inside.store(false, Ordering::Relaxed);
             permit.release();
         };
@@ -211,7 +216,7 @@ fn c16_no_permit_is_lost_and_none_is_given_twice() {
 
 #[test]
 fn c16_a_cancelled_wait_leaves_no_permit_behind() {
-    // Without a limit these are 1.3 million schedules, and a minute.
+    // Without a limit there are 1.3 million schedules, which take a minute.
     check_within(Some(4), || {
         let (semaphore, token) = (Semaphore::new(1), CancelToken::new());
         let held = semaphore.try_acquire().unwrap();
@@ -250,23 +255,23 @@ fn c22_no_hook_runs_after_its_guard() {
         let cancelled = token.clone();
         let canceller = spawn(move || cancelled.cancel_and_run_hooks(CancelReason::Interrupted));
         let (seen, own_late) = (Arc::clone(&armed), Arc::clone(&late));
-        // Not asserted in there: a hook's panic goes no further.
+        // The hook does not assert, because its panic would be contained.
         let hook = token.on_cancel(move || {
             if !seen.load(Ordering::Relaxed) {
                 own_late.store(true, Ordering::Relaxed);
             }
         });
         drop(hook);
-        // ORDERING: Relaxed; the drop of the guard has to come before this for whoever runs the hook.
+        // ORDERING: Relaxed; the drop of the guard has to order this store after the hook's load.
         armed.store(false, Ordering::Relaxed);
         token.seal();
         join(canceller);
-        assert!(!late.load(Ordering::Relaxed), "a hook has run after its guard had gone");
+        assert!(!late.load(Ordering::Relaxed), "a hook ran after its guard was dropped");
     });
 }
 
 #[test]
-fn a_latch_that_is_set_leaves_nobody_waiting() {
+fn a_latch_that_is_set_leaves_no_thread_waiting() {
     check(|| {
         let latch = Arc::new(Latch::new());
         let waiting = Arc::clone(&latch);
@@ -290,7 +295,7 @@ fn a_work_queue_loses_no_item_and_no_wake_up() {
             let queue = Arc::clone(&queue);
             spawn(move || queue.push(item).unwrap())
         });
-        // Were a wake-up lost, this would wait for ever.
+        // If a wake-up were lost, this would wait for ever.
         assert_eq!(queue.wait_and_pop() + queue.wait_and_pop(), 3);
         assert!(!queue.has_items());
         senders.into_iter().for_each(join);
@@ -298,12 +303,12 @@ fn a_work_queue_loses_no_item_and_no_wake_up() {
 }
 
 #[test]
-fn of_two_threads_that_one_thread_wakes_neither_waits_for_ever() {
-    // Without a limit these take minutes.
+fn of_two_threads_that_one_thread_wakes_both_arrive() {
+    // Without a limit the schedules take minutes.
     check_within(Some(3), || {
         let queues: [Arc<WorkQueue<u32>>; 2] = [Arc::new(WorkQueue::new()), Arc::new(WorkQueue::new())];
         let waiters = queues.clone().map(|queue| spawn(move || queue.wait_and_pop()));
-        // One wake-up is in flight at a time: the first thread has to send the second, wherever it is just then.
+        // One wake-up is in flight at a time. So the first thread has to send the second wake-up when it arrives.
         queues[0].push(1).unwrap();
         queues[1].push(2).unwrap();
         assert_eq!(waiters.map(join), [1, 2]);
@@ -325,13 +330,13 @@ fn a_work_queue_keeps_no_item_after_its_close() {
 }
 
 #[test]
-fn c11_a_result_is_there_when_its_latch_says_so() {
+fn c11_a_result_is_stored_before_its_latch_is_set() {
     check(|| {
         let (answer, outcome) = Outcome::new(SessionId::from_uuid(uuid::Uuid::nil()));
         let waiting = Arc::clone(&outcome);
         let waiter = spawn(move || {
             assert!(waiting.finished().receiver().recv().is_err());
-            waiting.take().expect("it is there").unwrap_err()
+            waiting.take().expect("the result is stored").unwrap_err()
         });
         let error = crate::SessionError::ShuttingDown;
         answer.prepare(Err(error));
@@ -341,7 +346,7 @@ fn c11_a_result_is_there_when_its_latch_says_so() {
 }
 
 #[test]
-fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
+fn c37_an_unobserved_event_is_numbered_before_all_that_a_subscriber_gets() {
     check(|| {
         let bus =
             Arc::new(Bus::new(SessionId::from_uuid(uuid::Uuid::nil()), 0, 0, 0, Numbers::new(Numbering::default())));
@@ -362,7 +367,7 @@ fn c37_an_unheard_event_comes_before_all_that_a_subscriber_gets() {
         let (queue, stream) = EventStream::new(Subscription::new(), Clock::default());
         assert!(bus.attach(&queue));
         drop(queue);
-        // Whoever emits from now on is heard.
+        // From here on every event is observed.
         let event = AgentEvent::TextDelta { delta: String::new() };
         assert!(!bus.count_unobserved());
         bus.publish(None, event, Origin::Agent, None, (&permit, PermitDuringWait::Lent));
@@ -379,7 +384,7 @@ fn c39_no_interaction_is_missed() {
         let inbox = Arc::new(Inbox::new(1, Ids::default()));
         let injecting = Arc::clone(&inbox);
         let injector = spawn(move || injecting.inject(String::new(), EventSource::Tcp).unwrap());
-        // Were the signal missed, this would wait for ever.
+        // If the signal were missed, this would wait for ever.
         inbox.ready().recv().expect("the inbox keeps its signal");
         inbox.end_wait();
         assert!(inbox.take_next(&CancelToken::new()).is_some());

@@ -1,4 +1,4 @@
-//! The running permit of a turn whose threads wait: C60.
+//! The running permit of a turn with several threads that wait: C60.
 
 use super::{explore, join, spawn};
 use crate::cancel::CancelToken;
@@ -8,14 +8,14 @@ use crate::sync::{bounded, Arc};
 use crate::time::clock::Deadline;
 
 #[test]
-fn c60_a_turn_with_two_threads_never_waits_for_a_permit_of_its_own() {
+fn c60_a_turn_whose_threads_wait_never_waits_for_its_own_permit() {
     explore(|| {
         let (semaphore, cancel) = (Semaphore::new(1), CancelToken::new());
         let [one, other] = [(); 2].map(|()| TurnPermit::new(Arc::clone(&semaphore)));
         one.start(&cancel).unwrap();
         let (finish, finished) = bounded::<()>(1);
         let tool = Arc::clone(&one);
-        // Its second wait is for the other turn, which needs the only permit.
+        // The second wait of this thread is for the other turn, which needs the only permit.
         let tool = spawn(move || {
             tool.lend(Deadline::never()).unwrap().end_wait();
             let _permit = tool.lend(Deadline::never());
@@ -29,7 +29,7 @@ fn c60_a_turn_with_two_threads_never_waits_for_a_permit_of_its_own() {
             drop(finish);
         });
         one.lend(Deadline::never()).unwrap().end_wait();
-        // As scoped threads are: the turn goes on when they are done, and cannot end before.
+        // As with scoped threads, the turn continues only after both threads have ended.
         join(tool);
         join(helper);
         assert_eq!(semaphore.held(), 1, "the last wait has taken the permit again");

@@ -1,4 +1,4 @@
-//! Agents for scenarios.
+//! Agents and services for the scenarios.
 
 use std::panic;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::{
     TurnContext,
 };
 
-/// So far away that no schedule gets there: who waits this long and is not answered is stuck.
+/// A timeout that no schedule reaches. A call that waits this long without an answer is stuck.
 pub(crate) const FAR: Duration = Duration::from_secs(86_400);
-/// A time that may be over at any moment, or not for long.
+/// A timeout that may pass at any point of a schedule.
 pub(crate) const SOON: Duration = Duration::from_millis(1);
 
 type Play = dyn Fn(&str, &TurnContext) -> Result<String, AgentError> + Send + Sync;
 
-/// Does what it was made for, and keeps one message for each turn that went well.
+/// An agent that calls `play` in each turn, and adds one message to its history for each turn that succeeds.
 pub(crate) struct Actor {
     play: Arc<Play>,
     history: Session,
@@ -35,7 +35,7 @@ impl SessionAgent for Actor {
     }
 }
 
-/// Builds agents that do in each turn what `play` does.
+/// A builder of agents that call `play` in each turn.
 pub(crate) fn actors(
     play: impl Fn(&str, &TurnContext) -> Result<String, AgentError> + Send + Sync + 'static,
 ) -> impl SessionAgentBuilder<Agent = Actor> {
@@ -47,19 +47,19 @@ pub(crate) fn actors(
     })
 }
 
-/// What a prompt has an agent do:
+/// Plays a turn by its prompt:
 ///
-/// | Prompt | |
+/// | Prompt | The turn |
 /// |---|---|
 /// | `wait` | waits for its cancellation |
 /// | `fail` | fails |
 /// | `panic` | panics |
-/// | anything | is the answer |
+/// | any other | succeeds, with the prompt as its text |
 pub(crate) fn act(prompt: &str, turn: &TurnContext) -> Result<String, AgentError> {
     match prompt {
         "wait" => {
             assert!(turn.cancel_token().cancelled().recv().is_err());
-            Err(turn.check().expect_err("the token has fired").into())
+            Err(turn.check().expect_err("the token is cancelled").into())
         }
         "fail" => Err(AgentError::Internal("as asked".into())),
         "panic" => unwind("as asked"),
@@ -67,12 +67,12 @@ pub(crate) fn act(prompt: &str, turn: &TurnContext) -> Result<String, AgentError
     }
 }
 
-/// A panic that no hook reports: thousands of them are part of the scenario.
+/// Panics without a call of the panic hook, which would report thousands of expected panics.
 pub(crate) fn unwind(message: &'static str) -> ! {
     panic::resume_unwind(Box::new(message))
 }
 
-/// A service of agents that [`act`], and one session of it that has done nothing yet.
+/// A service whose agents play [`act`], and one idle session that has run no turn.
 pub(crate) fn with_session() -> (EphemeralSessionService<impl SessionAgentBuilder>, SessionId) {
     let service = EphemeralSessionService::new(actors(act), 4);
     let id = open(&service);
@@ -80,7 +80,7 @@ pub(crate) fn with_session() -> (EphemeralSessionService<impl SessionAgentBuilde
 }
 
 pub(crate) fn open(service: &dyn SessionService) -> SessionId {
-    service.open_session(SessionSpec::new()).expect("there is room")
+    service.open_session(SessionSpec::new()).expect("there is capacity")
 }
 
 pub(crate) fn turn(prompt: &str) -> StartTurnRequest {
@@ -91,7 +91,7 @@ pub(crate) fn create(prompt: &str) -> CreateSessionRequest {
     CreateSessionRequest::new(prompt)
 }
 
-/// Ends the service, and sees every thread off.
+/// Shuts the service down, and checks that every thread has ended.
 pub(crate) fn finish<B: SessionAgentBuilder>(service: &EphemeralSessionService<B>) {
     let report = service.shutdown(FAR);
     assert_eq!(report.stuck, []);
@@ -99,7 +99,7 @@ pub(crate) fn finish<B: SessionAgentBuilder>(service: &EphemeralSessionService<B
     assert_eq!((stats.sessions, stats.running_turns), (0, 0));
 }
 
-/// Why the turn was cancelled, if it was.
+/// The reason for which the turn was cancelled, if it was.
 pub(crate) fn reason(result: &Result<RunResult, SessionError>) -> Option<CancelReason> {
     result.as_ref().err().and_then(SessionError::cancel_reason)
 }

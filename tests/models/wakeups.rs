@@ -1,4 +1,4 @@
-//! More wake-ups of one thread than may be in flight.
+//! A thread that sends more wake-ups than may be in flight.
 
 use super::support::{actors, create, finish, open, turn};
 use super::{explore, join, spawn};
@@ -11,11 +11,11 @@ use crate::{
     SessionSnapshot, TurnContext,
 };
 
-/// So many that in a model, where one wake-up is in flight at a time, several are queued.
+/// In a model one wake-up is in flight at a time, so with this many threads several wake-ups are queued.
 const WAITERS: usize = 3;
 const ROUNDS: usize = 2;
 
-/// Waits at two queues, as a session's thread in host mode does, for so many items.
+/// Waits at two queues, as a session thread in host mode does, until that many items have arrived.
 fn wait_at(queues: &[Arc<WorkQueue<usize>>; 2], items: usize) -> Vec<usize> {
     let [one, other] = queues;
     let mut received = Vec::new();
@@ -32,7 +32,7 @@ fn wait_at(queues: &[Arc<WorkQueue<usize>>; 2], items: usize) -> Vec<usize> {
 }
 
 #[test]
-fn all_threads_that_are_called_up_arrive_whichever_thread_sends_the_wake_up() {
+fn every_notified_thread_arrives_whichever_thread_sends_the_wake_up() {
     explore(|| {
         let queues: Vec<[Arc<WorkQueue<usize>>; 2]> =
             (0..WAITERS).map(|_| [Arc::new(WorkQueue::new()), Arc::new(WorkQueue::new())]).collect();
@@ -49,7 +49,7 @@ fn all_threads_that_are_called_up_arrive_whichever_thread_sends_the_wake_up() {
         });
         let throttles = callers.map(join);
         for waiter in waiters {
-            // Were a wake-up lost, this would wait for ever.
+            // If a wake-up were lost, this would wait for ever.
             let mut received = join(waiter);
             received.sort_unstable();
             assert_eq!(received, (0..2 * ROUNDS).collect::<Vec<_>>());
@@ -59,7 +59,7 @@ fn all_threads_that_are_called_up_arrive_whichever_thread_sends_the_wake_up() {
 }
 
 #[test]
-fn c40_a_session_that_leaves_by_another_arm_than_it_was_called_up_for_keeps_no_other_asleep() {
+fn c40_a_session_that_leaves_its_select_by_another_arm_reports_its_arrival() {
     explore(|| {
         let told = Arc::new(Latch::new());
         let telling = Arc::clone(&told);
@@ -77,7 +77,8 @@ fn c40_a_session_that_leaves_by_another_arm_than_it_was_called_up_for_keeps_no_o
         let id = hosting.session_id();
         let injector = service.event_injector(id).unwrap();
         injector.inject("wait for the other".into(), EventSource::Tcp).unwrap();
-        // Called up for a command too, which it may not come to before the interaction is over; and that waits for the other session.
+        // The session thread is notified of a command too. It may take that command only after the interaction, which
+        // waits for the other session.
         service.archive(id).unwrap();
         service.start_turn(other, turn("tell")).unwrap();
         hosting.wait().unwrap();
@@ -87,7 +88,7 @@ fn c40_a_session_that_leaves_by_another_arm_than_it_was_called_up_for_keeps_no_o
     });
 }
 
-/// An agent whose history is exported once it has been told, by a turn of any session.
+/// An agent whose export waits until a turn of any session gets the prompt `tell`.
 struct Told {
     told: Arc<Latch>,
     history: Session,
@@ -112,7 +113,7 @@ impl SessionAgent for Told {
 }
 
 #[test]
-fn c40_a_session_that_exports_while_it_is_called_up_for_its_inbox_keeps_no_other_asleep() {
+fn c40_a_session_that_exports_reports_the_wake_up_for_its_inbox() {
     explore(|| {
         let told = Arc::new(Latch::new());
         let agents = builder_fn(move |spec, _| Ok(Told { told: Arc::clone(&told), history: spec.history() }));

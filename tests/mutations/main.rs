@@ -1,9 +1,11 @@
-//! Proof that the checks can fail: deliberate breakages of the protocols, each of which some test has to notice.
+//! Proof that the tests can fail: deliberate breakages of the protocols, each with the tests of which one has to fail.
 //!
-//! `cargo test --test mutations` looks whether the table still fits the source. To break the library and run what has to notice
-//! takes a copy of it, and minutes:
+//! `cargo test --test mutations` checks that the table fits the source. This command breaks a copy of the library, one
+//! mutation at a time, and runs the tests of that mutation. It takes minutes:
 //!
-//! `cargo test --release --test mutations -- --ignored --nocapture`; `TURNWISE_MUTATION=<part of a name>` for some of them.
+//! `cargo test --release --test mutations -- --ignored --nocapture`
+//!
+//! `TURNWISE_MUTATION=<part of a name>` selects mutations.
 
 mod table;
 
@@ -19,7 +21,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The file as the mutation leaves it, or why it does not fit the file.
+/// The mutated text of the file, or the reason why the mutation does not fit the file.
 fn mutated(mutation: &Mutation) -> Result<String, String> {
     let text = fs::read_to_string(root().join(mutation.file)).expect("a source file");
     mutation.edits.iter().try_fold(text, |text, (from, to)| match text.matches(from).count() {
@@ -51,19 +53,20 @@ fn every_mutation_is_noticed() {
     }
     for mutation in wanted {
         lay_out(&copy).expect("a copy of the package");
-        fs::write(copy.join(mutation.file), mutated(mutation).expect("it fits")).expect("the mutated file");
+        fs::write(copy.join(mutation.file), mutated(mutation).expect("the mutation fits the source"))
+            .expect("the mutated file");
         let verdict = judge(&run(&copy, mutation.proof));
         println!("{:<8} {:<14} {}", verdict, mutation.proof.to_string(), mutation.name);
         if verdict != NOTICED {
             unnoticed.push((verdict, mutation.name));
         }
     }
-    assert!(unnoticed.is_empty(), "these prove nothing: {unnoticed:#?}");
+    assert!(unnoticed.is_empty(), "no test noticed these mutations: {unnoticed:#?}");
 }
 
 const NOTICED: &str = "noticed";
 
-/// A mutation that does not compile, or whose filter names no test, proves nothing.
+/// The verdict on a mutation. A mutation that does not compile, or whose filter matches no test, proves nothing.
 fn judge(output: &Output) -> &'static str {
     let text = text_of(output);
     let ran = text.lines().any(|line| line.starts_with("running ") && line != "running 0 tests");
@@ -82,8 +85,8 @@ fn text_of(output: &Output) -> String {
     [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
 }
 
-/// Runs what has to notice. Whoever hangs is ended by the test's own watchdog, or is a deadlock under a model checker; `timeout`
-/// is for what neither sees.
+/// Runs the tests that have to notice a mutation. A watchdog or the model checker ends a test that hangs. `timeout`
+/// ends a run that neither of them ends.
 fn run(package: &Path, proof: Proof) -> Output {
     let mut command = Command::new("timeout");
     command.args(["600", "cargo", "test", "--quiet"]).current_dir(package).env("RUST_BACKTRACE", "0");
@@ -113,13 +116,13 @@ fn run(package: &Path, proof: Proof) -> Output {
         .arg(target)
         .args(["--", filter]);
     if matches!(proof, Proof::Shuttle(_) | Proof::Loom(_)) {
-        // Unit tests with the same word in their names fail outside of a model, mutated or not.
+        // The filter may match unit tests too. They fail outside of a model, mutated or not.
         command.args(["--skip", "tests::"]);
     }
     command.output().expect("cargo runs")
 }
 
-/// The package as it is, in another folder.
+/// Copies the unchanged package into another folder.
 fn lay_out(copy: &Path) -> io::Result<()> {
     fs::create_dir_all(copy)?;
     for part in ["Cargo.toml", "Cargo.lock", "README.md", "docs", "src", "tests", "benches", "examples"] {
@@ -128,7 +131,7 @@ fn lay_out(copy: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes only what differs, so that little is compiled again.
+/// Writes only the files that differ, so that little is compiled again.
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     if from.is_dir() {
         fs::create_dir_all(to)?;

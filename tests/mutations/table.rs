@@ -1,4 +1,4 @@
-//! The mutations. Each is a place, what is put there instead, and who has to notice.
+//! The table of mutations. Each has a file, its edits, and the tests of which one has to fail.
 
 use Proof::{Contract, Loom, Shuttle, Store};
 
@@ -6,22 +6,22 @@ use Proof::{Contract, Loom, Shuttle, Store};
 pub(crate) struct Mutation {
     pub(crate) name: &'static str,
     pub(crate) file: &'static str,
-    /// What stands in the file exactly once, and what takes its place.
+    /// Pairs of a text that is in the file exactly once, and its replacement.
     pub(crate) edits: &'static [(&'static str, &'static str)],
-    /// How it is noticed, and by which tests: a filter.
+    /// The tests of which one has to fail.
     pub(crate) proof: Proof,
 }
 
-/// A way of running tests.
+/// A way to run tests, with a filter of their names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Proof {
-    /// On real threads: the tests of the contract with this in their names.
+    /// The tests of the contract, on real threads.
     Contract(&'static str),
-    /// On real threads and a real file: the tests of what is kept with this in their names.
+    /// The tests of kept sessions, on real threads and real files.
     Store(&'static str),
-    /// Under shuttle: the scenarios with this in their names.
+    /// The scenarios under shuttle.
     Shuttle(&'static str),
-    /// Under loom.
+    /// The scenarios under loom.
     Loom(&'static str),
 }
 
@@ -35,7 +35,7 @@ const fn mutation(
 }
 
 pub(crate) const MUTATIONS: &[Mutation] = &[
-    // Admission, close, end of a turn.
+    // Admission, close, the end of a turn.
     mutation(
         "admission loads and stores instead of comparing and swapping",
         "src/status/gate.rs",
@@ -79,7 +79,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Contract("c45_of_a_response_and_an_interrupt"),
     ),
     mutation(
-        "a wake-up is left out because a request that can be taken back is in the queue",
+        "a close sends no wake-up command when a request that can be taken back is queued",
         "src/session/handle.rs",
         &[("!contents.items.iter().any(|command| matches!(command, Command::Wake))", "contents.items.is_empty()")],
         Shuttle("c27_a_close_is_noticed"),
@@ -97,7 +97,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c31"),
     ),
     mutation(
-        "the token is put in place after the admission, outside of the lock",
+        "the token is stored after the admission, outside of the lock",
         "src/session/handle.rs",
         &[(
             "        let mut active = self.active.lock();\n        let turn = self.gate().admit(reserved)?;\n        *active =",
@@ -118,13 +118,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c24"),
     ),
     mutation(
-        "a reader accepts figures of two versions",
+        "a reader accepts figures of two instants",
         "src/status/published.rs",
         &[("let is_consistent = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;", "let is_consistent = version < u64::MAX;")],
         Contract("c24_lists"),
     ),
     mutation(
-        "a session that changes goes to the end of the page",
+        "a session that changes during a list moves to the end of the page",
         "src/ephemeral/registry.rs",
         &[("page.insert(place - closed, summary)", "{ let _ = (place, closed); page.push(summary) }")],
         Contract("c24_lists"),
@@ -136,7 +136,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Loom("c28"),
     ),
     mutation(
-        "a fault is known before its message is",
+        "the gate is faulted before the message is stored",
         "src/session/handle.rs",
         &[
             ("let message = self.fault.get_or_init(|| message).clone();\n        self.gate().fault();", "self.gate().fault();\n        let message = self.fault.get_or_init(|| message).clone();"),
@@ -156,7 +156,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c28"),
     ),
     mutation(
-        "host mode ends by the gate of a close",
+        "host mode ends when the gate is closed, before the close is done",
         "src/session/thread.rs",
         &[("let is_closed = self.handle.is_close_done();", "let is_closed = gate.is_closed();")],
         Shuttle("c41"),
@@ -186,7 +186,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c11"),
     ),
     mutation(
-        "the outcome is announced before it is there",
+        "the outcome is announced before it is stored",
         "src/turn/handle.rs",
         &[(
             "        *self.outcome.result.lock() = Some(result);",
@@ -201,13 +201,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Contract("c31"),
     ),
     mutation(
-        "the end of host mode leaves its subscribers waiting",
+        "the end of host mode does not answer the subscribed interactions",
         "src/session/thread.rs",
         &[("        self.handle.shared().inbox.fail_subscribed();\n", "")],
         Contract("c40_however"),
     ),
     mutation(
-        "an interaction is between inbox and thread for a moment",
+        "an interaction has left the inbox before it is recorded as running",
         "src/inbox/queue.rs",
         &[("                Some(next) => extra.running = Some((next.interaction.id, cancel.clone())),", "                Some(_) => {}"), ("        self.queue.change(|Contents { items, extra, .. }| {\n            let next = items.pop_front();", "        let taken = self.queue.change(|Contents { items, extra, .. }| {\n            let next = items.pop_front();"), ("                None => {}\n            }\n            next\n        })\n    }", "                None => {}\n            }\n            next\n        });\n        taken.iter().for_each(|next| self.begin_running(next, cancel));\n        taken\n    }")],
         Shuttle("c40_one_interaction"),
@@ -241,13 +241,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c20"),
     ),
     mutation(
-        "a token outlives its turn",
+        "a token is not sealed at the end of its turn",
         "src/cancel.rs",
         &[("        self.cell.state.fetch_or(SEALED, Ordering::SeqCst);\n", "")],
         Contract("c19"),
     ),
     mutation(
-        "a latch's channel is made without a check of the latch",
+        "a latch creates its channel without a check whether it is set",
         "src/wait/latch.rs",
         &[("if !self.is_set() {", "if !self.is_set() || true {")],
         Loom("latch"),
@@ -314,13 +314,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("wakeups"),
     ),
     mutation(
-        "no arrival is reported",
+        "a thread does not report its arrival",
         "src/wait/work_queue.rs",
         &[("if let Self::Notified(throttle) = self {", "if let (Self::Notified(throttle), true) = (self, false) {")],
         Shuttle("wakeups"),
     ),
     mutation(
-        "a session that leaves its select by another arm does not report that it was called up for a command",
+        "a session that leaves its select by another arm does not report the wake-up for a command",
         "src/session/thread.rs",
         &[("        commands.end_wait();\n", "        if matches!(ready, Ready::Commands) {\n            commands.end_wait();\n        }\n")],
         Shuttle("c40_a_session_that_leaves"),
@@ -418,7 +418,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c34"),
     ),
     mutation(
-        "a turn's token is let go of before its error has been put into words",
+        "a turn's token ends no wait while the turn's error is converted to text",
         "src/session/thread.rs",
         &[("        turn.announce_end(&result);\n        turn.end(result);\n", "        self.own.end_turn();\n        turn.announce_end(&result);\n        turn.end(result);\n")],
         Contract("c34"),
@@ -443,7 +443,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Contract("c25"),
     ),
     mutation(
-        "an id is given out twice",
+        "two sessions are registered with one id",
         "src/ephemeral/registry.rs",
         &[("            if sessions.contains(handle.id()) {", "            if sessions.contains(handle.id()) && false {")],
         Shuttle("c05"),
@@ -458,7 +458,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c09"),
     ),
     mutation(
-        "the end is announced before the id is free",
+        "the end of a session is announced before its id is free",
         "src/ephemeral/core.rs",
         &[(
             "        self.core.registry.remove(self.handle.id());\n        self.handle.ended().set();",
@@ -517,7 +517,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c37"),
     ),
     mutation(
-        "the last event of a turn is not sent",
+        "the terminal event of a turn is not sent",
         "src/session/running.rs",
         &[("        self.context.events().emit_last(|| self.terminal_event(result));\n", "        let _ = self.terminal_event(&result);\n")],
         Shuttle("c35"),
@@ -530,13 +530,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c39"),
     ),
     mutation(
-        "an interaction that is dropped has no end",
+        "a dropped interaction has no terminal event",
         "src/inbox/reply.rs",
         &[("        self.end_stream(AgentEvent::InteractionFailed {", "        drop(AgentEvent::InteractionFailed {")],
         Shuttle("c39"),
     ),
     mutation(
-        "what interactions have used does not add up",
+        "the usage of interactions is not added to that of the turn",
         "src/session/hosting.rs",
         &[("            usage: sum.usage + latest.usage,\n", "")],
         Contract("c40"),
@@ -548,12 +548,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c41"),
     ),
     mutation(
-        "a name stays taken",
+        "the name of an ended session stays taken",
         "src/comms/local.rs",
         &[("let sender = self.endpoint.network.peers.write().remove(&self.endpoint.name);", "let sender = self.endpoint.network.peers.read().get(&self.endpoint.name).cloned();")],
         Shuttle("c41"),
     ),
-    // What is kept.
+    // Kept sessions.
     mutation(
         "a turn is answered before it is kept",
         "src/store/agent.rs",
@@ -561,7 +561,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("kept"),
     ),
     mutation(
-        "a turn that ends after the archive takes the session out of it",
+        "a turn that ends after the archive clears the archived mark",
         "src/store/kept.rs",
         &[("        session.history = history;", "        session.history = history;\n        session.archived = false;")],
         Store("archive"),
@@ -655,7 +655,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("c65"),
     ),
     mutation(
-        "numbers begin again in every life",
+        "numbers begin at 1 in every life",
         "src/store/kept.rs",
         &[("after: numbers.reserved(),", "after: LastNumbers::default(),")],
         Store("c64"),
@@ -673,7 +673,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("c64"),
     ),
     mutation(
-        "a life that ends in order writes no exact numbers",
+        "the orderly end of a life writes no exact numbers",
         "src/store/kept.rs",
         &[("        if !session.numbers.finish(used) {", "        if used == used {")],
         Store("c64"),
@@ -691,7 +691,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("answered_with_its_own"),
     ),
     mutation(
-        "all items of a batch get the result of its first",
+        "all items of a batch get the result of the first",
         "src/store/batches.rs",
         &[("results.get(index)", "results.get(index * 0)")],
         Shuttle("answered_with_its_own"),
@@ -703,7 +703,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Store("damage"),
     ),
     mutation(
-        "a newer record is read as if it were today's",
+        "a newer record is read as one of the current version",
         "src/store/record.rs",
         &[("            if version > VERSION {", "            if version > VERSION + 999 {")],
         Store("newer"),

@@ -1,4 +1,4 @@
-//! The making of a new store: its file's access rights, the files and links that stand in its way, and several creators at once.
+//! The creation of a store: the access rights of its file, planted files and links, and concurrent creators.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +14,7 @@ use turnwise::{Message, Session, SessionId};
 
 use crate::support::*;
 
-/// Tells a process what to open.
+/// The environment variable with the file that a process opens.
 const FILE: &str = "TURNWISE_CREATED_FILE";
 const SIGXFSZ: i32 = 25;
 
@@ -47,12 +47,12 @@ fn opened_as_told() -> bool {
 }
 
 #[test]
-fn a_file_or_link_that_is_planted_where_a_store_is_made_is_neither_used_nor_changed() {
+fn a_planted_file_or_link_is_neither_used_nor_changed() {
     for empty_in_place in [false, true] {
         let folder = Folder::new();
         let victim = folder.join("victim");
         fs::write(&victim, "precious").unwrap();
-        // The names that a creator could derive from the store's. The first is what earlier versions used.
+        // Names that a creator could derive from the name of the store. Earlier versions used the first one.
         let names = [
             ".sessions.redb.unfinished",
             ".sessions.redb.tmp",
@@ -85,13 +85,13 @@ fn a_file_or_link_that_is_planted_where_a_store_is_made_is_neither_used_nor_chan
         assert!(store.is_file());
         assert_eq!(store.permissions().mode() & 0o777, if empty_in_place { 0o640 } else { 0o600 });
         let made = usize::from(!empty_in_place);
-        assert_eq!(entries(&folder).len(), before.len() + made, "nothing else is left");
+        assert_eq!(entries(&folder).len(), before.len() + made, "no other file is left");
     }
 }
 
-/// The planted file is open for reading in another program, as an attacker would have it: the store is not made in that file.
+/// An attacker may hold a planted file open for reading. So the store must not be created in that file.
 #[test]
-fn what_is_saved_cannot_be_read_through_a_file_that_was_opened_before() {
+fn a_planted_file_that_is_open_shows_nothing_of_the_store() {
     let folder = Folder::new();
     let planted = folder.join(".sessions.redb.unfinished");
     make_empty_file(&planted, 0o666);
@@ -105,24 +105,24 @@ fn what_is_saved_cannot_be_read_through_a_file_that_was_opened_before() {
 }
 
 #[test]
-fn a_new_store_is_its_owners_alone_where_the_umask_takes_nothing_away() {
+fn a_new_store_is_private_also_with_an_empty_umask() {
     if opened_as_told() {
         return;
     }
-    const NAME: &str = "created::a_new_store_is_its_owners_alone_where_the_umask_takes_nothing_away";
+    const NAME: &str = "created::a_new_store_is_private_also_with_an_empty_umask";
     let folder = Folder::new();
     assert!(process(NAME, "umask 0").env(FILE, folder.file()).output().unwrap().status.success());
     assert_eq!(mode(&folder.file()), 0o600);
     assert_eq!(folder.store().list().unwrap().len(), 1);
 }
 
-/// The system ends the process at its first write: what it leaves is as it was made.
+/// The system kills the process at its first write, so the files that it leaves have the rights of their creation.
 #[test]
-fn a_store_that_is_killed_while_it_is_made_is_private_and_does_not_disturb_the_next() {
+fn a_killed_creation_leaves_private_files_and_does_not_disturb_the_next() {
     if opened_as_told() {
         return;
     }
-    const NAME: &str = "created::a_store_that_is_killed_while_it_is_made_is_private_and_does_not_disturb_the_next";
+    const NAME: &str = "created::a_killed_creation_leaves_private_files_and_does_not_disturb_the_next";
     for in_place in [None, Some(0o600), Some(0o640), Some(0o604), Some(0o666), Some(0o600)] {
         let folder = Folder::new();
         if let Some(mode) = in_place {
@@ -142,7 +142,7 @@ fn a_store_that_is_killed_while_it_is_made_is_private_and_does_not_disturb_the_n
             }
             let mut left = entries(&folder);
             left.retain(|path| *path != folder.file());
-            assert_eq!(left.len(), killed, "one more each time: {left:?}");
+            assert_eq!(left.len(), killed, "each killed process leaves one file: {left:?}");
             for path in left {
                 assert_eq!(mode(&path) & !allowed, 0, "{:o} instead of {allowed:o}", mode(&path));
                 assert!(!path.to_string_lossy().contains("sessions"), "{path:?}");
@@ -153,7 +153,7 @@ fn a_store_that_is_killed_while_it_is_made_is_private_and_does_not_disturb_the_n
         assert_eq!(folder.store().list().unwrap().len(), 1);
         assert_eq!(mode(&folder.file()), allowed);
         for path in left.iter().filter(|path| **path != folder.file()) {
-            assert_eq!(fs::metadata(path).unwrap().len(), 0, "it is not used");
+            assert_eq!(fs::metadata(path).unwrap().len(), 0, "the file of a killed process is not used");
         }
         assert_eq!(entries(&folder).len(), 3);
     }
@@ -170,7 +170,7 @@ fn a_new_store_has_the_permissions_of_the_empty_file_in_its_place() {
     }
 }
 
-/// The process must not be able to write, which an administrator's process always is.
+/// The store is refused if the process cannot write the file. An administrator's process can always write it.
 #[test]
 fn an_empty_file_that_is_read_only_is_refused_or_stays_read_only() {
     for wanted in [0o400, 0o440, 0] {
@@ -190,7 +190,7 @@ fn an_empty_file_that_is_read_only_is_refused_or_stays_read_only() {
 fn a_new_store_has_the_owner_and_the_group_of_the_empty_file_in_its_place() {
     let folder = Folder::new();
     make_empty_file(&folder.file(), 0o640);
-    // Where the system does not let this process give a file away, the file keeps the owner and group of the process.
+    // If this process may not change the owner, the file keeps the owner and the group of the process.
     let _ = std::os::unix::fs::chown(folder.file(), Some(12_345), Some(23_456));
     let before = fs::metadata(folder.file()).unwrap();
     folder.store().save(&stored("one")).unwrap();
@@ -229,7 +229,7 @@ fn a_name_may_be_as_long_as_the_system_allows() {
 }
 
 #[test]
-fn a_path_that_names_no_file_is_an_error_and_leaves_nothing() {
+fn a_path_that_names_no_file_is_an_error_and_leaves_no_file() {
     let folder = Folder::new();
     fs::create_dir(folder.join("inner")).unwrap();
     fs::write(folder.join("file"), "x").unwrap();
@@ -270,11 +270,11 @@ fn a_path_that_names_no_file_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
-fn a_relative_path_is_one_of_the_folder_that_the_process_is_in() {
+fn a_relative_path_starts_at_the_current_folder() {
     if opened_as_told() {
         return;
     }
-    const NAME: &str = "created::a_relative_path_is_one_of_the_folder_that_the_process_is_in";
+    const NAME: &str = "created::a_relative_path_starts_at_the_current_folder";
     for path in ["sessions.redb", "./sessions.redb", "inner/../sessions.redb", "inner/link/sessions.redb"] {
         for empty_in_place in [false, true] {
             let folder = Folder::new();
@@ -291,9 +291,9 @@ fn a_relative_path_is_one_of_the_folder_that_the_process_is_in() {
     }
 }
 
-/// An administrator's process may write there all the same.
+/// An administrator's process may write into such a folder all the same.
 #[test]
-fn a_folder_that_takes_no_files_is_an_error_and_leaves_nothing() {
+fn a_folder_without_access_is_an_error_and_stays_as_it_is() {
     for (rights, empty_in_place) in [(0o500, false), (0o500, true), (0o300, false), (0o300, true), (0, false)] {
         let folder = Folder::new();
         let inner = folder.join("inner");
@@ -315,7 +315,7 @@ fn a_folder_that_takes_no_files_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
-fn of_many_threads_that_create_a_store_at_once_one_has_it() {
+fn one_of_many_threads_that_create_a_store_gets_it() {
     for round in 0..20 {
         let folder = Folder::new();
         let empty_in_place = round % 2 == 1;
@@ -340,13 +340,13 @@ fn of_many_threads_that_create_a_store_at_once_one_has_it() {
         assert_eq!(opened, 1);
         assert_eq!(folder.store().list().unwrap().len(), 1);
         assert_eq!(mode(&folder.file()), if empty_in_place { 0o640 } else { 0o600 });
-        assert_eq!(entries(&folder), [folder.file()], "nothing else is left");
+        assert_eq!(entries(&folder), [folder.file()], "no other file is left");
     }
 }
 
-/// Each has the store for a moment only, so that others find it made, locked or free: what one has saved is never lost.
+/// Each thread holds the store for a moment only. So the others find it new, in use or free, and no save is lost.
 #[test]
-fn of_many_threads_that_create_a_store_and_close_it_none_loses_what_another_saved() {
+fn threads_that_create_and_close_a_store_lose_no_save_of_another() {
     for round in 0..20 {
         let folder = Folder::new();
         if round % 2 == 1 {
@@ -375,17 +375,18 @@ fn of_many_threads_that_create_a_store_and_close_it_none_loses_what_another_save
         let mut listed = folder.store().list().unwrap();
         listed.sort();
         assert_eq!(listed, saved);
-        assert_eq!(entries(&folder), [folder.file()], "nothing else is left");
+        assert_eq!(entries(&folder), [folder.file()], "no other file is left");
     }
 }
 
-/// A process that opens a store once it is told to, says whether it has it, and keeps it until its input ends.
+/// The body of a process that opens a store when a line arrives, prints the outcome, and holds the store until its
+/// input ends.
 fn open_until_told() -> bool {
     let Some(file) = std::env::var_os(FILE) else { return false };
     let mut input = std::io::stdin().lock();
     let mut line = String::new();
     println!("\nready");
-    input.read_line(&mut line).expect("to be told");
+    input.read_line(&mut line).expect("a line");
     let opened = FileStore::open(file);
     println!(
         "\n{}",
@@ -395,16 +396,16 @@ fn open_until_told() -> bool {
             Err(error) => error.to_string(),
         }
     );
-    input.read_to_string(&mut line).expect("to be told");
+    input.read_to_string(&mut line).expect("a line");
     true
 }
 
 #[test]
-fn of_many_processes_that_create_a_store_at_once_one_has_it() {
+fn one_of_many_processes_that_create_a_store_gets_it() {
     if open_until_told() {
         return;
     }
-    const NAME: &str = "created::of_many_processes_that_create_a_store_at_once_one_has_it";
+    const NAME: &str = "created::one_of_many_processes_that_create_a_store_gets_it";
     run(|| {
         for round in 0..6 {
             let folder = Folder::new();
@@ -440,7 +441,7 @@ fn of_many_processes_that_create_a_store_at_once_one_has_it() {
 }
 
 #[test]
-fn a_store_that_is_opened_again_after_a_failure_does_not_follow_a_link() {
+fn a_reopen_after_a_failure_does_not_follow_a_link() {
     run(|| {
         let (folder, other) = (Folder::new(), Folder::new());
         other.store().save(&stored("of another store")).unwrap();
@@ -472,7 +473,7 @@ fn a_store_that_is_opened_again_after_a_failure_does_not_follow_a_link() {
         assert!(store.list().is_err(), "there is an empty file");
         assert_eq!(fs::metadata(folder.file()).unwrap().len(), 0);
         fs::write(folder.file(), sound).unwrap();
-        assert_eq!(store.list().unwrap(), ids, "it is back");
+        assert_eq!(store.list().unwrap(), ids, "the store opens again");
         assert_eq!(other.store().list().unwrap().len(), 1);
     });
 }

@@ -1,4 +1,4 @@
-//! The store in a file: what is in it, who may have it, and what damage does.
+//! The store in a file: its records, its single owner, and what damage leads to.
 
 use std::thread;
 
@@ -17,7 +17,7 @@ fn stored(text: &str) -> StoredSession {
     StoredSession::new(history)
 }
 
-/// Changes the records of a session behind the store's back.
+/// Changes the records of a session in the file, without the store.
 fn tamper(folder: &Folder, id: SessionId, change: impl Fn(&mut Vec<u8>)) {
     let database = Database::open(folder.file()).unwrap();
     let transaction = database.begin_write().unwrap();
@@ -32,7 +32,7 @@ fn tamper(folder: &Folder, id: SessionId, change: impl Fn(&mut Vec<u8>)) {
 }
 
 #[test]
-fn what_is_saved_is_loaded_listed_and_deleted() {
+fn saved_sessions_are_loaded_listed_and_deleted() {
     let folder = Folder::new();
     let (one, mut two) = (stored("one"), stored("two"));
     {
@@ -77,8 +77,9 @@ fn the_smallest_stack_has_room_for_a_save() {
 }
 
 #[test]
-fn records_in_no_order_are_an_error_and_not_endless() {
-    // As where a page leads back to one before it. redb does not look at its checksums where nobody has crashed.
+fn records_out_of_order_are_an_error_and_no_endless_list() {
+    // The damage is like that of a page that leads back to an earlier one. redb checks its checksums only after a
+    // crash.
     run(|| {
         let folder = Folder::new();
         let store = folder.store();
@@ -103,11 +104,11 @@ fn records_in_no_order_are_an_error_and_not_endless() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_file_is_no_store() {
+fn a_folder_or_a_pipe_is_no_store() {
     run(|| {
         let folder = Folder::new();
         assert!(matches!(FileStore::open(&*folder), Err(StoreError::Failed(_))));
-        // A pipe without a writer.
+        // A pipe without a writer would block a plain open.
         let made = std::process::Command::new("mkfifo").arg(folder.file()).status();
         assert!(made.unwrap().success());
         assert!(matches!(FileStore::open(folder.file()), Err(StoreError::Failed(_))));
@@ -135,7 +136,7 @@ fn a_file_that_is_no_store_is_an_error_and_stays_as_it_is() {
     }
     assert!(FileStore::open(folder.join("no/such/folder")).is_err());
     assert!(FileStore::open(&*folder).is_err());
-    // Nothing is there yet.
+    // An empty file becomes a store.
     std::fs::write(folder.file(), b"").unwrap();
     folder.store();
 }
@@ -153,7 +154,7 @@ fn saves_of_many_threads_are_all_there() {
                         let save = |k: usize| {
                             let session = stored(&format!("{n}.{k}"));
                             store.save(&session).unwrap();
-                            // It is there as soon as it is saved.
+                            // A saved session can be loaded at once.
                             assert_eq!(store.load(session.id()).unwrap().as_ref(), Some(&session));
                             session
                         };
@@ -173,7 +174,7 @@ fn saves_of_many_threads_are_all_there() {
 }
 
 #[test]
-fn whoever_reads_is_not_disturbed_by_those_who_save() {
+fn readers_are_not_disturbed_by_concurrent_saves() {
     run(|| {
         let folder = Folder::new();
         let store = folder.store();
@@ -203,7 +204,7 @@ fn whoever_reads_is_not_disturbed_by_those_who_save() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_that_leads_nowhere_is_left_as_it_is() {
+fn a_dangling_link_is_refused_and_left_as_it_is() {
     let folder = Folder::new();
     std::os::unix::fs::symlink(folder.join("elsewhere"), folder.file()).unwrap();
     assert!(FileStore::open(folder.file()).unwrap_err().to_string().contains("leads nowhere"));
@@ -260,7 +261,7 @@ fn a_damaged_or_newer_record_is_a_clear_error_and_leaves_the_others_usable() {
         assert_eq!(service.list(SessionQuery::new()).unwrap().len(), 1);
         assert_eq!(service.start_turn(good, turn("more")).unwrap().text, "more");
         assert_eq!(service.stats().sessions_created, 1);
-        // Nothing has been written over it: who has the newer version can still read it.
+        // The newer record is not overwritten, so a newer version of the library can still read it.
         let listed = |service: &turnwise::store::PersistentSessionService<Echo>| service.read(newer).unwrap_err();
         assert!(matches!(about(listed(&service)).1, StoreError::Newer { .. }));
         service.delete(damaged).unwrap();
@@ -268,9 +269,9 @@ fn a_damaged_or_newer_record_is_a_clear_error_and_leaves_the_others_usable() {
     });
 }
 
-/// Whatever is wrong with the file, it is an error, never a crash and never a wrong history.
+/// Damage to the file is an error or a missing session, never a crash and never a wrong history.
 #[test]
-fn no_damage_to_the_file_goes_unnoticed() {
+fn no_damage_to_the_file_leads_to_a_wrong_history() {
     run(|| {
         let folder = Folder::new();
         let mut all = Vec::new();
@@ -288,7 +289,7 @@ fn no_damage_to_the_file_goes_unnoticed() {
         let mut noticed = 0;
         let mut state = 1_u64;
         for round in 0..60 {
-            // A splash of nonsense somewhere: a step of a multiplicative generator says where.
+            // A linear congruential generator selects the place of the damage.
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let place = written[(state >> 16) as usize % written.len()];
             let mut damaged = sound.clone();
@@ -306,6 +307,6 @@ fn no_damage_to_the_file_goes_unnoticed() {
             }
             let _ = store.list();
         }
-        assert!(noticed > 10, "most of it must have hit something: {noticed}");
+        assert!(noticed > 10, "too little damage was noticed: {noticed}");
     });
 }

@@ -1,4 +1,4 @@
-//! Stores and agents whose errors panic when they are shown or dropped, and what may be said of them.
+//! Stores and agents whose errors panic when they are shown or dropped, and what the log may say about them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use turnwise::{
 
 use crate::support::*;
 
-/// An error that panics whatever is done with it.
+/// An error that panics in each of its methods and in its drop.
 struct Hostile;
 
 impl fmt::Display for Hostile {
@@ -41,7 +41,7 @@ impl Drop for Hostile {
     }
 }
 
-/// Keeps sessions, until every call fails.
+/// A store in memory whose saves or loads a test can make fail.
 #[derive(Default)]
 struct Turning {
     kept: Mutex<BTreeMap<SessionId, StoredSession>>,
@@ -89,11 +89,11 @@ impl SessionStore for Turning {
     }
 }
 
-/// The caller's own share of a hostile error: dropping it would be the test's own panic.
+/// The code of a hostile error. The error is leaked, because its drop would panic in the test.
 #[track_caller]
 fn failed<T>(result: Result<T, SessionError>) -> &'static str {
     match result {
-        Ok(_) => panic!("it went well"),
+        Ok(_) => panic!("the call succeeded"),
         Err(error) => {
             let code = error.code();
             mem::forget(error);
@@ -103,7 +103,7 @@ fn failed<T>(result: Result<T, SessionError>) -> &'static str {
 }
 
 #[test]
-fn c32_errors_of_a_store_that_panic_fault_no_session_and_unwind_into_no_caller() {
+fn c32_panicking_store_errors_fault_no_session_and_unwind_into_no_caller() {
     run(|| {
         record_log();
         let store = Arc::new(Turning::default());
@@ -115,8 +115,8 @@ fn c32_errors_of_a_store_that_panic_fault_no_session_and_unwind_into_no_caller()
         store.saves_fail.store(true, Ordering::SeqCst);
         assert_eq!(failed(service.start_turn(id, turn("two"))), "AGENT_ERROR");
         assert_eq!(failed(service.start_turn(id, turn("fail"))), "AGENT_ERROR");
-        assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle, "it is not faulted");
-        // Detached: the result goes on the session's thread.
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle, "the session is not faulted");
+        // The handle is dropped, so the session thread drops the error.
         drop(service.begin_turn(id, turn("three")).unwrap());
         while service.read(id).unwrap().state.is_active {
             std::thread::yield_now();
@@ -138,7 +138,7 @@ fn c32_errors_of_a_store_that_panic_fault_no_session_and_unwind_into_no_caller()
         store.saves_fail.store(false, Ordering::SeqCst);
         assert_eq!(service.start_turn(id, turn("four")).unwrap().text, "four");
         assert_eq!(service.start_turn(other, turn("more")).unwrap().text, "more");
-        // The last chance of what could not be saved fails too.
+        // The save at the end of the session fails too.
         store.saves_fail.store(true, Ordering::SeqCst);
         failed(service.start_turn(id, turn("five")));
         assert!(service.shutdown(LONG).stuck.is_empty());
@@ -147,7 +147,7 @@ fn c32_errors_of_a_store_that_panic_fault_no_session_and_unwind_into_no_caller()
 }
 
 #[test]
-fn c32_errors_of_an_agent_that_panic_are_contained() {
+fn c32_panicking_agent_errors_are_contained() {
     run(|| {
         let agent = agent_fn(|prompt, turn| match prompt.as_str() {
             "fail" => Err(AgentError::other(Hostile)),
@@ -175,7 +175,7 @@ fn c32_errors_of_an_agent_that_panic_are_contained() {
     });
 }
 
-/// A value of a host whose drop panics.
+/// A host's value whose drop panics.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -212,7 +212,7 @@ impl SessionStore for BombStore {
 }
 
 #[test]
-fn c32_builders_stores_extensions_and_unread_results_whose_drop_panics_unwind_into_no_caller() {
+fn c32_drops_of_host_values_that_panic_unwind_into_no_caller() {
     run(|| {
         let config = || EphemeralSessionService::configure(BombBuilder(Bomb));
         assert!(config().max_running_turns(0).build().is_err());
@@ -245,14 +245,14 @@ fn c32_builders_stores_extensions_and_unread_results_whose_drop_panics_unwind_in
 }
 
 #[test]
-fn what_a_store_or_an_agent_says_when_it_panics_is_not_in_the_log() {
+fn panic_messages_of_stores_and_agents_are_not_in_the_log() {
     run(|| {
         record_log();
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
         store.panics.store(true, Ordering::SeqCst);
         let error = service.start_turn(id, turn("two")).unwrap_err();
-        assert!(error.to_string().contains("a store that panics"), "the caller is told: {error}");
+        assert!(error.to_string().contains("a store that panics"), "the caller gets the panic message: {error}");
         assert!(!format!("{error:?} {error:#?}").contains("a store that panics"), "{error:?}");
         service.start_turn(id, turn("fail")).unwrap_err();
         service.shutdown(LONG);
@@ -267,7 +267,7 @@ fn what_a_store_or_an_agent_says_when_it_panics_is_not_in_the_log() {
 }
 
 #[test]
-fn the_log_names_the_kind_of_a_systems_error_and_not_its_text() {
+fn the_log_has_the_kind_of_an_io_error_and_not_its_text() {
     run(|| {
         struct Full;
         impl SessionStore for Full {
@@ -293,7 +293,8 @@ fn the_log_names_the_kind_of_a_systems_error_and_not_its_text() {
         service.start_turn(id, turn("one")).unwrap_err();
         service.shutdown(LONG);
         let about = logged(&id.to_string());
-        let said = about.iter().find(|text| text.contains("its last turns are not kept")).expect("it is logged");
+        let said =
+            about.iter().find(|text| text.contains("its last turns are not kept")).expect("the failed save is logged");
         assert!(said.ends_with("STORE_FAILED (permission denied)"), "{said}");
     });
 }

@@ -1,4 +1,4 @@
-//! A process that is killed at any moment loses the turns that were running, and nothing else.
+//! A process that is killed at any moment loses at most the turns that were running.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -15,8 +15,8 @@ const FILE: &str = "TURNWISE_KILLED_FILE";
 const NAME: &str = "killed::a_killed_process_loses_at_most_the_turns_in_flight";
 const CALLERS: usize = 3;
 
-/// The process that is going to be killed: callers that run turns on sessions of theirs, and say when a turn has its result.
-/// What a caller has said is what the next process must find.
+/// The body of the process that is killed. Its callers run turns on their own sessions, and print each turn that has
+/// its result. The next process must find every printed turn.
 fn live_until_killed(file: &str) -> ! {
     let service = turnwise::store::PersistentSessionService::new(echo(), 64, {
         turnwise::store::FileStore::open(file).expect("the store opens clean")
@@ -42,7 +42,8 @@ fn live_until_killed(file: &str) -> ! {
                     }
                     let id = mine[n % mine.len()];
                     let prompt = SessionId::new().to_string();
-                    // Said before, so that a turn that is found and was not answered is known to have been in flight.
+                    // This line comes before the turn. So a turn that is kept but not answered is known to have been
+                    // running.
                     say(format!("{id} begins {prompt}\n"));
                     service.start_turn(id, turn(&prompt)).expect("a turn");
                     say(format!("{id} {prompt}\n"));
@@ -62,7 +63,7 @@ fn a_killed_process_loses_at_most_the_turns_in_flight() {
         live_until_killed(&file);
     }
     let rounds = std::env::var("TURNWISE_KILLS").map_or(25, |rounds| rounds.parse().expect("a number"));
-    // Two files: one that lives through all the kills, and one that is killed while it is new.
+    // One file is used in all rounds. In each round a second, new file is killed while it is created.
     let old = Folder::new();
     let mut answered: BTreeMap<SessionId, Vec<String>> = BTreeMap::new();
     let mut turns = 0;
@@ -74,8 +75,8 @@ fn a_killed_process_loses_at_most_the_turns_in_flight() {
     assert!(turns > rounds, "{turns} turns in {rounds} rounds");
 }
 
-/// Lets a process live for some milliseconds after it has opened the store (or started to), kills it, and looks at what it has
-/// left. Returns how many turns it was known to have answered.
+/// Runs a process for some milliseconds after it has opened the store, or after its start. Then kills the process and
+/// checks its file. Returns the number of turns that the process has answered.
 fn round_of(folder: &Folder, millis: u64, answered: &mut BTreeMap<SessionId, Vec<String>>) -> u64 {
     let mut child = Command::new(std::env::current_exe().expect("this test's program"))
         .args([NAME, "--exact", "--nocapture", "--test-threads=1"])
@@ -98,7 +99,8 @@ fn round_of(folder: &Folder, millis: u64, answered: &mut BTreeMap<SessionId, Vec
         }
         lines
     });
-    // A file that is killed while it is new is not waited for: its kill may come before, while and after it is made.
+    // For a new file the test does not wait until the store is open, so the kill may come before, during or after the
+    // creation of the file.
     if millis >= 12 {
         opened.recv_timeout(LONG).expect("the store opens clean");
     }
@@ -127,7 +129,7 @@ fn round_of(folder: &Folder, millis: u64, answered: &mut BTreeMap<SessionId, Vec
     let service = keeping(folder);
     let listed = service.list(SessionQuery::new()).expect("a list");
     for (id, prompts) in answered.iter_mut() {
-        let history = service.export_session(*id).expect("every session that was answered");
+        let history = service.export_session(*id).expect("the session of every answered turn is kept");
         let said = said(&history);
         let asked: Vec<&str> = said.iter().step_by(2).map(String::as_str).collect();
         let replies: Vec<&str> = said.iter().skip(1).step_by(2).map(|text| &text[2..]).collect();
@@ -136,16 +138,17 @@ fn round_of(folder: &Folder, millis: u64, answered: &mut BTreeMap<SessionId, Vec
         let more = &asked[prompts.len()..];
         let flying = in_flight.get(id).map_or(&[][..], Vec::as_slice);
         assert!(more.len() <= 1 && more.iter().all(|prompt| flying.iter().any(|other| other == prompt)), "{more:?}");
-        // From now on it is part of the past like the others.
+        // From here on this turn counts as answered.
         prompts.extend(more.iter().map(|&prompt| prompt.to_owned()));
     }
-    // What nobody was told of is the beginning of a session: built, or with its first turn. From now on it is known.
+    // A session that the process has not printed is kept from its build on, with its first turn or without it. From
+    // here on it counts as known.
     for line in listed {
         let prompts = answered.entry(line.session_id).or_insert_with(|| {
             assert!(line.message_count <= 2, "{line:?}");
             vec!["first".to_owned(); line.message_count / 2]
         });
-        assert_eq!(prompts.len() * 2, line.message_count, "the list tells what the histories tell");
+        assert_eq!(prompts.len() * 2, line.message_count, "the list agrees with the histories");
     }
     turns
 }

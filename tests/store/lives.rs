@@ -1,4 +1,5 @@
-//! C64, C65, C67: numbers go on from life to life, kept histories are not replaced, and errors say what a session is.
+//! C64, C65, C67: numbers continue from life to life, a kept history is not replaced, and an archived session has its
+//! own error. Also calls that race for the lease of a record.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -15,7 +16,7 @@ use turnwise::{
 
 use crate::support::*;
 
-/// An agent that begins with an empty history, whatever it is to resume.
+/// An agent with the given history, which may ignore the history that it should resume.
 struct Forgetful(Session);
 
 impl SessionAgent for Forgetful {
@@ -34,7 +35,7 @@ fn forgetful() -> impl SessionAgentBuilder {
 }
 
 #[test]
-fn c65_an_agent_that_forgets_what_it_resumes_replaces_nothing() {
+fn c65_an_agent_that_ignores_the_resumed_history_replaces_nothing() {
     run(|| {
         let store = Arc::new(Watched::default());
         let service = PersistentSessionService::new(forgetful(), 2, Arc::clone(&store));
@@ -61,7 +62,7 @@ fn c65_an_agent_that_forgets_what_it_resumes_replaces_nothing() {
         assert_eq!(store.load(id).unwrap().unwrap().history.messages().len(), 6);
         assert!(!service.is_live(id));
         assert_eq!(service.stats().sessions, 0);
-        // A service whose builder resumes goes on.
+        // A service whose builder resumes the history can run the next turn.
         service.shutdown(LONG);
         let service = PersistentSessionService::new(echo(), 2, Arc::clone(&store));
         assert_eq!(service.start_turn(id, turn("four")).unwrap().text, "four");
@@ -70,7 +71,7 @@ fn c65_an_agent_that_forgets_what_it_resumes_replaces_nothing() {
 }
 
 #[test]
-fn c65_a_leading_system_message_may_change_and_nothing_else() {
+fn c65_only_a_leading_system_message_may_change() {
     run(|| {
         let begins_with = |messages: Vec<Message>| {
             builder_fn(move |_: &SessionSpec, context: &turnwise::SessionContext| {
@@ -103,7 +104,7 @@ fn c65_a_leading_system_message_may_change_and_nothing_else() {
 }
 
 #[test]
-fn c65_a_session_created_from_a_history_is_checked_too_and_leaves_nothing_behind() {
+fn c65_a_create_from_a_history_that_is_refused_leaves_no_session() {
     run(|| {
         let (store, mut past) = (Arc::new(Watched::default()), Session::new());
         past.push(Message::user("long ago"));
@@ -116,7 +117,7 @@ fn c65_a_session_created_from_a_history_is_checked_too_and_leaves_nothing_behind
 }
 
 #[test]
-fn c65_an_agent_that_rewrites_on_purpose_says_so_once() {
+fn c65_rewrites_history_is_kept_with_the_session() {
     run(|| {
         let folder = Folder::new();
         let service = PersistentSessionService::new(forgetful(), 1, folder.store());
@@ -127,7 +128,7 @@ fn c65_an_agent_that_rewrites_on_purpose_says_so_once() {
         }
         service.shutdown(LONG);
         drop(service);
-        // The word is in the record: another process need not repeat it.
+        // The permission is in the record, so a later process need not repeat it.
         let service = PersistentSessionService::new(forgetful(), 1, folder.store());
         service.start_turn(id, turn("y")).unwrap();
         assert_eq!(said(&service.export_session(id).unwrap()), ["y", "= y"]);
@@ -153,14 +154,14 @@ fn c65_an_agent_whose_history_cannot_be_read_after_the_build_is_refused() {
         let service = PersistentSessionService::new(builder_fn(|_, _| Ok(Mute)), 1, Arc::clone(&store));
         let error = service.start_turn(id, turn("two")).unwrap_err();
         assert!(matches!(StoreError::of(&error), Some(StoreError::Failed(_))), "{error}");
-        assert!(error.to_string().contains("a secret"), "the caller is told");
+        assert!(error.to_string().contains("a secret"), "the caller gets the panic message");
         assert!(!format!("{error:?}").contains("secret"), "{error:?}");
         assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
     });
 }
 
 #[test]
-fn c64_turn_ids_go_on_and_an_old_one_reaches_no_new_turn() {
+fn c64_turn_ids_continue_and_an_old_id_reaches_no_new_turn() {
     run(|| {
         let (service, store, gate, running) = with_deaf_turn();
         let (id, old) = (running.session_id(), running.turn_id());
@@ -175,9 +176,9 @@ fn c64_turn_ids_go_on_and_an_old_one_reaches_no_new_turn() {
         gate.let_through(1);
         assert_eq!(next.wait().unwrap().text, "two");
         service.unload(id, LONG).unwrap();
-        assert_eq!(service.read(id).unwrap().state.turns, 2, "also while it is not live");
+        assert_eq!(service.read(id).unwrap().state.turns, 2, "the count is the same while the session is not live");
         assert_eq!(service.list(SessionQuery::new()).unwrap()[0].turns, 2);
-        // Resumed without a turn, and in another service.
+        // The number also continues after a resume without a turn in another service.
         service.shutdown(LONG);
         let service = PersistentSessionService::new(echo(), 1, store);
         service.resume(id).unwrap();
@@ -187,7 +188,7 @@ fn c64_turn_ids_go_on_and_an_old_one_reaches_no_new_turn() {
 }
 
 #[test]
-fn c64_a_subscriber_by_session_and_number_sees_no_number_twice() {
+fn c64_no_event_number_is_used_twice_over_four_lives() {
     run(|| {
         let folder = Folder::new();
         let mut seen = BTreeSet::new();
@@ -205,7 +206,7 @@ fn c64_a_subscriber_by_session_and_number_sees_no_number_twice() {
             }
             service.shutdown(LONG);
             for event in all {
-                assert!(seen.insert((event.session_id, event.seq)), "{} again", event.seq);
+                assert!(seen.insert((event.session_id, event.seq)), "the number {} is used twice", event.seq);
                 assert_eq!(event.seq, last + 1, "an orderly end leaves no gap");
                 last = event.seq;
             }
@@ -215,7 +216,7 @@ fn c64_a_subscriber_by_session_and_number_sees_no_number_twice() {
 }
 
 #[test]
-fn c64_a_subscription_from_a_number_of_an_earlier_life_counts_what_it_misses() {
+fn c64_a_subscription_from_an_earlier_life_counts_the_events_it_misses() {
     run(|| {
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id; // events 1 and 2
@@ -227,7 +228,8 @@ fn c64_a_subscription_from_a_number_of_an_earlier_life_counts_what_it_misses() {
         assert_eq!(next.dropped(), 0);
         service.start_turn(id, turn("two")).unwrap();
         assert_eq!(next.try_recv().unwrap().seq, 3);
-        // A process that ends like a kill: its numbers are not written in order. What was reserved is skipped, and is no events.
+        // The copy of the record is that of a killed process, which has not written its exact numbers. The next life
+        // skips the reserved numbers, and does not count them as missed events.
         let reserved = store.load(id).unwrap().unwrap().numbers;
         assert!(reserved.events_reserved > 4 && reserved.turns_reserved > 2);
         let copy = Arc::new(Watched::default());
@@ -249,7 +251,8 @@ fn c64_numbers_are_reserved_before_they_are_given_out() {
         let id = service.open_session(SessionSpec::new()).unwrap();
         let events =
             service.subscribe(id, Subscription::new().capacity(10_000).overflow(Overflow::DropOldest)).unwrap();
-        // Failing turns leave the history as it is, so nothing else is saved. More of them than a block has.
+        // A failed turn leaves the history as it is, so only reservations are saved. There are more turns than a block
+        // has.
         for _ in 0..600 {
             let handle = service.begin_turn(id, turn("fail")).unwrap();
             let reserved = store.load(id).unwrap().unwrap().numbers;
@@ -259,7 +262,7 @@ fn c64_numbers_are_reserved_before_they_are_given_out() {
                 assert!(event.seq <= reserved.events_reserved);
             }
         }
-        // Where the store fails, no number beyond the block is given out.
+        // While the store fails, no number beyond the block is given out.
         store.fails.store(true, Ordering::SeqCst);
         let refused = loop {
             match service.begin_turn(id, turn("fail")) {
@@ -296,12 +299,12 @@ fn c64_events_beyond_a_block_are_reserved_by_their_emitter() {
         let last = events.try_recv().unwrap().seq;
         assert_eq!(last, MANY + 2);
         assert!(last <= store.load(id).unwrap().unwrap().numbers.events_reserved);
-        assert_eq!(store.saves.load(Ordering::SeqCst), saves + 2, "one for the block, one for the turn");
+        assert_eq!(store.saves.load(Ordering::SeqCst), saves + 2, "one save for the block, one for the turn");
     });
 }
 
 #[test]
-fn c64_events_that_went_on_without_a_reservation_have_one_after_the_next_save() {
+fn c64_a_save_reserves_the_numbers_of_events_that_had_no_reservation() {
     run(|| {
         const MANY: usize = (1 << 20) + 10;
         let store = Arc::new(Watched::default());
@@ -325,7 +328,7 @@ fn c64_events_that_went_on_without_a_reservation_have_one_after_the_next_save() 
 }
 
 #[test]
-fn c64_numbers_that_cannot_be_are_a_damaged_record() {
+fn c64_impossible_numbers_are_a_damaged_record() {
     run(|| {
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
@@ -344,7 +347,7 @@ fn c64_numbers_that_cannot_be_are_a_damaged_record() {
 }
 
 #[test]
-fn c67_a_kept_session_is_archived_to_a_turn_and_one_that_is_not_there_is_not_found() {
+fn c67_an_archived_session_is_archived_and_a_deleted_one_is_not_found() {
     run(|| {
         let (service, _store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
@@ -382,7 +385,7 @@ fn c67_a_kept_session_is_archived_to_a_turn_and_one_that_is_not_there_is_not_fou
 }
 
 #[test]
-fn c67_a_draining_archived_session_is_archived_already_and_a_deleted_one_is_not_found() {
+fn c67_a_draining_session_is_already_archived_or_deleted() {
     run(|| {
         for deletes in [false, true] {
             let (service, _store, gate, running) = with_deaf_turn();
@@ -401,7 +404,7 @@ fn c67_a_draining_archived_session_is_archived_already_and_a_deleted_one_is_not_
 }
 
 #[test]
-fn c25_a_page_goes_on_behind_a_cursor_that_was_archived_between_two_pages() {
+fn c25_a_page_continues_after_a_cursor_that_was_archived_between_two_pages() {
     run(|| {
         let (service, _store) = watched();
         let ids: Vec<_> = (0..4).map(|_| service.open_session(SessionSpec::new()).unwrap()).collect();
@@ -420,9 +423,9 @@ fn c25_a_page_goes_on_behind_a_cursor_that_was_archived_between_two_pages() {
     });
 }
 
-/// Each of the calls that look for a record, of an id without one, beside creates of that id.
+/// Each call that looks for a record, with an id that has none, races with a create of that id.
 #[test]
-fn a_call_about_a_session_that_is_not_there_fails_no_create_of_its_id() {
+fn a_call_about_an_unknown_id_fails_no_concurrent_create_of_that_id() {
     type Call = fn(&PersistentSessionService<Echo>, SessionId);
     let calls: [Call; 6] = [
         |service, id| drop(service.archive(id)),
@@ -445,7 +448,8 @@ fn a_call_about_a_session_that_is_not_there_fails_no_create_of_its_id() {
                         call(service, id);
                     });
                     begun.recv().unwrap_err();
-                    // Archived or deleted as soon as it is there, it may be gone from the caller's view; it is not refused.
+                    // The other call may have archived or deleted the new session already. But it must not make the
+                    // create `AlreadyExists` or `Busy`.
                     if let Err(error) = service.open_session(SessionSpec::new().session_id(id)) {
                         assert!(
                             !["SESSION_ALREADY_EXISTS", "SESSION_BUSY"].contains(&error.code()),
@@ -462,9 +466,9 @@ fn a_call_about_a_session_that_is_not_there_fails_no_create_of_its_id() {
     });
 }
 
-/// `delete` of a cold id beside a create of the same id: the create finds the session, or creates it.
+/// A delete of a session that is not live races with a create of its id: the create finds the session, or succeeds.
 #[test]
-fn a_create_beside_a_delete_exists_already_or_succeeds() {
+fn a_create_that_races_with_a_delete_finds_the_session_or_succeeds() {
     run(|| {
         let service = PersistentSessionService::new(echo(), 4, FileStore::in_memory().unwrap());
         for round in 0..200 {
@@ -488,7 +492,7 @@ fn a_create_beside_a_delete_exists_already_or_succeeds() {
 }
 
 #[test]
-fn an_unload_without_time_tells_a_session_as_it_was_from_one_that_ends() {
+fn an_unload_without_time_separates_a_live_session_from_an_ending_one() {
     run(|| {
         let (service, _store, gate, running) = with_deaf_turn();
         let id = running.session_id();
@@ -509,7 +513,7 @@ fn an_unload_without_time_tells_a_session_as_it_was_from_one_that_ends() {
     });
 }
 
-/// An agent that is dropped when the test lets it.
+/// An agent whose drop waits at a gate.
 struct SlowToGo<A>(A, Option<turnwise::testkit::Gate>);
 
 impl<A: SessionAgent> SessionAgent for SlowToGo<A> {
@@ -530,10 +534,10 @@ impl<A> Drop for SlowToGo<A> {
     }
 }
 
-/// A turn that takes or archives a session waits for its end, and then for its running permit; another turn, which has the permit, wants
-/// that session. Neither waits for the other for ever.
+/// A turn that takes or archives a session waits for its end, and then for the running permit. Another turn holds the
+/// permit and needs the lease of that session. Neither turn may wait for the other for ever.
 #[test]
-fn a_turn_that_waits_for_a_lease_lends_its_permit_to_the_turn_that_has_the_lease() {
+fn a_turn_that_waits_for_a_lease_lends_its_permit_to_the_lease_holder() {
     run(|| {
         for takes in [false, true] {
             let gate = turnwise::testkit::Gate::new();
@@ -562,12 +566,12 @@ fn a_turn_that_waits_for_a_lease_lends_its_permit_to_the_turn_that_has_the_lease
             let [one, other] = [(); 2].map(|()| service.open_session(SessionSpec::new()).unwrap());
             service.open_session(SessionSpec::new().session_id(slow_id)).unwrap();
             let ending = service.begin_turn(one, turn("ends it")).unwrap();
-            gate.wait_arrived(1); // the session is on its way out, and the turn that ends it waits without a permit
+            gate.wait_arrived(1); // the session ends, and the turn that ends it waits without a permit
             let wanting = service.begin_turn(other, turn("wants it")).unwrap();
             while service.stats().running_turns == 0 {
                 thread::yield_now();
             }
-            gate.open(); // it has gone; the turn that ended it asks for a permit
+            gate.open(); // the session has ended, and the turn that ended it requests a permit
             while service.is_live(slow_id) {
                 thread::yield_now();
             }

@@ -1,6 +1,6 @@
-//! Sessions that outlive the process: what is kept and when, what becomes of it after a crash, and of damaged records.
+//! Kept sessions: what the store saves and when, what a killed process loses, and what a damaged record does.
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to its tests.
 #![allow(clippy::disallowed_types)]
 
 #[cfg(unix)]

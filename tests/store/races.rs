@@ -1,4 +1,4 @@
-//! Many threads at one session that comes and goes: no turn is lost, none is run twice.
+//! Many threads that use one kept session while it is unloaded and resumed: no turn is lost, and none runs twice.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use turnwise::{SessionId, SessionQuery, SessionService, SessionSpec};
 
 use crate::support::*;
 
-/// What callers may meet who start turns while others unload.
+/// The errors that a turn may get while other threads unload its session.
 fn is_expected(code: &str) -> bool {
     ["SESSION_BUSY", "CAPACITY_EXCEEDED"].contains(&code)
 }
@@ -44,12 +44,12 @@ fn no_answered_turn_is_lost_between_two_lives_of_a_session() {
             let service = &service;
             scope.spawn(move || {
                 for _ in 0..60 {
-                    // Neither ever vanishes, live or not.
+                    // The list has both sessions at any time, live or not.
                     assert_eq!(service.list(SessionQuery::new()).unwrap().len(), 2);
                 }
             });
         });
-        assert!(service.stats().sessions_created > 2, "sessions have come and gone");
+        assert!(service.stats().sessions_created > 2, "sessions were unloaded and resumed");
         service.shutdown(LONG);
         drop(service);
         let service = keeping(&folder);
@@ -64,7 +64,7 @@ fn no_answered_turn_is_lost_between_two_lives_of_a_session() {
 }
 
 #[test]
-fn a_session_that_is_archived_while_it_is_resumed_is_archived_in_the_end() {
+fn a_session_archived_during_its_resume_ends_archived() {
     run(|| {
         let folder = Folder::new();
         let service = keeping(&folder);
@@ -89,7 +89,7 @@ fn a_session_that_is_archived_while_it_is_resumed_is_archived_in_the_end() {
 }
 
 #[test]
-fn of_many_who_resume_a_session_at_once_one_does() {
+fn one_of_many_concurrent_resumes_builds_the_agent() {
     run(|| {
         let folder = Folder::new();
         let service = keeping(&folder);

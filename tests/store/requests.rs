@@ -1,4 +1,4 @@
-//! What a turn of a kept session gets of its request, where the turn resumes the session.
+//! The parts of a request that reach a turn which resumes its session.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use turnwise::{
 
 use crate::support::*;
 
-/// An agent that notes what it is called with. The prompt `sleep` sleeps until its turn is cancelled.
+/// An agent that records the calls it gets. With the prompt `sleep` it sleeps until its turn is cancelled.
 struct Noting<A> {
     agent: A,
     notes: Notes,
@@ -73,7 +73,7 @@ fn noting(notes: &Notes) -> impl SessionAgentBuilder + use<> {
     })
 }
 
-/// The calls that start a turn. Each waits for the result, and sends the turn's events to `events`.
+/// The calls that start a turn. Each waits for the result and sends the turn's events to `events`.
 type Start =
     fn(&dyn SessionService, SessionId, StartTurnRequest, Sender<AgentEvent>) -> Result<RunResult, SessionError>;
 
@@ -98,7 +98,7 @@ fn a_turn_that_resumes_its_session_gets_the_whole_request() {
             let result = std::thread::scope(|scope| {
                 let started = scope.spawn(|| start(&service, id, request, event_tx));
                 runs.recv().unwrap();
-                // Not in host mode, the turn ends without a look at these.
+                // A turn that is not in host mode would run neither of these.
                 let injector = service.event_injector(id).unwrap();
                 injector.inject("more".to_owned(), EventSource::Tcp).unwrap();
                 injector.dismiss(EventSource::Tcp).unwrap();
@@ -136,7 +136,7 @@ fn a_turn_that_resumes_its_session_keeps_the_timeout_of_the_request() {
 }
 
 #[test]
-fn a_turn_that_is_refused_as_busy_takes_nothing_of_the_session() {
+fn a_turn_that_is_refused_as_busy_leaves_the_session_as_it_is() {
     run(|| {
         let (service, _store, gate, running) = with_deaf_turn();
         let id = running.session_id();
@@ -144,7 +144,7 @@ fn a_turn_that_is_refused_as_busy_takes_nothing_of_the_session() {
             let (event_tx, events) = unbounded();
             let error = start(&service, id, turn("two"), event_tx).unwrap_err();
             assert_eq!(error.code(), "SESSION_BUSY", "{name}");
-            // The request's sender has gone with it.
+            // The request was dropped, and its sender with it.
             assert!(events.recv().is_err(), "{name}");
         }
         gate.open();

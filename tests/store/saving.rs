@@ -1,4 +1,4 @@
-//! What of a session is kept and when, and what becomes of that where the store fails.
+//! When a session is saved, what is saved, and what a failing store leads to.
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use turnwise::{
 use crate::support::*;
 
 #[test]
-fn a_turn_is_kept_before_its_result_and_its_last_event() {
+fn a_turn_is_kept_before_its_result_and_its_terminal_event() {
     run(|| {
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
@@ -31,19 +31,19 @@ fn a_turn_is_kept_before_its_result_and_its_last_event() {
 }
 
 #[test]
-fn a_failed_turn_that_leaves_no_trace_costs_no_save() {
+fn a_failed_turn_that_changes_nothing_costs_no_save() {
     run(|| {
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
         let saves = store.saves.load(Ordering::SeqCst);
-        assert_eq!(saves, 2, "one when it was built, one after its turn");
+        assert_eq!(saves, 2, "one save after the build, one after the turn");
         service.start_turn(id, turn("fail")).unwrap_err();
         assert_eq!(store.saves.load(Ordering::SeqCst), saves);
     });
 }
 
 #[test]
-fn a_turn_that_cannot_be_kept_fails_and_is_kept_with_the_next() {
+fn a_turn_that_cannot_be_kept_fails_and_the_next_save_keeps_it() {
     run(|| {
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
@@ -64,7 +64,7 @@ fn a_turn_that_cannot_be_kept_fails_and_is_kept_with_the_next() {
 }
 
 #[test]
-fn what_could_not_be_kept_when_it_happened_is_kept_when_the_session_ends() {
+fn a_turn_whose_save_failed_is_kept_at_the_end_of_the_session() {
     run(|| {
         for ends in ["unload", "shutdown", "take"] {
             let (service, store) = watched();
@@ -72,7 +72,7 @@ fn what_could_not_be_kept_when_it_happened_is_kept_when_the_session_ends() {
             store.fails.store(true, Ordering::SeqCst);
             service.start_turn(id, turn("two")).unwrap_err();
             if ends != "shutdown" {
-                // Not while it would be lost.
+                // An unload is refused while it would lose the turn.
                 assert_eq!(service.unload(id, LONG).unwrap_err().code(), "STORE_FAILED");
                 assert!(service.is_live(id));
             }
@@ -99,7 +99,7 @@ fn a_session_whose_running_turn_cannot_be_kept_is_not_unloaded() {
             store.fails.store(true, Ordering::SeqCst);
             gate.open();
             assert!(StoreError::of(&running.wait().unwrap_err()).is_some());
-            // Whether it has waited for the turn or came after it.
+            // The unload fails, whether it has waited for the turn or came after it.
             assert_eq!(unloading.join().unwrap().unwrap_err().code(), "STORE_FAILED");
         });
         assert_eq!(service.take_session(id, LONG).unwrap_err().code(), "STORE_FAILED");
@@ -111,8 +111,8 @@ fn a_session_whose_running_turn_cannot_be_kept_is_not_unloaded() {
 }
 
 #[test]
-fn after_a_panic_the_turn_before_is_what_is_kept_however_the_session_ends() {
-    /// Notes the prompt before it does anything else.
+fn after_a_panic_the_turn_before_is_kept_whatever_ends_the_session() {
+    /// An agent that adds the prompt to its history before it panics.
     struct Eager(Session);
     impl SessionAgent for Eager {
         fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
@@ -147,7 +147,7 @@ fn after_a_panic_the_turn_before_is_what_is_kept_however_the_session_ends() {
 }
 
 #[test]
-fn an_unload_whose_agent_takes_long_to_go_says_so() {
+fn an_unload_that_waits_only_for_the_drop_of_the_agent_is_ending() {
     struct Slow(Session, Gate);
     impl SessionAgent for Slow {
         fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
@@ -168,16 +168,21 @@ fn an_unload_whose_agent_takes_long_to_go_says_so() {
         let builder = builder_fn(move |_, context| Ok(Slow(Session::with_id(context.session_id()), agents.clone())));
         let service = PersistentSessionService::new(builder, 1, store);
         let id = service.open_session(SessionSpec::new()).unwrap();
-        // On a slow machine the session may not even be closed by then: it is as it was, and says so.
+        // On a slow machine the timeout may come before the session is closed. Then the session is live, and the error
+        // is `Timeout`.
         loop {
             let code = service.unload(id, Duration::from_millis(5)).unwrap_err().code();
             match service.is_live(id) {
                 true => assert_eq!(code, "SESSION_TIMEOUT"),
                 false if code == "SESSION_ENDING" => break,
-                false => assert_eq!(code, "SESSION_TIMEOUT", "it was closed just after the wait"),
+                false => assert_eq!(code, "SESSION_TIMEOUT", "the session was closed just after the wait"),
             }
         }
-        assert_eq!(service.unload(id, Duration::ZERO).unwrap_err().code(), "SESSION_ENDING", "now as before");
+        assert_eq!(
+            service.unload(id, Duration::ZERO).unwrap_err().code(),
+            "SESSION_ENDING",
+            "a second unload gets the same error"
+        );
         assert_eq!(service.open_session(SessionSpec::new()).unwrap_err().code(), "CAPACITY_EXCEEDED");
         gate.open();
         service.unload(id, LONG).unwrap();
@@ -186,8 +191,8 @@ fn an_unload_whose_agent_takes_long_to_go_says_so() {
 }
 
 #[test]
-fn what_an_agent_could_not_say_when_it_happened_is_kept_when_the_session_ends() {
-    /// Panics when it is asked for its history after the turn `once`.
+fn a_history_that_could_not_be_exported_is_kept_at_the_end_of_the_session() {
+    /// An agent whose `session_clone` panics once, after the prompt `once`.
     struct Shy(Session, std::cell::Cell<bool>);
     impl SessionAgent for Shy {
         fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
@@ -196,7 +201,7 @@ fn what_an_agent_could_not_say_when_it_happened_is_kept_when_the_session_ends() 
             Ok(turn.finish(prompt))
         }
         fn session_clone(&self) -> Session {
-            assert!(!self.1.take(), "not now");
+            assert!(!self.1.take(), "the scripted panic");
             self.0.clone()
         }
     }
@@ -219,7 +224,7 @@ fn what_an_agent_could_not_say_when_it_happened_is_kept_when_the_session_ends() 
 }
 
 #[test]
-fn a_session_whose_archiving_was_written_and_failed_can_be_resumed() {
+fn a_session_whose_archive_was_written_and_failed_can_be_resumed() {
     run(|| {
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
@@ -233,7 +238,7 @@ fn a_session_whose_archiving_was_written_and_failed_can_be_resumed() {
 }
 
 #[test]
-fn a_session_that_was_written_by_a_save_that_failed_is_not_there() {
+fn a_session_whose_first_save_was_written_and_failed_does_not_exist() {
     run(|| {
         let (service, store) = watched();
         let id = SessionId::new();
@@ -261,7 +266,7 @@ fn a_store_that_panics_is_an_error() {
 }
 
 #[test]
-fn a_session_that_cannot_be_kept_when_it_is_built_is_not_there() {
+fn a_session_that_cannot_be_kept_after_its_build_does_not_exist() {
     run(|| {
         let (service, store) = watched();
         store.fails.store(true, Ordering::SeqCst);
@@ -272,7 +277,7 @@ fn a_session_that_cannot_be_kept_when_it_is_built_is_not_there() {
         store.fails.store(false, Ordering::SeqCst);
         assert!(service.list(SessionQuery::new()).unwrap().is_empty());
         let id = service.open_session(SessionSpec::new()).unwrap();
-        assert!(store.load(id).unwrap().is_some(), "it is kept before it has run a turn");
+        assert!(store.load(id).unwrap().is_some(), "the session is kept before its first turn");
     });
 }
 
@@ -284,7 +289,7 @@ fn a_turn_that_ends_after_the_archive_is_kept_as_archived() {
         service.archive(id).unwrap();
         assert!(store.load(id).unwrap().unwrap().archived);
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Archived);
-        // A second call makes haste, as without a store.
+        // A second call that interrupts cancels the draining turn, as in a service without a store.
         assert_eq!(service.archive(id).unwrap_err().code(), "SESSION_ARCHIVED");
         assert_eq!(service.interrupt(id).unwrap_err().code(), "SESSION_ARCHIVED");
         service.archive_with(id, ArchiveMode::Interrupt).unwrap();
@@ -293,14 +298,18 @@ fn a_turn_that_ends_after_the_archive_is_kept_as_archived() {
         let kept = store.load(id).unwrap().unwrap();
         assert!(kept.archived);
         service.archive_wait(id, LONG).unwrap();
-        assert_eq!(service.interrupt(id).unwrap_err().code(), "SESSION_ARCHIVED", "now as before");
+        assert_eq!(
+            service.interrupt(id).unwrap_err().code(),
+            "SESSION_ARCHIVED",
+            "the error is the same after the end"
+        );
         assert_eq!(said(&kept.history), ["one", "= one"]);
     });
 }
 
 #[test]
-fn an_interrupted_turn_is_kept_as_it_was_rolled_back() {
-    /// Writes down the prompt at once, and strikes it out when it is told to stop.
+fn an_interrupted_turn_is_kept_as_it_is_rolled_back() {
+    /// An agent that adds the prompt to its history at once, and marks the turn as cut off when it rolls back.
     struct Careful(Session, Gate);
     impl SessionAgent for Careful {
         fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
@@ -330,7 +339,7 @@ fn an_interrupted_turn_is_kept_as_it_was_rolled_back() {
         let id = running.session_id();
         running.wait().unwrap_err();
         assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= cut off"]);
-        // One that goes well and cannot be kept is not rolled back, interrupted or not.
+        // A turn that succeeds and cannot be kept is not rolled back.
         store.fails.store(true, Ordering::SeqCst);
         gate.open();
         service.start_turn(id, turn("two")).unwrap_err();
@@ -339,7 +348,7 @@ fn an_interrupted_turn_is_kept_as_it_was_rolled_back() {
 }
 
 #[test]
-fn in_host_mode_every_interaction_is_kept_before_it_is_answered() {
+fn every_interaction_is_kept_before_it_is_answered() {
     run(|| {
         let (service, store) = watched();
         let hosting = service.begin_session(create("hello").host_mode(true)).unwrap();
@@ -354,7 +363,7 @@ fn in_host_mode_every_interaction_is_kept_before_it_is_answered() {
 }
 
 #[test]
-fn a_failed_build_leaves_what_is_kept_as_it_is() {
+fn a_failed_build_leaves_the_kept_record_as_it_is() {
     run(|| {
         let folder = Folder::new();
         let service = keeping(&folder);

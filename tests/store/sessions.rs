@@ -1,4 +1,4 @@
-//! The lives of sessions in a service that keeps them: resumed, archived, taken, deleted, listed.
+//! The lives of kept sessions: resume, unload, archive, take, delete, list.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use turnwise::{
 use crate::support::*;
 
 #[test]
-fn a_session_goes_on_in_the_next_process() {
+fn a_session_continues_in_the_next_service() {
     run(|| {
         let folder = Folder::new();
         let service = keeping(&folder);
@@ -53,7 +53,7 @@ fn a_session_goes_on_in_the_next_process() {
 }
 
 #[test]
-fn ids_of_a_seed_do_not_take_the_place_of_those_before() {
+fn a_seeded_id_that_is_kept_already_is_refused() {
     run(|| {
         let store = Arc::new(Watched::default());
         let seeded = || {
@@ -68,7 +68,7 @@ fn ids_of_a_seed_do_not_take_the_place_of_those_before() {
 }
 
 #[test]
-fn after_a_shutdown_nothing_is_created_whatever_its_id() {
+fn after_a_shutdown_no_session_is_created_with_any_id() {
     run(|| {
         let (service, _store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
@@ -80,7 +80,7 @@ fn after_a_shutdown_nothing_is_created_whatever_its_id() {
 }
 
 #[test]
-fn a_session_that_is_archived_while_it_is_opened_stays_readable() {
+fn a_session_archived_during_its_open_stays_readable() {
     run(|| {
         let (store, gate) = (Arc::new(Watched::default()), Gate::new());
         let service = PersistentSessionService::new(held_builds(&gate), 1, Arc::clone(&store));
@@ -98,7 +98,7 @@ fn a_session_that_is_archived_while_it_is_opened_stays_readable() {
 }
 
 #[test]
-fn an_archived_session_stays_readable_and_runs_no_more() {
+fn an_archived_session_stays_readable_and_runs_no_turn() {
     run(|| {
         let folder = Folder::new();
         let service = keeping(&folder);
@@ -107,7 +107,7 @@ fn an_archived_session_stays_readable_and_runs_no_more() {
         service.archive(id).unwrap();
         let mut first = Some(service);
         for _ in 0..2 {
-            // The second is a service that has never had it live.
+            // In the second service the session has never been live.
             let service = first.take().unwrap_or_else(|| keeping(&folder));
             let view = service.read(id).unwrap();
             assert_eq!((view.state.state, view.state.is_active), (SessionState::Archived, false));
@@ -135,7 +135,7 @@ fn an_archived_session_stays_readable_and_runs_no_more() {
 }
 
 #[test]
-fn a_cold_session_can_be_archived_and_taken() {
+fn a_session_that_is_not_live_can_be_archived_and_taken() {
     run(|| {
         let folder = Folder::new();
         let service = keeping(&folder);
@@ -147,7 +147,7 @@ fn a_cold_session_can_be_archived_and_taken() {
         assert_eq!(said(&service.take_session(two, LONG).unwrap()), ["two", "= two"]);
         assert!(service.list(SessionQuery::new()).unwrap().is_empty());
         assert_eq!(service.list_archived(SessionQuery::new()).unwrap().len(), 2);
-        assert_eq!(service.stats().sessions_created, 0, "nothing was built for that");
+        assert_eq!(service.stats().sessions_created, 0, "no agent was built");
         let unknown = SessionId::new();
         for error in [
             service.archive(unknown).unwrap_err(),
@@ -168,7 +168,7 @@ fn a_cold_session_can_be_archived_and_taken() {
 }
 
 #[test]
-fn an_unloaded_session_gives_its_capacity_back_and_comes_again() {
+fn an_unloaded_session_frees_its_capacity_and_can_be_resumed() {
     run(|| {
         let folder = Folder::new();
         let service = PersistentSessionService::new(echo(), 1, folder.store());
@@ -190,7 +190,7 @@ fn an_unloaded_session_gives_its_capacity_back_and_comes_again() {
 }
 
 #[test]
-fn a_session_that_is_being_built_again_is_busy_for_whoever_would_resume_it() {
+fn a_session_that_is_being_resumed_is_busy_for_a_second_resume() {
     run(|| {
         let (first, store) = watched();
         let id = first.create_session(create("one")).unwrap().session_id;
@@ -209,7 +209,7 @@ fn a_session_that_is_being_built_again_is_busy_for_whoever_would_resume_it() {
 }
 
 #[test]
-fn a_faulted_session_goes_on_from_the_turn_before() {
+fn a_faulted_session_resumes_from_the_turn_before() {
     run(|| {
         let (service, _store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
@@ -222,7 +222,7 @@ fn a_faulted_session_goes_on_from_the_turn_before() {
 }
 
 #[test]
-fn a_resumed_session_may_be_subscribed_to_and_streamed() {
+fn a_resumed_session_has_subscriptions_receivers_and_streams() {
     run(|| {
         let (service, _store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
@@ -236,7 +236,7 @@ fn a_resumed_session_may_be_subscribed_to_and_streamed() {
 
         let (event_tx, mut events) = Recorder::of_turn();
         service.start_turn(id, turn("two").event_tx(event_tx)).unwrap();
-        // The receiver is disconnected: no copy of the request has outlived the call.
+        // The receiver is disconnected, so no copy of the request is left after the call.
         events.assert_events(&["RunStarted(two)", "RunCompleted(two)"]);
         service.unload(id, LONG).unwrap();
         let mut stream = service.stream_turn(id, turn("three")).unwrap();
@@ -250,7 +250,7 @@ fn a_resumed_session_may_be_subscribed_to_and_streamed() {
 }
 
 #[test]
-fn an_id_that_is_kept_is_taken() {
+fn the_id_of_a_kept_session_is_taken() {
     run(|| {
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
@@ -260,7 +260,7 @@ fn an_id_that_is_kept_is_taken() {
         service.unload(id, LONG).unwrap();
         assert_eq!(service.create_session(same()).unwrap_err().code(), "SESSION_ALREADY_EXISTS");
         assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
-        // A copy of its past has an id of its own.
+        // A fork of the history has an id of its own.
         let fork = create("again").session(SessionSpec::new().resume(history.fork()));
         assert_ne!(service.create_session(fork).unwrap().session_id, id);
         service.delete(id).unwrap();
@@ -269,7 +269,7 @@ fn an_id_that_is_kept_is_taken() {
 }
 
 #[test]
-fn a_deleted_session_is_gone_also_where_a_turn_of_it_runs() {
+fn a_session_deleted_during_a_turn_stays_deleted() {
     run(|| {
         let (service, store, gate, running) = with_deaf_turn();
         let id = running.session_id();
@@ -308,7 +308,7 @@ fn the_extension_reaches_the_builder_of_a_new_session() {
 }
 
 #[test]
-fn agents_find_the_service_that_keeps() {
+fn agents_find_the_persistent_service() {
     run(|| {
         let store = Arc::new(Watched::default());
         let builder = builder_fn(|spec, context| {
@@ -351,7 +351,7 @@ fn agents_find_the_service_that_keeps() {
         let id = parent.session_id;
         let saves = store.saves.load(Ordering::SeqCst);
         assert_eq!(service.start_turn(id, turn("wait self")).unwrap().text, "reentrant");
-        assert_eq!(store.saves.load(Ordering::SeqCst), saves, "it was not archived for a while either");
+        assert_eq!(store.saves.load(Ordering::SeqCst), saves, "the refused wait did not archive the session");
         assert!(!store.load(id).unwrap().unwrap().archived);
         assert_eq!(service.start_turn(id, turn("start self")).unwrap().text, "reentrant");
         assert_eq!(service.start_turn(id, turn("archive self")).unwrap().text, "archived");
@@ -363,7 +363,7 @@ fn agents_find_the_service_that_keeps() {
 }
 
 #[test]
-fn a_list_is_of_all_in_the_order_of_their_conversations() {
+fn a_list_has_all_sessions_in_the_order_of_their_conversations() {
     run(|| {
         let folder = Folder::new();
         let service = keeping(&folder);
@@ -384,7 +384,7 @@ fn a_list_is_of_all_in_the_order_of_their_conversations() {
 }
 
 #[test]
-fn a_service_that_keeps_is_a_service_like_any_other() {
+fn both_services_behave_alike_behind_service_control() {
     run(|| {
         let store = Arc::new(Watched::default());
         let config = EphemeralSessionService::configure(echo()).max_sessions(1).max_running_turns(1);
@@ -400,16 +400,16 @@ fn a_service_that_keeps_is_a_service_like_any_other() {
             assert!(service.shutdown(LONG).stuck.is_empty());
             assert_eq!(service.start_turn(id, turn("y")).unwrap_err().code(), "SHUTTING_DOWN");
         }
-        assert_eq!(kept.list(SessionQuery::new()).unwrap().len(), 1, "what is kept can be read after the shutdown");
+        assert_eq!(kept.list(SessionQuery::new()).unwrap().len(), 1, "a kept session can be listed after the shutdown");
     });
 }
 
 #[test]
-fn an_opening_that_is_interrupted_leaves_nothing() {
+fn an_interrupted_opening_leaves_no_session() {
     run(|| {
         let store = Arc::new(Watched::default());
         let gate = Gate::new();
-        // The child's build waits for the gate and does not look at its token; the parent opens the child.
+        // The parent opens the child. The child's build waits at the gate and ignores its cancel token.
         let builder = {
             let gate = gate.clone();
             builder_fn(move |spec, context| {

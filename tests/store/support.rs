@@ -1,4 +1,4 @@
-//! Folders, files, stores that tell, and what the tests say often.
+//! Folders, files, stores and agents for the tests of kept sessions.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -14,16 +14,16 @@ use turnwise::{
     StartTurnRequest, TurnContext, TurnHandle,
 };
 
-/// Longer than anything here takes on a loaded machine.
+/// Longer than any call of these tests takes on a loaded machine.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
-/// Runs a test's body; one that hangs fails with a message.
+/// Runs the body of a test under a watchdog, so that a test that hangs fails with a message.
 #[track_caller]
 pub(crate) fn run(body: impl FnOnce() + Send + 'static) {
     within(2 * LONG, body);
 }
 
-/// A folder of a test's own, gone with the test.
+/// A new folder for one test, which is removed when the value is dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -56,8 +56,8 @@ impl Drop for Folder {
     }
 }
 
-/// This test program once more, for a single test: a process of its own, which a variable in its environment tells what to do. A
-/// shell prepares it, for what a process can only be given from outside: a umask, limits.
+/// A command that runs one test of this test program in a process of its own. An environment variable tells that
+/// process what to do. A shell runs `preparation` first, because a umask and limits must be set before the start.
 #[cfg(unix)]
 pub(crate) fn process(test: &str, preparation: &str) -> std::process::Command {
     let mut command = std::process::Command::new("sh");
@@ -69,7 +69,7 @@ pub(crate) fn process(test: &str, preparation: &str) -> std::process::Command {
 
 pub(crate) type Echo = AgentFn<fn(String, &TurnContext) -> Result<RunResult, turnwise::AgentError>>;
 
-/// An agent that says what it is told; `fail` fails and `panic` panics.
+/// An agent that answers with its prompt. The prompt `fail` fails, and `panic` panics.
 pub(crate) fn echo() -> Echo {
     agent_fn(|prompt, turn| match prompt.as_str() {
         "fail" => Err(turnwise::AgentError::Config("told to".into())),
@@ -90,7 +90,7 @@ pub(crate) fn turn(prompt: &str) -> StartTurnRequest {
     StartTurnRequest::new(prompt)
 }
 
-/// Everything that was said in a history.
+/// The texts of a history. Those of the agent begin with `= `.
 pub(crate) fn said(history: &turnwise::Session) -> Vec<String> {
     let text = |message: &turnwise::Message| match message {
         turnwise::Message::User { content } | turnwise::Message::System { content } => content.clone(),
@@ -103,13 +103,13 @@ pub(crate) fn said(history: &turnwise::Session) -> Vec<String> {
     history.messages().iter().map(text).collect()
 }
 
-/// A store that tells when it is asked to save, and can be made to fail.
+/// A store in memory that counts its saves, and that a test can make fail.
 #[derive(Default)]
 pub(crate) struct Watched {
     kept: Mutex<BTreeMap<SessionId, StoredSession>>,
     pub(crate) saves: AtomicUsize,
     pub(crate) fails: AtomicBool,
-    /// It reports as failed what it has written.
+    /// A save writes the record, and reports a failure.
     pub(crate) lies: AtomicBool,
     pub(crate) panics: AtomicBool,
 }
@@ -141,13 +141,13 @@ impl SessionStore for Watched {
     }
 }
 
-/// A service that keeps its sessions in such a store.
+/// A service with a [`Watched`] store, and that store.
 pub(crate) fn watched() -> (PersistentSessionService<Echo>, Arc<Watched>) {
     let store = Arc::new(Watched::default());
     (PersistentSessionService::new(echo(), 4, Arc::clone(&store)), store)
 }
 
-/// As [`watched`], with a session whose turn stops at a gate and does not look at its token.
+/// As [`watched`], with a session whose turn waits at a gate and ignores its cancel token.
 pub(crate) fn with_deaf_turn() -> (PersistentSessionService<impl SessionAgentBuilder>, Arc<Watched>, Gate, TurnHandle) {
     let (store, gate) = (Arc::new(Watched::default()), Gate::new());
     let service = PersistentSessionService::new(deaf(&gate), 4, Arc::clone(&store));
@@ -156,7 +156,7 @@ pub(crate) fn with_deaf_turn() -> (PersistentSessionService<impl SessionAgentBui
     (service, store, gate, running)
 }
 
-/// As [`echo`], but each build waits at a gate.
+/// As [`echo`], with builds that wait at a gate.
 pub(crate) fn held_builds(gate: &Gate) -> impl SessionAgentBuilder + use<> {
     let gate = gate.clone();
     builder_fn(move |spec, context| {
@@ -165,7 +165,7 @@ pub(crate) fn held_builds(gate: &Gate) -> impl SessionAgentBuilder + use<> {
     })
 }
 
-/// Agents that stop at a gate, and do not look at their tokens.
+/// Agents whose turns wait at a gate and ignore their cancel tokens.
 fn deaf(gate: &Gate) -> impl SessionAgentBuilder + use<> {
     let gate = gate.clone();
     agent_fn(move |prompt, turn| {

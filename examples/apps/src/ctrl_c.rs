@@ -1,23 +1,23 @@
-//! What Ctrl-C does where nothing runs that it could stop.
+//! The effect of Ctrl-C while no turn runs that it could stop.
 
 use std::io::{self, IsTerminal};
 use std::process;
 
-/// The exit code of a program that SIGINT ended, as shells have it.
+/// The exit code of a program that SIGINT has ended, as shells report it.
 pub const INTERRUPTED: u8 = 130;
 
-/// What a program does on a Ctrl-C while nothing runs that Ctrl-C could stop.
+/// The effect of a Ctrl-C while no turn runs that it could stop.
 #[derive(Clone, Copy, Debug)]
 pub enum AtRest {
-    /// Nothing: a line editor takes Ctrl-C for a key, and what comes as a signal all the same was meant for something that has
-    /// just ended. The sessions would be lost.
+    /// No effect. A line editor reads Ctrl-C as a key. So a signal was meant for a turn that has just ended, and an end
+    /// of the program would lose its sessions.
     Stay,
     /// The program ends.
     End,
 }
 
 impl AtRest {
-    /// For a program that may have a prompt.
+    /// The effect for a program that may have a prompt.
     pub fn of(has_prompt: bool) -> Self {
         if has_prompt && io::stdin().is_terminal() {
             Self::Stay
@@ -26,7 +26,7 @@ impl AtRest {
         }
     }
 
-    /// Does it. Does not return where the program is to end.
+    /// Carries the effect out. Does not return if the program ends.
     pub fn act(self) {
         match self {
             Self::Stay => {}

@@ -1,9 +1,9 @@
-//! Numbers that look like chance, and are the same for the same seed: SplitMix64.
+//! Pseudo-random numbers, which are the same for the same seed: SplitMix64.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// A generator of numbers.
+/// A generator of pseudo-random numbers.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
@@ -22,12 +22,12 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number of the range, which is not empty.
+    /// A number of the range, which must not be empty.
     pub fn between(&mut self, range: Range<u64>) -> u64 {
         range.start + self.roll() % (range.end - range.start)
     }
 
-    /// A duration of so many milliseconds as the range allows; it is not empty.
+    /// A number of milliseconds from the range, which must not be empty.
     pub fn millis(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.between(range))
     }

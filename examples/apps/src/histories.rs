@@ -8,17 +8,17 @@ use turnwise::{Session, SessionService};
 
 use crate::save;
 
-/// Saves a history. Where that fails, an older one in the same file is still there.
+/// Saves a history. If that fails, the file keeps its old content.
 pub fn save(history: &Session, file: &str) -> Result<(), String> {
     let json = serde_json::to_string_pretty(history).map_err(|error| format!("error: {error}"))?;
     save::save(Path::new(file), json.as_bytes()).map_err(|error| failed(file, &error))
 }
 
-/// The history in a file, for a new session. The saved session may still be live: then the new one has the same past and an id
-/// of its own.
+/// The history in a file, for a new session. If the saved session is still live, the new one gets a fork of the
+/// history, with an id of its own.
 pub fn load(file: &str, service: &impl SessionService) -> Result<Session, String> {
     let json = fs::read_to_string(file).map_err(|error| failed(file, &error))?;
-    // Some editors put a byte order mark at the beginning.
+    // Some editors add a byte order mark.
     let json = json.strip_prefix('\u{feff}').unwrap_or(&json);
     let history: Session = serde_json::from_str(json).map_err(|error| failed(file, &error))?;
     Ok(if service.read(history.id()).is_ok() { history.fork() } else { history })

@@ -1,4 +1,5 @@
-//! What the programs share: the command line, output for a person, a prompt in a terminal, and files that are written whole.
+//! The shared parts of the programs: the command line, output, a prompt in a terminal, and files that are written
+//! whole.
 
 pub mod args;
 pub mod ctrl_c;

@@ -1,7 +1,7 @@
-//! Lines that a person types at a prompt.
+//! Lines that the user types at a prompt.
 //!
-//! Lines that are typed or pasted while the program is busy are read at the next prompts: the editor's feature `buffer-redux`
-//! has it keep what it has read beyond a line. Ctrl-C gives up what has been typed, that too.
+//! Lines that are typed or pasted while the program is busy are read at the next prompts. With its feature
+//! `buffer-redux` the editor keeps input that it has read beyond a line. Ctrl-C discards the line, and that input too.
 
 use std::io;
 
@@ -11,10 +11,10 @@ use rustyline::{Cmd, DefaultEditor, KeyEvent};
 use crate::say::{end_where_reader_has_gone, plain_line};
 use crate::terminal;
 
-/// The next line, with those that it goes on in after a backslash; `None` at the end of the input.
+/// The next line. A line that ends with a backslash continues in the next one. `None` at the end of the input.
 pub fn read_line(editor: &mut DefaultEditor, name: &str) -> Result<Option<String>, String> {
     terminal::restore_on_signals().map_err(|error| format!("cannot catch signals: {error}"))?;
-    // What a terminal hands over for a Ctrl-D that was typed while the program was busy.
+    // This is the key that a terminal delivers for a Ctrl-D that was typed while the program was busy.
     editor.bind_sequence(KeyEvent::ctrl('@'), Cmd::EndOfFile);
     let mut text = String::new();
     loop {
@@ -34,7 +34,7 @@ pub fn read_line(editor: &mut DefaultEditor, name: &str) -> Result<Option<String
     }
 }
 
-/// What to tell about it, unless the reader of the prompts has gone.
+/// The message about a failure. Ends the program if the reader of the prompts has closed the output.
 fn failed(error: ReadlineError) -> String {
     let error = match error {
         ReadlineError::Io(error) => error,

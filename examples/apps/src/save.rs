@@ -6,20 +6,20 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 
-/// How many symbolic links lead to a file at most; Linux has the same limit.
+/// The longest chain of symbolic links. Linux has the same limit.
 const MOST_LINKS: usize = 40;
-/// How many names are tried for the unfinished file.
+/// The number of names that are tried for the unfinished file.
 const MOST_NAMES: u32 = 1_000;
 
-/// Has the file contain `content`, and nothing else.
+/// Replaces the content of the file by `content`.
 ///
-/// The content is written to a new file beside the old one, which it then replaces: on a full disk, or where the program is
-/// killed, the old file is still there, whole. The new file has the permissions of the old one, and its owner where the
-/// system allows that. Other hard links keep the old content. A symbolic link stays; what it leads to is replaced. What is
-/// no regular file (a pipe, `/dev/stdout`) is written to directly.
+/// The content is written to a new file beside the old one, which it then replaces. So on a full disk, or after a kill
+/// of the program, the old file is whole. The new file has the permissions of the old one, and its owner if the system
+/// allows that. Other hard links keep the old content. A symbolic link stays, and its target is replaced. A file that
+/// is not regular, such as a pipe or `/dev/stdout`, is written to directly.
 ///
 /// # Errors
-/// The old file stays. It has to be writable, and its folder too.
+/// Fails if the file or its folder is not writable, or if a write fails. The old file then stays as it is.
 pub fn save(path: &Path, content: &[u8]) -> io::Result<()> {
     let old = match fs::metadata(path) {
         Ok(old) => Some(old),
@@ -29,17 +29,17 @@ pub fn save(path: &Path, content: &[u8]) -> io::Result<()> {
     let file = behind_links(path)?;
     let is_special = old.as_ref().is_some_and(|old| !old.is_file()) || is_open_file(&file);
     if is_special {
-        // Appended: what the program has printed before is in there too where it is this program's standard output.
+        // The content is appended: if the file is this program's standard output, it has earlier output.
         return OpenOptions::new().append(true).open(path)?.write_all(content);
     }
     if old.is_some() {
-        // Replacing a file takes no permission to write to it; having none means that it is to stay.
+        // The system allows to replace a file that is not writable. But such a file should stay, so this checks it.
         OpenOptions::new().write(true).open(&file)?;
     }
     replace(&file, old.as_ref(), content)
 }
 
-/// The path of the file that symbolic links lead to, which need not exist.
+/// The path to which symbolic links lead. Its file need not exist.
 fn behind_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -47,14 +47,14 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
             return Ok(path);
         }
         let target = fs::read_link(&path)?;
-        // A relative one begins where the link is.
+        // A relative target starts at the folder of the link.
         path = folder_of(&path).join(target);
     }
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// Whether this is the name of a file that a program has open, as `/dev/stdout` leads to. Replacing what it was opened by
-/// would have the program write to a file without a name.
+/// Whether this path names an open file of a program, to which `/dev/stdout` leads. If that file were replaced, the
+/// program would write to a file without a name.
 fn is_open_file(path: &Path) -> bool {
     path.starts_with("/proc") || path.starts_with("/dev/fd")
 }
@@ -73,16 +73,16 @@ fn replace(file: &Path, old: Option<&Metadata>, content: &[u8]) -> io::Result<()
         .and_then(|()| new.sync_all())
         .and_then(|()| fs::rename(&unfinished, file));
     if let Err(error) = written {
-        // Where that fails too, there is nothing more to do.
+        // A failure here is ignored: the first error is the one to report.
         let _ = fs::remove_file(&unfinished);
         return Err(error);
     }
-    // So that the new name survives a crash of the system. Not every system can do it, and the file is in place.
+    // With this the new name survives a crash of the system. Not every system supports it, and the file is in place.
     let _ = File::open(folder_of(file)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// A new file in the same folder, which no other program has.
+/// Creates a new file in the same folder, under a name that no other program uses.
 fn create_beside(file: &Path, old: Option<&Metadata>) -> io::Result<(PathBuf, File)> {
     let name = file.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not the name of a file"))?;
     let mut options = OpenOptions::new();
@@ -104,7 +104,7 @@ fn create_beside(file: &Path, old: Option<&Metadata>) -> io::Result<(PathBuf, Fi
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// Until it has the old file's permissions, other users must not read what the old one hid from them.
+/// Makes the new file private until it has the old file's permissions, so that no other user can read its content.
 #[cfg(unix)]
 fn keep_private(options: &mut OpenOptions) {
     use std::os::unix::fs::OpenOptionsExt;
@@ -124,7 +124,7 @@ fn keep_owner(new: &File, old: Option<&Metadata>) -> io::Result<()> {
         || fchown(new, Some(old.uid()), Some(old.gid())).is_ok()
         || fchown(new, None, Some(old.gid())).is_ok();
     if !has_owner {
-        // What the old group was allowed to do is not meant for the new one.
+        // The rights of the old group must not pass to another group.
         mode &= !0o070;
     }
     new.set_permissions(PermissionsExt::from_mode(mode))

@@ -1,15 +1,15 @@
-//! Text for a person, on standard output and on standard error.
+//! Text for the user, on standard output and on standard error.
 //!
-//! Text from outside (names, arguments, histories, errors) may contain escape sequences, with which it would write over the
-//! screen or retitle the window. So every line goes through [`plain`]. Standard output that is closed ends the program
-//! quietly, as a signal would: a program that went on would work for no reader. Standard error is for what a person may want
-//! to know besides: a failure to write there changes nothing.
+//! Text from outside (names, arguments, histories, errors) may contain escape sequences, which could overwrite the
+//! screen or change the window title. So every line goes through [`plain`]. If standard output is closed, the program
+//! ends quietly, as it would by a signal: it would have no reader any more. Standard error is for additional messages,
+//! and a failed write there is ignored.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process;
 
-/// The exit code of a program that SIGPIPE ended, as shells have it: 128 and the signal's number.
+/// The exit code of a program that SIGPIPE has ended, as shells report it: 128 and the signal's number.
 const BROKEN_PIPE: i32 = 141;
 
 /// Prints a line on standard output.
@@ -24,9 +24,9 @@ pub fn warn(line: impl Display) {
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// Writes bytes to standard output as they are, at once.
+/// Writes bytes to standard output unchanged, and flushes them.
 ///
-/// Ends the program where that fails: quietly and with 141 where the reader has gone, else with a message and 1.
+/// Ends the program if that fails: quietly with 141 if the reader has closed the output, else with a message and 1.
 pub fn write_out(bytes: &[u8]) {
     let written = {
         let mut out = io::stdout().lock();
@@ -39,15 +39,15 @@ pub fn write_out(bytes: &[u8]) {
     }
 }
 
-/// Ends the program quietly where that is what the error says.
+/// Ends the program quietly if the error is that of a closed pipe.
 pub fn end_where_reader_has_gone(error: &io::Error) {
     if error.kind() == ErrorKind::BrokenPipe {
         process::exit(BROKEN_PIPE);
     }
 }
 
-/// The text without what would tell a terminal to do something: a replacement character stands for each control character
-/// but newline and tab, and for each character that changes the direction of the text after it.
+/// The text without characters that control a terminal. U+FFFD replaces each control character except newline and tab,
+/// and each character that changes the direction of text.
 pub fn plain(text: &str) -> String {
     let shown = |symbol: char| match symbol {
         '\n' | '\t' => symbol,
@@ -57,7 +57,7 @@ pub fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// The same on a single line, for names: a newline in one would look like the next entry of a list.
+/// The plain text on a single line, for names. A newline in a name would look like the next entry of a list.
 pub fn plain_line(text: &str) -> String {
     plain(text).replace(['\n', '\t'], &char::REPLACEMENT_CHARACTER.to_string())
 }

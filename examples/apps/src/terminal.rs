@@ -1,17 +1,17 @@
-//! The terminal of a program with a prompt, restored when a signal ends the program.
+//! Restores the terminal of a program with a prompt when a signal ends the program.
 //!
-//! A line editor has the terminal in raw mode while it waits for keys. A program that a signal ends there would leave it so:
-//! the shell afterwards would show nothing of what is typed.
+//! A line editor puts the terminal into raw mode while it waits for keys. If a signal ended the program there, the
+//! terminal would stay in raw mode, and the shell would not show what the user types.
 //!
-//! Signals have a thread of their own, which must not restore the terminal just before the main thread begins to edit a line:
+//! A thread handles the signals. It must not restore the terminal just before the main thread begins to edit a line:
 //!
 //! ```text
 //! main:     is it ending? no                        raw mode
 //! signals:                  not raw, nothing to do             exit
 //! ```
 //!
-//! So the main thread first says that it edits, then asks whether the program ends; the signals' thread says that it ends, then
-//! asks whether a line is edited, and waits for the raw mode that it has to undo.
+//! So the main thread first sets `IS_EDITING`, and then checks `IS_ENDING`. The signal thread first sets `IS_ENDING`,
+//! and then checks `IS_EDITING`. If a line is edited, it waits for the raw mode that it has to undo.
 
 #[cfg(unix)]
 pub(crate) use on_unix::{edit, restore_on_signals};
@@ -29,20 +29,20 @@ mod on_unix {
     use signal_hook::iterator::Signals;
 
     static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
-    /// Set by the main thread alone.
+    /// Written by the main thread only.
     static IS_EDITING: AtomicBool = AtomicBool::new(false);
-    /// Set by the signals' thread, and never cleared.
+    /// Set by the signal thread, and never cleared.
     static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
-    /// How long the raw mode takes at most to begin or to end.
+    /// The longest wait for the raw mode to begin or to end.
     const PATIENCE: Duration = Duration::from_secs(1);
     const PAUSE: Duration = Duration::from_millis(1);
 
-    /// From the first call on, SIGHUP, SIGQUIT and SIGTERM restore the terminal to what it is now, and end the program with 128
-    /// and the signal's number. Does nothing where standard input is no terminal.
+    /// From the first call on, SIGHUP, SIGQUIT and SIGTERM restore the terminal to its current state, and end the
+    /// program with 128 and the signal's number. Has no effect if standard input is not a terminal.
     ///
     /// # Errors
-    /// What the system says against it.
+    /// Fails if the system refuses the state of the terminal, the signals or the thread.
     pub(crate) fn restore_on_signals() -> io::Result<()> {
         if !io::stdin().is_terminal() || IS_INSTALLED.swap(true, Ordering::SeqCst) {
             return Ok(());
@@ -59,11 +59,11 @@ mod on_unix {
         Ok(())
     }
 
-    /// Has the line editor read a line.
+    /// Calls `read`, with which the line editor reads a line.
     pub(crate) fn edit<T>(read: impl FnOnce() -> T) -> T {
         IS_EDITING.store(true, Ordering::SeqCst);
         while IS_ENDING.load(Ordering::SeqCst) {
-            // The signals' thread ends the program.
+            // The signal thread ends the program.
             IS_EDITING.store(false, Ordering::SeqCst);
             thread::park();
         }
@@ -81,9 +81,9 @@ mod on_unix {
             }
             thread::sleep(PAUSE);
         }
-        // Where these fail the terminal is gone.
+        // If this fails, the terminal is closed.
         let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, before);
-        // The editor has asked for marks around what is pasted; and what comes next begins on a line of its own.
+        // This turns off the marks around pasted text, which the editor has turned on, and begins a new line.
         let mut out = io::stdout().lock();
         let _ = out.write_all(b"\x1b[?2004l\n").and_then(|()| out.flush());
     }

@@ -1,4 +1,4 @@
-//! The dashboard example, used as a person would: a frame on standard output, a picture, and keys in a terminal.
+//! The dashboard, used as a user would: a frame on standard output, a picture, and keys in a terminal.
 #![cfg(unix)]
 
 use std::fs;
@@ -16,7 +16,7 @@ mod program;
 
 use folder::Folder;
 
-/// Longer than anything takes that has not stopped for good.
+/// Longer than any program takes that does not hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn dashboard() -> Command {
@@ -40,7 +40,7 @@ fn one_frame_shows_the_service_and_a_row_for_every_session() {
     let output = run(&["--once", "--sessions", "7"]);
     let frame = out(&output);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
-    assert_eq!(err(&output), "", "an agent's panic is no news");
+    assert_eq!(err(&output), "", "an agent's panic is not printed");
     assert!(frame.contains("sessions 7 of 11"), "{frame}");
     assert!(figure(&frame, "completed") > 0 && frame.contains("dropped events 0"), "{frame}");
     let names = ["streaming-1", "quick-2", "slow-3", "tools-4", "flaky-5", "fragile-6", "streaming-7"];
@@ -53,7 +53,7 @@ fn one_frame_shows_the_service_and_a_row_for_every_session() {
 }
 
 #[test]
-fn the_picture_is_well_formed_and_shows_the_same() {
+fn the_picture_is_well_formed_and_has_the_same_text() {
     let folder = Folder::new();
     let file = folder.text("picture.svg");
     let output = run(&["--svg", &file, "--seconds", "1"]);
@@ -66,7 +66,7 @@ fn the_picture_is_well_formed_and_shows_the_same() {
     }
 }
 
-/// The text between the tags, where it is well-formed as far as the dashboard's pictures go.
+/// The texts between the tags. Panics if the picture is not well-formed, as far as this checks.
 fn text_of_well_formed(xml: &str) -> Vec<String> {
     let (mut open, mut text) = (Vec::new(), Vec::new());
     for piece in xml.split('<').skip(1) {
@@ -86,12 +86,12 @@ fn text_of_well_formed(xml: &str) -> Vec<String> {
         }
         text.push(content.trim().to_owned());
     }
-    assert_eq!(open, [""; 0], "everything is closed");
+    assert_eq!(open, [""; 0], "every tag is closed");
     text
 }
 
 #[test]
-fn bad_options_are_refused_before_anything_runs() {
+fn bad_options_are_refused_before_the_first_session() {
     let bad = [
         &["--sessions"][..],
         &["--sessions", "0"],
@@ -104,7 +104,7 @@ fn bad_options_are_refused_before_anything_runs() {
         &["--nonsense"],
         &["twice"],
         &["--once", "--svg", "/no/such/folder/picture.svg", "--seconds", "0.1"],
-        // Neither is a terminal here.
+        // Here neither standard input nor standard output is a terminal.
         &[],
         &["--seconds", "1"],
     ];
@@ -118,13 +118,13 @@ fn bad_options_are_refused_before_anything_runs() {
 }
 
 #[test]
-fn keys_choose_interrupt_archive_open_and_pause_and_the_terminal_comes_back() {
+fn keys_select_interrupt_archive_open_and_pause() {
     let Some(mut terminal) = Terminal::start("--sessions 6") else { return };
     terminal.wait_for("a row for every session", |screen| row(screen, "fragile-6").is_some());
     terminal.press("jjk");
     terminal.press("\u{1b}[B");
     terminal.wait_for("slow-3 to be chosen", |screen| chosen(screen, "slow-3"));
-    // It mostly runs. What it did when the key came, the screen says a moment later.
+    // The session runs most of the time. The screen shows a moment later whether the key has interrupted a turn.
     for _ in 0..20 {
         terminal.wait_for("slow-3 to run", |screen| row(screen, "slow-3").is_some_and(|row| row.contains("running")));
         terminal.press("i");
@@ -150,7 +150,7 @@ fn keys_choose_interrupt_archive_open_and_pause_and_the_terminal_comes_back() {
 }
 
 #[test]
-fn the_terminal_comes_back_when_the_time_is_over_and_after_ctrl_c() {
+fn the_terminal_is_restored_after_the_time_limit_and_after_ctrl_c() {
     let Some(mut terminal) = Terminal::start("--sessions 2 --seconds 0.5") else { return };
     terminal.expect_restored();
     let Some(mut terminal) = Terminal::start("--sessions 2") else { return };
@@ -160,7 +160,7 @@ fn the_terminal_comes_back_when_the_time_is_over_and_after_ctrl_c() {
 }
 
 #[test]
-fn the_terminal_comes_back_after_a_signal_and_the_exit_code_says_which() {
+fn the_terminal_is_restored_after_a_signal_which_the_exit_code_names() {
     for (name, code) in [("-HUP", 129), ("-QUIT", 131), ("-TERM", 143)] {
         let Some(mut terminal) = Terminal::start("--sessions 2") else { return };
         terminal.wait_for("a row for every session", |screen| row(screen, "quick-2").is_some());
@@ -173,7 +173,7 @@ fn the_terminal_comes_back_after_a_signal_and_the_exit_code_says_which() {
     terminal.expect_restored();
 }
 
-/// The figure with this name in the header.
+/// The figure after this name in the header.
 fn figure(screen: &str, name: &str) -> u64 {
     let mut words = screen.split_whitespace().skip_while(|word| *word != name);
     words.nth(1).and_then(|figure| figure.parse().ok()).unwrap_or(0)
@@ -185,7 +185,7 @@ fn row<'a>(screen: &'a str, name: &str) -> Option<&'a str> {
     rows.find(|row| row.split_whitespace().nth(1) == Some(name))
 }
 
-/// Whether the line below names the session with this name.
+/// Whether the line below the table shows the id of the session with this name.
 fn chosen(screen: &str, name: &str) -> bool {
     let short = row(screen, name).and_then(|row| row.split_whitespace().next());
     let ids = screen.lines().filter_map(|line| line.strip_prefix(' ')?.split_whitespace().next());
@@ -197,18 +197,18 @@ struct Terminal {
     child: Child,
     keys: ChildStdin,
     output: Receiver<Vec<u8>>,
-    /// What has come and is not understood yet: the beginning of a character or of a sequence.
+    /// Output that is not processed yet: the beginning of a character or of a sequence.
     rest: Vec<u8>,
     cells: Vec<Vec<char>>,
     row: usize,
     column: usize,
-    /// What was written outside of the dashboard's screen.
+    /// The output outside of the dashboard's screen.
     outside: String,
     taken: bool,
 }
 
 impl Terminal {
-    /// `None` where the tool is not there that makes terminals, or is another one of the same name.
+    /// Starts the dashboard. `None` if the tool that makes terminals is missing, or another tool has its name.
     fn start(args: &str) -> Option<Self> {
         let script = |command: &str| {
             let mut script = Command::new("script");
@@ -259,34 +259,34 @@ impl Terminal {
 
     /// Sends the dashboard a signal.
     fn signal(&self, name: &str) {
-        let id = self.outside.lines().find_map(|line| line.strip_prefix("id=")).expect("its id");
+        let id = self.outside.lines().find_map(|line| line.strip_prefix("id=")).expect("the process id");
         let sent = Command::new("kill").args([name, id]).status();
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for the end, after which everything has been joined.
+    /// Waits for an end without stuck sessions.
     fn expect_restored(&mut self) {
         self.expect_end("stuck: 0\r\ncode=0");
     }
 
-    /// Waits for the end, and looks at what the terminal is like then.
+    /// Waits for the end with this output, and checks the modes of the terminal.
     fn expect_end(&mut self, end: &str) {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(bytes) = self.output.recv_deadline(deadline) {
             self.feed(&bytes);
         }
-        assert!(Instant::now() < deadline, "it goes on:\n{}", self.text());
+        assert!(Instant::now() < deadline, "the dashboard does not end:\n{}", self.text());
         self.child.wait().expect("the end");
-        assert!(!self.taken, "the first screen is back");
+        assert!(!self.taken, "the main screen is restored");
         let outside = &self.outside;
-        assert!(outside.contains(end), "lines begin on the left again: {outside:?}");
+        assert!(outside.contains(end), "{end:?} is missing, or line mode is not restored: {outside:?}");
         let modes: Vec<&str> = outside.split([' ', ';', '\r', '\n']).collect();
         for mode in ["icanon", "echo", "isig", "opost"] {
             assert!(modes.contains(&mode), "{mode}: {outside}");
         }
     }
 
-    /// As much of a terminal as the dashboard uses.
+    /// Interprets the output, as far as the dashboard uses a terminal.
     fn feed(&mut self, bytes: &[u8]) {
         self.rest.extend_from_slice(bytes);
         let valid = match std::str::from_utf8(&self.rest) {
@@ -294,7 +294,7 @@ impl Terminal {
             Err(error) => error.valid_up_to(),
         };
         let later = self.rest.split_off(valid);
-        let text = String::from_utf8(std::mem::replace(&mut self.rest, later)).expect("looked at above");
+        let text = String::from_utf8(std::mem::replace(&mut self.rest, later)).expect("checked above");
         let mut text = text.as_str();
         while let Some(symbol) = text.chars().next() {
             if let Some(sequence) = text.strip_prefix("\u{1b}[") {
@@ -334,7 +334,8 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Over already, unless the test has failed. The terminal goes with its maker, and with it the dashboard.
+        // The program has ended unless the test has failed. The kill of `script` also ends the terminal and the
+        // dashboard.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! The ledgers of the example, as a person keeps them: one command after the other, some of them killed.
+//! The program `keep`, used as a user would: one command after the other, some of them killed.
 
 #[path = "support/program.rs"]
 mod program;
@@ -71,7 +71,7 @@ fn ledgers_are_kept_from_one_command_to_the_next() {
 }
 
 #[test]
-fn what_makes_no_sense_is_said_and_not_kept() {
+fn an_invalid_entry_is_reported_and_not_kept() {
     let books = Books::new();
     books.keep(&["l", "1.00", "one"]);
     for wrong in ["1.5", "x", "1.", ".50", "--", "99999999999999999999", "1.000", "1e3", "٣"] {
@@ -87,7 +87,7 @@ fn what_makes_no_sense_is_said_and_not_kept() {
 }
 
 #[test]
-fn one_program_at_a_time_has_the_file() {
+fn one_program_at_a_time_uses_the_file() {
     let books = Books::new();
     let mut first = program::Program::start(&mut books.command(&["l", "-"]));
     first.type_line("1.00 one");
@@ -98,7 +98,7 @@ fn one_program_at_a_time_has_the_file() {
 }
 
 #[test]
-fn every_line_that_was_answered_is_there_after_a_kill() {
+fn every_answered_line_is_kept_after_a_kill() {
     let books = Books::new();
     let mut answered = 0;
     for _ in 0..5 {
@@ -106,7 +106,7 @@ fn every_line_that_was_answered_is_there_after_a_kill() {
         for n in 1..=50 {
             running.type_line(&format!("1.00 line {n}"));
         }
-        // Some of the fifty.
+        // The kill comes after some of the fifty lines.
         running.out.expect("line 20:");
         running.out.expect("in all\n");
         answered += 20;

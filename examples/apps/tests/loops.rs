@@ -1,4 +1,4 @@
-//! The examples that own many sessions in a loop of their own: one of frames, and one of plugins that come and go.
+//! The programs with many sessions and a loop of their own: `game_loop` and `plugin_host`.
 
 #[path = "support/program.rs"]
 mod program;
@@ -17,7 +17,7 @@ fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The figure before this word in the line that begins like this.
+/// The figure before this word, in the line that begins with this text.
 #[track_caller]
 fn figure(report: &str, line: &str, word: &str) -> u64 {
     let start = format!("{line}: ");
@@ -57,7 +57,7 @@ fn a_frame_loop_is_never_blocked_and_its_report_adds_up() {
 
     let event = |word| figure(&report, "events", word);
     assert_eq!(event("missed"), 0, "{report}");
-    // Of every turn at least its beginning and its end, whether it is listened to or not.
+    // Every turn has at least two events, its start and its end, whether the player listens to it or not.
     assert_eq!(turn("begun"), session("created") + turn("listened"), "{report}");
     assert!(event("streams") >= 2 * turn("listened"), "{report}");
     assert!(event("seen") >= event("streams") + 2 * (session("created") + asked), "{report}");
@@ -65,7 +65,7 @@ fn a_frame_loop_is_never_blocked_and_its_report_adds_up() {
 }
 
 #[test]
-fn the_world_is_told_unless_it_is_to_be_quiet() {
+fn the_game_prints_its_events_without_quiet() {
     let output = run("game_loop", &["--frames", "40", "--seed", "7"]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     for name in ["Ada", "Bram", "Cleo", "Dorn", "Edda"] {
@@ -74,7 +74,7 @@ fn the_world_is_told_unless_it_is_to_be_quiet() {
 }
 
 #[test]
-fn bad_options_are_refused_before_anything_runs() {
+fn bad_options_are_refused_before_the_first_session() {
     let bad = [
         ("game_loop", &["--frames"][..]),
         ("game_loop", &["--frames", "0"]),

@@ -1,4 +1,4 @@
-//! The notebook example, used as a person would: script files, standard input, the prompt, Ctrl-C.
+//! The notebook, used as a user would: script files, standard input, the prompt, Ctrl-C.
 #![cfg(unix)]
 
 #[path = "support/folder.rs"]
@@ -43,19 +43,19 @@ fn err(output: &Output) -> String {
 }
 
 #[test]
-fn every_shipped_script_prints_what_it_should() {
+fn every_shipped_script_prints_its_expected_output() {
     for name in ["primes", "adventure", "monte_carlo", "strings"] {
         let output = notebook().arg(script(&format!("{name}.rhai"))).output().expect("the notebook runs");
-        let expected = fs::read_to_string(script(&format!("{name}.out"))).expect("what it should print");
+        let expected = fs::read_to_string(script(&format!("{name}.out"))).expect("the expected output");
         assert_eq!(out(&output), expected, "{name}");
         assert_eq!(output.status.code(), Some(0), "{name}: {}", err(&output));
     }
 }
 
 #[test]
-fn the_shipped_mistakes_are_reported_and_leave_nothing_behind() {
+fn the_shipped_mistakes_are_reported_and_change_nothing() {
     let output = notebook().arg(script("mistakes.rhai")).output().expect("the notebook runs");
-    let expected = fs::read_to_string(script("mistakes.out")).expect("what it should print");
+    let expected = fs::read_to_string(script("mistakes.out")).expect("the expected output");
     let (errors, values): (Vec<&str>, Vec<&str>) = expected.lines().partition(|line| line.starts_with("error: "));
     assert_eq!(out(&output).lines().collect::<Vec<_>>(), values);
     assert_eq!(err(&output).lines().collect::<Vec<_>>(), errors);
@@ -70,7 +70,7 @@ fn several_files_are_several_sessions_with_their_output_prefixed() {
         let prefix = format!("[{name}] ");
         let printed = out(&output);
         let own: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix(prefix.as_str())).collect();
-        let expected = fs::read_to_string(script(&format!("{name}.out"))).expect("what it should print");
+        let expected = fs::read_to_string(script(&format!("{name}.out"))).expect("the expected output");
         assert_eq!(own, expected.lines().collect::<Vec<_>>());
     }
     assert!(output.status.success(), "{}", err(&output));
@@ -111,7 +111,7 @@ fn ctrl_c_interrupts_the_running_cell_and_not_the_program() {
     child.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("the notebook reads");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let mut next = || lines.next().expect("another line").expect("text");
-    // Each line shows that its cell runs: what it prints comes while it does.
+    // Each line shows that its cell runs, because output appears during the cell.
     assert_eq!(next(), "running");
     interrupt(&child);
     assert_eq!(next(), "asleep");
@@ -129,7 +129,7 @@ fn ctrl_c_with_nothing_running_ends_the_program() {
         notebook().stdin(Stdio::piped()).stdout(Stdio::piped()).arg("--prompt").spawn().expect("the notebook starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     lines.next().expect("the greeting").expect("text");
-    // Kept open: waiting for the child would close it, and the end of the input ends the program too.
+    // The input stays open. A wait for the child would close it, and the end of the input would end the program too.
     let input = child.stdin.take();
     interrupt(&child);
     assert_eq!(child.wait().expect("the notebook ends").code(), Some(130));
@@ -151,7 +151,7 @@ fn the_prompt_opens_switches_lists_reads_exports_resumes_and_archives() {
     assert!(printed.contains("* main             idle         3 cells"), "{printed}");
     assert!(printed.contains("main: idle, 3 cells"), "{printed}");
     assert!(printed.contains(&format!("3 cells of 'main' are in {json}")), "{printed}");
-    assert!(printed.contains("= 12\n"), "the resumed kernel has its values back: {printed}");
+    assert!(printed.contains("= 12\n"), "the resumed kernel has its values: {printed}");
     let errors = err(&output);
     let expected = [
         "Variable not found: a",
@@ -182,7 +182,7 @@ fn a_cell_in_the_background_is_shown_before_a_later_prompt() {
     let meanwhile = notebook.out.expect("= 2\n");
     notebook.type_line(":wait");
     notebook.type_line("2 + 2");
-    // How much of it was there already before the wait is a matter of luck.
+    // How much of the output arrives before the wait depends on timing.
     let shown = meanwhile + &notebook.out.expect("= 4\n");
     let expected: String = (0..1000).map(|number| format!("[main] {number}\n")).collect();
     assert!(shown.contains(&(expected + "[main] = 1000\n")), "{shown}");
@@ -194,26 +194,26 @@ fn a_cell_in_the_background_is_shown_before_a_later_prompt() {
 }
 
 #[test]
-fn a_cell_that_fails_leaves_nothing_behind_in_what_closures_share() {
+fn a_failed_cell_changes_no_variable_that_closures_share() {
     let cells = [
         "let x = 1; let f = || x; let g = || { x += 1; x }; f.call()",
         "x = 99; throw \"no\"",
         "g.call(); g.call(); nonsense()",
         "let x = 7; let f = 8; throw \"no\"",
         "[x, f.call()]",
-        // After the roll back they still share it, in both directions.
+        // After the roll-back the closures still share the variable, in both directions.
         "x = 5; f.call()",
         "g.call(); [x, f.call()]",
-        // Nested values, and one that several closures share.
+        // These values are nested, and several closures share one of them.
         "let m = #{ list: [1] }; let h = || m; let k = |n| { m.list.push(n); m.list.len() }; k.call(2)",
         "m.list.push(3); m.more = f; k.call(4); x = 0; throw \"no\"",
         "[m, h.call(), x]",
         "k.call(5); [m, h.call()]",
-        // A value that contains itself.
+        // This value contains itself.
         "let circle = 0; let inside = || circle; circle = #{ inside: inside, n: 1 }; circle.n",
         "circle.n = 2; circle.inside.call().n = 3; throw \"no\"",
         "circle.n + inside.call().n",
-        // What is constant stays as it is, captured too.
+        // A constant stays as it is, also when it is captured.
         "const K = [1]; let c = || K; c.call()",
         "let d = || { K += 2; }; d.call()",
         "c.call()",
@@ -237,7 +237,7 @@ fn a_cell_that_fails_leaves_nothing_behind_in_what_closures_share() {
 }
 
 #[test]
-fn an_interrupted_cell_leaves_nothing_behind_in_what_closures_share() {
+fn an_interrupted_cell_changes_no_variable_that_closures_share() {
     let mut notebook = program::Program::start(notebook().arg("--prompt"));
     notebook.type_line("let x = 1; let f = || x; f.call()");
     notebook.out.expect("= 1\n");
@@ -250,10 +250,10 @@ fn an_interrupted_cell_leaves_nothing_behind_in_what_closures_share() {
     assert!(notebook.end().success());
 }
 
-/// Cells that grow without an end, with what each is told.
+/// Cells whose memory grows without a limit, each with its error message.
 #[test]
 #[cfg(target_os = "linux")]
-fn whatever_grows_in_a_cell_its_memory_is_bounded() {
+fn the_memory_of_a_cell_is_bounded_whatever_grows_in_it() {
     let variables: String = (0..10_001).map(|number| format!("let v{number} = 0; ")).collect();
     let functions: String = (0..1_001).map(|number| format!("fn f{number}() {{}} ")).collect();
     let cells: [(&str, &str); 14] = [
@@ -270,7 +270,7 @@ fn whatever_grows_in_a_cell_its_memory_is_bounded() {
         ("let m = #{}; let n = 0; loop { m[`n${n}`] = blob(1000000); n += 1; }", "more than 128 MB"),
         (&variables, "Too many variables"),
         (&functions, "exceeds maximum"),
-        // Nothing leads to these any more, and nothing frees them.
+        // No variable refers to these cycles any more, and they are never freed.
         ("loop { let a = []; let b = blob(100000); let f = || [a, b]; a = f; }", "the kernels take more than 300 MB"),
     ];
     for (cell, told) in cells {
@@ -279,8 +279,8 @@ fn whatever_grows_in_a_cell_its_memory_is_bounded() {
         notebook.err.expect(told);
         notebook.type_line("print(\"go\" + \"es on\")");
         notebook.out.expect("goes on\n");
-        let status = fs::read_to_string(format!("/proc/{}/status", notebook.id())).expect("what the system knows");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the most that it took");
+        let status = fs::read_to_string(format!("/proc/{}/status", notebook.id())).expect("the status of the process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak memory");
         let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
         assert!(peak < 700 << 10, "{cell}: {peak} kB");
         assert!(notebook.end().success());
@@ -288,7 +288,7 @@ fn whatever_grows_in_a_cell_its_memory_is_bounded() {
 }
 
 #[test]
-fn output_without_an_end_is_kept_in_part_and_waits_until_it_is_shown() {
+fn long_output_waits_until_it_is_shown_and_is_kept_in_part() {
     let folder = Folder::new();
     let json = folder.text("history.json");
     let mut notebook = program::Program::start(notebook().arg("--prompt"));
@@ -307,7 +307,7 @@ fn output_without_an_end_is_kept_in_part_and_waits_until_it_is_shown() {
 }
 
 #[test]
-fn a_byte_order_mark_and_a_first_line_for_the_system_are_no_mistakes() {
+fn a_byte_order_mark_and_a_shebang_line_are_accepted() {
     let script = "\u{feff}#!/usr/bin/env notebook\nlet a = 40;\n// %%\na + 2\n";
     let output = with_input(&[], script);
     assert_eq!((out(&output).as_str(), err(&output).as_str()), ("= 42\n", ""));
@@ -321,7 +321,7 @@ fn a_byte_order_mark_and_a_first_line_for_the_system_are_no_mistakes() {
     fs::write(&script_file, script).expect("a script");
     let output = notebook().arg(&script_file).output().expect("the notebook runs");
     assert_eq!((out(&output).as_str(), err(&output).as_str()), ("= 42\n", ""));
-    // A history whose cells begin like that, in a file that does.
+    // Here the cells of a history begin like that, and so does its file.
     let json = history.to_str().expect("a plain path");
     let output = with_input(&["--prompt"], &format!("let a = 40;\n:export {json}\n"));
     assert!(output.status.success(), "{}", err(&output));
@@ -332,7 +332,7 @@ fn a_byte_order_mark_and_a_first_line_for_the_system_are_no_mistakes() {
 }
 
 #[test]
-fn the_help_says_what_bounds_there_are() {
+fn the_help_names_the_limits() {
     let output = with_input(&["--prompt"], ":help\n");
     for part in ["native function", "nested 500 deep", "128 MB", "--memory"] {
         assert!(out(&output).contains(part), "{part}");
@@ -340,7 +340,7 @@ fn the_help_says_what_bounds_there_are() {
 }
 
 #[test]
-fn bad_arguments_are_refused_before_anything_runs() {
+fn bad_arguments_are_refused_before_the_first_cell() {
     for args in [
         &["--limit"][..],
         &["--limit", "-1"],

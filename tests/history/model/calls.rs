@@ -1,4 +1,4 @@
-//! What each call may be answered with, and what it changes.
+//! The possible answers of each call, and the state after it.
 
 use turnwise::{ArchiveMode, CancelReason};
 
@@ -108,7 +108,7 @@ pub(super) fn listed(state: &State, view: View, stage: Stage) -> Next {
         Stage::New => state.find(),
         Stage::Found { life } => {
             let mut is = if state.is_gone(life) { *state.ended.get(usize::from(life) - 1)? } else { state.view() };
-            // A list does not show it.
+            // A list does not have this figure.
             is.figures.last = view.figures.last;
             state.if_so(is == view)
         }
@@ -194,7 +194,7 @@ pub(super) fn inject(state: &State, dismissal: bool, answer: Result<(), Refused>
     }
 }
 
-/// Marks the service, then closes each session, then cancels each turn, then waits.
+/// A shutdown marks the service, then closes each session, then cancels each turn, then waits.
 pub(super) fn shutdown(state: &State, mode: ArchiveMode, timed_out: bool, stage: Stage) -> Next {
     match stage {
         Stage::New => {

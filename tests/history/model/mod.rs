@@ -1,9 +1,9 @@
-//! The contract of one id as a small sequential machine: what may be answered in which state, and what that changes.
+//! The contract of one id as a small sequential model: the possible answers in each state, and the next state.
 //!
-//! Most calls are one step. Some look a session up and then act on what they have found; in between others may act, so they
-//! are two steps or three, each at an instant of its own within the call ([`Stage`]). What a session does by itself, after its
-//! agent has let go of a turn, is nobody's call: [`State::by_itself`]. Its order is that of the contract: what the turn has
-//! come to is shown, the turn cannot be interrupted any more, the session is free, and only then somebody has the result.
+//! Most calls are one step. Some calls look a session up and then act on it, and other calls may act in between. So
+//! they have two or three steps, each at its own instant within the call ([`Stage`]). The session thread also takes
+//! steps that belong to no call ([`State::by_itself`]). At the end of a turn these follow the order of the contract:
+//! publish the snapshot, seal the token, free the session, and only then deliver the result.
 
 mod calls;
 
@@ -13,20 +13,20 @@ use turnwise::{CancelReason, SessionState};
 
 use crate::history::{Ending, Figures, Refused, Uid, View, What};
 
-/// What is known from the rest of the history, and does not change.
+/// Facts from the rest of the history, which do not change during the search.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
-    /// What callers were told of a turn.
+    /// The result of each turn, as its callers got it.
     pub(crate) results: HashMap<Uid, Ending>,
-    /// The turns that an agent has begun with.
+    /// The turns that an agent has begun to run.
     pub(crate) ran: HashSet<Uid>,
 }
 
-/// One id, at an instant.
+/// The state of one id at an instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     pub(crate) shut: bool,
-    /// How many sessions have had the id, this one included.
+    /// The number of sessions that have had the id, including the current one.
     pub(crate) lives: u16,
     pub(crate) life: Life,
     pub(crate) creator: Uid,
@@ -36,11 +36,11 @@ pub(crate) struct State {
     /// The number of the last admitted turn.
     pub(crate) number: u64,
     pub(crate) turn: Option<Turn>,
-    /// What reads answer with.
+    /// The published figures, which reads return.
     pub(crate) shown: Figures,
-    /// What the agent has come to.
+    /// The figures of the agent's history.
     pub(crate) agent: Figures,
-    /// What those that have ended showed last.
+    /// The last view of each session that has ended.
     pub(crate) ended: Vec<View>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct State {
 pub(crate) enum Life {
     #[default]
     Absent,
-    /// Registered; its thread is on its way to the builder.
+    /// The session is registered, and its thread has not called the builder yet.
     Registered,
     InBuilder,
     BuiltSoon,
@@ -65,7 +65,7 @@ pub(crate) struct Turn {
     host: bool,
     pub(crate) phase: Phase,
     pub(crate) reason: Option<CancelReason>,
-    /// Prompts and interactions that went well, and the last of them.
+    /// The number of prompts and interactions that succeeded, and the last of them.
     good: u32,
     last: Uid,
 }
@@ -73,33 +73,33 @@ pub(crate) struct Turn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     Admitted,
-    /// In the agent's hands.
+    /// The agent runs a prompt or an interaction.
     Inside,
-    /// The agent is done with a prompt or an interaction.
+    /// The agent has finished a prompt or an interaction.
     Left(Ending),
-    /// In host mode, between two interactions.
+    /// The turn is in host mode, between two interactions.
     Hosting,
-    /// It has come to this, and shown it.
+    /// The turn has this result, and its snapshot is published.
     Over(Ending),
-    /// No interrupt reaches it any more.
+    /// The token is sealed: no interrupt reaches the turn any more.
     Sealed,
 }
 
-/// How far a call is.
+/// The progress of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     #[default]
     New,
-    /// It has found the session that is the `life`th with its id.
+    /// The call has found the session that is the `life`th with its id.
     Found {
         life: u16,
     },
-    /// It is about to cancel the turn that it has found there.
+    /// The call is about to cancel the turn that it has found in that session.
     Cancelling {
         life: u16,
         uid: Uid,
     },
-    /// It waits for the end of a turn, or of the session.
+    /// The call waits for the end of a turn, or of the session.
     Waiting {
         life: u16,
     },
@@ -108,7 +108,7 @@ pub(crate) enum Stage {
 
 type Next = Option<(State, Stage)>;
 
-/// What `what`, which is as far as `stage`, does next to `state`; `None` where that is not allowed now.
+/// The next step of `what`, which is at `stage`: the new state and stage, or `None` if `state` does not allow the step.
 pub(crate) fn step(state: &State, what: &What, stage: Stage) -> Next {
     match *what {
         What::Create { uid, figures, host, answer } => calls::create(state, uid, figures, Some(host), answer, stage),
@@ -121,7 +121,7 @@ pub(crate) fn step(state: &State, what: &What, stage: Stage) -> Next {
         What::Listed(view) => calls::listed(state, view, stage),
         What::Unlisted => state.if_so(state.visible().is_err()),
         What::Subscribe(answer) => state.if_so(answer == state.visible()),
-        // A list goes on behind a session that is closed, or has ended not long ago.
+        // A closed session and a recently ended session are cursors of lists too.
         What::ListedAfter(answer) => state.if_so(answer.is_ok() == (state.is_registered() || !state.ended.is_empty())),
         What::Export(answer) => calls::export(state, answer, stage),
         What::Take(answer) => calls::take(state, answer, stage),
@@ -133,7 +133,7 @@ pub(crate) fn step(state: &State, what: &What, stage: Stage) -> Next {
     }
 }
 
-/// What happens on the session's thread, in its agent.
+/// The next step of an agent on its session thread.
 fn agent_step(state: &State, what: &What) -> Next {
     let mut next = state.clone();
     match *what {
@@ -209,18 +209,18 @@ impl State {
         self.turn.is_some_and(|turn| turn.uid == uid)
     }
 
-    /// The turn, if it is in the agent's hands.
+    /// The turn, if the agent runs it.
     fn inside(&self) -> Option<Turn> {
         self.turn.filter(|turn| turn.phase == Phase::Inside)
     }
 
-    /// Whether the session's thread may be serving exports.
+    /// Whether the session thread may answer exports.
     fn is_quiet(&self) -> bool {
         let between = |turn: Turn| matches!(turn.phase, Phase::Admitted | Phase::Hosting);
         self.life == Life::Open && self.turn.is_none_or(between)
     }
 
-    /// Whether nobody gets a history any more of the `life`th session.
+    /// Whether the `life`th session answers no export any more.
     fn answers_no_more(&self, life: u16) -> bool {
         let ends = self.closed && self.turn.is_none();
         self.is_gone(life) || self.life == Life::BuildFailed || (ends && !self.is_building())
@@ -261,7 +261,8 @@ impl State {
         self.turn = Some(Turn { uid, number, host, phase: Phase::Admitted, reason: None, good: 0, last: 0 });
     }
 
-    /// After a cancel of that turn. The first one counts, and one that comes too late does nothing.
+    /// The state after a cancel of that turn. The first cancel sets the reason. A cancel of a sealed turn has no
+    /// effect.
     fn cancelled(&self, uid: Uid, reason: CancelReason) -> Self {
         let mut next = self.clone();
         if let Some(turn) = next.turn.as_mut().filter(|turn| turn.uid == uid && turn.phase != Phase::Sealed) {
@@ -277,7 +278,7 @@ impl State {
         }
     }
 
-    /// What the session does next without being asked, if there is anything that it may do.
+    /// The state after the next step that the session thread may take without a call, if there is one.
     pub(crate) fn by_itself(&self, facts: &Facts) -> Option<Self> {
         let mut next = self.clone();
         match self.life {
@@ -302,7 +303,7 @@ impl State {
         let (may_leave_host_mode, agent) = (self.closed || self.dismissed, self.agent);
         let turn = self.turn.as_mut()?;
         match (turn.phase, turn.reason) {
-            // Told to stop before it could run.
+            // The turn was cancelled before its run.
             (Phase::Admitted, Some(reason)) if !facts.ran.contains(&turn.uid) => {
                 turn.seal(Ending::Cancelled(reason), facts)?;
             }
@@ -324,7 +325,7 @@ impl State {
         Some(())
     }
 
-    /// Nothing is left of the session.
+    /// The state after the end of the session.
     fn removed(&self) -> Self {
         let last = Self { turn: None, ..self.clone() };
         let mut ended = self.ended.clone();
@@ -334,7 +335,7 @@ impl State {
 }
 
 impl Turn {
-    /// What a prompt or an interaction has come to.
+    /// Adds the result of a prompt or an interaction.
     fn take_in(&mut self, ending: Ending) {
         let was_hosting = self.good > 0;
         if let Ending::Well { last, .. } = ending {
@@ -345,7 +346,7 @@ impl Turn {
         self.phase = if hosts { Phase::Hosting } else { Phase::Over(ending) };
     }
 
-    /// No interrupt reaches it any more. What it has come to is what its callers are told.
+    /// Seals the turn. `None` if its callers got a result other than `ending`.
     fn seal(&mut self, ending: Ending, facts: &Facts) -> Option<()> {
         self.phase = Phase::Sealed;
         facts.results.get(&self.uid).is_none_or(|told| *told == ending).then_some(())

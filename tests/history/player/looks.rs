@@ -1,4 +1,4 @@
-//! Calls that begin no turn: reads, lists, exports, the inbox, subscriptions, figures.
+//! Calls that start no turn: reads, lists, exports, the inbox, subscriptions, figures.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One thread of a run: does what the plan says, and writes down what it was told and when.
+//! One thread of a run: it executes the steps of the plan, and records the answers with their stamps.
 
 mod looks;
 
@@ -19,10 +19,10 @@ use crate::task::Task;
 
 pub(crate) type Service = EphemeralSessionService<Director>;
 
-/// Longer than anything takes. Where it does not, the run's watchdog says so first.
+/// Longer than any call takes. If a call hangs, the watchdog of the run reports it before this timeout.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
-/// What the threads of a run have in common, besides what they share with the agents.
+/// The state that the threads of a run share, apart from the state that they share with the agents.
 pub(crate) struct Scene {
     pub(crate) stage: Arc<Stage>,
     pub(crate) service: Service,
@@ -30,7 +30,7 @@ pub(crate) struct Scene {
     pub(crate) next_uid: AtomicU32,
 }
 
-/// A list as it was answered, by id.
+/// A list call and its answer, by id.
 pub(crate) struct RawListing {
     pub(crate) who: Who,
     pub(crate) call: Stamp,
@@ -40,10 +40,10 @@ pub(crate) struct RawListing {
     pub(crate) answer: Result<Vec<(SessionId, View)>, Refused>,
 }
 
-/// What one thread has written down, and what it still holds.
+/// The records of one thread, and the handles and streams that it holds.
 #[derive(Default)]
 pub(crate) struct Notes {
-    /// By id. That of a creation that failed may be known to its agent only.
+    /// The records by id. The id of a create that failed may be known to its agent only.
     pub(crate) events: Vec<(Option<SessionId>, Event)>,
     pub(crate) shutdowns: Vec<Event>,
     pub(crate) listings: Vec<RawListing>,
@@ -66,7 +66,7 @@ pub(crate) struct Player<'a> {
     scene: &'a Scene,
     number: usize,
     pub(crate) notes: Notes,
-    /// The history that this thread has exported last, for the next session to resume.
+    /// The history that this thread exported last. A later create of this thread may resume it.
     kept: Option<Session>,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Player<'a> {
             Step::GiveWay(times) => give_way(times),
             Step::Shutdown { interrupt } => {
                 if !self.shutdown(interrupt, LONG) {
-                    self.scene.stage.wrong("C29: a shutdown left something behind");
+                    self.scene.stage.wrong("C29: a shutdown with a long timeout left a stuck session");
                 }
             }
         }
@@ -134,7 +134,7 @@ impl<'a> Player<'a> {
         self.notes.counts.push(Count { call, ret, of });
     }
 
-    /// A call that does not wait.
+    /// Makes and records a call that does not wait.
     fn call<T>(&mut self, slot: Slot, call: impl FnOnce(&Service, SessionId) -> T, what: impl FnOnce(T) -> What) {
         let Some(id) = self.id(slot) else { return };
         let began = self.now();
@@ -151,7 +151,7 @@ impl<'a> Player<'a> {
         self.notes.turns.iter().rev().nth(usize::from(back))
     }
 
-    /// A specification, the history that it begins with, and the id that it asks for.
+    /// A specification, the number of the create, the figures of the history to resume, and the id to ask for.
     fn spec(
         &mut self,
         slot: Option<Slot>,
@@ -204,7 +204,8 @@ impl<'a> Player<'a> {
         let answer = match &result {
             Ok(_) => Ok(()),
             Err(SessionError::Build { .. }) => Err(Opened::NotBuilt),
-            // A session without a turn cannot be shut down before it is there; which of the two it is, its build tells.
+            // The open may have been refused, or the session was closed during its build. The records of the build
+            // decide which (`tell_refusals_apart`).
             Err(error @ (SessionError::NotFound { .. } | SessionError::ShuttingDown)) => {
                 Err(Opened::Refused(Refused::from(error)))
             }
@@ -239,12 +240,12 @@ impl<'a> Player<'a> {
         self.note(id, call, What::Turn { uid, host: prompt.host, answer });
     }
 
-    /// The answer of a call that waits for the turn.
+    /// Records the result of a call that waits for the turn, and returns its answer.
     fn ended(&mut self, uid: Uid, result: Result<RunResult, SessionError>) -> Result<Begun, Refused> {
         let number = result.as_ref().ok().map(|result| result.turn_id.get());
         match &result {
             Ok(_) | Err(SessionError::Agent { .. } | SessionError::Build { .. }) => {}
-            // Of a turn that was refused, or of one that panicked: the agent's own story decides.
+            // The turn was refused, or its agent panicked. The agent's records decide which.
             Err(SessionError::Faulted { .. }) => {}
             Err(error) => return Err(Refused::from(error)),
         }
@@ -280,7 +281,7 @@ impl<'a> Player<'a> {
         let (id, uid, number) = (held.id, held.uid, held.handle.turn_id());
         let Some(result) = ask(&mut held.handle) else { return };
         if result.as_ref().is_ok_and(|result| (result.session_id, result.turn_id) != (id, number)) {
-            self.scene.stage.wrong(format!("turn {uid}: the result is another turn's"));
+            self.scene.stage.wrong(format!("turn {uid} has the result of another turn"));
         }
         self.notes.results.push((uid, Ending::of(&result)));
         self.note(id, call, What::Result { uid });
@@ -299,7 +300,8 @@ impl<'a> Player<'a> {
         (0..count).for_each(|slot| self.open(Some(Slot(slot)), Build::Slow(0), false));
     }
 
-    /// Interrupts whatever waits for it. In a closed session that is an agent only: host mode ends there by itself.
+    /// Interrupts the turns that wait for a cancel. In a closed session it cancels only agents that wait for it, since
+    /// host mode has to end there by itself.
     pub(crate) fn interrupt_all(&mut self) {
         let fresh = self.scene.stage.fresh.lock().unwrap().len();
         for slot in (0..usize::from(NAMED) + fresh).map(|slot| Slot(slot as u8)) {
@@ -337,7 +339,7 @@ impl<'a> Player<'a> {
         );
     }
 
-    /// Shuts the service down. Whether every session has ended in time.
+    /// Shuts the service down. Returns whether every session has ended within the timeout.
     pub(crate) fn shutdown(&mut self, interrupt: bool, timeout: Duration) -> bool {
         let (mode, call) = (mode(interrupt), self.now());
         let report = self.scene.stage.waiting(|| self.scene.service.shutdown_with(mode, timeout));
@@ -364,7 +366,7 @@ fn inject_refused(error: InjectError) -> Refused {
     }
 }
 
-/// Whose turn it was.
+/// The session of a result.
 fn about(result: &Result<RunResult, SessionError>) -> Option<SessionId> {
     result.as_ref().map_or_else(SessionError::session_id, |result| Some(result.session_id))
 }

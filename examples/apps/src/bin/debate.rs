@@ -1,11 +1,11 @@
-//! Three sessions that converse by name, each on a thread of its own: a moderator gives the word to two debaters in turn,
-//! until it has heard enough and dismisses them, then itself. Nobody but the sessions decides who is next.
+//! Three sessions that send each other messages, each on its own thread. A moderator asks two debaters in turn for a
+//! speech. At the end it dismisses them, and then itself. The sessions alone decide which of them speaks next.
 //!
 //! ```sh
 //! cargo run -p turnwise-apps --bin debate -- "tabs or spaces" 3     # the topic, and how many rounds
 //! ```
 //!
-//! The transcript goes to standard output. On a terminal, a line below it shows who is at work at this moment.
+//! The transcript goes to standard output. On a terminal, a line below it marks the sessions that run at the moment.
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
@@ -29,7 +29,7 @@ const USAGE: &str = "usage: debate [TOPIC [ROUNDS]]";
 const DEBATERS: [&str; 2] = ["anna", "bruno"];
 const MODERATOR: &str = "moderator";
 
-/// More than fit into an evening.
+/// An upper limit, so that the number of speeches does not overflow.
 const MOST_ROUNDS: usize = 1_000_000;
 
 fn main() -> ExitCode {
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The topic, and how many rounds.
+/// The topic, and the number of rounds.
 fn parse(args: Vec<String>) -> Result<(String, usize), String> {
     let mut args = args.into_iter();
     let topic = args.next().unwrap_or_else(|| "tabs or spaces".into());
@@ -62,7 +62,7 @@ fn parse(args: Vec<String>) -> Result<(String, usize), String> {
 fn run(topic: &str, rounds: usize) -> Result<(), Box<dyn Error>> {
     let comms = LocalComms::new();
     let builder = builder_fn(move |spec: &SessionSpec, context: &SessionContext| {
-        // The name is taken for as long as the agent lives.
+        // The name is taken until the agent is dropped.
         let peer = comms.join(spec.model.as_str()).map_err(AgentError::other)?;
         let (history, injector, speeches_left) = (spec.history(), context.injector(), DEBATERS.len() * rounds);
         Ok(Speaker { peer, history, injector, topic: String::new(), speeches_left })
@@ -70,7 +70,7 @@ fn run(topic: &str, rounds: usize) -> Result<(), Box<dyn Error>> {
     let service = EphemeralSessionService::new(builder, 3);
     let events = service.subscribe_all(Subscription::new());
 
-    // All of them are there before anybody speaks.
+    // All sessions are open before the first speech.
     let names = [DEBATERS[0], DEBATERS[1], MODERATOR];
     let ids = names.map(|name| service.open_session(SessionSpec::new().model(name)));
     let mut speakers = Vec::new();
@@ -92,18 +92,18 @@ fn run(topic: &str, rounds: usize) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Moderates or debates, depending on its name.
+/// An agent that moderates or debates, depending on its name.
 struct Speaker {
     peer: LocalPeer,
     history: Session,
     injector: Arc<dyn SubscribableInjector>,
     topic: String,
-    /// How often the moderator still gives somebody the word.
+    /// The number of speeches that the moderator still asks for.
     speeches_left: usize,
 }
 
 impl Speaker {
-    /// Takes a moment to think, then speaks.
+    /// Sleeps for a moment, then emits the text.
     fn say(&mut self, text: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         turn.sleep(Duration::from_millis(100))?;
         turn.emit(AgentEvent::TextComplete { content: text.clone() })?;
@@ -111,7 +111,7 @@ impl Speaker {
         Ok(turn.finish(text))
     }
 
-    /// The moderator's part: gives the next debater the word, or ends the debate.
+    /// The moderator's part: asks the next debater for a speech, or ends the debate.
     fn moderate(&mut self, last_speech: &str, turn: &TurnContext) -> Result<RunResult, AgentError> {
         if self.speeches_left == 0 {
             let result = self.say("Thank you both.".into(), turn)?;
@@ -129,7 +129,7 @@ impl Speaker {
         Ok(result)
     }
 
-    /// A debater's part: defends one side of the topic against what was said last.
+    /// A debater's part: argues for one side of the topic, and answers the last speech.
     fn argue(&mut self, topic: &str, last_speech: &str, turn: &TurnContext) -> Result<RunResult, AgentError> {
         const POINTS: [&str; 4] =
             ["I grew up with them", "everybody I admire chose them", "they have never let me down", "I rest my case"];
@@ -179,9 +179,9 @@ impl SessionAgent for Speaker {
     }
 }
 
-/// What the audience sees.
+/// The output of the program.
 struct View {
-    /// Who there is, and whether it is at work.
+    /// The sessions, with their names, and whether each runs.
     speakers: Vec<(SessionId, &'static str, bool)>,
     is_live: bool,
 }
@@ -192,7 +192,7 @@ impl View {
         Self { speakers, is_live: io::stderr().is_terminal() }
     }
 
-    /// Shows what happens until there is nobody left.
+    /// Prints the events of the sessions until the last session has ended.
     fn watch(mut self, events: EventStream) {
         for event in events {
             let Some((_, name, at_work)) = self.speakers.iter_mut().find(|(id, ..)| *id == event.session_id) else {
@@ -224,7 +224,7 @@ impl View {
             let shown =
                 self.speakers.iter().map(|(_, name, at_work)| format!("{}{name}", if *at_work { "● " } else { "  " }));
             let line = shown.collect::<Vec<_>>().join("  ");
-            // Only a view: what is printed does not depend on it.
+            // A failure is ignored: the transcript does not depend on this line.
             let _ = write!(io::stderr().lock(), "\r\x1b[K  {line}");
         }
     }

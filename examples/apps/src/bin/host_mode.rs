@@ -1,9 +1,9 @@
-//! A session in host mode: it stays after its prompt, and is fed from standard input and by a timer, each through the
-//! session's injector. What becomes of every line is followed by its own stream.
+//! A session in host mode. Standard input and a timer inject lines into it, both through the session's injector. A
+//! subscription of its own follows each line to its answer.
 //!
 //! ```sh
-//! cargo run -p turnwise-apps --bin host_mode          # type lines; a reminder comes every 5 seconds; `quit` or Ctrl-D ends it
-//! cargo run -p turnwise-apps --bin host_mode -- 3 20  # three reminders, 20 ms apart; then the end of the input ends it
+//! cargo run -p turnwise-apps --bin host_mode          # a reminder every 5 seconds; `quit` or Ctrl-D ends the program
+//! cargo run -p turnwise-apps --bin host_mode -- 3 20  # three reminders, 20 ms apart; ends after them and the input
 //! ```
 
 use std::error::Error;
@@ -26,7 +26,7 @@ use turnwise_apps::{
 const USAGE: &str = "usage: host_mode [REMINDERS [MILLISECONDS]]";
 
 struct Options {
-    /// How many there are; without a number as many as there is time for.
+    /// The number of reminders. `None` means no limit.
     reminders: Option<usize>,
     every: Duration,
 }
@@ -62,7 +62,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let &Options { reminders, every } = options;
     let service = EphemeralSessionService::new(agent_fn(read_out), 1);
-    // Does not wait: the session is in host mode for as long as it is needed.
+    // This call does not wait. The session stays in host mode until it is dismissed.
     let hosting = service.begin_session(CreateSessionRequest::new("good morning").host_mode(true))?;
     let injector = service.event_injector(hosting.session_id()).ok_or("the session is gone")?;
 
@@ -75,17 +75,17 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let has_quit = feed_lines(&*injector)?;
     if has_quit || reminders.is_none() {
         drop(running);
-    } // else the timer has a last word
+    } // else the timer sends the rest of its reminders
     timer.join().map_err(|_| "the timer panicked")??;
 
-    // Everything that was put in is answered; the session is not needed any more.
+    // All injected lines are answered, so the session is not needed any more.
     injector.dismiss(EventSource::Stdin)?;
     let result = hosting.wait()?;
     say(format_args!("{} prompts and interactions, the last answer: {}", result.turns, result.text));
     Ok(())
 }
 
-/// The agent: reads a line out, word by word.
+/// The agent: emits a line word by word.
 fn read_out(line: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
     let words: Vec<_> = line.split_whitespace().collect();
     if words.is_empty() {
@@ -98,7 +98,7 @@ fn read_out(line: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
     Ok(turn.finish(format!("{} words", words.len())))
 }
 
-/// Puts the lines of standard input in, one after the other. Whether the last one was `quit`.
+/// Injects the lines of standard input, one after the other. Returns whether the last one was `quit`.
 fn feed_lines(injector: &dyn SubscribableInjector) -> Result<bool, Box<dyn Error>> {
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|error| format!("standard input: {error}"))?;
@@ -110,7 +110,7 @@ fn feed_lines(injector: &dyn SubscribableInjector) -> Result<bool, Box<dyn Error
     Ok(false)
 }
 
-/// Puts a reminder in from time to time, until there were enough or the program is about to end.
+/// Injects a reminder from time to time, until the number is reached or the program ends.
 fn remind(
     injector: &dyn SubscribableInjector,
     reminders: usize,
@@ -119,7 +119,7 @@ fn remind(
 ) -> Result<(), InjectError> {
     for number in 1..=reminders {
         if let Err(RecvTimeoutError::Disconnected) = stopped.recv_timeout(every) {
-            // The program ends: `quit` was typed, or the end of the input where no number of reminders was given.
+            // The program ends, because of `quit`, or at the end of the input if the number of reminders has no limit.
             break;
         }
         follow("timer", format!("reminder {number}"), EventSource::Other("timer".into()), injector)?;
@@ -127,7 +127,7 @@ fn remind(
     Ok(())
 }
 
-/// Puts a line in, and prints what happens in its interaction until that is over.
+/// Injects a line, and prints the events of its interaction until its end.
 fn follow(
     label: &str,
     line: String,

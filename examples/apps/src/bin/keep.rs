@@ -1,18 +1,16 @@
-//! Ledgers that are kept: every ledger is a session, every entry a turn, and what has been answered is in the file.
+//! Kept ledgers: every ledger is a session, every entry is a turn, and every answered entry is in the file.
 //!
 //! ```text
-//! keep FILE                        the ledgers in a file, with their totals
-//! keep FILE LEDGER                 the entries of one
-//! keep FILE LEDGER AMOUNT WHAT...  enter something: keep household.redb kitchen 12.50 a new pan
-//! keep FILE LEDGER -               enter lines of standard input
-//! keep FILE --archive LEDGER       close one: it can be read, and takes no more entries
-//! keep FILE --delete LEDGER        forget one
+//! keep FILE                        list the ledgers in a file, with their totals keep FILE LEDGER                 show
+//! the entries of a ledger keep FILE LEDGER AMOUNT WHAT...  add an entry: keep household.redb kitchen 12.50 a new pan
+//! keep FILE LEDGER -               add each line of standard input keep FILE --archive LEDGER       close a ledger: it
+//! can be read, and takes no more entries keep FILE --delete LEDGER        delete a ledger
 //! ```
 //!
-//! Each command is a process of its own, and finds what the ones before have left. Kill one in the middle (`kill -9`) while it
-//! enters thousands of lines: every line that it has answered is there afterwards, and the next is not half there.
+//! Each command is a process of its own, and finds the entries of the earlier ones. Kill it (`kill -9`) while it adds
+//! thousands of lines: every answered line is in the file afterwards, and no line is there in part.
 //!
-//! Names and entries are kept as they are, and shown without what would tell a terminal to do something.
+//! Names and entries are kept unchanged, and shown without characters that control a terminal.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead};
@@ -30,16 +28,16 @@ use turnwise_apps::{
     say::{plain_line, say, warn},
 };
 
-/// Sessions are found by name: a label, which is kept with them.
+/// The label with the name of a ledger. Sessions are found by it.
 const NAME: &str = "ledger";
 const USAGE: &str = "usage: keep FILE [LEDGER [AMOUNT WHAT... | -] | --archive LEDGER | --delete LEDGER]";
-/// How long turns may take to end when the program does.
+/// How long turns may take to end at the end of the program.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Adds up what is entered.
+/// An agent that adds up entries.
 struct Ledger {
     history: Session,
-    /// In cents. It is not kept, but follows from the history: whatever an agent knows has to.
+    /// The total in cents. It is not kept: like all state of an agent, it follows from the history.
     total: i64,
 }
 
@@ -63,7 +61,7 @@ impl SessionAgent for Ledger {
         let (amount, what) = parse(&prompt)?;
         let total = add(self.total, amount)?;
         let answer = format!("{what}: {}, {} in all", money(amount), money(total));
-        // From here on nothing can fail: total and history change together.
+        // No step can fail from here on, so total and history change together.
         self.total = total;
         self.history.push_batch([Message::user(prompt), Message::assistant(answer.as_str())]);
         Ok(turn.finish(answer))
@@ -81,7 +79,7 @@ fn entries(history: &Session) -> impl Iterator<Item = &str> {
     })
 }
 
-/// An entry: an amount, and what it was for.
+/// The amount of an entry in cents, and its description.
 fn parse(entry: &str) -> Result<(i64, &str), AgentError> {
     let (amount, what) = entry.trim().split_once(char::is_whitespace).unwrap_or((entry.trim(), "something"));
     let wrong = || AgentError::Config(format!("'{amount}' is no amount, such as 12.50 or -3"));
@@ -119,14 +117,14 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     let args: Vec<OsString> = args::all().collect();
-    // A file's name need not be UTF-8.
+    // A file name need not be UTF-8.
     let [file, rest @ ..] = args.as_slice() else { return Err(USAGE.into()) };
     if file.to_str().is_some_and(|file| file.starts_with("--")) {
         return Err(USAGE.into());
     }
     let rest = rest.iter().map(|arg| args::text(arg)).collect::<Result<Vec<_>, _>>()?;
     let store = FileStore::open(file).map_err(|error| format!("{}: {error}", Path::new(file).display()))?;
-    // One at a time is enough here. A server would have as many live as it has memory for, and unload the idle.
+    // One live session is enough here. A server would keep as many live as fit in its memory, and unload the idle ones.
     let service = PersistentSessionService::new(Ledgers, 1, store);
     let done = match rest[..] {
         [] => list(&service),
@@ -163,7 +161,7 @@ fn show(service: &Service, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// One entry. Its answer is printed when it is in the file.
+/// Adds one entry. Its answer is printed after the entry is in the file.
 fn enter(service: &Service, name: &str, entry: &str) -> Result<(), String> {
     let id = find_or_open(service, name)?;
     let result = service.start_turn(id, StartTurnRequest::new(entry)).map_err(explain)?;
@@ -197,7 +195,7 @@ fn look_for(service: &Service, name: &str) -> Result<Option<SessionId>, String> 
     Ok(found.first().map(|line| line.session_id))
 }
 
-/// A ledger is there as soon as it is opened. One that is archived keeps its name.
+/// Finds a ledger, or creates it. An archived ledger keeps its name.
 fn find_or_open(service: &Service, name: &str) -> Result<SessionId, String> {
     match look_for(service, name)? {
         Some(id) => Ok(id),
@@ -205,7 +203,7 @@ fn find_or_open(service: &Service, name: &str) -> Result<SessionId, String> {
     }
 }
 
-/// What people need to know, who need not know about sessions.
+/// The error in the words of ledgers, for a user who need not know sessions.
 fn explain(error: SessionError) -> String {
     match error {
         SessionError::Archived { .. } => "this ledger is closed".into(),

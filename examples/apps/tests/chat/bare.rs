@@ -1,11 +1,11 @@
-//! A server without HTTP: for answers that no HTTP server would give.
+//! A plain TCP server, for answers that no HTTP server would give.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 
-/// A listener that does one thing with each connection, one after the other.
+/// A listener with one act for each connection, one after the other.
 pub(crate) struct Bare {
     pub(crate) url: String,
     thread: Option<JoinHandle<()>>,
@@ -27,12 +27,13 @@ impl Bare {
 
     /// Waits until all connections have been answered.
     pub(crate) fn end(mut self) {
-        let thread = self.thread.take().expect("it ends once");
+        let thread = self.thread.take().expect("`end` is called once");
         thread.join().expect("the server works");
     }
 }
 
-/// Sends this before the request is read, and closes the connection once `open` is closed. What was not read resets it.
+/// Sends these bytes before the request is read, and closes the connection when `open` is disconnected. The unread part
+/// of the request resets the connection.
 pub(crate) fn answer_early(bytes: impl Into<Vec<u8>>, open: Receiver<()>) -> Act {
     let bytes = bytes.into();
     Box::new(move |mut connection| {

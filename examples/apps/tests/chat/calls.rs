@@ -1,4 +1,4 @@
-//! Tool calls, and how they are told apart.
+//! Tool calls, and the assembly of their pieces.
 
 use serde_json::{json, Value};
 
@@ -43,7 +43,7 @@ fn a_model_that_never_stops_calling_tools_is_stopped() {
 }
 
 #[test]
-fn tool_calls_are_understood_however_they_come() {
+fn tool_calls_are_understood_in_many_forms() {
     let call = |call| json!({ "choices": [{ "delta": { "tool_calls": [call] } }] });
     let function = |name: &str, args: &str| json!({ "name": name, "arguments": args });
     let sum = r#"{"expression": "1 + 1"}"#;
@@ -84,7 +84,7 @@ fn tool_calls_are_understood_however_they_come() {
         &with_a_name_that_clears_the_screen_and_no_json,
     ];
     for odd in odd {
-        // None of them says why the model stopped.
+        // None of these replies has a reason to stop.
         let (server, mut chat) = talk(vec![chunks(odd), words(&["Two."])], &[]);
         chat.type_line("what is it");
         chat.err.expect("[calculator: 2]\n");
@@ -100,7 +100,7 @@ fn tool_calls_are_understood_however_they_come() {
 }
 
 #[test]
-fn a_call_that_was_cut_off_is_not_run() {
+fn a_call_that_is_cut_off_does_not_run() {
     let function = json!({ "name": "calculator", "arguments": "{\"expression\": \"1" });
     let call = json!({ "index": 0, "id": "a", "function": function });
     let act = chunks(&[
@@ -118,7 +118,7 @@ fn a_call_that_was_cut_off_is_not_run() {
     assert_eq!(server.asked().messages(), [("user", "sum it up"), ("assistant", "So:"), ("user", "again")]);
 }
 
-/// What the model asks for in these deltas of `tool_calls`: `(name, arguments)` of what is in the history afterwards.
+/// The calls in the history after these deltas of `tool_calls`, as `(name, arguments)`.
 #[track_caller]
 fn called(deltas: &[Value]) -> Vec<(String, String)> {
     let chunk = |delta: &Value| json!({ "choices": [{ "delta": { "tool_calls": delta }, "finish_reason": "" }] });
@@ -142,7 +142,8 @@ fn pairs(calls: &[(&str, &str)]) -> Vec<(String, String)> {
     calls.iter().map(|(name, args)| ((*name).to_owned(), (*args).to_owned())).collect()
 }
 
-/// Two calls to the calculator, each begun by a name and followed by its arguments in two pieces, with these labels.
+/// The deltas of two calls of the calculator, with these labels. Each call has its name in one piece, and its arguments
+/// in two more.
 fn two_sums(first: &Value, second: &Value) -> Vec<Value> {
     let piece = |label: &Value, name: Value, args: &str| {
         let mut piece = json!({ "type": "function", "function": { "name": name, "arguments": args } });
@@ -157,7 +158,7 @@ fn two_sums(first: &Value, second: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn calls_are_told_apart_whatever_the_server_leaves_out() {
+fn calls_are_told_apart_whichever_labels_the_server_omits() {
     let both = pairs(&[("calculator", SUM), ("calculator", PRODUCT)]);
     let labels = [
         (json!({ "index": 0, "id": "" }), json!({ "index": 0, "id": "" })),
@@ -191,16 +192,17 @@ fn whole_calls_are_told_apart_in_one_delta_and_in_several() {
     assert_eq!(called(&[json!([clock, clock])]), pairs(&[("clock", "{}"), ("clock", "{}")]));
     let bare = json!({ "function": { "name": "clock" } });
     assert_eq!(called(&[json!([bare, bare])]), pairs(&[("clock", "{}"), ("clock", "{}")]));
-    // The same call once more, with its id, is the same call.
+    // A repeated call with the same id is the same call.
     let named = json!({ "id": "a", "function": { "name": "clock", "arguments": "{}" } });
     assert_eq!(called(&[json!([named]), json!([named])]), pairs(&[("clock", "{}")]));
 }
 
 #[test]
-fn pieces_of_a_call_go_together_whatever_the_server_repeats() {
+fn pieces_of_a_call_are_joined_whichever_labels_the_server_repeats() {
     let sum = pairs(&[("calculator", SUM)]);
     let piece = |id: &str, name: &str, args: &str| json!([{ "index": 0, "id": id, "function": { "name": name, "arguments": args } }]);
-    // The name and the id with every piece; a new id with every piece; a name in pieces; an id that comes late.
+    // The cases: the name and the id in every piece, a new id in every piece, a name in pieces, an id that arrives
+    // late.
     assert_eq!(called(&[piece("a", "calculator", &SUM[..9]), piece("a", "calculator", &SUM[9..])]), sum);
     assert_eq!(called(&[piece("a", "calculator", &SUM[..9]), piece("b", "", &SUM[9..])]), sum);
     assert_eq!(called(&[piece("a", "calc", ""), piece("", "ulator", &SUM[..9]), piece("", "", &SUM[9..])]), sum);
@@ -208,7 +210,7 @@ fn pieces_of_a_call_go_together_whatever_the_server_repeats() {
         called(&[piece("", "calculator", &SUM[..9]), piece("a", "", &SUM[9..]), piece("a", "calculator", "")]),
         sum
     );
-    // Interleaved, by number and by id.
+    // The pieces are interleaved, by number and by id.
     let numbered = |index: i64, name: &str, args: &str| json!([{ "index": index, "function": { "name": name, "arguments": args } }]);
     let both = pairs(&[("calculator", SUM), ("calculator", PRODUCT)]);
     let begin = [numbered(3, "calculator", &SUM[..9]), numbered(5, "calculator", &PRODUCT[..9])];
@@ -220,7 +222,7 @@ fn pieces_of_a_call_go_together_whatever_the_server_repeats() {
 }
 
 #[test]
-fn calls_that_cannot_be_told_apart_are_an_error_and_none_is_run() {
+fn calls_that_cannot_be_told_apart_are_an_error_and_none_runs() {
     let call = |pieces: Value| json!({ "choices": [{ "delta": { "tool_calls": pieces } }] });
     let piece =
         |name: &str, args: &str| json!({ "index": 0, "id": "", "function": { "name": name, "arguments": args } });
@@ -236,7 +238,7 @@ fn calls_that_cannot_be_told_apart_are_an_error_and_none_is_run() {
 }
 
 #[test]
-fn half_a_call_is_not_run_and_the_model_reads_why() {
+fn half_a_call_does_not_run_and_the_model_gets_the_reason() {
     for args in ["{\"expression\": \"1", "{}{}", "[]", "5", "\"{}\"", "{\"a\": }"] {
         let function = json!({ "name": "clock", "arguments": args });
         let call = json!({ "choices": [{ "delta": { "tool_calls": [{ "id": "a", "function": function }] } }] });
@@ -258,7 +260,7 @@ fn a_call_without_arguments_is_a_call() {
         let call = json!([{ "index": 0, "id": "a", "function": { "name": "clock", "arguments": args } }]);
         assert_eq!(called(&[call]), pairs(&[("clock", "{}")]), "{args}");
     }
-    // In the form that came before.
+    // This is the older form of a call.
     let call = json!({ "choices": [{ "delta": { "function_call": { "name": "clock", "arguments": "{}" } } }] });
     let (_server, mut chat) = talk(vec![chunks(&[call]), words(&["Well."])], &[]);
     chat.type_line("what is it");
@@ -268,7 +270,7 @@ fn a_call_without_arguments_is_a_call() {
 }
 
 #[test]
-fn an_empty_reason_to_stop_does_not_make_half_a_call_whole() {
+fn an_empty_reason_to_stop_does_not_complete_a_call() {
     let function = json!({ "name": "clock", "arguments": "" });
     let call = json!({ "choices": [{ "delta": { "tool_calls": [{ "id": "a", "function": function }] }, "finish_reason": "" }] });
     let half = format!("data: {call}\n\n");

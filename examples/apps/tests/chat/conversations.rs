@@ -1,4 +1,4 @@
-//! The prompt, its commands, and what is shown.
+//! The prompt, its commands, and its output.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::support::{chat, talk};
 use crate::terminal::Terminal;
 
 #[test]
-fn an_answer_appears_and_the_conversation_goes_on_with_it() {
+fn an_answer_is_shown_and_stays_in_the_conversation() {
     let (server, mut chat) = talk(vec![words(&["Hel", "lo", "."]), words(&["Well."])], &["--system", "Be brief."]);
     chat.type_line("hello");
     chat.out.expect("Hello.\n");
@@ -24,7 +24,7 @@ fn an_answer_appears_and_the_conversation_goes_on_with_it() {
 }
 
 #[test]
-fn at_the_end_of_written_input_everything_is_answered() {
+fn all_questions_are_answered_at_the_end_of_the_input() {
     let (_server, mut chat) = talk(vec![words(&["One."]), words(&["Two."])], &[]);
     chat.type_line("first &");
     chat.type_line("/new other");
@@ -35,12 +35,12 @@ fn at_the_end_of_written_input_everything_is_answered() {
 }
 
 #[test]
-fn several_conversations_are_answered_at_once() {
+fn several_conversations_are_answered_concurrently() {
     let (slow, answer) = held(words(&["slow"]));
     let (server, mut chat) = talk(vec![slow, words(&["quick"])], &[]);
     chat.type_line("think &");
     server.asked();
-    // The conversation is busy; another one is not.
+    // This conversation is busy, and another one is not.
     chat.type_line("and");
     chat.err.expect("that conversation is still being answered; /stop ends it\n");
     chat.type_line("/new other");
@@ -82,7 +82,7 @@ fn a_conversation_in_the_background_is_stopped_and_archived() {
 }
 
 #[test]
-fn a_conversation_is_saved_and_goes_on_elsewhere() {
+fn a_saved_conversation_continues_in_another_process() {
     let folder = Folder::new();
     let path = folder.text("history.json");
     let (_server, mut chat) = talk(vec![words(&["Hello."])], &[]);
@@ -103,7 +103,7 @@ fn a_conversation_is_saved_and_goes_on_elsewhere() {
 }
 
 #[test]
-fn what_a_model_says_does_nothing_to_the_terminal() {
+fn the_text_of_a_model_does_not_control_the_terminal() {
     let (_server, mut chat) = talk(vec![words(&["\u{1b}[2Jgone\u{7}\u{9b}\u{202e}", "\tor not\r", "\n"])], &[]);
     chat.type_line("clear it");
     let before = chat.out.expect("[2Jgone\u{fffd}\u{fffd}\u{fffd}\tor not\n");
@@ -113,13 +113,13 @@ fn what_a_model_says_does_nothing_to_the_terminal() {
 }
 
 #[test]
-fn a_terminal_shows_that_something_goes_on() {
+fn a_terminal_shows_progress() {
     let (silent, answer) = held(words(&["Done."]));
     let server = Server::start(vec![silent]);
     let Some(mut terminal) = Terminal::start(chat(&server.url).arg("wait")) else { return };
     terminal.program.out.expect("\r/ 0 s");
     answer.send(()).expect("the server waits");
-    // The sign is taken away before the answer is written.
+    // The progress sign is removed before the answer is written.
     terminal.program.out.expect("\r\u{1b}[KDone.");
     terminal.expect_restored(0);
 }

@@ -1,4 +1,4 @@
-//! When a reply is whole, when it is cut, and how long it may take.
+//! The end of a reply: when it is complete, when it is cut, and how long it may take.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::server::{closed, flood, held, raw, text, then_heartbeats, then_silenc
 use crate::support::{chat, is_understood, talk};
 
 #[test]
-fn a_cut_reply_is_kept_as_far_as_it_came() {
+fn a_cut_reply_is_kept_as_far_as_it_has_arrived() {
     let cut = format!("data: {}\n\ndata: {}\n\ndata: {{\"cho", text("Once "), text("upon "));
     let (server, mut chat) = talk(vec![raw(cut), words(&["a time."])], &[]);
     chat.type_line("a story");
@@ -25,7 +25,7 @@ fn a_cut_reply_is_kept_as_far_as_it_came() {
 }
 
 #[test]
-fn an_answer_may_not_take_longer_than_it_may() {
+fn the_timeout_stops_an_answer() {
     let (silent, answer) = held(words(&["too late"]));
     let server = Server::start(vec![silent]);
     let output = chat(&server.url).args(["--timeout", "0.05", "quick"]).output().expect("the chat runs");
@@ -40,7 +40,7 @@ fn finished(content: &str, reason: &str) -> String {
 }
 
 #[test]
-fn a_whole_answer_is_not_lost_to_what_comes_after_it() {
+fn odd_data_after_a_complete_answer_is_ignored() {
     let hello = finished("Hello.", "stop");
     let odd = [
         "",
@@ -61,9 +61,9 @@ fn a_whole_answer_is_not_lost_to_what_comes_after_it() {
 }
 
 #[test]
-fn a_whole_answer_is_not_lost_to_a_server_that_does_not_end_it() {
+fn a_complete_answer_is_shown_although_the_server_does_not_end_it() {
     let hello = finished("Hello.", "stop");
-    // Longer than what is waited for, and far less than the time limit.
+    // The server sends heartbeats for longer than the grace period, and the chat still ends long before its timeout.
     let (alive, is_closed) = then_heartbeats(hello.clone());
     is_understood(alive);
     is_closed.recv_timeout(Duration::from_secs(60)).expect("the connection is closed");
@@ -78,7 +78,7 @@ fn a_whole_answer_is_not_lost_to_a_server_that_does_not_end_it() {
 }
 
 #[test]
-fn a_whole_answer_is_not_lost_to_a_reset() {
+fn a_complete_answer_is_shown_although_the_connection_is_reset() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
     let (_, closed) = channel();
     let server = Bare::start(vec![answer_early(format!("{head}{}", finished("Hello.", "stop")), closed)]);
@@ -89,7 +89,7 @@ fn a_whole_answer_is_not_lost_to_a_reset() {
 }
 
 #[test]
-fn figures_that_come_after_the_end_are_counted() {
+fn usage_after_the_reason_to_stop_is_counted() {
     let usage = json!({ "choices": [], "usage": { "prompt_tokens": 5, "completion_tokens": 2 } });
     let (act, _open) = then_silence(format!("{}data: {usage}\n\n", finished("Hello.", "stop")));
     let (_server, mut chat) = talk(vec![act], &[]);
@@ -101,7 +101,7 @@ fn figures_that_come_after_the_end_are_counted() {
 }
 
 #[test]
-fn calls_of_a_server_that_does_not_end_its_answer_are_run() {
+fn calls_run_although_the_server_does_not_end_its_answer() {
     let call = json!({ "id": "a", "function": { "name": "clock", "arguments": "{}" } });
     let chunk = json!({ "choices": [{ "delta": { "tool_calls": [call] }, "finish_reason": "tool_calls" }] });
     let (act, _is_closed) = then_heartbeats(format!("data: {chunk}\n\n"));
@@ -113,12 +113,12 @@ fn calls_of_a_server_that_does_not_end_its_answer_are_run() {
 }
 
 #[test]
-fn a_server_that_says_with_every_chunk_that_it_has_ended_is_read_to_its_end() {
+fn a_reason_to_stop_in_every_chunk_does_not_end_the_reply() {
     let stream =
         [finished("He", "stop"), finished("l", "stop"), finished("l", "stop"), finished("o.", "stop")].concat();
     is_understood(closed(stream.clone()));
     is_understood(raw(format!("{stream}data: [DONE]\n\n")));
-    // Without its end it is cut.
+    // Without the end of the stream the reply is cut.
     let (_server, mut chat) = talk(vec![raw(stream)], &["--attempts", "1"]);
     chat.type_line("hello");
     chat.out.expect("Hello.\n");
@@ -127,7 +127,7 @@ fn a_server_that_says_with_every_chunk_that_it_has_ended_is_read_to_its_end() {
 }
 
 #[test]
-fn a_model_that_the_server_has_stopped_has_not_ended() {
+fn a_reply_that_the_server_has_stopped_is_not_complete() {
     let (_server, mut chat) = talk(vec![raw(finished("Half an ans", "error"))], &["--attempts", "1"]);
     chat.type_line("hello");
     chat.out.expect("Half an ans\n");
@@ -136,7 +136,7 @@ fn a_model_that_the_server_has_stopped_has_not_ended() {
 }
 
 #[test]
-fn a_server_that_sends_nothing_of_an_answer_is_given_up() {
+fn an_answer_without_data_times_out() {
     let expected = "timed out: nothing of an answer has come for 50ms (--idle)";
     let empty = json!({ "choices": [{ "delta": { "role": "assistant", "content": "" }, "finish_reason": null }] });
     let acts = [
@@ -153,7 +153,7 @@ fn a_server_that_sends_nothing_of_an_answer_is_given_up() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(errors.contains(expected), "{errors}");
     }
-    // Before the head of an answer, too; and it is tried again.
+    // The same holds before the head of an answer, and the request is retried.
     let (silent, answer) = held(words(&["too late"]));
     let (_server, mut chat) = talk(vec![silent, words(&["Hello."])], &["--idle", "0.5"]);
     chat.type_line("hello");
@@ -164,7 +164,7 @@ fn a_server_that_sends_nothing_of_an_answer_is_given_up() {
 }
 
 #[test]
-fn heartbeats_do_not_make_the_time_limit_longer() {
+fn heartbeats_do_not_extend_the_timeout() {
     let (act, is_closed) = then_heartbeats(format!("data: {}\n\n", text("Once ")));
     let server = Server::start(vec![act]);
     let output = chat(&server.url).args(["--timeout", "0.3", "hello"]).output().expect("the chat runs");

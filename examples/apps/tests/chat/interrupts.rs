@@ -7,7 +7,7 @@ use crate::server::{held, status, words, words_until_closed, Server};
 use crate::support::{chat, talk};
 
 #[test]
-fn ctrl_c_ends_a_back_off() {
+fn ctrl_c_ends_a_pause_before_a_retry() {
     let (_server, mut chat) = talk(vec![status(503, &[("retry-after", "60")], ""), words(&["Hello."])], &[]);
     chat.type_line("now");
     chat.err.expect("attempt 2 of 4 in 60s]\n");
@@ -19,7 +19,7 @@ fn ctrl_c_ends_a_back_off() {
 }
 
 #[test]
-fn ctrl_c_stops_a_reply_closes_the_connection_and_keeps_what_came() {
+fn ctrl_c_stops_a_reply_closes_the_connection_and_keeps_the_text() {
     let (slow, closed) = words_until_closed(&["It was ", "a dark "]);
     let (server, mut chat) = talk(vec![slow, words(&["and stormy night."])], &[]);
     chat.type_line("a story");
@@ -53,7 +53,7 @@ fn ctrl_c_stops_a_request_without_an_answer() {
 }
 
 #[test]
-fn ctrl_c_at_one_question_is_the_end_of_the_program() {
+fn ctrl_c_during_a_single_question_ends_the_program() {
     let (slow, closed) = words_until_closed(&["It was "]);
     let server = Server::start(vec![slow]);
     let mut chat = Program::start(chat(&server.url).arg("a story"));

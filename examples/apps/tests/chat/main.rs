@@ -1,12 +1,12 @@
-//! The chat example, used as a person would, against a real server on the loopback device that answers well and badly.
+//! The chat, used as a user would, with a real server on the loopback device that answers well and badly.
 #![cfg(unix)]
-#![allow(clippy::disallowed_types)] // The library's rule about channels is the library's.
+#![allow(clippy::disallowed_types)] // The library's rule about channels does not apply here.
 
 mod bare;
 mod calls;
 mod conversations;
 mod ends;
-// Parts of the example of which not all is used here.
+// The tests use only parts of these modules of the program.
 #[allow(dead_code)]
 #[path = "../../src/bin/chat/events.rs"]
 mod events;

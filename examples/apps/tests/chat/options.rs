@@ -8,7 +8,7 @@ use crate::server::{status, words, Server};
 use crate::support::chat;
 
 #[test]
-fn what_the_command_line_says_is_what_is_asked_for() {
+fn the_options_of_the_command_line_are_in_the_request() {
     let server = Server::start(vec![words(&["yes"])]);
     let args = ["--key", "secret", "--model", "small", "--max-tokens", "7", "--no-tools", "is", "it", "so"];
     let output = chat(&server.url).args(args).output().expect("the chat runs");
@@ -23,7 +23,7 @@ fn what_the_command_line_says_is_what_is_asked_for() {
 }
 
 #[test]
-fn the_environment_says_the_same() {
+fn the_environment_sets_the_same_options() {
     let server = Server::start(vec![words(&["yes"])]);
     let mut command = program::command("chat");
     command.env("OPENAI_BASE_URL", &server.url).env("OPENAI_API_KEY", "secret").env("OPENAI_MODEL", "small");
@@ -33,7 +33,7 @@ fn the_environment_says_the_same() {
 }
 
 #[test]
-fn an_environment_that_is_no_text_is_refused_where_it_matters() {
+fn a_variable_that_is_not_utf8_is_refused_where_it_is_used() {
     let bad = OsStr::from_bytes(b"secret\xff");
     for name in ["OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"] {
         let mut command = chat("http://127.0.0.1:1");
@@ -42,7 +42,7 @@ fn an_environment_that_is_no_text_is_refused_where_it_matters() {
         assert_eq!(output.status.code(), Some(2), "{name}: {errors}");
         assert!(errors.starts_with(&format!("chat: the environment variable {name} is not UTF-8\n")), "{errors}");
         assert!(!errors.contains("secret"), "{errors}");
-        // The command line comes first.
+        // An option of the command line has priority over its variable.
         let output = command.env(name, bad).args(["--key", "k", "--model", "m", "--attempts", "1", "so?"]).output();
         assert_eq!(output.expect("the chat runs").status.code(), Some(1), "{name}");
     }
@@ -58,7 +58,7 @@ fn bad_options_are_refused() {
 }
 
 #[test]
-fn proxies_of_the_environment_are_not_in_the_way() {
+fn proxies_of_the_environment_are_ignored() {
     let server = Server::start(vec![words(&["yes"])]);
     let mut command = chat(&server.url);
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"] {
@@ -97,7 +97,7 @@ fn the_address_may_be_written_in_several_ways() {
 }
 
 #[test]
-fn an_address_that_cannot_be_one_is_refused() {
+fn an_invalid_address_is_refused() {
     let wrong = [
         ("http://host/v1#part", "it has a fragment ('#')"),
         ("http://host/v1?a=b#part", "it has a fragment ('#')"),

@@ -1,12 +1,12 @@
-//! Events and characters that come in several reads: which bytes come in which read is up to the network, so that no server can
-//! bring it about.
+//! Events and characters that arrive in several reads. The network decides which bytes arrive in which read, so a test
+//! server cannot control it.
 
 use std::io::BufReader;
 
 use crate::events::{Broken, Events};
 use crate::json::{self, Joiner};
 
-/// The data of all events of a body that is read in parts of this many bytes, and how it ended.
+/// The data of all events of a body that is read in parts of this many bytes, and the error at its end, if any.
 fn events(body: &[u8], part: usize) -> (Vec<String>, Option<Broken>) {
     let mut events = Events::new(BufReader::with_capacity(part, body));
     let mut data = Vec::new();
@@ -28,19 +28,19 @@ fn is_read(body: &str, expected: &[&str]) {
 }
 
 #[test]
-fn lines_and_documents_may_come_in_any_reads() {
+fn lines_and_documents_may_arrive_in_any_reads() {
     for newline in ["\n", "\r\n", "\r"] {
         let lines =
             ["\u{feff}: hi", "event: x", "data: \u{1f600}", "data:two", "", "", "id: 1", "data: [DONE]", "", ""];
         is_read(&lines.join(newline), &["\u{1f600}\ntwo", "[DONE]"]);
     }
-    // The ends of lines may even differ, and the last line may have none.
+    // The line ends may differ, and the last line may have none.
     is_read("\r\n\rdata: a\r\r\ndata: b\n\rdata: c", &["a", "b", "c"]);
     is_read("\u{feff} \n{\"a\": \"}\\\"{\"}\n, [[], {}]", &["{\"a\": \"}\\\"{\"}", "[[], {}]"]);
 }
 
 #[test]
-fn a_character_may_come_in_any_pieces() {
+fn a_character_may_arrive_in_any_pieces() {
     let text = "a\u{e9}\u{20ac}\u{1f600}z";
     for (first, second) in (0..=text.len()).flat_map(|first| (first..=text.len()).map(move |second| (first, second))) {
         let bytes = text.as_bytes();

@@ -1,4 +1,4 @@
-//! Statuses other than 200, and parameters that a server does not know.
+//! Statuses other than 200, and parameters that a server refuses.
 
 use std::sync::mpsc::channel;
 
@@ -21,9 +21,9 @@ fn a_refusal_is_a_message_and_the_conversation_stays() {
     fails_and_goes_on(status(504, &[], ""), "timed out: 504 Gateway Timeout\n");
 }
 
-/// The statuses that are tried again, and those that are not; each is named in what the user reads.
+/// The statuses that are retried, and the statuses that are not. The message has each of them.
 #[test]
-fn only_what_may_be_better_the_next_time_is_tried_again() {
+fn only_statuses_that_may_change_are_retried() {
     for code in [408, 409, 425, 429, 500, 502, 503, 504, 507, 520, 522, 524, 529] {
         let (_server, mut chat) = talk(vec![status(code, &[], "later"), words(&["Good."])], &["--attempts", "2"]);
         chat.type_line("hello");
@@ -50,7 +50,7 @@ fn only_what_may_be_better_the_next_time_is_tried_again() {
 }
 
 #[test]
-fn a_refusal_says_what_can_be_done_about_it() {
+fn the_message_of_a_refusal_has_a_hint() {
     fails_and_goes_on(
         status(413, &[], "big"),
         "413 Payload Too Large: big (the conversation is too long for the server;",
@@ -80,7 +80,7 @@ fn a_success_that_is_not_200_is_a_success() {
 }
 
 #[test]
-fn an_error_in_a_stream_is_tried_again_as_its_status_would_be() {
+fn an_error_in_a_stream_is_retried_by_its_status() {
     let error = |error: &str| raw(format!("data: {{\"error\": {error}}}\n\n"));
     for retried in [r#"{"message": "later", "code": 503}"#, r#"{"message": "later", "code": "429"}"#, r#""later""#] {
         let (_server, mut chat) = talk(vec![error(retried), words(&["Good."])], &[]);
@@ -106,7 +106,7 @@ fn an_error_in_a_stream_is_tried_again_as_its_status_would_be() {
 }
 
 #[test]
-fn a_refusal_without_an_end_is_a_refusal() {
+fn a_refusal_whose_body_does_not_end_is_reported() {
     let (open, is_open) = channel();
     let refusal = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 100\r\n\r\n{\"error\": \"no key\"}";
     let server = Bare::start(vec![answer_early(refusal, is_open)]);
@@ -117,7 +117,7 @@ fn a_refusal_without_an_end_is_a_refusal() {
     assert!(errors.ends_with("not authorised: 401 Unauthorized: no key\n"), "{errors}");
 }
 
-/// A request that does not fit into what the system holds between two programs.
+/// A question that does not fit into the socket buffers of the system.
 fn long_question() -> String {
     "x".repeat(16 << 20)
 }
@@ -125,10 +125,10 @@ fn long_question() -> String {
 const TOO_LONG: &str = "HTTP/1.1 413 Payload Too Large\r\ncontent-length: 6\r\n\r\nno way";
 
 #[test]
-fn an_answer_that_comes_before_the_request_is_read_is_the_answer() {
+fn an_answer_before_the_end_of_the_request_is_used() {
     let (open, is_open) = channel();
     let (_, closed) = channel();
-    // The connection is reset, or nothing of the request is read any more.
+    // The connection is reset, or it stays open and no more of the request is read.
     for (early, open) in [(answer_early(TOO_LONG, closed), None), (answer_early(TOO_LONG, is_open), Some(open))] {
         let server = Bare::start(vec![early]);
         let mut chat = Program::start(&mut chat(&server.url));
@@ -141,7 +141,7 @@ fn an_answer_that_comes_before_the_request_is_read_is_the_answer() {
     }
 }
 
-/// What the server knows nothing of is in neither this request nor the next one.
+/// Checks that a refused parameter is in neither the repeated request nor later ones.
 #[track_caller]
 fn is_left_out(refusals: &[(u16, &str)], is_accepted: fn(&serde_json::Value) -> bool) {
     let refuse = refusals.iter().map(|(code, said)| status(*code, &[], said));
@@ -151,7 +151,7 @@ fn is_left_out(refusals: &[(u16, &str)], is_accepted: fn(&serde_json::Value) -> 
     chat.out.expect("Good.\n");
     chat.type_line("again");
     chat.out.expect("Good.\n");
-    // The other conversations have the same server.
+    // Other conversations have the same server.
     chat.type_line("/new other");
     chat.type_line("hello");
     chat.out.expect("Good.\n");
@@ -163,7 +163,7 @@ fn is_left_out(refusals: &[(u16, &str)], is_accepted: fn(&serde_json::Value) -> 
 }
 
 #[test]
-fn a_parameter_that_the_server_does_not_know_is_left_out_or_renamed_from_then_on() {
+fn a_refused_parameter_is_omitted_or_renamed_from_then_on() {
     let has_no_options = |body: &serde_json::Value| body.get("stream_options").is_none() && body["max_tokens"] == 7;
     let options = r#"{"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "no"}]}"#;
     is_left_out(&[(422, options)], has_no_options);
@@ -179,18 +179,18 @@ fn a_parameter_that_the_server_does_not_know_is_left_out_or_renamed_from_then_on
 }
 
 #[test]
-fn a_parameter_is_left_out_once_and_only_where_the_server_names_it() {
+fn a_parameter_is_omitted_once_and_only_if_the_server_names_it() {
     let options = "stream_options: not permitted";
     let (server, mut chat) = talk(vec![status(400, &[], options), status(400, &[], options), words(&["Good."])], &[]);
     chat.type_line("hello");
     chat.err.expect("bad request: 400 Bad Request: stream_options: not permitted\n");
-    // What was refused all the same is not remembered.
+    // A change that the server refuses too is not remembered.
     chat.type_line("again");
     chat.out.expect("Good.\n");
     assert!(chat.end().success());
     let has_options = |body: &serde_json::Value| body.get("stream_options").is_some();
     assert_eq!([0; 3].map(|_| has_options(&server.asked().body)), [true, false, true]);
-    // Neither is it a matter of the parameter's name that its value is too high, or that the status is another.
+    // The parameter also stays if its value is too high, or with another status.
     let refusals = [(400, "max_tokens is too large: this model takes at most 5"), (403, options), (400, "odd")];
     for (code, said) in refusals {
         let (server, mut chat) = talk(vec![status(code, &[], said)], &["--max-tokens", "7"]);

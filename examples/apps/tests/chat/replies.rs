@@ -1,4 +1,4 @@
-//! What servers leave out, fill with nothing, or write in their own way.
+//! Replies of servers that omit fields, fill them with empty values, or use forms of their own.
 
 use serde_json::{json, Value};
 
@@ -6,7 +6,7 @@ use crate::server::{chunks, closed, raw, status, text, then_silence, words, Act}
 use crate::support::{fails_and_goes_on, is_understood, talk};
 
 #[test]
-fn what_is_no_stream_of_events_is_a_message_and_the_conversation_stays() {
+fn a_body_that_is_no_reply_is_an_error_and_the_conversation_stays() {
     fails_and_goes_on(raw("data: {\"choices\": [\n\n"), "the reply cannot be understood: EOF while parsing");
     fails_and_goes_on(raw("nothing\nto see\n"), "cannot be understood: it is no stream of server-sent events\n");
     fails_and_goes_on(raw(&b"data: \xff\xfe\n\n"[..]), "the connection was cut in the middle of the reply\n");
@@ -30,7 +30,7 @@ fn what_is_no_stream_of_events_is_a_message_and_the_conversation_stays() {
 }
 
 #[test]
-fn a_reply_without_anything_in_it_is_a_message_and_the_question_is_taken_back() {
+fn an_empty_reply_is_an_error_and_the_question_is_removed() {
     let filtered = json!({ "choices": [{ "delta": {}, "finish_reason": "content_filter" }] });
     let thought = json!({ "choices": [{ "delta": { "reasoning": "hm" }, "finish_reason": "length" }] });
     fails_and_goes_on(chunks(&[filtered]), "error: the model said nothing: a content filter stopped it\n");
@@ -39,7 +39,7 @@ fn a_reply_without_anything_in_it_is_a_message_and_the_question_is_taken_back() 
 }
 
 #[test]
-fn what_servers_leave_out_or_repeat_is_understood() {
+fn omitted_and_repeated_fields_are_understood() {
     let delta = |delta| json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] });
     let begin =
         json!({ "role": "assistant", "content": "", "tool_calls": null, "reasoning": null, "reasoning_content": null });
@@ -56,20 +56,20 @@ fn what_servers_leave_out_or_repeat_is_understood() {
     ];
     is_understood(chunks(&odd));
     let hello = text("Hello.");
-    // Lines as on Windows, a comment, an event in two lines, no space after the colon, and no end of the last line.
+    // The stream has CRLF lines, a comment, an event in two lines, no space after a colon, and no end of its last line.
     let (first, second) = hello.split_at(hello.find(',').expect("a comma") + 1);
     is_understood(raw(format!(": hi\r\nid: 7\r\ndata:{first}\r\ndata: {second}\r\n\r\ndata: [DONE]")));
-    // Whole, although the connection is cut before anything says so.
+    // The reply is complete, although the connection is cut before `[DONE]`.
     is_understood(raw(format!("data: {hello}\n\ndata: {end}\n\n")));
     is_understood(raw(format!("\u{feff}data: {hello}\n\ndata:\n\ndata: [DONE] \n\n")));
 }
 
-/// What the model may say in the field of each chunk that has nothing to say in it.
+/// The values with which servers fill unused fields.
 const NOTHINGS: [fn() -> Value; 7] =
     [|| json!(null), || json!(""), || json!(" "), || json!(0), || json!(false), || json!("null"), || json!([])];
 
 #[test]
-fn a_field_that_holds_nothing_is_absent_however_it_is_spelt() {
+fn a_field_with_an_empty_value_counts_as_absent() {
     for nothing in NOTHINGS.map(|nothing| nothing()) {
         let chunk = |delta: Value| {
             let choice = json!({ "index": nothing, "delta": delta, "finish_reason": nothing, "message": nothing });
@@ -88,7 +88,7 @@ fn a_field_that_holds_nothing_is_absent_however_it_is_spelt() {
             chunk(delta("lo.")),
         ]);
         is_understood(act);
-        // The same does not end a reply: one that is cut is not whole.
+        // Such values do not end a reply, so a cut reply is not complete.
         let cut = closed(format!("data: {}\n\n", chunk(delta("Hello."))));
         let (_server, mut chat) = talk(vec![cut, words(&["Good."])], &["--attempts", "1"]);
         chat.type_line("hello");
@@ -116,10 +116,10 @@ fn fields_that_are_not_needed_may_hold_anything() {
 }
 
 #[test]
-fn figures_that_make_sense_are_counted() {
+fn usage_in_several_chunks_is_not_added_up() {
     let usage = json!({ "prompt_tokens": "5", "completion_tokens": 3.0 });
     let end = json!({ "choices": [{ "delta": { "content": "Hello." }, "finish_reason": "stop" }], "usage": usage });
-    // Some servers send figures with every chunk.
+    // Some servers send the usage with every chunk.
     let (_server, mut chat) = talk(vec![chunks(&[end])], &[]);
     chat.type_line("hello");
     chat.out.expect("Hello.\n");
@@ -128,7 +128,7 @@ fn figures_that_make_sense_are_counted() {
     assert!(chat.end().success());
 }
 
-/// What the model says in these deltas, each the inside of a JSON string, is shown as `expected`.
+/// Checks that these deltas are shown as `expected`. Each delta is the content of a JSON string.
 #[track_caller]
 fn is_shown(deltas: &[&[u8]], expected: &str) {
     let mut stream = Vec::new();
@@ -148,7 +148,7 @@ fn is_shown(deltas: &[&[u8]], expected: &str) {
 }
 
 #[test]
-fn halves_of_characters_are_joined_and_what_stays_half_is_replaced() {
+fn halves_of_characters_are_joined_or_replaced() {
     is_shown(&[br"Hi \ud83d", br"\ude00!"], "Hi \u{1f600}!");
     is_shown(&[br"\ud83d", b"", br"\uDE00\ud83d\ude00"], "\u{1f600}\u{1f600}");
     is_shown(&[br"a\ud83d", b"b", br"\ude00c"], "a\u{fffd}b\u{fffd}c");
@@ -159,7 +159,7 @@ fn halves_of_characters_are_joined_and_what_stays_half_is_replaced() {
 }
 
 #[test]
-fn content_is_read_in_parts_and_thoughts_are_not_part_of_it() {
+fn content_is_read_in_parts_and_without_the_reasoning() {
     let delta = |content: Value| json!({ "choices": [{ "delta": { "content": content } }] });
     is_understood(chunks(&[
         delta(json!([{ "type": "thinking", "thinking": [{ "type": "text", "text": "Well" }] }])),
@@ -179,13 +179,13 @@ fn lines_may_end_in_any_way() {
         let stream: String = stream.concat().iter().map(|line| format!("{line}{newline}")).collect();
         is_understood(raw(stream));
     }
-    // Heartbeats that are no JSON, and events without an empty line between them.
+    // The heartbeats are not JSON, and no empty line separates the events.
     is_understood(raw(format!("data: ping\n\ndata: {hello}\ndata: {end}\ndata: [DONE]\n\n")));
     is_understood(raw(format!("event: ping\n\ndata: 1\n\ndata: \"x\"\n\ndata: {hello}\n\ndata: [DONE]\n\n")));
 }
 
 #[test]
-fn a_bare_carriage_return_ends_an_event_before_the_next_one_comes() {
+fn a_bare_carriage_return_ends_an_event_at_once() {
     let (act, _open) = then_silence(format!("data: {}\r\r", text("Hello.")));
     let (_server, mut chat) = talk(vec![act], &[]);
     chat.type_line("hello");
@@ -205,20 +205,20 @@ fn an_answer_in_one_document_is_read() {
     let document = |content_type: &str, text: String| status(200, &[("content-type", content_type)], &text);
     is_understood(document("application/json", whole("Hello.").to_string()));
     is_understood(document("application/json; charset=utf-8", format!("\u{feff}\r\n {:#}\n", whole("Hello."))));
-    // What the server says about it is not what counts.
+    // The content type does not matter.
     is_understood(document("text/html", whole("Hello.").to_string()));
     is_understood(document("text/event-stream", format!("[{}]", whole("Hello."))));
     is_understood(document("application/json", format!("data: {}\n\ndata: [DONE]\n\n", text("Hello."))));
-    // Chunks, a line each.
+    // Here each chunk is a line.
     let end = json!({ "choices": [{ "delta": {}, "finish_reason": "stop" }] });
     is_understood(closed(format!("{}\n{}\n{end}\n", text("Hel"), text("lo."))));
-    // A stream that says at its end once more what it has said.
+    // At its end, this stream repeats the whole reply.
     is_understood(chunks(&[json!({ "choices": [{ "delta": { "content": "Hello." } }] }), whole("Hello.")]));
     is_understood(chunks(&[whole("Hello.")]));
 }
 
 #[test]
-fn a_document_with_calls_is_read_and_one_that_is_cut_is_not_whole() {
+fn a_document_with_calls_is_read_and_a_cut_one_is_retried() {
     let sum = json!({ "name": "calculator", "arguments": { "expression": "1 + 1" } });
     let clock = json!({ "name": "clock", "arguments": "" });
     let calls = json!([{ "function": sum }, { "function": clock }, { "function": clock }]);
@@ -236,7 +236,7 @@ fn a_document_with_calls_is_read_and_one_that_is_cut_is_not_whole() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn the_message_about_an_unreadable_body_names_its_kind() {
     let page = "<!DOCTYPE html>\n<html><head><title>Sign\n in</title></head></html>";
     let expected = "understood: it is a web page ('Sign in'), and not an answer of a model; check --url\n";
     fails_and_goes_on(status(200, &[("content-type", "text/html")], page), expected);
@@ -255,7 +255,7 @@ fn what_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_reply_that_never_ends_is_given_up() {
+fn an_endless_event_is_an_error() {
     let line = format!("data: {}\n", "x".repeat(1000));
     fails_and_goes_on(raw(line.repeat(2000)), "cannot be understood: an event of it has no end\n");
 }

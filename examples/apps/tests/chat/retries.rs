@@ -1,4 +1,4 @@
-//! What is tried again, and how long the program waits before.
+//! Retries, and the pauses before them.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use crate::server::{raw, status, text, words};
 use crate::support::{chat, talk};
 
 #[test]
-fn a_second_attempt_begins_anew() {
+fn a_second_attempt_starts_with_an_empty_reply() {
     let stopped = json!({ "choices": [{ "delta": {}, "finish_reason": "stop" }], "usage": { "prompt_tokens": 5 } });
     let failed = raw(format!("data: {stopped}\n\ndata: {{\"error\": \"busy\"}}\n\n"));
     let cut = raw(format!("data: {}\n\n", text("Half an ans")));
@@ -23,7 +23,7 @@ fn a_second_attempt_begins_anew() {
 }
 
 #[test]
-fn what_may_succeed_later_is_tried_again() {
+fn failures_that_may_pass_are_retried() {
     let acts =
         vec![status(429, &[("retry-after", "0")], "slower"), status(503, &[], "busy"), raw(""), words(&["At last."])];
     let (_server, mut chat) = talk(acts, &[]);
@@ -36,7 +36,7 @@ fn what_may_succeed_later_is_tried_again() {
 }
 
 #[test]
-fn it_is_not_tried_for_ever() {
+fn the_number_of_attempts_is_limited() {
     let acts = (0..4).map(|_| status(429, &[("retry-after", "0")], "")).collect();
     let (server, mut chat) = talk(acts, &[]);
     chat.type_line("now");
@@ -47,18 +47,18 @@ fn it_is_not_tried_for_ever() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_a_message() {
-    // No server listens at this port; one that the system gives out would soon be that of another test's server.
+fn a_missing_server_is_an_error() {
+    // No server listens at this port. The system might give a free port to the server of another test.
     let output = chat("http://127.0.0.1:1/v1").arg("hello").output().expect("the chat runs");
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(errors.contains("network failure: ") && errors.contains("refused"), "{errors}");
-    assert_eq!(errors.lines().count(), 4, "three attempts more: {errors}");
+    assert_eq!(errors.lines().count(), 4, "three more attempts: {errors}");
 }
 
-/// The turn fails at once, and the message says how long a pause the server asks for.
+/// The turn fails at once, and the message has the pause that the server asks for.
 #[test]
-fn a_server_that_asks_for_too_long_a_pause_is_not_waited_for() {
+fn a_pause_above_the_limit_fails_the_turn_at_once() {
     let year = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(400 * 24 * 60 * 60));
     let asked = [
         ("3600", "3600 s (60 min)"),
@@ -86,7 +86,7 @@ fn a_server_that_asks_for_too_long_a_pause_is_not_waited_for() {
 }
 
 #[test]
-fn a_pause_that_makes_no_sense_is_none() {
+fn an_invalid_pause_is_ignored() {
     let past = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
     for value in ["-5", "-1e300", "NaN", "soon", "", "0x10", "5 s", "1,5", "Thu, 99 Foo 2020", &*past, "0", "-0"] {
         let acts = vec![status(429, &[("retry-after", value)], ""), words(&["Good."])];
@@ -99,7 +99,7 @@ fn a_pause_that_makes_no_sense_is_none() {
 }
 
 #[test]
-fn a_pause_that_the_server_asks_for_is_shown_and_made() {
+fn the_pause_that_the_server_asks_for_is_shown_and_made() {
     for (name, value, shown) in [("retry-after", "0.02", "20ms"), ("retry-after-ms", "30", "30ms")] {
         let acts = vec![status(503, &[(name, value)], ""), words(&["Good."])];
         let (_server, mut chat) = talk(acts, &[]);

@@ -1,4 +1,4 @@
-//! A server that answers as it is told, well or badly.
+//! A server that follows the script of a test, and answers well or badly.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{json, Value};
 use tiny_http::{Header, Request, Response};
 
-/// What the server does with one request.
+/// The server's action for one request.
 pub(crate) type Act = Box<dyn FnOnce(Request) + Send>;
 
 pub(crate) struct Server {
@@ -20,7 +20,7 @@ pub(crate) struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A request that has come in.
+/// A request that has arrived.
 pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) key: Option<String>,
@@ -28,7 +28,7 @@ pub(crate) struct Asked {
 }
 
 impl Server {
-    /// One that does these things with the requests that come, one after the other; each on a thread of its own.
+    /// Starts a server. Each act answers one request, in the order of arrival, on a thread of its own.
     pub(crate) fn start(acts: Vec<Act>) -> Self {
         let http = Arc::new(tiny_http::Server::http("127.0.0.1:0").expect("a free port"));
         let url = format!("http://{}/v1", http.server_addr());
@@ -38,13 +38,13 @@ impl Server {
         Self { http, url, asked, thread: Some(thread) }
     }
 
-    /// The next request that came in.
+    /// The next request that has arrived.
     #[track_caller]
     pub(crate) fn asked(&self) -> Asked {
         self.asked.recv_timeout(Duration::from_secs(60)).expect("a request")
     }
 
-    /// Whether there was a request that no test has looked at.
+    /// Whether a request has arrived that the test has not taken.
     pub(crate) fn was_asked_more(&self) -> bool {
         self.asked.try_recv().is_ok()
     }
@@ -53,7 +53,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.http.unblock();
-        // After a test that has failed, acts may wait for what will not come.
+        // After a failed test, an act may wait for ever.
         if let Some(thread) = self.thread.take().filter(|_| !thread::panicking()) {
             thread.join().expect("the server works");
         }
@@ -61,7 +61,7 @@ impl Drop for Server {
 }
 
 impl Asked {
-    /// The conversation that was sent: `(role, content)`.
+    /// The messages of the request, as `(role, content)`.
     pub(crate) fn messages(&self) -> Vec<(&str, &str)> {
         let messages = self.body["messages"].as_array().expect("messages");
         messages.iter().map(|message| (field(message, "role"), field(message, "content"))).collect()
@@ -74,13 +74,13 @@ fn field<'a>(message: &'a Value, name: &str) -> &'a str {
 
 fn serve(server: &tiny_http::Server, mut acts: VecDeque<Act>, note: &Sender<Asked>) {
     thread::scope(|scope| {
-        // `unblock` ends it.
+        // `unblock` ends this loop.
         while let Ok(mut request) = server.recv() {
             let body: Value = serde_json::from_reader(request.as_reader()).expect("JSON");
             let key = request.headers().iter().find(|header| header.field.equiv("authorization"));
             let key = key.map(|header| header.value.to_string());
             assert_sound(&body["messages"]);
-            // The test may be over.
+            // The test may have ended.
             let _ = note.send(Asked { path: request.url().to_owned(), key, body });
             match acts.pop_front() {
                 Some(act) => _ = scope.spawn(move || act(request)),
@@ -90,7 +90,8 @@ fn serve(server: &tiny_http::Server, mut acts: VecDeque<Act>, note: &Sender<Aske
     });
 }
 
-/// What endpoints refuse: calls without names, ids, answers or proper arguments, answers without calls, messages without content.
+/// Panics on messages that endpoints refuse: calls without a name, an id, a result or valid arguments, results without
+/// a call, messages without content.
 fn assert_sound(messages: &Value) {
     let mut unanswered: Vec<&str> = Vec::new();
     for message in messages.as_array().expect("messages") {
@@ -120,7 +121,7 @@ fn respond<R: std::io::Read>(request: Request, response: Response<R>) {
     let _ = request.respond(response);
 }
 
-/// Answers with these words, a piece each.
+/// Answers with these words, each in a piece of its own.
 pub(crate) fn words(pieces: &[&str]) -> Act {
     let (pieces, last) = (pieces.iter().map(|piece| text(piece)).collect::<Vec<_>>(), finish("stop"));
     Box::new(move |request| {
@@ -131,7 +132,7 @@ pub(crate) fn words(pieces: &[&str]) -> Act {
     })
 }
 
-/// Asks for tools: `(id, name, arguments)`, each in several pieces.
+/// Calls tools: `(id, name, arguments)`, each call in several pieces.
 pub(crate) fn calls(calls: &[(&str, &str, &str)]) -> Act {
     let call = |(index, &(id, name, args)): (usize, &(&str, &str, &str))| {
         let (first, second) = args.split_at(args.len() / 2);
@@ -159,13 +160,13 @@ pub(crate) fn status(code: u16, headers: &[(&str, &str)], body: &str) -> Act {
     })
 }
 
-/// Begins a stream, sends this as it is, and closes the connection.
+/// Begins a stream, sends these bytes, and closes the connection.
 pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Act {
     let bytes = bytes.into();
     Box::new(move |request| Stream::begin(request).raw(&bytes))
 }
 
-/// Begins a stream, sends this as it is, and ends the stream as HTTP has it.
+/// Begins a stream, sends these bytes, and ends the stream in the way of HTTP.
 pub(crate) fn closed(bytes: impl Into<Vec<u8>>) -> Act {
     let bytes = bytes.into();
     Box::new(move |request| {
@@ -175,21 +176,22 @@ pub(crate) fn closed(bytes: impl Into<Vec<u8>>) -> Act {
     })
 }
 
-/// Sends these words and then heartbeats; says when the program has closed the connection.
+/// Sends these words, and then heartbeats until the program closes the connection. The receiver gets a message then.
 pub(crate) fn words_until_closed(pieces: &[&str]) -> (Act, Receiver<()>) {
     let events: Vec<_> = pieces.iter().map(|piece| format!("data: {}\n\n", text(piece))).collect();
     then_heartbeats(events.concat())
 }
 
-/// Begins a stream, sends this as it is, and then comments until the program closes the connection; says when that is.
+/// Begins a stream, sends these bytes, and then comments until the program closes the connection. The receiver gets a
+/// message then.
 pub(crate) fn then_heartbeats(bytes: impl Into<Vec<u8>>) -> (Act, Receiver<()>) {
     let bytes = bytes.into();
     let (closed, is_closed) = channel();
     let act = move |request| {
         let mut stream = Stream::begin(request);
         stream.raw(&bytes);
-        // A write fails once the other side is closed. This is a slow model, not one that floods: the end of a socket that was
-        // closed while its window was full is not reported for a minute.
+        // A write fails after the program has closed the connection. The pause keeps the window of the socket free: the
+        // system reports the close of a socket with a full window only after a minute.
         while stream.write(b": still thinking\n\n") {
             thread::sleep(Duration::from_millis(2));
         }
@@ -198,7 +200,8 @@ pub(crate) fn then_heartbeats(bytes: impl Into<Vec<u8>>) -> (Act, Receiver<()>) 
     (Box::new(act), is_closed)
 }
 
-/// Begins a stream and sends this as it is, then heartbeats without a pause; says when the connection is closed.
+/// Begins a stream, sends these bytes, and then heartbeats without a pause. The receiver gets a message when the
+/// connection is closed.
 pub(crate) fn flood(bytes: impl Into<Vec<u8>>) -> (Act, Receiver<()>) {
     let bytes = bytes.into();
     let (closed, is_closed) = channel();
@@ -211,14 +214,14 @@ pub(crate) fn flood(bytes: impl Into<Vec<u8>>) -> (Act, Receiver<()>) {
     (Box::new(act), is_closed)
 }
 
-/// Begins a stream, sends this as it is, and then nothing, until the test drops the sender.
+/// Begins a stream, sends these bytes, and then nothing until the test drops the sender.
 pub(crate) fn then_silence(bytes: impl Into<Vec<u8>>) -> (Act, Sender<()>) {
     let bytes = bytes.into();
     let (open, wait) = channel::<()>();
     let act = move |request| {
         let mut stream = Stream::begin(request);
         stream.raw(&bytes);
-        // On a thread of its own, for the server waits for this one when the test is over.
+        // This waits on another thread, because the server waits for the thread of the act at the end of the test.
         thread::spawn(move || {
             let _ = wait.recv();
             drop(stream);
@@ -227,7 +230,7 @@ pub(crate) fn then_silence(bytes: impl Into<Vec<u8>>) -> (Act, Sender<()>) {
     (Box::new(act), open)
 }
 
-/// Sends these chunks as they are, an event each, and ends as every good reply does.
+/// Sends these chunks, each as an event, and ends as a complete reply does.
 pub(crate) fn chunks(chunks: &[Value]) -> Act {
     let chunks: Vec<_> = chunks.iter().map(Value::to_string).collect();
     Box::new(move |request| {
@@ -237,11 +240,11 @@ pub(crate) fn chunks(chunks: &[Value]) -> Act {
     })
 }
 
-/// Does what the other act does, but not before the test says so.
+/// Delays the other act until the test sends a message.
 pub(crate) fn held(act: Act) -> (Act, Sender<()>) {
     let (go, wait) = channel();
     let held = move |request| {
-        // Where the test has gone it is over.
+        // An error means that the test has ended.
         if wait.recv().is_ok() {
             act(request);
         }
@@ -249,7 +252,7 @@ pub(crate) fn held(act: Act) -> (Act, Sender<()>) {
     (Box::new(held), go)
 }
 
-/// A piece of text, as a server sends it.
+/// A chunk with a piece of text.
 pub(crate) fn text(content: &str) -> String {
     chunk(json!({ "content": content }), None)
 }
@@ -262,7 +265,7 @@ fn chunk(delta: Value, finish_reason: Option<&str>) -> String {
     json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": finish_reason }] }).to_string()
 }
 
-/// A stream of server-sent events. It ends, as the connection does, when this is dropped.
+/// A stream of server-sent events. The drop of this value closes the connection.
 pub(crate) struct Stream {
     to: Box<dyn Write + Send>,
 }
@@ -279,7 +282,7 @@ impl Stream {
         self.write(format!("data: {data}\n\n").as_bytes());
     }
 
-    /// What every good reply ends with.
+    /// Sends the usage and `[DONE]`, with which a complete reply ends.
     fn end(mut self) {
         let usage = json!({ "prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42 });
         self.event(&json!({ "choices": [], "usage": usage }).to_string());
@@ -295,9 +298,9 @@ impl Stream {
         self.write(bytes);
     }
 
-    /// Whether the connection is still open.
+    /// Writes a chunk. Returns whether the connection is still open.
     fn write(&mut self, bytes: &[u8]) -> bool {
-        // A chunk without anything in it would be the end.
+        // An empty chunk would end the body.
         if bytes.is_empty() {
             return true;
         }

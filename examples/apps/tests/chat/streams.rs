@@ -1,4 +1,4 @@
-//! Standard output that is closed or full while an answer is written.
+//! Standard output that is closed or full during an answer.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::server::{held, words, words_until_closed, Server};
 use crate::support::chat;
 
-/// Starts the chat with a standard output that is closed.
+/// Starts the chat with a closed standard output.
 fn start_unread(command: &mut Command) -> Child {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("the chat starts");
@@ -16,7 +16,7 @@ fn start_unread(command: &mut Command) -> Child {
 }
 
 #[test]
-fn an_answer_that_is_not_read_ends_the_program_without_a_word() {
+fn an_answer_to_a_closed_output_ends_the_program_without_a_message() {
     let (answer, go) = held(words(&["Hello."]));
     let server = Server::start(vec![answer]);
     let child = start_unread(chat(&server.url).arg("hello"));
@@ -27,7 +27,7 @@ fn an_answer_that_is_not_read_ends_the_program_without_a_word() {
 }
 
 #[test]
-fn an_answer_at_the_prompt_that_is_not_read_closes_the_connection_too() {
+fn at_the_prompt_a_closed_output_closes_the_connection_too() {
     let (slow, closed) = words_until_closed(&["It was ", "a dark "]);
     let server = Server::start(vec![slow]);
     let mut child = start_unread(&mut chat(&server.url));

@@ -1,11 +1,11 @@
-//! What the tests of all topics share.
+//! The shared parts of the chat's tests.
 
 use std::process::Command;
 
 use crate::program::{self, Program};
 use crate::server::{words, Act, Server};
 
-/// The chat, with none of what the environment may say about endpoints.
+/// The chat, without the variables of the environment that name endpoints.
 pub(crate) fn chat(url: &str) -> Command {
     let mut command = program::command("chat");
     for name in ["OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"] {
@@ -15,14 +15,15 @@ pub(crate) fn chat(url: &str) -> Command {
     command
 }
 
-/// A server that does this, and a prompt that talks to it.
+/// A server with these acts, and a chat at its prompt.
 pub(crate) fn talk(acts: Vec<Act>, args: &[&str]) -> (Server, Program) {
     let server = Server::start(acts);
     let program = Program::start(chat(&server.url).args(args));
     (server, program)
 }
 
-/// What a server says goes wrong, in one attempt; what the user reads; and afterwards the same conversation goes on.
+/// Checks that a question with one attempt fails with this message, and that the same conversation continues
+/// afterwards.
 #[track_caller]
 pub(crate) fn fails_and_goes_on(act: Act, message: &str) {
     let (server, mut chat) = talk(vec![act, words(&["Good."])], &["--attempts", "1", "--model", "small"]);
@@ -32,11 +33,11 @@ pub(crate) fn fails_and_goes_on(act: Act, message: &str) {
     chat.out.expect("Good.\n");
     assert!(chat.end().success());
     server.asked();
-    // Nothing came back for the first question: it is as if it had not been asked.
+    // The first question got no part of a reply, so it is not in the conversation.
     assert_eq!(server.asked().messages(), [("user", "again")]);
 }
 
-/// What `act` answers to a question is read as "Hello.", whatever else the server says.
+/// Checks that the chat reads the reply of `act` as "Hello.", without a message, and that the conversation continues.
 #[track_caller]
 pub(crate) fn is_understood(act: Act) {
     let (_server, mut chat) = talk(vec![act, words(&["Good."])], &["--attempts", "1"]);

@@ -1,4 +1,4 @@
-//! The prompt in a terminal: what is typed ahead, and what signals leave behind.
+//! The prompt in a terminal: lines that are typed ahead, and the state after signals.
 
 use crate::server::{held, then_silence, words, Act, Server};
 use crate::support::chat;
@@ -6,7 +6,7 @@ use crate::terminal::Terminal;
 
 const SIGNALS: [(&str, i32); 3] = [("-HUP", 129), ("-QUIT", 131), ("-TERM", 143)];
 
-/// A server that does this, and a chat at its prompt. `None` where terminals cannot be made.
+/// A server with these acts, and a chat at its prompt. `None` if the tool that makes terminals is missing.
 fn talk(acts: Vec<Act>) -> Option<(Server, Terminal)> {
     let server = Server::start(acts);
     let mut terminal = Terminal::start(&chat(&server.url))?;
@@ -15,19 +15,19 @@ fn talk(acts: Vec<Act>) -> Option<(Server, Terminal)> {
 }
 
 #[test]
-fn lines_that_are_typed_during_an_answer_are_the_next_ones() {
+fn lines_that_are_typed_during_an_answer_run_next() {
     let (slow, answer) = held(words(&["one"]));
     let Some((server, mut terminal)) = talk(vec![slow, words(&["two"]), words(&["three"])]) else { return };
     terminal.program.type_text("first\r");
     server.asked();
     terminal.program.type_text("second\r/usage\rthird\r\u{4}");
-    // The terminal shows what it has taken: nothing of it is on its way any more.
+    // The terminal echoes the input that it has received, so all of it has arrived.
     terminal.program.out.expect("third");
     answer.send(()).expect("the server waits");
     for line in ["one\r\n", "two\r\n", "60 tokens in, 24 out, 84 in all\r\n", "three\r\n"] {
         terminal.program.out.expect(line);
     }
-    // Ctrl-D was typed ahead too.
+    // The Ctrl-D was typed ahead too.
     terminal.expect_restored(0);
     let asked = server.asked();
     assert_eq!(asked.messages(), [("user", "first"), ("assistant", "one"), ("user", "second")]);

@@ -1,4 +1,4 @@
-//! Files that are written whole or not at all.
+//! Files that are written as a whole or not at all.
 
 use std::fs;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
@@ -10,28 +10,28 @@ use crate::program::{command, Program};
 use turnwise_apps::save::save;
 
 #[test]
-fn a_saved_file_replaces_the_old_one_with_its_permissions_and_leaves_nothing_beside() {
+fn a_saved_file_replaces_the_old_one_and_keeps_its_permissions() {
     let folder = Folder::new();
     let file = folder.path("file");
     save(&file, b"first").expect("a new file");
     let usual = folder.path("usual");
     fs::write(&usual, "").expect("a file");
     let mode = |path: &std::path::Path| fs::metadata(path).expect("a file").permissions().mode() & 0o7777;
-    assert_eq!(mode(&file), mode(&usual), "a new file has what the system gives one");
-    fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).expect("it is ours");
+    assert_eq!(mode(&file), mode(&usual), "a new file has the system's default permissions");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).expect("this process owns the file");
     let first = fs::metadata(&file).expect("the file").ino();
     let open = fs::File::open(&file).expect("the file");
     save(&file, b"second").expect("replaced");
     assert_eq!(fs::read(&file).expect("the file"), b"second");
     assert_eq!(mode(&file), 0o640);
-    // A reader that has the old one open still has all of it.
+    // A reader that has opened the old file can still read all of it.
     assert_eq!(std::io::read_to_string(open).expect("the old file"), "first");
     assert_ne!(fs::metadata(&file).expect("the file").ino(), first);
     assert_eq!(folder.names(), ["file", "usual"]);
 }
 
 #[test]
-fn a_link_stays_and_what_it_leads_to_is_saved() {
+fn a_link_stays_and_its_target_is_replaced() {
     let folder = Folder::new();
     fs::create_dir(folder.path("far")).expect("a folder");
     fs::write(folder.path("far/file"), "old").expect("a file");
@@ -46,12 +46,12 @@ fn a_link_stays_and_what_it_leads_to_is_saved() {
     save(&folder.path("dangling"), b"new").expect("saved");
     assert_eq!(fs::read(folder.path("not/yet")).expect("the file"), b"new");
     symlink("circle", folder.path("circle")).expect("a link");
-    save(&folder.path("circle"), b"new").expect_err("it leads nowhere");
+    save(&folder.path("circle"), b"new").expect_err("the link leads to itself");
     assert_eq!(folder.names(), ["circle", "dangling", "far", "link", "not"]);
 }
 
 #[test]
-fn what_is_no_regular_file_is_written_to() {
+fn a_file_that_is_not_regular_is_written_to() {
     let folder = Folder::new();
     let pipe = folder.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
@@ -63,7 +63,7 @@ fn what_is_no_regular_file_is_written_to() {
     assert_eq!(reader.join().expect("no panic").expect("text"), "through");
     assert_eq!(folder.names(), ["pipe"]);
     save(&folder.path(""), b"").expect_err("a folder");
-    // Standard output is a pipe here, and then a file that the shell has opened.
+    // First standard output is a pipe, and then a file that the shell has opened.
     let export = |redirect: &str| {
         let line = format!("printf '1\\n:export /dev/stdout\\n' | \"$0\" --prompt {redirect}");
         let program = command("notebook").get_program().to_owned();
@@ -77,7 +77,7 @@ fn what_is_no_regular_file_is_written_to() {
     assert!(printed.contains("\"format_version\"") && printed.ends_with("are in /dev/stdout\n"), "{printed}");
 }
 
-/// As on a full disk: no file may be longer than a few kilobytes.
+/// The limit of file sizes stands for a full disk.
 #[test]
 fn an_export_that_fails_leaves_the_old_file() {
     let folder = Folder::new();

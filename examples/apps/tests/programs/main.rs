@@ -1,8 +1,7 @@
-//! What all examples owe their users, whatever each is for: arguments that are no text, output that is closed or full, files
-//! that are replaced whole, terminals that are restored. What takes a server to
-//! test is in the tests of the chat.
+//! The common behaviour of all programs: arguments that are not UTF-8, output that is closed or full, files that are
+//! replaced as a whole, terminals that are restored. The tests of the chat have the cases that need a server.
 #![cfg(unix)]
-#![allow(clippy::disallowed_types)] // The library's rule about channels is the library's.
+#![allow(clippy::disallowed_types)] // The library's rule about channels does not apply here.
 
 mod files;
 #[path = "../support/folder.rs"]

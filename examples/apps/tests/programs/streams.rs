@@ -12,23 +12,23 @@ use std::time::Duration;
 use crate::folder::Folder;
 use crate::program::command;
 
-/// Longer than anything takes that has not stopped for good.
+/// Longer than any program takes that does not hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a program has written, and how it ended.
+/// The output and the exit code of a program.
 struct Ended {
     out: String,
     err: String,
     code: Option<i32>,
 }
 
-/// Runs a program to its end.
+/// Runs a program until its end.
 #[track_caller]
 fn run(command: &mut Command, input: &str) -> Ended {
     let mut child = command.stdin(Stdio::piped()).spawn().expect("the program starts");
     let mut stdin = child.stdin.take().expect("a pipe");
     let input = input.to_owned();
-    // A program that does not read it all may end before it is written.
+    // A program that does not read all of its input may end before all of it is written.
     thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let (out, err) = (child.stdout.take().map(collect), child.stderr.take().map(collect));
     let code = wait(child).code();
@@ -49,7 +49,7 @@ fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-/// Waits for the end, and ends a program that does not come to it.
+/// Waits for the end, and kills a program that does not end.
 #[track_caller]
 fn wait(mut child: Child) -> ExitStatus {
     let id = child.id().to_string();
@@ -73,7 +73,7 @@ fn bad() -> OsString {
 }
 
 #[test]
-fn arguments_that_are_no_text_are_refused_and_do_not_panic() {
+fn arguments_that_are_not_utf8_are_refused_without_a_panic() {
     let folder = Folder::new();
     let text = |text: &str| OsString::from(text);
     let ledgers = folder.path("ledgers.redb").into_os_string();
@@ -104,7 +104,7 @@ fn arguments_that_are_no_text_are_refused_and_do_not_panic() {
 }
 
 #[test]
-fn the_name_of_a_file_need_not_be_text() {
+fn the_name_of_a_file_need_not_be_utf8() {
     let folder = Folder::new();
     let script = folder.path(bad());
     std::fs::write(&script, "40 + 2").expect("a script");
@@ -118,7 +118,7 @@ fn the_name_of_a_file_need_not_be_text() {
     assert_eq!((ended.out.as_str(), ended.code), ("something: 1.00, 1.00 in all\n", Some(0)), "{}", ended.err);
 }
 
-/// Every example with arguments that have it write; most of them without an end.
+/// Every program with arguments that make it write, most of them without an end.
 fn writers(folder: &Folder) -> Vec<(Command, &'static str)> {
     let with = |example: &str, args: &[&str]| {
         let mut command = command(example);
@@ -140,14 +140,18 @@ fn writers(folder: &Folder) -> Vec<(Command, &'static str)> {
 }
 
 #[test]
-fn a_reader_who_leaves_ends_the_program_without_a_word() {
+fn a_closed_output_ends_the_program_without_a_message() {
     let folder = Folder::new();
     for (mut command, input) in writers(&folder) {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         drop(child.stdout.take());
         let errors = collect(child.stderr.take().expect("a pipe"));
-        // It may have ended already.
+        // The program may have ended already.
         let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
         assert_eq!(wait(child).code(), Some(141), "{command:?}");
         assert_eq!(errors.join().expect("text"), "", "{command:?}");
@@ -167,17 +171,17 @@ fn output_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn a_chat_whose_reader_has_gone_ends_before_the_next_line() {
+fn a_chat_with_a_closed_output_ends_before_the_next_line() {
     let mut child = command("chat")
         .args(["--url", "http://127.0.0.1:1"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it starts");
+        .expect("the program starts");
     drop(child.stdout.take());
     let errors = collect(child.stderr.take().expect("a pipe"));
-    child.stdin.take().expect("a pipe").write_all(b"/list\n/nonsense\n").expect("it reads");
+    child.stdin.take().expect("a pipe").write_all(b"/list\n/nonsense\n").expect("the program reads");
     assert_eq!(wait(child).code(), Some(141));
     let errors = errors.join().expect("text");
     assert!(errors.contains("/help lists what there is") && errors.lines().count() == 1, "{errors}");
@@ -185,7 +189,7 @@ fn a_chat_whose_reader_has_gone_ends_before_the_next_line() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_chat_that_cannot_write_says_so() {
+fn a_chat_that_cannot_write_reports_the_error() {
     let cases: [(&[&str], &str); 2] = [(&["--help"], ""), (&["--url", "http://127.0.0.1:1"], "/list\n/nonsense\n")];
     for (args, input) in cases {
         let ended = run(command("chat").args(args).stdout(full()).stderr(Stdio::piped()), input);
@@ -197,7 +201,7 @@ fn a_chat_that_cannot_write_says_so() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn errors_that_cannot_be_shown_do_not_hang_or_panic() {
+fn errors_that_cannot_be_written_cause_no_hang_and_no_panic() {
     let folder = Folder::new();
     let ledgers = folder.path("ledgers.redb");
     let ledgers = ledgers.to_str().expect("a plain path");
@@ -223,7 +227,7 @@ fn errors_that_cannot_be_shown_do_not_hang_or_panic() {
 }
 
 #[test]
-fn errors_are_shown_for_users_and_not_for_programmers() {
+fn error_messages_are_plain_text_and_not_debug_output() {
     let cases = [
         (
             "host_mode",
@@ -237,15 +241,16 @@ fn errors_are_shown_for_users_and_not_for_programmers() {
         let ended = run_piped(command(example).args(args), "");
         assert_eq!((ended.err.as_str(), ended.code), (message, Some(2)), "{example} {args:?}");
     }
-    let mut child = command("host_mode").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut child =
+        command("host_mode").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let errors = collect(child.stderr.take().expect("a pipe"));
-    child.stdin.take().expect("a pipe").write_all(b"a\xffb\n").expect("it reads");
+    child.stdin.take().expect("a pipe").write_all(b"a\xffb\n").expect("the program reads");
     assert_eq!(wait(child).code(), Some(1));
     let errors = errors.join().expect("text");
     assert_eq!(errors, "host_mode: standard input: stream did not contain valid UTF-8\n");
 }
 
-/// Clears the screen, sets the title, and turns the text after it around.
+/// Control characters that clear the screen, set the title, and reverse the text after them.
 const CONTROLS: &str = "\u{1b}[2J\u{1b}]0;title\u{7}\u{9b}2J\u{202e}";
 
 #[test]
@@ -286,7 +291,7 @@ fn text_from_outside_does_not_control_the_terminal() {
         assert!(controls.iter().all(|symbol| *symbol == '\n'), "{example} {args:?}: {shown:?}");
         assert!(shown.contains('\u{fffd}'), "{example} {args:?}: {shown:?}");
     }
-    // A name is one line of a list, beside that of the ledger whose only entry was refused.
+    // The list has one line for each ledger: the one with this name, and the one whose only entry was refused.
     let list = run_piped(command("keep").arg(&ledgers), "").out;
     assert_eq!(list.lines().count(), 2, "{list:?}");
 }

@@ -1,4 +1,5 @@
-//! The notebook's prompt in a terminal: what is typed ahead, and what signals leave behind. The dashboard's tests are its own.
+//! The notebook's prompt in a terminal: lines that are typed ahead, and the state after signals. The dashboard has
+//! tests of its own.
 
 use crate::program::command;
 use crate::terminal::Terminal;
@@ -11,23 +12,23 @@ fn notebook() -> Option<Terminal> {
 }
 
 #[test]
-fn lines_that_are_typed_while_a_cell_runs_are_the_next_ones() {
+fn lines_that_are_typed_during_a_cell_run_next() {
     let Some(mut terminal) = notebook() else { return };
     terminal.program.type_text("print(\"bu\" + \"sy\"); loop {}\r");
     terminal.program.out.expect("busy\r\n");
     terminal.program.type_text("print(\"first \" + 1)\rprint(\"second \" + 2)\rprint(\"third \" + 3)\r\u{4}");
-    // The terminal shows what it has taken: nothing of it is on its way any more.
+    // The terminal echoes the input that it has received, so all of it has arrived.
     terminal.program.out.expect("print(\"third \" + 3)");
     terminal.signal("-INT");
     for line in ["first 1\r\n", "second 2\r\n", "third 3\r\n"] {
         terminal.program.out.expect(line);
     }
-    // Ctrl-D was typed ahead too.
+    // The Ctrl-D was typed ahead too.
     terminal.expect_restored(0);
 }
 
 #[test]
-fn lines_that_are_pasted_at_once_all_run() {
+fn all_pasted_lines_run() {
     let Some(mut terminal) = notebook() else { return };
     let lines: String = (0..200).map(|number| format!("print(\"line \" + {number})\r")).collect();
     terminal.program.type_text(&lines);
@@ -39,7 +40,7 @@ fn lines_that_are_pasted_at_once_all_run() {
 }
 
 #[test]
-fn prompts_that_are_read_no_more_end_the_program_without_a_word() {
+fn a_closed_output_at_the_prompt_ends_the_program_without_a_message() {
     let Some(mut terminal) = Terminal::start_in(
         "{ sh -c 'echo id=$$ > /dev/tty; exec \"$0\"' PROGRAM; echo code=$? > /dev/tty; } | true; stty -a; echo end",
         &command("notebook"),
@@ -54,7 +55,7 @@ fn prompts_that_are_read_no_more_end_the_program_without_a_word() {
 #[test]
 fn the_name_in_the_prompt_does_not_control_the_terminal() {
     let Some(mut terminal) = notebook() else { return };
-    // Ctrl-V takes the next key as it is.
+    // Ctrl-V inserts the next key literally.
     terminal.program.type_text(":open x\u{16}\u{1b}[31m\r");
     terminal.program.out.expect("x\u{fffd}[31m> ");
     terminal.program.type_text("\u{4}");

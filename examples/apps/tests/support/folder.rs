@@ -1,18 +1,18 @@
 //! A folder for the files of a test.
-// Not every test that shares this file needs all of it.
+// Not every test that includes this file uses all of it.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
 
 use turnwise::SessionId;
 
-/// A new folder of an unpredictable name, removed in the end.
+/// A new folder with an unpredictable name, which is removed when the value is dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new() -> Self {
         let folder = std::env::temp_dir().join(format!("turnwise-test-{}", SessionId::new()));
-        // Fails where the name is taken, be it by a link.
+        // This fails if the name is taken, also by a link.
         std::fs::create_dir(&folder).expect("a place for files");
         Self(folder)
     }
@@ -26,7 +26,7 @@ impl Folder {
         self.path(name).to_str().expect("a plain path").to_owned()
     }
 
-    /// The names of all that is in there.
+    /// The names of all entries.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.0).expect("the folder").map(|entry| entry.expect("an entry").file_name());
         let mut names: Vec<String> = entries.map(|name| name.to_string_lossy().into_owned()).collect();

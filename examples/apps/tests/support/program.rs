@@ -1,5 +1,5 @@
-//! A program of this package, run as a person would run it.
-// Not every test that shares this file needs all of it.
+//! A program of this package, run as a user would run it.
+// Not every test that includes this file uses all of it.
 #![allow(dead_code, clippy::disallowed_types)]
 
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes that has not stopped for good.
+/// Longer than any program takes that does not hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The command that runs the program of this name. Cargo builds every program of the package before a test of it runs.
@@ -26,7 +26,7 @@ pub(crate) fn command(name: &str) -> Command {
     })
 }
 
-/// A running program, whose output is waited for.
+/// A running program, whose output a test can wait for.
 pub(crate) struct Program {
     child: Child,
     input: Option<ChildStdin>,
@@ -34,10 +34,10 @@ pub(crate) struct Program {
     pub(crate) err: Output,
 }
 
-/// What a program prints on one of its two ways out.
+/// The text of a program on standard output or standard error.
 pub(crate) struct Output {
     pieces: Receiver<Vec<u8>>,
-    /// Printed and not yet expected.
+    /// The text that is printed and not yet expected.
     text: String,
     name: &'static str,
 }
@@ -71,13 +71,13 @@ impl Program {
         assert!(killed.expect("kill runs").success());
     }
 
-    /// Ends the input and waits for the program to end. What it has printed and nobody has expected is still to be had.
+    /// Ends the input, and waits for the end of the program. [`Output::rest`] then has the text that was not expected.
     pub(crate) fn end(&mut self) -> ExitStatus {
         drop(self.input.take());
         self.wait()
     }
 
-    /// Kills the program as nothing can be killed more thoroughly (SIGKILL), and gives what it had printed by then.
+    /// Kills the program with SIGKILL. Returns the text that was printed and not expected.
     pub(crate) fn kill(mut self) -> String {
         self.child.kill().expect("the program is killed");
         self.out.read_to_end();
@@ -94,7 +94,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Of a test that has failed.
+        // The program runs only if the test has failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -114,7 +114,7 @@ impl Output {
         Self { pieces, text: String::new(), name }
     }
 
-    /// Waits until this has been printed, and gives what came before it since the last time.
+    /// Waits until this text is printed. Returns the text before it, since the last expected one.
     #[track_caller]
     pub(crate) fn expect(&mut self, expected: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -131,7 +131,7 @@ impl Output {
         }
     }
 
-    /// What has been printed since the last time.
+    /// The text since the last expected one.
     pub(crate) fn rest(&self) -> &str {
         &self.text
     }

@@ -1,4 +1,4 @@
-//! An example program in a terminal of its own.
+//! A program in a terminal of its own.
 
 use std::process::{Command, Stdio};
 
@@ -6,19 +6,19 @@ use crate::program::Program;
 
 pub(crate) struct Terminal {
     pub(crate) program: Program,
-    /// The example's, not that of the tool that makes the terminal.
+    /// The process id of the program, not of the tool that makes the terminal.
     id: String,
 }
 
 impl Terminal {
-    /// Runs a program with its arguments. `None` where the tool is not there that makes terminals, or is another one of the same
+    /// Runs a program with its arguments. `None` if the tool that makes terminals is missing, or another tool has its
     /// name.
     pub(crate) fn start(command: &Command) -> Option<Self> {
         Self::start_in("sh -c 'echo id=$$; exec \"$0\" \"$@\"' PROGRAM; echo code=$?; stty -a", command)
     }
 
-    /// Runs this line of a shell, in which `PROGRAM` stands for the program with its arguments. Its first output is `id=` and
-    /// the program's process.
+    /// Runs this shell line, in which `PROGRAM` stands for the program with its arguments. The line has to print `id=`
+    /// and the program's process id first.
     pub(crate) fn start_in(line: &str, command: &Command) -> Option<Self> {
         let script = |line: &str| {
             let mut script = Command::new("script");
@@ -43,7 +43,7 @@ impl Terminal {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for the end, with this exit code, and looks at what the terminal is like then.
+    /// Waits for the end with this exit code, and checks the modes of the terminal.
     pub(crate) fn expect_restored(mut self, code: i32) {
         self.program.out.expect(&format!("code={code}\r\n"));
         self.program.wait();

@@ -16,7 +16,7 @@ const PATH: &str = "/chat/completions";
 
 impl Address {
     /// # Errors
-    /// Where the URL is not one of an endpoint; the text says why.
+    /// Fails if the URL cannot be that of an endpoint. The text has the reason.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let url = url.trim();
         let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
@@ -43,7 +43,7 @@ impl Address {
         Ok(Self { base, query: query.filter(|query| !query.is_empty()).map(str::to_owned) })
     }
 
-    /// The URL that requests are sent to.
+    /// The URL of requests.
     pub(crate) fn of_completions(&self) -> String {
         match &self.query {
             Some(query) => format!("{}{PATH}?{query}", self.base),
@@ -52,7 +52,7 @@ impl Address {
     }
 }
 
-/// The URL without the user's name and password.
+/// The URL without a user name and a password.
 fn shown(base: &str) -> String {
     match (base.split_once("://"), base.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://...@{host}"),

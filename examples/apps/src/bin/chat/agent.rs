@@ -1,4 +1,4 @@
-//! The agent: a conversation with a model, and the tools that it may call in between.
+//! The agent: a conversation with a model, and the tools that the model may call.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -18,7 +18,7 @@ use crate::reply::{Piece, Reply};
 use crate::request::Dialect;
 use crate::tools;
 
-/// How often the model is asked in one turn: it may answer a tool's result with another call.
+/// How often the model is asked in one turn. It may answer the result of a tool with another call.
 const MOST_ROUNDS: u32 = 10;
 
 pub(crate) struct ChatBuilder {
@@ -41,8 +41,11 @@ impl SessionAgentBuilder for ChatBuilder {
 
 /// A conversation.
 ///
-/// Whatever ends a turn, the history is one that the next turn can go on from: a reply that was stopped is in it as far as it
-/// came, a tool call always has an answer, and a question that nothing came back for is not in it, so that it can be asked again.
+/// After each turn, however it ended, the next turn can continue from the history:
+///
+/// - A stopped reply is in the history, with the text that has arrived.
+/// - Every tool call has a result.
+/// - A question without any part of a reply is removed, so that it can be asked again.
 pub(crate) struct Chat {
     history: Session,
     endpoint: Endpoint,
@@ -80,13 +83,13 @@ impl Chat {
             }
             tool_calls += reply.calls().len() as u32;
             self.run_tools(reply.calls(), turn)?;
-            // Readers of the session see each round once it is complete.
+            // Reads of the session show each round after its end.
             turn.publish(self.snapshot());
         }
         Err(AgentError::MaxTurnsReached { turns: MOST_ROUNDS })
     }
 
-    /// One reply of the model. It is in the history when this returns, whole or as far as it came.
+    /// Gets one reply of the model. Afterwards the reply is in the history, whole or as far as it has arrived.
     fn ask(&mut self, turn: &TurnContext) -> Result<Reply, AgentError> {
         let mut reply = Reply::default();
         let asked = self.ask_patiently(&mut reply, turn);
@@ -99,7 +102,7 @@ impl Chat {
         let stop_reason = if asked.is_ok() { reply.stop.unwrap_or_default() } else { StopReason::Cancelled };
         self.history.push(Message::Assistant { blocks, stop_reason });
         if let Err(error) = asked {
-            // It was told to stop when all had come in: what was called is not run any more.
+            // The turn was cancelled after the whole reply had arrived. Its calls do not run any more.
             if !reply.calls().is_empty() {
                 self.history.push(Message::ToolResults { results: reply.calls().iter().map(not_run).collect() });
             }
@@ -108,7 +111,7 @@ impl Chat {
         Ok(reply)
     }
 
-    /// Sends the request again where that may help.
+    /// Sends the request, and retries it if a retry may succeed.
     fn ask_patiently(&mut self, reply: &mut Reply, turn: &TurnContext) -> Result<(), AgentError> {
         let max_attempts = self.options.attempts;
         for attempt in 1.. {
@@ -117,14 +120,14 @@ impl Chat {
                 Piece::Reasoning(delta) => turn.emit(AgentEvent::ReasoningDelta { delta }),
             };
             match self.endpoint.ask(self.history.messages(), reply, turn, emit) {
-                // What has been shown cannot be taken back.
+                // A reply that is shown in part is not retried, because shown text cannot be removed.
                 Err(failed) if failed.is_retryable() && reply.is_empty() && attempt < max_attempts => {
                     let delay = self.delay(attempt, &failed);
                     let (error, delay_ms) = (failed.error.to_string(), delay.as_millis() as u64);
                     turn.emit(AgentEvent::Retrying { attempt, max_attempts, error, delay_ms })?;
-                    // An interrupt ends it.
+                    // An interrupt ends this sleep.
                     turn.sleep(delay)?;
-                    // What was billed was billed; all else begins anew.
+                    // The usage of the failed attempt counts. The reply starts again from nothing.
                     self.history.record_usage(reply.usage);
                     *reply = Reply::default();
                 }
@@ -141,7 +144,8 @@ impl Chat {
         Ok(())
     }
 
-    /// As long as the server says; else twice as long each time, and not the same for all who were refused at once.
+    /// The pause before the next attempt: that of the server, or else one that doubles with each attempt. A random part
+    /// separates clients that were refused at the same time.
     fn delay(&self, attempt: u32, failed: &Failed) -> Duration {
         if let Some(delay) = failed.retry_after {
             return delay;
@@ -151,7 +155,7 @@ impl Chat {
         doubled.min(LONGEST_DELAY).mul_f64(0.75 + random / 2.0)
     }
 
-    /// Runs what the model asked for. All calls are answered in the history, also where the turn is told to stop.
+    /// Runs the calls of the model. Every call gets a result in the history, also if the turn is cancelled.
     fn run_tools(&mut self, calls: &[ToolCall], turn: &TurnContext) -> Result<(), AgentError> {
         let mut results = Vec::with_capacity(calls.len());
         let mut stopped = None;
@@ -170,7 +174,7 @@ impl Chat {
     }
 }
 
-/// Behind a message: what has stopped the model, where that is out of the ordinary.
+/// The end of a message about a reply: the reason for an unusual stop, or nothing.
 pub(crate) fn why(stop: Option<StopReason>) -> &'static str {
     match stop {
         Some(StopReason::MaxTokens) => ": its token limit was used up",
@@ -184,7 +188,7 @@ fn run_tool(call: &ToolCall, turn: &TurnContext) -> Result<ToolResult, Cancelled
     turn.emit(AgentEvent::ToolCallRequested { id: id.clone(), name: name.clone(), args: args.clone() })?;
     turn.emit(AgentEvent::ToolExecutionStarted { id: id.clone(), name: name.clone() })?;
     let begun = Instant::now();
-    // A call that is not whole is not run: its result tells the model why.
+    // An incomplete call does not run. Its result gives the reason to the model.
     let answer = call.arguments().and_then(|args| tools::run(&name, args));
     let is_error = answer.is_err();
     let (Ok(content) | Err(content)) = answer;

@@ -1,15 +1,16 @@
-//! The tool calls of a reply, put together from pieces.
+//! The tool calls of a reply, assembled from pieces.
 //!
-//! A piece says which call it belongs to by a number, an id, or by nothing at all, and servers differ in which of them they
-//! leave out or repeat. The rules are, in this order:
+//! A piece names its call by a number, by an id, or not at all. Servers differ in which of these they omit or repeat.
+//! These rules apply, in this order:
 //!
-//! 1. An id that is known names its call, unless the piece has another number and a name: that is a second call with this id.
-//! 2. An id that is new begins a call where the piece has a name or no number, or where no call has its number.
-//! 3. Without an id, the piece belongs to the last call with its number, or to the last call where it has no number.
-//! 4. A piece with a name begins another call where the one that it would belong to is complete, or has another name.
-//! 5. Arguments behind complete ones, without a name or a new id, belong to no call: the calls cannot be told apart.
+//! 1. A known id names its call. But with another number and a name, the piece begins a second call with this id.
+//! 2. A new id begins a call if the piece has a name or no number, or if no call has its number.
+//! 3. Without an id, the piece belongs to the last call with its number, or without a number to the last call.
+//! 4. A piece with a name begins another call if the call of the rules above is complete, or has another name.
+//! 5. Arguments after complete arguments, without a name or a new id, belong to no call: the calls cannot be told
+//!    apart.
 //!
-//! No call is run whose arguments are not one whole JSON object, and none at all where they cannot be told apart.
+//! A call whose arguments are not one whole JSON object does not run. No call runs if the calls cannot be told apart.
 
 use std::collections::HashSet;
 
@@ -23,28 +24,28 @@ use crate::tools;
 /// A tool call.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ToolCall {
-    /// The number that the server gives it, if it does.
+    /// The number from the server, if it has sent one.
     index: Option<i64>,
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) args: String,
     joiner: Joiner,
     nesting: Nesting,
-    /// The arguments are one whole value, behind which nothing can follow.
+    /// The arguments are one whole value, so no more arguments can follow.
     is_complete: bool,
-    /// The server has named it again behind complete arguments: it may have begun another call to the same tool.
+    /// The server has sent the name again after complete arguments. It may have begun another call of the same tool.
     is_named_again: bool,
 }
 
-/// The calls that have come in so far.
+/// The calls that have arrived so far.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     calls: Vec<ToolCall>,
-    /// There was a piece that belongs to none of them.
+    /// A piece has arrived that belongs to none of the calls.
     is_ambiguous: bool,
 }
 
-/// One piece of a call. What a server leaves out, or fills with nothing, is absent.
+/// One piece of a call. A field that the server omits or leaves empty is absent.
 struct CallPiece {
     index: Option<i64>,
     id: Option<String>,
@@ -53,10 +54,10 @@ struct CallPiece {
 }
 
 impl ToolCall {
-    /// The arguments: one JSON object. A tool that needs none may be called without.
+    /// The arguments: one JSON object. A call without arguments has an empty one.
     ///
     /// # Errors
-    /// Where they are something else, such as half an object. The text is for the model.
+    /// Fails if the arguments are anything else, such as half an object. The text is for the model.
     pub(crate) fn arguments(&self) -> Result<&str, String> {
         match self.args.trim() {
             "" | "null" => Ok("{}"),
@@ -68,12 +69,12 @@ impl ToolCall {
         }
     }
 
-    /// Whether it has labels only: neither a name nor arguments.
+    /// Whether the call has neither a name nor arguments.
     fn is_empty(&self) -> bool {
         self.name.is_empty() && self.args.is_empty()
     }
 
-    /// Takes a piece that belongs to this call.
+    /// Adds a piece that belongs to this call.
     fn take(&mut self, piece: CallPiece) {
         self.index = self.index.or(piece.index);
         if let Some(id) = piece.id.filter(|_| self.id.is_empty()) {
@@ -111,20 +112,20 @@ impl CallPiece {
     }
 }
 
-/// Where a piece belongs.
+/// The call to which a piece belongs.
 enum Place {
-    /// It goes on with the call at this position.
+    /// The piece continues the call at this position.
     Of(usize),
-    /// It begins a call.
+    /// The piece begins a call.
     New,
-    /// It repeats a call.
+    /// The piece repeats a call.
     Repeated,
-    /// It may belong to several calls, or to none.
+    /// The piece may belong to several calls, or to none.
     Unknown,
 }
 
 impl Calls {
-    /// Takes the pieces of one delta; returns whether any of them was new.
+    /// Takes the pieces of one delta. Returns whether any of them was new.
     pub(crate) fn take<'a>(&mut self, pieces: impl Iterator<Item = &'a Value>) -> bool {
         let (mut taken, mut is_new) = (Vec::new(), false);
         for piece in pieces.map(CallPiece::of).filter(CallPiece::says_something) {
@@ -136,7 +137,7 @@ impl Calls {
         is_new
     }
 
-    /// Where a delta has two pieces that seem to belong to the same call, they are two calls unless they name it.
+    /// Two pieces of one delta that seem to belong to one call are two calls, unless their id names that call.
     fn apart_from(&self, taken: &[usize], place: Place, piece: &CallPiece) -> Place {
         match place {
             Place::Of(at) if taken.contains(&at) && piece.id.as_deref() != Some(&self.calls[at].id) => {
@@ -150,12 +151,12 @@ impl Calls {
         }
     }
 
-    /// Puts a piece in its place, and returns the position of its call.
+    /// Adds a piece to its call, and returns the position of the call.
     fn put(&mut self, place: Place, piece: CallPiece) -> Option<usize> {
         let at = match place {
             Place::Of(at) => at,
             Place::New => {
-                // The second of two calls to a tool, whose name came in a piece of its own.
+                // This is the second of two calls of one tool. Its name has arrived in a piece of its own.
                 let is_same = |last: &&mut ToolCall| last.is_named_again && last.index == piece.index;
                 let again = self.calls.last_mut().filter(|last| piece.name.is_none() && is_same(last));
                 let name = again.map(|last| {
@@ -183,7 +184,7 @@ impl Calls {
         }
         let Some(at) = self.last_with(piece.index) else { return self.without_mate(piece) };
         match &piece.id {
-            // Some servers give every piece of a call a new id. One that begins a call has a name.
+            // Some servers give every piece of a call a new id. A piece that begins a call has a name.
             Some(_) if !self.calls[at].id.is_empty() && (piece.name.is_some() || piece.index.is_none()) => Place::New,
             _ => self.go_on(at, piece),
         }
@@ -193,7 +194,7 @@ impl Calls {
     fn with_id(&self, id: &str, piece: &CallPiece) -> Option<usize> {
         let has_number = |call: &ToolCall| call.index == piece.index || call.index.is_none() || piece.index.is_none();
         let with_number = self.calls.iter().rposition(|call| call.id == id && has_number(call));
-        // With another number and a name it is a second call with this id.
+        // With another number and a name the piece begins a second call with this id.
         with_number.or_else(|| self.calls.iter().rposition(|call| call.id == id && piece.name.is_none()))
     }
 
@@ -205,10 +206,10 @@ impl Calls {
         }
     }
 
-    /// There is no call with the number of this piece.
+    /// The place of a piece whose number no call has.
     fn without_mate(&self, piece: &CallPiece) -> Place {
         match self.calls.last() {
-            // The number came later than the call.
+            // The number arrives later than the beginning of the call.
             Some(last) if last.index.is_none() && piece.name.is_none() && !last.is_complete => {
                 Place::Of(self.calls.len() - 1)
             }
@@ -216,7 +217,7 @@ impl Calls {
         }
     }
 
-    /// Whether a piece that names this call goes on with it.
+    /// The place of a piece that names this call: it continues the call, repeats it, or begins another one.
     fn go_on(&self, at: usize, piece: &CallPiece) -> Place {
         let call = &self.calls[at];
         let (has_args, is_complete) = (!piece.args.trim().is_empty(), call.is_complete);
@@ -250,10 +251,10 @@ impl Calls {
         *self = Self::default();
     }
 
-    /// The calls, each with an id of its own: a result has to name its call.
+    /// The complete calls. Each has a unique id, because a result has to name its call.
     ///
     /// # Errors
-    /// Where pieces of them cannot be told apart.
+    /// Fails if the pieces of the calls cannot be told apart.
     pub(crate) fn finish(&mut self) -> Result<Vec<ToolCall>, Broken> {
         let is_orphan = |call: &ToolCall| call.name.is_empty() && !matches!(call.args.trim(), "" | "{}" | "null");
         if self.is_ambiguous || self.calls.iter().any(is_orphan) {
@@ -277,7 +278,7 @@ impl Calls {
     }
 }
 
-/// The name that these are the beginning and the rest of, where a tool has it. Some servers send names in pieces.
+/// The name from its beginning and its rest, if it is or begins the name of a tool. Some servers send names in pieces.
 fn continued_name(begin: &str, rest: &str) -> Option<String> {
     if begin.is_empty() || tools::is_known(begin) {
         return None;

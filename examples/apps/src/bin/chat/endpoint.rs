@@ -1,4 +1,4 @@
-//! The server that a model answers through.
+//! The requests to the server of the model.
 
 use std::fmt::Display;
 use std::io::{BufReader, Read};
@@ -17,14 +17,14 @@ use crate::reply::{Piece, Reply, Step};
 use crate::request::{self, Dialect, Spelling};
 use crate::wire::{Later, Wire};
 
-/// How much of what a server says about an error is read.
+/// How much of the body of a refusal is read, in bytes.
 const LONGEST_ERROR: u64 = 16 << 10;
 /// How long the program waits for the text of a refusal.
 const ERROR_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the program waits for the usage once the model has stopped. Heartbeats do not make it longer.
+/// How long the program waits for the usage after the model has stopped. Heartbeats do not extend it.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// One session's way to the server.
+/// The client of one session.
 pub(crate) struct Endpoint {
     client: Agent,
     wire: Wire,
@@ -44,11 +44,12 @@ impl Endpoint {
     pub(crate) fn new(options: Arc<Options>, dialect: Arc<Dialect>) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            // One from the environment would need a connector of its own.
+            // A proxy from the environment would need a connector of its own.
             .proxy(None)
             // The key must not reach another server.
             .max_redirects(0)
-            // A connection whose answer was given up cannot be used again, and one that was answered is idle until the user has typed.
+            // A connection with an abandoned answer cannot be reused, and one with a complete answer would be idle
+            // until the user has typed.
             .max_idle_connections(0)
             .build();
         let wire = Wire::default();
@@ -57,8 +58,8 @@ impl Endpoint {
         Self { client, wire, dialect, options }
     }
 
-    /// Asks the model how the conversation goes on, and reads into `reply` what it says. Where that fails, what has come in
-    /// until then is in there.
+    /// Asks the model for the next message of the conversation, and reads it into `reply`. If that fails, `reply` has
+    /// the part that has arrived.
     pub(crate) fn ask(
         &self,
         history: &[Message],
@@ -68,12 +69,12 @@ impl Endpoint {
     ) -> Result<(), Failed> {
         let _closing = self.wire.close_on(turn.cancel_token());
         let asked = self.send(history).and_then(|body| self.read(body, reply, on_piece));
-        // An interrupt looks like a cut connection from here.
+        // An interrupt looks like a closed connection here.
         turn.check()?;
         asked
     }
 
-    /// Sends the request. A server that does not know a parameter is asked once more without it.
+    /// Sends the request. If the server does not know a parameter, sends it again without that parameter.
     fn send(&self, history: &[Message]) -> Result<Body, Failed> {
         let mut spelling = self.dialect.spelling();
         loop {
@@ -110,7 +111,7 @@ impl Endpoint {
         let is_answer = response.status().is_success() && !matches!(response.status().as_u16(), 204 | 205);
         if !is_answer {
             let (status, headers) = (response.status(), response.headers().clone());
-            // The status is known: a body that never ends must not delay it.
+            // The status is known, and a body that never ends must not delay its report.
             self.wire.give_up_after(self.options.idle.min(ERROR_PATIENCE));
             let said = if encoding.is_none() { read_error(response.into_body()) } else { String::new() };
             return Ok(Err(Refusal { status, headers, said }));
@@ -189,7 +190,7 @@ impl Endpoint {
         Failed { retry_after, ..failed }
     }
 
-    /// What the user can do about a refusal, in brackets.
+    /// A hint about a refusal for the user, in brackets.
     fn advice(&self, status: StatusCode, said: &str) -> String {
         let advice = match status.as_u16() {
             400 | 404 | 422 if self.options.tools && said.contains("tool") => "--no-tools leaves the tools out",
@@ -234,12 +235,12 @@ impl Endpoint {
     }
 }
 
-/// Whether it is the model that was not found.
+/// Whether the server did not find the model.
 fn is_about_model(status: StatusCode, said: &str) -> bool {
     status == StatusCode::NOT_FOUND && said.contains("model")
 }
 
-/// How the body is compressed, if it is.
+/// The compression of the body, if it has one.
 fn encoding(headers: &HeaderMap) -> Option<String> {
     let encodings = headers.get_all("content-encoding").iter();
     let names: Vec<_> = encodings.map(|name| String::from_utf8_lossy(name.as_bytes()).trim().to_owned()).collect();

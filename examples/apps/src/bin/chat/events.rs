@@ -1,6 +1,7 @@
-//! The body of an answer, cut into events: server-sent events, or JSON where the server does not stream.
+//! The body of an answer, split into events: server-sent events, or JSON if the server does not stream.
 //!
-//! The first character of a body decides which of them it is. The content type does not: servers state a wrong one.
+//! The first character of a body decides between the two. The content type does not, because some servers send a wrong
+//! one.
 
 use std::io::{BufRead, ErrorKind};
 
@@ -10,19 +11,19 @@ use crate::json::Nesting;
 const LONGEST_EVENT: usize = 1 << 20;
 /// The longest reply that comes as one document, in bytes.
 const LONGEST_DOCUMENT: usize = 16 << 20;
-/// The longest body, in bytes: a server that never stops sending must not fill the memory.
+/// The longest body, in bytes. A server that never stops sending must not fill the memory.
 const LONGEST_BODY: usize = 64 << 20;
-/// Where the title of a page is searched, in bytes.
+/// How much of a page is searched for its title, in bytes.
 const PAGE_HEAD: usize = 16 << 10;
 
-/// Why an answer cannot be read on.
+/// The reason why an answer cannot be read any further.
 #[derive(Debug)]
 pub(crate) enum Broken {
     /// The connection ended before the reply did.
     Cut,
-    /// This is no piece of a reply.
+    /// The data is no part of a reply.
     Malformed(String),
-    /// The server reports that it failed, with a status where it names one.
+    /// The server reports a failure, with a status if it names one.
     Failed { message: String, status: Option<u16> },
 }
 
@@ -31,9 +32,9 @@ pub(crate) enum Broken {
 pub(crate) struct Event {
     pub(crate) data: Vec<u8>,
     pub(crate) is_error: bool,
-    /// The body ended in it.
+    /// The body ended within this event.
     pub(crate) is_cut: bool,
-    /// It is a document of its own, and not an event of a stream.
+    /// The event is a JSON document, and not an event of a stream.
     pub(crate) is_document: bool,
 }
 
@@ -41,7 +42,7 @@ pub(crate) struct Event {
 pub(crate) struct Events<R> {
     body: R,
     format: Option<Format>,
-    /// The last line ended with a carriage return: a line feed behind it belongs to that end.
+    /// The last line ended with a carriage return. A line feed after it belongs to that end.
     skips_newline: bool,
     length: usize,
 }
@@ -52,7 +53,7 @@ enum Format {
     Documents,
 }
 
-/// A line without its end, and whether the body ended in it.
+/// A line without its end, and whether the body ended within the line.
 struct Line {
     bytes: Vec<u8>,
     is_cut: bool,
@@ -63,7 +64,7 @@ impl<R: BufRead> Events<R> {
         Self { body, format: None, skips_newline: false, length: 0 }
     }
 
-    /// The next event; `None` where the body ends.
+    /// The next event. `None` at the end of the body.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Broken> {
         let format = match self.format {
             Some(format) => format,
@@ -78,7 +79,7 @@ impl<R: BufRead> Events<R> {
         }
     }
 
-    /// The format of the body; `None` where the body is empty. Skips a byte order mark and blank lines.
+    /// The format of the body. `None` if the body is empty. Skips a byte order mark and blank lines.
     fn sniff(&mut self) -> Result<Option<Format>, Broken> {
         loop {
             let Some(byte) = self.peek()? else { return Ok(None) };
@@ -92,10 +93,10 @@ impl<R: BufRead> Events<R> {
         }
     }
 
-    /// What a web page is called, as far as its head tells.
+    /// The message about a web page, with its title if the head of the page has one.
     fn page(&mut self) -> String {
         let mut head = Vec::new();
-        // The rest of the page may never come.
+        // The rest of the page may never arrive.
         while head.len() < PAGE_HEAD && title(&String::from_utf8_lossy(&head)).is_none() {
             let Ok(bytes @ [_, ..]) = self.fill() else { break };
             let taken = bytes.len();
@@ -117,7 +118,7 @@ impl<R: BufRead> Events<R> {
                     return Err(Broken::Malformed("it is no stream of server-sent events".into()));
                 }
                 Err(broken) if data.is_none() || !matches!(broken, Broken::Cut) => return Err(broken),
-                // Not every server ends its last event with an empty line.
+                // Some servers do not end the last event with an empty line.
                 _ => return Ok(data.map(|data| Event { data, is_cut: true, ..event })),
             };
             let (field, value) = field_and_value(&line.bytes);
@@ -126,7 +127,7 @@ impl<R: BufRead> Events<R> {
                     if let Some(data) = data {
                         return Ok(Some(Event { data, is_cut: line.is_cut, ..event }));
                     }
-                    // The end of an event that has no data.
+                    // This is the end of an event without data.
                     event = Event::default();
                 }
                 b"data" => append(&mut data, value)?,
@@ -135,14 +136,14 @@ impl<R: BufRead> Events<R> {
                     event.is_error = true;
                     append(&mut data, value)?;
                 }
-                // A comment, which keeps the connection alive, or a field that this program does not use.
+                // The line is a comment, which keeps the connection alive, or a field that this program does not use.
                 b"" | b"id" | b"retry" => {}
                 _ => is_known = false,
             }
         }
     }
 
-    /// The next object or array. Bytes between two of them are skipped.
+    /// The next object or array. Bytes between two values are skipped.
     fn next_document(&mut self) -> Result<Option<Event>, Broken> {
         let (mut data, mut nesting) = (Vec::new(), Nesting::default());
         let event = |data, is_cut| Event { data, is_error: false, is_cut, is_document: true };
@@ -175,7 +176,7 @@ impl<R: BufRead> Events<R> {
         }
     }
 
-    /// The next line. It ends with a line feed, a carriage return, or both.
+    /// The next line, which ends with a line feed, a carriage return, or both.
     fn next_line(&mut self) -> Result<Option<Line>, Broken> {
         if std::mem::take(&mut self.skips_newline) && self.peek()? == Some(b'\n') {
             self.consume(1)?;
@@ -184,7 +185,7 @@ impl<R: BufRead> Events<R> {
         loop {
             let bytes = match self.fill() {
                 Ok([]) if line.is_empty() => return Ok(None),
-                // The last line may be whole although the connection broke.
+                // The last line may be complete although the connection is closed.
                 Ok([]) => return Ok(Some(Line { bytes: line, is_cut: true })),
                 Err(broken) if line.is_empty() => return Err(broken),
                 Err(_) => return Ok(Some(Line { bytes: line, is_cut: true })),
@@ -217,7 +218,7 @@ impl<R: BufRead> Events<R> {
                 Err(_) => return Err(Broken::Cut),
             }
         }
-        // It is filled: this does not read again.
+        // The buffer is filled, so this call does not read.
         self.body.fill_buf().map_err(|_| Broken::Cut)
     }
 
@@ -231,7 +232,7 @@ impl<R: BufRead> Events<R> {
     }
 }
 
-/// One more line of an event's data.
+/// Adds a line to an event's data.
 fn append(data: &mut Option<Vec<u8>>, value: &[u8]) -> Result<(), Broken> {
     match data {
         Some(data) if data.len() + value.len() >= LONGEST_EVENT => {

@@ -1,20 +1,21 @@
-//! JSON as servers write it. Strings, numbers and nesting that serde_json refuses are replaced, so that they do not cost the
-//! reply.
+//! JSON as servers write it. Strings, numbers and nesting that serde_json refuses are replaced, so that the rest of the
+//! reply can be read.
 //!
-//! Half a character, be it a lone surrogate escape or a byte that is not UTF-8, is no Rust text. It becomes a *mark*, a character
-//! of a private range, so that the halves of a character that came in two pieces can be joined: see [`Joiner`]. The range is the
-//! end of the last private plane; a mark that a model writes itself becomes U+FFFD.
+//! A lone surrogate escape or a byte that is not UTF-8 is half a character, and no Rust text. It becomes a *mark*: a
+//! character of a private range. The [`Joiner`] joins the two halves of a character that arrived in two pieces. The
+//! range is the end of the last private plane. A mark that a model writes itself becomes U+FFFD.
 
 use serde_json::Value;
 
-/// Values that are nested deeper are replaced by null. No piece of a reply is, and serde_json refuses a document at 128.
+/// Values that are nested deeper are replaced by null. No part of a reply is nested that deep. serde_json refuses a
+/// document at a depth of 128.
 const DEEPEST: usize = 64;
-/// The mark of a byte that is not UTF-8 is this plus the byte.
+/// The mark of a byte that is not UTF-8 is this code plus the byte.
 const BYTE_MARKS: u32 = 0x10_f700;
-/// The mark of the surrogate U+D800 is this; those of the others follow.
+/// The mark of the surrogate U+D800. The marks of the other surrogates follow it.
 const SURROGATE_MARKS: u32 = 0x10_f800;
 
-/// Text with marks in place of bytes that are not UTF-8.
+/// The text of these bytes, with marks in place of bytes that are not UTF-8.
 pub(crate) fn marked(mut bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     loop {
@@ -30,17 +31,17 @@ pub(crate) fn marked(mut bytes: &[u8]) -> String {
     }
 }
 
-/// The values in a text, one behind the other. Strings in it may have marks.
+/// The values in a text, which follow each other. Their strings may have marks.
 pub(crate) fn values(text: &str) -> Result<Vec<Value>, serde_json::Error> {
     serde_json::Deserializer::from_str(&Mender::mend(text, mark)).into_iter().collect()
 }
 
-/// The text with all that serde_json refuses replaced, for a document that is complete: halves become U+FFFD.
+/// The text of a complete document, without anything that serde_json refuses. Half characters become U+FFFD.
 pub(crate) fn mended(text: &str) -> String {
     Mender::mend(text, |_| char::REPLACEMENT_CHARACTER)
 }
 
-/// A value that names something: a non-empty text that is not a spelling of "nothing", or a number.
+/// The text of a value that is a name: a number, or a text that is neither empty nor a word for "nothing".
 pub(crate) fn named(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => {
@@ -53,9 +54,9 @@ pub(crate) fn named(value: &Value) -> Option<String> {
     }
 }
 
-/// A whole number, also where a server writes it as a text or with a point.
+/// A whole number. The server may write it as a text, or with a decimal point.
 pub(crate) fn whole_number(value: &Value) -> Option<i64> {
-    /// Beyond it not every number is one of f64.
+    /// Above this limit an `f64` does not hold every whole number.
     const LARGEST: f64 = 9e15;
     let number = match value {
         Value::String(text) => text.trim().parse().ok()?,
@@ -64,7 +65,7 @@ pub(crate) fn whole_number(value: &Value) -> Option<i64> {
     (number.abs() <= LARGEST).then_some(number as i64)
 }
 
-/// Whether a value holds anything. Servers fill fields that they do not need with null, false, 0, empty texts and empty objects.
+/// Whether a value has content. Servers fill unused fields with null, false, 0, empty texts and empty objects.
 pub(crate) fn says_something(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -81,12 +82,12 @@ fn mark(code: u32) -> char {
     char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// Goes once through a document and writes it anew.
+/// Rewrites a document in one pass.
 struct Mender<'a> {
     rest: &'a str,
     out: String,
     depth: usize,
-    /// What stands for a mark's code.
+    /// The character for the code of a mark.
     mark: fn(u32) -> char,
 }
 
@@ -123,7 +124,8 @@ impl<'a> Mender<'a> {
         self.out.push_str(taken);
     }
 
-    /// A number or a word. A number that JSON does not have becomes null: no field that is needed holds one.
+    /// A number or a word. A number that JSON does not have becomes null, since no field that the program reads has
+    /// one.
     fn word(&mut self) {
         let is_in = |char: char| char.is_ascii_alphanumeric() || matches!(char, '+' | '-' | '.');
         let word = self.take(self.rest.find(|char| !is_in(char)).unwrap_or(self.rest.len()));
@@ -158,7 +160,7 @@ impl<'a> Mender<'a> {
             (Some(low @ 0xdc00..=0xdfff), _) => self.lone(low),
             (Some(_), _) => self.copy(6),
             (None, Some(known)) if is_known(known) => self.copy(2),
-            // JSON does not have this escape: the backslash is taken as text.
+            // JSON does not have this escape, so the backslash is read as text.
             _ => {
                 self.take(1);
                 self.out.push_str("\\\\");
@@ -179,14 +181,14 @@ impl<'a> Mender<'a> {
     }
 }
 
-/// The code unit of the escape that a text begins with.
+/// The code unit of the escape at the beginning of a text.
 fn escaped_unit(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_hex.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// Finds where an object or an array ends.
+/// Finds the end of an object or an array.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Nesting {
     depth: usize,
@@ -195,7 +197,7 @@ pub(crate) struct Nesting {
 }
 
 impl Nesting {
-    /// Whether this byte is the last of the value. The first one is the bracket that opens it.
+    /// Whether this byte is the last one of the value. The first byte is the opening bracket.
     pub(crate) fn closes(&mut self, byte: u8) -> bool {
         match byte {
             _ if std::mem::take(&mut self.is_escaped) => {}
@@ -213,7 +215,8 @@ impl Nesting {
     }
 }
 
-/// Joins the halves of characters, which may come in two pieces of a text. What stays half becomes U+FFFD.
+/// Joins the halves of characters, which may arrive in two pieces of a text. A half without its other half becomes
+/// U+FFFD.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Joiner {
     high: Option<u32>,
@@ -221,13 +224,14 @@ pub(crate) struct Joiner {
 }
 
 impl Joiner {
-    /// A text that has no other pieces.
+    /// Joins a text that has no other pieces.
     pub(crate) fn once(text: &str) -> String {
         let mut joiner = Self::default();
         joiner.push(text) + &joiner.finish()
     }
 
-    /// The text of a piece, behind the half that the last piece ended with, and without the half that this one ends with.
+    /// The text of a piece. It begins with the half character at the end of the last piece, and keeps back a half
+    /// character at its own end.
     pub(crate) fn push(&mut self, piece: &str) -> String {
         let mut out = String::with_capacity(piece.len());
         for char in piece.chars() {
@@ -243,7 +247,7 @@ impl Joiner {
         out
     }
 
-    /// U+FFFD where the text has ended with half a character.
+    /// U+FFFD if the text has ended with half a character.
     pub(crate) fn finish(&mut self) -> String {
         let mut out = String::new();
         self.give_up(&mut out);
@@ -281,14 +285,14 @@ impl Joiner {
                 out.push_str(text);
                 self.bytes.clear();
             }
-            // It may go on.
+            // The character may continue.
             Err(error) if error.error_len().is_none() => {}
             Err(_) => {
                 self.bytes.pop();
                 let was_half = !self.bytes.is_empty();
                 self.give_up(out);
                 match was_half {
-                    // It is the first of the next character, or none at all.
+                    // The byte is the first of the next character, or invalid.
                     true => self.byte(byte, out),
                     false => out.push(char::REPLACEMENT_CHARACTER),
                 }

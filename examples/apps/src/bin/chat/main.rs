@@ -1,24 +1,28 @@
-//! A chat with a language model in the terminal, over any endpoint that speaks the protocol of OpenAI's chat completions.
+//! A chat with a language model in the terminal, over any endpoint with the protocol of OpenAI's chat completions.
 //!
 //! ```text
-//! OPENAI_API_KEY=... chat                                                 a prompt; /help lists what it knows
+//! OPENAI_API_KEY=... chat                                                        a prompt; /help lists its commands
 //! chat --url http://localhost:11434/v1 --model llama3.2 "why is the sky blue"    one question to a local server
 //! ```
 //!
-//! Every conversation is a session, every question a turn. The answer appears as it is written; Ctrl-C stops it, closes the
-//! connection, and keeps what has been written in the conversation. The model may call a clock and a calculator.
+//! Every conversation is a session, and every question is a turn. The answer appears as it arrives. Ctrl-C stops the
+//! answer and closes the connection; the conversation keeps the text that has arrived. The model may call a clock and a
+//! calculator.
 //!
-//! Servers differ, and the chat reads what they have in common. A reply is whole once the server has named a reason to stop, has
-//! sent `[DONE]`, or has sent a whole completion as JSON. After a reason to stop, the chat waits half a second for the usage, and
-//! ignores all else. A tool call runs only if its arguments are one JSON object, and no call runs if two cannot be told apart. A
-//! parameter that the server refuses by name is left out (`stream_options`) or renamed (`max_tokens`) from then on.
+//! Servers differ, and the chat accepts these variants:
 //!
-//! Three limits bound an answer. `--timeout` is for the whole turn, with retries and tools. `--idle` is for the time in which
-//! nothing of the reply comes; heartbeats do not count. A pause that the server asks for is made up to 60 seconds; a longer one
-//! fails the turn at once. Retried are failures of the network and statuses that may change (408, 409, 425, 429, most of 500 to
-//! 599), as long as nothing of the reply has come.
+//! - A reply is complete once the server has sent a reason to stop, `[DONE]`, or a whole completion as JSON. After a
+//!   reason to stop, the chat waits half a second for the usage, and ignores all other data.
+//! - A tool call runs only if its arguments are one JSON object. No call runs if the pieces of two calls cannot be told
+//!   apart.
+//! - A parameter that the server refuses by name is omitted (`stream_options`) or renamed (`max_tokens`) from then on.
+//!
+//! Three limits apply to an answer. `--timeout` limits the whole turn, with retries and tools. `--idle` limits the time
+//! without any data of the reply; heartbeats do not count. A pause that the server asks for may take up to 60 seconds;
+//! a longer one fails the turn at once. The chat retries failures of the network and statuses that may change (408,
+//! 409, 425, 429, most of 500 to 599), if no part of the reply has arrived.
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to the programs.
 #![allow(clippy::disallowed_types)]
 
 mod address;
@@ -52,11 +56,11 @@ use agent::ChatBuilder;
 use interrupts::Foreground;
 use options::Options;
 
-/// What hosts the conversations.
+/// The service with the conversations.
 type Service = EphemeralSessionService<ChatBuilder>;
 
 const MAX_CONVERSATIONS: usize = 64;
-/// How long conversations may take to end when the program does.
+/// How long conversations may take to end at the end of the program.
 const GRACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -95,7 +99,7 @@ fn run(options: Options) -> Result<ExitCode, String> {
     code
 }
 
-/// One question, one answer.
+/// Asks one question, and shows its answer.
 fn ask(service: &Service, options: &Options, foreground: &Foreground, question: &str) -> Result<ExitCode, String> {
     let mut spec = SessionSpec::new();
     spec.system_prompt.clone_from(&options.system);

@@ -1,4 +1,4 @@
-//! What the command line and the environment say.
+//! The options, from the command line and the environment.
 
 use std::env::{self, VarError};
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(crate) struct Options {
     pub(crate) question: Option<String>,
 }
 
-/// The options; `None` where only the usage was asked for.
+/// The options. `None` if the arguments ask for the usage.
 pub(crate) fn parse(args: Vec<String>) -> Result<Option<Options>, String> {
     parse_all(lexopt::Parser::from_args(args)).map_err(|error| error.to_string())
 }
@@ -93,10 +93,10 @@ fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
     Ok(Some(options))
 }
 
-/// What the command line says, or else the variable of the environment; an empty one is none.
+/// The value of the command line, or else of the environment variable. An empty variable counts as absent.
 ///
 /// # Errors
-/// The variable is not UTF-8. Its value may be a key and is not shown.
+/// Fails if the variable is not UTF-8. Its value may be a key, so the message does not show it.
 fn or_variable(given: Option<String>, name: &str) -> Result<Option<String>, String> {
     if given.is_some() {
         return Ok(given);

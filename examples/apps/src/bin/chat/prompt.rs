@@ -1,4 +1,4 @@
-//! The prompt: several conversations, one of them in front.
+//! The prompt, with several conversations, of which one is current.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -36,7 +36,7 @@ Ctrl-C stops the answer that is being written and keeps what there is of it; Ctr
   /archive [NAME]       end a conversation
   /quit                 end the program";
 
-/// For a look at a conversation that may be in the middle of an answer.
+/// How long an export waits for a running answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 struct Prompt<'a> {
@@ -45,11 +45,11 @@ struct Prompt<'a> {
     foreground: &'a Foreground,
     conversations: BTreeMap<String, SessionId>,
     current: String,
-    /// What is answered in the background, with the names of the conversations.
+    /// The turns in the background, with the names of their conversations.
     background: Vec<(String, TurnHandle)>,
 }
 
-/// What a line does to the loop.
+/// The effect of a line on the loop.
 enum Next {
     Go,
     Quit,
@@ -72,7 +72,7 @@ pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground)
     }
     prompt.show_answered();
     if !io::stdin().is_terminal() {
-        // Questions from a file or a pipe are all answered: the end of the input comes before the answers do.
+        // All questions from a file or a pipe are answered, although the input ends before their answers.
         prompt.wait();
     }
     let stopped = prompt.background.len();
@@ -131,7 +131,7 @@ impl Prompt<'_> {
         self.foreground.show(stream).map(drop).map_err(|error| explain(&error))
     }
 
-    /// Shows what has been answered in the background since the last time.
+    /// Shows the answers in the background that have arrived since the last call.
     fn show_answered(&mut self) {
         self.background.retain_mut(|(name, turn)| match turn.try_wait() {
             Some(result) => {
@@ -153,7 +153,7 @@ impl Prompt<'_> {
         self.conversations.get(name).copied().ok_or_else(unknown)
     }
 
-    /// A conversation from the beginning.
+    /// The specification of a new conversation.
     fn spec(&self) -> SessionSpec {
         let mut spec = SessionSpec::new();
         spec.system_prompt.clone_from(&self.options.system);

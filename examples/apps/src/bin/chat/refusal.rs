@@ -1,4 +1,4 @@
-//! Refused requests: which statuses are retried, what the user reads about them, and how long the program waits.
+//! Refused requests: the statuses that are retried, the messages for the user, and the pauses.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,10 +9,10 @@ use ureq::http::HeaderMap;
 use crate::events::{title, Broken};
 use crate::json::{self, Joiner};
 
-/// The longest pause (Retry-After) that the program makes. Where the server asks for a longer one, the turn fails at once.
+/// The longest pause (Retry-After) that the program makes. If the server asks for a longer one, the turn fails at once.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
-/// Why a request has failed.
+/// The failure of a request.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) error: AgentError,
@@ -21,7 +21,7 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    /// Whether the same request may succeed after a pause that the program makes.
+    /// Whether the same request may succeed after a pause within the limit.
     pub(crate) fn is_retryable(&self) -> bool {
         self.error.is_retryable() && self.retry_after.is_none_or(|delay| delay <= LONGEST_DELAY)
     }
@@ -39,10 +39,10 @@ impl From<Cancelled> for Failed {
     }
 }
 
-/// The failure that a status stands for; `None` for a refusal that the library has no name for, and that is not retried.
+/// The failure of a status. `None` for a refusal that the library has no name for, and that is not retried.
 ///
-/// Retried are 408, 409, 425, 429, and of 500 to 599 those that report an overload, a fault or a time limit. Not retried
-/// are 501 and 505, with which the server reports that it lacks the feature, and those about certificates and logins.
+/// The program retries 408, 409, 425, 429, and the statuses of 500 to 599 that report an overload, a fault or a time
+/// limit. It does not retry 501 and 505, which report a missing feature, nor statuses about certificates and logins.
 pub(crate) fn reason(status: u16) -> Option<LlmFailure> {
     match status {
         401 | 403 | 407 => Some(LlmFailure::Auth),
@@ -56,7 +56,7 @@ pub(crate) fn reason(status: u16) -> Option<LlmFailure> {
     }
 }
 
-/// What the user can do about a status, or what it means where its name does not say it.
+/// A hint about a status: what the user can do, or what the status means.
 pub(crate) fn advice(status: u16) -> &'static str {
     match status {
         100..=199 => "the server has sent an interim answer that this program does not know",
@@ -78,13 +78,13 @@ pub(crate) fn advice(status: u16) -> &'static str {
     }
 }
 
-/// Whether a 429 means that the credit of the account is used up. Waiting does not change that.
+/// Whether a 429 means that the credit of the account is used up. A retry cannot succeed then.
 pub(crate) fn is_used_up(said: &str) -> bool {
     ["insufficient_quota", "billing_hard_limit"].iter().any(|code| said.contains(code))
 }
 
-/// The pause that the server asks for, in seconds or as a date. A value that is not a positive time is ignored, such as a date in
-/// the past. A value that a `Duration` cannot hold becomes the longest one.
+/// The pause that the server asks for, in seconds or as a date. A value that is not a positive time, such as a date in
+/// the past, is ignored. A value that a `Duration` cannot hold becomes the longest one.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let seconds = |text: &str| text.parse::<f64>().ok();
@@ -102,7 +102,7 @@ fn duration(seconds: f64) -> Option<Duration> {
     (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
-/// A duration, as the user reads it.
+/// A duration in the form for the user.
 pub(crate) fn spoken(duration: Duration) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
@@ -117,7 +117,7 @@ pub(crate) fn spoken(duration: Duration) -> String {
     }
 }
 
-/// The message in the field `error`: servers put an object with a message there, or only the message.
+/// The message in the field `error`, which holds the message itself or an object with it.
 pub(crate) fn message_of(error: &Value) -> String {
     let said = ["message", "error", "detail", "msg"].iter().filter_map(|name| error.get(*name));
     let message = said.into_iter().find(|said| json::says_something(said)).unwrap_or(error);
@@ -143,13 +143,13 @@ pub(crate) fn message_of_text(text: &str) -> String {
     }
 }
 
-/// As much as the user reads.
+/// The beginning of a message, for the user.
 fn shortened(message: &str) -> String {
     const LONGEST: usize = 300;
     Joiner::once(message).chars().take(LONGEST).collect()
 }
 
-/// The failure that an error object in an answer stands for.
+/// The failure of an error object in an answer.
 pub(crate) fn failed(error: &Value) -> Broken {
     let codes = ["code", "status", "status_code", "type"].map(|name| &error[name]);
     let numbers = codes.iter().filter_map(|code| json::whole_number(code)).filter_map(|code| u16::try_from(code).ok());
@@ -170,7 +170,7 @@ fn status_of_code(code: &str) -> Option<u16> {
     }
 }
 
-/// The failure that an error event stands for.
+/// The failure of an error event.
 pub(crate) fn failed_with_text(text: &str) -> Broken {
     match json::values(text) {
         Ok(values) if values.len() == 1 && values[0].is_object() => {

@@ -1,7 +1,7 @@
-//! A reply as it comes in: chunks, each with a piece of it.
+//! A reply as it arrives: chunks, each with a piece of it.
 //!
-//! Servers differ in which fields they leave out, set to null or to an empty text, or repeat. The reader takes what it can
-//! understand. A field that it does not need may hold anything.
+//! Servers differ in the fields that they omit, set to null or to an empty text, or repeat. The reader uses the fields
+//! that it understands. A field that it does not need may hold any value.
 
 use std::io::BufRead;
 
@@ -13,7 +13,7 @@ use crate::events::{Broken, Event, Events};
 use crate::json::{self, Joiner};
 use crate::refusal::{failed, failed_with_text, message_of, message_of_text};
 
-/// What has come in so far.
+/// The part of a reply that has arrived so far.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) text: String,
@@ -23,15 +23,15 @@ pub(crate) struct Reply {
     text_joiner: Joiner,
     reasoning_joiner: Joiner,
     pending: Calls,
-    /// The tools that the model wants to be run: none, as long as the reply is not whole.
+    /// The tool calls. Empty until the reply is complete.
     calls: Vec<ToolCall>,
-    /// The number of the choice that is read. One is asked for, so that is the first that comes.
+    /// The number of the choice that is read: the first to arrive, since the request asks for one choice.
     choice: Option<i64>,
-    /// The server has sent more of the reply after a reason to stop: with this server, the reason does not mark the end.
+    /// The server has sent more of the reply after a reason to stop. So that reason does not mark the end.
     is_premature: bool,
-    /// Something that was no piece of a reply. It is reported where the reply is empty.
+    /// The message about data that was no part of a reply. It is reported if the reply is empty.
     odd: Option<String>,
-    /// Ends the reply once the pieces before it have been shown.
+    /// A failure that ends the reply after the pieces before it have been shown.
     broken: Option<Broken>,
 }
 
@@ -45,11 +45,11 @@ pub(crate) enum Piece {
 /// The effect of one event.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// More of the reply; without pieces, more of a tool call or the reason why the model stopped.
+    /// More of the reply. Without pieces it is more of a tool call, or the reason to stop.
     Progress(Vec<Piece>),
-    /// Nothing of the reply: a heartbeat, or the usage.
+    /// No part of the reply: a heartbeat, or the usage.
     Nothing,
-    /// The reply is whole. These are its last pieces.
+    /// The reply is complete. These are its last pieces.
     End(Vec<Piece>),
 }
 
@@ -69,7 +69,7 @@ impl Reply {
             Err(broken) => Err(broken),
         };
         match step {
-            // The model has stopped: a fault after that does not concern its reply.
+            // The model has stopped, so a fault after that does not concern its reply.
             Err(broken) if self.is_finished() && (matches!(broken, Broken::Cut) || !self.is_empty()) => {
                 self.end(Vec::new())
             }
@@ -77,7 +77,7 @@ impl Reply {
         }
     }
 
-    /// Whether the model has stopped: only the usage may follow.
+    /// Whether the model has stopped. Only the usage may follow.
     pub(crate) fn is_finished(&self) -> bool {
         self.stop.is_some() && !self.is_premature
     }
@@ -112,7 +112,7 @@ impl Reply {
         }
     }
 
-    /// Takes a chunk; returns whether it has brought more of the reply.
+    /// Takes a chunk. Returns whether it has more of the reply.
     fn take_chunk(&mut self, chunk: &Value, pieces: &mut Vec<Piece>) -> bool {
         let (mut is_progress, mut error) = (false, &chunk["error"]);
         for choice in one_or_many(&chunk["choices"]) {
@@ -146,7 +146,7 @@ impl Reply {
         let is_new = if json::says_something(delta) || !message.is_object() {
             self.take_delta(delta, false, pieces)
         } else {
-            // At the end it may repeat the whole reply.
+            // At the end a message may repeat the whole reply.
             self.take_delta(message, was_stopped || stop.is_some(), pieces)
         };
         if was_stopped && is_new {
@@ -155,14 +155,14 @@ impl Reply {
         }
         match stop.map(|name| stop_reason(&name)) {
             Some(Ok(stop)) => self.stop = Some(stop),
-            // The pieces before it are shown first.
+            // The pieces before the failure are shown first.
             Some(Err(failed)) => self.broken = Some(failed),
             None => {}
         }
         is_new || (self.stop.is_some() && !was_stopped)
     }
 
-    /// Takes a delta. Where it `may_repeat` the reply, the same text and further calls are not new.
+    /// Takes a delta. If it `may_repeat` the reply, the same text and further calls are not new.
     fn take_delta(&mut self, delta: &Value, may_repeat: bool, pieces: &mut Vec<Piece>) -> bool {
         let mut said = Said::default();
         [&delta["content"], &delta["refusal"]].into_iter().for_each(|content| said.take(content, false));
@@ -198,7 +198,7 @@ impl Reply {
             usage.cache_read_tokens.max(tokens(&figures["prompt_tokens_details"]["cached_tokens"]));
     }
 
-    /// Ends the reply, which is whole.
+    /// Ends the complete reply.
     fn end(&mut self, mut pieces: Vec<Piece>) -> Result<Step, Broken> {
         let (text, thought) = (self.text_joiner.finish(), self.reasoning_joiner.finish());
         self.show(text, thought, &mut pieces);
@@ -218,19 +218,19 @@ impl Reply {
         pieces.extend([Piece::Reasoning(thought), Piece::Text(text)].into_iter().filter(|piece| !piece.is_empty()));
     }
 
-    /// Whether nothing has come in: then a second attempt repeats nothing.
+    /// Whether nothing of the reply has arrived. Then a second attempt repeats nothing.
     pub(crate) fn is_empty(&self) -> bool {
         let held = [&self.text_joiner, &self.reasoning_joiner];
         let has_calls = !self.pending.is_empty() || !self.calls.is_empty();
         self.text.is_empty() && self.reasoning.is_empty() && !has_calls && held.iter().all(|held| held.is_empty())
     }
 
-    /// The tools that the model wants to be run: none, as long as the reply is not whole.
+    /// The tool calls. Empty until the reply is complete.
     pub(crate) fn calls(&self) -> &[ToolCall] {
         &self.calls
     }
 
-    /// As a part of the history.
+    /// The reply as a part of the history.
     pub(crate) fn blocks(&self) -> Vec<AssistantBlock> {
         let text = (!self.text.is_empty()).then(|| AssistantBlock::Text { text: self.text.clone() });
         let calls = self.calls.iter().cloned();
@@ -273,7 +273,7 @@ impl Said {
     }
 }
 
-/// The values of an array, or the one value that stands where an array may be; none of null.
+/// The values of an array, or a single object in its place. Empty for all other values.
 fn one_or_many(value: &Value) -> impl Iterator<Item = &Value> {
     let (many, one) = match value {
         Value::Array(values) => (&values[..], None),
@@ -283,7 +283,7 @@ fn one_or_many(value: &Value) -> impl Iterator<Item = &Value> {
     many.iter().chain(one)
 }
 
-/// The text of an event without the sign that it was the last, and whether there was one.
+/// The text of an event without the mark of the last event, and whether it had that mark.
 fn without_done(text: &str) -> (&str, bool) {
     for done in ["[DONE]", "\"[DONE]\"", "DONE"] {
         let begin = text.len().saturating_sub(done.len());
@@ -295,10 +295,10 @@ fn without_done(text: &str) -> (&str, bool) {
     (text, false)
 }
 
-/// Why the model stopped.
+/// The reason to stop.
 ///
 /// # Errors
-/// Where the server has stopped the model: then the reply is not whole.
+/// Fails if the server has stopped the model, because then the reply is not complete.
 fn stop_reason(name: &str) -> Result<StopReason, Broken> {
     Ok(match name.to_ascii_lowercase().as_str() {
         "tool_calls" | "tool_use" | "function_call" => StopReason::ToolUse,

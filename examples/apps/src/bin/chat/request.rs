@@ -1,4 +1,4 @@
-//! A request, as the server wants it.
+//! The body of a request.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +8,7 @@ use turnwise::{AssistantBlock, Message, ToolResult};
 use crate::options::Options;
 use crate::tools;
 
-/// The spelling of the protocol that the endpoint has accepted. All conversations of the program share it.
+/// The parameters that the endpoint has accepted. All conversations of the program share them.
 #[derive(Debug, Default)]
 pub(crate) struct Dialect {
     without_stream_options: AtomicBool,
@@ -26,7 +26,7 @@ pub(crate) struct Spelling {
 
 impl Dialect {
     pub(crate) fn spelling(&self) -> Spelling {
-        // ORDERING: each is a fact of its own, and nothing else is read because of it.
+        // ORDERING: Relaxed; each flag is independent, and no other data depends on it.
         let is_known = |fact: &AtomicBool| fact.load(Ordering::Relaxed);
         let stream_options = !is_known(&self.without_stream_options);
         Spelling { stream_options, completion_tokens: is_known(&self.with_completion_tokens) }
@@ -34,20 +34,20 @@ impl Dialect {
 
     /// Remembers a spelling that the server has accepted.
     pub(crate) fn learn(&self, spelling: Spelling) {
-        // ORDERING: as in `spelling`.
+        // ORDERING: Relaxed, as in `spelling`.
         self.without_stream_options.fetch_or(!spelling.stream_options, Ordering::Relaxed);
         self.with_completion_tokens.fetch_or(spelling.completion_tokens, Ordering::Relaxed);
     }
 }
 
 impl Spelling {
-    /// The spelling without the parameter that a refusal names; `None` where the refusal names no such parameter.
+    /// The spelling without the parameter that a refusal names. `None` if it names no such parameter.
     pub(crate) fn otherwise(self, refusal: &str, options: &Options) -> Option<Self> {
         let refusal = refusal.to_ascii_lowercase();
         if self.stream_options && refusal.contains("stream_options") {
             return Some(Self { stream_options: false, ..self });
         }
-        // A limit that is too high is not a matter of spelling.
+        // A limit that is too high is refused under each of its names.
         let is_unknown = REFUSED.iter().any(|word| refusal.contains(word));
         let names_limit = refusal.contains("max_completion_tokens") || (refusal.contains("max_tokens") && is_unknown);
         let can_change = options.max_tokens.is_some() && !self.completion_tokens;
@@ -85,7 +85,7 @@ pub(crate) fn body(options: &Options, spelling: Spelling, history: &[Message]) -
     body
 }
 
-/// A message as the server wants it. The answers of tools are a message each.
+/// A message in the form of the protocol. Each result of a tool is a message.
 fn messages(message: &Message) -> Vec<Value> {
     match message {
         Message::System { content } => vec![json!({ "role": "system", "content": content })],
@@ -105,7 +105,8 @@ fn assistant(blocks: &[AssistantBlock]) -> Value {
         match block {
             AssistantBlock::Text { text: part } => text.push_str(part),
             AssistantBlock::ToolUse { id, name, args } => {
-                // The tool's answer tells what was wrong with them; servers refuse arguments that are no JSON object.
+                // Servers refuse arguments that are not a JSON object. The tool's result tells the model what was
+                // wrong.
                 let is_object = serde_json::from_str::<Value>(args).is_ok_and(|args| args.is_object());
                 let args = if is_object { args } else { "{}" };
                 calls.push(json!({ "id": id, "type": "function", "function": { "name": name, "arguments": args } }));

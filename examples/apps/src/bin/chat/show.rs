@@ -1,4 +1,4 @@
-//! How a turn is shown: the answer on standard output, everything around it on standard error.
+//! The output of a turn: the answer on standard output, all other messages on standard error.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use turnwise_apps::say::{plain, warn, write_out};
 
 use crate::agent::why;
 
-/// How often the sign that something goes on changes.
+/// The period of the progress sign.
 const TICK: Duration = Duration::from_millis(100);
 const SIGNS: [char; 4] = ['|', '/', '-', '\\'];
 
-/// Shows a turn until it is over.
+/// Shows a turn until its end.
 pub(crate) fn show(stream: TurnStream) -> Result<RunResult, SessionError> {
     let mut screen = Screen::new();
     loop {
@@ -44,17 +44,18 @@ pub(crate) fn wait(mut turn: TurnHandle) -> Result<RunResult, SessionError> {
     }
 }
 
-/// What the terminal looks like. A failure to write the answer ends the program; one to write around it is ignored.
+/// The state of the terminal. A failure to write the answer ends the program. A failure to write anything else is
+/// ignored.
 struct Screen {
     begun: Instant,
-    /// When something was last to be seen.
+    /// The time of the last output.
     shown: Instant,
     ticks: usize,
-    /// Whether there is a terminal to show progress on.
+    /// Whether standard error is a terminal, which can show progress.
     is_watched: bool,
-    /// Whether the sign is to be seen.
+    /// Whether the progress sign is visible.
     shows_sign: bool,
-    /// Whether the cursor is behind a part of the answer.
+    /// Whether the cursor is in a line of the answer.
     in_line: bool,
 }
 
@@ -92,14 +93,14 @@ impl Screen {
         warn(format_args!("[{}]", without_controls(text)));
     }
 
-    /// Where nothing was to be seen for a while, shows that the program has not stopped: a model may think for long.
+    /// Shows progress if there was no output for a while, since a model may think for long.
     fn on_time(&mut self) {
         if self.shown.elapsed() < TICK {
             return;
         }
         self.shown = Instant::now();
         self.ticks += 1;
-        // In the middle of a line it would be in the way.
+        // In a line of the answer the sign would overwrite text.
         if self.is_watched && !self.in_line {
             let sign = SIGNS[self.ticks % SIGNS.len()];
             let mut err = io::stderr().lock();
@@ -123,13 +124,13 @@ impl Screen {
     }
 }
 
-/// The text of a model or a server without what would tell the terminal to do something. Carriage returns are left out, not
-/// replaced: some end their lines with them.
+/// The text of a model or a server without characters that control a terminal. Carriage returns are removed, not
+/// replaced, because some models and servers end their lines with them.
 pub(crate) fn without_controls(text: &str) -> String {
     plain(&text.replace('\r', ""))
 }
 
-/// What went wrong, without the library's view of it.
+/// The error in the words of conversations.
 pub(crate) fn explain(error: &SessionError) -> String {
     match error.cancel_reason() {
         Some(CancelReason::Interrupted | CancelReason::Archived) => return "interrupted".into(),

@@ -1,11 +1,11 @@
-//! The tools that a model may call: a clock and a calculator. Neither touches anything.
+//! The tools that a model may call: a clock and a calculator. Neither changes anything.
 
 use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde_json::{json, Value};
 
-/// Longer than any sum that is meant.
+/// The longest expression that is evaluated, in bytes.
 const LONGEST_SUM: usize = 500;
 
 #[derive(Deserialize)]
@@ -16,7 +16,7 @@ struct Sum {
 /// The names of the tools.
 const NAMES: [&str; 2] = ["clock", "calculator"];
 
-/// What the model is told about them.
+/// The descriptions of the tools for the model.
 pub(crate) fn described() -> Value {
     json!([
         {
@@ -47,12 +47,12 @@ pub(crate) fn is_known(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// Whether the name of a tool begins with this, or is this.
+/// Whether this is the name of a tool, or the beginning of one.
 pub(crate) fn is_begun(name: &str) -> bool {
     NAMES.iter().any(|known| known.starts_with(name))
 }
 
-/// Runs a tool. What goes wrong is for the model to read.
+/// Runs a tool. The error is a text for the model.
 pub(crate) fn run(name: &str, args: &str) -> Result<String, String> {
     match name {
         "clock" => Ok(httpdate::fmt_http_date(SystemTime::now())),

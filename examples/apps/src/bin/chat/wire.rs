@@ -1,8 +1,7 @@
-//! The connection of the request that is under way, where an interrupt can close it.
+//! The connection of the current request, which an interrupt can close.
 //!
-//! A read from a socket ends when another thread shuts the socket down; so what the HTTP client needs is a connector that keeps
-//! a second handle to the socket that it opens. Nothing has to be polled, and there is no time limit between an interrupt and
-//! its effect.
+//! A read from a socket ends when another thread shuts the socket down. So this connector for the HTTP client keeps a
+//! second handle to the socket that it opens. No thread polls, and an interrupt takes effect at once.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -19,10 +18,10 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBu
 
 /// How long a server may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a write waits for room before it looks for an answer that has come early.
+/// How long a write waits for room before it checks for an early answer.
 const STALL: Duration = Duration::from_millis(100);
 
-/// Opens sockets for one session's requests, of which there is one at a time.
+/// Opens the sockets for the requests of one session, which makes one request at a time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wire(Arc<Mutex<Option<Request>>>);
 
@@ -30,11 +29,11 @@ pub(crate) struct Wire(Arc<Mutex<Option<Request>>>);
 struct Request {
     cancel: CancelToken,
     socket: Option<TcpStream>,
-    /// When reading and writing give up; `None` where that is beyond what can be counted.
+    /// The deadline of reads and writes. `None` if it is too far away for an `Instant`.
     deadline: Option<Instant>,
 }
 
-/// For as long as there is one, the turn's cancellation closes the socket.
+/// A guard: until it is dropped, a cancel of the turn closes the socket.
 #[must_use]
 pub(crate) struct Closing {
     _hook: CancelHook,
@@ -42,7 +41,7 @@ pub(crate) struct Closing {
 }
 
 impl Wire {
-    /// The next request is that of the turn with this token.
+    /// Begins a request of the turn with this token.
     pub(crate) fn close_on(&self, cancel: &CancelToken) -> Closing {
         *self.request() = Some(Request { cancel: cancel.clone(), socket: None, deadline: None });
         let wire = self.clone();
@@ -50,14 +49,14 @@ impl Wire {
         Closing { _hook: hook, wire: self.clone() }
     }
 
-    /// Sets the time limit of all reads and writes from now on. Input does not make it longer.
+    /// Sets the deadline of all reads and writes from now on. Input does not extend it.
     pub(crate) fn give_up_after(&self, duration: Duration) {
         if let Some(request) = &mut *self.request() {
             request.deadline = Instant::now().checked_add(duration);
         }
     }
 
-    /// Whether the time is over.
+    /// Whether the deadline has passed.
     pub(crate) fn is_overdue(&self) -> bool {
         self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
     }
@@ -66,7 +65,7 @@ impl Wire {
         self.request().as_ref().and_then(|request| request.deadline)
     }
 
-    /// How long a read may wait; `None` for ever.
+    /// How long a read may wait. `None` means without a limit.
     fn time_left(&self) -> io::Result<Option<Duration>> {
         let Some(deadline) = self.deadline() else { return Ok(None) };
         match deadline.saturating_duration_since(Instant::now()) {
@@ -81,7 +80,7 @@ impl Wire {
 
     fn shut_down(&self) {
         if let Some(Request { socket: Some(socket), .. }) = &*self.request() {
-            // It fails where the server has closed it already.
+            // This fails if the server has closed the socket already.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -95,17 +94,18 @@ impl Wire {
         if let Some(request) = &mut *self.request() {
             request.socket = Some(socket.try_clone()?);
         }
-        // Only now: a cancellation before has found no socket to shut down, one from now on finds this one.
+        // This check comes after the store. A cancel before it has found no socket, and a cancel after it finds this
+        // one.
         cancel.check().map_err(|_| aborted())?;
         Ok(socket)
     }
 }
 
-/// Looks the name up and connects, on a thread of its own: there is no socket yet that could be shut down, and the system may
-/// take its time. An interrupt does not wait for that thread, which ends when the system has answered.
+/// Resolves the name and connects on another thread, because both may take long and no socket exists yet that an
+/// interrupt could shut down. An interrupt does not wait for that thread, which ends when the system has answered.
 fn connect(host: String, port: u16, cancel: &CancelToken) -> io::Result<TcpStream> {
     let (done, connected) = bounded(1);
-    // After an interrupt, the receiver is gone.
+    // After an interrupt the receiver is dropped, and the send fails.
     let connect = move || _ = done.send(connect_to_any(&host, port));
     thread::Builder::new().name("connect".into()).spawn(connect)?;
     select! {
@@ -137,7 +137,7 @@ impl<In: Transport> Connector<In> for Wire {
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<In>) -> Result<Option<Socket>, ureq::Error> {
         let (host, is_secure) = (details.uri.host().unwrap_or_default(), details.uri.scheme_str() == Some("https"));
         let port = details.uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
-        // An address of version 6 is in brackets.
+        // An IPv6 address is in brackets.
         let socket = self.open(host.trim_matches(|c| c == '[' || c == ']').to_owned(), port)?;
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
@@ -146,16 +146,18 @@ impl<In: Transport> Connector<In> for Wire {
     }
 }
 
-/// The transport of the HTTP client. Its time limit is that of the [`Wire`]; the turn's own limit closes it like an interrupt.
+/// The transport of the HTTP client. Its deadline is that of the [`Wire`]. The turn's own deadline closes it, as an
+/// interrupt does.
 #[derive(Debug)]
 pub(crate) struct Socket {
     socket: TcpStream,
     buffers: LazyBuffers,
     wire: Wire,
-    /// Input before the request is sent is an answer. With encryption it may be a part of the handshake.
+    /// Input that arrives before the whole request is sent is an answer. With encryption it may belong to the
+    /// handshake.
     may_be_early: bool,
-    /// Why the rest of the request was not sent. A server may answer before it has read all, and close the connection: that
-    /// answer says more than the error does.
+    /// The error that stopped the request. A server may answer before it has read the whole request, and then close the
+    /// connection. That answer has more information than the error.
     unsent: Option<io::Error>,
 }
 
@@ -190,12 +192,12 @@ impl Socket {
     }
 }
 
-/// Whether a time limit has passed, under either of the names that systems have for it.
+/// Whether a timeout has passed. Systems have two names for that error.
 fn is_stalled(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// Whether something has come in, be it only the end.
+/// Whether the socket has input, or its end.
 fn has_input(socket: &TcpStream) -> io::Result<bool> {
     socket.set_nonblocking(true)?;
     let peeked = socket.peek(&mut [0]);
@@ -235,13 +237,13 @@ impl Transport for Socket {
         }
     }
 
-    /// Asked before a connection is used again, which none is.
+    /// The client asks this before it reuses a connection. This program reuses none.
     fn is_open(&mut self) -> bool {
         false
     }
 }
 
-/// Leaves the look-up of names to the [`Wire`], which can be interrupted in it.
+/// A resolver that leaves the resolution of names to the [`Wire`], where it can be interrupted.
 #[derive(Debug)]
 pub(crate) struct Later;
 

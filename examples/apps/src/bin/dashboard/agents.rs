@@ -1,4 +1,4 @@
-//! The simulated agents: six temperaments, whose turns are the same for the same seed.
+//! The simulated agents: six temperaments. Their turns are the same for the same seed.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ pub(crate) enum Temperament {
     Streaming,
     /// Answers within milliseconds.
     Quick,
-    /// Is silent for a long time, then answers at once.
+    /// Emits nothing for a long time, then answers at once.
     Slow,
     /// Calls tools.
     Tools,
-    /// Fails one time in four.
+    /// Fails in one of four turns.
     Flaky,
     /// Panics now and then.
     Fragile,
@@ -27,7 +27,7 @@ pub(crate) enum Temperament {
 impl Temperament {
     const ALL: [Self; 6] = [Self::Streaming, Self::Quick, Self::Slow, Self::Tools, Self::Flaky, Self::Fragile];
 
-    /// That of the so-many-th session.
+    /// The temperament of the session with this ordinal.
     pub(crate) fn of(ordinal: usize) -> Self {
         Self::ALL[ordinal % Self::ALL.len()]
     }
@@ -43,7 +43,7 @@ impl Temperament {
         }
     }
 
-    /// How long its user thinks before the next prompt, in milliseconds.
+    /// The pause of its user before the next prompt.
     pub(crate) fn pause(self, dice: &mut Dice) -> Duration {
         dice.millis(match self {
             Self::Quick => 40..160,
@@ -54,7 +54,7 @@ impl Temperament {
     }
 }
 
-/// What a session is to be; travels to its agent in [`SessionSpec::extension`].
+/// The role of a session, which reaches its agent in [`SessionSpec::extension`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Role {
     pub(crate) temperament: Temperament,
@@ -106,7 +106,7 @@ impl SessionAgent for Simulated {
 }
 
 impl Simulated {
-    /// A silent model, for so many milliseconds.
+    /// Acts as a model that emits nothing for that many milliseconds.
     fn think(&mut self, turn: &TurnContext, millis: std::ops::Range<u64>) -> Result<String, AgentError> {
         turn.emit(AgentEvent::TurnStarted { turn_number: 1 })?;
         turn.sleep(self.dice.millis(millis))?;
@@ -114,7 +114,7 @@ impl Simulated {
         Ok(self.words(words))
     }
 
-    /// A model that writes word by word; reads show its tokens while it does.
+    /// Acts as a model that writes word by word. Reads show its tokens during the turn.
     fn stream(&mut self, turn: &TurnContext) -> Result<String, AgentError> {
         turn.emit(AgentEvent::TurnStarted { turn_number: 1 })?;
         let before = SessionSnapshot::from(&self.history);
@@ -155,7 +155,7 @@ impl Simulated {
         turn.emit(AgentEvent::ToolResultReceived { id, name, is_error: false })
     }
 
-    /// A provider that often wants to be asked again later.
+    /// Acts as a provider that often asks for a retry.
     fn try_twice(&mut self, turn: &TurnContext) -> Result<String, AgentError> {
         if one_in(&mut self.dice, 2) {
             let error = "rate limited".to_owned();
@@ -169,7 +169,7 @@ impl Simulated {
         self.think(turn, 40..300)
     }
 
-    #[allow(clippy::panic)] // What this one is there to show: it takes down its own session, and nothing else.
+    #[allow(clippy::panic)] // The dashboard shows that a panic faults its own session only.
     fn dare(&mut self, turn: &TurnContext) -> Result<String, AgentError> {
         let answer = self.think(turn, 60..220)?;
         if one_in(&mut self.dice, 40) {

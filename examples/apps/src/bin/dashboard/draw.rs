@@ -1,4 +1,4 @@
-//! How a picture looks.
+//! The layout and the widgets of a picture.
 
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
@@ -12,18 +12,18 @@ use turnwise::SessionState;
 use crate::figures::{short_count, short_time};
 use crate::model::{Outcome, Picture, Row, BOUNDS};
 
-/// What is shown besides the figures.
+/// The parts of a frame apart from the figures.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Notes<'a> {
     pub(crate) selected: Option<usize>,
     pub(crate) paused: bool,
-    /// What the last key came to, or what the chosen session said last.
+    /// The message, or the last answer of the selected session.
     pub(crate) line: &'a str,
 }
 
-/// Rows of the screen that are not for sessions.
+/// The number of rows that are not for sessions.
 pub(crate) const AROUND: u16 = HEADER + CHARTS + FOOTER + 3;
-/// Columns that show everything.
+/// The number of columns that all parts need.
 pub(crate) const WIDTH: u16 = 112;
 const HEADER: u16 = 4;
 const CHARTS: u16 = 8;
@@ -31,9 +31,9 @@ const FOOTER: u16 = 2;
 
 const DIM: Style = Style::new().fg(Color::DarkGray);
 
-/// `table` keeps how far the sessions are scrolled.
+/// Draws a frame. `table` keeps the scroll position of the sessions.
 pub(crate) fn draw(frame: &mut Frame<'_>, picture: &Picture, notes: Notes<'_>, table: &mut TableState) {
-    // Where there is little room the sessions have it.
+    // In a low terminal the sessions have all rows, and the charts none.
     let charts = if frame.area().height >= AROUND + 3 { CHARTS } else { 0 };
     let parts = [
         Constraint::Length(HEADER),
@@ -122,7 +122,7 @@ fn sessions_table(picture: &Picture, room: u16) -> Table<'static> {
         ("last turn", 16, Alignment::Left),
     ];
     let head = columns.map(|(name, _, side)| Cell::from(Line::from(name).alignment(side)));
-    // As many as there is room for: fewer tell more than all of them squeezed.
+    // Only the columns that fit are shown. Squeezed columns would be unreadable.
     let ends = columns.iter().scan(0, |end, (_, width, _)| {
         *end += width + 1;
         Some(*end)
@@ -175,11 +175,11 @@ fn outcome(outcome: Option<&Outcome>) -> Span<'static> {
     }
 }
 
-/// A character for each figure. The highest is not a full one, which would touch what is above.
+/// A character for each figure. The highest figure is not a full block, which would touch the row above.
 fn bars<const N: usize>(figures: &[u64; N]) -> Span<'static> {
     const LEVELS: [char; 8] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇'];
     let highest = figures.iter().copied().max().unwrap_or(0).max(1);
-    // Whatever is not nothing is seen.
+    // A figure above zero is always visible.
     let level = |figure: &u64| LEVELS[(figure * 7 / highest).max(u64::from(*figure > 0)) as usize];
     figures.iter().map(level).collect::<String>().into()
 }

@@ -1,13 +1,13 @@
-//! Rates, latencies, and how figures are written.
+//! Rates, latencies, and the format of figures.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How much happens in a second, over the last two. Time is what the caller says it is.
+/// A rate per second, over the last two seconds. The caller passes the time.
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
     since: Duration,
-    /// The number of the last slot, which is not over yet.
+    /// The number of the current slot.
     slot: u128,
     slots: [u64; Self::SLOTS],
 }
@@ -29,12 +29,12 @@ impl Meter {
         self.advance(now);
         let begun = Self::SLOT * self.slot as u32;
         let window = Self::SLOT * (Self::SLOTS as u32 - 1) + now.saturating_sub(begun);
-        // One that is younger than its window has not had more time than its age.
+        // The window of a young meter is its age.
         let covered = window.min(now.saturating_sub(self.since)).max(Self::SLOT);
         self.slots.iter().sum::<u64>() as f64 / covered.as_secs_f64()
     }
 
-    /// What happened in each slot, the oldest first.
+    /// The count of each slot, the oldest first.
     pub(crate) fn slots(&self) -> [u64; Self::SLOTS] {
         self.slots
     }
@@ -52,7 +52,7 @@ impl Meter {
     }
 }
 
-/// The latencies of the last turns. Percentiles are computed where one is added, not for each picture.
+/// The latencies of the last turns. Each added latency updates the percentiles, so that no picture has to compute them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latencies {
     recent: VecDeque<Duration>,
@@ -79,7 +79,7 @@ impl Latencies {
     }
 }
 
-/// The smallest that is not below so many per cent of all: nearest rank.
+/// The percentile by nearest rank.
 fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.max(1) - 1).copied()
@@ -113,29 +113,29 @@ mod tests {
     }
 
     #[test]
-    fn a_meter_forgets_what_is_older_than_its_window() {
+    fn a_meter_drops_counts_older_than_its_window() {
         let mut meter = Meter::new(at(0));
         for step in 0..40 {
             meter.add(at(step * 50), 5);
         }
         assert!((meter.per_second(at(1_999)) - 100.0).abs() < 1.0, "{}", meter.per_second(at(1_999)));
-        assert!((meter.per_second(at(2_999)) - 50.0).abs() < 1.0, "half of the window has been quiet");
+        assert!((meter.per_second(at(2_999)) - 50.0).abs() < 1.0, "half of the window has no counts");
         assert_eq!(meter.per_second(at(60_000)), 0.0);
         assert_eq!(meter.slots(), [0; Meter::SLOTS]);
     }
 
     #[test]
-    fn a_young_meter_is_measured_by_its_age_and_time_that_stands_still_is_no_division_by_zero() {
+    fn a_young_meter_divides_by_its_age_and_never_by_zero() {
         let mut meter = Meter::new(at(10_100));
         meter.add(at(10_100), 10);
         assert_eq!(meter.per_second(at(10_100)), 40.0, "at least a slot");
         assert_eq!(meter.per_second(at(11_100)), 10.0);
-        meter.add(at(9_000), 1); // a clock that goes back counts for now
+        meter.add(at(9_000), 1); // a time in the past counts in the current slot
         assert_eq!(meter.per_second(at(11_100)), 11.0);
     }
 
     #[test]
-    fn percentiles_are_ones_that_were_measured() {
+    fn percentiles_are_measured_values() {
         let mut latencies = Latencies::default();
         assert_eq!((latencies.p50, latencies.p99, latencies.last()), (None, None, None));
         latencies.add(at(7));
@@ -144,7 +144,7 @@ mod tests {
         (1..=100).rev().for_each(|millis| latencies.add(at(millis)));
         assert_eq!((latencies.p50, latencies.p99, latencies.last()), (Some(at(50)), Some(at(99)), Some(at(1))));
         (0..Latencies::KEPT).for_each(|_| latencies.add(at(3)));
-        assert_eq!((latencies.p50, latencies.p99), (Some(at(3)), Some(at(3))), "the old ones are forgotten");
+        assert_eq!((latencies.p50, latencies.p99), (Some(at(3)), Some(at(3))), "old latencies are dropped");
     }
 
     #[test]

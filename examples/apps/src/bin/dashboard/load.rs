@@ -1,4 +1,4 @@
-//! The load: a host that keeps many sessions busy, one turn after the other, on a single thread.
+//! The load: one thread that keeps many sessions busy, each with one turn after the other.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -15,16 +15,16 @@ use crate::agents::{Role, Temperament};
 use crate::model::{Ended, Outcome};
 use crate::Host;
 
-/// The same turns in every run.
+/// The seed, so that every run has the same turns.
 const SEED: u64 = 2;
 
-/// What the load may be asked for. It ends when nobody can ask any more.
+/// An order to the load. The load ends when the sender of orders is dropped.
 pub(crate) enum Order {
-    /// Another session.
+    /// Opens another session.
     Open,
 }
 
-/// What the load has to tell.
+/// A report of the load.
 pub(crate) enum Report {
     Opened(String),
     Refused(SessionError),
@@ -36,11 +36,11 @@ struct Load {
     orders: Receiver<Order>,
     reports: Sender<Report>,
     clients: Vec<Client>,
-    /// How many sessions were ever opened: names and seeds come from it.
+    /// The number of sessions opened so far. Names and seeds depend on it.
     opened: usize,
 }
 
-/// Who talks to a session.
+/// The client of a session, which starts its turns.
 struct Client {
     session: SessionId,
     temperament: Temperament,
@@ -53,16 +53,16 @@ enum Stage {
     Waiting { turn: TurnHandle, since: Instant },
 }
 
-/// What the load woke up for.
+/// The event that the load has waited for.
 enum Step {
     Order(Order),
-    /// A turn has ended: that of the client with this index.
+    /// The turn of the client with this index has ended.
     Finished(usize),
-    /// Somebody has thought long enough.
+    /// The pause of a client has passed.
     Due,
 }
 
-/// Begins with so many sessions.
+/// Starts the load, with that many sessions.
 pub(crate) fn start(
     service: Host,
     sessions: usize,
@@ -92,7 +92,7 @@ impl Load {
         }
     }
 
-    /// Waits for whatever comes first; `None` when there will be no more orders.
+    /// Waits for the next event. `None` if the sender of orders is dropped.
     fn next_step(&self) -> Option<Step> {
         let mut select = Select::new();
         select.recv(&self.orders);
@@ -113,7 +113,7 @@ impl Load {
         };
         match ready {
             None => Some(Step::Due),
-            // The only receiver: what was ready is still there.
+            // This is the only receiver, so the order is still there.
             Some(0) => match self.orders.try_recv() {
                 Ok(order) => Some(Step::Order(order)),
                 Err(TryRecvError::Disconnected) => None,
@@ -123,7 +123,7 @@ impl Load {
         }
     }
 
-    /// Opens a session with its first turn, and tells its name. Does not wait for either.
+    /// Begins a session with its first turn, and returns its name. Waits for neither.
     fn open(&mut self) -> Result<String, SessionError> {
         let temperament = Temperament::of(self.opened);
         let name = format!("{}-{}", temperament.name(), self.opened + 1);
@@ -148,7 +148,7 @@ impl Load {
         self.report(Report::Ended(ended));
     }
 
-    /// Starts the turns whose time has come. A session that takes no more turns, archived or faulted, loses its client.
+    /// Starts the turns that are due. An archived or faulted session loses its client.
     fn on_due(&mut self) {
         let service = &self.service;
         self.clients.retain_mut(|client| match client.stage {
@@ -158,15 +158,15 @@ impl Load {
     }
 
     fn report(&self, report: Report) {
-        // Nobody listens any more when the program ends.
+        // The send fails at the end of the program, when the dashboard is dropped.
         let _ = self.reports.send(report);
     }
 }
 
 impl Client {
-    /// Whether there is reason to go on.
+    /// Starts a turn. Returns whether the client should stay.
     fn begin(&mut self, service: &Host) -> bool {
-        /// Somebody else's turn: not in this program.
+        /// The pause before another attempt at a busy session. In this program no other client starts turns.
         const AGAIN: Duration = Duration::from_millis(50);
         let since = Instant::now();
         self.stage = match service.begin_turn(self.session, StartTurnRequest::new("go on")) {

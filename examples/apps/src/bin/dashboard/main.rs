@@ -1,15 +1,15 @@
-//! A terminal view of a running service: what its sessions do, how fast, and what becomes of their turns.
+//! A terminal view of a running service: the states of its sessions, their rates, and the outcomes of their turns.
 //!
 //! ```text
-//! dashboard [--sessions N] [--seconds N]     in a terminal, until `q`, or for so many seconds
-//! dashboard --once                           no terminal: runs for a moment (--seconds), then prints one frame as text
-//! dashboard --svg FILE                       the same frame as a picture
+//! dashboard [--sessions N] [--seconds N]     in a terminal, until `q`, or for N seconds dashboard --once
+//! without a terminal: runs for a moment (--seconds), then prints one frame dashboard --svg FILE
+//! writes that frame as a picture
 //! ```
 //!
-//! The sessions are simulated: their agents write, think, call tools, fail and panic by the dice. The host that keeps them
-//! busy is one thread (`load.rs`), and the view another, which never waits for a turn (`view.rs`).
+//! The agents are simulated: they write, think, call tools, fail and panic by pseudo-random numbers. One thread keeps
+//! the sessions busy (`load.rs`). Another thread is the view, which never waits for a turn (`view.rs`).
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to the programs.
 #![allow(clippy::disallowed_types)]
 
 mod agents;
@@ -39,19 +39,19 @@ use agents::Cast;
 use screen::{Input, Panics, Screen};
 use view::{Dashboard, Next};
 
-/// What hosts the agents.
+/// The service with the agents.
 type Host = EphemeralSessionService<Cast>;
 
-/// What the names of the sessions' threads begin with.
+/// The prefix of the names of the session threads.
 const AGENTS: &str = "agent";
-/// How many sessions may be opened on top of those that there are from the beginning.
+/// The number of sessions that may be opened in addition to the first ones.
 const SPARE: usize = 4;
 const FRAME: Duration = Duration::from_millis(100);
-/// How long a frame that is drawn only once is prepared.
+/// How long the program runs before it draws a single frame.
 const MOMENT: Duration = Duration::from_secs(2);
-/// A year: more is no time to wait for.
+/// The longest time that `--seconds` allows: a year.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// How long sessions may take to end when the program does.
+/// How long sessions may take to end at the end of the program.
 const GRACE: Duration = Duration::from_secs(5);
 
 struct Options {
@@ -80,7 +80,7 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Options, String> {
         match arg {
             "--sessions" => options.sessions = sessions(args::text(&value("a number")?)?)?,
             "--seconds" => options.time = Some(seconds(args::text(&value("seconds")?)?)?),
-            // A file's name need not be UTF-8.
+            // A file name need not be UTF-8.
             "--svg" => options.svg = Some(value("a file")?.into()),
             "--once" => options.once = true,
             "--help" | "-h" => return Err("usage: dashboard [--sessions N] [--seconds N] [--once] [--svg FILE]".into()),
@@ -103,7 +103,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 fn run(options: Options) -> Result<ExitCode, String> {
     let offscreen = options.once || options.svg.is_some();
-    // Before anything runs that would have to be stopped where there is no terminal.
+    // This comes first: without a terminal, nothing has to be stopped.
     let screen = if offscreen { None } else { Some(Screen::take()?) };
     let config = EphemeralSessionService::configure(Cast)
         .max_sessions(options.sessions + SPARE)
@@ -112,14 +112,14 @@ fn run(options: Options) -> Result<ExitCode, String> {
     let service = config.build().map_err(|error| error.to_string())?;
     let (orders, ordered) = unbounded();
     let (reporter, reports) = unbounded();
-    // Before the first session is opened: it sees everything.
+    // The dashboard subscribes before the first session is opened, so it gets all events.
     let mut dashboard = Dashboard::new(service.clone(), orders, reports);
     let load = load::start(service.clone(), options.sessions, ordered, reporter).map_err(|error| error.to_string())?;
     let shown = match screen {
         Some(screen) => show(&mut dashboard, screen, options.time),
         None => show_once(&mut dashboard, &options),
     };
-    // With it go the orders, which ends the load.
+    // This drops the sender of orders, which ends the load.
     drop(dashboard);
     let load = load.join();
     let report = service.shutdown(GRACE);
@@ -128,7 +128,7 @@ fn run(options: Options) -> Result<ExitCode, String> {
     Ok(if load.is_ok() && report.stuck.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// In the terminal, a frame at a time, until a key says so or the time is over.
+/// Shows frames in the terminal until a key ends the program or the time has passed.
 fn show(dashboard: &mut Dashboard, mut screen: Screen, time: Option<Duration>) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("the terminal is gone: {error}");
     let input = screen.input()?;
@@ -152,7 +152,7 @@ fn show(dashboard: &mut Dashboard, mut screen: Screen, time: Option<Duration>) -
     }
 }
 
-/// Without a terminal: one frame, large enough for every session.
+/// Draws one frame without a terminal, large enough for every session.
 fn show_once(dashboard: &mut Dashboard, options: &Options) -> Result<(), String> {
     let end = Instant::now() + options.time.unwrap_or(MOMENT);
     let frames = tick(FRAME);

@@ -1,4 +1,5 @@
-//! What the dashboard knows: events, ended turns and lists go in, a picture in figures comes out. Neither terminal nor clock.
+//! The data of the dashboard: it takes events, ended turns and lists, and returns the figures of a frame. It uses
+//! neither a terminal nor a clock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -7,11 +8,11 @@ use turnwise::{ServiceStats, SessionEvent, SessionId, SessionState, SessionSumma
 
 use crate::figures::{Latencies, Meter};
 
-/// A turn that has ended, as its host saw it.
+/// A turn that has ended, as the host has seen it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
     pub(crate) session: SessionId,
-    /// From the call that began it until its result was there.
+    /// The time from the call that began the turn until its result.
     pub(crate) took: Duration,
     pub(crate) outcome: Outcome,
 }
@@ -24,7 +25,7 @@ pub(crate) enum Outcome {
     Panicked(String),
 }
 
-/// All that a frame shows, so that a frame can be kept.
+/// All data of a frame, so that a frame can be kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Picture {
     pub(crate) up: Duration,
@@ -38,11 +39,11 @@ pub(crate) struct Picture {
     pub(crate) rows: Vec<Row>,
     /// Events per second, one figure for each half second, the newest last.
     pub(crate) history: Vec<u64>,
-    /// How many turns took how long: for each of [`BOUNDS`], and for what is above the last.
+    /// The histogram of turn times: one count below each of [`BOUNDS`], and one for all times from the last bound on.
     pub(crate) histogram: [u64; BOUNDS.len() + 1],
 }
 
-/// A session.
+/// The row of a session.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) id: SessionId,
@@ -66,7 +67,7 @@ pub(crate) struct Model {
     tracks: HashMap<SessionId, Track>,
     events: Meter,
     turns: Meter,
-    /// How many turns the service had ended when it was last asked.
+    /// The number of ended turns of the service at the last picture.
     ended: u64,
     latencies: Latencies,
     histogram: [u64; BOUNDS.len() + 1],
@@ -74,7 +75,7 @@ pub(crate) struct Model {
     next_sample: Duration,
 }
 
-/// What is known of one session beyond what a list says.
+/// The data of one session in addition to that of a list.
 #[derive(Debug)]
 struct Track {
     events: Meter,
@@ -86,7 +87,7 @@ impl Model {
     const SAMPLE: Duration = Duration::from_millis(500);
     const SAMPLES: usize = 400;
 
-    /// Nothing known yet, at time zero.
+    /// A model without data, at time zero.
     pub(crate) fn new() -> Self {
         Self {
             tracks: HashMap::new(),
@@ -116,8 +117,8 @@ impl Model {
         track.outcome = Some(ended.outcome);
     }
 
-    /// The picture now. `sessions` is to be a list that is younger than every event and ended turn so far: whoever is not in
-    /// it is gone for good, and forgotten.
+    /// The current picture. The list `sessions` has to be younger than all events and ended turns so far. A session
+    /// that is not in it has ended, and its data is dropped.
     pub(crate) fn picture(
         &mut self,
         sessions: &[SessionSummary],
@@ -178,7 +179,7 @@ impl Model {
 }
 
 impl Picture {
-    /// Which row shows a session.
+    /// The row of a session.
     pub(crate) fn row_of(&self, id: SessionId) -> Option<usize> {
         self.rows.iter().position(|row| row.id == id)
     }
@@ -194,13 +195,13 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// Lists are made by services only, so there is a real one, with sessions that never run.
+    /// Only a service can make lists, so this starts a real one, with sessions that run no turn.
     fn sessions(names: &[&str]) -> Vec<SessionSummary> {
         let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), names.len());
         for name in names {
-            service.open_session(SessionSpec::new().label("name", *name)).expect("there is room");
+            service.open_session(SessionSpec::new().label("name", *name)).expect("there is capacity");
         }
-        service.list(SessionQuery::new()).expect("no page is asked for")
+        service.list(SessionQuery::new()).expect("a list without a cursor does not fail")
     }
 
     fn event(session_id: SessionId, turn: u64, seq: u64) -> SessionEvent {
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_listed_any_more_is_forgotten_but_has_counted() {
+    fn a_session_that_has_left_the_list_is_dropped_and_its_counts_stay() {
         let listed = sessions(&["a", "b"]);
         let mut model = Model::new();
         model.on_event(&event(listed[1].session_id, 7, 0), at(100));
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_turn_rate_is_that_of_the_service_and_the_history_has_one_figure_for_each_half_second() {
+    fn the_turn_rate_is_the_services_and_the_history_has_two_figures_a_second() {
         let mut model = Model::new();
         let mut stats = ServiceStats::default();
         for step in 1..=40 {
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_took_as_long_as_a_bound_is_above_it() {
+    fn a_turn_time_equal_to_a_bound_counts_above_it() {
         let mut model = Model::new();
         let session = SessionId::new();
         for bound in BOUNDS {

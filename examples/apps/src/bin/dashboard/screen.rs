@@ -1,4 +1,4 @@
-//! The terminal: taken over while the dashboard runs, and given back whatever happens.
+//! The terminal: set up while the dashboard runs, and restored on every exit.
 
 use std::fs::File;
 use std::io::{self, stdin, stdout, IsTerminal, Stdout, Write};
@@ -21,12 +21,13 @@ use signal_hook::iterator::Signals;
 use turnwise::crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use turnwise_apps::say::warn;
 
-/// How long a signal waits for the program's main thread, which a terminal that takes no output keeps from restoring it.
+/// How long a signal waits for the main thread to restore the terminal. A terminal that accepts no output may block the
+/// main thread.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Shows the cursor, and the first screen.
+/// Shows the cursor, and the main screen.
 const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 
-/// What comes from outside.
+/// Input of the dashboard.
 pub(crate) enum Input {
     Key(Key),
     /// A signal ends the program.
@@ -35,8 +36,8 @@ pub(crate) enum Input {
 
 /// The alternate screen in raw mode.
 pub(crate) struct Screen {
-    // Dropped in this order: the cursor is shown again, the first screen and the line mode come back, all of that is written
-    // out before anything is written to standard error, and a signal that waits for it is told.
+    // The fields are dropped in this order. The terminal shows the cursor, the main screen and line mode again. The
+    // output is flushed before anything is written to standard error. Then the channel tells a waiting signal thread.
     pub(crate) terminal: Terminal<TermionBackend<AlternateScreen<RawTerminal<Stdout>>>>,
     _written_out: WrittenOut,
     before: Termios,
@@ -50,14 +51,14 @@ struct WrittenOut;
 
 impl Drop for WrittenOut {
     fn drop(&mut self) {
-        // Where it fails the terminal is gone.
+        // If this fails, the terminal is closed.
         let _ = stdout().flush();
     }
 }
 
 impl Screen {
     /// # Errors
-    /// What is in the way: no terminal, or one that cannot be set up.
+    /// Fails if there is no terminal, or if it cannot be set up.
     pub(crate) fn take() -> Result<Self, String> {
         if !stdout().is_terminal() {
             return Err("standard output is no terminal; --once prints a frame, --svg FILE draws one".into());
@@ -78,8 +79,8 @@ impl Screen {
         Ok(Self { terminal, _written_out: WrittenOut, before, _taken: taken, restored, signals })
     }
 
-    /// The keys that are pressed, and the signals that end the program. A SIGINT from elsewhere counts as Ctrl-C, which in raw
-    /// mode is a key like others.
+    /// The pressed keys, and the signals that end the program. A SIGINT from another process counts as the key Ctrl-C,
+    /// since in raw mode Ctrl-C is a key.
     pub(crate) fn input(&mut self) -> Result<Receiver<Input>, String> {
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name.into()).spawn(run).map(drop).map_err(|error| error.to_string())
@@ -93,7 +94,7 @@ impl Screen {
         Ok(input)
     }
 
-    /// Restores the terminal. The thread that has received the signal ends the program then.
+    /// Restores the terminal. Then the signal thread ends the program.
     pub(crate) fn wait_for_exit(self) -> ! {
         drop(self);
         loop {
@@ -102,17 +103,17 @@ impl Screen {
     }
 }
 
-/// Ends the program, with 128 and the signal's number, when the main thread has restored the terminal. Where that takes too long,
-/// restores it here.
+/// Ends the program with 128 and the signal's number, after the main thread has restored the terminal. If that takes
+/// too long, restores it here.
 fn wait_for_signals(mut signals: Signals, received: &Sender<Input>, before: &Termios, restored: &Receiver<()>) {
     for signal in signals.forever() {
-        // Sending fails where the program ends already.
+        // The send fails if the program ends already.
         if signal == SIGINT {
             let _ = received.send(Input::Key(Key::Ctrl('c')));
             continue;
         }
         let _ = received.send(Input::Signal);
-        // Nothing is ever sent: the channel disconnects.
+        // No message is ever sent. The channel disconnects.
         if restored.recv_timeout(PATIENCE).is_err_and(|error| error.is_timeout()) {
             let _ = tcsetattr(stdout(), SetArg::TCSANOW, before);
             leave();
@@ -121,7 +122,8 @@ fn wait_for_signals(mut signals: Signals, received: &Sender<Input>, before: &Ter
     }
 }
 
-/// Leaves the dashboard's screen, as far as the terminal takes output. The main thread may hold the lock of standard output.
+/// Leaves the dashboard's screen, if the terminal accepts output. It writes to `/dev/tty`, since the main thread may
+/// hold the lock of standard output.
 fn leave() {
     let (written, done) = bounded::<()>(0);
     thread::spawn(move || {
@@ -131,10 +133,10 @@ fn leave() {
     let _ = done.recv_timeout(PATIENCE);
 }
 
-/// Ends with the program: nothing ends a thread that reads from a terminal.
+/// Reads keys until the program ends, since nothing can end a thread that reads from a terminal.
 fn read_keys(pressed: &Sender<Input>) {
     for key in stdin().keys() {
-        // A terminal that cannot be read any more has no user.
+        // A terminal that cannot be read is closed. That counts as Ctrl-C.
         let gone = key.is_err();
         if pressed.send(Input::Key(key.unwrap_or(Key::Ctrl('c')))).is_err() || gone {
             return;
@@ -145,12 +147,13 @@ fn read_keys(pressed: &Sender<Input>) {
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Shows the program's own panics when it is dropped. Made before a [`Screen`], that is after the terminal is back.
+/// Prints the panics of the program when it is dropped. It is made before the [`Screen`], so it is dropped after the
+/// terminal is restored.
 pub(crate) struct Panics;
 
 impl Panics {
-    /// Keeps what panics say from going across the picture. Those of agents, on threads whose names begin with `agents`, are
-    /// no news: the library contains them, and the dashboard shows them.
+    /// Collects panic messages, which would be printed over the screen. Panics of agents, on threads whose names begin
+    /// with `agents`, are ignored: the library contains them, and the dashboard shows them.
     pub(crate) fn keep(agents: &'static str) -> Self {
         panic::set_hook(Box::new(move |panic| {
             let thread = thread::current();
@@ -166,7 +169,7 @@ impl Panics {
 
 impl Drop for Panics {
     fn drop(&mut self) {
-        // The hook takes this lock too: nothing that may panic runs while it is held.
+        // The panic hook takes this lock too, so nothing that may panic runs while it is held.
         let panics = std::mem::take(&mut *PANICS.lock().unwrap_or_else(PoisonError::into_inner));
         panics.iter().for_each(|panic| warn(format_args!("dashboard: {panic}")));
     }

@@ -1,4 +1,4 @@
-//! A frame outside of a terminal: as text, and as a picture for documents.
+//! A frame without a terminal: as text, and as a picture for documents.
 
 use std::fmt::{self, Write};
 
@@ -8,13 +8,13 @@ use ratatui::style::{Color, Modifier};
 const CELL_WIDTH: f64 = 8.4;
 const CELL_HEIGHT: f64 = 18.0;
 const FONT_SIZE: f64 = 14.0;
-/// Around the frame, and the window's title bar above it.
+/// The margin around the frame. The title bar of the window is above it.
 const MARGIN: f64 = 14.0;
 const TITLE_BAR: f64 = 32.0;
 const FOREGROUND: &str = "#c9d1d9";
 const BACKGROUND: &str = "#0d1117";
 
-/// The frame's lines, without the blanks at their ends.
+/// The lines of the frame, without trailing blanks.
 pub(crate) fn text(frame: &Buffer) -> String {
     let lines = (0..frame.area.height).map(|y| {
         let line: String = (0..frame.area.width).map(|x| frame[(x, y)].symbol()).collect();
@@ -23,10 +23,10 @@ pub(crate) fn text(frame: &Buffer) -> String {
     lines.collect()
 }
 
-/// The frame as it looks in a dark terminal.
+/// The frame as a picture of a dark terminal.
 ///
-/// Every word has its place and its width, so that it looks the same in whatever font there is. What fonts draw with gaps,
-/// lines and bars, is not text.
+/// Every word has a fixed position and width, so that the picture looks the same in every font. Lines and bars are
+/// shapes, because fonts draw them with gaps.
 pub(crate) fn svg(frame: &Buffer, title: &str) -> Result<String, fmt::Error> {
     let width = f64::from(frame.area.width) * CELL_WIDTH + 2.0 * MARGIN;
     let height = f64::from(frame.area.height) * CELL_HEIGHT + TITLE_BAR + MARGIN;
@@ -62,7 +62,7 @@ pub(crate) fn svg(frame: &Buffer, title: &str) -> Result<String, fmt::Error> {
     Ok(out)
 }
 
-/// A row of cells: backgrounds, then lines and bars, then words.
+/// Draws a row of cells: backgrounds, then lines and bars, then words.
 fn row(out: &mut String, frame: &Buffer, y: u16) -> fmt::Result {
     let cells: Vec<&Cell> = (0..frame.area.width).map(|x| &frame[(x, y)]).collect();
     let top = TITLE_BAR + f64::from(y) * CELL_HEIGHT;
@@ -78,7 +78,8 @@ fn row(out: &mut String, frame: &Buffer, y: u16) -> fmt::Result {
     Ok(())
 }
 
-/// Neighbours that are alike, each with the index of its first; without the cells that have no key.
+/// Runs of neighbouring cells with the same key, each with the index of its first cell. Cells without a key are
+/// skipped.
 fn runs<'a, 'b, K: PartialEq>(
     cells: &'a [&'b Cell],
     key: impl Fn(&'b Cell) -> Option<K> + 'a,
@@ -106,20 +107,20 @@ fn is_word(symbol: &str) -> bool {
     !is_drawn(symbol) && !symbol.trim().is_empty()
 }
 
-/// How much of its cell a bar fills.
+/// The height of a bar, in eighths of a cell.
 fn eighths(symbol: &str) -> Option<u32> {
     let symbol = symbol.chars().next()?;
     ('▁'..='█').contains(&symbol).then(|| symbol as u32 - '▁' as u32 + 1)
 }
 
-/// A run of one symbol that is a line, a corner or a bar.
+/// Draws a run of one symbol: a line, a corner or a bar.
 fn drawn(out: &mut String, run: &[&Cell], x: f64, y: f64) -> fmt::Result {
     let (color, _) = colors(run[0]);
     let (right, bottom) = (x + run.len() as f64 * CELL_WIDTH, y + CELL_HEIGHT);
     let (middle, centre) = (x + CELL_WIDTH / 2.0, y + CELL_HEIGHT / 2.0);
     let line = match run[0].symbol() {
         "─" => format!("M{x:.1} {centre:.1}H{right:.1}"),
-        // More than one beside another are as many lines.
+        // Several of them beside each other are several lines.
         "│" => {
             let columns = (0..run.len()).map(|column| middle + column as f64 * CELL_WIDTH);
             columns.map(|x| format!("M{x:.1} {y:.1}V{bottom:.1}")).collect()
@@ -137,7 +138,7 @@ fn drawn(out: &mut String, run: &[&Cell], x: f64, y: f64) -> fmt::Result {
 }
 
 fn rect(out: &mut String, x: f64, y: f64, width: f64, height: f64, color: &str) -> fmt::Result {
-    // Neighbours overlap a little: edges that only meet show as seams where the picture is scaled.
+    // Neighbours overlap a little, because edges that only meet show as seams in a scaled picture.
     let (width, height) = (width + 0.6, height + 0.6);
     writeln!(out, r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" fill="{color}"/>"#)
 }
@@ -163,7 +164,7 @@ fn escaped(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // XML has no word for control characters.
+            // XML cannot represent control characters.
             symbol if symbol.is_control() => out.push('\u{fffd}'),
             symbol => out.push(symbol),
         }
@@ -171,7 +172,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// What is in front and what is behind, with reversed ones the right way round.
+/// The foreground and the background of a cell. A reversed cell has them swapped.
 fn colors(cell: &Cell) -> (&'static str, &'static str) {
     let (front, back) = (color(cell.fg, FOREGROUND), color(cell.bg, BACKGROUND));
     if cell.modifier.contains(Modifier::REVERSED) {
@@ -181,7 +182,7 @@ fn colors(cell: &Cell) -> (&'static str, &'static str) {
     }
 }
 
-/// The colours that the dashboard uses; others look like none.
+/// The colours that the dashboard uses. All other colours are shown as the default.
 fn color(color: Color, none: &'static str) -> &'static str {
     match color {
         Color::Black => BACKGROUND,
@@ -225,7 +226,7 @@ mod tests {
         assert!(picture.contains("<title>&quot;x&quot; &amp; \u{fffd}y</title>"));
         assert_eq!(picture.matches("<path ").count(), 1);
         assert!(!picture.contains('█') && !picture.contains('▁') && !picture.contains('─'));
-        // The window, a full bar, a low one, and what is behind the reversed word.
+        // The four shapes are the window, a full bar, a low bar, and the background of the reversed word.
         assert_eq!(picture.matches("<rect ").count(), 4);
         assert!(picture.contains(r##"width="17.4" height="18.6" fill="#3fb950"/>"##), "{picture}");
     }

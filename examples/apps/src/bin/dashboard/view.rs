@@ -1,4 +1,4 @@
-//! The dashboard: asks the service, listens to it, and does what keys say. Nothing here waits for a turn.
+//! The dashboard: it reads the service and its events, and acts on keys. It never waits for a turn.
 
 use std::time::{Duration, Instant};
 
@@ -24,18 +24,18 @@ pub(crate) struct Dashboard {
     paused: bool,
     selection: Selection,
     table: TableState,
-    /// What a key came to, and when that was.
+    /// The message about the last key or report, and its time.
     said: Option<(String, Instant)>,
 }
 
-/// Who is chosen: a session, and where it was when it was last seen.
+/// The selected session, and its last row.
 #[derive(Debug, Default)]
 struct Selection {
     session: Option<SessionId>,
     row: usize,
 }
 
-/// What a key does to the loop.
+/// The effect of a key on the loop.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Go,
@@ -43,9 +43,9 @@ pub(crate) enum Next {
 }
 
 impl Dashboard {
-    /// More than happens between two frames, of as many sessions as there may be.
+    /// More events than the largest number of sessions emits between two frames.
     const UNREAD: usize = 1 << 15;
-    /// How long what a key came to is shown.
+    /// How long a message is shown.
     const SAID: Duration = Duration::from_secs(4);
 
     pub(crate) fn new(service: Host, orders: Sender<Order>, reports: Receiver<Report>) -> Self {
@@ -64,10 +64,10 @@ impl Dashboard {
         }
     }
 
-    /// Takes in what has happened since the last time.
+    /// Takes the events, reports and lists since the last call.
     ///
     /// # Errors
-    /// Where the load has ended by itself.
+    /// Fails if the load has ended.
     pub(crate) fn refresh(&mut self) -> Result<(), String> {
         let now = self.started.elapsed();
         while let Ok(event) = self.events.try_recv() {
@@ -80,7 +80,7 @@ impl Dashboard {
                 Err(TryRecvError::Disconnected) => return Err("the load has ended".into()),
             }
         }
-        // After the events, so that a session that is not listed is one that has gone.
+        // The list comes after the events, so that a session with events that is not listed has ended.
         let sessions = self.service.list(SessionQuery::new()).map_err(|error| error.to_string())?;
         let picture = self.model.picture(&sessions, self.service.stats(), self.events.dropped(), now);
         if !self.paused {
@@ -109,7 +109,7 @@ impl Dashboard {
         draw(frame, &self.picture, notes, &mut self.table);
     }
 
-    /// What a key came to, for a while; then the chosen session's whole id and its last answer.
+    /// The message, for some seconds. Otherwise the id and the last answer of the selected session.
     fn line(&self) -> String {
         if let Some((said, _)) = self.said.as_ref().filter(|(_, at)| at.elapsed() < Self::SAID) {
             return said.clone();
@@ -128,7 +128,7 @@ impl Dashboard {
             Key::Down | Key::Char('j') => self.selection.step(&self.picture, 1),
             Key::Char('i') => self.on_selected("interrupted", |service, id| service.interrupt(id)),
             Key::Char('a') => self.on_selected("archived", |service, id| service.archive(id)),
-            // Refused or opened: it says so.
+            // The load reports whether the session was opened or refused.
             Key::Char('n') => _ = self.orders.send(Order::Open),
             Key::Char(' ') => self.paused = !self.paused,
             _ => {}
@@ -148,7 +148,7 @@ impl Dashboard {
 }
 
 impl Selection {
-    /// Stays with the session; where that has gone, with its place.
+    /// Keeps the selected session, or its row if the session has ended.
     fn follow(&mut self, picture: &Picture) {
         let row = self.session.and_then(|id| picture.row_of(id)).unwrap_or(self.row);
         self.row = row.min(picture.rows.len().saturating_sub(1));

@@ -1,4 +1,4 @@
-//! The loop's time: when frames begin, how long their work takes, and how much of that the library's calls do.
+//! The times of the loop: the starts of the frames, the durations of their work, and the share of the library's calls.
 
 use std::fmt;
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// 60 frames a second.
 pub(crate) const FRAME: Duration = Duration::from_nanos(16_666_667);
 
-/// Has every call of the library go through it, so that none is forgotten.
+/// Measures the library's calls. Every call goes through it, so that none is missed.
 #[derive(Default)]
 pub(crate) struct Meter {
     calls: u64,
@@ -29,13 +29,13 @@ impl Meter {
     }
 }
 
-/// When frames begin, and what each has taken.
+/// The starts and the durations of the frames.
 pub(crate) struct Frames {
     due: Instant,
     overshoot: Vec<Duration>,
     work: Vec<Duration>,
     library: Vec<Duration>,
-    /// How much of the work the thread had no processor for.
+    /// The part of the work during which the thread had no processor.
     waited: Vec<Duration>,
     processor: Processor,
 }
@@ -46,7 +46,7 @@ impl Frames {
         Self { due: Instant::now(), overshoot, work, library, waited, processor: Processor::new() }
     }
 
-    /// Sleeps until the next frame's time, then has `work` do it.
+    /// Sleeps until the next frame is due, then calls `work` for it.
     pub(crate) fn draw(&mut self, meter: &mut Meter, work: impl FnOnce(&mut Meter)) {
         thread::sleep(self.due.saturating_duration_since(Instant::now()));
         let (started, waited) = (Instant::now(), self.processor.waited());
@@ -56,11 +56,11 @@ impl Frames {
         self.work.push(started.elapsed());
         self.library.push(meter.in_frame);
         self.waited.push(self.processor.waited().saturating_sub(waited));
-        // Who is late does not hurry afterwards: the next frame begins at once, and the others a frame later each.
+        // After a late frame, the next one begins at once, and the later ones follow at the normal period.
         self.due = (self.due + FRAME).max(Instant::now());
     }
 
-    /// Whether the library's calls have used up the time of a frame. What the system gave to others does not count.
+    /// Whether the library's calls took longer than a frame in any frame. Time without a processor does not count.
     pub(crate) fn was_blocked(&self) -> bool {
         self.library.iter().zip(&self.waited).any(|(library, waited)| library.saturating_sub(*waited) > FRAME)
     }
@@ -81,7 +81,7 @@ impl Frames {
     }
 }
 
-/// What the system says about this thread: how long it could have run and had no processor. Linux does; elsewhere it is 0.
+/// The time for which this thread was ready and had no processor. Linux reports it. On other systems it is 0.
 struct Processor {
     #[cfg(target_os = "linux")]
     figures: Option<std::fs::File>,
@@ -99,7 +99,7 @@ impl Processor {
             let mut text = [0; 64];
             let length = figures.read_at(&mut text, 0).ok()?;
             let text = std::str::from_utf8(&text[..length]).ok()?;
-            // Nanoseconds that it ran, that it waited, and how often.
+            // The fields are the nanoseconds of running, the nanoseconds of waiting, and a count.
             text.split_whitespace().nth(1)?.parse().ok()
         });
         read.map_or(Duration::ZERO, Duration::from_nanos)

@@ -1,16 +1,17 @@
-//! A loop of 60 frames a second that owns five characters, each a session of its own, and never waits for any of them.
+//! A loop of 60 frames a second with five characters. Each character is a session, and the loop never waits for one.
 //!
 //! ```text
-//! game_loop [--frames N] [--seed N] [--quiet]     600 frames unless it is said otherwise; quiet: the report alone
+//! game_loop [--frames N] [--seed N] [--quiet]     600 frames by default; --quiet prints the report only
 //! ```
 //!
-//! The characters take 100 to 300 milliseconds to wake up and 5 to 400 to think, some of them with a processor each, and ask
-//! each other. The loop begins sessions and turns, polls results and events, interrupts, archives, and lets characters come
-//! back as soon as there is room. What happens in which frame is decided by the seed; how far the characters are by then
-//! is a matter of time.
+//! The build of a character takes 100 to 300 milliseconds, and its thinking takes 5 to 400. Some characters compute
+//! meanwhile, and some ask another character. The loop begins sessions and turns, polls results and events, interrupts,
+//! archives, and opens a character again as soon as there is capacity. The seed decides what the loop does in each
+//! frame. The progress of the characters depends on time.
 //!
-//! In the end it reports what its frames took. A frame is late when its work took longer than the budget; that the system
-//! wakes the loop late is shown beside it. Exit code 1: the library's calls took longer than the budget of a frame.
+//! At the end the program reports the times of its frames. A frame is late if its work took longer than the budget. The
+//! delay with which the system wakes the loop is a separate figure. The exit code is 1 if the library's calls took
+//! longer than the budget of a frame.
 
 mod frames;
 mod minds;
@@ -26,7 +27,7 @@ use turnwise_apps::{
 use frames::{Frames, Meter};
 use world::World;
 
-/// An hour.
+/// The largest number of frames: an hour.
 const MOST_FRAMES: u64 = 60 * 60 * 60;
 
 struct Options {
@@ -72,7 +73,7 @@ fn run(options: Options) -> Result<ExitCode, String> {
         frames.draw(&mut meter, |meter| world.step(frame, meter));
     }
     say(frames.report(&meter));
-    // The only call that waits, and it is in no frame.
+    // This is the only call that waits, and it is outside of the frames.
     let all_ended = world.end(options.frames);
     if frames.was_blocked() {
         warn("game_loop: the library's calls took longer than a frame has");

@@ -1,4 +1,4 @@
-//! Who lives in the world: agents that take a while to wake up, think, speak word by word, and ask each other.
+//! The agents of the characters: their builds take a while, they think, speak word by word, and ask each other.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,24 +11,24 @@ use turnwise::{
 };
 use turnwise_apps::dice::Dice;
 
-/// The label that characters find each other by.
+/// The label by which characters find each other.
 pub(crate) const NAME: &str = "name";
 
-/// How somebody comes to know what to say.
+/// The way in which a character thinks.
 #[derive(Clone, Copy)]
 enum Thinking {
-    /// Waits for something elsewhere, as for a model.
+    /// Waits, as for a model.
     Sleeps,
-    /// Uses a processor.
+    /// Computes on a processor.
     Computes,
-    /// Asks somebody else.
+    /// Asks another character.
     Asks(&'static str),
 }
 
 pub(crate) struct Role {
     pub(crate) name: &'static str,
     thinking: Thinking,
-    /// How long it may think, in milliseconds.
+    /// The range of the thinking time, in milliseconds.
     think: (u64, u64),
     words: &'static str,
 }
@@ -46,17 +46,17 @@ pub(crate) const ROLES: [Role; 5] = [
     Role { name: "Edda", thinking: Thinking::Asks("Cleo"), think: (20, 120), words: "the oracle told me as much" },
 ];
 
-/// For this matter among all that there are under the seed.
+/// The generator for one matter under the seed.
 pub(crate) fn dice(seed: u64, matter: u64, number: u64) -> Dice {
     let mut dice = Dice::new(seed ^ matter.wrapping_mul(0xA076_1D64_78BD_642F) ^ number.rotate_left(32));
     dice.roll();
     dice
 }
 
-/// Wakes characters up.
+/// The builder of the characters.
 pub(crate) struct Minds {
     pub(crate) seed: u64,
-    /// How often one has asked another, and got an answer or not.
+    /// The number of questions among characters, answered or not.
     pub(crate) questions: Arc<AtomicU64>,
 }
 
@@ -67,7 +67,7 @@ impl SessionAgentBuilder for Minds {
         let name = spec.labels.get(NAME).map_or("", String::as_str);
         let number = ROLES.iter().position(|role| role.name == name);
         let number = number.ok_or_else(|| AgentError::Config(format!("nobody is called {name}")))?;
-        // It takes a while to remember everything; a world that ends meanwhile does not wait for it.
+        // This stands for a slow build. A shutdown ends the sleep.
         let build = dice(self.seed, number as u64, 0).millis(100..301);
         context.sleep(build)?;
         let history = spec.history();
@@ -111,7 +111,8 @@ impl SessionAgent for Mind {
 }
 
 impl Mind {
-    /// Asks somebody else, who may be away, or busy, or about to ask this one: then there is no answer.
+    /// Asks another character. There is no answer if that character is away or busy, or if the wait would close a
+    /// cycle.
     fn ask(&self, whom: &str, prompt: &str) -> Result<(), AgentError> {
         let Some(service) = self.service.upgrade() else { return Ok(()) };
         let found = service.list(SessionQuery::new().label(NAME, whom).limit(1))?;
@@ -120,7 +121,7 @@ impl Mind {
             Ok(asked) => {
                 self.questions.fetch_add(1, Ordering::SeqCst);
                 match asked.wait() {
-                    // This one's own turn is to stop.
+                    // The own turn of this character is cancelled.
                     Err(error @ turnwise::SessionError::Interrupted { .. }) => Err(error.into()),
                     _ => Ok(()),
                 }
@@ -130,7 +131,7 @@ impl Mind {
     }
 }
 
-/// Keeps a processor busy, and looks up now and then.
+/// Computes for that long, and checks for a cancel regularly.
 fn compute(time: Duration, turn: &TurnContext) -> Result<(), AgentError> {
     let end = Instant::now() + time;
     let mut sum = 0_u64;

@@ -1,4 +1,4 @@
-//! The world: who is there, who talks, what happens next. Nothing here ever waits.
+//! The world: its characters, their conversations, and the events of each frame. No call in a frame waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use turnwise_apps::say::say;
 use crate::frames::{Meter, FRAME};
 use crate::minds::{dice, Minds, NAME, ROLES};
 
-/// How long characters may take to end when the world does.
+/// How long characters may take to end at the end of the program.
 const GRACE: Duration = Duration::from_secs(5);
-/// What the story's dice are rolled for; the characters' own come before.
+/// The matter of the story for the generator. The characters have the numbers below it.
 const STORY: u64 = 1_000;
 
 pub(crate) struct World {
     service: EphemeralSessionService<Minds>,
-    /// Everything that happens, whoever began it.
+    /// The events of all sessions.
     everything: EventStream,
     characters: Vec<Character>,
-    /// With those who have left, and are still answering.
+    /// Conversations with characters that have left and still answer.
     farewells: Vec<Conversation>,
-    /// Whom the player has spoken to last.
+    /// The character that the player has spoken to last.
     beside: Option<usize>,
     questions: Arc<AtomicU64>,
     seed: u64,
@@ -34,7 +34,7 @@ pub(crate) struct World {
     says: bool,
 }
 
-/// One of the five; `id` is `None` while it is away.
+/// One of the five characters. `id` is `None` while it is away.
 struct Character {
     id: Option<SessionId>,
     conversation: Option<Conversation>,
@@ -47,9 +47,9 @@ struct Conversation {
 }
 
 enum Talk {
-    /// The first turn, while the character is built too: only its end is of interest.
+    /// The first turn, which includes the build. The loop only polls its end.
     Awaking(TurnHandle),
-    /// The player listens, word by word. A frame reads all that there is, so the stream never gets full.
+    /// A turn whose words the player hears. Each frame reads all events, so the stream never gets full.
     Speaking(TurnStream),
 }
 
@@ -66,30 +66,31 @@ impl Talk {
 struct Counts {
     created: u64,
     archived: u64,
-    /// A character wanted to come back before its place was free.
+    /// A character could not come back because its old session still held capacity.
     no_room: u64,
     begun: u64,
     completed: u64,
     interrupted: u64,
     cut_off: u64,
     failed: u64,
-    /// The player has spoken to somebody who was busy, or away.
+    /// The player has spoken to a character that was busy or away.
     unheard: u64,
-    /// Turns whose words the player listens to.
+    /// Turns whose words the player hears.
     listened: u64,
     interrupts: u64,
     own_events: u64,
     events: u64,
 }
 
-/// What the story has in store for a frame.
+/// An action of the story in a frame.
 enum Deed {
     Speak(usize),
     WalkAway,
     Leave(usize, ArchiveMode),
 }
 
-/// By the seed and the frame alone. What has become of earlier deeds by then is a matter of time.
+/// The action of a frame, which depends on the seed and the frame only. Its effect depends on the timing of earlier
+/// ones.
 fn deed(seed: u64, frame: u64) -> Option<Deed> {
     let mut dice = dice(seed, STORY, frame);
     let who = dice.between(0..ROLES.len() as u64) as usize;
@@ -106,20 +107,20 @@ impl World {
     pub(crate) fn new(seed: u64, says: bool) -> Result<Self, String> {
         let questions = Arc::new(AtomicU64::new(0));
         let minds = Minds { seed, questions: Arc::clone(&questions) };
-        // No more places than characters: who comes back has to wait until its old self is gone.
+        // The capacity is the number of characters. So a character can come back only after its old session has ended.
         let config = EphemeralSessionService::configure(minds)
             .max_sessions(ROLES.len())
             .stack_size(256 << 10)
             .thread_name_prefix("mind");
         let service = config.build().map_err(|error| error.to_string())?;
-        // What is said in a frame is read in the next; a frame has nowhere near as many events.
+        // The events of a frame are read in the next one. A frame has far fewer events than this capacity.
         let everything = service.subscribe_all(Subscription::new().capacity(10_000));
         let characters = ROLES.iter().map(|_| Character { id: None, conversation: None }).collect();
         let (farewells, beside, counts) = (Vec::new(), None, Counts::default());
         Ok(Self { service, everything, characters, farewells, beside, questions, seed, counts, says })
     }
 
-    /// Everything that one frame does.
+    /// Runs one frame.
     pub(crate) fn step(&mut self, frame: u64, meter: &mut Meter) {
         self.let_one_in(frame, meter);
         match deed(self.seed, frame) {
@@ -138,7 +139,7 @@ impl World {
         }
     }
 
-    /// One at a time: a session's thread is started on this one.
+    /// Opens at most one absent character, because this thread has to start the session thread.
     fn let_one_in(&mut self, frame: u64, meter: &mut Meter) {
         let Some(who) = self.characters.iter().position(|character| character.id.is_none()) else { return };
         let spec = SessionSpec::new().label(NAME, ROLES[who].name);
@@ -151,7 +152,7 @@ impl World {
                 self.characters[who].id = Some(turn.session_id());
                 self.characters[who].conversation = Some(Conversation { who, talk: Talk::Awaking(turn) });
             }
-            // Its place is taken until its old self is gone: in the next frame, perhaps.
+            // The old session still holds capacity. The next frame tries again.
             Err(SessionError::CapacityExceeded { .. }) => self.counts.no_room += 1,
             Err(error) => self.say(frame, who, &error.to_string()),
         }
@@ -169,12 +170,12 @@ impl World {
                 self.counts.listened += 1;
                 self.beside = Some(who);
                 self.say(frame, who, "is asked for news");
-                // The session is free, so the last result is there, and may not have been seen yet.
+                // The session is free, so the result of its last turn is there, and may not have been read yet.
                 let talk = Talk::Speaking(stream);
                 let last = self.characters[who].conversation.replace(Conversation { who, talk });
                 self.farewells.extend(last);
             }
-            // Still in the last conversation, or in one with another character.
+            // The character is still in its last conversation, or in one with another character.
             Err(error) => {
                 self.counts.unheard += 1;
                 self.say(frame, who, &format!("does not hear it ({})", error.code()));
@@ -182,7 +183,7 @@ impl World {
         }
     }
 
-    /// The player walks away: whoever is speaking stops.
+    /// The player walks away, which interrupts the character.
     fn walk_away(&mut self, frame: u64, meter: &mut Meter) {
         let Some(who) = self.beside.take() else { return };
         let Some(Conversation { talk, .. }) = &self.characters[who].conversation else { return };
@@ -197,11 +198,11 @@ impl World {
         let archived = meter.call("archive", || self.service.archive_with(id, mode));
         self.say(frame, who, archived.map_or("has left already", |()| "leaves"));
         self.farewells.extend(self.characters[who].conversation.take());
-        // Whoever comes back in its place has not been spoken to.
+        // The player has not spoken to the character that comes back.
         self.beside = self.beside.filter(|beside| *beside != who);
     }
 
-    /// What has been said since the last frame.
+    /// Reads the words and results since the last frame.
     fn listen(&mut self, frame: u64, meter: &mut Meter) {
         let talking = self.characters.iter_mut().filter_map(|character| character.conversation.take());
         for conversation in talking.chain(std::mem::take(&mut self.farewells)).collect::<Vec<_>>() {
@@ -216,7 +217,7 @@ impl World {
         }
     }
 
-    /// The conversation again, if it goes on.
+    /// Reads a conversation. Returns it if it continues.
     fn hear(&mut self, conversation: Conversation, frame: u64, meter: &mut Meter) -> Option<Conversation> {
         let Conversation { who, talk } = conversation;
         let result = match talk {
@@ -228,7 +229,7 @@ impl World {
                 if !self.hear_words(who, &stream, frame, meter) {
                     return Some(Conversation { who, talk: Talk::Speaking(stream) });
                 }
-                // The stream has ended, so the result is there.
+                // The stream has ended, so the result is there, and this does not wait.
                 meter.call("wait", || stream.wait())
             }
         };
@@ -237,7 +238,7 @@ impl World {
         None
     }
 
-    /// What there is to be heard now. Whether that was the last of it.
+    /// Reads the words that have arrived. Returns whether the stream has ended.
     fn hear_words(&mut self, who: usize, stream: &TurnStream, frame: u64, meter: &mut Meter) -> bool {
         let mut words = Vec::new();
         let is_over = loop {
@@ -258,7 +259,7 @@ impl World {
         is_over
     }
 
-    /// After the last frame: everybody goes home, and what was still to be said is heard.
+    /// Ends all sessions after the last frame, reads the remaining events, and prints the report.
     pub(crate) fn end(&mut self, frames: u64) -> bool {
         let at_the_end = self.characters.iter().filter(|character| character.id.is_some()).count();
         let report = self.service.shutdown(GRACE);
@@ -288,7 +289,7 @@ impl World {
 }
 
 impl Counts {
-    /// Counts the end of a turn, and says how it was.
+    /// Counts the end of a turn, and returns its description.
     fn note(&mut self, result: &Result<RunResult, SessionError>) -> &'static str {
         use turnwise::CancelReason::Interrupted;
         let (count, end) = match result {

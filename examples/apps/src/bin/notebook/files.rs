@@ -1,4 +1,4 @@
-//! Script files, from the first cell to the last.
+//! The run of script files, from the first cell to the last.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use turnwise_apps::say::{plain_line, warn};
 use crate::report::{explain, show, to_terminal};
 use crate::Notebook;
 
-/// What begins a new cell, at the beginning of a line.
+/// The mark of a new cell, at the beginning of a line.
 const CELL_MARK: &str = "// %%";
 
 pub(crate) struct Script {
@@ -22,7 +22,7 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn new(name: &str, text: &str) -> Self {
         let mut cells = vec![String::new()];
-        // Some editors put a byte order mark at the beginning, where it would hide a mark of ours.
+        // Some editors add a byte order mark, which would hide a cell mark in the first line.
         for line in text.strip_prefix('\u{feff}').unwrap_or(text).lines() {
             if line.starts_with(CELL_MARK) {
                 cells.push(String::new());
@@ -38,7 +38,7 @@ impl Script {
     }
 }
 
-/// Reads all files before anything runs.
+/// Reads all files before the first cell runs.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Script>, String> {
     let script = |path: &PathBuf| {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -51,7 +51,8 @@ fn name_of(path: &Path) -> String {
     plain_line(&path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy())
 }
 
-/// Runs all scripts at once, each in a kernel of its own. With several, their output bears their names.
+/// Runs all scripts concurrently, each in a kernel of its own. With several scripts, each output line begins with a
+/// name.
 pub(crate) fn run(notebook: &Notebook, scripts: &[Script], limit: Option<Duration>) -> ExitCode {
     let alone = scripts.len() == 1;
     let good = thread::scope(|scope| {
@@ -62,7 +63,7 @@ pub(crate) fn run(notebook: &Notebook, scripts: &[Script], limit: Option<Duratio
                 scope.spawn(move || run_script(notebook, script, &prefix, limit))
             })
             .collect();
-        // A thread that panicked has not run its script well.
+        // The script of a thread that panicked has failed.
         let results: Vec<bool> = runs.into_iter().map(|run| run.join().unwrap_or(false)).collect();
         results.into_iter().all(|good| good)
     });
@@ -73,7 +74,7 @@ pub(crate) fn run(notebook: &Notebook, scripts: &[Script], limit: Option<Duratio
     }
 }
 
-/// Runs a script's cells, one after the other. One that fails or is interrupted does not keep the next from running.
+/// Runs a script's cells, one after the other. After a cell that fails or is interrupted, the next one runs.
 fn run_script(notebook: &Notebook, script: &Script, prefix: &str, limit: Option<Duration>) -> bool {
     let spec = SessionSpec::new().label("name", script.name.as_str());
     match notebook.open_session(spec) {

@@ -1,4 +1,4 @@
-//! The agent: a live interpreter. Its engine and its values are not `Send`; they never leave the session's thread.
+//! The agent: a live interpreter. Its engine and its values are not `Send`, and never leave the session thread.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write};
@@ -16,10 +16,10 @@ use turnwise::{
 use crate::limits::{self, check_memory, Watch};
 use crate::values::{copy, dismantle, Measure};
 
-/// How much of a cell's output is kept in the history, and how much of its value is shown, in bytes.
+/// The longest output of a cell that the history keeps, and the longest value that is shown, in bytes.
 const LONGEST_KEPT: usize = 64 << 10;
 
-// The running turn, for the script's functions: they have to be 'static, the turn is only lent.
+// The running turn for the script's functions, which have to be 'static, while the turn is borrowed.
 scoped_thread_local!(static TURN: TurnContext);
 
 pub(crate) struct KernelBuilder;
@@ -34,10 +34,10 @@ impl SessionAgentBuilder for KernelBuilder {
     }
 }
 
-/// A kernel: what its cells have defined so far, and the cells themselves.
+/// A kernel: the variables and functions of its cells so far, and the cells themselves.
 ///
-/// A cell works on copies, which take the originals' place when it ends well. So a cell that fails or is interrupted leaves
-/// nothing behind, and the history is all that it takes to build the same kernel again.
+/// A cell works on copies, which replace the originals when the cell succeeds. So a cell that fails or is interrupted
+/// has no effect, and the same kernel can be built again from the history alone.
 pub(crate) struct Kernel {
     engine: Engine,
     scope: Scope<'static>,
@@ -54,7 +54,7 @@ impl Kernel {
         Self { engine, scope: Scope::new(), functions: AST::empty(), history, printed, watch }
     }
 
-    /// Runs the cells of the history again, without their output, to get their values back.
+    /// Runs the cells of the history again, without their output, to restore their values.
     fn replay(&mut self, cancel: &CancelToken) -> Result<(), AgentError> {
         self.watch.begin(cancel);
         for message in self.history.clone().messages() {
@@ -69,10 +69,10 @@ impl Kernel {
         Ok(())
     }
 
-    /// Runs a cell, and gives its value as it is shown.
+    /// Runs a cell, and returns its value as text.
     ///
     /// # Errors
-    /// What went wrong. Nothing of the cell is left then.
+    /// The message of the failure. The cell then has no effect.
     fn eval(&mut self, cell: &str) -> Result<String, String> {
         check_memory()?;
         if cell.len() > limits::LONGEST_CELL {
@@ -92,7 +92,7 @@ impl Kernel {
         }
     }
 
-    /// Runs a cell with these variables. The functions that there are then, and the cell's value as it is shown.
+    /// Runs a cell with these variables. Returns all functions of the kernel, and the cell's value as text.
     fn eval_in(&self, scope: &mut Scope<'static>, cell: &str) -> Result<(AST, String), String> {
         let compiled = self.engine.compile_with_scope(scope, cell).map_err(|error| explain(&error.into()))?;
         let ast = self.functions.merge(&compiled);
@@ -100,7 +100,7 @@ impl Kernel {
             return Err(format!("more than {} functions", limits::MOST_FUNCTIONS));
         }
         let value = self.engine.eval_ast_with_scope::<Dynamic>(scope, &ast).map_err(|error| explain(&error))?;
-        // What the cell has made since the last look; and its value, before that is shown.
+        // This checks the memory since the last step, and measures the value before it becomes text.
         check_memory()?;
         let mut measure = Measure::default();
         measure.variables(scope).and_then(|()| measure.value(&value)).map_err(|excess| excess.message())?;
@@ -133,8 +133,7 @@ impl SessionAgent for Kernel {
     }
 }
 
-/// The script of a cell: without the byte order mark that some editors put before it, and with a first line for the system
-/// (`#!`) as a comment.
+/// The script of a cell, without the byte order mark that some editors add, and with a `#!` line as a comment.
 fn source(cell: &str) -> String {
     let cell = cell.strip_prefix('\u{feff}').unwrap_or(cell);
     cell.strip_prefix("#!").map_or_else(|| cell.to_owned(), |script| format!("//{script}"))
@@ -142,13 +141,13 @@ fn source(cell: &str) -> String {
 
 fn explain(error: &EvalAltResult) -> String {
     match error.unwrap_inner() {
-        // Of a limit: they say which. An interrupt has no message, and needs none.
+        // The message names the limit. An interrupt has no message, and needs none.
         EvalAltResult::ErrorTerminated(message, _) if message.is_string() => message.to_string(),
         _ => Kept::of(format_args!("{error}")).text,
     }
 }
 
-/// An interpreter that prints into the running turn, and stops when that is told to.
+/// An interpreter that prints into the running turn, and stops when the turn is cancelled.
 fn engine(printed: &Rc<RefCell<Kept>>, watch: &Rc<Watch>) -> Engine {
     let mut engine = Engine::new();
     limits::set(&mut engine, watch);
@@ -161,18 +160,18 @@ fn engine(printed: &Rc<RefCell<Kept>>, watch: &Rc<Watch>) -> Engine {
     engine
 }
 
-/// A line of output: to the caller of the turn, and into the history. A history that is replayed has no such caller.
+/// Adds a line of output to the history, and emits it to the caller of the turn. A replay has no such caller.
 fn print(printed: &RefCell<Kept>, text: &str) {
     let line = format!("{text}\n");
-    // Where there is too much it is cut off.
+    // An error means that the output was cut off.
     let _ = printed.borrow_mut().write_str(&line);
     if TURN.is_set() {
-        // A turn that has been told to stop ends at the interpreter's next step.
+        // A cancelled turn ends at the interpreter's next step.
         TURN.with(|turn| _ = turn.emit(AgentEvent::TextDelta { delta: line }));
     }
 }
 
-/// The script's `sleep`, which an interrupt ends; the interpreter's own would not hear of it.
+/// The script's `sleep`, which an interrupt ends. The interpreter's own `sleep` would not end.
 fn sleep(seconds: f64) -> Result<(), Box<EvalAltResult>> {
     let refused = |_| format!("sleep: {seconds} is not a number of seconds");
     let duration = Duration::try_from_secs_f64(seconds).map_err(refused)?;
@@ -183,7 +182,7 @@ fn sleep(seconds: f64) -> Result<(), Box<EvalAltResult>> {
     Ok(())
 }
 
-/// Text that is cut off where it gets too long.
+/// Text that is cut off at a limit.
 #[derive(Default)]
 struct Kept {
     text: String,
@@ -193,7 +192,7 @@ struct Kept {
 impl Kept {
     fn of(text: fmt::Arguments<'_>) -> Self {
         let mut kept = Self::default();
-        // It fails where the text is cut off: then the rest is not even made.
+        // This fails when the text is cut off, so that the rest is not formatted.
         let _ = kept.write_fmt(text);
         kept
     }

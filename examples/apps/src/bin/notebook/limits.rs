@@ -1,8 +1,8 @@
-//! What a script may use, so that none takes the program's memory or overflows its stack.
+//! The limits of a script, so that no script exhausts the program's memory or overflows its stack.
 //!
-//! The interpreter limits how large one string, array or map may be, and nothing else: not how many there are, and not what
-//! closures capture. So the program's memory is counted where it is allocated, and looked at in every step of a script; and
-//! how deep values are nested is measured, now and then, when a variable is used.
+//! The interpreter limits the size of one string, array or map. It limits neither their number nor the variables that
+//! closures capture. So the allocator counts the program's memory, and every step of a script checks it. The depth of
+//! values is measured at times when a variable is used.
 
 use std::alloc::System;
 use std::cell::{Cell, RefCell};
@@ -15,55 +15,55 @@ use turnwise::CancelToken;
 
 use crate::values::Measure;
 
-/// What all kernels, and the rest of the program, may take together where the user does not say otherwise, in megabytes.
+/// The default memory limit of all kernels and the rest of the program together, in megabytes.
 pub(crate) const MOST_MEMORY: u32 = 1_024;
-/// What one step of a script may make: bytes of a string, elements of an array or a blob, entries of a map.
+/// The limits of one value: the bytes of a string, the elements of an array or a blob, the entries of a map.
 const MOST_TEXT: usize = 1 << 20;
 const MOST_ELEMENTS: usize = 1 << 20;
 const MOST_ENTRIES: usize = 100_000;
 const MOST_VARIABLES: usize = 10_000;
-/// How many functions a kernel may have, closures included.
+/// The limit of functions in a kernel, including closures.
 pub(crate) const MOST_FUNCTIONS: usize = 1_000;
 const MOST_MODULES: usize = 100;
-/// How long a cell may be, in bytes.
+/// The longest cell, in bytes.
 pub(crate) const LONGEST_CELL: usize = 1 << 20;
 
-/// How many steps may pass between two measurements: a few, and more where measuring takes long. What a script builds in
-/// between fits on the stack of its thread.
+/// The number of steps between two measurements. It rises with the cost of a measurement. The values that a script can
+/// nest in that many steps fit on the stack of its thread.
 const FEWEST_STEPS: u64 = 256;
 const MOST_STEPS: u64 = 30_000;
-/// How much the program's memory may grow between two measurements: a step may copy all that there is.
+/// The growth of the program's memory that makes a measurement due. One step may copy all values.
 const MOST_GROWTH: usize = 16 << 20;
 
-// It refuses nothing, which would end the program: it counts.
+// The allocator only counts. A refused allocation would end the program.
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
-/// In megabytes.
+/// The memory limit, in megabytes.
 static ALLOWED: AtomicU32 = AtomicU32::new(MOST_MEMORY);
 
-/// From now on a cell that goes on beyond so many megabytes is stopped.
+/// Sets the memory limit. A cell that continues beyond it is stopped.
 pub(crate) fn allow_memory(megabytes: u32) {
-    // ORDERING: Relaxed. Nothing else is read because of it.
+    // ORDERING: Relaxed; no other data depends on it.
     ALLOWED.store(megabytes, Ordering::Relaxed);
 }
 
-/// What stops a script: an interrupt, or a limit.
+/// The conditions that stop a script: an interrupt, or a limit.
 #[derive(Default)]
 pub(crate) struct Watch {
-    /// That of the running turn, or of the session where its history is replayed.
+    /// The token of the running turn, or of the session during a replay.
     cancel: RefCell<Option<CancelToken>>,
     steps: Cell<u64>,
-    /// The step from which on the next measurement is due, and the memory that makes it due before.
+    /// The step at which the next measurement is due, and the memory that makes it due earlier.
     due_at: Cell<(u64, usize)>,
 }
 
 impl Watch {
-    /// From now on the script is stopped by this token.
+    /// Sets the token that stops the script.
     pub(crate) fn begin(&self, cancel: &CancelToken) {
         *self.cancel.borrow_mut() = Some(cancel.clone());
     }
 
-    /// In every step of a script: what stops it, if anything.
+    /// Called in every step of a script. Returns the reason to stop, if there is one.
     fn step(&self) -> Option<Dynamic> {
         self.steps.set(self.steps.get() + 1);
         if self.cancel.borrow().as_ref().is_some_and(CancelToken::is_cancelled) {
@@ -72,7 +72,8 @@ impl Watch {
         check_memory().err().map(Dynamic::from)
     }
 
-    /// Before a variable is used, and before a closure captures it: nothing can be nested deeper without one or the other.
+    /// Measures the variables if that is due. It is called before a variable is used or captured by a closure, because
+    /// values cannot be nested deeper without either.
     fn measure(&self, variables: &rhai::Scope<'_>) -> Result<(), Box<EvalAltResult>> {
         let ((due_step, due_memory), steps) = (self.due_at.get(), self.steps.get());
         if steps < due_step && MEMORY.allocated() < due_memory {
@@ -86,8 +87,10 @@ impl Watch {
     }
 }
 
+/// Checks the memory limit.
+///
 /// # Errors
-/// The program has used up its memory.
+/// Fails if the program uses more memory than allowed.
 pub(crate) fn check_memory() -> Result<(), String> {
     let megabytes = ALLOWED.load(Ordering::Relaxed);
     if MEMORY.allocated() >> 20 >= megabytes as usize {
@@ -101,19 +104,20 @@ fn stop(message: String) -> Box<EvalAltResult> {
     EvalAltResult::ErrorTerminated(message.into(), Position::NONE).into()
 }
 
-/// Has an interpreter keep to the limits.
+/// Sets the limits of an interpreter.
 pub(crate) fn set(engine: &mut Engine, watch: &Rc<Watch>) {
-    // The same in every build profile, and within the stack of a kernel's thread.
+    // These are the same in every build profile, and fit the stack of a kernel's thread.
     engine.set_max_expr_depths(64, 64).set_max_call_levels(64);
     engine.set_max_string_size(MOST_TEXT).set_max_array_size(MOST_ELEMENTS).set_max_map_size(MOST_ENTRIES);
     engine.set_max_variables(MOST_VARIABLES).set_max_functions(MOST_FUNCTIONS).set_max_modules(MOST_MODULES);
     let steps = Rc::clone(watch);
     engine.on_progress(move |_| steps.step());
     let watch = Rc::clone(watch);
-    // It is marked so because it may change with any version, and not because there is something else.
+    // The method is marked as deprecated because it may change in any version. There is no replacement.
     #[allow(deprecated)]
     engine.on_var(move |_, _, context| watch.measure(context.scope()).map(|()| None));
-    // The interpreter's own look at the length only afterwards: a megabyte of places for a megabyte each.
+    // The interpreter's own `replace` checks the length only afterwards. A megabyte of matches could become a megabyte
+    // each.
     engine.register_fn("replace", replace);
     engine.register_fn(
         "replace",

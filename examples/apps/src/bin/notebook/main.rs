@@ -1,26 +1,31 @@
-//! A notebook of script kernels: every session is a live interpreter, every cell a turn.
+//! A notebook of script kernels: every session is a live interpreter, and every cell is a turn.
 //!
 //! ```text
-//! notebook [OPTIONS] FILE...     run script files; several at once, each a session of its own
+//! notebook [OPTIONS] FILE...     run script files concurrently, each in a session of its own
 //! notebook [OPTIONS] < FILE      run a script from standard input
-//! notebook [OPTIONS]             an interactive prompt (--prompt: also where input is no terminal)
+//! notebook [OPTIONS]             an interactive prompt (--prompt: also if the input is not a terminal)
 //!
-//!   --limit SECONDS    how long a cell may take
-//!   --memory MB        what all kernels may take together (1024)
+//!   --limit SECONDS    the time limit of a cell --memory MB        the memory limit of all kernels together (1024)
 //! ```
 //!
-//! A line that begins with `// %%` starts the next cell of a file. What a cell prints appears while it runs, values and
-//! functions survive from cell to cell, and Ctrl-C interrupts the running cells, not the program. A cell that fails or is
-//! interrupted leaves nothing behind, in captured variables neither.
+//! A line that begins with `// %%` starts the next cell of a file. The output of a cell appears while the cell runs.
+//! Values and functions stay from cell to cell. Ctrl-C interrupts the running cells, not the program. A cell that fails
+//! or is interrupted changes no variable, not even a captured one.
 //!
-//! Interrupts and time limits take effect between two steps of a script. One step may be a native function (`sort` on an
-//! array, `split` on a string): it runs to its end first. Memory is bounded: a string has at most 1 MB, an array 1 million
-//! elements, a map 100,000 entries; values are nested at most 500 deep; a kernel has at most 10,000 variables, which take at
-//! most 128 MB, and 1,000 functions, closures included; all kernels together take what `--memory` allows, and what one step
-//! makes. A cell that goes on beyond that fails. Closures in a circle that no variable leads to any more are never freed, and
-//! count as long as the program runs. The first 64 kB of a cell's output are kept in its history.
+//! Interrupts and time limits take effect between two steps of a script. One step may be a native function, such as
+//! `sort` on an array or `split` on a string. It runs to its end first.
+//!
+//! Memory has these limits, and a cell that exceeds one of them fails:
+//!
+//! - A string has at most 1 MB, an array 1 million elements, and a map 100,000 entries.
+//! - Values are nested at most 500 deep.
+//! - A kernel has at most 10,000 variables, which use at most 128 MB, and 1,000 functions, including closures.
+//! - All kernels together use at most the memory of `--memory`, plus that of one step.
+//!
+//! A cycle of closures that no variable refers to any more is never freed, and counts until the program ends. The
+//! history keeps the first 64 kB of a cell's output.
 
-// The library's rule about locks is the library's.
+// The library's rule about locks does not apply to the programs.
 #![allow(clippy::disallowed_types)]
 
 mod files;
@@ -42,13 +47,13 @@ use turnwise_apps::{args, ctrl_c::AtRest, say::warn};
 
 use kernel::KernelBuilder;
 
-/// What hosts the kernels.
+/// The service with the kernels.
 type Notebook = EphemeralSessionService<KernelBuilder>;
 
-/// The interpreter recurses on its thread's stack over scripts and values. The system takes only what is used of it.
+/// The interpreter recurses over scripts and values on the stack of its thread. The system maps only the used part.
 const STACK_SIZE: usize = 64 << 20;
 const MAX_KERNELS: usize = 64;
-/// How long kernels may take to end when the program does.
+/// How long kernels may take to end at the end of the program.
 const GRACE: Duration = Duration::from_secs(5);
 
 struct Options {
@@ -87,7 +92,7 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Options, String> {
                 )
             }
             Some(flag) if flag.starts_with("--") => return Err(format!("unknown option {flag}; try --help")),
-            // A file's name need not be UTF-8.
+            // A file name need not be UTF-8.
             _ => options.files.push(arg.into()),
         }
     }

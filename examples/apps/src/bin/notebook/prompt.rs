@@ -38,10 +38,10 @@ At most: strings 1 MB, arrays 1 million elements, maps 100,000 entries, values n
   :limit SECONDS|off    how long a cell may take
   :quit                 end the notebook";
 
-/// How many lines of a cell in the background are kept until they are shown.
+/// The number of lines of a background cell that wait to be shown.
 const UNSHOWN: usize = 2_000;
 
-/// The prompt's state: which kernels have which names, and which of them is addressed.
+/// The state of the prompt: the kernels by name, and the current one.
 struct Prompt<'a> {
     notebook: &'a Notebook,
     kernels: BTreeMap<String, SessionId>,
@@ -50,15 +50,15 @@ struct Prompt<'a> {
     background: Vec<Background>,
 }
 
-/// A cell that runs while the user goes on with something else.
+/// A cell that runs in the background.
 struct Background {
     prefix: String,
-    /// A cell that has printed more than [`UNSHOWN`] lines waits until they are shown: before the next prompt.
+    /// The output of the cell. After [`UNSHOWN`] lines the cell waits until they are shown, before the next prompt.
     events: Receiver<AgentEvent>,
     turn: TurnHandle,
 }
 
-/// What a line does to the loop.
+/// The effect of a line on the loop.
 enum Next {
     Go,
     Quit,
@@ -83,9 +83,9 @@ pub(crate) fn run(notebook: &Notebook, limit: Option<Duration>) -> Result<ExitCo
 }
 
 impl Background {
-    /// Shows what has come since the last time. Whether the cell is over.
+    /// Shows the output since the last call. Returns whether the cell has ended.
     fn show_news(&mut self) -> bool {
-        // Before the events are read: what is there when it is over is all there is.
+        // The result is polled before the events are read. So after the end of the cell, all of its events are read.
         let result = self.turn.try_wait();
         let mut terminal = to_terminal(&self.prefix);
         show_output(self.events.try_iter(), &mut terminal);
@@ -186,7 +186,7 @@ impl Prompt<'_> {
     }
 
     fn export(&self, file: &str, name: &str) -> Result<(), String> {
-        /// Longer than that is a running cell that should be interrupted first.
+        /// How long an export waits for a running cell. A longer cell should be interrupted first.
         const PATIENCE: Duration = Duration::from_secs(2);
         let exported = self.notebook.export_session_timeout(self.kernel(name)?, PATIENCE);
         let history = exported.map_err(|error| explain(&error))?;

@@ -1,17 +1,17 @@
-//! How cells are shown: output and values on standard output, everything else on standard error.
+//! The output of cells: their output and values on standard output, all other messages on standard error.
 
 use turnwise::{AgentEvent, CancelReason, RunResult, SessionError, TurnStream};
 use turnwise_apps::say::{say, warn};
 
-/// A line to show.
+/// A line of text.
 pub(crate) enum Line<'a> {
-    /// Of a cell's output, or its value.
+    /// A line of a cell's output or value.
     Output(&'a str),
-    /// Of what went wrong.
+    /// A line of a failure's message.
     Trouble(&'a str),
 }
 
-/// Runs a cell's stream to its end, showing what it prints as it comes. Whether it ended well.
+/// Shows a cell's stream until its end. Returns whether the cell succeeded.
 pub(crate) fn show(mut stream: TurnStream, to: &mut dyn FnMut(Line<'_>)) -> bool {
     show_output(&mut stream, to);
     let result = stream.wait();
@@ -35,16 +35,16 @@ pub(crate) fn show_result(result: &Result<RunResult, SessionError>, to: &mut dyn
     }
 }
 
-/// Shows lines where the program's own output goes, behind `prefix`.
+/// Shows lines on the program's own output, after `prefix`.
 pub(crate) fn to_terminal(prefix: &str) -> impl FnMut(Line<'_>) + '_ {
-    // A whole line at a time, so that kernels that print at the same time do not mix within a line.
+    // Each call prints a whole line, so that concurrent kernels do not mix within a line.
     move |line| match line {
         Line::Output(text) => say(format_args!("{prefix}{text}")),
         Line::Trouble(text) => warn(format_args!("{prefix}{text}")),
     }
 }
 
-/// What went wrong, without the library's view of it.
+/// The error in the words of cells and kernels.
 pub(crate) fn explain(error: &SessionError) -> String {
     match error.cancel_reason() {
         Some(CancelReason::Interrupted | CancelReason::Archived) => return "interrupted".into(),

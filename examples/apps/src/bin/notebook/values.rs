@@ -1,24 +1,24 @@
-//! A kernel's values as a graph: closures share the variables that they have captured, so values may be reached in several
-//! ways, and may contain themselves.
+//! The values of a kernel as a graph. Closures share their captured variables, so a value may be reached in several
+//! ways, and may contain itself.
 
 use std::collections::HashMap;
 use std::mem;
 
 use rhai::{Array, Dynamic, FnPtr, Map, Scope};
 
-/// How deep values may be nested. The interpreter recurses over them, on its thread's stack.
+/// The depth limit of values. The interpreter recurses over them on its thread's stack.
 pub(crate) const MOST_NESTED: usize = 500;
-/// How much the variables of a function, or of a kernel, may take.
+/// The memory limit of the variables of a function or a kernel.
 pub(crate) const MOST_BYTES: usize = 128 << 20;
 
-/// What a variable takes beside its value, roughly.
+/// The approximate memory of a variable without its value.
 const VARIABLE: usize = 64;
-/// What an array's element, a map's entry, and a captured variable take, roughly.
+/// The approximate memory of an array's element, a map's entry, and a captured variable.
 const ELEMENT: usize = mem::size_of::<Dynamic>();
 const ENTRY: usize = 64;
 const CAPTURED: usize = 128;
 
-/// Copies variables. What they share in the original, their copies share too.
+/// Copies variables. Copies share a value where the originals share one.
 pub(crate) fn copy(scope: &Scope<'static>) -> Scope<'static> {
     let (mut copies, mut copy) = (Copies::default(), Scope::new());
     for (name, is_constant, value) in scope.iter_raw() {
@@ -32,19 +32,19 @@ pub(crate) fn copy(scope: &Scope<'static>) -> Scope<'static> {
     copy
 }
 
-/// The shared values that have been copied already, by the addresses of the originals.
+/// The copies of shared values, by the addresses of the originals.
 #[derive(Default)]
 struct Copies(HashMap<usize, Dynamic>);
 
 impl Copies {
     fn copy(&mut self, value: &Dynamic) -> Dynamic {
-        // This copies all but what is shared.
+        // This copies all values except shared ones.
         let mut copy = value.clone();
         self.separate(&mut copy);
         copy
     }
 
-    /// Replaces what the value shares with the original by copies.
+    /// Replaces the values that are shared with the original by copies.
     fn separate(&mut self, value: &mut Dynamic) {
         if value.is_shared() {
             *value = self.copy_shared(value);
@@ -54,7 +54,7 @@ impl Copies {
     }
 
     fn copy_shared(&mut self, value: &Dynamic) -> Dynamic {
-        // It fails for a value that is being written to: none is while no cell runs.
+        // This fails for a value that is being written. No value is, while no cell runs.
         let Some(original) = value.read_lock::<Dynamic>() else { return value.clone() };
         let mut copy = match self.0.get(&address(&original)) {
             Some(known) => known.clone(),
@@ -65,7 +65,7 @@ impl Copies {
     }
 
     fn copy_content(&mut self, original: &Dynamic) -> Dynamic {
-        // Known before its content is copied, which may contain the value itself.
+        // The copy is recorded before its content is copied, because the content may contain the value itself.
         let mut copy = Dynamic::UNIT.into_shared();
         self.0.insert(address(original), copy.clone());
         let content = self.copy(original);
@@ -76,13 +76,13 @@ impl Copies {
     }
 }
 
-/// What tells a shared value from others for as long as it lives.
+/// The identity of a shared value while it lives.
 fn address(shared: &Dynamic) -> usize {
     shared as *const Dynamic as usize
 }
 
-/// Drops variables, and the values that contain themselves, which would stay otherwise: nothing counts references down to
-/// zero in a circle. Needs no stack, however deep the values are nested.
+/// Drops variables, including values that contain themselves. In a cycle no reference count falls to zero, so a plain
+/// drop would leak them. It does not recurse, so deep values do not overflow the stack.
 pub(crate) fn dismantle(scope: Scope<'static>) {
     let mut rest: Vec<Dynamic> = scope.into_iter().map(|(_, value, _)| value).collect();
     while let Some(mut value) = rest.pop() {
@@ -98,7 +98,7 @@ pub(crate) fn dismantle(scope: Scope<'static>) {
 
 /// The elements, entries or captured variables of a value that is not shared itself.
 fn for_each_inside(value: &mut Dynamic, visit: impl FnMut(&mut Dynamic)) {
-    // The kind first: a lock that was not granted would still be held in the next branch.
+    // The kind is checked first, because a failed lock would still be held in the next branch.
     if value.is_array() {
         if let Some(mut array) = value.write_lock::<Array>() {
             array.iter_mut().for_each(visit);
@@ -114,7 +114,7 @@ fn for_each_inside(value: &mut Dynamic, visit: impl FnMut(&mut Dynamic)) {
     }
 }
 
-/// Why values are too much.
+/// The limit that values exceed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Excess {
     Nested,
@@ -130,12 +130,12 @@ impl Excess {
     }
 }
 
-/// Measures values: how many there are, what they take, and how deep they are nested.
+/// Measures values: their number, their memory and their depth.
 #[derive(Default)]
 pub(crate) struct Measure {
     pub(crate) values: u64,
     bytes: usize,
-    /// How deep it goes below the shared values that have been measured already, by their addresses.
+    /// The depth below each measured shared value, by address.
     known: HashMap<usize, usize>,
 }
 
@@ -151,7 +151,7 @@ impl Measure {
         self.depth(value, MOST_NESTED).map(drop)
     }
 
-    /// How deep it goes in this value, where it may go so deep.
+    /// The depth of a value, which may be at most `allowed`.
     fn depth(&mut self, value: &Dynamic, allowed: usize) -> Result<usize, Excess> {
         if allowed == 0 {
             return Err(Excess::Nested);
@@ -187,13 +187,13 @@ impl Measure {
     }
 
     fn depth_of_shared(&mut self, value: &Dynamic, allowed: usize) -> Result<usize, Excess> {
-        // A value that is being written to is measured next time.
+        // A value that is being written is measured the next time.
         let Some(content) = value.read_lock::<Dynamic>() else { return Ok(0) };
         let address = address(&content);
         if let Some(&known) = self.known.get(&address) {
             return if known > allowed { Err(Excess::Nested) } else { Ok(known) };
         }
-        // Where the value contains itself, it goes no deeper.
+        // The depth ends where the value contains itself.
         self.known.insert(address, 0);
         self.bytes += CAPTURED;
         let depth = self.depth(&content, allowed)?;
@@ -202,7 +202,7 @@ impl Measure {
     }
 }
 
-/// What a string or a blob takes beside its place.
+/// The memory of the content of a string or a blob.
 fn flat_size(value: &Dynamic) -> usize {
     if let Ok(text) = value.as_immutable_string_ref() {
         return text.len();

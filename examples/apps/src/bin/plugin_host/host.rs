@@ -1,4 +1,4 @@
-//! What the host does with a plugin: loads it, uses it, and unloads it once nothing of it runs any more.
+//! The host's side of a plugin: it loads the plugin, uses it, and unloads it when no thread runs its code any more.
 
 use std::error::Error;
 use std::time::Duration;
@@ -13,24 +13,25 @@ use turnwise_apps::say::say;
 
 use crate::ledger::{threads, Ledger};
 
-/// A plugin that is loaded.
+/// A loaded plugin.
 pub(crate) struct Plugin {
     name: &'static str,
     service: Box<dyn ServiceControl>,
     weak: WeakService,
     ledger: Ledger,
     sessions: Vec<(SessionId, &'static str)>,
-    /// Turns that nobody has waited for. A result may be of the plugin's types, so the host has to let go of all of them.
+    /// Turns whose results the host has not taken. A result may hold the plugin's types, so the host has to drop them
+    /// all.
     turns: Vec<TurnHandle>,
 }
 
-/// What an attempt to unload a plugin came to.
+/// The outcome of an attempt to unload a plugin.
 pub(crate) enum Unload {
-    /// Nothing of it is left: here a host would unmap its code.
+    /// Nothing of the plugin is left. A host of shared libraries would unmap its code here.
     Done,
-    /// It has threads: the code has to stay, and the host may try again.
+    /// The plugin still has threads. The code has to stay, and the host may try again.
     Refused(Plugin),
-    /// It has none, as far as its service knows, and yet something is left.
+    /// The service reports no threads, but something of the plugin is left.
     Left,
 }
 
@@ -56,7 +57,7 @@ impl Plugin {
         say(format_args!("[{}] {what}", self.name));
     }
 
-    /// What the name of each of the plugin's threads begins with.
+    /// The prefix of the names of the plugin's threads.
     fn prefix(&self) -> String {
         format!("{}-", self.name)
     }
@@ -71,13 +72,13 @@ impl Plugin {
         Ok(id)
     }
 
-    /// A turn from its beginning to its end.
+    /// Runs a turn, and waits for its result.
     pub(crate) fn ask(&self, id: SessionId, request: StartTurnRequest) {
         let result = self.service.start_turn(id, request);
         self.say(&format!("{}: {}", self.session(id), in_words(&result)));
     }
 
-    /// A turn that is in the middle of its work when this returns: the first event of the agent's own has come.
+    /// Begins a turn, and waits for the first event of its agent. So the turn runs when this returns.
     pub(crate) fn begin(&mut self, id: SessionId, prompt: &str) -> Result<(), Box<dyn Error>> {
         let (event_tx, events) = unbounded();
         self.turns.push(self.service.begin_turn(id, StartTurnRequest::new(prompt).event_tx(event_tx))?);
@@ -88,7 +89,7 @@ impl Plugin {
         Ok(())
     }
 
-    /// A session that stays in host mode; it has answered one message when this returns.
+    /// Begins a session in host mode, and waits until it has answered one message.
     pub(crate) fn host(&mut self, name: &'static str, message: &str) -> Result<(), Box<dyn Error>> {
         let hosting = self.service.begin_session(CreateSessionRequest::new("hello").host_mode(true))?;
         let id = hosting.session_id();
@@ -104,27 +105,27 @@ impl Plugin {
         Ok(())
     }
 
-    /// The session ends; the thread that it had may wait for another one.
+    /// Archives a session, and waits for its end. Its thread may then wait for another session.
     pub(crate) fn archive(&self, id: SessionId, limit: Duration) -> Result<(), SessionError> {
         self.service.archive_wait(id, limit)?;
         self.say(&format!("{}: archived", self.session(id)));
         Ok(())
     }
 
-    /// What there is of the plugin now.
+    /// Prints the counts of the plugin.
     pub(crate) fn take_stock(&self) {
         let Ledger { agents, thread_locals, .. } = &self.ledger;
         let threads = self.service.stats().threads;
         self.say(&format!("there are: threads {threads}, agents {agents}, thread-locals {thread_locals}"));
     }
 
-    /// Ends the plugin's service, and looks whether everything of it is gone.
+    /// Shuts the plugin's service down, and checks that nothing of the plugin is left.
     pub(crate) fn unload(mut self, limit: Duration) -> Unload {
         let report = self.service.shutdown(limit);
         for &id in &report.stuck {
             self.say(&format!("not unloaded: {} is stuck, the code has to stay", self.session(id)));
         }
-        // No session has to be stuck for a thread to be left: the one that watches time limits runs the agents' cancel hooks.
+        // A thread may be left without a stuck session: the timer thread, which runs the agents' cancel hooks.
         let known = self.service.stats().threads;
         if report.stuck.is_empty() && known > 0 {
             self.say(&format!("not unloaded: no session is stuck, and {known} of its threads are left"));
@@ -134,14 +135,14 @@ impl Plugin {
         }
         for turn in std::mem::take(&mut self.turns) {
             let name = self.session(turn.session_id());
-            // All turns are over: it does not wait.
+            // All turns have ended, so this does not wait.
             self.say(&format!("{name}: {}", in_words(&turn.wait())));
         }
         let (name, prefix) = (self.name, self.prefix());
         let Self { service, weak, ledger, .. } = self;
-        // And the builder with it.
+        // This drops the builder too.
         drop(service);
-        // Where the system does not tell, the service has to be believed.
+        // If the system has no list of threads, the figure of the service counts.
         let threads = threads(&prefix).unwrap_or(known);
         let is_done = threads == 0 && weak.upgrade().is_none() && ledger.is_settled();
         let verdict = if is_done { "unloaded" } else { "SOMETHING IS LEFT" };

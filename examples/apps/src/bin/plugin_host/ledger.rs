@@ -1,18 +1,18 @@
-//! What the host can know of a plugin from outside: how much of it has been made and not yet dropped, and which of the
-//! program's threads are its own.
+//! The host's view of a plugin from outside: the number of its values that are not dropped, and the number of its
+//! threads.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-/// Counts what has been made, and what is left of it.
+/// Counts the values that were made, and the values that are left.
 #[derive(Default)]
 pub(crate) struct Tally {
     made: AtomicUsize,
     left: AtomicUsize,
 }
 
-/// Something that is counted for as long as it lives.
+/// A guard that is counted until it is dropped.
 pub(crate) struct Counted {
     tally: Arc<Tally>,
 }
@@ -29,7 +29,7 @@ impl Tally {
     }
 }
 
-/// As `1 of 3`.
+/// The counts in the form `1 of 3`.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.left(), self.made.load(Ordering::SeqCst))
@@ -42,7 +42,7 @@ impl Drop for Counted {
     }
 }
 
-/// Everything of a plugin whose drop is the plugin's own code.
+/// The counts of the values of a plugin whose drop runs the plugin's code.
 #[derive(Clone, Default)]
 pub(crate) struct Ledger {
     pub(crate) builders: Arc<Tally>,
@@ -56,17 +56,17 @@ impl Ledger {
     }
 }
 
-/// How many threads run code whose names begin like this. `None` where the system does not tell.
+/// The number of threads with this prefix that run code. `None` if the system has no list of threads.
 ///
-/// A thread that has been joined may be in the system's list for another moment, but runs no code any more. Linux marks it
-/// in its flags before it wakes who joins it, so that there is nothing to wait for here.
+/// A joined thread may stay in the system's list for another moment, but it runs no code any more. Linux sets a flag of
+/// the thread before it wakes the joining thread, so this function need not wait.
 pub(crate) fn threads(prefix: &str) -> Option<usize> {
     const EXITING: u64 = 0x4; // PF_EXITING
     if !cfg!(target_os = "linux") {
         return None;
     }
     let tasks = std::fs::read_dir("/proc/self/task").ok()?;
-    // One that is gone between the two looks is gone.
+    // A thread may end between the listing and the read of its file. Then it is skipped.
     let tasks = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
     let runs_code = |stat: &String| {
         // `tid (name) state ppid pgrp session tty tpgid flags ...`, and a name may contain anything.

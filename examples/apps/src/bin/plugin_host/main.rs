@@ -1,13 +1,14 @@
-//! A host that loads and unloads plugins. Each has a service of its own, and counts as unloaded only when none of its code
-//! runs any more: a host that loads shared libraries would unmap that code next, and a thread that is still in it, be it in
-//! the destructor of a thread-local value, would end the program.
+//! A host that loads and unloads plugins. Each plugin has a service of its own, and counts as unloaded only when no
+//! thread runs its code any more. A host of shared libraries would then unmap that code. A thread that still ran it,
+//! for example in the destructor of a thread-local value, would crash the program.
 //!
 //! ```text
-//! plugin_host [--rounds N]     does everything N times over
+//! plugin_host [--rounds N]     repeats everything N times
 //! ```
 //!
-//! What the library reports is checked against what the system knows of threads (on Linux), and against what the plugins
-//! have made and dropped. The output is the same every time. Exit code 1: something was left.
+//! The program checks the figures of the library against the system's list of threads (on Linux), and against the
+//! values that the plugins have made and dropped. The output is the same in every run. The exit code is 1 if anything
+//! was left.
 
 mod host;
 mod ledger;
@@ -25,9 +26,9 @@ use host::{Plugin, Unload};
 use ledger::Ledger;
 use plugins::{DoesNotListen, KeepsThreadLocals, Maker, SharesByRc, Talks};
 
-/// How long a plugin may take to end. Longer than any of them needs that ends at all.
+/// How long a plugin may take to end. It is longer than any plugin needs that ends at all.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long the host waits for one that is known for its manners.
+/// How long the host waits for a plugin that ignores cancels.
 const SHORT_LIMIT: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -68,13 +69,13 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<u32, String> {
     Ok(rounds)
 }
 
-/// Every plugin once. Whether all of them are gone.
+/// Runs every plugin once. Returns whether all of them are unloaded.
 fn run() -> Result<bool, Box<dyn Error>> {
     let unloads = [talker()?, keeper()?, counter()?, stubborn()?];
     Ok(unloads.iter().all(|unload| matches!(unload, Unload::Done)))
 }
 
-/// Unloaded while one session is in the middle of a turn, and another in host mode.
+/// This plugin is unloaded while one session runs a turn and another one is in host mode.
 fn talker() -> Result<Unload, Box<dyn Error>> {
     let ledger = Ledger::default();
     let mut plugin = Plugin::load("talker", ledger.clone(), Maker::new(Talks, &ledger), 4)?;
@@ -87,12 +88,12 @@ fn talker() -> Result<Unload, Box<dyn Error>> {
     Ok(plugin.unload(LIMIT))
 }
 
-/// Its agents leave thread-local values behind, in threads that wait for another session.
+/// The agents of this plugin leave thread-local values in threads that wait for another session.
 fn keeper() -> Result<Unload, Box<dyn Error>> {
     let ledger = Ledger::default();
     let mut plugin = Plugin::load("keeper", ledger.clone(), Maker::new(KeepsThreadLocals, &ledger), 4)?;
     let names = ["first", "second", "third"];
-    // All of them before the first ends, so that each has a thread of its own.
+    // All sessions are opened before the first one ends, so that each has a thread of its own.
     let ids = names.map(|name| plugin.open(name)).into_iter().collect::<Result<Vec<_>, _>>()?;
     for &id in &ids {
         plugin.ask(id, StartTurnRequest::new("to be kept"));
@@ -103,7 +104,7 @@ fn keeper() -> Result<Unload, Box<dyn Error>> {
     Ok(plugin.unload(LIMIT))
 }
 
-/// Its agents cannot leave their threads; and one of its turns has had a time limit, so there is a thread that watches it.
+/// The agents of this plugin cannot leave their threads. Turns with timeouts have started a timer thread.
 fn counter() -> Result<Unload, Box<dyn Error>> {
     let ledger = Ledger::default();
     let mut plugin = Plugin::load("counter", ledger.clone(), Maker::new(SharesByRc, &ledger), 0)?;
@@ -116,7 +117,7 @@ fn counter() -> Result<Unload, Box<dyn Error>> {
     Ok(plugin.unload(LIMIT))
 }
 
-/// Does not stop when it is told to. The host does not unload it before it has.
+/// A turn of this plugin ignores its cancel. The host does not unload the plugin before the turn has ended.
 fn stubborn() -> Result<Unload, Box<dyn Error>> {
     let (finish, device) = bounded(0);
     let ledger = Ledger::default();
@@ -129,6 +130,6 @@ fn stubborn() -> Result<Unload, Box<dyn Error>> {
         other => return Ok(other),
     };
     plugin.take_stock();
-    drop(finish); // now the device has finished
+    drop(finish); // the device finishes
     Ok(plugin.unload(LIMIT))
 }

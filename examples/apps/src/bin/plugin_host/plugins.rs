@@ -1,4 +1,5 @@
-//! The plugins: what the host cannot look into. Each brings a builder of its own, and has habits that make it hard to unload.
+//! The plugins, whose code the host does not know. Each has a builder of its own, and a habit that makes it hard to
+//! unload.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -14,16 +15,16 @@ use turnwise::{
 
 use crate::ledger::{Counted, Ledger};
 
-/// Makes the agents of one plugin.
+/// The builder of one plugin.
 pub(crate) struct Maker<H> {
     habit: H,
     ledger: Ledger,
     _counted: Counted,
 }
 
-/// What a plugin's agents do in a turn.
+/// The work of a plugin's agents in a turn.
 pub(crate) trait Habit: Send + Sync + 'static {
-    /// What an agent keeps from turn to turn. It never leaves its thread.
+    /// The state that an agent keeps from turn to turn. It never leaves its thread.
     type State: Default + 'static;
 
     fn run(
@@ -74,7 +75,7 @@ impl<H: Habit> SessionAgent for Agent<H> {
     }
 }
 
-/// Says everything louder; asked to sing, it sings until it is told to stop.
+/// Answers in upper case. With the prompt `sing` it emits events until it is cancelled.
 #[derive(Clone)]
 pub(crate) struct Talks;
 
@@ -92,7 +93,7 @@ impl Habit for Talks {
     }
 }
 
-/// Keeps its scratch memory in the thread, where it outlives the session, and takes its time to give it back.
+/// Keeps its scratch memory in a thread-local value, which outlives the session and takes long to drop.
 #[derive(Clone)]
 pub(crate) struct KeepsThreadLocals;
 
@@ -125,7 +126,8 @@ impl Habit for KeepsThreadLocals {
     }
 }
 
-/// Keeps every word once, shared by `Rc`s, which no other thread may touch. Asked to nap, it sleeps for as long as it may.
+/// Keeps every word once, shared by `Rc`s, which no other thread may use. With the prompt `nap` it sleeps until it is
+/// cancelled.
 #[derive(Clone)]
 pub(crate) struct SharesByRc;
 
@@ -151,7 +153,7 @@ impl Habit for SharesByRc {
     }
 }
 
-/// Waits for its device, whoever tells it to stop.
+/// Waits for its device, and ignores cancels.
 #[derive(Clone)]
 pub(crate) struct DoesNotListen {
     pub(crate) device: Receiver<()>,
@@ -162,7 +164,7 @@ impl Habit for DoesNotListen {
 
     fn run(&self, _: &str, _: &mut (), _: &Ledger, turn: &TurnContext) -> Result<String, AgentError> {
         turn.emit(AgentEvent::ToolExecutionStarted { id: "1".into(), name: "device".into() })?;
-        // Disconnected is as good as finished.
+        // A disconnected channel means that the device has finished.
         let _ = self.device.recv();
         Ok("the device has finished".into())
     }
