@@ -149,11 +149,11 @@ impl fmt::Debug for InputError {
 /// use turnwise::{agent_fn, EphemeralSessionService, SessionError, SessionId, SessionService};
 ///
 /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
-/// let nobody = SessionId::new();
-/// let error = service.read(nobody).unwrap_err();
-/// assert!(matches!(error, SessionError::NotFound { id } if id == nobody));
+/// let unknown = SessionId::new();
+/// let error = service.read(unknown).unwrap_err();
+/// assert!(matches!(error, SessionError::NotFound { id } if id == unknown));
 /// assert_eq!(error.code(), "SESSION_NOT_FOUND");
-/// assert_eq!(error.session_id(), Some(nobody));
+/// assert_eq!(error.session_id(), Some(unknown));
 /// ```
 #[derive(Clone)]
 #[non_exhaustive]

@@ -214,7 +214,7 @@ impl TurnHandle {
     /// let slow = service.begin_session(CreateSessionRequest::new("sleep"))?;
     /// let quick = service.begin_session(CreateSessionRequest::new("hello"))?;
     /// select! {
-    ///     recv(slow.finished()) -> _ => unreachable!("nobody wakes it"),
+    ///     recv(slow.finished()) -> _ => unreachable!("it sleeps until it is interrupted"),
     ///     recv(quick.finished()) -> _ => {}
     /// }
     /// assert_eq!(quick.wait()?.text, "hello"); // does not wait any more

@@ -371,7 +371,7 @@ fn c46_a_response_within_the_asking_turns_own_cancel_hook_finds_no_request() {
 }
 
 #[test]
-fn c46_a_request_whose_event_finds_no_room_ends_with_its_turn_and_resolves_nothing() {
+fn c46_a_request_whose_event_finds_no_room_ends_with_its_turn() {
     run(|| {
         let jobs = Jobs::new(1);
         let id = jobs.open();
@@ -418,7 +418,7 @@ fn c47_an_interaction_asks_and_is_interrupted_alone() {
 }
 
 #[test]
-fn c48_a_session_shows_the_tool_that_its_host_must_run_until_a_turn_ends_otherwise() {
+fn c48_a_session_shows_its_pending_callback_until_a_turn_ends_otherwise() {
     run(|| {
         let jobs = Jobs::new(1);
         let id = jobs.open();
