@@ -117,24 +117,27 @@ fn c60_the_end_of_a_sleep_does_not_exceed_the_limit() {
 #[test]
 fn c60_a_turn_that_waits_for_its_permit_after_a_sleep_is_cancelled_at_once() {
     run(|| {
-        let jobs = Jobs::new(1);
+        let clock = ManualClock::new();
+        let own = clock.clone();
+        let jobs = Jobs::with(move |config| config.max_running_turns(1).clock(own));
         let (sleeper, other) = (jobs.open(), jobs.open());
-        let (gate, begun) = (Gate::new(), bounded(1));
+        let gate = Gate::new();
         let sleeping = jobs.begin(sleeper, "sleeps", move |_, turn| {
-            begun.0.send(()).expect("the test listens");
-            turn.sleep(SHORT)?;
+            turn.sleep(Duration::from_secs(1))?;
             Ok("slept".into())
         });
-        begun.1.recv().unwrap();
+        clock.wait_for_waiters(1);
         let at = gate.clone();
         let working = jobs.begin(other, "works", move |_, _| {
             at.pass_regardless();
             Ok("worked".into())
         });
         gate.wait_arrived(1);
+        // The sleep is over, and the only permit belongs to the other turn.
+        clock.advance(Duration::from_secs(1));
+        clock.settle();
         sleeping.interrupt();
-        // The turn ends: it has slept in time, or it is cancelled. It does not wait for the other turn.
-        drop(sleeping.wait());
+        assert_cancelled(sleeping.wait(), CancelReason::Interrupted);
         assert!(!working.is_finished());
         gate.open();
         working.wait().unwrap();
