@@ -158,7 +158,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "host mode ends when the gate is closed, before the close is done",
         "src/session/thread.rs",
-        &[("let is_closed = self.handle.is_close_done();", "let is_closed = gate.is_closed();")],
+        &[("let is_closed = self.handle.is_close_done();", "let is_closed = self.handle.gate().state().is_closed();")],
         Shuttle("c41"),
     ),
     mutation(
