@@ -36,7 +36,7 @@ pub(crate) trait Peer {
 /// A service of sessions, with operations that an actor crate leaves to its users.
 ///
 /// A call that is measured during a turn always finds a running turn, also on a busy machine. The turn reports that it
-/// runs, and does not end before it is released. It is released when the call has begun.
+/// runs, and does not end before it is released or interrupted. That happens only after the call has begun.
 pub(crate) trait Service: Peer {
     /// Runs a turn that emits this number of events, and receives all of them.
     fn stream(&self, session: &Self::Session, events: u64);
