@@ -1,4 +1,4 @@
-//! Answers to common questions about a first program, and a second.
+//! Answers to common questions about programs that use this crate.
 //!
 //! - [Coming from an async session service](#coming-from-an-async-session-service)
 //! - [Testing your agent](#testing-your-agent)
@@ -17,12 +17,12 @@
 //! | `EphemeralSessionService::new(builder, max)` | [`EphemeralSessionService::new`], or [`configure`](crate::EphemeralSessionService::configure) | a cheap handle to clone; it needs no `Arc` |
 //! | `create_session(req).await` | [`create_session`]; [`begin_session`] returns before the agent is built | the id is known before the build, so a session that is being built can be interrupted and archived |
 //! | | [`open_session`] | a session without a first turn |
-//! | `start_turn(&id, req).await` | [`start_turn`]; [`begin_turn`] gives a [`TurnHandle`] to poll, wait for, select over | `Busy` at once, in both |
+//! | `start_turn(&id, req).await` | [`start_turn`]; [`begin_turn`] returns a [`TurnHandle`] to poll, wait for, select over | in both, a busy session is `Busy` at once |
 //! | `tokio::spawn(start_turn(..))` | [`begin_turn`] | the turn is admitted when the call returns, and the handle may be dropped |
 //! | `event_tx: mpsc::Sender` | [`event_tx`](crate::StartTurnRequest#structfield.event_tx): a crossbeam sender; or [`stream_turn`], an iterator | no task in between; the receiver disconnects when the turn ends |
 //! | `interrupt(&id).await` | [`interrupt`] | does not wait for the turn; [`interrupt_turn`] never reaches the next one |
 //! | `SessionAgent::cancel` to stop a turn | the turn's [`CancelToken`]; [`SessionAgent::cancel`] rolls back afterwards | the library never calls an agent while it runs |
-//! | `read(&id).await`, `list(query).await` | [`read`], [`list`] | do not wait for a turn, nor for anything else |
+//! | `read(&id).await`, `list(query).await` | [`read`], [`list`] | never wait for a turn |
 //! | `archive(&id).await` | [`archive`]; [`archive_with`] to cancel the turn; [`archive_wait`] to wait for the end | capacity is released when the agent is dropped |
 //! | `export_session(&id).await` | [`export_session`], [`export_session_timeout`]; [`take_session`] archives as well | |
 //! | `event_injector(&id).await` | [`event_injector`](crate::SessionService::event_injector) | every session has an inbox |
@@ -62,19 +62,19 @@
 //! [`CancelToken::cancelled`](crate::CancelToken::cancelled), or abort the call in a hook
 //! ([`on_cancel`](crate::CancelToken::on_cancel)).
 //!
-//! A program that is async itself should use an async service. If it must use this one, make the calls where blocking
-//! calls belong (`spawn_blocking`), and forward a turn's end from a thread that waits for it.
+//! An async program should use an async service. If it must use this one, make the calls in `spawn_blocking` or on
+//! other threads that may block. Forward the end of a turn from a thread that waits for it.
 //!
 //! # Testing your agent
 //!
-//! The agent's method needs a [`TurnContext`](crate::TurnContext), and only a service makes one. So test the agent in
-//! a service: it is cheap to make, and the test covers the production path.
+//! [`run_turn`](crate::SessionAgent::run_turn) needs a [`TurnContext`](crate::TurnContext), and only a service makes
+//! one. So test the agent in a service. A service is cheap to make, and the test runs the code that the program runs.
 //!
 //! ```
 //! use std::time::Duration;
 //! use turnwise::{agent_fn, AgentEvent, CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService};
 //!
-//! // The agent under test: emits each word, and takes its time.
+//! // The agent under test: emits each word, and sleeps after it.
 //! let agent = || agent_fn(|prompt, turn| {
 //!     for word in prompt.split(' ') {
 //!         turn.emit(AgentEvent::TextDelta { delta: word.to_owned() })?;
@@ -98,7 +98,7 @@
 //! let history = service.take_session(answer.session_id, Duration::from_secs(5))?;
 //! assert_eq!(history.messages().len(), 2);
 //!
-//! // An interrupt stops the turn, wherever it is.
+//! // An interrupt stops the turn at any point.
 //! let turn = service.begin_session(CreateSessionRequest::new("word ".repeat(1_000_000)))?;
 //! turn.interrupt();
 //! let error = turn.wait().unwrap_err();
@@ -106,19 +106,20 @@
 //! # Ok::<(), turnwise::SessionError>(())
 //! ```
 //!
-//! Test these in every agent: an interrupt in the middle and a turn after it; a resumed history; two sessions at once;
-//! an error of a dependency; an empty prompt, and a huge one.
+//! Test these cases with every agent: an interrupt during a turn, and a turn after it; a resumed history; two sessions
+//! at once; an error of a dependency; an empty prompt, and a huge one.
 //!
 //! For the program around the agents, use the feature `testkit`: gates that hold a turn at a chosen point, a clock
-//! that the test advances, seeded ids, event recorders. With it no test needs a sleep. See `turnwise::testkit`.
+//! that the test advances, seeded ids, event recorders. With these tools no test needs a sleep. See
+//! `turnwise::testkit`.
 //!
 //! # Keeping a service in a struct
 //!
-//! A service is generic over its builder, and a closure's type has no name. There are three ways to keep one in a
-//! struct. A service is a handle: to share it among threads, clone it. It needs no `Arc` and no lock.
+//! A service is generic over its builder, and a closure's type has no name. There are three ways to keep a service in a
+//! struct. To share a service among threads, clone it: it is a handle, and needs no `Arc` and no lock.
 //!
 //! **As a trait object**, if the struct only makes the calls of a host. [`SessionService`](crate::SessionService) is
-//! object-safe. With statistics and shutdown it is [`ServiceControl`](crate::ServiceControl).
+//! object-safe. [`ServiceControl`](crate::ServiceControl) adds statistics and shutdown.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -168,33 +169,35 @@
 //! # drop(app.sessions);
 //! ```
 //!
-//! An agent that holds a handle of its own service keeps the service alive for ever. It takes a
-//! [`WeakService`](crate::WeakService), which [`SessionContext::service`](crate::SessionContext::service) returns.
+//! An agent that holds a handle of its own service keeps that service alive for ever. It should hold a
+//! [`WeakService`](crate::WeakService) instead, which [`SessionContext::service`](crate::SessionContext::service)
+//! returns.
 //!
 //! # Which limits to set
 //!
 //! | Limit | Default | Set it |
 //! |---|---|---|
 //! | [`max_sessions`](crate::ServiceConfig::max_sessions) | 64, or the argument of `new` | always: it bounds the program's memory and threads. An idle session takes 40 KiB plus its agent |
-//! | [`max_running_turns`](crate::ServiceConfig::max_running_turns) | none | to the number of cores where turns compute; leave it unset where turns wait for a model or a person |
-//! | [`timeout`](crate::StartTurnRequest#structfield.timeout) of a request | none | where no user can interrupt. It stops only agents that check their token; nothing stops the others |
-//! | [`stack_size`](crate::ServiceConfig::stack_size) | 2 MiB | higher for agents that recurse (interpreters), lower for ten thousand sessions |
+//! | [`max_running_turns`](crate::ServiceConfig::max_running_turns) | none | to the number of cores if turns compute; leave it unset if turns wait for a model or a person |
+//! | [`timeout`](crate::StartTurnRequest#structfield.timeout) of a request | none | if no user can interrupt the turn. It stops only agents that check their token |
+//! | [`stack_size`](crate::ServiceConfig::stack_size) | 2 MiB | higher for agents that recurse, such as interpreters; lower for ten thousand sessions |
 //! | [`inbox_capacity`](crate::ServiceConfig::inbox_capacity) | 256 | to the backlog at which senders should get an error |
-//! | [`event_history`](crate::ServiceConfig::event_history) | 0 | where subscribers reconnect and replay what they missed |
-//! | [`idle_threads`](crate::ServiceConfig::idle_threads) | 4 | to 0 where a session's end must drop its thread-local values |
-//! | [`Subscription::capacity`](crate::Subscription::capacity) | 1,024 | with the [overflow](crate::Overflow) for the reader: a display drops old events, a log blocks |
-//! | an event channel of your own | yours | bounded: a full channel blocks the turn, so a slow reader cannot fill the memory |
+//! | [`event_history`](crate::ServiceConfig::event_history) | 0 | if subscribers reconnect and replay missed events |
+//! | [`idle_threads`](crate::ServiceConfig::idle_threads) | 4 | to 0 if a session's end must drop its thread-local values |
+//! | [`Subscription::capacity`](crate::Subscription::capacity) | 1,024 | together with the [overflow](crate::Overflow): for a display drop old events, for a log block |
+//! | your own event channel | as you create it | bounded: a full channel blocks the turn, so a slow reader cannot fill the memory |
 //!
-//! A turn waits for a running permit, for room in an event channel, and for a subscriber that blocks. Nothing else in
-//! this table causes a wait. Beyond a limit a call fails at once and is never queued:
+//! Three limits in this table make a turn wait: the running permits, the room in an event channel, and the room of a
+//! subscriber with [`Overflow::Block`](crate::Overflow::Block). A call that finds no capacity, a busy session or a full
+//! inbox fails at once and is never queued:
 //! [`CapacityExceeded`](crate::SessionError::CapacityExceeded), [`Busy`](crate::SessionError::Busy),
 //! [`InjectError::Full`](crate::InjectError::Full). The program decides whether to retry, and for how long.
 //!
 //! # Hosting agents that are not `Send`
 //!
 //! All threads share the builder, so it is `Send + Sync`. The agent that it builds never leaves its session thread. So
-//! the agent may hold an `Rc`, an interpreter, a window, or a C library's handle that belongs to one thread. Build it
-//! in [`build_agent`](crate::SessionAgentBuilder::build_agent), not before.
+//! the agent may hold an `Rc`, an interpreter, a window, or a C library's handle that belongs to one thread. Create
+//! these values in [`build_agent`](crate::SessionAgentBuilder::build_agent), not before.
 //!
 //! ```
 //! use std::cell::RefCell;
@@ -203,7 +206,7 @@
 //! use turnwise::{builder_fn, AgentError, CreateSessionRequest, EphemeralSessionService};
 //! use turnwise::{RunResult, Session, SessionAgent, SessionService, StartTurnRequest, TurnContext};
 //!
-//! /// An interpreter of assignments. Its parts share the variables through an `Rc`: not `Send`.
+//! /// An interpreter of assignments. It holds the variables in an `Rc`, so it is not `Send`.
 //! struct Interpreter {
 //!     variables: Rc<RefCell<HashMap<String, String>>>,
 //!     history: Session,
@@ -241,7 +244,7 @@
 //!
 //! Some libraries need a set-up on every thread that uses them (`CoInitialize`, an OpenGL context, a thread-local
 //! interpreter). Set them up in `build_agent` and tear them down in the agent's `Drop`: both run on the session
-//! thread. Where such a library leaves thread-local values behind,
+//! thread. If such a library leaves thread-local values behind,
 //! [`idle_threads(0)`](crate::ServiceConfig::idle_threads) gives every session a new thread.
 //!
 //! An agent cannot run on *the main thread*, as some windowing systems require. Let the agent send requests to the
@@ -249,10 +252,10 @@
 //!
 //! # What to do at shutdown
 //!
-//! A program that just ends needs to do nothing: the process ends its threads, whatever they are doing. Dropping the
-//! last handle closes every session and cancels every turn, and waits for none.
+//! A program need not shut down its services before it exits: the end of the process ends all threads at once. The drop
+//! of the last handle closes every session and cancels every turn, and waits for none.
 //!
-//! Where agents have something to finish (a file, a transaction, a connection), shut down in this order:
+//! If agents have work to finish (a file, a transaction, a connection), shut down in this order:
 //!
 //! ```
 //! use std::time::Duration;
@@ -261,7 +264,7 @@
 //! let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
 //! # let id = service.open_session(SessionSpec::new())?;
 //!
-//! // 1. Export what is worth keeping, while the sessions exist. With the feature `store` that is done already.
+//! // 1. Export the histories that you need, while the sessions exist. A `PersistentSessionService` has saved them.
 //! let history = service.export_session_timeout(id, Duration::from_secs(1)); // an error if a turn takes longer
 //!
 //! // 2. Refuse new work; running turns may finish within the timeout.
@@ -280,7 +283,8 @@
 //! # Ok::<(), turnwise::SessionError>(())
 //! ```
 //!
-//! Do the same in a signal handler's thread: `shutdown` may be called from any thread, and twice. A host that unloads
-//! the agents' code, such as a plugin's library, must first see no stuck session and
-//! [`ServiceStats::threads`](crate::ServiceStats::threads) at 0.
-//! [`shutdown`](crate::EphemeralSessionService::shutdown) lists what else may hold values of that code.
+//! The thread that handles signals can do the same: `shutdown` may be called from any thread, and more than once.
+//!
+//! A host may unload the agents' code, such as a plugin's library. Before that it must see no stuck session, and
+//! [`ServiceStats::threads`](crate::ServiceStats::threads) at 0. The documentation of
+//! [`shutdown`](crate::EphemeralSessionService::shutdown) lists which other values the host must drop first.

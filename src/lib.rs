@@ -27,15 +27,15 @@
 //!
 //! A session is one OS thread that builds an agent, runs its turns one at a time, and drops it. The session holds one
 //! unit of the service's capacity from its creation until its thread holds nothing of it. Afterwards the thread may
-//! serve another session; [`ServiceConfig::idle_threads`] describes that, and turns it off.
+//! serve another session. [`ServiceConfig::idle_threads`] describes this reuse and can turn it off.
 //!
 //! [`create_session`](SessionService::create_session) builds the agent and runs the first turn.
-//! [`open_session`](SessionService::open_session) only builds. [`begin_session`](SessionService::begin_session)
-//! returns before the agent is built, for programs that must not block. [`read`](SessionService::read) and
-//! [`list`](SessionService::list) never wait for a session.
+//! [`open_session`](SessionService::open_session) builds the agent and runs no turn.
+//! [`begin_session`](SessionService::begin_session) returns before the agent is built, for programs that must not
+//! block. [`read`](SessionService::read) and [`list`](SessionService::list) never wait for a turn.
 //!
 //! [`export_session`](SessionService::export_session) returns the history as a [`Session`].
-//! [`SessionSpec::resume`](SessionSpec#structfield.resume) continues from it, in this process or another.
+//! [`SessionSpec::resume`](SessionSpec#structfield.resume) starts a session from it, in this process or another.
 //! [`archive`](SessionService::archive) ends a session. [`take_session`](SessionService::take_session) exports and
 //! archives in one step.
 //!
@@ -43,10 +43,10 @@
 //!
 //! # Agent
 //!
-//! A user of this crate implements [`SessionAgent`], and a [`SessionAgentBuilder`] that makes one agent for each
-//! session. For small agents [`agent_fn`] does both. An agent is built, run and dropped on its session thread, so it
-//! need not be `Send`: `Rc`, script engines and handles with thread affinity work. An agent may block; it has a thread
-//! of its own.
+//! The host implements [`SessionAgent`], and a [`SessionAgentBuilder`] that builds one agent for each session. For
+//! small agents [`agent_fn`] does both. An agent is built, run and dropped on its session thread, so it need not be
+//! `Send`: it may hold an `Rc`, a script engine, or a handle that belongs to one thread. An agent may block, because it
+//! has a thread of its own.
 //!
 //! ```
 //! use std::rc::Rc;
@@ -77,8 +77,8 @@
 //!
 //! Turns of a session do not queue: while one is admitted, every other caller gets [`SessionError::Busy`] at once.
 //! [`start_turn`](SessionService::start_turn) waits for the result. [`begin_turn`](SessionService::begin_turn) returns
-//! a [`TurnHandle`], to wait for, to poll in a frame loop, or to `select!` over. When the result is available, the
-//! session is free for the next turn, and `read` shows the state after this one.
+//! a [`TurnHandle`]. The caller can wait for it, poll it in a frame loop, or use it in a `select!`. When the result is
+//! available, the session is free for the next turn, and `read` shows the state after this turn.
 //!
 //! During a turn the agent borrows a [`TurnContext`]: the ids of the session and turn, the cancel token, and the event
 //! sender.
@@ -90,7 +90,8 @@
 //! [`interrupt`](SessionService::interrupt) sets the turn's [`CancelToken`] and does not wait for the turn. The agent
 //! observes the token by [`TurnContext::check`], by emitting an event, in [`TurnContext::sleep`], through a channel in
 //! its own `select!`, or by a hook that aborts a blocking call ([`CancelToken::on_cancel`]). The session stays usable.
-//! An interrupt that arrives after the turn's end does nothing: it never reaches the next turn. A
+//! An interrupt of an idle session has no effect on the next turn. An interrupt through a [`TurnHandle`] or by
+//! [turn id](SessionService::interrupt_turn) cancels that turn and never another one. A
 //! [timeout](StartTurnRequest#structfield.timeout) cancels the turn at a deadline.
 //!
 //! Cancellation is cooperative. An agent that neither returns nor checks its token keeps its thread and its capacity,
@@ -101,8 +102,8 @@
 //! A turn's [`AgentEvent`]s go straight from the emitting thread into the receiver's channel. The library emits
 //! `RunStarted` first and `RunCompleted` or `RunFailed` last; then the channel disconnects. A full channel blocks the
 //! turn until there is room or the turn is cancelled. A dropped receiver is logged once, and the turn goes on.
-//! [`stream_turn`](SessionService::stream_turn) returns the events as an iterator. An
-//! [`event_tx`](StartTurnRequest#structfield.event_tx) sends them to a channel of the caller's own.
+//! [`stream_turn`](SessionService::stream_turn) returns the events as an iterator. With
+//! [`event_tx`](StartTurnRequest#structfield.event_tx) the caller passes the sender of its own channel.
 //!
 //! A turn's receiver ends with the turn. [`subscribe`](SessionService::subscribe) follows a session across turns, and
 //! [`subscribe_all`](EphemeralSessionService::subscribe_all) follows all sessions. Both return an [`EventStream`] of
@@ -111,11 +112,11 @@
 //!
 //! # Inbox and host mode
 //!
-//! Besides prompts, a session receives messages: from a webhook, a timer, another program. Every session has an inbox.
-//! An [`event_injector`](SessionService::event_injector) puts messages into it, from any thread and without waiting,
-//! and can report what becomes of each. A running turn may read the inbox with [`TurnContext::drain_inbox`]. A turn in
-//! [host mode](StartTurnRequest#structfield.host_mode) continues after its prompt, and runs each message as an
-//! *interaction*, until it is dismissed, interrupted or archived.
+//! Besides prompts, a session can receive messages, for example from a webhook, a timer or another program. Every
+//! session has an inbox. An [`event_injector`](SessionService::event_injector) puts messages into it, from any thread
+//! and without waiting. The sender may subscribe to the result of a message. A running turn may take messages out with
+//! [`TurnContext::drain_inbox`]. A turn in [host mode](StartTurnRequest#structfield.host_mode) continues after its
+//! prompt, and runs each message as an *interaction*, until it is dismissed, cancelled or closed.
 //!
 //! ```
 //! use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, EventSource, SessionService};
@@ -135,32 +136,32 @@
 //!
 //! # Comms
 //!
-//! Sessions exchange messages through a [`CommsRuntime`]. A session whose agent [has one](SessionAgent::comms_runtime)
-//! runs messages from peers as interactions too. [`LocalComms`] connects the sessions of one process by name. Sending
-//! never blocks: a full or closed peer is an error to the sender.
+//! Sessions exchange messages through a [`CommsRuntime`], if their agents [have one](SessionAgent::comms_runtime). In
+//! host mode, messages from peers run as interactions too. [`LocalComms`] connects the sessions of one process by name.
+//! Sending never blocks: a full or closed peer is an error to the sender.
 //!
 //! # Errors
 //!
-//! Calls fail with a [`SessionError`]. It carries the session's id and a stable [`code`](SessionError::code). A failed
-//! turn is a [`SessionError::Agent`] with the [`AgentError`] that the agent returned; the session goes on. A panic in
-//! an agent faults its session and no other. The turn's caller gets [`SessionError::Faulted`], and the session can
-//! still be read, exported and archived. This needs `panic = "unwind"`, Cargo's default: with `panic = "abort"` a
-//! panic in any agent ends the program.
+//! Calls fail with a [`SessionError`]. It has a stable [`code`](SessionError::code), and the id of the session if it is
+//! about one. A failed turn is a [`SessionError::Agent`] with the [`AgentError`] that the agent returned; the session
+//! goes on. A panic in an agent faults its session and no other. The turn's caller gets [`SessionError::Faulted`], and
+//! the session can still be read, exported and archived. This needs `panic = "unwind"`, Cargo's default: with
+//! `panic = "abort"` a panic in any agent ends the program.
 //!
-//! An agent may call the service that hosts it ([`SessionContext::service`]), and use other sessions as sub-agents.
-//! Cancelling its turn ends its waits for them. A wait that would close a circle of waiting sessions, of any length,
-//! fails with [`SessionError::Reentrant`] instead of a deadlock.
+//! An agent may call the service that hosts it ([`SessionContext::service`]), and use other sessions as sub-agents. A
+//! cancellation of its turn ends its waits for them. A wait that would close a cycle of waiting sessions, of any
+//! length, fails with [`SessionError::Reentrant`] instead of a deadlock.
 //!
 //! # Shutdown
 //!
-//! [`shutdown`](EphemeralSessionService::shutdown) refuses new work, cancels every turn, joins every thread, and
-//! reports the sessions that have not ended in time. Dropping the last handle does the same without waiting.
+//! [`shutdown`](EphemeralSessionService::shutdown) refuses new work, cancels every turn, and joins every thread within
+//! its timeout. It reports the sessions that have not ended by then. The drop of the last handle closes every session
+//! and cancels every turn, and does not wait.
 //!
 //! # Keeping sessions
 //!
 //! An [`EphemeralSessionService`] keeps sessions in memory only. With the feature `store`, the service in the module
-//! `store` commits every finished turn to a file before it returns the result. It resumes a session that is not live
-//! on its next turn.
+//! `store` saves every finished turn before it returns the result. If a session is not live, its next turn resumes it.
 //!
 //! # Tests
 //!
@@ -170,8 +171,8 @@
 //!
 //! # More
 //!
-//! The [`guide`] answers common questions: how to port from an async session service, how to test an agent, which
-//! limits to set, how to host agents that are not `Send`, what to do at shutdown.
+//! The [`guide`] answers common questions: how to port from an async session service, how to test an agent, how to keep
+//! a service in a struct, which limits to set, how to host agents that are not `Send`, and what to do at shutdown.
 //!
 //! # Features
 //!
@@ -185,13 +186,13 @@
 //!
 //! The library logs through the `log` crate:
 //!
-//! - *debug*: the life of sessions, turns and the service (`turnwise::session`, `turnwise::service`).
-//! - *warn*: a dropped event receiver (`turnwise::events`), what a store could not save or read (`turnwise::store`).
-//! - *error*: a panic (`turnwise::session`), a store that cannot be reopened (`turnwise::store`).
+//! - *debug*: the life of sessions and turns (`turnwise::session`), creates and shutdowns (`turnwise::service`).
+//! - *warn*: a dropped event receiver (`turnwise::events`), a failed save or read of a store (`turnwise::store`).
+//! - *error*: a panic (`turnwise::session`).
 //!
-//! Prompts, answers, panic messages and the texts of a store's errors are never logged; `Debug` shows their lengths only. A
-//! store's error is logged by its code, and by the kind of the system's error behind it. A logger that panics loses its
-//! record only.
+//! Prompts, answers, panic messages and the texts of a store's errors are never logged; `Debug` shows at most their
+//! lengths. A store's error is logged by its code, and by the kind of the system's error behind it. If a logger panics,
+//! only that record is lost.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]

@@ -32,26 +32,26 @@ impl Peer for Kameo<'_> {
     }
 
     fn ask(&self, session: &ActorRef<Worker>, task: Task) {
-        self.runtime.block_on(async { session.ask(task).await.expect("it answers") });
+        self.runtime.block_on(async { session.ask(task).await.expect("the actor answers") });
     }
 
     fn ask_all(&self, sessions: &[ActorRef<Worker>], task: Task) {
-        let asks = sessions.iter().map(|session| async move { session.ask(task).await.expect("it answers") });
+        let asks = sessions.iter().map(|session| async move { session.ask(task).await.expect("the actor answers") });
         self.runtime.block_on(futures::future::join_all(asks));
     }
 
     fn cycle(&self) {
         self.runtime.block_on(async {
             let session = Worker::spawn(Worker);
-            session.ask(Task::Nothing).await.expect("it answers");
-            session.stop_gracefully().await.expect("it listens");
+            session.ask(Task::Nothing).await.expect("the actor answers");
+            session.stop_gracefully().await.expect("the actor runs");
         });
     }
 
     fn close_all(&self, sessions: Vec<ActorRef<Worker>>) {
         self.runtime.block_on(async {
             for session in &sessions {
-                session.stop_gracefully().await.expect("it listens");
+                session.stop_gracefully().await.expect("the actor runs");
                 session.wait_for_shutdown().await;
             }
         });

@@ -1,18 +1,18 @@
-//! turnwise, and the crates that a program could use instead, side by side in one process: the workloads W1 to W10 of the
-//! benches as one table, with how much more, or less, each costs than turnwise.
+//! Compares turnwise with crates that a program could use instead, in one process. The workloads are W1 to W10 of the
+//! benches. The table shows the figure of each crate, and its ratio to the figure of turnwise.
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/peers/Cargo.toml                      # the table
-//! cargo run --release --manifest-path benches/peers/Cargo.toml -- benches/plots     # and two plots, into that directory
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- benches/plots     # and two plots in that folder
 //! ```
 //!
-//! A measurement that fails says why, the others go on, and the exit code is not 0. Contestants are numbered from the left of the
-//! table, the floor included where the line has one.
+//! A measurement that fails prints the reason. The other measurements continue, and the exit code is not 0. The message
+//! numbers the contestants from the left of the table, and counts the floor if the row has one.
 //!
-//! Each is called as a program calls it that blocks: the async ones by `Runtime::block_on`, on a runtime with 2 workers. What
-//! blocks in a turn is moved off their workers with `spawn_blocking`, as their users would have to do.
+//! All calls are those of a blocking program. It calls the async crates through `Runtime::block_on`, on a runtime with
+//! 2 workers. Work that blocks in a turn runs in `spawn_blocking`, as users of those crates must do.
 
-#![allow(clippy::disallowed_types)] // The library's rule about locks is the library's.
+#![allow(clippy::disallowed_types)] // The library's rule about locks does not apply here.
 
 #[path = "../../common/mod.rs"]
 mod common;
@@ -37,7 +37,7 @@ use workloads::Everybody;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build();
-    let runtime = runtime.expect("two threads");
+    let runtime = runtime.expect("the runtime starts");
     let all = Everybody {
         turnwise: turnwise::Turnwise::new(),
         meerkat: meerkat::Meerkat::new(&runtime),
@@ -47,7 +47,7 @@ fn main() {
     };
     if let Some(what) = asked_to_count() {
         count(common::many(), || workloads::make_idle(&what, &all));
-        // Not even the runtime is waited for: its process is done.
+        // The count is printed, so the process ends without waiting for the runtime.
         std::process::exit(0);
     }
     let (rows, work) = measure(&all);
@@ -63,11 +63,12 @@ fn main() {
         write_plot(&directory, "peers.svg", &table::plot(&rows));
         write_plot(&directory, "crossover.svg", &lines(&axes, &work));
     }
-    // The sessions that are still there go with the process.
+    // The process ends the remaining sessions.
     std::process::exit(i32::from(have_failed()))
 }
 
-/// Every workload. Each is printed when it is done, and one that fails says why and leaves the others as they are.
+/// Runs every workload, and prints each row when it is measured. A workload that fails prints the reason, and the
+/// others continue.
 fn measure(all: &Everybody<'_>) -> (Vec<Row>, Vec<Series>) {
     let (mut rows, mut work) = (Vec::new(), Vec::new());
     let mut show = |row: Row| {

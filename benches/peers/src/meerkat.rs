@@ -1,4 +1,4 @@
-//! `meerkat-session`: the async service of sessions, each of which is a task.
+//! `meerkat-session`: an async service of sessions. Each session is a task.
 
 use std::future::Future;
 use std::pin::pin;
@@ -42,7 +42,7 @@ impl<'r> Meerkat<'r> {
         Self { runtime, service, running, release, told }
     }
 
-    /// A turn that runs by now, and is held until it is released.
+    /// Starts a turn, and waits until it runs. The turn is held until it is released.
     fn hold(&self, session: &SessionId, milliseconds: u64) -> JoinHandle<Result<RunResult, SessionError>> {
         let (service, id, request) =
             (Arc::clone(&self.service), session.clone(), request(Task::Hold(milliseconds), None));
@@ -51,9 +51,9 @@ impl<'r> Meerkat<'r> {
         turn
     }
 
-    /// Begins a call, and only then lets the turn go on that it is to meet. The session answers no call before its turn has ended, so
-    /// to wait for the answer first would be to wait for ever. One poll is enough to begin: no other call has the
-    /// service's lock or fills the session's queue.
+    /// Begins a call during a held turn, and then releases the turn. The session answers no call before its turn has
+    /// ended, so a wait for the answer before the release would not end. One poll begins the call, because no other
+    /// call holds the service's lock or fills the session's queue.
     async fn begin_then_release<T>(&self, call: impl Future<Output = T>) -> T {
         let mut call = pin!(call);
         let begun = futures::poll!(&mut call);
@@ -101,12 +101,12 @@ impl Peer for Meerkat<'_> {
 
     fn cycle(&self) {
         let session = self.open();
-        self.runtime.block_on(self.service.archive(&session)).expect("it is alive");
+        self.runtime.block_on(self.service.archive(&session)).expect("a live session");
     }
 
     fn close_all(&self, sessions: Vec<SessionId>) {
         for session in sessions {
-            self.runtime.block_on(self.service.archive(&session)).expect("it is alive");
+            self.runtime.block_on(self.service.archive(&session)).expect("a live session");
         }
     }
 }
@@ -122,18 +122,18 @@ impl Service for Meerkat<'_> {
             deltas += u64::from(matches!(event, AgentEvent::TextDelta { .. }));
         }
         assert_eq!(deltas, events);
-        self.runtime.block_on(turn).expect("no panic").expect("a result");
+        self.runtime.block_on(turn).expect("the turn does not panic").expect("a result");
     }
 
     fn read(&self, session: &SessionId) {
-        self.runtime.block_on(self.service.read(session)).expect("it is alive");
+        self.runtime.block_on(self.service.read(session)).expect("a live session");
     }
 
     fn read_during_a_turn(&self, session: &SessionId, milliseconds: u64) -> Duration {
         let turn = self.hold(session, milliseconds);
-        let read = || self.runtime.block_on(self.begin_then_release(self.service.read(session))).expect("it is alive");
+        let read = || self.runtime.block_on(self.begin_then_release(self.service.read(session))).expect("a view");
         let read = time(|| drop(read()));
-        self.runtime.block_on(turn).expect("no panic").expect("a result");
+        self.runtime.block_on(turn).expect("the turn does not panic").expect("a result");
         read
     }
 
@@ -147,13 +147,13 @@ impl Service for Meerkat<'_> {
         let interrupted = Instant::now();
         let interrupt = self.begin_then_release(self.service.interrupt(session));
         self.runtime.block_on(interrupt).expect("the turn runs");
-        let told = self.told.recv_timeout(PATIENCE).expect("the agent tells");
-        self.runtime.block_on(turn).expect("no panic").expect("a result");
+        let told = self.told.recv_timeout(PATIENCE).expect("the agent is notified");
+        self.runtime.block_on(turn).expect("the turn does not panic").expect("a result");
         told.saturating_duration_since(interrupted)
     }
 }
 
-/// What agents tell the workloads, and are told by them.
+/// The channels between the agents and the workloads.
 #[derive(Clone)]
 struct Signals {
     run: Sender<()>,
@@ -176,7 +176,7 @@ impl SessionAgentBuilder for Builder {
     }
 }
 
-/// No history grows, no text is made.
+/// An agent that adds no messages and produces no text.
 struct Agent {
     session: Session,
     signals: Signals,

@@ -44,19 +44,19 @@ impl Peer for Ractor<'_> {
     fn close_all(&self, sessions: Vec<ActorRef<Message>>) {
         self.runtime.block_on(async {
             for session in sessions {
-                session.stop_and_wait(None, None).await.expect("it listens");
+                session.stop_and_wait(None, None).await.expect("the actor runs");
             }
         });
     }
 }
 
 async fn spawn() -> ActorRef<Message> {
-    let (session, _task) = Actor::spawn(None, Worker, ()).await.expect("it starts");
+    let (session, _task) = Actor::spawn(None, Worker, ()).await.expect("the actor starts");
     session
 }
 
 async fn ask(session: &ActorRef<Message>, task: Task) {
-    ractor::call!(session, Message, task).expect("it answers");
+    ractor::call!(session, Message, task).expect("the actor answers");
 }
 
 pub(crate) struct Message(Task, RpcReplyPort<()>);

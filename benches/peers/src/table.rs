@@ -1,21 +1,21 @@
-//! What everybody's figures are, in one table.
+//! The table of the figures of all crates.
 
 use std::time::Duration;
 
 use crate::common::plot::{bars, Group};
 use crate::common::times::Times;
 
-/// Whom the columns are of, in this order; the first is compared with each of the others.
+/// The names of the columns, in order. Each of the others is compared with the first.
 pub(crate) const NAMES: [&str; 5] = ["turnwise", "meerkat", "tonari", "kameo", "ractor"];
 
-/// A line of the table. Less is better in every one.
+/// A row of the table. In every row less is better.
 #[derive(Debug)]
 pub(crate) struct Row {
     what: String,
     unit: Unit,
-    /// The bare operation of the system that the work cannot do without, where there is one.
+    /// The cost of the bare operation of the system that the work needs in any case, if there is one.
     floor: Option<f64>,
-    /// In the order of [`NAMES`]; `None` for those that have no such thing, or failed.
+    /// In the order of [`NAMES`]. `None` if the crate has no such operation, or its measurement failed.
     figures: [Option<f64>; NAMES.len()],
 }
 
@@ -35,7 +35,7 @@ impl Row {
         Self { what: what.into(), unit, floor, figures }
     }
 
-    /// Of the medians of everybody's times, each of them of `many` operations.
+    /// Makes a row of the medians of the crates' times, divided by `many`, the operations in each time.
     pub(crate) fn of_times(
         what: impl Into<String>,
         floor: Option<Times>,
@@ -46,7 +46,8 @@ impl Row {
         Self::new(what, Unit::Microseconds, floor.and_then(one), times.map(one))
     }
 
-    /// Of services alone: actors have no such thing. A time of zero is that of a measurement that has failed.
+    /// Makes a row of the two services, because actors have no such operation. A time of zero means that the
+    /// measurement failed.
     pub(crate) fn of_services(what: impl Into<String>, floor: Option<Duration>, times: [Duration; 2]) -> Self {
         let one = |time: Duration| (!time.is_zero()).then(|| microseconds(time));
         let [ours, theirs] = times.map(one);
@@ -82,7 +83,7 @@ pub(crate) fn print(row: &Row) {
     println!();
 }
 
-/// The rows that are times and that everybody has a figure for, as bars.
+/// Plots as bars the rows of times in which every crate has a figure.
 pub(crate) fn plot(rows: &[Row]) -> String {
     let shown = rows.iter().filter(|row| matches!(row.unit, Unit::Microseconds));
     let groups: Vec<Group> = shown

@@ -1,4 +1,4 @@
-//! What an agent, or an actor, is asked to do.
+//! The tasks that a workload gives to an agent or an actor.
 
 use std::thread;
 use std::time::Duration;
@@ -7,21 +7,21 @@ use crate::common::keep_busy;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Task {
-    /// Nothing: what is measured is the way there and back.
+    /// No work. The workload measures the round trip.
     Nothing,
-    /// Keep a core busy for so many microseconds.
+    /// Keeps a core busy for this number of microseconds.
     Compute(u64),
-    /// Block the thread for so many milliseconds, as a call of a blocking client would.
+    /// Blocks the thread for this number of milliseconds, like a call of a blocking client.
     Block(u64),
-    /// Say that the turn runs, wait to be released, and then for so many milliseconds: in a thread by blocking, in a task by
-    /// awaiting. Only services are asked for it, whose agents do it: see [`Service`](crate::peer::Service).
+    /// Reports that the turn runs, waits for the release, and then waits for this number of milliseconds. A thread
+    /// blocks meanwhile, and a task awaits. Only the agents of a [`Service`](crate::peer::Service) do this.
     Hold(u64),
-    /// Emit so many events.
+    /// Emits this number of events.
     Emit(u64),
 }
 
 impl Task {
-    /// Sessions are asked by prompt.
+    /// The prompt that gives this task to a session.
     pub(crate) fn prompt(self) -> String {
         match self {
             Self::Nothing => String::new(),
@@ -44,7 +44,7 @@ impl Task {
         }
     }
 
-    /// What needs nothing but a thread.
+    /// Does the tasks that need only a thread.
     pub(crate) fn work(self) {
         match self {
             Self::Compute(microseconds) => keep_busy(Duration::from_micros(microseconds)),
@@ -53,12 +53,12 @@ impl Task {
         }
     }
 
-    /// What a task does: work that blocks is moved off the workers, by hand, as their users have to.
+    /// Does the same in a task of a runtime. Work that blocks runs in `spawn_blocking`, as users of a runtime must do.
     pub(crate) async fn work_in_a_task(self) {
         match self {
             Self::Block(_) => {
                 let blocking = tokio::task::spawn_blocking(move || self.work());
-                blocking.await.expect("nothing panics in there");
+                blocking.await.expect("the work does not panic");
             }
             _ => self.work(),
         }

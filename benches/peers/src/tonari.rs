@@ -1,4 +1,4 @@
-//! `tonari-actor`: actors with a thread each. They have no answers of their own, so a message brings a channel for it.
+//! `tonari-actor`: actors that each have a thread. A message has no reply of its own, so it carries a channel for one.
 
 use std::sync::Mutex;
 
@@ -9,7 +9,7 @@ use crate::peer::Peer;
 use crate::task::Task;
 
 pub(crate) struct Tonari {
-    /// Replaced by another once its actors have been stopped: there is no other way to stop one.
+    /// Replaced when its actors have been stopped. Only the shutdown of a system stops an actor.
     system: Mutex<System>,
 }
 
@@ -24,19 +24,19 @@ impl Peer for Tonari {
     type Session = Addr<Message>;
 
     fn open(&self) -> Addr<Message> {
-        self.system.lock().expect("nobody panics").spawn(Worker).expect("a thread")
+        self.system.lock().expect("the lock is not poisoned").spawn(Worker).expect("a thread")
     }
 
     fn ask(&self, session: &Addr<Message>, task: Task) {
         let (answer, answered) = bounded(1);
-        session.send(Message { task, answer }).expect("it listens");
-        answered.recv().expect("it answers");
+        session.send(Message { task, answer }).expect("the actor runs");
+        answered.recv().expect("the actor answers");
     }
 
     fn ask_all(&self, sessions: &[Addr<Message>], task: Task) {
         let (answer, answered) = unbounded();
         for session in sessions {
-            session.send(Message { task, answer: answer.clone() }).expect("it listens");
+            session.send(Message { task, answer: answer.clone() }).expect("the actor runs");
         }
         answered.iter().take(sessions.len()).for_each(drop);
     }
@@ -45,12 +45,12 @@ impl Peer for Tonari {
         let mut system = System::new("one actor");
         let session = system.spawn(Worker).expect("a thread");
         self.ask(&session, Task::Nothing);
-        system.shutdown().expect("no panic");
+        system.shutdown().expect("no actor panics");
     }
 
     fn close_all(&self, _sessions: Vec<Addr<Message>>) {
-        let mut system = self.system.lock().expect("nobody panics");
-        system.shutdown().expect("no panic");
+        let mut system = self.system.lock().expect("the lock is not poisoned");
+        system.shutdown().expect("no actor panics");
         *system = System::new("peers");
     }
 }

@@ -1,4 +1,4 @@
-//! This library.
+//! `turnwise`, this library.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,10 +28,10 @@ impl Turnwise {
         let ((run, running), (release, released), (tell, told)) = (unbounded(), unbounded(), unbounded());
         let builder = Builder(Signals { run, released, tell });
         let service = EphemeralSessionService::configure(builder).max_sessions(2 * MANY).stack_size(STACK);
-        Self { service: service.build().expect("the settings work"), running, release, told }
+        Self { service: service.build().expect("the settings are valid"), running, release, told }
     }
 
-    /// A turn that runs by now, and is held until it is released or interrupted.
+    /// Starts a turn, and waits until it runs. The turn is held until it is released or interrupted.
     fn hold(&self, session: &SessionId, milliseconds: u64) -> TurnHandle {
         let request = StartTurnRequest::new(Task::Hold(milliseconds).prompt());
         let turn = self.service.begin_turn(*session, request).expect("a turn");
@@ -45,7 +45,7 @@ impl Peer for Turnwise {
     type Session = SessionId;
 
     fn open(&self) -> SessionId {
-        self.service.open_session(SessionSpec::new()).expect("a thread")
+        self.service.open_session(SessionSpec::new()).expect("a session")
     }
 
     fn ask(&self, session: &SessionId, task: Task) {
@@ -60,17 +60,17 @@ impl Peer for Turnwise {
 
     fn cycle(&self) {
         let created = self.service.create_session(CreateSessionRequest::new("")).expect("a session");
-        self.service.archive(created.session_id).expect("it is alive");
+        self.service.archive(created.session_id).expect("a live session");
     }
 
     fn close_all(&self, sessions: Vec<SessionId>) {
-        sessions.iter().for_each(|&id| self.service.archive(id).expect("it is alive"));
-        // What comes next is to have the machine to itself.
+        sessions.iter().for_each(|&id| self.service.archive(id).expect("a live session"));
+        // The next measurement must not share the machine with the end of these sessions.
         for &id in &sessions {
             match self.service.archive_wait(id, PATIENCE) {
-                // It ended too long ago for the service to remember it.
+                // The service remembers a limited number of ended sessions, and has forgotten this one.
                 Ok(()) | Err(SessionError::NotFound { .. }) => {}
-                Err(error) => panic!("a session that does not end: {error}"),
+                Err(error) => panic!("a session does not end: {error}"),
             }
         }
     }
@@ -87,7 +87,7 @@ impl Service for Turnwise {
     }
 
     fn read(&self, session: &SessionId) {
-        self.service.read(*session).expect("it is alive");
+        self.service.read(*session).expect("a live session");
     }
 
     fn read_during_a_turn(&self, session: &SessionId, milliseconds: u64) -> Duration {
@@ -109,13 +109,13 @@ impl Service for Turnwise {
         thread::sleep(SETTLE);
         let interrupted = Instant::now();
         self.service.interrupt(*session).expect("the turn runs");
-        let told = self.told.recv_timeout(PATIENCE).expect("the agent tells");
+        let told = self.told.recv_timeout(PATIENCE).expect("the agent is notified");
         turn.wait().expect_err("interrupted");
         told.saturating_duration_since(interrupted)
     }
 }
 
-/// What agents tell the workloads, and are told by them.
+/// The channels between the agents and the workloads.
 #[derive(Clone, Debug)]
 struct Signals {
     run: Sender<()>,
@@ -134,7 +134,7 @@ impl SessionAgentBuilder for Builder {
     }
 }
 
-/// No history grows, no text is made.
+/// An agent that adds no messages and produces no text.
 #[derive(Debug)]
 struct Agent {
     session: Session,
@@ -146,7 +146,7 @@ impl Agent {
         self.signals.run.send(()).expect("the bench listens");
         select! {
             recv(self.signals.released) -> _ => {}
-            // Nothing is ever sent: the channel ends with the cancellation.
+            // No message is ever sent. The channel disconnects with the cancel.
             recv(turn.cancel_token().cancelled()) -> _ => {}
         }
         turn.sleep(Duration::from_millis(milliseconds)).inspect_err(|_| {

@@ -1,4 +1,4 @@
-//! The workloads W1 to W10 of the benches, for each crate that has what they need.
+//! The workloads W1 to W10 of the benches, for each crate that has the needed operations.
 
 use std::sync::RwLock;
 use std::thread;
@@ -21,7 +21,7 @@ use crate::task::Task;
 use crate::tonari::Tonari;
 use crate::turnwise::Turnwise;
 
-/// Everybody, side by side in this process.
+/// All crates, in one process.
 pub(crate) struct Everybody<'r> {
     pub(crate) turnwise: Turnwise,
     pub(crate) meerkat: Meerkat<'r>,
@@ -30,7 +30,7 @@ pub(crate) struct Everybody<'r> {
     pub(crate) ractor: Ractor<'r>,
 }
 
-/// `[f(&turnwise, …), f(&meerkat, …), …]`: the same of everybody.
+/// Calls a function for every crate: `[f(&turnwise, …), f(&meerkat, …), …]`.
 macro_rules! each {
     ($all:expr, $f:ident $(, $argument:expr)*) => {
         [
@@ -43,7 +43,7 @@ macro_rules! each {
     };
 }
 
-/// W1.
+/// W1: the round trip of a turn.
 pub(crate) fn round_trip(all: &Everybody<'_>) -> Row {
     fn contestant<P: Peer>(peer: &P) -> Contestant<'_> {
         let session = peer.open();
@@ -56,7 +56,7 @@ pub(crate) fn round_trip(all: &Everybody<'_>) -> Row {
     Row::of_times("W1 a turn, round trip", Some(floor), rest, 1)
 }
 
-/// W2.
+/// W2: an event to one receiver.
 pub(crate) fn events(all: &Everybody<'_>) -> Row {
     fn contestant<S: Service>(service: &S, events: usize) -> Contestant<'_> {
         let session = service.open();
@@ -69,7 +69,7 @@ pub(crate) fn events(all: &Everybody<'_>) -> Row {
     Row::of_services("W2 an event to one receiver", Some(floor.median()), [ours.median(), theirs.median()])
 }
 
-/// W3.
+/// W3: a session is created, runs its first turn, and is archived.
 pub(crate) fn create_and_end(all: &Everybody<'_>) -> Row {
     fn contestant<P: Peer>(peer: &P) -> Contestant<'_> {
         Box::new(move || times(full_or_quick(500, 50), || peer.cycle()))
@@ -80,7 +80,7 @@ pub(crate) fn create_and_end(all: &Everybody<'_>) -> Row {
     Row::of_times("W3 create, first turn, archive", Some(floor), rest, 1)
 }
 
-/// W4: of all turns that are made at once by so many callers, one.
+/// W4: the time per turn while `callers` callers run turns at once.
 pub(crate) fn callers(all: &Everybody<'_>, callers: usize) -> Row {
     fn contestant<P: Peer + Sync>(peer: &P, callers: usize, each: usize) -> Contestant<'_> {
         let sessions: Vec<_> = (0..callers).map(|_| peer.open()).collect();
@@ -100,7 +100,7 @@ pub(crate) fn callers(all: &Everybody<'_>, callers: usize) -> Row {
     Row::of_times(format!("W4 a turn, of {callers} callers at once"), None, figures, 1)
 }
 
-/// W5, idle.
+/// W5: a read of an idle session.
 pub(crate) fn reads(all: &Everybody<'_>) -> Row {
     fn contestant<S: Service>(service: &S) -> Contestant<'_> {
         let session = service.open();
@@ -110,15 +110,15 @@ pub(crate) fn reads(all: &Everybody<'_>) -> Row {
             (0..full_or_quick(100, 5)).map(|_| batch()).collect()
         })
     }
-    let service = configure(nothing).build().expect("the settings work");
-    let id = service.open_session(SessionSpec::new()).expect("a thread");
-    let view = RwLock::new(service.read(id).expect("it is alive"));
+    let service = configure(nothing).build().expect("the settings are valid");
+    let id = service.open_session(SessionSpec::new()).expect("a session");
+    let view = RwLock::new(service.read(id).expect("a live session"));
     let floor: Contestant<'_> = Box::new(|| floors::locked_clone(full_or_quick(100, 5), &view));
     let [floor, ours, theirs] = interleaved(7, [floor, contestant(&all.turnwise), contestant(&all.meerkat)]);
     Row::of_services("W5 a read of an idle session", Some(floor.median()), [ours.median(), theirs.median()])
 }
 
-/// W5, during a turn of 500 ms.
+/// W5: a read during a turn of 500 ms.
 pub(crate) fn reads_during_a_turn(all: &Everybody<'_>) -> Row {
     fn contestant<S: Service>(service: &S) -> Contestant<'_> {
         let session = service.open();
@@ -128,7 +128,8 @@ pub(crate) fn reads_during_a_turn(all: &Everybody<'_>) -> Row {
     Row::of_services("W5 a read during a turn of 500 ms", None, [ours.median(), theirs.median()])
 }
 
-/// W6: p99, of turns that would wait for 20 ms more.
+/// W6: the 99th percentile of the time from an interrupt until the agent is notified. The turns would wait for 20 ms
+/// more.
 pub(crate) fn interrupts(all: &Everybody<'_>) -> Row {
     fn contestant<S: Service>(service: &S, count: usize) -> Contestant<'_> {
         let session = service.open();
@@ -142,7 +143,7 @@ pub(crate) fn interrupts(all: &Everybody<'_>) -> Row {
     Row::of_services("W6 interrupt until told, p99", Some(p99(floor)), [p99(ours), p99(theirs)])
 }
 
-/// W7: 50 of 10,000, and all of them. Each is shown as soon as it is measured.
+/// W7: a list of 50 of 10,000 sessions, and a list of all of them. Shows each row as soon as it is measured.
 pub(crate) fn lists(all: &Everybody<'_>, mut show: impl FnMut(Row)) {
     fn contestant<S: Service>(service: &S, limit: Option<usize>) -> Contestant<'_> {
         Box::new(move || times(full_or_quick(100, 5), || assert!(service.list(limit) >= limit.unwrap_or_else(many))))
@@ -163,7 +164,7 @@ fn open_many<P: Peer>(peer: &P) -> Vec<P::Session> {
     (0..many()).map(|_| peer.open()).collect()
 }
 
-/// W8, in processes of their own, which [`make_idle`] serves.
+/// W8: the memory of an idle session. Each count runs in a process of its own, with [`make_idle`].
 pub(crate) fn memory_of_idle() -> Option<Row> {
     memory()?;
     let runs = full_or_quick(3, 1);
@@ -172,12 +173,12 @@ pub(crate) fn memory_of_idle() -> Option<Row> {
     Some(Row::new(format!("W8 memory, one idle of {}", many()), Unit::Kibibytes, floor, figures))
 }
 
-/// Makes many of what W8 counts, and lets them be: the process ends with them.
+/// Makes many of the objects that W8 counts, and leaves them idle until the process ends.
 pub(crate) fn make_idle(what: &str, all: &Everybody<'_>) {
     fn make<P: Peer>(peer: &P, what: &str) {
         if what == P::NAME {
             let sessions = open_many(peer);
-            // Everybody has run a turn by now, as those have that cannot be made without.
+            // Some crates run a turn to create a session. So every session runs a turn before the count.
             sessions.iter().for_each(|session| peer.ask(session, Task::Nothing));
             std::mem::forget(sessions);
         }
@@ -190,8 +191,8 @@ pub(crate) fn make_idle(what: &str, all: &Everybody<'_>) {
     }
 }
 
-/// W9: what one turn takes of one on each of many sessions, all begun from one thread; and how that becomes the same for
-/// everybody where a turn has work to do, as lines over the work.
+/// W9: the time per turn while one thread begins a turn on each of many sessions. Also returns that time over the work
+/// of a turn, as one line for each crate.
 pub(crate) fn one_turn_each(all: &Everybody<'_>) -> (Row, Vec<Series>) {
     const WORK: [u64; 10] = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500];
     fn contestant<P: Peer>(peer: &P) -> [Times; WORK.len()] {
@@ -208,7 +209,7 @@ pub(crate) fn one_turn_each(all: &Everybody<'_>) -> (Row, Vec<Series>) {
         };
         attempt(&format!("W9 of {}", P::NAME), all).unwrap_or_default()
     }
-    // One after the other, so that there are never two times as many threads: systems have room for about three.
+    // The crates run one after the other. Two sets of that many threads would exceed the default limits of Linux.
     let parked = || {
         let parked = floors::Parked::new(many());
         (0..full_or_quick(5, 1)).map(|_| parked.wake_all()).collect()
@@ -217,7 +218,7 @@ pub(crate) fn one_turn_each(all: &Everybody<'_>) -> (Row, Vec<Series>) {
     let all = each!(all, contestant);
     let series = NAMES.iter().zip(&all).map(|(name, by_work)| {
         let cost = |times: &Times| microseconds(times.median()) / many() as f64;
-        // Two cores do twice as much: what is left is what the turn costs beside its work.
+        // The time per turn includes the work, which the cores share.
         let measured = WORK.iter().zip(by_work).skip(1).filter(|(_, times)| !times.is_empty());
         let points = measured.map(|(&work, times)| (work as f64, cost(times)));
         Series { name: (*name).to_owned(), points: points.collect() }
@@ -228,7 +229,7 @@ pub(crate) fn one_turn_each(all: &Everybody<'_>) -> (Row, Vec<Series>) {
     (row, series)
 }
 
-/// W10: 1,000 turns that block for 10 ms. Tasks have that moved off their workers, by their users.
+/// W10: 1,000 turns that block for 10 ms. In tasks this work runs in `spawn_blocking`.
 pub(crate) fn blocking_turns(all: &Everybody<'_>) -> Row {
     fn contestant<P: Peer>(peer: &P) -> Contestant<'_> {
         let sessions: Vec<_> = (0..full_or_quick(1_000, 50)).map(|_| peer.open()).collect();
@@ -240,8 +241,8 @@ pub(crate) fn blocking_turns(all: &Everybody<'_>) -> Row {
     Row::of_times("W10 1,000 turns that block for 10 ms", Some(floor), rest, 1)
 }
 
-/// The least work that a turn must do for W9 to cost at most a tenth more than with the fastest of the others, in
-/// microseconds; `None` where none of the measured ones is enough, or something was not measured.
+/// The least work of a turn, in microseconds, from which on W9 costs at most a tenth more than with the fastest other
+/// crate. `None` if no measured work is enough, or if a measurement is missing.
 pub(crate) fn crossover(series: &[Series]) -> Option<f64> {
     let (ours, others) = series.split_first()?;
     if others.iter().any(|other| other.points.len() != ours.points.len()) {
