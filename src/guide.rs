@@ -186,9 +186,11 @@
 //! | an event channel of your own | yours | bounded: a full channel blocks the turn, so a slow reader cannot fill the memory |
 //!
 //! A turn waits for a running permit, for room in an event channel, and for a subscriber that blocks. Nothing else in
-//! this table causes a wait. Beyond a limit a call fails at once and is never queued:
+//! this table makes a turn wait. Beyond a limit a call fails at once and is never queued:
 //! [`CapacityExceeded`](crate::SessionError::CapacityExceeded), [`Busy`](crate::SessionError::Busy),
-//! [`InjectError::Full`](crate::InjectError::Full). The program decides whether to retry, and for how long.
+//! [`InjectError::Full`](crate::InjectError::Full). The program decides whether to retry, and for how long. To wait for
+//! capacity instead, [`reserve`](crate::EphemeralSessionService::reserve) it with a timeout, and pass the
+//! [`Reservation`](crate::Reservation) to the create.
 //!
 //! # Hosting agents that are not `Send`
 //!

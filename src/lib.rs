@@ -32,7 +32,8 @@
 //! [`create_session`](SessionService::create_session) builds the agent and runs the first turn.
 //! [`open_session`](SessionService::open_session) only builds. [`begin_session`](SessionService::begin_session)
 //! returns before the agent is built, for programs that must not block. [`read`](SessionService::read) and
-//! [`list`](SessionService::list) never wait for a session.
+//! [`list`](SessionService::list) never wait for a session. A create never waits for capacity.
+//! [`reserve`](EphemeralSessionService::reserve) does, and a later create spends the [`Reservation`].
 //!
 //! [`export_session`](SessionService::export_session) returns the history as a [`Session`].
 //! [`SessionSpec::resume`](SessionSpec#structfield.resume) continues from it, in this process or another.
@@ -240,6 +241,7 @@ pub use model::{
     InvalidId, Labels, Message, ResponseStatus, RunResult, Session, SessionEvent, SessionId, SessionSnapshot, SkillId,
     StopReason, ToolResult, TurnId, Usage,
 };
+pub use permits::reservation::Reservation;
 pub use service::{
     ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionInfo, SessionQuery, SessionService,
     SessionSpec, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport, StartTurnRequest,
