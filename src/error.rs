@@ -186,13 +186,16 @@ pub enum SessionError {
         /// The session's id.
         id: SessionId,
     },
-    /// The service has its maximum number of sessions.
+    /// The service has its maximum number of sessions, reservations included.
     CapacityExceeded {
-        /// The number of sessions that hold capacity, archived ones that have not ended included.
+        /// The number of sessions and [reservations](crate::Reservation) that hold capacity, archived sessions that
+        /// have not ended included.
         active: usize,
         /// The maximum number of sessions.
         max: usize,
     },
+    /// The reservation of the specification is spent, or belongs to another service. Nothing was created.
+    InvalidReservation,
     /// The service accepts no new work.
     ShuttingDown,
     /// The session's agent has panicked. The session can be read, exported and archived, but runs no more turns.
@@ -289,6 +292,7 @@ impl SessionError {
             Self::NotRunning { .. } => "SESSION_NOT_RUNNING",
             Self::AlreadyExists { .. } => "SESSION_ALREADY_EXISTS",
             Self::CapacityExceeded { .. } => "CAPACITY_EXCEEDED",
+            Self::InvalidReservation => "INVALID_RESERVATION",
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::Faulted { .. } => "SESSION_FAULTED",
             Self::Interrupted { .. } => "SESSION_INTERRUPTED",
@@ -323,7 +327,11 @@ impl SessionError {
             | Self::Build { id, .. }
             | Self::Agent { id, .. } => Some(*id),
             Self::Store { id, .. } => *id,
-            Self::CapacityExceeded { .. } | Self::ShuttingDown | Self::InvalidId { .. } | Self::Spawn { .. } => None,
+            Self::CapacityExceeded { .. }
+            | Self::InvalidReservation
+            | Self::ShuttingDown
+            | Self::InvalidId { .. }
+            | Self::Spawn { .. } => None,
         }
     }
 
@@ -406,6 +414,7 @@ impl fmt::Display for SessionError {
             Self::CapacityExceeded { active, max } => {
                 write!(f, "no capacity for another session: {active} of {max} in use")
             }
+            Self::InvalidReservation => f.write_str("the reservation is spent, or belongs to another service"),
             Self::ShuttingDown => f.write_str("the service is shutting down"),
             Self::Faulted { id, message } => write!(f, "session {id} is faulted: its agent panicked: {message}"),
             Self::Interrupted { id, reason } => write!(f, "session {id} stopped waiting: {reason}"),
@@ -448,6 +457,7 @@ impl fmt::Debug for SessionError {
             Self::NotRunning { id } => show!(f, "NotRunning", id),
             Self::AlreadyExists { id } => show!(f, "AlreadyExists", id),
             Self::CapacityExceeded { active, max } => show!(f, "CapacityExceeded", active max),
+            Self::InvalidReservation => f.write_str("InvalidReservation"),
             Self::ShuttingDown => f.write_str("ShuttingDown"),
             Self::Faulted { id, message } => {
                 // A panic's message may contain text of the conversation.

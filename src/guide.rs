@@ -191,7 +191,9 @@
 //! subscriber with [`Overflow::Block`](crate::Overflow::Block). A call that finds no capacity, a busy session or a full
 //! inbox fails at once and is never queued:
 //! [`CapacityExceeded`](crate::SessionError::CapacityExceeded), [`Busy`](crate::SessionError::Busy),
-//! [`InjectError::Full`](crate::InjectError::Full). The program decides whether to retry, and for how long.
+//! [`InjectError::Full`](crate::InjectError::Full). The program decides whether to retry, and for how long. To wait for
+//! capacity instead, [`reserve`](crate::EphemeralSessionService::reserve) it with a timeout, and pass the
+//! [`Reservation`](crate::Reservation) to the create.
 //!
 //! # Hosting agents that are not `Send`
 //!

@@ -32,7 +32,8 @@
 //! [`create_session`](SessionService::create_session) builds the agent and runs the first turn.
 //! [`open_session`](SessionService::open_session) builds the agent and runs no turn.
 //! [`begin_session`](SessionService::begin_session) returns before the agent is built, for programs that must not
-//! block. [`read`](SessionService::read) and [`list`](SessionService::list) never wait for a turn.
+//! block. [`read`](SessionService::read) and [`list`](SessionService::list) never wait for a turn. A create never waits
+//! for capacity. [`reserve`](EphemeralSessionService::reserve) does, and a later create spends the [`Reservation`].
 //!
 //! [`export_session`](SessionService::export_session) returns the history as a [`Session`].
 //! [`SessionSpec::resume`](SessionSpec#structfield.resume) starts a session from it, in this process or another.
@@ -242,6 +243,7 @@ pub use model::{
     PendingInput, ResponseStatus, RunResult, Session, SessionEvent, SessionId, SessionSnapshot, SkillId, StopReason,
     ToolResult, TurnId, Usage,
 };
+pub use permits::reservation::Reservation;
 pub use service::{
     ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionInfo, SessionQuery, SessionService,
     SessionSpec, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport, StartTurnRequest,

@@ -44,7 +44,7 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     }
 
     /// Sets how many sessions there may be at a time. Each is a thread; an archived session counts until it has ended.
-    /// 0 admits none. Default: 64.
+    /// [Reservations](crate::Reservation) count too. 0 admits none. Default: 64.
     ///
     /// The system has limits too. A session without a thread is [`SessionError::Spawn`](crate::SessionError::Spawn);
     /// nothing is left of it, and the others continue. Linux has room for some 15,800 sessions by default. Its limits,
@@ -78,9 +78,9 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// Sets how many turns may run at a time. Further admitted turns wait, first come first served, and can be
     /// interrupted meanwhile. Default: no limit but the number of sessions.
     ///
-    /// A turn that waits for another session, or for room in its event channel, does not count meanwhile. Afterwards it
-    /// waits for a permit again. If its wait ends by a timeout or an interrupt, the turn continues at once, even above
-    /// the limit: it may be the turn that has to stop the others.
+    /// A turn that waits for another session, for capacity, or for room in its event channel, does not count meanwhile.
+    /// Afterwards it waits for a permit again. If its wait ends by a timeout or an interrupt, the turn continues at
+    /// once, even above the limit: it may be the turn that has to stop the others.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicUsize, Ordering};

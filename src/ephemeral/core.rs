@@ -19,7 +19,7 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) registry: Registry,
     pub(crate) global_subscribers: GlobalSubscribers,
-    /// One permit for each session that holds capacity.
+    /// One permit for each session that holds capacity, and for each reservation.
     pub(crate) capacity: Arc<Semaphore>,
     /// One permit for each turn that its agent runs now.
     pub(crate) running: Arc<Semaphore>,
@@ -48,6 +48,15 @@ impl Core {
         &self.settings.clock
     }
 
+    /// How many sessions hold capacity. Reservations hold it too, and are not counted.
+    ///
+    /// The registry is read first, and still has a session that has just given its capacity back. So the count of
+    /// permits limits the result.
+    pub(crate) fn sessions(&self) -> usize {
+        let registered = self.registry.count();
+        registered.min(self.capacity.held())
+    }
+
     /// The open session with this id.
     pub(crate) fn open(&self, id: SessionId) -> Result<Arc<SessionHandle>, SessionError> {
         self.registry.find(id).filter(|handle| handle.is_open()).ok_or(SessionError::NotFound { id })
@@ -66,16 +75,21 @@ impl Core {
 /// A session's id and capacity. [`release`](Self::release) or a drop frees both and reports the end of the session.
 #[must_use = "dropping it frees the id and the capacity"]
 #[derive(Debug)]
-pub(crate) struct Reservation {
+pub(crate) struct Registration {
     core: Arc<Core>,
     handle: Arc<SessionHandle>,
     /// Taken by the drop alone.
     capacity: Option<Permit>,
 }
 
-impl Reservation {
-    pub(crate) fn of(core: &Arc<Core>, handle: &Arc<SessionHandle>) -> Result<Self, SessionError> {
-        let permit = core.registry.reserve(handle, &core.capacity)?;
+impl Registration {
+    /// Registers the session, with the unit of capacity that was reserved for it, or with a free one.
+    pub(crate) fn of(
+        core: &Arc<Core>,
+        handle: &Arc<SessionHandle>,
+        reserved: Option<Permit>,
+    ) -> Result<Self, SessionError> {
+        let permit = core.registry.register(handle, &core.capacity, reserved)?;
         Ok(Self { core: Arc::clone(core), handle: Arc::clone(handle), capacity: Some(permit) })
     }
 
@@ -94,7 +108,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for Registration {
     fn drop(&mut self) {
         // Also if the session thread panicked: no turn is admitted afterwards, and no caller waits for an answer.
         self.handle.end();

@@ -2,7 +2,7 @@
 //!
 //! | Step | A session | A turn of a live session |
 //! |---|---|---|
-//! | reserve | [`ReservedSession`] holds the id, the capacity and the numbers of the record | [`AdmittedTurn`] holds the admission |
+//! | register | [`RegisteredSession`] holds the id, the capacity and the numbers of the record | [`AdmittedTurn`] holds the admission |
 //! | prepare | [`PreparedSession`] holds the start data of the session thread | the same value |
 //! | start | [`PreparedSession::start`]: the session thread runs | [`AdmittedTurn::start`]: the command is sent |
 //!
@@ -35,16 +35,17 @@ use crate::sync::{bounded, Arc, Receiver};
 use crate::turn::events::EventSender;
 use crate::turn::handle::{Outcome, TurnHandle};
 
-use super::core::{Core, Reservation};
+use super::core::{Core, Registration};
 use super::service::Inner;
 use super::settings::Settings;
 use super::started::TurnWithWait;
 use super::threads::ThreadSpec;
 
-/// A session whose id, capacity and numbers are reserved. It has no first turn and no opening yet.
+/// A session that is registered: it has its id, its capacity and its first numbers. It has no first turn and no opening
+/// yet.
 ///
-/// The reservation is the last field of this and of [`PreparedSession`]: the id is freed after the rest is dropped.
-struct ReservedSession<B> {
+/// The registration is the last field of this and of [`PreparedSession`]: the id is freed after the rest is dropped.
+struct RegisteredSession<B> {
     builder: Arc<B>,
     spec: SessionSpec,
     context: SessionContext,
@@ -52,7 +53,7 @@ struct ReservedSession<B> {
     handle: Arc<SessionHandle>,
     active: ActiveEntry,
     admission: Admission,
-    reservation: Reservation,
+    registration: Registration,
 }
 
 /// A session that is ready to start. `R` goes to its caller: the handle of the first turn, or the reply of the build.
@@ -60,7 +61,7 @@ struct ReservedSession<B> {
 pub(crate) struct PreparedSession<B, R> {
     start: Contained<Start<B>>,
     reply: R,
-    reservation: Reservation,
+    registration: Registration,
 }
 
 /// The reply that the caller of a build without a turn waits for.
@@ -102,34 +103,56 @@ impl<B: SessionAgentBuilder> Inner<B> {
         request: CreateSessionRequest,
     ) -> Result<PreparedSession<B, TurnHandle>, SessionError> {
         let CreateSessionRequest { session, turn } = request;
-        self.prepare_timeout(turn.timeout)?;
         let turn_id = TurnId::new(session.numbering.after.turn + 1);
-        Ok(self.reserve(session, Some(turn_id))?.with_turn(turn_id, turn))
+        Ok(self.register(session, Some(turn_id), turn.timeout)?.with_turn(turn_id, turn))
     }
 
     /// Prepares a session without a turn, for a caller that waits for the build.
     pub(super) fn prepare_opening(&self, spec: SessionSpec) -> Result<PreparedSession<B, OpeningReply>, SessionError> {
-        Ok(self.reserve(spec, None)?.opening())
+        Ok(self.register(spec, None, None)?.opening())
     }
 
-    /// Registers a session. If that fails, nothing is left of it.
-    fn reserve(&self, mut spec: SessionSpec, first_turn: Option<TurnId>) -> Result<ReservedSession<B>, SessionError> {
-        let core = &self.core;
-        let id = identify(&mut spec, &core.settings.ids);
+    /// Registers a session, whose first turn may have a timeout. If that fails, nothing is left of the session, and its
+    /// reservation is given back.
+    fn register(
+        &self,
+        mut spec: SessionSpec,
+        first_turn: Option<TurnId>,
+        timeout: Option<Duration>,
+    ) -> Result<RegisteredSession<B>, SessionError> {
         let cancel = CancelToken::new();
-        let profile = profile(core, id, first_turn, &mut spec);
-        let (handle, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
-        let reservation = match reserve(core, &handle) {
-            Ok(reservation) => reservation,
+        match self.try_register(&mut spec, first_turn, timeout, &cancel) {
+            Ok((handle, active, admission, registration)) => {
+                self.core.global_subscribers.attach_all(handle.bus());
+                let context = self.context(&handle, cancel.clone());
+                let builder = Arc::clone(&self.builder);
+                Ok(RegisteredSession { builder, spec, context, cancel, handle, active, admission, registration })
+            }
             Err(error) => {
                 contain_and_log("the drop of a session's specification", move || drop(spec));
-                return Err(error);
+                Err(error)
             }
-        };
-        core.global_subscribers.attach_all(handle.bus());
-        let context = self.context(&handle, cancel.clone());
-        let builder = Arc::clone(&self.builder);
-        Ok(ReservedSession { builder, spec, context, cancel, handle, active, admission, reservation })
+        }
+    }
+
+    fn try_register(
+        &self,
+        spec: &mut SessionSpec,
+        first_turn: Option<TurnId>,
+        timeout: Option<Duration>,
+        cancel: &CancelToken,
+    ) -> Result<Registered, SessionError> {
+        let core = &self.core;
+        // First: from here on every failure gives the reservation back.
+        let reserved = core.claim_reservation(spec)?;
+        self.prepare_timeout(timeout)?;
+        let id = identify(spec, &core.settings.ids);
+        let profile = profile(core, id, first_turn, spec);
+        let (handle, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
+        let registration = Registration::of(core, &handle, reserved)?;
+        // Before a caller gets any of the numbers.
+        handle.shared().numbers.open()?;
+        Ok((handle, active, admission, registration))
     }
 
     fn context(&self, handle: &SessionHandle, cancel: CancelToken) -> SessionContext {
@@ -192,55 +215,58 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 }
 
+/// A session that is registered, with the guards of its build.
+type Registered = (Arc<SessionHandle>, ActiveEntry, Admission, Registration);
+
 /// The handle of a session, and the id, the token and the guards of the turn that it has admitted.
 type Admitted = (Arc<SessionHandle>, TurnId, CancelToken, (ActiveEntry, Admission));
 
-impl<B> ReservedSession<B> {
-    /// Prepares the session with the first turn that it was reserved for.
+impl<B> RegisteredSession<B> {
+    /// Prepares the session with the first turn that it was registered for.
     fn with_turn(self, turn_id: TurnId, request: StartTurnRequest) -> PreparedSession<B, TurnHandle> {
         let guards = (self.active, self.admission);
         let (turn_handle, turn) =
-            make_turn(self.reservation.core(), &self.handle, turn_id, request, self.cancel, guards);
-        let Self { builder, spec, context, handle, reservation, .. } = self;
+            make_turn(self.registration.core(), &self.handle, turn_id, request, self.cancel, guards);
+        let Self { builder, spec, context, handle, registration, .. } = self;
         let start = Start { builder, spec, context, handle, first: First::Turn(turn) };
-        PreparedSession::new(start, turn_handle, reservation)
+        PreparedSession::new(start, turn_handle, registration)
     }
 
     /// Prepares the session without a turn.
     fn opening(self) -> PreparedSession<B, OpeningReply> {
         let (reply, opened) = bounded(1);
         let opening = Opening { guards: BuildGuards::new(self.active, self.admission), reply };
-        let Self { builder, spec, context, handle, reservation, .. } = self;
+        let Self { builder, spec, context, handle, registration, .. } = self;
         let reply = OpeningReply { handle: Arc::clone(&handle), opened };
         let start = Start { builder, spec, context, handle, first: First::Open(opening) };
-        PreparedSession::new(start, reply, reservation)
+        PreparedSession::new(start, reply, registration)
     }
 }
 
 impl<B, R> PreparedSession<B, R> {
-    fn new(start: Start<B>, reply: R, reservation: Reservation) -> Self {
+    fn new(start: Start<B>, reply: R, registration: Registration) -> Self {
         // It holds the user's values: the specification and the builder.
         let start = Contained::new("the drop of a session that was not started", start);
-        Self { start, reply, reservation }
+        Self { start, reply, registration }
     }
 
     /// The key that announces a wait for the session. A new session waits for no other, so the announcement is never
     /// refused.
     pub(super) fn key(&self) -> WaitKey {
-        self.reservation.handle().key()
+        self.registration.handle().key()
     }
 }
 
 impl<B: SessionAgentBuilder, R> PreparedSession<B, R> {
     /// Starts the session thread. If the system has no thread for it, nothing is left of the session.
     pub(crate) fn start(self) -> Result<R, SessionError> {
-        let Self { start, reply, reservation } = self;
-        let (core, handle) = (Arc::clone(reservation.core()), Arc::clone(reservation.handle()));
+        let Self { start, reply, registration } = self;
+        let (core, handle) = (Arc::clone(registration.core()), Arc::clone(registration.handle()));
         let (start, id) = (start.into_inner(), handle.id());
         let life = move || {
             let failure = thread::run(start);
             // Capacity and id are free before a failed build is answered.
-            reservation.release();
+            registration.release();
             if let Some(failure) = failure {
                 contain_and_log("the drop of a builder's error", move || failure.send());
             }
@@ -275,13 +301,6 @@ impl AdmittedTurn {
         let wait = self.turn_handle.announce_wait()?;
         Ok(TurnWithWait { turn: self.start(), wait })
     }
-}
-
-/// Reserves the id, the capacity and the first numbers of the record, before a caller gets any of them.
-fn reserve(core: &Arc<Core>, handle: &Arc<SessionHandle>) -> Result<Reservation, SessionError> {
-    let reservation = Reservation::of(core, handle)?;
-    handle.shared().numbers.open()?;
-    Ok(reservation)
 }
 
 fn profile(core: &Core, id: SessionId, first_turn: Option<TurnId>, spec: &mut SessionSpec) -> Profile {

@@ -5,6 +5,7 @@ mod config;
 mod core;
 pub(crate) mod launch;
 mod registry;
+mod reserve;
 mod service;
 mod settings;
 mod shutdown;

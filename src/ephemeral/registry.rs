@@ -1,6 +1,6 @@
 //! The sessions that hold capacity, in the order of their creation.
 //!
-//! A session is in the registry from its reservation until its thread holds nothing of it. The registry does not decide
+//! A session is in the registry from its registration until its thread holds nothing of it. The registry does not decide
 //! whether callers see the session. Its own gate hides a closed session, so a close is one atomic operation.
 //!
 //! **Invariants.**
@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 
 use crate::error::SessionError;
 use crate::model::{Labels, SessionId, SessionSnapshot, TurnId};
-use crate::permits::semaphore::{Permit, Semaphore};
+use crate::permits::semaphore::{Permit, Semaphore, Unavailable};
 use crate::service::{SessionQuery, SessionSummary};
 use crate::session::handle::{summarize, SessionHandle};
 use crate::status::slab::{Status, StatusSlab};
@@ -31,6 +31,8 @@ const FEW_GAPS: usize = 32;
 pub(crate) struct Registry {
     sessions: RwLock<Sessions>,
     statuses: StatusSlab,
+    /// Set once the registry is shut down. It ends the waits for capacity.
+    shutdown: Latch,
 }
 
 #[derive(Debug, Default)]
@@ -38,9 +40,9 @@ struct Sessions {
     entries: IndexMap<SessionId, Slot>,
     gaps: usize,
     shut_down: bool,
-    /// How many sessions were ever reserved.
+    /// How many sessions were ever registered.
     registered: u64,
-    /// Set by the next reservation, and by the shutdown, after which there are no more.
+    /// Set by the next registration, and by the shutdown, after which there are no more.
     next_registration: Option<Arc<Latch>>,
     ended: Ended,
 }
@@ -72,7 +74,7 @@ struct Entry {
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { sessions: RwLock::default(), statuses: StatusSlab::default() }
+        Self { sessions: RwLock::default(), statuses: StatusSlab::default(), shutdown: Latch::new() }
     }
 
     /// The status of a session that is about to be built. Its earlier lives had `turns` turns. `first` is its first
@@ -81,27 +83,37 @@ impl Registry {
         self.statuses.building(turns, first, snapshot)
     }
 
-    /// Reserves the id and the capacity of a session: both or neither.
-    pub(crate) fn reserve(
+    /// Takes the id and the capacity of a session: both or neither. `reserved` is the unit of capacity that was reserved
+    /// for it.
+    pub(crate) fn register(
         &self,
         handle: &Arc<SessionHandle>,
         capacity: &Arc<Semaphore>,
+        mut reserved: Option<Permit>,
     ) -> Result<Permit, SessionError> {
-        let (permit, waiters) = {
-            let mut sessions = self.sessions.write();
-            if sessions.shut_down {
-                return Err(SessionError::ShuttingDown);
+        let (permit, waiters) = loop {
+            {
+                let mut sessions = self.sessions.write();
+                if sessions.shut_down {
+                    return Err(SessionError::ShuttingDown);
+                }
+                if sessions.contains(handle.id()) {
+                    return Err(SessionError::AlreadyExists { id: handle.id() });
+                }
+                match reserved.take().map_or_else(|| capacity.try_acquire(), Ok) {
+                    Ok(permit) => {
+                        sessions.registered += 1;
+                        sessions.insert(Arc::clone(handle));
+                        break (permit, sessions.next_registration.take());
+                    }
+                    Err(Unavailable::Exhausted(active)) => {
+                        return Err(SessionError::CapacityExceeded { active, max: capacity.limit() });
+                    }
+                    Err(Unavailable::AwaitedByOthers) => {}
+                }
             }
-            if sessions.contains(handle.id()) {
-                return Err(SessionError::AlreadyExists { id: handle.id() });
-            }
-            let permit = capacity.try_acquire().map_err(|active| {
-                let max = capacity.limit();
-                SessionError::CapacityExceeded { active, max }
-            })?;
-            sessions.registered += 1;
-            sessions.insert(Arc::clone(handle));
-            (permit, sessions.next_registration.take())
+            // With no lock held: it wakes the threads that wait for a reservation.
+            capacity.grant_free_permits();
         };
         if let Some(waiters) = waiters {
             waiters.set();
@@ -180,12 +192,18 @@ impl Registry {
         Ok((!is_full || closed == 0).then_some(page))
     }
 
+    /// How many sessions hold capacity, open or closed. Includes for a moment those that have just given it back.
+    pub(crate) fn count(&self) -> usize {
+        let sessions = self.sessions.read();
+        sessions.entries.len() - sessions.gaps
+    }
+
     /// The sessions that hold capacity, open or closed.
     pub(crate) fn all(&self) -> Vec<Arc<SessionHandle>> {
         self.sessions.read().handles()
     }
 
-    /// Refuses all further reservations, and returns the sessions that hold capacity.
+    /// Refuses all further registrations, and returns the sessions that hold capacity.
     pub(crate) fn shut_down(&self) -> Vec<Arc<SessionHandle>> {
         let (live, waiters) = {
             let mut sessions = self.sessions.write();
@@ -195,7 +213,13 @@ impl Registry {
         if let Some(waiters) = waiters {
             waiters.set();
         }
+        self.shutdown.set();
         live
+    }
+
+    /// The latch that a shutdown sets, after it has marked the registry.
+    pub(crate) fn shutdown(&self) -> &Latch {
+        &self.shutdown
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {
@@ -349,7 +373,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             if !(seed >> 33).is_multiple_of(3) || live.is_empty() {
                 let id = SessionId::new();
-                permits.push(registry.reserve(&handle(id), &capacity).unwrap());
+                permits.push(registry.register(&handle(id), &capacity, None).unwrap());
                 live.push(id);
             } else {
                 let id = live.remove((seed >> 40) as usize % live.len());
@@ -373,13 +397,14 @@ mod tests {
     fn a_reused_id_goes_to_the_end() {
         let (registry, capacity) = (Registry::new(), Semaphore::new(8));
         let ids: Vec<_> = (0..3).map(|_| SessionId::new()).collect();
-        let mut permits: Vec<_> = ids.iter().map(|id| registry.reserve(&handle(*id), &capacity).unwrap()).collect();
-        let again = registry.reserve(&handle(ids[0]), &capacity);
+        let mut permits: Vec<_> =
+            ids.iter().map(|id| registry.register(&handle(*id), &capacity, None).unwrap()).collect();
+        let again = registry.register(&handle(ids[0]), &capacity, None);
         assert!(matches!(again, Err(SessionError::AlreadyExists { .. })));
         registry.remove(ids[0]);
         assert_eq!(listed(&registry, &SessionQuery::new().after(ids[0])), [ids[1], ids[2]]);
         assert!(registry.list(&SessionQuery::new().after(SessionId::new())).is_err());
-        permits.push(registry.reserve(&handle(ids[0]), &capacity).unwrap());
+        permits.push(registry.register(&handle(ids[0]), &capacity, None).unwrap());
         assert_eq!(listed(&registry, &SessionQuery::new()), [ids[1], ids[2], ids[0]]);
         assert_eq!(registry.sessions.read().gaps, 0);
     }

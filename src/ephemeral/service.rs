@@ -9,6 +9,7 @@ use crate::error::SessionError;
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
 use crate::panics::Contained;
+use crate::permits::reservation::Reservation;
 use crate::reentrancy;
 use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionQuery,
@@ -63,6 +64,44 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         let core = Arc::new(Core::new(settings));
         let builder = Contained::new("the drop of a builder", Arc::new(builder));
         Self { inner: Arc::new_cyclic(|weak| Inner { core, builder, weak: weak.clone() }) }
+    }
+
+    /// Reserves one unit of the capacity for a later create. Waits for it in arrival order, at most for `timeout`.
+    /// [`Duration::ZERO`] does not wait.
+    ///
+    /// [`SessionSpec::reservation`] passes the reservation to the create or open that spends it. A drop gives it back.
+    /// While a `reserve` waits, a create without a reservation gets no unit that is due to the wait: it fails with
+    /// [`SessionError::CapacityExceeded`]. The same goes for the resume of a stored session.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, EphemeralSessionService, SessionError, SessionService, SessionSpec};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+    /// let first = service.open_session(SessionSpec::new())?;
+    /// let elsewhere = service.clone();
+    /// let waiting = thread::spawn(move || {
+    ///     let reservation = elsewhere.reserve(Duration::from_secs(60))?; // until the first session has ended
+    ///     elsewhere.open_session(SessionSpec::new().reservation(reservation))
+    /// });
+    /// service.archive(first)?;
+    /// let second = waiting.join().expect("it does not panic")?;
+    /// assert_ne!(first, second);
+    /// # Ok::<(), SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`SessionError::CapacityExceeded`] if `timeout` passes first. With a maximum of 0 sessions, at once.
+    /// - [`SessionError::ShuttingDown`] after a shutdown, and as soon as one begins during the wait.
+    /// - [`SessionError::Interrupted`] on a session thread whose own turn is cancelled during the wait.
+    ///
+    /// # Blocking
+    /// Until a unit is free and every earlier `reserve` has one, at most for `timeout`. A session thread lends its
+    /// running permit meanwhile. Its own session holds a unit too, and no check finds sessions that wait for each
+    /// other's capacity. So a turn should reserve with a short timeout.
+    pub fn reserve(&self, timeout: Duration) -> Result<Reservation, SessionError> {
+        self.inner.core.reserve(timeout)
     }
 
     /// How many sessions were ever registered, including those that failed to build or got no thread. Pass this number
@@ -144,7 +183,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         let ended = [&counters.turns_completed, &counters.turns_failed, &counters.turns_cancelled, &counters.faults];
         let [turns_completed, turns_failed, turns_cancelled, faults] = ended.map(|count| count.get());
         ServiceStats {
-            sessions: core.capacity.held(),
+            sessions: core.sessions(),
             max_sessions: core.capacity.limit(),
             threads: core.threads.count() + core.deadlines.threads(),
             running_turns: core.running.held(),
@@ -223,6 +262,12 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     #[cfg(feature = "testkit")]
     pub(crate) fn sessions_with_capacity(&self) -> Vec<Arc<SessionHandle>> {
         self.inner.core.registry.all()
+    }
+
+    /// How many threads wait for a reservation.
+    #[cfg(all(test, not(turnwise_loom)))]
+    pub(crate) fn capacity_waiters(&self) -> usize {
+        self.inner.core.capacity.waiters()
     }
 
     /// Returns a handle that does not keep the service alive.

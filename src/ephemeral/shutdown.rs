@@ -2,7 +2,7 @@
 //!
 //! # No session is missed
 //!
-//! A create reserves its slot under the registry's write lock, and a shutdown marks the registry under the same lock.
+//! A create registers its session under the registry's write lock, and a shutdown marks the registry under the same lock.
 //! If the create is first, the shutdown finds its session, built or not. If it is second, it is refused.
 //!
 //! # Three steps

@@ -7,6 +7,7 @@ use crate::agent::SessionAgentBuilder;
 use crate::error::SessionError;
 use crate::ids::numbers::NumberRecord;
 use crate::model::SessionId;
+use crate::permits::reservation::{Reservation, SharedReservation};
 use crate::service::{ArchiveMode, CreateSessionRequest, SessionSpec, StartTurnRequest};
 use crate::session::command::{TakeCondition, Taken};
 use crate::session::handle::SessionHandle;
@@ -42,7 +43,15 @@ impl Life {
 }
 
 impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
-    /// Sets the id of a session before it is reserved.
+    /// Takes the reservation out of all clones of a specification, so that only this one has it. Every failure from
+    /// here on gives it back.
+    pub(crate) fn claim_reservation(&self, spec: &mut SessionSpec) -> Result<(), SessionError> {
+        let claimed = self.inner.core.claim_reservation(spec)?;
+        spec.reservation = claimed.map(|permit| SharedReservation::new(Reservation::new(permit)));
+        Ok(())
+    }
+
+    /// Sets the id of a session before it is registered.
     pub(crate) fn identify(&self, spec: &mut SessionSpec) -> SessionId {
         identify(spec, &self.inner.core.settings.ids)
     }

@@ -13,6 +13,21 @@
 //! Either the permit comes back before the waiting thread sets the flag, and that thread then finds the permit. Or it
 //! comes back after, and the releasing thread finds the flag. With two words, both threads could read before the other
 //! has written.
+//!
+//! # Why no thread is overtaken
+//!
+//! A permit is taken from the queue's head, or by one compare-and-swap that succeeds only while no thread waits. Between
+//! a release and its grant the permit is free, although threads wait for it:
+//!
+//! ```text
+//! releasing thread                          thread that does not wait
+//! held -= 1; a thread waits
+//!                                           held < limit, but a thread waits: takes nothing
+//!                                             grants the permit itself, and looks again
+//! grants what is left
+//! ```
+//!
+//! The second thread grants the permit instead of failing: there may be more free permits than waiting threads.
 
 use std::collections::VecDeque;
 
@@ -36,6 +51,16 @@ const HAS_WAITERS: usize = 1;
 /// In a semaphore's state: one permit given out.
 const ONE: usize = 2;
 
+/// Why a permit cannot be taken at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unavailable {
+    /// All permits are given out, this many.
+    Exhausted(usize),
+    /// A permit is free, but a thread waits for it. After [`grant_free_permits`](Semaphore::grant_free_permits) the
+    /// thread has it, and another permit may be left.
+    AwaitedByOthers,
+}
+
 /// A permit of a semaphore. [`release`](Self::release) or a drop gives it back.
 #[must_use = "dropping it gives the permit back"]
 #[derive(Debug)]
@@ -56,9 +81,23 @@ impl Semaphore {
         self.state.load(Ordering::SeqCst) / ONE
     }
 
-    /// Takes a permit if one is free now, even if threads wait. Otherwise returns the number given out.
-    pub(crate) fn try_acquire(self: &Arc<Self>) -> Result<Permit, usize> {
-        self.count_one().map(|()| Permit::of(self))
+    /// Takes a permit if one is free and no thread waits: one compare-and-swap, also for a caller that holds a lock.
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Result<Permit, Unavailable> {
+        self.count_one_unless(HAS_WAITERS).map(|()| Permit::of(self)).map_err(|state| match state / ONE {
+            held if held < self.limit => Unavailable::AwaitedByOthers,
+            held => Unavailable::Exhausted(held),
+        })
+    }
+
+    /// Takes a permit if more are free than threads wait for. Otherwise returns the number given out. Does not wait.
+    pub(crate) fn acquire_now(self: &Arc<Self>) -> Result<Permit, usize> {
+        loop {
+            match self.try_acquire() {
+                Ok(permit) => return Ok(permit),
+                Err(Unavailable::Exhausted(held)) => return Err(held),
+                Err(Unavailable::AwaitedByOthers) => self.grant_free_permits(),
+            }
+        }
     }
 
     /// Waits for a permit, in arrival order. Returns an error if `cancel` ends the wait.
@@ -69,6 +108,16 @@ impl Semaphore {
                 return Ok(permit);
             }
         }
+    }
+
+    /// Waits for a permit, in arrival order. `None` if `cancel`, `deadline` or `over` ends the wait.
+    pub(crate) fn acquire_until(
+        self: &Arc<Self>,
+        cancel: &CancelToken,
+        deadline: &Deadline,
+        over: &Latch,
+    ) -> Option<Permit> {
+        self.wait_in_queue(cancel, deadline, Some(over))
     }
 
     /// As [`acquire`](Self::acquire), but if `cancel` or `deadline` ends the wait, it takes a permit beyond the limit.
@@ -95,10 +144,8 @@ impl Semaphore {
         deadline: &Deadline,
         over: Option<&Latch>,
     ) -> Option<Permit> {
-        if self.state.load(Ordering::SeqCst) & HAS_WAITERS == 0 {
-            if let Ok(permit) = self.try_acquire() {
-                return Some(permit);
-            }
+        if let Ok(permit) = self.try_acquire() {
+            return Some(permit);
         }
         let (grant, granted) = bounded(1);
         {
@@ -120,12 +167,12 @@ impl Semaphore {
     }
 
     #[cfg(test)]
-    pub(crate) fn has_waiters(&self) -> bool {
-        !self.queue.lock().is_empty()
+    pub(crate) fn waiters(&self) -> usize {
+        self.queue.lock().len()
     }
 
     /// Grants free permits to the threads that have waited longest.
-    fn grant_free_permits(&self) {
+    pub(crate) fn grant_free_permits(&self) {
         while let Some(grant) = self.count_one_for_first() {
             // Never full: each waiting thread gets one grant. Disconnected if the thread has left the wait. It then did
             // not find its entry in the queue, and has taken the permit.
@@ -135,7 +182,7 @@ impl Semaphore {
 
     fn count_one_for_first(&self) -> Option<Sender<()>> {
         let mut queue = self.queue.lock();
-        if queue.is_empty() || self.count_one().is_err() {
+        if queue.is_empty() || self.count_one_unless(0).is_err() {
             return None;
         }
         let first = queue.pop_front();
@@ -158,9 +205,10 @@ impl Semaphore {
         }
     }
 
-    fn count_one(&self) -> Result<(), usize> {
-        let one_more = |state| (state / ONE < self.limit).then_some(state + ONE);
-        self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).map(drop).map_err(|state| state / ONE)
+    /// Counts one more permit, if one is free and the state has none of `flags`. Otherwise returns the state.
+    fn count_one_unless(&self, flags: usize) -> Result<(), usize> {
+        let one_more = |state| (state / ONE < self.limit && state & flags == 0).then_some(state + ONE);
+        self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).map(drop)
     }
 }
 
@@ -168,6 +216,11 @@ impl Permit {
     /// A permit that the semaphore has counted already.
     fn of(semaphore: &Arc<Semaphore>) -> Self {
         Self { semaphore: Arc::clone(semaphore) }
+    }
+
+    /// Whether the permit is one of this semaphore.
+    pub(crate) fn is_of(&self, semaphore: &Arc<Semaphore>) -> bool {
+        Arc::ptr_eq(&self.semaphore, semaphore)
     }
 
     /// Gives the permit back. The thread that has waited longest gets it.
@@ -195,7 +248,7 @@ mod tests {
     fn permits_are_granted_in_arrival_order() {
         let semaphore = Semaphore::new(1);
         let held = semaphore.try_acquire().unwrap();
-        assert_eq!(semaphore.try_acquire().unwrap_err(), 1);
+        assert_eq!(semaphore.try_acquire().unwrap_err(), Unavailable::Exhausted(1));
         let (order, served) = bounded(2);
         std::thread::scope(|scope| {
             for waiter in 0..2 {

@@ -1,8 +1,8 @@
 //! The running permit of a session's turn, shared by every thread of the turn.
 //!
 //! A turn runs under one permit of the service's `max_running_turns`. A thread of the turn may wait for room for an
-//! event, a sleep, or another session. It must not keep the permit during that wait: the reader of the event may be a
-//! turn that needs it.
+//! event, a sleep, another session, or capacity for one. It must not keep the permit during that wait: the reader of the
+//! event may be a turn that needs it.
 //!
 //! # One permit, and a count of waits
 //!
@@ -25,7 +25,7 @@
 //!   its threads waits.
 //! - A wait that outlives its turn changes nothing in the next turn: each wait carries the number of its run.
 //! - Liveness comes before the limit. A cancelled turn takes a permit beyond the limit, and so does a turn whose timed
-//!   wait for another session is over. Such a turn may be the one that has to stop the others.
+//!   wait for another session, or for capacity, is over. Such a turn may be the one that has to stop the others.
 //!
 //! It does not choose which turn gets a permit: the [`semaphore`](super::semaphore) does.
 
@@ -129,8 +129,8 @@ impl TurnPermit {
 
     /// Begins a wait and gives the permit back. `None` if no run is in progress, so that there is no permit to lend.
     ///
-    /// `until` is the deadline of a timed wait for another session. No other deadline allows a permit beyond
-    /// the limit.
+    /// `until` is the deadline of a timed wait for another session, or for the capacity that other sessions hold. No
+    /// other deadline allows a permit beyond the limit.
     pub(crate) fn lend(self: &Arc<Self>, until: Deadline) -> Option<LentPermit> {
         let (run, over, permit) = {
             let mut state = self.state.lock();
@@ -275,7 +275,7 @@ mod tests {
         let taken = semaphore.try_acquire().unwrap();
         std::thread::scope(|scope| {
             let asking = scope.spawn(move || first.end_wait());
-            while !semaphore.has_waiters() {
+            while semaphore.waiters() == 0 {
                 std::thread::yield_now();
             }
             // A second thread of the turn begins and ends a wait before the first has its permit: it returns at once.
@@ -296,7 +296,7 @@ mod tests {
         let taken = semaphore.try_acquire().unwrap();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(move || helper.end_wait());
-            while !semaphore.has_waiters() {
+            while semaphore.waiters() == 0 {
                 std::thread::yield_now();
             }
             turn.stop();

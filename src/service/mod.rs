@@ -254,8 +254,9 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::AlreadyExists`], [`SessionError::CapacityExceeded`], [`SessionError::ShuttingDown`], and
-    /// [`SessionError::Spawn`] where the system refuses a thread. After any of them no session remains.
+    /// [`SessionError::AlreadyExists`], [`SessionError::CapacityExceeded`], [`SessionError::InvalidReservation`],
+    /// [`SessionError::ShuttingDown`], and [`SessionError::Spawn`] where the system refuses a thread. After any of them
+    /// no session remains, and a reservation of the request is given back.
     ///
     /// # Blocking
     /// Does not block.

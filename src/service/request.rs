@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::ids::numbers::Numbering;
 use crate::model::{AgentEvent, Brief, CallbackPending, Session, SessionId, SkillId, ToolResult};
+use crate::permits::reservation::{Reservation, SharedReservation};
 use crate::sync::{Arc, Sender};
 
 /// The specification of a session. The service passes it to the builder, with the id filled in.
@@ -48,6 +49,8 @@ pub struct SessionSpec {
     pub(crate) numbering: Numbering,
     /// The callback that the resumed session waits for.
     pub(crate) callback: Option<CallbackPending>,
+    /// The unit of capacity for the session. A create takes it out before it calls the builder.
+    pub(crate) reservation: Option<SharedReservation>,
 }
 
 impl SessionSpec {
@@ -153,6 +156,34 @@ impl SessionSpec {
         self.resume.clone().unwrap_or_else(new)
     }
 
+    /// Sets the reservation that the create or open spends, so that it does not fail for want of capacity.
+    ///
+    /// Clones of the specification share one reservation. The first create or open takes it out of all of them, and
+    /// gives it back if it fails. A later one fails with
+    /// [`SessionError::InvalidReservation`](crate::SessionError::InvalidReservation). So does a create of another
+    /// service than the one that made the reservation; it leaves the reservation to the other clones. The builder gets
+    /// the specification without the reservation.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, SessionSpec};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+    /// let spec = SessionSpec::new().reservation(service.reserve(Duration::from_secs(5))?);
+    /// let request = CreateSessionRequest::new("hello").session(spec.clone());
+    /// let id = service.create_session(request)?.session_id;
+    ///
+    /// service.archive_wait(id, Duration::from_secs(5))?;
+    /// let spent = service.open_session(spec).unwrap_err(); // the clone has nothing left
+    /// assert_eq!(spent.code(), "INVALID_RESERVATION");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    #[must_use]
+    pub fn reservation(mut self, reservation: Reservation) -> Self {
+        self.reservation = Some(SharedReservation::new(reservation));
+        self
+    }
+
     /// Sets the extension, other data for the builder.
     #[must_use]
     pub fn extension(mut self, extension: Arc<dyn Any + Send + Sync>) -> Self {
@@ -187,6 +218,7 @@ impl fmt::Debug for SessionSpec {
             .field("resume", &self.resume)
             .field("labels", &self.labels)
             .field("extension", &self.extension.is_some())
+            .field("reservation", &self.reservation.is_some())
             .finish()
     }
 }

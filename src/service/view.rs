@@ -254,7 +254,8 @@ pub struct ShutdownReport {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ServiceStats {
-    /// The number of sessions that hold capacity: live ones, and archived ones that have not ended.
+    /// The number of sessions that hold capacity: live ones, and archived ones that have not ended. Capacity that is
+    /// only [reserved](crate::Reservation) does not count.
     pub sessions: usize,
     /// The maximum of [`sessions`](Self::sessions).
     pub max_sessions: usize,
@@ -268,7 +269,7 @@ pub struct ServiceStats {
     #[cfg_attr(feature = "serde", serde(default))]
     pub threads: usize,
     /// The number of turns that hold a running permit. Not counted is a turn that waits for a permit, another session,
-    /// an interaction or room for an event, or that [sleeps](crate::TurnContext::sleep).
+    /// capacity, an interaction or room for an event, or that [sleeps](crate::TurnContext::sleep).
     pub running_turns: usize,
     /// The number of turns that have asked their host for input, and have no answer yet.
     #[cfg_attr(feature = "serde", serde(default))]

@@ -63,7 +63,7 @@ impl<B: SessionAgentBuilder> FirstTurn<'_, B> {
     }
 }
 
-/// A turn about to start. A drop gives back the admission, or the session that was reserved for it.
+/// A turn about to start. A drop gives back the admission, or the session that was registered for it.
 #[must_use = "dropping it gives the turn up"]
 #[allow(clippy::large_enum_variant)] // Most turns belong to live sessions, and those need no allocation.
 pub(super) enum TurnToStart<'a, B: SessionAgentBuilder> {
@@ -90,6 +90,7 @@ impl<B: SessionAgentBuilder> TurnToStart<'_, B> {
 impl<B: SessionAgentBuilder> Inner<B> {
     /// Reserves the id of a new session, and begins its record.
     pub(super) fn launch_new(&self, spec: &mut SessionSpec) -> Result<PendingLaunch<'_, B>, SessionError> {
+        self.live.claim_reservation(spec)?;
         let id = self.live.identify(spec);
         if self.live.is_shut_down() {
             return Err(SessionError::ShuttingDown);

@@ -10,6 +10,7 @@ use crate::error::{ConfigError, SessionError};
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
 use crate::panics::contain_and_log;
+use crate::permits::reservation::Reservation;
 use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionQuery,
     SessionService, SessionSpec, SessionSummary, SessionView, ShutdownReport, StartTurnRequest, WeakService,
@@ -137,6 +138,31 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
             Inner { live, table, weak: weak.clone() }
         });
         Self { inner }
+    }
+
+    /// As [`EphemeralSessionService::reserve`]: one unit of the capacity of live sessions, for a later create or open. A
+    /// turn that resumes a stored session takes capacity too, but cannot spend a reservation.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::store::{FileStore, PersistentSessionService};
+    /// use turnwise::{agent_fn, SessionService, SessionSpec};
+    ///
+    /// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+    /// let service = PersistentSessionService::new(agent, 1, FileStore::in_memory()?);
+    /// let reservation = service.reserve(Duration::from_secs(5))?;
+    /// assert!(service.open_session(SessionSpec::new()).is_err()); // the only unit is reserved
+    /// service.open_session(SessionSpec::new().reservation(reservation))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`EphemeralSessionService::reserve`].
+    ///
+    /// # Blocking
+    /// Until a unit is free and every earlier `reserve` has one, at most for `timeout`.
+    pub fn reserve(&self, timeout: Duration) -> Result<Reservation, SessionError> {
+        self.inner.live.reserve(timeout)
     }
 
     /// Whether a session has a thread. A stored session without one is resumed on its next turn.

@@ -160,6 +160,14 @@ fn refused_threads() {
         assert_matches!(service.open_session(spec), Err(SessionError::Spawn { .. }));
         assert_matches!(service.read(id), Err(SessionError::NotFound { .. }));
     }
+    // A reservation is given back too, although a clone of its specification is kept.
+    let spec = SessionSpec::new().reservation(service.reserve(std::time::Duration::ZERO).unwrap());
+    let kept = spec.clone();
+    assert_matches!(service.open_session(spec), Err(SessionError::Spawn { .. }));
+    assert_matches!(service.open_session(kept), Err(SessionError::InvalidReservation));
+    let free: Vec<_> = std::iter::from_fn(|| service.reserve(std::time::Duration::ZERO).ok()).collect();
+    assert_eq!(free.len() + live.len(), service.stats().max_sessions);
+    drop(free);
     // A value in the refused specification calls the service in its drop. A lock that was held then would hang the
     // call.
     let (told, tell) = turnwise::crossbeam_channel::bounded(1);

@@ -23,6 +23,7 @@ mod kit;
 mod permits;
 mod reading;
 mod registry;
+mod reservations;
 mod sub_agents;
 mod subscriptions;
 mod support;

@@ -1,4 +1,4 @@
-//! Admission of sessions and turns: C02, C05, C08 to C12, C15, C16.
+//! Admission of sessions and turns: C02, C05, C08 to C12, C15, C16, C54.
 
 use super::support::*;
 use super::{explore, join, spawn};
@@ -218,5 +218,66 @@ fn c16_the_limit_of_running_turns_holds_and_a_waiting_turn_can_be_interrupted() 
         quick.wait().expect("the turn gets a permit");
         assert_eq!(service.stats().running_turns, 0);
         finish(&service);
+    });
+}
+
+#[test]
+fn c54_no_unit_is_lost_and_no_create_overtakes_a_waiting_reserve() {
+    explore(|| {
+        let service = EphemeralSessionService::new(actors(act), 1);
+        let held = service.reserve(SOON).expect("it is free");
+        let served = Arc::new(AtomicUsize::new(0));
+        let waiting = [(); 2].map(|()| (service.clone(), Arc::clone(&served)));
+        let waiting = waiting.map(|(service, served)| {
+            spawn(move || {
+                let reservation = service.reserve(FAR).expect("its turn comes");
+                served.fetch_add(1, Ordering::SeqCst);
+                drop(reservation);
+            })
+        });
+        let impatient = service.clone();
+        // Its time may be over in the instant in which it is served.
+        let impatient = spawn(move || match impatient.reserve(SOON) {
+            Ok(reservation) => {
+                let id = impatient.open_session(SessionSpec::new().reservation(reservation)).expect("it has a unit");
+                impatient.archive_wait(id, FAR).unwrap();
+            }
+            Err(error) => assert!(matches!(error, SessionError::CapacityExceeded { active: 1, max: 1 }), "{error}"),
+        });
+        let (creator, seen) = (service.clone(), Arc::clone(&served));
+        let creator = spawn(move || {
+            let all_wait = creator.capacity_waiters() == 3;
+            match creator.open_session(SessionSpec::new()) {
+                Ok(id) => {
+                    assert!(!all_wait || seen.load(Ordering::SeqCst) == 2, "it has overtaken a waiting reserve");
+                    creator.archive_wait(id, FAR).unwrap();
+                }
+                Err(error) => assert!(matches!(error, SessionError::CapacityExceeded { active: 1, max: 1 }), "{error}"),
+            }
+        });
+        drop(held);
+        waiting.into_iter().for_each(join);
+        join(impatient);
+        join(creator);
+        assert_eq!(service.capacity_waiters(), 0);
+        drop(service.reserve(SOON).expect("every unit is back"));
+        finish(&service);
+    });
+}
+
+#[test]
+fn c54_a_shutdown_ends_every_wait_for_capacity() {
+    explore(|| {
+        let service = EphemeralSessionService::new(actors(act), 1);
+        let held = service.reserve(SOON).expect("it is free");
+        let [one, other] = [(); 2].map(|()| service.clone()).map(|service| spawn(move || service.reserve(FAR)));
+        finish(&service);
+        // The shutdown alone ends a wait: the only unit is still held.
+        let ended = join(one);
+        // A reserve that has begun before the shutdown may find this unit now, and does not get it.
+        drop(held);
+        for result in [ended, join(other), service.reserve(FAR)] {
+            assert!(matches!(result, Err(SessionError::ShuttingDown)), "{result:?}");
+        }
     });
 }

@@ -452,8 +452,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "capacity comes back before the agent is dropped",
         "src/ephemeral/launch.rs",
         &[
-            ("            let failure = thread::run(start);\n", "            reservation.release();\n            let failure = thread::run(start);\n"),
-            ("            // Capacity and id are free before a failed build is answered.\n            reservation.release();\n", ""),
+            ("            let failure = thread::run(start);\n", "            registration.release();\n            let failure = thread::run(start);\n"),
+            ("            // Capacity and id are free before a failed build is answered.\n            registration.release();\n", ""),
         ],
         Shuttle("c09"),
     ),
@@ -476,10 +476,47 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a failed build answers before its capacity is free",
         "src/ephemeral/launch.rs",
         &[
-            ("            reservation.release();\n            if let", "            if let"),
-            ("                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n", "                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n            reservation.release();\n"),
+            ("            registration.release();\n            if let", "            if let"),
+            ("                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n", "                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n            registration.release();\n"),
         ],
         Shuttle("c03"),
+    ),
+    // Reservations.
+    mutation(
+        "a create overtakes a reserve that waits",
+        "src/permits/semaphore.rs",
+        &[("self.count_one_unless(HAS_WAITERS).map(", "self.count_one_unless(0).map(")],
+        Shuttle("c54_no_unit"),
+    ),
+    mutation(
+        "a shutdown does not end the waits for capacity",
+        "src/ephemeral/registry.rs",
+        &[("        self.shutdown.set();\n", "")],
+        Shuttle("c54_a_shutdown"),
+    ),
+    mutation(
+        "a reservation granted during a shutdown is kept",
+        "src/ephemeral/reserve.rs",
+        &[("        // The permit is dropped, and so given back, if the shutdown came first.\n        self.refuse_after_shutdown()?;\n", "")],
+        Shuttle("c54_a_shutdown"),
+    ),
+    mutation(
+        "a create spends the reservation of another service",
+        "src/permits/reservation.rs",
+        &[("take_if(|reservation| reservation.permit.is_of(capacity))", "take_if(|_| Arc::strong_count(capacity) > 0)")],
+        Contract("c54_a_reservation_of_another"),
+    ),
+    mutation(
+        "a failed create leaves the reservation to a clone",
+        "src/store/launch.rs",
+        &[("        self.live.claim_reservation(spec)?;\n", "")],
+        Store("c54_a_create"),
+    ),
+    mutation(
+        "a wait for capacity keeps the running permit",
+        "src/ephemeral/reserve.rs",
+        &[("let lent = reentrancy::lend_permit(deadline);", "let lent = reentrancy::lend_permit(deadline).filter(|_| false);")],
+        Contract("c54_a_wait_on_a_session_thread_lends"),
     ),
     mutation(
         "a shutdown does not end the idle threads",

@@ -12,6 +12,7 @@ mod killed;
 mod lives;
 mod races;
 mod requests;
+mod reservations;
 mod saving;
 mod sessions;
 mod support;
