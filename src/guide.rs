@@ -186,7 +186,9 @@
 //! | an event channel of your own | yours | bounded: a full channel blocks the turn, so a slow reader cannot fill the memory |
 //!
 //! A turn waits for a running permit, for room in an event channel, and for a subscriber that blocks. Nothing else in
-//! this table causes a wait. Beyond a limit a call fails at once and is never queued:
+//! this table causes a wait. A turn lends its permit while it waits, if it waits through its
+//! [context](crate::TurnContext): [`sleep`](crate::TurnContext::sleep), [`recv`](crate::TurnContext::recv), or
+//! [`without_permit`](crate::TurnContext::without_permit) for any other wait. Beyond a limit a call fails at once and is never queued:
 //! [`CapacityExceeded`](crate::SessionError::CapacityExceeded), [`Busy`](crate::SessionError::Busy),
 //! [`InjectError::Full`](crate::InjectError::Full). The program decides whether to retry, and for how long.
 //!

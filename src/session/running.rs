@@ -10,7 +10,7 @@ use crate::error::SessionError;
 use crate::model::{AgentEvent, Brief, RunResult, SkillId, StopReason, TurnId};
 use crate::panics::{contain, contain_and_log};
 use crate::reentrancy::RunningPermit;
-use crate::sync::{Arc, Sender};
+use crate::sync::{Arc, Instant, Sender};
 use crate::timers::TimerGuard;
 use crate::turn::context::TurnContext;
 use crate::turn::events::TurnEvents;
@@ -75,7 +75,8 @@ impl RunningTurn {
         let Turn { input, event_tx, turn_id, cancel, mut guards } = turn;
         guards.pick_up();
         shared.counters.turns_started.add_one();
-        let context = TurnContext::new(TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel));
+        let events = TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel);
+        let context = TurnContext::new(events, guards.deadline_at());
         context.events().emit_library_event(|| AgentEvent::RunStarted {
             session_id: context.session_id(),
             turn_id: context.turn_id(),
@@ -175,6 +176,11 @@ impl TurnGuards {
     /// Marks the turn as picked up by the session thread.
     pub(super) fn pick_up(&mut self) {
         self.admission.pick_up();
+    }
+
+    /// The instant at which the turn's timeout cancels it.
+    fn deadline_at(&self) -> Option<Instant> {
+        self.deadline.as_ref().map(TimerGuard::at)
     }
 
     /// Stores the running permit until its place in the order of the end.

@@ -1,14 +1,16 @@
 //! The context that an agent borrows for the length of a turn.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::cancel::CancelToken;
 use crate::error::Cancelled;
 #[cfg(feature = "store")]
 use crate::ids::numbers::LastNumbers;
 use crate::model::{AgentEvent, InboxInteraction, RunResult, SessionId, SessionSnapshot, StopReason, TurnId};
-use crate::sync::Arc;
+use crate::reentrancy;
+use crate::sync::{select, Arc, Instant, Receiver, RecvTimeoutError, TryRecvError};
+use crate::time::clock::{Clock, Deadline};
 use crate::turn::events::TurnEvents;
 
 /// The turn that an agent is running: its ids, its cancel token, its events, and the session's inbox.
@@ -16,9 +18,9 @@ use crate::turn::events::TurnEvents;
 /// It is `Sync`, and scoped threads may borrow it, for tools that run in parallel. It cannot be kept: the borrow ends
 /// when [`run_turn`](crate::SessionAgent::run_turn) returns.
 ///
-/// The turn gives its running permit back while one of its threads waits for room for an event, or
-/// [sleeps](Self::sleep). It also does so while the session thread waits for another session. The last wait to end
-/// takes a permit again, in arrival order. With [`max_running_turns`](crate::ServiceConfig::max_running_turns), an
+/// The turn gives its running permit back while one of its threads waits for room for an event,
+/// [sleeps](Self::sleep), [receives](Self::recv), or runs [without a permit](Self::without_permit). It also does so
+/// while the session thread waits for another session. The last wait to end takes a permit again, in arrival order. With [`max_running_turns`](crate::ServiceConfig::max_running_turns), an
 /// agent uses sub-agents from the session thread: a scoped thread that waits for a sub-agent keeps the permit.
 ///
 /// ```
@@ -46,11 +48,13 @@ pub struct TurnContext {
     events: Arc<TurnEvents>,
     /// The token of the interaction that runs in host mode, if one does.
     interaction: Option<CancelToken>,
+    /// The instant at which the turn's timeout cancels it.
+    deadline: Option<Instant>,
 }
 
 impl TurnContext {
-    pub(crate) fn new(events: TurnEvents) -> Self {
-        Self { events: Arc::new(events), interaction: None }
+    pub(crate) fn new(events: TurnEvents, deadline: Option<Instant>) -> Self {
+        Self { events: Arc::new(events), interaction: None, deadline }
     }
 
     /// Begins an interaction of host mode, which `cancel` ends alone.
@@ -196,6 +200,173 @@ impl TurnContext {
     /// [`max_running_turns`](crate::ServiceConfig::max_running_turns) turns run.
     pub fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
         self.events.shared().sleep(duration, self.cancel_token())
+    }
+
+    /// Receives from a channel of the agent's own; `None` once it is disconnected.
+    ///
+    /// ```
+    /// use turnwise::crossbeam_channel::Receiver;
+    /// use turnwise::{AgentError, RunResult, TurnContext};
+    ///
+    /// /// Answers with all lines of a channel that another thread of the program fills.
+    /// fn collect(lines: &Receiver<String>, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    ///     let mut text = String::new();
+    ///     while let Some(line) = turn.recv(lines)? {
+    ///         text += &line;
+    ///     }
+    ///     Ok(turn.finish(text))
+    /// }
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let (sender, lines) = turnwise::crossbeam_channel::unbounded();
+    /// # ["one, ", "two"].map(|line| sender.send(line.to_owned()).unwrap());
+    /// # drop(sender);
+    /// # let service = EphemeralSessionService::new(agent_fn(move |_, turn| collect(&lines, turn)), 1);
+    /// # assert_eq!(service.create_session(CreateSessionRequest::new("read"))?.text, "one, two");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Cancelled`] if the turn has been told to stop, before the call or during the wait. No message is lost: the
+    /// channel keeps it, or the call returns it although the turn is cancelled meanwhile.
+    ///
+    /// # Blocking
+    /// Until there is a message, the channel is disconnected, or the turn is cancelled. The turn gives its running
+    /// permit back during the wait, on whichever of its threads that is, as during a [`sleep`](Self::sleep).
+    pub fn recv<T>(&self, from: &Receiver<T>) -> Result<Option<T>, Cancelled> {
+        self.receive(from, &Deadline::never()).map(Result::ok)
+    }
+
+    /// As [`recv`](Self::recv), but waits no longer than `timeout`, on the service's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::crossbeam_channel::{never, Receiver, RecvTimeoutError};
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|_, turn| {
+    ///     let replies: Receiver<String> = never(); // stands for a peer that is silent
+    ///     match turn.recv_timeout(&replies, Duration::from_millis(1))? {
+    ///         Ok(reply) => Ok(turn.finish(reply)),
+    ///         Err(RecvTimeoutError::Timeout) => Ok(turn.finish("no reply")),
+    ///         Err(RecvTimeoutError::Disconnected) => Ok(turn.finish("no peer")),
+    ///     }
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("ask"))?.text, "no reply");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Cancelled`], as [`recv`](Self::recv). Inside: [`RecvTimeoutError::Timeout`] if no message arrives in time,
+    /// [`RecvTimeoutError::Disconnected`] if none can arrive.
+    ///
+    /// # Blocking
+    /// As [`recv`](Self::recv), at most for `timeout`. Afterwards the turn waits for a running permit again.
+    pub fn recv_timeout<T>(
+        &self,
+        from: &Receiver<T>,
+        timeout: Duration,
+    ) -> Result<Result<T, RecvTimeoutError>, Cancelled> {
+        self.receive(from, &self.clock().deadline(timeout))
+    }
+
+    fn receive<T>(&self, from: &Receiver<T>, deadline: &Deadline) -> Result<Result<T, RecvTimeoutError>, Cancelled> {
+        let cancel = self.cancel_token();
+        cancel.check()?;
+        // Without a wait there is no reason to lend the permit.
+        match from.try_recv() {
+            Ok(message) => return Ok(Ok(message)),
+            Err(TryRecvError::Disconnected) => return Ok(Err(RecvTimeoutError::Disconnected)),
+            Err(TryRecvError::Empty) => {}
+        }
+        self.without_permit(|| {
+            let alarm = deadline.alarm();
+            select! {
+                recv(from) -> message => Ok(message.map_err(|_| RecvTimeoutError::Disconnected)),
+                recv(cancel.cancelled()) -> _ => cancel.check().map(|()| Err(RecvTimeoutError::Disconnected)),
+                recv(alarm.receiver()) -> _ => Ok(Err(RecvTimeoutError::Timeout)),
+            }
+        })
+    }
+
+    /// Runs `wait` without the turn's running permit: for a wait that the library does not know, such as a lock, a child
+    /// process or a socket. Such waits may nest, and several threads of the turn may be in one.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     let tool = thread::spawn(move || prompt.to_uppercase());
+    ///     let text = turn.without_permit(|| tool.join()).expect("the tool does not panic");
+    ///     Ok(turn.finish(text))
+    /// });
+    /// let service = EphemeralSessionService::configure(agent).max_running_turns(1).build()?;
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("hello"))?.text, "HELLO");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Blocking
+    /// As long as `wait`. A cancel does not end `wait`, which has to observe the [token](Self::cancel_token) itself or
+    /// set a [hook](CancelToken::on_cancel). Afterwards, also if `wait` panics, the turn waits for a running permit if
+    /// [`max_running_turns`](crate::ServiceConfig::max_running_turns) turns run. A cancel ends this second wait.
+    pub fn without_permit<T>(&self, wait: impl FnOnce() -> T) -> T {
+        // Dropped on every way out, an unwind included: the turn holds a permit again afterwards.
+        let _permit = reentrancy::lend_permit_of(&self.events.shared().permit);
+        wait()
+    }
+
+    /// The time of day at which the turn's [timeout](crate::StartTurnRequest#structfield.timeout) cancels it: what
+    /// [`now`](Self::now) returns after the [remaining](Self::remaining) time. `None` for a turn without a timeout.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|_, turn| {
+    ///     let in_time = turn.deadline().is_none_or(|deadline| turn.now() < deadline);
+    ///     Ok(turn.finish(if in_time { "in time" } else { "late" }))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let request = CreateSessionRequest::new("hello").timeout(Duration::from_secs(60));
+    /// assert_eq!(service.create_session(request)?.text, "in time");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    pub fn deadline(&self) -> Option<SystemTime> {
+        self.now().checked_add(self.remaining()?)
+    }
+
+    /// The time that is left until the turn's timeout cancels it. `None` for a turn without a timeout. It is measured
+    /// on a monotonic clock: it never rises, and a change of the time of day has no effect on it. In host mode it is
+    /// that of the whole turn.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::TurnContext;
+    ///
+    /// /// The timeout of each of the `calls` that the turn still has to make.
+    /// fn fair_share(turn: &TurnContext, calls: u32) -> Duration {
+    ///     turn.remaining().map_or(Duration::from_secs(60), |left| left / calls)
+    /// }
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let agent = agent_fn(|_, turn| Ok(turn.finish(format!("{}", fair_share(turn, 2) <= Duration::from_secs(5)))));
+    /// # let service = EphemeralSessionService::new(agent, 1);
+    /// # let request = CreateSessionRequest::new("hello").timeout(Duration::from_secs(10));
+    /// # assert_eq!(service.create_session(request)?.text, "true");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline.map(|at| self.clock().until(at))
+    }
+
+    /// The time of day, on the service's clock. An agent that takes the time from here can be tested with a clock that
+    /// the test advances.
+    pub fn now(&self) -> SystemTime {
+        self.clock().system_time()
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.events.shared().clock
     }
 
     /// Publishes a snapshot, from which `read` and `list` answer until the end of the turn or the next call. Shows

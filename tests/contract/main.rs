@@ -27,3 +27,4 @@ mod subscriptions;
 mod support;
 mod threads;
 mod turns;
+mod waits;

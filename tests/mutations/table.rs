@@ -380,6 +380,24 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("                let _permit = reentrancy::lend_permit_of(&self.shared.permit);\n", "")],
         Contract("c60"),
     ),
+    mutation(
+        "a receive keeps the permit",
+        "src/turn/context.rs",
+        &[("        let _permit = reentrancy::lend_permit_of(&self.events.shared().permit);\n        wait()", "        let _ = reentrancy::is_session_thread();\n        wait()")],
+        Contract("c60_an_unknown_wait"),
+    ),
+    mutation(
+        "a cancelled turn takes a message",
+        "src/turn/context.rs",
+        &[("        cancel.check()?;\n        // Without a wait", "        // Without a wait")],
+        Contract("c60_a_cancelled_turn_receives"),
+    ),
+    mutation(
+        "the time that remains is not counted from now",
+        "src/time/clock.rs",
+        &[("        at.saturating_duration_since(self.now())", "        at.saturating_duration_since(at)")],
+        Contract("c63"),
+    ),
     // The wait-for graph.
     mutation(
         "a cycle of waits is not checked for",
