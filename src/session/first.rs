@@ -136,13 +136,13 @@ impl FirstStep {
     pub(super) fn succeed(self, handle: &SessionHandle) -> Option<(RunningTurn, Input)> {
         match self {
             Self::Turn(turn, input) => {
-                handle.gate().end_build();
+                handle.end_build();
                 Some((turn, input))
             }
             Self::Open(Opening { guards, reply }) => {
                 // Before the end of the build: afterwards the gate would show a turn that does not exist.
                 guards.give_back();
-                handle.gate().end_build();
+                handle.end_build();
                 let id = handle.id();
                 let result = if handle.is_open() { Ok(id) } else { Err(SessionError::NotFound { id }) };
                 // The receiver is disconnected if the caller has stopped waiting.

@@ -26,6 +26,7 @@ use crate::wait::latch::Latch;
 use crate::wait::work_queue::WorkQueue;
 
 use super::command::{Command, HistoryReply};
+use super::idle::{IdleReport, IdleWait, IdleWaiters};
 
 /// The shared half of a session.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub(crate) struct SessionHandle {
     /// No turn is admitted any more, and a close that cancels has cancelled the admitted turn.
     close_is_done: AtomicBool,
     ended: Latch,
+    idle_waiters: IdleWaiters,
 }
 
 /// The data that a session starts with, apart from its agent and its first turn.
@@ -136,6 +138,7 @@ impl SessionHandle {
             commands: WorkQueue::new(),
             close_is_done: AtomicBool::new(false),
             ended: Latch::new(),
+            idle_waiters: IdleWaiters::new(),
         });
         let (active, admission) = handle.guards();
         (handle, active, admission)
@@ -256,6 +259,52 @@ impl SessionHandle {
         }
     }
 
+    /// Ends the admitted turn, or the admission of a build: the gate opens, and callers that wait for an idle session
+    /// are told. Every admission that is given back comes here, and no other code clears it.
+    fn end_turn(&self) {
+        self.report_if_idle(self.gate().end_turn());
+    }
+
+    /// Ends the build of the agent.
+    pub(crate) fn end_build(&self) {
+        self.report_if_idle(self.gate().end_build());
+    }
+
+    fn report_if_idle(&self, gate: GateState) {
+        if gate.refusal().is_ok() {
+            self.idle_waiters.report_idle(gate.turns());
+        }
+    }
+
+    /// Begins a wait until the session is idle; `None` if it is idle now. An error if it is closed or faulted.
+    pub(crate) fn begin_idle_wait(&self) -> Result<Option<IdleWait<'_>>, SessionError> {
+        let gate = self.gate().state();
+        if self.check_idle(gate)? {
+            return Ok(None);
+        }
+        let wait = self.idle_waiters.enter(gate.turns());
+        // Read again, since the turn may have ended before the entry was in the list: see `idle`.
+        Ok((!self.check_idle(self.gate().state())?).then_some(wait))
+    }
+
+    /// Whether the session is idle. An error if it is closed or faulted.
+    fn check_idle(&self, gate: GateState) -> Result<bool, SessionError> {
+        match gate.refusal() {
+            Ok(()) => Ok(true),
+            Err(Refusal::Busy { .. }) => Ok(false),
+            Err(refusal) => Err(self.refused(refusal)),
+        }
+    }
+
+    /// The result of a wait until the session is idle, by its report. Without a report the session has ended.
+    pub(crate) fn idle_result(&self, report: Option<IdleReport>) -> Result<(), SessionError> {
+        match report {
+            Some(IdleReport::Idle) => Ok(()),
+            Some(IdleReport::Faulted) => Err(self.refused(Refusal::Faulted)),
+            Some(IdleReport::Closed) | None => Err(self.refused(Refusal::Closed)),
+        }
+    }
+
     /// Sends a command to the session thread. If the session has ended, the command is dropped, which answers it.
     pub(crate) fn send(&self, command: Command) {
         if let Err(command) = self.commands.push(command) {
@@ -344,6 +393,7 @@ impl SessionHandle {
         }
         self.shared.inbox.close();
         self.bus().close();
+        self.idle_waiters.report_end(IdleReport::Closed);
     }
 
     /// Ends the session: only this handle is left of it.
@@ -361,6 +411,7 @@ impl SessionHandle {
     pub(crate) fn fault(&self, message: PanicMessage) -> SessionError {
         let message = self.fault.get_or_init(|| message).clone();
         self.gate().fault();
+        self.idle_waiters.report_end(IdleReport::Faulted);
         // The faulted session runs no interactions.
         self.shared.inbox.close();
         SessionError::Faulted { id: self.id, message }
@@ -487,7 +538,7 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.handle.gate().end_turn();
+        self.handle.end_turn();
         if !self.is_picked_up {
             // The session thread may be waiting for this turn's command, and ends without it.
             self.handle.wake();
@@ -523,7 +574,7 @@ mod tests {
             running: Semaphore::new(1),
         };
         let (handle, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
-        handle.gate().end_build();
+        handle.end_build();
         admission.pick_up();
         active.clear();
         admission.give_back();

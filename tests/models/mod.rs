@@ -36,6 +36,8 @@ mod faults;
 #[cfg(not(turnwise_loom))]
 mod hosting;
 #[cfg(not(turnwise_loom))]
+mod idle;
+#[cfg(not(turnwise_loom))]
 mod interrupts;
 #[cfg(all(feature = "store", not(turnwise_loom)))]
 mod keeping;

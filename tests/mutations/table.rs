@@ -49,8 +49,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the end of a turn overwrites a concurrent close",
         "src/status/gate.rs",
         &[(
-            "        self.0.fetch_and(!RUNNING, Ordering::SeqCst);",
-            "        let seen = self.0.load(Ordering::SeqCst);\n        self.0.store(seen & !RUNNING, Ordering::SeqCst);",
+            "        GateState(self.0.fetch_and(!RUNNING, Ordering::SeqCst) & !RUNNING)",
+            "        let seen = self.0.load(Ordering::SeqCst);\n        self.0.store(seen & !RUNNING, Ordering::SeqCst);\n        GateState(seen & !RUNNING)",
         )],
         Loom("c28"),
     ),
@@ -397,6 +397,25 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/time/clock.rs",
         &[("        at.saturating_duration_since(self.now())", "        at.saturating_duration_since(at)")],
         Contract("c63"),
+    ),
+    // Waits until a session is idle.
+    mutation(
+        "a caller that waits for an idle session reads the gate once",
+        "src/session/handle.rs",
+        &[("Ok((!self.check_idle(self.gate().state())?).then_some(wait))", "Ok(Some(wait))")],
+        Shuttle("c53_a_wait_for_an_idle_session_misses_no_end"),
+    ),
+    mutation(
+        "the end of a turn is reported to a caller that came after it",
+        "src/session/idle.rs",
+        &[("self.report(IdleReport::Idle, |entry| entry.seen <= ended);", "self.report(IdleReport::Idle, |_| ended > 0);")],
+        Shuttle("c53_a_wait_for_an_idle_session_is_not_ended"),
+    ),
+    mutation(
+        "a fault does not end the wait for an idle session",
+        "src/session/handle.rs",
+        &[("        self.idle_waiters.report_end(IdleReport::Faulted);\n", "")],
+        Contract("c53_a_close_or_a_fault"),
     ),
     // The wait-for graph.
     mutation(

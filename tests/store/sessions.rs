@@ -441,3 +441,21 @@ fn an_opening_that_is_interrupted_leaves_nothing() {
         assert_eq!(store.list().unwrap(), [id]);
     });
 }
+
+#[test]
+fn c53_a_kept_session_that_is_not_live_is_idle() {
+    run(|| {
+        let folder = Folder::new();
+        let service = keeping(&folder);
+        let id = service.create_session(create("one")).unwrap().session_id;
+        service.wait_idle(id, LONG).unwrap();
+        service.unload(id, LONG).unwrap();
+        service.wait_idle(id, LONG).unwrap();
+        // It was not resumed for that.
+        assert!(!service.is_live(id));
+        service.archive(id).unwrap();
+        assert!(matches!(service.wait_idle(id, LONG), Err(SessionError::Archived { id: is }) if is == id));
+        service.delete(id).unwrap();
+        assert!(matches!(service.wait_idle(id, LONG), Err(SessionError::NotFound { .. })));
+    });
+}
