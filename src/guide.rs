@@ -171,6 +171,16 @@
 //! An agent that holds a handle of its own service keeps the service alive for ever. It takes a
 //! [`WeakService`](crate::WeakService), which [`SessionContext::service`](crate::SessionContext::service) returns.
 //!
+//! # Using sub-agents
+//!
+//! A sub-agent is a session of its own. An agent begins one with
+//! [`TurnContext::sub_session`](crate::TurnContext::sub_session): it ends with the agent's turn, is interrupted with it,
+//! and has at most the time that remains to it. [`TurnContext::wait_any`](crate::TurnContext::wait_any) waits for the
+//! first of several. For sessions that outlive the turn there is
+//! [`TurnContext::service`](crate::TurnContext::service), whose waits belong to the turn on all of its threads. The
+//! service that an agent keeps from its build does so on the session thread only. `examples/sub_agents.rs` asks three
+//! sub-agents under a deadline, and keeps what is there in time.
+//!
 //! # Which limits to set
 //!
 //! | Limit | Default | Set it |

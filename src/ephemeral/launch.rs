@@ -117,7 +117,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let core = &self.core;
         let id = identify(&mut spec, &core.settings.ids);
         let cancel = CancelToken::new();
-        let profile = profile(core, id, first_turn, &mut spec);
+        let profile = profile(core, self.of_agents.clone(), id, first_turn, &mut spec);
         let (handle, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
         let reservation = match reserve(core, &handle) {
             Ok(reservation) => reservation,
@@ -134,7 +134,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     fn context(&self, handle: &SessionHandle, cancel: CancelToken) -> SessionContext {
         let events = EventSender::new(Arc::clone(handle.shared()));
-        SessionContext::new(events, self.weak_service(), cancel)
+        SessionContext::new(events, self.of_agents.clone(), cancel)
     }
 
     /// Starts the timer thread for a turn with a timeout, before anything is admitted.
@@ -171,7 +171,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     /// Refuses a wait for this thread's session, or for one that waits for it.
     pub(super) fn refuse_circle(&self, id: SessionId) -> Result<(), SessionError> {
-        if reentrancy::is_session_thread() {
+        if reentrancy::has_waiter() {
             if let Some(handle) = self.core.registry.find(id) {
                 let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
                 return reentrancy::refuse_cycle(handle.key()).map_err(failed);
@@ -284,7 +284,13 @@ fn reserve(core: &Arc<Core>, handle: &Arc<SessionHandle>) -> Result<Reservation,
     Ok(reservation)
 }
 
-fn profile(core: &Core, id: SessionId, first_turn: Option<TurnId>, spec: &mut SessionSpec) -> Profile {
+fn profile(
+    core: &Core,
+    service: WeakService,
+    id: SessionId,
+    first_turn: Option<TurnId>,
+    spec: &mut SessionSpec,
+) -> Profile {
     let Settings { inbox_capacity, event_history, ref ids, .. } = core.settings;
     let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
     let numbering = std::mem::take(&mut spec.numbering);
@@ -300,6 +306,7 @@ fn profile(core: &Core, id: SessionId, first_turn: Option<TurnId>, spec: &mut Se
         clock: core.clock().clone(),
         numbering,
         running: Arc::clone(&core.running),
+        service,
     }
 }
 

@@ -327,6 +327,7 @@ mod tests {
             clock,
             numbering,
             running,
+            service: crate::service::WeakService::none(),
         };
         let (handle, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
         active.clear();

@@ -749,6 +749,12 @@ impl WeakService {
         Self { service }
     }
 
+    /// A handle of no service.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self::new(Weak::<&dyn SessionService>::new())
+    }
+
     /// Returns the service while a handle to it exists. Drop the result soon: it keeps the service alive.
     pub fn upgrade(&self) -> Option<Arc<dyn SessionService>> {
         self.service.upgrade()

@@ -7,7 +7,6 @@ use crate::panics::{contain, contain_and_log};
 use crate::service::SessionSpec;
 use crate::sync::{Arc, Sender};
 use crate::turn::handle::Answer;
-use crate::turn::shared::SessionShared;
 
 use super::handle::{ActiveEntry, Admission, SessionHandle};
 use super::running::{Input, RunningTurn, Turn};
@@ -81,10 +80,10 @@ impl BuildGuards {
 }
 
 impl FirstStep {
-    pub(super) fn take_up(first: First, shared: &Arc<SessionShared>) -> Self {
+    pub(super) fn take_up(first: First, handle: &SessionHandle) -> Self {
         match first {
             First::Turn(turn) => {
-                let (turn, input) = RunningTurn::take_up(turn, shared);
+                let (turn, input) = RunningTurn::take_up(turn, handle);
                 Self::Turn(turn, input)
             }
             First::Open(mut opening) => {

@@ -14,7 +14,7 @@ use crate::panics::{record, PanicMessage};
 use crate::permits::semaphore::Semaphore;
 use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy::WaitKey;
-use crate::service::{ArchiveMode, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView};
+use crate::service::{ArchiveMode, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView, WeakService};
 use crate::status::gate::{Gate, GateState, Refusal};
 use crate::status::published::{Figures, Published};
 use crate::status::slab::Status;
@@ -32,7 +32,8 @@ use super::idle::{IdleReport, IdleWait, IdleWaiters};
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
     id: SessionId,
-    key: WaitKey,
+    /// The service that the agent gets.
+    service: Arc<WeakService>,
     labels: Labels,
     status: Status,
     /// The turn that an interrupt or a close cancels. Locked for a few instructions at a time; see the head of
@@ -64,6 +65,8 @@ pub(crate) struct Profile {
     pub(crate) numbering: Numbering,
     /// The semaphore that grants running permits to its turns.
     pub(crate) running: Arc<Semaphore>,
+    /// The service that the agent gets.
+    pub(crate) service: WeakService,
 }
 
 /// The agent's endpoints for messages, apart from prompts.
@@ -115,9 +118,11 @@ impl SessionHandle {
         cancel: CancelToken,
     ) -> (Arc<Self>, ActiveEntry, Admission) {
         let Profile { status, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock, .. } = profile;
+        let service = profile.service;
         let Numbering { after, known_events, .. } = profile.numbering;
         let numbers = Numbers::new(profile.numbering);
         let shared = SessionShared {
+            key: WaitKey::new(),
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
             published: Published::new(status.clone(), snapshot),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
@@ -128,7 +133,7 @@ impl SessionHandle {
         };
         let handle = Arc::new(Self {
             id,
-            key: WaitKey::new(),
+            service: Arc::new(service),
             labels,
             status,
             active: Mutex::new(Some(Active { turn: first, cancel })),
@@ -149,7 +154,13 @@ impl SessionHandle {
     }
 
     pub(crate) fn key(&self) -> WaitKey {
-        self.key
+        self.shared.key
+    }
+
+    /// The service that the agent gets. A share of this session's own, so that a turn changes no counter that all
+    /// sessions share.
+    pub(crate) fn service(&self) -> &Arc<WeakService> {
+        &self.service
     }
 
     pub(crate) fn gate(&self) -> &Gate {
@@ -572,6 +583,7 @@ mod tests {
             clock,
             numbering: Numbering::default(),
             running: Semaphore::new(1),
+            service: WeakService::none(),
         };
         let (handle, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
         handle.end_build();

@@ -6,18 +6,17 @@
 use std::fmt;
 
 use crate::cancel::CancelToken;
+use crate::context::turn::TurnContext;
 use crate::error::SessionError;
 use crate::model::{AgentEvent, Brief, RunResult, SkillId, StopReason, TurnId};
 use crate::panics::{contain, contain_and_log};
 use crate::reentrancy::RunningPermit;
 use crate::sync::{Arc, Instant, Sender};
 use crate::timers::TimerGuard;
-use crate::turn::context::TurnContext;
 use crate::turn::events::TurnEvents;
 use crate::turn::handle::{Answer, TurnResult};
-use crate::turn::shared::SessionShared;
 
-use super::handle::{ActiveEntry, Admission};
+use super::handle::{ActiveEntry, Admission, SessionHandle};
 
 /// An admitted turn on its way to the session thread, which turns it into a [`RunningTurn`].
 ///
@@ -71,12 +70,13 @@ pub(crate) struct RunningTurn {
 
 impl RunningTurn {
     /// Picks up an admitted turn, and emits its first event.
-    pub(crate) fn take_up(turn: Turn, shared: &Arc<SessionShared>) -> (Self, Input) {
+    pub(crate) fn take_up(turn: Turn, handle: &SessionHandle) -> (Self, Input) {
         let Turn { input, event_tx, turn_id, cancel, mut guards } = turn;
         guards.pick_up();
+        let shared = handle.shared();
         shared.counters.turns_started.add_one();
         let events = TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel);
-        let context = TurnContext::new(events, guards.deadline_at());
+        let context = TurnContext::new(events, Arc::clone(handle.service()), guards.deadline_at());
         context.events().emit_library_event(|| AgentEvent::RunStarted {
             session_id: context.session_id(),
             turn_id: context.turn_id(),

@@ -8,7 +8,7 @@ use crate::ids::numbers::Numbers;
 use crate::inbox::queue::Inbox;
 use crate::model::SessionId;
 use crate::permits::turn_permit::TurnPermit;
-use crate::reentrancy;
+use crate::reentrancy::{self, WaitKey};
 use crate::status::published::Published;
 use crate::subscription::bus::Bus;
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -18,6 +18,8 @@ use crate::time::clock::Clock;
 /// share.
 #[derive(Debug)]
 pub(crate) struct SessionShared {
+    /// The key of the session in the wait-for graph.
+    pub(crate) key: WaitKey,
     pub(crate) bus: Bus,
     pub(crate) published: Published,
     /// An allocation of its own, since the session hands it out as an injector.

@@ -23,6 +23,7 @@ mod permits;
 mod reading;
 mod registry;
 mod sub_agents;
+mod sub_sessions;
 mod subscriptions;
 mod support;
 mod threads;

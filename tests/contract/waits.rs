@@ -6,8 +6,9 @@ use std::time::Duration;
 use turnwise::crossbeam_channel::bounded;
 use turnwise::testkit::{Gate, ManualClock};
 use turnwise::{
-    agent_fn, builder_fn, AgentError, ArchiveMode, CancelReason, EphemeralSessionService, EventSource,
-    SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec, StartTurnRequest,
+    agent_fn, builder_fn, wait_any, AgentError, ArchiveMode, CancelReason, EphemeralSessionService, EventSource,
+    SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec, StartTurnRequest, Subscription,
+    TurnHandle, TurnService,
 };
 
 use crate::support::*;
@@ -256,5 +257,308 @@ fn c53_a_session_that_is_idle_for_an_instant_only_is_seen_idle() {
             drop(stop);
             busy.join().unwrap();
         });
+    });
+}
+
+#[test]
+fn c61_a_wait_for_any_turn_returns_the_lowest_that_has_ended() {
+    run(|| {
+        let clock = ManualClock::new();
+        let (service, stage) = scripted_with(|config| config.clock(clock.clone()).max_sessions(200));
+        assert_matches!(wait_any(&[], None), Ok(None));
+        let held: Vec<TurnHandle> = (0..100).map(|_| service.begin_session(create("hold")).unwrap()).collect();
+        (0..100).for_each(|_| assert!(stage.wait_entered().1.get() == 1));
+        let mut handles: Vec<&TurnHandle> = held.iter().collect();
+        assert_matches!(wait_any(&handles, Some(Duration::ZERO)), Ok(None));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| wait_any(&handles, Some(SECOND)));
+            clock.wait_for_waiters(1);
+            clock.advance(SECOND);
+            assert_matches!(waiting.join().unwrap(), Ok(None));
+            for (some, ended, timeout) in [(&handles[60..], 10, None), (&handles[..60], 50, Some(LONG))] {
+                let waiting = scope.spawn(move || wait_any(some, timeout));
+                some[ended].interrupt();
+                assert_eq!(waiting.join().unwrap().unwrap(), Some(ended));
+            }
+        });
+        // A session that appears twice, and several that have ended.
+        let ended = service.begin_session(create("x")).unwrap();
+        ended.finished().recv().unwrap_err();
+        handles.insert(1, &ended);
+        handles.insert(3, &ended);
+        assert_matches!(wait_any(&handles, None), Ok(Some(1)));
+    });
+}
+
+#[test]
+fn c61_a_session_thread_waits_for_any_turn_without_its_permit_and_in_no_cycle() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let [parent, one, other] = [(); 3].map(|()| jobs.open());
+        let begun = bounded(1);
+        jobs.prepare("one", move |service, _| {
+            // Its parent waits for any of two turns, and this is one of them.
+            assert_matches!(service.export_session(parent), Err(SessionError::Reentrant { id }) if id == one);
+            Ok("one".into())
+        });
+        jobs.prepare("other", |_, turn| Err(turn.sleep(LONG).unwrap_err().into()));
+        let waiting = jobs.begin(parent, "parent", move |service, turn| {
+            let slow = service.begin_turn(other, self::turn("other"))?;
+            assert_matches!(turn.wait_any(&[], None), Ok(None));
+            assert_matches!(turn.wait_any(&[&slow], Some(SHORT)), Ok(None));
+            // It gets the permit only in the wait for it.
+            let quick = service.begin_turn(one, self::turn("one"))?;
+            assert_matches!(turn.wait_any(&[&slow, &quick], None), Ok(Some(1)));
+            assert_matches!(wait_any(&[&quick, &slow], None), Ok(Some(0)));
+            begun.0.send(()).expect("the test listens");
+            assert_matches!(turn.wait_any(&[&slow], None), Err(SessionError::Interrupted { id, .. }) if id == parent);
+            // What has ended comes before the cancellation.
+            assert_matches!(turn.wait_any(&[&slow, &quick], None), Ok(Some(1)));
+            turn.check()?;
+            Ok("not reached".into())
+        });
+        begun.1.recv_timeout(LONG).unwrap();
+        waiting.interrupt();
+        assert_cancelled(waiting.wait(), CancelReason::Interrupted);
+    });
+}
+
+#[test]
+fn c61_a_wait_for_any_turn_is_refused_if_one_of_them_waits_for_the_caller() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let [parent, child, idle] = [(); 3].map(|()| jobs.open());
+        let (give, handle) = bounded::<TurnHandle>(1);
+        jobs.prepare("child", move |service, turn| {
+            let of_parent = turn.recv(&handle)?.expect("the test gives it");
+            let mut harmless = service.begin_turn(idle, self::turn("x"))?;
+            assert!(harmless.wait_timeout(LONG).is_some());
+            let asleep = service.begin_turn(idle, self::turn("asleep"))?;
+            for handles in [[&asleep, &of_parent], [&of_parent, &asleep]] {
+                assert_matches!(turn.wait_any(&handles, None), Err(SessionError::Reentrant { id }) if id == child);
+            }
+            // No edge of the refused waits is left: the idle session may ask for this one.
+            asleep.interrupt();
+            assert_matches!(turn.wait_any(&[&asleep], None), Ok(Some(0)));
+            Ok("refused".into())
+        });
+        jobs.prepare("asleep", |_, turn| Err(turn.sleep(LONG).unwrap_err().into()));
+        let waiting =
+            jobs.begin(parent, "parent", move |service, _| Ok(service.start_turn(child, turn("child"))?.text));
+        // The child is in its turn only once the parent waits for it: see C33.
+        give.send(waiting).unwrap();
+        jobs.service.wait_idle(parent, LONG).unwrap();
+        assert_eq!(jobs.service.read(parent).unwrap().state.last_assistant_text.as_deref(), Some("refused"));
+    });
+}
+
+#[test]
+fn c61_scoped_threads_use_sub_agents_under_one_permit() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        let running = jobs.begin(id, "parent", |_, turn| {
+            let service = turn.service().expect("the test has a handle");
+            let ask = |text: &str| -> Result<String, SessionError> {
+                let created = service.create_session(create(text))?;
+                let again = service.begin_turn(created.session_id, self::turn(text))?.wait()?;
+                let streamed = service.stream_turn(created.session_id, self::turn(text))?.wait()?;
+                service.wait_idle(created.session_id, LONG)?;
+                service.archive_wait(created.session_id, LONG)?;
+                Ok([created.text, again.text, streamed.text].concat())
+            };
+            let answers = thread::scope(|scope| {
+                let tools = ["a", "b", "c"].map(|text| scope.spawn(move || ask(text)));
+                turn.without_permit(|| tools.map(|tool| tool.join().expect("tools do not panic")))
+            });
+            Ok(answers.into_iter().collect::<Result<Vec<_>, _>>()?.join(" "))
+        });
+        assert_eq!(running.wait().unwrap().text, "aaa bbb ccc");
+        assert_eq!(jobs.service.stats().running_turns, 0);
+    });
+}
+
+/// A wait of a turn for session `child`, whose turn never ends by itself.
+type Waits = fn(&TurnService<'_>, SessionId, &TurnHandle) -> Result<(), SessionError>;
+
+#[test]
+fn c61_the_cancellation_of_a_turn_ends_the_waits_of_its_scoped_threads() {
+    run(|| {
+        let waits: [Waits; 9] = [
+            |service, child, _| service.export_session(child).map(drop),
+            |service, child, _| service.export_session_timeout(child, LONG).map(drop),
+            |service, child, _| service.take_session(child, LONG).map(drop),
+            |service, child, _| service.wait_idle(child, LONG),
+            |service, _, _| service.create_session(create("asleep")).map(drop),
+            |service, _, _| service.stream_session(create("asleep"))?.wait().map(drop),
+            |service, _, _| service.begin_session(create("asleep"))?.wait_timeout(LONG).expect("in time").map(drop),
+            |_, _, turn| wait_any(&[turn], None).map(drop),
+            |service, child, _| service.archive_wait(child, LONG),
+        ];
+        for wait in waits {
+            let jobs = Jobs::new(1);
+            let [parent, child] = [jobs.open(), jobs.open()];
+            let about_to = bounded(1);
+            for _ in 0..2 {
+                jobs.prepare("asleep", |_, turn| Err(turn.sleep(LONG).unwrap_err().into()));
+            }
+            let waiting = jobs.begin(parent, "parent", move |_, turn| {
+                let service = turn.service().expect("the test has a handle");
+                let handle = service.begin_turn(child, self::turn("asleep"))?;
+                let ended = thread::scope(|scope| {
+                    let tool = scope.spawn(|| {
+                        about_to.0.send(()).expect("the test listens");
+                        wait(&service, child, &handle)
+                    });
+                    tool.join().expect("tools do not panic")
+                });
+                assert_matches!(ended, Err(SessionError::Interrupted { id, .. }) if id == parent);
+                Err(ended.unwrap_err().into())
+            });
+            about_to.1.recv_timeout(LONG).unwrap();
+            waiting.interrupt();
+            assert_cancelled(waiting.wait(), CancelReason::Interrupted);
+        }
+    });
+}
+
+#[test]
+fn c61_the_cancellation_of_a_turn_ends_the_streams_that_its_scoped_threads_read() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let [parent, child] = [jobs.open(), jobs.open()];
+        let read = bounded(2);
+        jobs.prepare("asleep", |_, turn| Err(turn.sleep(LONG).unwrap_err().into()));
+        let waiting = jobs.begin(parent, "parent", move |_, turn| {
+            let service = turn.service().expect("the test has a handle");
+            let mut events = service.subscribe(child, Subscription::new())?;
+            let mut stream = service.stream_turn(child, self::turn("asleep"))?;
+            let read = &read.0;
+            thread::scope(|scope| {
+                scope.spawn(move || stream.by_ref().inspect(|_| read.send(()).expect("the test listens")).count());
+                scope.spawn(move || events.by_ref().inspect(|_| read.send(()).expect("the test listens")).count());
+            });
+            turn.check()?;
+            Ok("not reached".into())
+        });
+        // The first event of each.
+        (0..2).for_each(|_| read.1.recv_timeout(LONG).unwrap());
+        waiting.interrupt();
+        assert_cancelled(waiting.wait(), CancelReason::Interrupted);
+        assert!(jobs.service.read(child).unwrap().state.is_active, "the child goes on");
+    });
+}
+
+#[test]
+fn c61_waits_of_scoped_threads_count_for_cycles() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let [parent, child] = [jobs.open(), jobs.open()];
+        jobs.prepare("child", move |service, _| {
+            assert_matches!(service.export_session(parent), Err(SessionError::Reentrant { id }) if id == child);
+            Ok("refused".into())
+        });
+        let running = jobs.begin(parent, "parent", move |_, turn| {
+            let service = turn.service().expect("the test has a handle");
+            let asked = thread::scope(|scope| {
+                let tool = scope.spawn(|| {
+                    // Its own session, from another thread.
+                    assert_matches!(service.export_session(parent), Err(SessionError::Reentrant { id }) if id == parent);
+                    assert_matches!(service.start_turn(parent, self::turn("x")), Err(SessionError::Reentrant { .. }));
+                    service.start_turn(child, self::turn("child"))
+                });
+                tool.join().expect("tools do not panic")
+            });
+            Ok(asked?.text)
+        });
+        assert_eq!(running.wait().unwrap().text, "refused");
+        // Nothing of that is left: the parent may be asked again.
+        jobs.prepare("asks", move |service, _| Ok(service.export_session(parent)?.messages().len().to_string()));
+        assert_eq!(jobs.service.start_turn(child, turn("asks")).unwrap().text, "2");
+    });
+}
+
+#[test]
+fn c61_a_handle_that_outlives_the_turn_is_waited_for_by_the_host() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let [parent, child] = [jobs.open(), jobs.open()];
+        let ((begun, begins), gate) = (bounded::<TurnHandle>(1), Gate::new());
+        let at = gate.clone();
+        jobs.prepare("child", move |service, turn| {
+            turn.without_permit(|| at.pass_regardless());
+            // A thread waits for this session with a handle of the parent's. Its turn has ended, so that is no cycle.
+            service.export_session(parent)?;
+            Ok("done".into())
+        });
+        let first = jobs.begin(parent, "first", move |_, turn| {
+            let service = turn.service().expect("the test has a handle");
+            begun.send(service.begin_turn(child, self::turn("child"))?).expect("the test listens");
+            Ok("first".into())
+        });
+        let handle = begins.recv_timeout(LONG).unwrap();
+        let outliving = thread::spawn(move || handle.wait());
+        assert_eq!(first.wait().unwrap().text, "first");
+        gate.wait_arrived(1);
+        // The next turn of the same session has nothing to do with it, and its cancellation neither.
+        let second = jobs.begin(parent, "second", |_, turn| Err(turn.sleep(LONG).unwrap_err().into()));
+        second.interrupt();
+        assert_cancelled(second.wait(), CancelReason::Interrupted);
+        gate.open();
+        assert_eq!(outliving.join().unwrap().unwrap().text, "done");
+    });
+}
+
+#[test]
+fn c61_a_turn_whose_service_is_gone_has_none() {
+    run(|| {
+        let (gate, told) = (Gate::new(), bounded(1));
+        let at = gate.clone();
+        let agent = agent_fn(move |prompt, turn| {
+            assert!(turn.service().is_some());
+            at.pass_regardless();
+            told.0.send((turn.service().is_none(), turn.sub_session(create("x")).err())).expect("the test listens");
+            Ok(turn.finish(prompt))
+        });
+        let service = EphemeralSessionService::new(agent, 2);
+        let turn = service.begin_session(create("x")).unwrap();
+        gate.wait_arrived(1);
+        drop(service);
+        gate.open();
+        let (is_gone, refused) = told.1.recv_timeout(LONG).unwrap();
+        assert!(is_gone);
+        // The drop of the last handle has told the turn to stop.
+        assert_matches!(refused, Some(SessionError::Interrupted { reason: CancelReason::Shutdown, .. }));
+        turn.wait().unwrap();
+    });
+}
+
+#[test]
+fn c61_the_end_of_one_of_two_waits_leaves_the_other_in_the_graph() {
+    run(|| {
+        let clock = ManualClock::new();
+        let own = clock.clone();
+        let jobs = Jobs::with(|config| config.max_running_turns(1).clock(own));
+        let ([parent, child], gate) = ([jobs.open(), jobs.open()], Gate::new());
+        let at = gate.clone();
+        jobs.prepare("child", move |service, turn| {
+            turn.without_permit(|| at.pass_regardless());
+            assert_matches!(service.export_session(parent), Err(SessionError::Reentrant { id }) if id == child);
+            Ok("refused".into())
+        });
+        let running = jobs.begin(parent, "parent", move |_, turn| {
+            let service = turn.service().expect("the test has a handle");
+            let mut handle = service.begin_turn(child, self::turn("child"))?;
+            let waited = thread::scope(|scope| {
+                let waiting = scope.spawn(move || handle.wait_timeout(LONG));
+                clock.wait_for_waiters(1);
+                let other = scope.spawn(|| service.wait_idle(child, Duration::ZERO));
+                assert_matches!(other.join().unwrap(), Err(SessionError::Timeout { .. }));
+                gate.open();
+                turn.without_permit(|| waiting.join().unwrap())
+            });
+            Ok(waited.expect("in time")?.text)
+        });
+        assert_eq!(running.wait().unwrap().text, "refused");
     });
 }

@@ -4,14 +4,19 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::cancel::CancelToken;
-use crate::error::Cancelled;
+use crate::error::{Cancelled, SessionError};
 #[cfg(feature = "store")]
 use crate::ids::numbers::LastNumbers;
 use crate::model::{AgentEvent, InboxInteraction, RunResult, SessionId, SessionSnapshot, StopReason, TurnId};
-use crate::reentrancy;
-use crate::sync::{select, Arc, Instant, Receiver, RecvTimeoutError, TryRecvError};
+use crate::reentrancy::{self, TurnRef};
+use crate::service::WeakService;
+use crate::sync::{select, Arc, Instant, OnceLock, Receiver, RecvTimeoutError, TryRecvError};
 use crate::time::clock::{Clock, Deadline};
+use crate::turn::any::wait_for_any;
 use crate::turn::events::TurnEvents;
+use crate::turn::handle::TurnHandle;
+
+use super::sub_session::SubSessions;
 
 /// The turn that an agent is running: its ids, its cancel token, its events, and the session's inbox.
 ///
@@ -20,8 +25,8 @@ use crate::turn::events::TurnEvents;
 ///
 /// The turn gives its running permit back while one of its threads waits for room for an event,
 /// [sleeps](Self::sleep), [receives](Self::recv), or runs [without a permit](Self::without_permit). It also does so
-/// while the session thread waits for another session. The last wait to end takes a permit again, in arrival order. With [`max_running_turns`](crate::ServiceConfig::max_running_turns), an
-/// agent uses sub-agents from the session thread: a scoped thread that waits for a sub-agent keeps the permit.
+/// while the session thread waits for another session, or any of its threads does through [`service`](Self::service).
+/// The last wait to end takes a permit again, in arrival order.
 ///
 /// ```
 /// use turnwise::{AgentError, AgentEvent, RunResult, TurnContext};
@@ -50,11 +55,16 @@ pub struct TurnContext {
     interaction: Option<CancelToken>,
     /// The instant at which the turn's timeout cancels it.
     deadline: Option<Instant>,
+    /// The service that hosts the session.
+    service: Arc<WeakService>,
+    /// Made by the first sub-session.
+    sub_sessions: OnceLock<SubSessions>,
 }
 
 impl TurnContext {
-    pub(crate) fn new(events: TurnEvents, deadline: Option<Instant>) -> Self {
-        Self { events: Arc::new(events), interaction: None, deadline }
+    pub(crate) fn new(events: TurnEvents, service: Arc<WeakService>, deadline: Option<Instant>) -> Self {
+        let sub_sessions = OnceLock::new();
+        Self { events: Arc::new(events), interaction: None, deadline, service, sub_sessions }
     }
 
     /// Begins an interaction of host mode, which `cancel` ends alone.
@@ -365,8 +375,59 @@ impl TurnContext {
         self.clock().system_time()
     }
 
+    /// As [`wait_any`](crate::wait_any), on whichever thread of the turn: until one of these turns has ended.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, SubSession};
+    ///
+    /// // Asks several sub-agents, and answers with what is first.
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     if prompt == "slow" {
+    ///         turn.sleep(Duration::MAX)?;
+    ///     } else if prompt == "ask" {
+    ///         let asked = ["slow", "quick"].map(|prompt| turn.sub_session(CreateSessionRequest::new(prompt)));
+    ///         let asked = asked.into_iter().collect::<Result<Vec<_>, _>>()?;
+    ///         let handles: Vec<_> = asked.iter().map(SubSession::handle).collect();
+    ///         let first = turn.wait_any(&handles, None)?.expect("there is no timeout");
+    ///         return Ok(turn.finish(format!("{first} was first"))); // the others are interrupted here
+    ///     }
+    ///     Ok(turn.finish(prompt))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 8);
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("ask"))?.text, "1 was first");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::Interrupted`] if this turn is cancelled before one of those has ended, and
+    /// [`SessionError::Reentrant`] if one of their sessions waits for this one.
+    ///
+    /// # Blocking
+    /// Until one of the turns ends, at most for `timeout`, on the service's clock. This turn gives its running permit
+    /// back during the wait. It does not read the events of the turns: one whose
+    /// [stream](crate::TurnStream) is full waits for its reader.
+    pub fn wait_any(&self, handles: &[&TurnHandle], timeout: Option<Duration>) -> Result<Option<usize>, SessionError> {
+        let _on_behalf = self.turn_ref().enter();
+        wait_for_any(handles, timeout, self.clock())
+    }
+
     fn clock(&self) -> &Clock {
         &self.events.shared().clock
+    }
+
+    /// The turn, for waits on its behalf.
+    pub(super) fn turn_ref(&self) -> TurnRef {
+        let shared = self.events.shared();
+        TurnRef::new(shared.session_id(), shared.key, self.turn_id(), &shared.permit)
+    }
+
+    pub(super) fn weak_service(&self) -> &WeakService {
+        &self.service
+    }
+
+    pub(super) fn sub_sessions(&self) -> &OnceLock<SubSessions> {
+        &self.sub_sessions
     }
 
     /// Publishes a snapshot, from which `read` and `list` answer until the end of the turn or the next call. Shows
