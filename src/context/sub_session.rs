@@ -29,7 +29,9 @@ use super::turn::TurnContext;
 ///
 /// The child ends with the value: a drop interrupts and archives it, also while the parent panics. Nothing of it
 /// outlives the parent's turn, unless it is [detached](Self::detach). A value that is leaked ends with the parent's
-/// turn, in host mode with the interaction.
+/// turn, in host mode with the interaction. A drop does not wait for the child, whose cancel hooks run on the dropping
+/// thread. The child's capacity is free once its thread is done; [`close`](Self::close) waits for that. In a service
+/// that stores sessions the child stays archived, and the drop may wait for the disk.
 ///
 /// As an iterator it returns the events of the child's first turn. A child whose events are not read waits once
 /// [`TurnStream::CAPACITY`] of them are unread.

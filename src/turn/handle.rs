@@ -211,8 +211,9 @@ impl TurnHandle {
 
     /// A channel that carries no message and disconnects at the end of the turn, to `select!` over many turns.
     ///
-    /// For threads of the host. A session thread that waits for it directly keeps its running permit. Its own
-    /// cancellation does not end the wait, and a cycle is not detected.
+    /// For threads of the host; [`wait_any`](crate::wait_any) is for all threads. A session thread that waits for the
+    /// channel directly keeps its running permit. Its own cancellation does not end the wait, and a cycle is not
+    /// detected.
     ///
     /// ```
     /// # use std::time::Duration;
