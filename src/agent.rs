@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cancel::CancelToken;
 use crate::comms::CommsRuntime;
+use crate::context::turn::TurnContext;
 use crate::error::{AgentError, Cancelled};
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{
@@ -15,7 +16,6 @@ use crate::model::{
 };
 use crate::service::{SessionSpec, WeakService};
 use crate::sync::Arc;
-use crate::turn::context::TurnContext;
 use crate::turn::events::EventSender;
 
 /// Builds the agent of each session, on the session thread.
@@ -517,12 +517,6 @@ pub struct SessionContext {
 impl SessionContext {
     pub(crate) fn new(events: EventSender, service: WeakService, cancel: CancelToken) -> Self {
         Self { events, service, cancel }
-    }
-
-    /// The same context, but with another service.
-    #[cfg(feature = "store")]
-    pub(crate) fn with_service(self, service: WeakService) -> Self {
-        Self { service, ..self }
     }
 
     /// The session's id.

@@ -88,8 +88,8 @@ struct Hooks {
     /// The hook that runs now. One thread at a time runs stored hooks: the one that holds the token's only
     /// [`DueHooks`].
     running: Option<(u64, ThreadId)>,
-    /// The child token, which fires with this one.
-    child: Option<CancelToken>,
+    /// The child tokens, which fire with this one.
+    children: Vec<CancelToken>,
 }
 
 type Hook = Box<dyn FnOnce() + Send>;
@@ -218,14 +218,14 @@ impl CancelToken {
         CancelHook { token: self.clone(), id: None }
     }
 
-    /// First step of a cancel: sets the reason and wakes every waiting thread, those of the child token too. Returns
+    /// First step of a cancel: sets the reason and wakes every waiting thread, those of the child tokens too. Returns
     /// the second step, to be taken with no lock held; `None` if the token was already cancelled or sealed.
     pub(crate) fn cancel(&self, reason: CancelReason) -> Option<DueHooks> {
         self.cell.state.compare_exchange(0, encode(reason), Ordering::SeqCst, Ordering::SeqCst).ok()?;
         self.cell.fired.set();
-        let child = self.cell.hooks.lock().child.take();
-        let of_child = child.and_then(|child| child.cancel(reason)).map(Box::new);
-        Some(DueHooks { token: self.clone(), of_child })
+        let children = std::mem::take(&mut self.cell.hooks.lock().children);
+        let of_children = children.iter().filter_map(|child| child.cancel(reason)).collect();
+        Some(DueHooks { token: self.clone(), of_children })
     }
 
     /// Both steps of a cancel. Changes nothing if the token was already cancelled or sealed. The caller holds no lock.
@@ -236,29 +236,43 @@ impl CancelToken {
     }
 
     /// Makes a child token for a part of the turn, such as an interaction in host mode. It fires with this token, or
-    /// alone. There is one at a time, until [`end_child`](Self::end_child).
+    /// alone, until [`end_child`](Self::end_child).
     pub(crate) fn begin_child(&self) -> Self {
         let child = Self::new();
-        let (reason, last) = {
+        self.adopt(&child);
+        child
+    }
+
+    /// Makes `child` fire with this token, for the same reason. If this token has fired already, `child` fires now, and
+    /// its hooks run on this thread.
+    pub(crate) fn adopt(&self, child: &Self) {
+        let reason = {
             let mut hooks = self.cell.hooks.lock();
             // Checked under the lock: a later cancel finds the child, an earlier one is seen here.
-            match decode(self.cell.state.load(Ordering::SeqCst)) {
-                None => (None, hooks.child.replace(child.clone())),
-                reason => (reason, None),
+            let reason = decode(self.cell.state.load(Ordering::SeqCst));
+            if reason.is_none() {
+                hooks.children.push(child.clone());
             }
+            reason
         };
-        drop(last);
         if let Some(reason) = reason {
-            // The child is new, and has no hooks.
             child.cancel_and_run_hooks(reason);
         }
-        child
+    }
+
+    /// A later cancel of this token does not reach `child`.
+    pub(crate) fn disown(&self, child: &Self) {
+        let disowned = {
+            let mut hooks = self.cell.hooks.lock();
+            let position = hooks.children.iter().position(|other| Arc::ptr_eq(&other.cell, &child.cell));
+            position.map(|position| hooks.children.swap_remove(position))
+        };
+        drop(disowned);
     }
 
     /// Ends the child token: a later cancel of either token does not reach it.
     pub(crate) fn end_child(&self, child: &Self) {
-        let last = self.cell.hooks.lock().child.take();
-        drop(last);
+        self.disown(child);
         child.seal();
     }
 
@@ -309,15 +323,15 @@ impl fmt::Debug for CancelToken {
 #[derive(Debug)]
 pub(crate) struct DueHooks {
     token: CancelToken,
-    of_child: Option<Box<DueHooks>>,
+    of_children: Vec<DueHooks>,
 }
 
 impl DueHooks {
     pub(crate) fn is_empty(&self) -> bool {
-        !self.token.has_hooks() && self.of_child.as_ref().is_none_or(|child| child.is_empty())
+        !self.token.has_hooks() && self.of_children.iter().all(Self::is_empty)
     }
 
-    /// Runs the hooks of the token, then those of its child. The caller holds no lock.
+    /// Runs the hooks of the token, then those of its children. The caller holds no lock.
     pub(crate) fn run(self) {
         // The drop runs them, on every other way out too.
         drop(self);
@@ -330,9 +344,7 @@ impl Drop for DueHooks {
             contain_and_log("a cancel hook", hook);
             self.token.finish_hook();
         }
-        if let Some(of_child) = self.of_child.take() {
-            of_child.run();
-        }
+        std::mem::take(&mut self.of_children).into_iter().for_each(Self::run);
     }
 }
 

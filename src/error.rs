@@ -205,8 +205,8 @@ pub enum SessionError {
         /// The panic's message.
         message: Arc<str>,
     },
-    /// A wait on a session thread ended because the session's own turn was cancelled. The operation that it waited for
-    /// goes on.
+    /// A wait of a turn ended because the turn was cancelled. The operation that it waited for goes on. The turn is that
+    /// of the session thread, or that of the [`TurnService`](crate::TurnService) through which the call was made.
     Interrupted {
         /// The waiting session's id.
         id: SessionId,

@@ -173,6 +173,16 @@
 //! [`WeakService`](crate::WeakService) instead, which [`SessionContext::service`](crate::SessionContext::service)
 //! returns.
 //!
+//! # Using sub-agents
+//!
+//! A sub-agent is a session of its own. An agent begins one with
+//! [`TurnContext::sub_session`](crate::TurnContext::sub_session): it ends with the agent's turn, is interrupted with it,
+//! and has at most the time that remains to it. [`TurnContext::wait_any`](crate::TurnContext::wait_any) waits for the
+//! first of several. For sessions that outlive the turn there is
+//! [`TurnContext::service`](crate::TurnContext::service), whose waits belong to the turn on all of its threads. The
+//! service that an agent keeps from its build does so on the session thread only. `examples/sub_agents.rs` asks three
+//! sub-agents under a deadline, and keeps what is there in time.
+//!
 //! # Which limits to set
 //!
 //! | Limit | Default | Set it |
@@ -188,8 +198,10 @@
 //! | your own event channel | as you create it | bounded: a full channel blocks the turn, so a slow reader cannot fill the memory |
 //!
 //! Three limits in this table make a turn wait: the running permits, the room in an event channel, and the room of a
-//! subscriber with [`Overflow::Block`](crate::Overflow::Block). A call that finds no capacity, a busy session or a full
-//! inbox fails at once and is never queued:
+//! subscriber with [`Overflow::Block`](crate::Overflow::Block). A turn lends its permit in each wait through its
+//! [context](crate::TurnContext): [`sleep`](crate::TurnContext::sleep), [`recv`](crate::TurnContext::recv),
+//! [`request_input`](crate::TurnContext::request_input), or [`without_permit`](crate::TurnContext::without_permit) for
+//! any other wait. A call that finds no capacity, a busy session or a full inbox fails at once and is never queued:
 //! [`CapacityExceeded`](crate::SessionError::CapacityExceeded), [`Busy`](crate::SessionError::Busy),
 //! [`InjectError::Full`](crate::InjectError::Full). The program decides whether to retry, and for how long. To wait for
 //! capacity instead, [`reserve`](crate::EphemeralSessionService::reserve) it with a timeout, and pass the

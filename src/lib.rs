@@ -149,9 +149,10 @@
 //! the session can still be read, exported and archived. This needs `panic = "unwind"`, Cargo's default: with
 //! `panic = "abort"` a panic in any agent ends the program.
 //!
-//! An agent may call the service that hosts it ([`SessionContext::service`]), and use other sessions as sub-agents. A
-//! cancellation of its turn ends its waits for them. A wait that would close a cycle of waiting sessions, of any
-//! length, fails with [`SessionError::Reentrant`] instead of a deadlock.
+//! An agent may call the service that hosts it ([`TurnContext::service`]), and use other sessions as sub-agents. A
+//! cancellation of its turn ends its waits for them, on all of its threads. [`TurnContext::sub_session`] begins a
+//! sub-agent that ends with the turn. A wait that would close a cycle of waiting sessions, of any length, fails with
+//! [`SessionError::Reentrant`] instead of a deadlock.
 //!
 //! # Shutdown
 //!
@@ -202,6 +203,7 @@
 mod agent;
 mod cancel;
 mod comms;
+mod context;
 mod ephemeral;
 mod error;
 mod exiting_threads;
@@ -234,6 +236,9 @@ pub use agent::{agent_fn, builder_fn, AgentFn, FnAgent, SessionAgent, SessionAge
 pub use cancel::{CancelHook, CancelToken};
 pub use comms::local::{LocalComms, LocalPeer, NameTaken};
 pub use comms::{CommsError, CommsRuntime};
+pub use context::service::TurnService;
+pub use context::sub_session::SubSession;
+pub use context::turn::TurnContext;
 pub use ephemeral::{EphemeralSessionService, ServiceConfig};
 pub use error::{AgentError, BuildError, CancelReason, Cancelled, ConfigError, InputError, LlmFailure, SessionError};
 pub use inbox::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};
@@ -251,7 +256,8 @@ pub use service::{
 };
 pub use subscription::stream::EventStream;
 pub use subscription::{Overflow, Subscription};
-pub use turn::context::TurnContext;
+
+pub use turn::any::wait_any;
 pub use turn::events::EventSender;
 pub use turn::handle::TurnHandle;
 pub use turn::stream::TurnStream;

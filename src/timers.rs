@@ -251,6 +251,11 @@ fn cancel_all(overdue: &[Due]) -> Vec<DueHooks> {
 }
 
 impl TimerGuard {
+    /// The instant of the deadline.
+    pub(crate) fn at(&self) -> Instant {
+        self.key.0
+    }
+
     /// Removes the deadline: the token is not cancelled by it any more.
     pub(crate) fn disarm(self) {
         // The drop removes it, on every other way out too.

@@ -10,7 +10,7 @@ struct Example {
     prints: &'static str,
 }
 
-const EXAMPLES: [Example; 11] = [
+const EXAMPLES: [Example; 12] = [
     Example { name: "abort_socket", is_built: true, prints: "interrupted\nhello\n" },
     Example { name: "deadline", is_built: true, prints: "deadline exceeded\nslept for 0 s\n" },
     Example {
@@ -28,6 +28,11 @@ const EXAMPLES: [Example; 11] = [
     Example { name: "resume", is_built: true, prints: "before the export\nand after it\n" },
     Example { name: "store", is_built: cfg!(feature = "store"), prints: "turn 1: hello\nturn 2: again\n4 messages\n" },
     Example { name: "sub_agent", is_built: true, prints: "10\n" },
+    Example {
+        name: "sub_agents",
+        is_built: true,
+        prints: "The north is explored.\nThe south is explored.\nCancelled\n1 session is left\n",
+    },
     Example {
         name: "subscription",
         is_built: true,

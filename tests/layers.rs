@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may use its own layer and those below it.
-const LAYERS: [&str; 23] = [
+const LAYERS: [&str; 24] = [
     "sync",
     "model",
     "error",
@@ -23,6 +23,7 @@ const LAYERS: [&str; 23] = [
     "status",
     "turn",
     "service",
+    "context",
     "agent",
     "session",
     "ephemeral",

@@ -150,6 +150,20 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         }
     }
 
+    fn wait_idle(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        let handle = self.core.open(id)?;
+        let waiting = self.core.clock().stopwatch();
+        let failed = |error: WaitError| error.into_session_error(id, &waiting);
+        if handle.gate().state().refusal().is_ok() {
+            return Ok(());
+        }
+        // Before the entry in the list: a refused wait leaves none.
+        let wait = Wait::on(handle.key()).map_err(failed)?;
+        let Some(idle) = handle.begin_idle_wait()? else { return Ok(()) };
+        let report = wait.receive(idle.report(), &waiting.deadline(timeout)).map_err(failed)?;
+        handle.idle_result(report)
+    }
+
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
         // If that wait fails, the caller still gets the history.
         self.take(id, timeout, None).map(|(history, _ended)| history)

@@ -147,7 +147,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let reserved = core.claim_reservation(spec)?;
         self.prepare_timeout(timeout)?;
         let id = identify(spec, &core.settings.ids);
-        let profile = profile(core, id, first_turn, spec);
+        let profile = profile(core, self.of_agents.clone(), id, first_turn, spec);
         let (handle, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
         let registration = Registration::of(core, &handle, reserved)?;
         // Before a caller gets any of the numbers.
@@ -157,7 +157,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     fn context(&self, handle: &SessionHandle, cancel: CancelToken) -> SessionContext {
         let events = EventSender::new(Arc::clone(handle.shared()));
-        SessionContext::new(events, self.weak_service(), cancel)
+        SessionContext::new(events, self.of_agents.clone(), cancel)
     }
 
     /// Starts the timer thread for a turn with a timeout, before anything is admitted.
@@ -194,7 +194,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     /// Refuses a wait for this thread's session, or for one that waits for it.
     pub(super) fn refuse_circle(&self, id: SessionId) -> Result<(), SessionError> {
-        if reentrancy::is_session_thread() {
+        if reentrancy::has_waiter() {
             if let Some(handle) = self.core.registry.find(id) {
                 let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
                 return reentrancy::refuse_cycle(handle.key()).map_err(failed);
@@ -303,7 +303,13 @@ impl AdmittedTurn {
     }
 }
 
-fn profile(core: &Core, id: SessionId, first_turn: Option<TurnId>, spec: &mut SessionSpec) -> Profile {
+fn profile(
+    core: &Core,
+    service: WeakService,
+    id: SessionId,
+    first_turn: Option<TurnId>,
+    spec: &mut SessionSpec,
+) -> Profile {
     let Settings { inbox_capacity, event_history, ref ids, .. } = core.settings;
     let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
     let numbering = std::mem::take(&mut spec.numbering);
@@ -320,6 +326,7 @@ fn profile(core: &Core, id: SessionId, first_turn: Option<TurnId>, spec: &mut Se
         numbering,
         callback: spec.callback.take(),
         running: Arc::clone(&core.running),
+        service,
     }
 }
 

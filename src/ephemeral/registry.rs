@@ -352,6 +352,7 @@ mod tests {
             numbering,
             callback: None,
             running,
+            service: crate::service::WeakService::none(),
         };
         let (handle, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
         active.clear();

@@ -52,6 +52,8 @@ pub(super) struct Inner<B: SessionAgentBuilder> {
     pub(super) core: Arc<Core>,
     pub(super) builder: Contained<Arc<B>>,
     pub(super) weak: Weak<Inner<B>>,
+    /// The service that agents get: this one, or the one around it.
+    pub(super) of_agents: WeakService,
 }
 
 impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
@@ -61,9 +63,20 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     }
 
     pub(crate) fn with_settings(builder: B, settings: Settings) -> Self {
+        Self::make(builder, settings, |own| WeakService::new(own.clone()))
+    }
+
+    /// Creates the service inside of another one, which agents get instead.
+    #[cfg(feature = "store")]
+    pub(crate) fn inside_of(outer: WeakService, builder: B, settings: Settings) -> Self {
+        Self::make(builder, settings, |_| outer)
+    }
+
+    fn make(builder: B, settings: Settings, of_agents: impl FnOnce(&Weak<Inner<B>>) -> WeakService) -> Self {
         let core = Arc::new(Core::new(settings));
         let builder = Contained::new("the drop of a builder", Arc::new(builder));
-        Self { inner: Arc::new_cyclic(|weak| Inner { core, builder, weak: weak.clone() }) }
+        let inner = |weak: &Weak<Inner<B>>| Inner { core, builder, weak: weak.clone(), of_agents: of_agents(weak) };
+        Self { inner: Arc::new_cyclic(inner) }
     }
 
     /// Reserves one unit of the capacity for a later create. Waits for it in arrival order, at most for `timeout`.

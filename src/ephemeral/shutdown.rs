@@ -28,7 +28,7 @@ pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> 
     record!(Debug, "turnwise::service", "shutdown, {mode:?}");
     let sessions = close_all(core, mode);
     // On a session thread whose turn is cancelled, perhaps by this very call: it still waits for the other sessions.
-    let is_own = sessions.iter().any(|session| reentrancy::is_thread_of(session.key()));
+    let is_own = sessions.iter().any(|session| reentrancy::is_waiter(session.key()));
     let ignore_cancel = is_own && reentrancy::is_cancelled();
     let permit = reentrancy::lend_permit(deadline);
     let late = sessions.iter().filter(|session| !wait_for_end(session, deadline, ignore_cancel));

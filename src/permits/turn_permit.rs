@@ -23,7 +23,8 @@
 //! **Invariants.**
 //! - The permit is held only while no thread of the turn waits. A turn may compute without a permit while another of
 //!   its threads waits.
-//! - A wait that outlives its turn changes nothing in the next turn: each wait carries the number of its run.
+//! - A wait that outlives its turn changes nothing in the next turn: each wait carries the number of its run. A wait
+//!   that begins on behalf of a turn that has ended lends nothing, and no token ends it.
 //! - Liveness comes before the limit. A cancelled turn takes a permit beyond the limit, and so does a turn whose timed
 //!   wait for another session, or for capacity, is over. Such a turn may be the one that has to stop the others.
 //!
@@ -31,6 +32,7 @@
 
 use crate::cancel::CancelToken;
 use crate::error::Cancelled;
+use crate::model::TurnId;
 use crate::permits::semaphore::{Permit, Semaphore};
 use crate::sync::{Arc, Mutex};
 use crate::time::clock::Deadline;
@@ -49,6 +51,8 @@ struct State {
     /// The token of the turn or of the build. `None` between turns: a wait of the agent's code then, such as in its
     /// drop, is not ended by a turn's token.
     cancel: Option<CancelToken>,
+    /// The turn that the session runs. `None` during a build and between turns.
+    turn: Option<TurnId>,
     /// Incremented by every start and every end of a run.
     run: u64,
     is_running: bool,
@@ -79,14 +83,15 @@ impl TurnPermit {
         drop(last);
     }
 
-    /// Waits for a permit and starts a run with it.
-    pub(crate) fn start(&self, cancel: &CancelToken) -> Result<(), Cancelled> {
+    /// Waits for a permit and starts a run of `turn` with it.
+    pub(crate) fn start(&self, turn: TurnId, cancel: &CancelToken) -> Result<(), Cancelled> {
         let permit = self.running.acquire(cancel)?;
         let last = {
             let mut state = self.state.lock();
             let run = state.run + 1;
             let cancel = Some(cancel.clone());
-            let next = State { cancel, run, is_running: true, permit: Some(permit), waits: 0, over: None };
+            let turn = Some(turn);
+            let next = State { cancel, turn, run, is_running: true, permit: Some(permit), waits: 0, over: None };
             std::mem::replace(&mut *state, next)
         };
         drop(last);
@@ -116,25 +121,41 @@ impl TurnPermit {
         let (ended, last) = {
             let mut state = self.state.lock();
             let last = state.cancel.take();
+            state.turn = None;
             (state.end_run(), last)
         };
         ended.release();
         drop(last);
     }
 
-    /// The token that ends a wait, unless its turn has ended.
-    pub(crate) fn cancel(&self) -> Option<CancelToken> {
-        self.state.lock().cancel.clone().filter(|cancel| !cancel.is_sealed())
+    /// Whether `turn` has begun and not ended.
+    pub(crate) fn is_of(&self, turn: TurnId) -> bool {
+        self.cancel(Some(turn)).is_some()
+    }
+
+    /// The token that ends a wait, unless its turn has ended. `only` is the turn that waits; `None` means the turn or
+    /// the build that is in progress.
+    pub(crate) fn cancel(&self, only: Option<TurnId>) -> Option<CancelToken> {
+        let cancel = {
+            let state = self.state.lock();
+            if state.is_of(only) {
+                state.cancel.clone()
+            } else {
+                None
+            }
+        };
+        cancel.filter(|cancel| !cancel.is_sealed())
     }
 
     /// Begins a wait and gives the permit back. `None` if no run is in progress, so that there is no permit to lend.
+    /// `only` is as in [`cancel`](Self::cancel).
     ///
     /// `until` is the deadline of a timed wait for another session, or for the capacity that other sessions hold. No
     /// other deadline allows a permit beyond the limit.
-    pub(crate) fn lend(self: &Arc<Self>, until: Deadline) -> Option<LentPermit> {
+    pub(crate) fn lend(self: &Arc<Self>, only: Option<TurnId>, until: Deadline) -> Option<LentPermit> {
         let (run, over, permit) = {
             let mut state = self.state.lock();
-            if !state.is_running {
+            if !state.is_running || !state.is_of(only) {
                 return None;
             }
             state.waits += 1;
@@ -169,6 +190,10 @@ impl EndedRun {
 }
 
 impl State {
+    fn is_of(&self, only: Option<TurnId>) -> bool {
+        only.is_none() || only == self.turn
+    }
+
     fn end_run(&mut self) -> EndedRun {
         if self.is_running {
             self.run += 1;
@@ -235,34 +260,34 @@ mod tests {
     fn running() -> (Arc<Semaphore>, Arc<TurnPermit>, CancelToken) {
         let (semaphore, cancel) = (Semaphore::new(1), CancelToken::new());
         let turn = TurnPermit::new(Arc::clone(&semaphore));
-        turn.start(&cancel).unwrap();
+        turn.start(TurnId::new(1), &cancel).unwrap();
         (semaphore, turn, cancel)
     }
 
     #[test]
     fn c60_only_the_last_of_nested_waits_takes_the_permit_again() {
         let (semaphore, turn, _cancel) = running();
-        let outer = turn.lend(Deadline::never()).unwrap();
+        let outer = turn.lend(None, Deadline::never()).unwrap();
         assert_eq!(semaphore.held(), 0);
-        let inner = turn.lend(Deadline::never()).unwrap();
+        let inner = turn.lend(None, Deadline::never()).unwrap();
         inner.end_wait();
         assert_eq!(semaphore.held(), 0);
         outer.end_wait();
         assert_eq!(semaphore.held(), 1);
         turn.stop();
         assert_eq!(semaphore.held(), 0);
-        assert!(turn.lend(Deadline::never()).is_none());
+        assert!(turn.lend(None, Deadline::never()).is_none());
     }
 
     #[test]
     fn c60_a_wait_that_outlives_its_run_changes_nothing_in_the_next() {
         let (semaphore, turn, cancel) = running();
-        let late = turn.lend(Deadline::never()).unwrap();
+        let late = turn.lend(None, Deadline::never()).unwrap();
         turn.stop();
-        turn.start(&cancel).unwrap();
+        turn.start(TurnId::new(1), &cancel).unwrap();
         late.end_wait();
         assert_eq!(semaphore.held(), 1);
-        turn.lend(Deadline::never()).unwrap().end_wait();
+        turn.lend(None, Deadline::never()).unwrap().end_wait();
         assert_eq!(semaphore.held(), 1);
         turn.stop();
         assert_eq!(semaphore.held(), 0);
@@ -271,7 +296,7 @@ mod tests {
     #[test]
     fn c60_a_wait_that_begins_during_the_permit_request_returns_the_permit() {
         let (semaphore, turn, _cancel) = running();
-        let first = turn.lend(Deadline::never()).unwrap();
+        let first = turn.lend(None, Deadline::never()).unwrap();
         let taken = semaphore.try_acquire().unwrap();
         std::thread::scope(|scope| {
             let asking = scope.spawn(move || first.end_wait());
@@ -279,8 +304,8 @@ mod tests {
                 std::thread::yield_now();
             }
             // A second thread of the turn begins and ends a wait before the first has its permit: it returns at once.
-            turn.lend(Deadline::never()).unwrap().end_wait();
-            let second = turn.lend(Deadline::never()).unwrap();
+            turn.lend(None, Deadline::never()).unwrap().end_wait();
+            let second = turn.lend(None, Deadline::never()).unwrap();
             taken.release();
             asking.join().unwrap();
             assert_eq!(semaphore.held(), 0);
@@ -292,7 +317,7 @@ mod tests {
     #[test]
     fn c60_a_helper_does_not_wait_for_a_permit_of_an_ended_turn() {
         let (semaphore, turn, cancel) = running();
-        let helper = turn.lend(Deadline::never()).unwrap();
+        let helper = turn.lend(None, Deadline::never()).unwrap();
         let taken = semaphore.try_acquire().unwrap();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(move || helper.end_wait());
@@ -310,11 +335,27 @@ mod tests {
     #[test]
     fn c60_a_cancelled_turn_exceeds_the_limit_at_the_end_of_its_wait() {
         let (semaphore, turn, cancel) = running();
-        let wait = turn.lend(Deadline::never()).unwrap();
+        let wait = turn.lend(None, Deadline::never()).unwrap();
         let taken = semaphore.try_acquire().unwrap();
         cancel.cancel_and_run_hooks(CancelReason::Interrupted);
         wait.end_wait();
         assert_eq!(semaphore.held(), 2);
         taken.release();
+    }
+
+    #[test]
+    fn c61_a_wait_on_behalf_of_an_ended_turn_lends_nothing() {
+        let (semaphore, turn, cancel) = running();
+        let [first, second] = [1, 2].map(TurnId::new);
+        assert!(turn.is_of(first) && turn.cancel(Some(first)).is_some());
+        assert!(!turn.is_of(second) && turn.lend(Some(second), Deadline::never()).is_none());
+        turn.lend(Some(first), Deadline::never()).unwrap().end_wait();
+        turn.end_turn();
+        assert!(!turn.is_of(first) && turn.cancel(None).is_none());
+        turn.start(second, &cancel).unwrap();
+        assert!(turn.lend(Some(first), Deadline::never()).is_none());
+        assert!(turn.cancel(Some(first)).is_none());
+        assert_eq!(semaphore.held(), 1);
+        turn.end_turn();
     }
 }

@@ -732,6 +732,33 @@ pub trait SessionService: Send + Sync {
     /// Until the session has ended, at most for `timeout`.
     fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError>;
 
+    /// Waits until the session is idle at some instant of the call: no turn is admitted, and no agent is being built. A
+    /// turn in host mode is admitted until it ends. When the call returns, another caller may have begun the next turn.
+    ///
+    /// A stored session that is not live is idle.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
+    /// use std::time::Duration;
+    ///
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// drop(service.begin_turn(id, StartTurnRequest::new("hello"))?); // detached: there is no handle to wait for
+    /// service.wait_idle(id, Duration::from_secs(60))?;
+    /// assert_eq!(service.read(id)?.state.last_assistant_text.as_deref(), Some("hello"));
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::Timeout`]. [`SessionError::NotFound`] if the session is closed, also if that happens during the
+    /// wait; [`SessionError::Archived`] instead if it is stored. [`SessionError::Faulted`] if its agent has panicked,
+    /// also during the wait. On a session thread also [`SessionError::Reentrant`], where session `id` waits for this
+    /// session, or is this session; and [`SessionError::Interrupted`], where this session's turn is cancelled.
+    ///
+    /// # Blocking
+    /// Until the session is idle, at most for `timeout`.
+    fn wait_idle(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError>;
+
     /// Exports a session and archives it, with no turn in between, so the returned history is final. A session in host
     /// mode leaves it between two interactions, and its turn ends with `Ok`.
     ///
@@ -777,6 +804,12 @@ pub struct WeakService {
 impl WeakService {
     pub(crate) fn new(service: Weak<dyn SessionService>) -> Self {
         Self { service }
+    }
+
+    /// A handle of no service.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self::new(Weak::<&dyn SessionService>::new())
     }
 
     /// Returns the service while a handle to it exists. Drop the result soon: it keeps the service alive.

@@ -7,7 +7,6 @@ use crate::panics::{contain, contain_and_log};
 use crate::service::SessionSpec;
 use crate::sync::{Arc, Sender};
 use crate::turn::handle::Answer;
-use crate::turn::shared::SessionShared;
 
 use super::handle::{ActiveEntry, Admission, SessionHandle};
 use super::running::{Input, RunningTurn, Turn};
@@ -81,10 +80,10 @@ impl BuildGuards {
 }
 
 impl FirstStep {
-    pub(super) fn take_up(first: First, shared: &Arc<SessionShared>) -> Self {
+    pub(super) fn take_up(first: First, handle: &SessionHandle) -> Self {
         match first {
             First::Turn(turn) => {
-                let (turn, input) = RunningTurn::take_up(turn, shared);
+                let (turn, input) = RunningTurn::take_up(turn, handle);
                 Self::Turn(turn, input)
             }
             First::Open(mut opening) => {
@@ -136,13 +135,13 @@ impl FirstStep {
     pub(super) fn succeed(self, handle: &SessionHandle) -> Option<(RunningTurn, Input)> {
         match self {
             Self::Turn(turn, input) => {
-                handle.gate().end_build();
+                handle.end_build();
                 Some((turn, input))
             }
             Self::Open(Opening { guards, reply }) => {
                 // Before the end of the build: afterwards the gate would show a turn that does not exist.
                 guards.give_back();
-                handle.gate().end_build();
+                handle.end_build();
                 let id = handle.id();
                 let result = if handle.is_open() { Ok(id) } else { Err(SessionError::NotFound { id }) };
                 // The receiver is disconnected if the caller has stopped waiting.

@@ -16,7 +16,7 @@ use crate::panics::{record, PanicMessage};
 use crate::permits::semaphore::Semaphore;
 use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy::WaitKey;
-use crate::service::{ArchiveMode, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView};
+use crate::service::{ArchiveMode, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView, WeakService};
 use crate::status::gate::{Gate, GateState, Refusal};
 use crate::status::published::{Figures, Published};
 use crate::status::slab::Status;
@@ -29,12 +29,14 @@ use crate::wait::latch::Latch;
 use crate::wait::work_queue::WorkQueue;
 
 use super::command::{Command, HistoryReply};
+use super::idle::{IdleReport, IdleWait, IdleWaiters};
 
 /// The shared half of a session.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
     id: SessionId,
-    key: WaitKey,
+    /// The service that the agent gets.
+    service: Arc<WeakService>,
     labels: Labels,
     status: Status,
     /// The turn that an interrupt or a close cancels. Locked for a few instructions at a time; see the head of
@@ -47,6 +49,7 @@ pub(crate) struct SessionHandle {
     /// No turn is admitted any more, and a close that cancels has cancelled the admitted turn.
     close_is_done: AtomicBool,
     ended: Latch,
+    idle_waiters: IdleWaiters,
 }
 
 /// The data that a session starts with, apart from its agent and its first turn.
@@ -67,6 +70,8 @@ pub(crate) struct Profile {
     pub(crate) callback: Option<CallbackPending>,
     /// The semaphore that grants running permits to its turns.
     pub(crate) running: Arc<Semaphore>,
+    /// The service that the agent gets.
+    pub(crate) service: WeakService,
 }
 
 /// The agent's endpoints for messages, apart from prompts.
@@ -118,9 +123,11 @@ impl SessionHandle {
         cancel: CancelToken,
     ) -> (Arc<Self>, ActiveEntry, Admission) {
         let Profile { status, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock, .. } = profile;
+        let service = profile.service;
         let Numbering { after, known_events, .. } = profile.numbering;
         let numbers = Numbers::new(profile.numbering);
         let shared = SessionShared {
+            key: WaitKey::new(),
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
             published: Published::new(status.clone(), snapshot),
             callback: Mutex::new(profile.callback.map(Arc::new)),
@@ -133,7 +140,7 @@ impl SessionHandle {
         };
         let handle = Arc::new(Self {
             id,
-            key: WaitKey::new(),
+            service: Arc::new(service),
             labels,
             status,
             active: Mutex::new(Some(Active { turn: first, cancel })),
@@ -143,6 +150,7 @@ impl SessionHandle {
             commands: WorkQueue::new(),
             close_is_done: AtomicBool::new(false),
             ended: Latch::new(),
+            idle_waiters: IdleWaiters::new(),
         });
         let (active, admission) = handle.guards();
         (handle, active, admission)
@@ -153,7 +161,13 @@ impl SessionHandle {
     }
 
     pub(crate) fn key(&self) -> WaitKey {
-        self.key
+        self.shared.key
+    }
+
+    /// The service that the agent gets. A share of this session's own, so that a turn changes no counter that all
+    /// sessions share.
+    pub(crate) fn service(&self) -> &Arc<WeakService> {
+        &self.service
     }
 
     pub(crate) fn gate(&self) -> &Gate {
@@ -263,6 +277,52 @@ impl SessionHandle {
         }
     }
 
+    /// Ends the admitted turn, or the admission of a build: the gate opens, and callers that wait for an idle session
+    /// are told. Every admission that is given back comes here, and no other code clears it.
+    fn end_turn(&self) {
+        self.report_if_idle(self.gate().end_turn());
+    }
+
+    /// Ends the build of the agent.
+    pub(crate) fn end_build(&self) {
+        self.report_if_idle(self.gate().end_build());
+    }
+
+    fn report_if_idle(&self, gate: GateState) {
+        if gate.refusal().is_ok() {
+            self.idle_waiters.report_idle(gate.turns());
+        }
+    }
+
+    /// Begins a wait until the session is idle; `None` if it is idle now. An error if it is closed or faulted.
+    pub(crate) fn begin_idle_wait(&self) -> Result<Option<IdleWait<'_>>, SessionError> {
+        let gate = self.gate().state();
+        if self.check_idle(gate)? {
+            return Ok(None);
+        }
+        let wait = self.idle_waiters.enter(gate.turns());
+        // Read again, since the turn may have ended before the entry was in the list: see `idle`.
+        Ok((!self.check_idle(self.gate().state())?).then_some(wait))
+    }
+
+    /// Whether the session is idle. An error if it is closed or faulted.
+    fn check_idle(&self, gate: GateState) -> Result<bool, SessionError> {
+        match gate.refusal() {
+            Ok(()) => Ok(true),
+            Err(Refusal::Busy { .. }) => Ok(false),
+            Err(refusal) => Err(self.refused(refusal)),
+        }
+    }
+
+    /// The result of a wait until the session is idle, by its report. Without a report the session has ended.
+    pub(crate) fn idle_result(&self, report: Option<IdleReport>) -> Result<(), SessionError> {
+        match report {
+            Some(IdleReport::Idle) => Ok(()),
+            Some(IdleReport::Faulted) => Err(self.refused(Refusal::Faulted)),
+            Some(IdleReport::Closed) | None => Err(self.refused(Refusal::Closed)),
+        }
+    }
+
     /// Sends a command to the session thread. If the session has ended, the command is dropped, which answers it.
     pub(crate) fn send(&self, command: Command) {
         if let Err(command) = self.commands.push(command) {
@@ -360,6 +420,7 @@ impl SessionHandle {
         }
         self.shared.inbox.close();
         self.bus().close();
+        self.idle_waiters.report_end(IdleReport::Closed);
     }
 
     /// Ends the session: only this handle is left of it.
@@ -377,6 +438,7 @@ impl SessionHandle {
     pub(crate) fn fault(&self, message: PanicMessage) -> SessionError {
         let message = self.fault.get_or_init(|| message).clone();
         self.gate().fault();
+        self.idle_waiters.report_end(IdleReport::Faulted);
         // The faulted session runs no interactions.
         self.shared.inbox.close();
         SessionError::Faulted { id: self.id, message }
@@ -514,7 +576,7 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.handle.gate().end_turn();
+        self.handle.end_turn();
         if !self.is_picked_up {
             // The session thread may be waiting for this turn's command, and ends without it.
             self.handle.wake();
@@ -549,9 +611,10 @@ mod tests {
             numbering: Numbering::default(),
             callback: None,
             running: Semaphore::new(1),
+            service: WeakService::none(),
         };
         let (handle, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
-        handle.gate().end_build();
+        handle.end_build();
         admission.pick_up();
         active.clear();
         admission.give_back();

@@ -90,5 +90,6 @@ pub(crate) mod command;
 pub(crate) mod first;
 pub(crate) mod handle;
 mod hosting;
+pub(crate) mod idle;
 pub(crate) mod running;
 pub(crate) mod thread;

@@ -6,18 +6,17 @@
 use std::fmt;
 
 use crate::cancel::CancelToken;
+use crate::context::turn::TurnContext;
 use crate::error::SessionError;
 use crate::model::{AgentEvent, Brief, RunResult, SkillId, StopReason, ToolResult, TurnId};
 use crate::panics::{contain, contain_and_log};
 use crate::reentrancy::RunningPermit;
-use crate::sync::{Arc, Sender};
+use crate::sync::{Arc, Instant, Sender};
 use crate::timers::TimerGuard;
-use crate::turn::context::TurnContext;
 use crate::turn::events::TurnEvents;
 use crate::turn::handle::{Answer, TurnResult};
-use crate::turn::shared::SessionShared;
 
-use super::handle::{ActiveEntry, Admission};
+use super::handle::{ActiveEntry, Admission, SessionHandle};
 
 /// An admitted turn on its way to the session thread, which turns it into a [`RunningTurn`].
 ///
@@ -72,11 +71,13 @@ pub(crate) struct RunningTurn {
 
 impl RunningTurn {
     /// Picks up an admitted turn, and emits its first event.
-    pub(crate) fn take_up(turn: Turn, shared: &Arc<SessionShared>) -> (Self, Input) {
+    pub(crate) fn take_up(turn: Turn, handle: &SessionHandle) -> (Self, Input) {
         let Turn { input, tool_results, event_tx, turn_id, cancel, mut guards } = turn;
         guards.pick_up();
+        let shared = handle.shared();
         shared.counters.turns_started.add_one();
-        let context = TurnContext::new(TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel), tool_results);
+        let events = TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel);
+        let context = TurnContext::new(events, tool_results, Arc::clone(handle.service()), guards.deadline_at());
         context.events().emit_library_event(|| AgentEvent::RunStarted {
             session_id: context.session_id(),
             turn_id: context.turn_id(),
@@ -176,6 +177,11 @@ impl TurnGuards {
     /// Marks the turn as picked up by the session thread.
     pub(super) fn pick_up(&mut self) {
         self.admission.pick_up();
+    }
+
+    /// The instant at which the turn's timeout cancels it.
+    fn deadline_at(&self) -> Option<Instant> {
+        self.deadline.as_ref().map(TimerGuard::at)
     }
 
     /// Stores the running permit until its place in the order of the end.

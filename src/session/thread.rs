@@ -7,6 +7,7 @@
 
 use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
 use crate::cancel::CancelToken;
+use crate::context::turn::TurnContext;
 use crate::error::{AgentError, Cancelled, SessionError};
 use crate::inbox::queue::Incoming;
 use crate::model::{CallbackPending, InboxInteraction, RunResult, Session, TurnId};
@@ -14,7 +15,6 @@ use crate::panics::{contain, contain_and_log, record, PanicMessage};
 use crate::reentrancy::CurrentSession;
 use crate::service::SessionSpec;
 use crate::sync::{never, select, Arc};
-use crate::turn::context::TurnContext;
 use crate::turn::handle::TurnResult;
 use crate::wait::polling;
 
@@ -39,7 +39,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
     let id = handle.id();
     let cancel = context.cancel_token().clone();
     let own = CurrentSession::enter(id, handle.key(), Arc::clone(&handle.shared().permit), cancel);
-    let mut first = FirstStep::take_up(first, handle.shared());
+    let mut first = FirstStep::take_up(first, &handle);
     let agent = match first.build(builder, spec, context) {
         Ok(agent) => agent,
         Err(source) => {
@@ -211,7 +211,7 @@ impl<A: SessionAgent> SessionThread<A> {
     }
 
     fn on_turn(&mut self, turn: Turn) {
-        let (turn, input) = RunningTurn::take_up(turn, self.handle.shared());
+        let (turn, input) = RunningTurn::take_up(turn, &self.handle);
         self.run_turn(turn, input);
     }
 
@@ -328,7 +328,7 @@ impl<A: SessionAgent> SessionThread<A> {
         call: impl FnOnce(&mut A, &TurnContext) -> Result<RunResult, AgentError>,
     ) -> TurnResult {
         let id = self.handle.id();
-        let result = match self.own.start_turn(turn.context().cancel_token()) {
+        let result = match self.own.start_turn(turn.context().turn_id(), turn.context().cancel_token()) {
             Ok(permit) => {
                 turn.set_permit(permit);
                 record!(Debug, "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
@@ -351,6 +351,8 @@ impl<A: SessionAgent> SessionThread<A> {
         let context = turn.context();
         let agent = &mut self.agent;
         let ran = contain(|| call(agent, context));
+        // Also after a panic: no sub-session outlives the agent's call.
+        context.close_sub_sessions();
         let id = self.handle.id();
         match ran {
             Ok(Ok(mut result)) => {

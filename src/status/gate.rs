@@ -82,14 +82,14 @@ impl Gate {
         }
     }
 
-    /// Ends the build of the agent.
-    pub(crate) fn end_build(&self) {
-        self.0.fetch_and(!BUILDING, Ordering::SeqCst);
+    /// Ends the build of the agent. Returns the state right afterwards.
+    pub(crate) fn end_build(&self) -> GateState {
+        GateState(self.0.fetch_and(!BUILDING, Ordering::SeqCst) & !BUILDING)
     }
 
-    /// Ends the admitted turn, run or not.
-    pub(crate) fn end_turn(&self) {
-        self.0.fetch_and(!RUNNING, Ordering::SeqCst);
+    /// Ends the admitted turn, run or not. Returns the state right afterwards.
+    pub(crate) fn end_turn(&self) -> GateState {
+        GateState(self.0.fetch_and(!RUNNING, Ordering::SeqCst) & !RUNNING)
     }
 
     /// The admitted turn waits for input. Called under the lock of the turn's input requests.

@@ -2,14 +2,14 @@
 
 use crate::agent::{SessionAgent, SessionAgentBuilder, SessionContext};
 use crate::comms::CommsRuntime;
+use crate::context::turn::TurnContext;
 use crate::error::{AgentError, NotBuilt};
 use crate::ids::numbers::LastNumbers;
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{CallbackPending, InboxInteraction, Message, RunResult, Session, SessionSnapshot, SkillId};
 use crate::panics::{contain, contain_and_log, record};
-use crate::service::{SessionSpec, WeakService};
+use crate::service::SessionSpec;
 use crate::sync::Arc;
-use crate::turn::context::TurnContext;
 
 use super::error::{discard, Loggable, Panicked, StoreError};
 use super::kept::RecordLease;
@@ -23,8 +23,6 @@ pub(super) struct Launch {
 
 pub(super) struct SavingBuilder<B> {
     pub(super) builder: B,
-    /// The service that agents get when they ask for it: the persistent one.
-    pub(super) service: WeakService,
 }
 
 impl<B: SessionAgentBuilder> SessionAgentBuilder for SavingBuilder<B> {
@@ -35,7 +33,7 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for SavingBuilder<B> {
             return Err(AgentError::Internal("a session that was not launched by the service that keeps it".into()));
         };
         let spec = SessionSpec { extension: launch.extension.clone(), ..spec.clone() };
-        let agent = self.builder.build_agent(&spec, &session.clone().with_service(self.service.clone()))?;
+        let agent = self.builder.build_agent(&spec, session)?;
         let agent = SavingAgent { agent, lease: Arc::clone(&launch.lease), is_half_done: false, callback: None };
         match agent.begin(&spec) {
             Ok(()) => Ok(agent),

@@ -333,6 +333,15 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         life.map_or(Ok(()), |life| life.archive_wait(timeout))
     }
 
+    fn wait_idle(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        match self.live.wait_idle(id, timeout) {
+            Err(SessionError::NotFound { .. }) if self.is_archived(id)? => Err(SessionError::Archived { id }),
+            // It is not live, or has been unloaded meanwhile: no turn of it is admitted.
+            Err(SessionError::NotFound { .. }) if self.is_stored(id)? => Ok(()),
+            idle => idle,
+        }
+    }
+
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
         let lease = match self.lease(id)? {
             // The record is final.

@@ -133,8 +133,8 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     fn with_settings(builder: B, settings: Settings, store: impl SessionStore) -> Self {
         let table = RecordTable::new(Box::new(store));
         let inner = Arc::new_cyclic(|weak: &Weak<Inner<B>>| {
-            let builder = SavingBuilder { builder, service: WeakService::new(weak.clone()) };
-            let live = EphemeralSessionService::with_settings(builder, settings);
+            let outer = WeakService::new(weak.clone());
+            let live = EphemeralSessionService::inside_of(outer, SavingBuilder { builder }, settings);
             Inner { live, table, weak: weak.clone() }
         });
         Self { inner }

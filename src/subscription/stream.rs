@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::model::SessionEvent;
-use crate::reentrancy::{self, Wait, WaitError, WaitKey};
+use crate::reentrancy::{self, TurnRef, Wait, WaitError, WaitKey};
 use crate::sync::{Arc, Ordering, Receiver, RecvTimeoutError, TryRecvError, Weak};
 use crate::time::clock::{Clock, Deadline};
 
@@ -45,6 +45,8 @@ pub struct EventStream {
     /// The session, if the stream is that of one session.
     session: Option<WaitKey>,
     clock: Clock,
+    /// The turn through whose service the stream was obtained.
+    waiting_turn: Option<TurnRef>,
 }
 
 impl EventStream {
@@ -52,13 +54,19 @@ impl EventStream {
     pub(crate) fn new(options: Subscription, clock: Clock) -> (Arc<Queue>, Self) {
         let (queue, events) = Queue::new(&options);
         let shared = Arc::clone(&queue.shared);
-        let stream = Self { events, shared, queue: Arc::downgrade(&queue), session: None, clock };
+        let stream = Self { events, shared, queue: Arc::downgrade(&queue), session: None, clock, waiting_turn: None };
         (queue, stream)
     }
 
     /// Sets the one session whose events the stream carries.
     pub(crate) fn of_session(mut self, key: WaitKey) -> Self {
         self.session = Some(key);
+        self
+    }
+
+    /// The same stream, whose waits belong to a turn until that ends.
+    pub(crate) fn on_behalf_of(mut self, turn: TurnRef) -> Self {
+        self.waiting_turn = Some(turn);
         self
     }
 
@@ -159,6 +167,7 @@ impl EventStream {
     }
 
     pub(crate) fn recv_until(&self, deadline: &Deadline) -> Result<Option<SessionEvent>, WaitError> {
+        let _on_behalf = self.waiting_turn.as_ref().and_then(TurnRef::enter);
         reentrancy::check()?;
         let event = match self.events.try_recv() {
             Ok(event) => Ok(Some(event)),

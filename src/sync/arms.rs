@@ -114,6 +114,49 @@ impl<T> Arm for SendArm<'_, T> {
     }
 }
 
+/// An arm that waits until a receive is possible, and receives nothing.
+struct ReadyArm<'a, T>(&'a Receiver<T>);
+
+impl<T> Arm for ReadyArm<'_, T> {
+    fn attempt(&mut self) -> bool {
+        self.0.is_ready()
+    }
+
+    fn register(&self) {
+        self.0.register();
+    }
+
+    fn unregister(&self) {
+        self.0.unregister();
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.0.due()
+    }
+}
+
+/// See `crossbeam_channel::Select`: the part of it that waits for any number of channels.
+pub(crate) struct Select<'a>(Vec<Box<dyn Arm + 'a>>);
+
+impl<'a> Select<'a> {
+    pub(crate) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn recv<T>(&mut self, receiver: &'a Receiver<T>) -> usize {
+        self.0.push(Box::new(ReadyArm(receiver)));
+        self.0.len() - 1
+    }
+
+    /// Waits until a channel is ready, and returns the number of one that is.
+    pub(crate) fn ready(&mut self) -> usize {
+        let mut arms = Arms::none();
+        self.0.iter_mut().for_each(|arm| arms.add(&mut **arm));
+        arms.wait();
+        self.0.iter_mut().position(|arm| arm.attempt()).unwrap_or_default()
+    }
+}
+
 /// The arms of one `select!`.
 pub(crate) struct Arms<'a>(Vec<&'a mut dyn Arm>);
 

@@ -182,6 +182,18 @@ impl<T> Receiver<T> {
         }
     }
 
+    /// Whether a receive would not wait.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.source {
+            Source::Never => false,
+            Source::At(timer) => !*timer.taken.lock() && timer.due <= Instant::now(),
+            Source::Channel(shared) => {
+                let state = shared.state.lock();
+                !state.items.is_empty() || state.senders == 0
+            }
+        }
+    }
+
     pub(crate) fn recv(&self) -> Result<T, RecvError> {
         let mut arm = self.arm_recv();
         let mut arms = self.arm_set();

@@ -10,7 +10,7 @@ mod channel;
 #[path = "locks.rs"]
 mod locks;
 
-pub(crate) use self::arms::select;
+pub(crate) use self::arms::{select, Select};
 pub(crate) use self::channel::{at, bounded, never, unbounded};
 pub(crate) use self::channel::{Receiver, Sender};
 pub(crate) use self::locks::{Condvar, Mutex, OnceLock, RwLock};

@@ -6,7 +6,7 @@ mod room;
 pub(crate) use self::room::room_for_a_thread;
 
 pub(crate) use crossbeam_channel::{
-    at, bounded, never, select, unbounded, Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError,
+    at, bounded, never, select, unbounded, Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError,
 };
 pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
 pub(crate) use std::sync::atomic::{fence, AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};

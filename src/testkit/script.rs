@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::context::turn::TurnContext;
 use crate::error::AgentError;
 use crate::model::{AgentEvent, InputRequest, RunResult, SessionSnapshot, Usage};
 use crate::sync::Arc;
 use crate::testkit::Gate;
-use crate::turn::context::TurnContext;
 
 /// The steps of an agent in one turn, run in the order in which they were added.
 ///

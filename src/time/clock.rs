@@ -9,7 +9,7 @@
 //! [polls](crate::wait::polling) before it parks, and how late a woken thread is for the
 //! [throttle](crate::wait::wakeups).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::sync::{at_or_never, Instant, Receiver, RecvTimeoutError};
 #[cfg(feature = "testkit")]
@@ -63,6 +63,20 @@ impl Clock {
             #[cfg(feature = "testkit")]
             Self::Manual(clock) => clock.now(),
         }
+    }
+
+    /// The time of day.
+    pub(crate) fn system_time(&self) -> SystemTime {
+        match self {
+            Self::System => SystemTime::now(),
+            #[cfg(feature = "testkit")]
+            Self::Manual(clock) => clock.system_time(),
+        }
+    }
+
+    /// The time from now until `at`, at least zero.
+    pub(crate) fn until(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.now())
     }
 
     /// The deadline `timeout` from now.

@@ -17,11 +17,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::sync::{bounded, select, Arc, Instant, Receiver, RecvTimeoutError, Sender};
 use crate::time::clock::Clock;
 use crate::time::watched::Watched;
+
+/// The time of day at which every clock starts, since the Unix epoch: in the year 2001, the same for all clocks.
+const STARTED: Duration = Duration::from_secs(1_000_000_000);
 
 /// The longest wait of a test, in real time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -143,6 +146,22 @@ impl ManualClock {
     /// ```
     pub fn elapsed(&self) -> Duration {
         self.now() - self.shared.started
+    }
+
+    /// The time of day on this clock: that of a fixed start, the same for every clock, and the time since then. It is
+    /// what [`TurnContext::now`](crate::TurnContext::now) returns.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::testkit::ManualClock;
+    ///
+    /// let clock = ManualClock::new();
+    /// let begun = clock.system_time();
+    /// clock.advance(Duration::from_secs(90));
+    /// assert_eq!(clock.system_time(), begun + Duration::from_secs(90));
+    /// ```
+    pub fn system_time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + STARTED + self.elapsed()
     }
 
     /// Advances the clock. See [`ManualClock`] for what is done when this returns.

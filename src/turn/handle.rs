@@ -8,7 +8,7 @@ use crate::cancel::CancelToken;
 use crate::error::{CancelReason, SessionError};
 use crate::model::{RunResult, SessionId, TurnId};
 use crate::panics::contain_and_log;
-use crate::reentrancy::{Wait, WaitError, WaitKey};
+use crate::reentrancy::{OnBehalf, TurnRef, Wait, WaitError, WaitKey};
 use crate::sync::{Arc, Mutex, Receiver};
 use crate::time::clock::{Clock, Deadline};
 use crate::wait::latch::Latch;
@@ -32,7 +32,8 @@ use crate::wait::latch::Latch;
 /// # On a session thread
 /// An agent that waits for another session's turn gives its running permit back during the wait. The wait ends with
 /// [`SessionError::Interrupted`] when the agent's own turn is cancelled. A wait in which the session would wait for
-/// itself is refused with [`SessionError::Reentrant`].
+/// itself is refused with [`SessionError::Reentrant`]. On any other thread this holds for handles that were obtained
+/// through a [`TurnService`](crate::TurnService), until the turn of that service ends.
 #[must_use = "dropping it detaches from the turn: its result is lost"]
 pub struct TurnHandle {
     session_id: SessionId,
@@ -41,6 +42,8 @@ pub struct TurnHandle {
     cancel: CancelToken,
     outcome: Arc<Outcome>,
     clock: Clock,
+    /// The turn through whose service the handle was obtained. In a box, since few handles have one.
+    waiting_turn: Option<Box<TurnRef>>,
 }
 
 impl TurnHandle {
@@ -52,7 +55,17 @@ impl TurnHandle {
         outcome: Arc<Outcome>,
         clock: Clock,
     ) -> Self {
-        Self { session_id, turn_id, key, cancel, outcome, clock }
+        Self { session_id, turn_id, key, cancel, outcome, clock, waiting_turn: None }
+    }
+
+    /// The same handle, whose waits belong to a turn until that ends.
+    pub(crate) fn on_behalf_of(self, turn: TurnRef) -> Self {
+        Self { waiting_turn: Some(Box::new(turn)), ..self }
+    }
+
+    /// Makes this thread's waits those of the turn through whose service the handle was obtained.
+    pub(crate) fn enter(&self) -> Option<OnBehalf> {
+        self.waiting_turn.as_ref().and_then(|turn| turn.enter())
     }
 
     /// The id of the session that runs the turn.
@@ -198,8 +211,9 @@ impl TurnHandle {
 
     /// A channel that carries no message and disconnects at the end of the turn, to `select!` over many turns.
     ///
-    /// For threads of the host. A session thread that waits for it directly keeps its running permit. Its own
-    /// cancellation does not end the wait, and a cycle is not detected.
+    /// For threads of the host; [`wait_any`](crate::wait_any) is for all threads. A session thread that waits for the
+    /// channel directly keeps its running permit. Its own cancellation does not end the wait, and a cycle is not
+    /// detected.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -228,6 +242,14 @@ impl TurnHandle {
         self.key
     }
 
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
     pub(crate) fn deadline(&self, timeout: Duration) -> Deadline {
         self.clock.deadline(timeout)
     }
@@ -236,6 +258,7 @@ impl TurnHandle {
         if self.is_finished() {
             return Ok(());
         }
+        let _on_behalf = self.enter();
         Wait::on(self.key)?.wait_for(self.outcome.finished(), deadline)
     }
 }

@@ -175,7 +175,7 @@ impl Drop for Pending<'_> {
 }
 
 /// Asks the host, and waits for the response. `cancel` is the token of the turn or of its interaction.
-pub(super) fn request(events: &TurnEvents, cancel: &CancelToken, request: InputRequest) -> Result<String, InputError> {
+pub(crate) fn request(events: &TurnEvents, cancel: &CancelToken, request: InputRequest) -> Result<String, InputError> {
     cancel.check()?;
     let shared = events.shared();
     let waiting = shared.clock.stopwatch();

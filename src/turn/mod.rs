@@ -1,6 +1,6 @@
 //! One turn: the context that the agent borrows while it runs, and the handle that the caller holds.
 
-pub(crate) mod context;
+pub(crate) mod any;
 pub(crate) mod events;
 pub(crate) mod handle;
 pub(crate) mod input;

@@ -8,7 +8,7 @@ use crate::ids::numbers::Numbers;
 use crate::inbox::queue::Inbox;
 use crate::model::{CallbackPending, SessionId};
 use crate::permits::turn_permit::TurnPermit;
-use crate::reentrancy;
+use crate::reentrancy::{self, WaitKey};
 use crate::status::published::Published;
 use crate::subscription::bus::Bus;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
@@ -19,6 +19,8 @@ use crate::turn::input::PendingInputs;
 /// share.
 #[derive(Debug)]
 pub(crate) struct SessionShared {
+    /// The key of the session in the wait-for graph.
+    pub(crate) key: WaitKey,
     pub(crate) bus: Bus,
     pub(crate) published: Published,
     /// The tool that the host must run, after a turn that ended with a pending callback. The session thread writes it.

@@ -52,6 +52,15 @@ impl TurnStream {
         Self { handle, events }
     }
 
+    pub(crate) fn map_handle(self, map: impl FnOnce(TurnHandle) -> TurnHandle) -> Self {
+        Self { handle: map(self.handle), events: self.events }
+    }
+
+    /// Drops the events, and returns the handle.
+    pub(crate) fn into_handle(self) -> TurnHandle {
+        self.handle
+    }
+
     /// The turn's handle.
     ///
     /// ```
@@ -140,6 +149,7 @@ impl TurnStream {
 
     /// Waits for the next event; `None` once the turn is over.
     fn recv_until(&self, deadline: &Deadline) -> Result<Option<AgentEvent>, WaitError> {
+        let _on_behalf = self.handle.enter();
         reentrancy::check()?;
         let event = Wait::on(self.handle.key())?.receive(&self.events, deadline)?;
         if event.is_none() {

@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use turnwise::crossbeam_channel::bounded;
+use turnwise::crossbeam_channel::{bounded, RecvTimeoutError, TryRecvError};
 use turnwise::testkit::{Gate, ManualClock};
-use turnwise::{CancelReason, EventStream, Overflow, SessionService, Subscription};
+use turnwise::{CancelReason, Cancelled, EventStream, Overflow, SessionService, Subscription};
 
 use crate::support::*;
 
@@ -235,5 +235,131 @@ fn c60_a_helper_thread_waits_for_no_permit_after_the_end_of_its_session() {
         gate.open();
         working.wait().unwrap();
         reader.join().unwrap();
+    });
+}
+
+#[test]
+fn c60_a_turn_that_receives_on_any_of_its_threads_lends_its_permit() {
+    run(|| {
+        for is_scoped in [false, true] {
+            let jobs = Jobs::new(1);
+            let (receiver, other) = (jobs.open(), jobs.open());
+            let (send, messages) = bounded::<u32>(1);
+            let receiving = jobs.begin(receiver, "receives", move |_, turn| {
+                let sum = || -> Result<u32, Cancelled> {
+                    let mut sum = 0;
+                    while let Some(number) = turn.recv(&messages)? {
+                        sum += number;
+                    }
+                    Ok(sum)
+                };
+                let sum = match is_scoped {
+                    true => thread::scope(|scope| scope.spawn(sum).join().expect("it does not panic")),
+                    false => sum(),
+                };
+                Ok(sum?.to_string())
+            });
+            for number in 1..=3 {
+                // It gets the one permit there is.
+                assert_eq!(jobs.service.start_turn(other, turn("x")).unwrap().text, "x");
+                send.send(number).unwrap();
+            }
+            drop(send);
+            assert_eq!(receiving.wait().unwrap().text, "6");
+            assert_eq!(jobs.service.stats().running_turns, 0);
+        }
+    });
+}
+
+#[test]
+fn c60_a_cancelled_turn_receives_nothing_and_loses_no_message() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        let ((send, messages), begun) = (bounded::<u32>(1), bounded::<()>(1));
+        let kept = messages.clone();
+        let receiving = jobs.begin(id, "receives", move |_, turn| {
+            drop(begun.0);
+            assert_matches!(turn.recv(&messages), Err(Cancelled { reason: CancelReason::Interrupted, .. }));
+            send.send(7).expect("there is room");
+            // A message is there, but the turn is to stop.
+            assert_matches!(turn.recv(&messages), Err(Cancelled { .. }));
+            assert_matches!(turn.recv_timeout(&messages, LONG), Err(Cancelled { .. }));
+            turn.check()?;
+            Ok("not reached".into())
+        });
+        begun.1.recv().unwrap_err();
+        receiving.interrupt();
+        assert_cancelled(receiving.wait(), CancelReason::Interrupted);
+        assert_eq!(kept.try_recv(), Ok(7));
+    });
+}
+
+#[test]
+fn c60_a_timed_receive_ends_by_the_services_clock_and_takes_its_permit_in_turn() {
+    run(|| {
+        let clock = ManualClock::new();
+        let own = clock.clone();
+        let jobs = Jobs::with(move |config| config.max_running_turns(1).clock(own));
+        let (receiver, other) = (jobs.open(), jobs.open());
+        let (gate, over) = (Gate::new(), bounded::<()>(1));
+        let receiving = jobs.begin(receiver, "receives", move |_, turn| {
+            let (send, messages) = bounded(1);
+            assert_matches!(turn.recv_timeout(&messages, Duration::ZERO)?, Err(RecvTimeoutError::Timeout));
+            assert_matches!(turn.recv_timeout(&messages, Duration::from_secs(1))?, Err(RecvTimeoutError::Timeout));
+            drop(over.0);
+            send.send(1).expect("there is room");
+            assert_matches!(turn.recv_timeout(&messages, Duration::ZERO)?, Ok(1));
+            drop(send);
+            assert_matches!(turn.recv_timeout(&messages, LONG)?, Err(RecvTimeoutError::Disconnected));
+            assert_matches!(turn.recv(&messages)?, None);
+            Ok("done".into())
+        });
+        clock.wait_for_waiters(1);
+        let at = gate.clone();
+        let working = jobs.begin(other, "works", move |_, turn| {
+            at.pass(turn.cancel_token())?;
+            Ok("worked".into())
+        });
+        gate.wait_arrived(1);
+        clock.advance(Duration::from_secs(1));
+        clock.settle();
+        // The end of a timed receive is no reason to exceed the limit.
+        assert_eq!(jobs.service.stats().running_turns, 1);
+        assert_eq!(over.1.try_recv().unwrap_err(), TryRecvError::Empty);
+        gate.open();
+        assert_eq!(working.wait().unwrap().text, "worked");
+        assert_eq!(receiving.wait().unwrap().text, "done");
+    });
+}
+
+#[test]
+fn c60_an_unknown_wait_without_the_permit_nests_and_ends_also_by_a_panic() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        let stats = jobs.service.clone();
+        let waiting = jobs.begin(id, "waits", move |_, turn| {
+            let held = || stats.stats().running_turns;
+            assert_eq!(held(), 1);
+            turn.without_permit(|| {
+                assert_eq!(held(), 0);
+                turn.without_permit(|| assert_eq!(held(), 0));
+                assert_eq!(held(), 0);
+            });
+            assert_eq!(held(), 1);
+            let panics = || turn.without_permit(|| std::panic::resume_unwind(Box::new("in the wait")));
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+            assert_eq!(held(), 1);
+            thread::scope(|scope| {
+                let tools: Vec<_> = (0..3).map(|_| scope.spawn(|| turn.without_permit(|| ()))).collect();
+                // The thread that joins them waits too.
+                turn.without_permit(|| tools.into_iter().for_each(|tool| tool.join().expect("tools do not panic")));
+            });
+            assert_eq!(held(), 1);
+            Ok("waited".into())
+        });
+        assert_eq!(waiting.wait().unwrap().text, "waited");
+        assert_eq!(jobs.service.stats().running_turns, 0);
     });
 }

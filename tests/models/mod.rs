@@ -41,6 +41,8 @@ mod faults;
 #[cfg(not(turnwise_loom))]
 mod hosting;
 #[cfg(not(turnwise_loom))]
+mod idle;
+#[cfg(not(turnwise_loom))]
 mod interrupts;
 #[cfg(all(feature = "store", not(turnwise_loom)))]
 mod keeping;
@@ -48,6 +50,8 @@ mod keeping;
 mod orderings;
 #[cfg(not(turnwise_loom))]
 mod permits;
+#[cfg(not(turnwise_loom))]
+mod sub_sessions;
 #[cfg(not(turnwise_loom))]
 mod support;
 #[cfg(not(turnwise_loom))]

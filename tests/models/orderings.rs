@@ -57,6 +57,7 @@ fn snapshot(message_count: usize) -> SessionSnapshot {
 fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(ActiveEntry, Admission)>) {
     let turn = first.map(|_| TurnId::new(1));
     let profile = Profile {
+        service: crate::service::WeakService::none(),
         status: StatusSlab::default().building(0, turn, &snapshot(0)),
         id: SessionId::from_uuid(uuid::Uuid::nil()),
         labels: Labels::default(),

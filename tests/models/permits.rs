@@ -12,23 +12,23 @@ fn c60_a_turn_whose_threads_wait_never_waits_for_its_own_permit() {
     explore(|| {
         let (semaphore, cancel) = (Semaphore::new(1), CancelToken::new());
         let [one, other] = [(); 2].map(|()| TurnPermit::new(Arc::clone(&semaphore)));
-        one.start(&cancel).unwrap();
+        one.start(crate::model::TurnId::new(1), &cancel).unwrap();
         let (finish, finished) = bounded::<()>(1);
         let tool = Arc::clone(&one);
         // The second wait of this thread is for the other turn, which needs the only permit.
         let tool = spawn(move || {
-            tool.lend(Deadline::never()).unwrap().end_wait();
-            let _permit = tool.lend(Deadline::never());
+            tool.lend(None, Deadline::never()).unwrap().end_wait();
+            let _permit = tool.lend(None, Deadline::never());
             finished.recv().unwrap_err();
         });
         let waits = Arc::clone(&one);
-        let helper = spawn(move || waits.lend(Deadline::never()).unwrap().end_wait());
+        let helper = spawn(move || waits.lend(None, Deadline::never()).unwrap().end_wait());
         let rival = spawn(move || {
-            other.start(&CancelToken::new()).unwrap();
+            other.start(crate::model::TurnId::new(1), &CancelToken::new()).unwrap();
             other.stop();
             drop(finish);
         });
-        one.lend(Deadline::never()).unwrap().end_wait();
+        one.lend(None, Deadline::never()).unwrap().end_wait();
         // As with scoped threads, the turn continues only after both threads have ended.
         join(tool);
         join(helper);

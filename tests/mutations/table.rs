@@ -49,8 +49,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the end of a turn overwrites a concurrent close",
         "src/status/gate.rs",
         &[(
-            "        self.0.fetch_and(!RUNNING, Ordering::SeqCst);",
-            "        let seen = self.0.load(Ordering::SeqCst);\n        self.0.store(seen & !RUNNING, Ordering::SeqCst);",
+            "        GateState(self.0.fetch_and(!RUNNING, Ordering::SeqCst) & !RUNNING)",
+            "        let seen = self.0.load(Ordering::SeqCst);\n        self.0.store(seen & !RUNNING, Ordering::SeqCst);\n        GateState(seen & !RUNNING)",
         )],
         Loom("c28"),
     ),
@@ -215,7 +215,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a cancelled turn does not cancel the interaction that it runs",
         "src/cancel.rs",
-        &[("        let child = self.cell.hooks.lock().child.take();\n        let of_child", "        let child = self.cell.hooks.lock().child.take().filter(|_| false);\n        let of_child")],
+        &[("let of_children = children.iter().filter_map(", "let of_children = children.iter().take(0).filter_map(")],
         Contract("c40"),
     ),
     // Cancel tokens and hooks.
@@ -374,7 +374,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a waiting session keeps its permit",
         "src/permits/turn_permit.rs",
-        &[("            if !state.is_running {\n                return None;\n            }\n            state.waits += 1;", "            if !state.is_running || true {\n                return None;\n            }\n            state.waits += 1;")],
+        &[("            if !state.is_running || !state.is_of(only) {\n                return None;\n            }\n            state.waits += 1;", "            if !state.is_running || true {\n                return None;\n            }\n            state.waits += 1;")],
         Shuttle("c16"),
     ),
     mutation(
@@ -395,7 +395,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a sleep keeps the permit",
         "src/turn/shared.rs",
-        &[("        let permit = reentrancy::lend_permit_of(&self.permit);\n", "        let permit = self.permit.as_ref();\n"), ("        if let Some(permit) = permit {\n            permit.end_wait();\n        }\n", "        let _ = (permit, reentrancy::is_session_thread());\n")],
+        &[("        let permit = reentrancy::lend_permit_of(&self.permit);\n", "        let permit = self.permit.as_ref();\n"), ("        if let Some(permit) = permit {\n            permit.end_wait();\n        }\n", "        let _ = (permit, reentrancy::has_waiter());\n")],
         Contract("c60"),
     ),
     mutation(
@@ -404,11 +404,84 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("                let _permit = reentrancy::lend_permit_of(&self.shared.permit);\n", "")],
         Contract("c60"),
     ),
-    // The wait-for graph.
+    mutation(
+        "a receive keeps the permit",
+        "src/context/turn.rs",
+        &[("        let _permit = reentrancy::lend_permit_of(&self.events.shared().permit);\n        wait()", "        let _ = reentrancy::has_waiter();\n        wait()")],
+        Contract("c60_an_unknown_wait"),
+    ),
+    mutation(
+        "a cancelled turn takes a message",
+        "src/context/turn.rs",
+        &[("        cancel.check()?;\n        // Without a wait", "        // Without a wait")],
+        Contract("c60_a_cancelled_turn_receives"),
+    ),
+    mutation(
+        "the time that remains is not counted from now",
+        "src/time/clock.rs",
+        &[("        at.saturating_duration_since(self.now())", "        at.saturating_duration_since(at)")],
+        Contract("c63"),
+    ),
+    // Waits until a session is idle.
+    mutation(
+        "a caller that waits for an idle session reads the gate once",
+        "src/session/handle.rs",
+        &[("Ok((!self.check_idle(self.gate().state())?).then_some(wait))", "Ok(Some(wait))")],
+        Shuttle("c53_a_wait_for_an_idle_session_misses_no_end"),
+    ),
+    mutation(
+        "the end of a turn is reported to a caller that came after it",
+        "src/session/idle.rs",
+        &[("self.report(IdleReport::Idle, |entry| entry.seen <= ended);", "self.report(IdleReport::Idle, |_| ended > 0);")],
+        Shuttle("c53_a_wait_for_an_idle_session_is_not_ended"),
+    ),
+    mutation(
+        "a fault does not end the wait for an idle session",
+        "src/session/handle.rs",
+        &[("        self.idle_waiters.report_end(IdleReport::Faulted);\n", "")],
+        Contract("c53_a_close_or_a_fault"),
+    ),
+    // The wait-for graph, and waits on behalf of a turn.
+    mutation(
+        "the end of one wait removes the edges of the others",
+        "src/reentrancy.rs",
+        &[("position.map(|position| count.on_behalf.swap_remove(position).1)", "position.map(|position| { let turn = count.on_behalf.swap_remove(position).1; count.on_behalf.clear(); turn })")],
+        Contract("c61_the_end_of_one_of_two_waits"),
+    ),
+    mutation(
+        "a wait through a turn's service belongs to no turn",
+        "src/reentrancy.rs",
+        &[("        WAITER.with(|slot| *slot.borrow_mut() = Some(Rc::clone(&waiter)));\n", "")],
+        Shuttle("c61_a_wait_on_behalf"),
+    ),
+    mutation(
+        "a wait for any turn announces none of them",
+        "src/reentrancy.rs",
+        &[("        targets.iter().try_for_each(|target| waits.refuse_cycle(waiter, *target))?;\n", "")],
+        Contract("c61_a_wait_for_any_turn_is_refused"),
+    ),
+    mutation(
+        "a child that begins after its parent's cancellation is not cancelled",
+        "src/cancel.rs",
+        &[("            let reason = decode(self.cell.state.load(Ordering::SeqCst));", "            let reason = decode(0);")],
+        Shuttle("c62_a_child_that_begins"),
+    ),
+    mutation(
+        "a leaked sub-session outlives its turn",
+        "src/session/thread.rs",
+        &[("        context.close_sub_sessions();\n", "")],
+        Contract("c62_a_parent_that_panics"),
+    ),
+    mutation(
+        "a sub-session may take longer than its parent",
+        "src/context/sub_session.rs",
+        &[("|timeout| timeout.min(left)", "|timeout| timeout.max(left)")],
+        Contract("c62_a_sub_session_has"),
+    ),
     mutation(
         "a cycle of waits is not checked for",
         "src/reentrancy.rs",
-        &[("        if leads_to(&waits, target, session.key) {\n            return", "        if leads_to(&waits, target, session.key) && false {\n            return")],
+        &[("        if self.leads_to(target, waiter.key) {\n            return", "        if self.leads_to(target, waiter.key) && false {\n            return")],
         Shuttle("c33"),
     ),
     mutation(

@@ -441,3 +441,53 @@ fn an_interrupted_opening_leaves_no_session() {
         assert_eq!(store.list().unwrap(), [id]);
     });
 }
+
+#[test]
+fn c53_a_kept_session_that_is_not_live_is_idle() {
+    run(|| {
+        let folder = Folder::new();
+        let service = keeping(&folder);
+        let id = service.create_session(create("one")).unwrap().session_id;
+        service.wait_idle(id, LONG).unwrap();
+        service.unload(id, LONG).unwrap();
+        service.wait_idle(id, LONG).unwrap();
+        // It was not resumed for that.
+        assert!(!service.is_live(id));
+        service.archive(id).unwrap();
+        assert!(matches!(service.wait_idle(id, LONG), Err(SessionError::Archived { id: is }) if is == id));
+        service.delete(id).unwrap();
+        assert!(matches!(service.wait_idle(id, LONG), Err(SessionError::NotFound { .. })));
+    });
+}
+
+#[test]
+fn c62_a_sub_session_of_a_kept_session_stays_archived() {
+    run(|| {
+        let folder = Folder::new();
+        let agent = turnwise::agent_fn(|prompt, turn| {
+            match prompt.as_str() {
+                "parent" => {
+                    let child = turn.sub_session(create("child"))?;
+                    let id = child.session_id();
+                    assert_eq!(child.wait()?.text, "child");
+                    turn.sub_session(create("sleep"))?.close(LONG)?;
+                    std::mem::forget(turn.sub_session(create("sleep"))?);
+                    return Ok(turn.finish(id.to_string()));
+                }
+                "sleep" => turn.sleep(LONG)?,
+                _ => {}
+            }
+            Ok(turn.finish(prompt))
+        });
+        let config = EphemeralSessionService::configure(agent).max_running_turns(1);
+        let service = PersistentSessionService::with_config(config, folder.store()).unwrap();
+        let parent = service.create_session(create("parent")).unwrap();
+        let child: SessionId = parent.text.parse().unwrap();
+        // Its parent's service is the one that keeps sessions.
+        let listed: Vec<_> = service.list(SessionQuery::new()).unwrap().iter().map(|one| one.session_id).collect();
+        assert_eq!(listed, [parent.session_id]);
+        assert_eq!(service.read(child).unwrap().state.state, SessionState::Archived);
+        assert!(matches!(service.start_turn(child, turn("more")), Err(SessionError::Archived { .. })));
+        assert_eq!(service.list_archived(SessionQuery::new()).unwrap().len(), 3);
+    });
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
 
-use super::support::{at, bounded, never, select, unbounded, Instant, Receiver, Sender};
+use super::support::{at, bounded, never, select, unbounded, Instant, Receiver, Select, Sender};
 use crate::models::{explore, join, spawn};
 
 /// So far in the future that no schedule reaches it.
@@ -278,5 +278,41 @@ fn a_timer_fires_once() {
             recv(nothing) -> _ => panic!("nothing was sent"),
             recv(at(Instant::now() + Duration::from_millis(1))) -> due => assert!(due.unwrap() <= Instant::now()),
         }
+    });
+}
+
+#[test]
+fn a_wait_for_any_number_of_channels_takes_no_message() {
+    explore(|| {
+        let channels: Vec<(Sender<u32>, Receiver<u32>)> = (0..3).map(|_| bounded(1)).collect();
+        let (mut senders, receivers): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
+        let silent: Receiver<u32> = never();
+        let wait = |receivers: &[Receiver<u32>]| {
+            let timer = at(Instant::now() + FAR);
+            let mut select = Select::new();
+            for receiver in receivers.iter().chain([&silent]) {
+                select.recv(receiver);
+            }
+            select.recv(&timer);
+            // It may return although no channel is ready.
+            loop {
+                let ready = select.ready();
+                let is_over =
+                    |receiver: &Receiver<u32>| receiver.try_recv().is_err_and(|error| error.is_disconnected());
+                if receivers.get(ready).is_some_and(|receiver| !receiver.is_empty() || is_over(receiver)) {
+                    return ready;
+                }
+            }
+        };
+        let sender = senders.pop().unwrap();
+        let writer = spawn(move || {
+            sender.send(7).unwrap();
+            sender
+        });
+        assert_eq!(wait(&receivers), 2);
+        assert_eq!(receivers[2].try_recv(), Ok(7));
+        let _last = join(writer);
+        drop(senders.remove(0));
+        assert_eq!(wait(&receivers), 0);
     });
 }

@@ -4,5 +4,5 @@
 mod channels;
 
 mod support {
-    pub(super) use crate::sync::{at, bounded, never, select, unbounded, Instant, Receiver, Sender};
+    pub(super) use crate::sync::{at, bounded, never, select, unbounded, Instant, Receiver, Select, Sender};
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 mod support {
-    pub(super) use super::arms::select;
+    pub(super) use super::arms::{select, Select};
     pub(super) use super::channel::{at, bounded, never, unbounded, Receiver, Sender};
     pub(super) use std::time::Instant;
 }

@@ -1,28 +1,35 @@
 //! The context that an agent borrows for the length of a turn.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::cancel::CancelToken;
-use crate::error::{Cancelled, InputError};
+use crate::error::{Cancelled, InputError, SessionError};
 #[cfg(feature = "store")]
 use crate::ids::numbers::LastNumbers;
 use crate::model::{
     AgentEvent, InboxInteraction, InputRequest, RunResult, SessionId, SessionSnapshot, StopReason, ToolResult, TurnId,
 };
-use crate::sync::Arc;
+use crate::reentrancy::{self, TurnRef};
+use crate::service::WeakService;
+use crate::sync::{select, Arc, Instant, OnceLock, Receiver, RecvTimeoutError, TryRecvError};
+use crate::time::clock::{Clock, Deadline};
+use crate::turn::any::wait_for_any;
 use crate::turn::events::TurnEvents;
+use crate::turn::handle::TurnHandle;
 use crate::turn::input;
+
+use super::sub_session::SubSessions;
 
 /// The turn that an agent is running: its ids, its cancel token, its events, and the session's inbox.
 ///
 /// It is `Sync`, and scoped threads may borrow it, for tools that run in parallel. It cannot be kept: the borrow ends
 /// when [`run_turn`](crate::SessionAgent::run_turn) returns.
 ///
-/// The turn gives its running permit back while one of its threads waits for room for an event, or
-/// [sleeps](Self::sleep). It also does so while the session thread waits for another session. The last wait to end
-/// takes a permit again, in arrival order. With [`max_running_turns`](crate::ServiceConfig::max_running_turns), an
-/// agent uses sub-agents from the session thread: a scoped thread that waits for a sub-agent keeps the permit.
+/// The turn gives its running permit back while one of its threads waits for room for an event,
+/// [sleeps](Self::sleep), [receives](Self::recv), or runs [without a permit](Self::without_permit). It also does so
+/// while the session thread waits for another session, or any of its threads does through [`service`](Self::service).
+/// The last wait to end takes a permit again, in arrival order.
 ///
 /// ```
 /// use turnwise::{AgentError, AgentEvent, RunResult, TurnContext};
@@ -50,11 +57,23 @@ pub struct TurnContext {
     /// The token of the interaction that runs in host mode, if one does.
     interaction: Option<CancelToken>,
     tool_results: Vec<ToolResult>,
+    /// The instant at which the turn's timeout cancels it.
+    deadline: Option<Instant>,
+    /// The service that hosts the session.
+    service: Arc<WeakService>,
+    /// Made by the first sub-session.
+    sub_sessions: OnceLock<SubSessions>,
 }
 
 impl TurnContext {
-    pub(crate) fn new(events: TurnEvents, tool_results: Vec<ToolResult>) -> Self {
-        Self { events: Arc::new(events), interaction: None, tool_results }
+    pub(crate) fn new(
+        events: TurnEvents,
+        tool_results: Vec<ToolResult>,
+        service: Arc<WeakService>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let sub_sessions = OnceLock::new();
+        Self { events: Arc::new(events), interaction: None, tool_results, deadline, service, sub_sessions }
     }
 
     /// Begins an interaction of host mode, which `cancel` ends alone.
@@ -248,6 +267,224 @@ impl TurnContext {
     /// this returns. The turn's own deadline goes on.
     pub fn request_input(&self, request: InputRequest) -> Result<String, InputError> {
         input::request(&self.events, self.cancel_token(), request)
+    }
+
+    /// Receives from a channel of the agent's own; `None` once it is disconnected.
+    ///
+    /// ```
+    /// use turnwise::crossbeam_channel::Receiver;
+    /// use turnwise::{AgentError, RunResult, TurnContext};
+    ///
+    /// /// Answers with all lines of a channel that another thread of the program fills.
+    /// fn collect(lines: &Receiver<String>, turn: &TurnContext) -> Result<RunResult, AgentError> {
+    ///     let mut text = String::new();
+    ///     while let Some(line) = turn.recv(lines)? {
+    ///         text += &line;
+    ///     }
+    ///     Ok(turn.finish(text))
+    /// }
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let (sender, lines) = turnwise::crossbeam_channel::unbounded();
+    /// # ["one, ", "two"].map(|line| sender.send(line.to_owned()).unwrap());
+    /// # drop(sender);
+    /// # let service = EphemeralSessionService::new(agent_fn(move |_, turn| collect(&lines, turn)), 1);
+    /// # assert_eq!(service.create_session(CreateSessionRequest::new("read"))?.text, "one, two");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Cancelled`] if the turn has been told to stop, before the call or during the wait. No message is lost: the
+    /// channel keeps it, or the call returns it although the turn is cancelled meanwhile.
+    ///
+    /// # Blocking
+    /// Until there is a message, the channel is disconnected, or the turn is cancelled. The turn gives its running
+    /// permit back during the wait, on whichever of its threads that is, as during a [`sleep`](Self::sleep).
+    pub fn recv<T>(&self, from: &Receiver<T>) -> Result<Option<T>, Cancelled> {
+        self.receive(from, &Deadline::never()).map(Result::ok)
+    }
+
+    /// As [`recv`](Self::recv), but waits no longer than `timeout`, on the service's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::crossbeam_channel::{never, Receiver, RecvTimeoutError};
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|_, turn| {
+    ///     let replies: Receiver<String> = never(); // stands for a peer that is silent
+    ///     match turn.recv_timeout(&replies, Duration::from_millis(1))? {
+    ///         Ok(reply) => Ok(turn.finish(reply)),
+    ///         Err(RecvTimeoutError::Timeout) => Ok(turn.finish("no reply")),
+    ///         Err(RecvTimeoutError::Disconnected) => Ok(turn.finish("no peer")),
+    ///     }
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("ask"))?.text, "no reply");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Cancelled`], as [`recv`](Self::recv). Inside: [`RecvTimeoutError::Timeout`] if no message arrives in time,
+    /// [`RecvTimeoutError::Disconnected`] if none can arrive.
+    ///
+    /// # Blocking
+    /// As [`recv`](Self::recv), at most for `timeout`. Afterwards the turn waits for a running permit again.
+    pub fn recv_timeout<T>(
+        &self,
+        from: &Receiver<T>,
+        timeout: Duration,
+    ) -> Result<Result<T, RecvTimeoutError>, Cancelled> {
+        self.receive(from, &self.clock().deadline(timeout))
+    }
+
+    fn receive<T>(&self, from: &Receiver<T>, deadline: &Deadline) -> Result<Result<T, RecvTimeoutError>, Cancelled> {
+        let cancel = self.cancel_token();
+        cancel.check()?;
+        // Without a wait there is no reason to lend the permit.
+        match from.try_recv() {
+            Ok(message) => return Ok(Ok(message)),
+            Err(TryRecvError::Disconnected) => return Ok(Err(RecvTimeoutError::Disconnected)),
+            Err(TryRecvError::Empty) => {}
+        }
+        self.without_permit(|| {
+            let alarm = deadline.alarm();
+            select! {
+                recv(from) -> message => Ok(message.map_err(|_| RecvTimeoutError::Disconnected)),
+                recv(cancel.cancelled()) -> _ => cancel.check().map(|()| Err(RecvTimeoutError::Disconnected)),
+                recv(alarm.receiver()) -> _ => Ok(Err(RecvTimeoutError::Timeout)),
+            }
+        })
+    }
+
+    /// Runs `wait` without the turn's running permit: for a wait that the library does not know, such as a lock, a child
+    /// process or a socket. Such waits may nest, and several threads of the turn may be in one.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     let tool = thread::spawn(move || prompt.to_uppercase());
+    ///     let text = turn.without_permit(|| tool.join()).expect("the tool does not panic");
+    ///     Ok(turn.finish(text))
+    /// });
+    /// let service = EphemeralSessionService::configure(agent).max_running_turns(1).build()?;
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("hello"))?.text, "HELLO");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Blocking
+    /// As long as `wait`. A cancel does not end `wait`, which has to observe the [token](Self::cancel_token) itself or
+    /// set a [hook](CancelToken::on_cancel). Afterwards, also if `wait` panics, the turn waits for a running permit if
+    /// [`max_running_turns`](crate::ServiceConfig::max_running_turns) turns run. A cancel ends this second wait.
+    pub fn without_permit<T>(&self, wait: impl FnOnce() -> T) -> T {
+        // Dropped on every way out, an unwind included: the turn holds a permit again afterwards.
+        let _permit = reentrancy::lend_permit_of(&self.events.shared().permit);
+        wait()
+    }
+
+    /// The time of day at which the turn's [timeout](crate::StartTurnRequest#structfield.timeout) cancels it: what
+    /// [`now`](Self::now) returns after the [remaining](Self::remaining) time. `None` for a turn without a timeout.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|_, turn| {
+    ///     let in_time = turn.deadline().is_none_or(|deadline| turn.now() < deadline);
+    ///     Ok(turn.finish(if in_time { "in time" } else { "late" }))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let request = CreateSessionRequest::new("hello").timeout(Duration::from_secs(60));
+    /// assert_eq!(service.create_session(request)?.text, "in time");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    pub fn deadline(&self) -> Option<SystemTime> {
+        self.now().checked_add(self.remaining()?)
+    }
+
+    /// The time that is left until the turn's timeout cancels it. `None` for a turn without a timeout. It is measured
+    /// on a monotonic clock: it never rises, and a change of the time of day has no effect on it. In host mode it is
+    /// that of the whole turn.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::TurnContext;
+    ///
+    /// /// The timeout of each of the `calls` that the turn still has to make.
+    /// fn fair_share(turn: &TurnContext, calls: u32) -> Duration {
+    ///     turn.remaining().map_or(Duration::from_secs(60), |left| left / calls)
+    /// }
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    /// # let agent = agent_fn(|_, turn| Ok(turn.finish(format!("{}", fair_share(turn, 2) <= Duration::from_secs(5)))));
+    /// # let service = EphemeralSessionService::new(agent, 1);
+    /// # let request = CreateSessionRequest::new("hello").timeout(Duration::from_secs(10));
+    /// # assert_eq!(service.create_session(request)?.text, "true");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline.map(|at| self.clock().until(at))
+    }
+
+    /// The time of day, on the service's clock. An agent that takes the time from here can be tested with a clock that
+    /// the test advances.
+    pub fn now(&self) -> SystemTime {
+        self.clock().system_time()
+    }
+
+    /// As [`wait_any`](crate::wait_any), on whichever thread of the turn: until one of these turns has ended.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, SubSession};
+    ///
+    /// // Asks several sub-agents, and answers with what is first.
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     if prompt == "slow" {
+    ///         turn.sleep(Duration::MAX)?;
+    ///     } else if prompt == "ask" {
+    ///         let asked = ["slow", "quick"].map(|prompt| turn.sub_session(CreateSessionRequest::new(prompt)));
+    ///         let asked = asked.into_iter().collect::<Result<Vec<_>, _>>()?;
+    ///         let handles: Vec<_> = asked.iter().map(SubSession::handle).collect();
+    ///         let first = turn.wait_any(&handles, None)?.expect("there is no timeout");
+    ///         return Ok(turn.finish(format!("{first} was first"))); // the others are interrupted here
+    ///     }
+    ///     Ok(turn.finish(prompt))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 8);
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("ask"))?.text, "1 was first");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::Interrupted`] if this turn is cancelled before one of those has ended, and
+    /// [`SessionError::Reentrant`] if one of their sessions waits for this one.
+    ///
+    /// # Blocking
+    /// Until one of the turns ends, at most for `timeout`, on the service's clock. This turn gives its running permit
+    /// back during the wait. It does not read the events of the turns: one whose
+    /// [stream](crate::TurnStream) is full waits for its reader.
+    pub fn wait_any(&self, handles: &[&TurnHandle], timeout: Option<Duration>) -> Result<Option<usize>, SessionError> {
+        let _on_behalf = self.turn_ref().enter();
+        wait_for_any(handles, timeout, self.clock())
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.events.shared().clock
+    }
+
+    /// The turn, for waits on its behalf.
+    pub(super) fn turn_ref(&self) -> TurnRef {
+        let shared = self.events.shared();
+        TurnRef::new(shared.session_id(), shared.key, self.turn_id(), &shared.permit)
+    }
+
+    pub(super) fn weak_service(&self) -> &WeakService {
+        &self.service
+    }
+
+    pub(super) fn sub_sessions(&self) -> &OnceLock<SubSessions> {
+        &self.sub_sessions
     }
 
     /// Publishes a snapshot, from which `read` and `list` answer until the end of the turn or the next call. Shows
