@@ -415,3 +415,42 @@ fn decode(state: u8) -> Option<CancelReason> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c62_a_token_fires_with_its_parent_until_it_is_disowned() {
+        let (parent, child, disowned) = (CancelToken::new(), CancelToken::new(), CancelToken::new());
+        let own = parent.begin_child();
+        [&child, &disowned].map(|token| parent.adopt(token));
+        parent.disown(&disowned);
+        parent.end_child(&parent.begin_child());
+        assert_eq!(parent.cell.hooks.lock().children.len(), 2);
+        parent.cancel_and_run_hooks(CancelReason::Archived);
+        let archived = Some(CancelReason::Archived);
+        assert_eq!([&own, &child, &disowned].map(CancelToken::reason), [archived, archived, None]);
+        // Too late for a later cancel: it fires at once.
+        let late = CancelToken::new();
+        parent.adopt(&late);
+        assert_eq!(late.reason(), Some(CancelReason::Archived));
+        assert!(parent.cell.hooks.lock().children.is_empty());
+    }
+
+    #[test]
+    fn c62_a_parent_that_fires_runs_the_hooks_of_all_its_children() {
+        let (parent, children) = (CancelToken::new(), [CancelToken::new(), CancelToken::new()]);
+        let ran = Arc::new(Mutex::new(0));
+        let _hooks = children.each_ref().map(|child| {
+            parent.adopt(child);
+            let ran = Arc::clone(&ran);
+            child.on_cancel(move || *ran.lock() += 1)
+        });
+        let due = parent.cancel(CancelReason::Interrupted).expect("it is the first");
+        // All of them are told to stop before the first hook runs.
+        assert!(!due.is_empty() && children.iter().all(CancelToken::is_cancelled) && *ran.lock() == 0);
+        due.run();
+        assert_eq!(*ran.lock(), 2);
+    }
+}
