@@ -222,9 +222,11 @@ impl CancelToken {
     /// the second step, to be taken with no lock held; `None` if the token was already cancelled or sealed.
     pub(crate) fn cancel(&self, reason: CancelReason) -> Option<DueHooks> {
         self.cell.state.compare_exchange(0, encode(reason), Ordering::SeqCst, Ordering::SeqCst).ok()?;
-        self.cell.fired.set();
         let children = std::mem::take(&mut self.cell.hooks.lock().children);
         let of_children = children.iter().filter_map(|child| child.cancel(reason)).collect();
+        // Afterwards: a thread that wakes up here may end its turn, and the host may cancel the children for a reason of
+        // its own.
+        self.cell.fired.set();
         Some(DueHooks { token: self.clone(), of_children })
     }
 

@@ -305,15 +305,19 @@ fn research(ask: impl FnOnce(&TurnContext) -> Result<Vec<String>, AgentError> + 
     });
     let running = jobs.service.begin_turn(id, turn("parent").timeout(2 * SECOND)).unwrap();
     // The parent has the results of the quick ones once these have ended: it drops each after its result.
-    while jobs.service.stats().turns_completed < 2 || jobs.service.stats().sessions > 2 {
+    loop {
+        let stats = jobs.service.stats();
+        if (stats.sessions_created, stats.turns_completed, stats.sessions) == (4, 2, 2) {
+            break;
+        }
         thread::yield_now();
     }
     clock.advance(2 * SECOND);
     let result = running.wait().unwrap();
     assert_eq!((result.text.as_str(), result.stop_reason), ("north, south", turnwise::StopReason::Cancelled));
     assert_eq!(listed(&jobs), [id]);
-    let stats = jobs.service.stats();
-    assert_eq!((stats.running_turns, stats.sessions_created), (0, 4));
+    assert!(jobs.service.shutdown(LONG).stuck.is_empty());
+    assert_eq!(jobs.service.stats().running_turns, 0);
 }
 
 #[test]
