@@ -426,7 +426,7 @@ mod tests {
     fn c62_a_token_fires_with_its_parent_until_it_is_disowned() {
         let (parent, child, disowned) = (CancelToken::new(), CancelToken::new(), CancelToken::new());
         let own = parent.begin_child();
-        [&child, &disowned].map(|token| parent.adopt(token));
+        [&child, &disowned].into_iter().for_each(|token| parent.adopt(token));
         parent.disown(&disowned);
         parent.end_child(&parent.begin_child());
         assert_eq!(parent.cell.hooks.lock().children.len(), 2);
