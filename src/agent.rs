@@ -554,7 +554,8 @@ impl SessionContext {
         Arc::clone(&self.events.shared().inbox) as Arc<dyn SubscribableInjector>
     }
 
-    /// The service that hosts the session, for agents that use other sessions.
+    /// The service that hosts the session, for agents that use other sessions. Waits through it belong to the session's
+    /// turn on the session thread only; [`TurnContext::service`] is for all threads of a turn.
     ///
     /// ```
     /// use turnwise::{agent_fn, builder_fn, AgentError, CreateSessionRequest, EphemeralSessionService};

@@ -222,9 +222,11 @@ impl CancelToken {
     /// the second step, to be taken with no lock held; `None` if the token was already cancelled or sealed.
     pub(crate) fn cancel(&self, reason: CancelReason) -> Option<DueHooks> {
         self.cell.state.compare_exchange(0, encode(reason), Ordering::SeqCst, Ordering::SeqCst).ok()?;
-        self.cell.fired.set();
         let children = std::mem::take(&mut self.cell.hooks.lock().children);
         let of_children = children.iter().filter_map(|child| child.cancel(reason)).collect();
+        // Afterwards: a thread that wakes up here may end its turn, and the host may cancel the children for a reason of
+        // its own.
+        self.cell.fired.set();
         Some(DueHooks { token: self.clone(), of_children })
     }
 
@@ -413,5 +415,44 @@ fn decode(state: u8) -> Option<CancelReason> {
         3 => Some(CancelReason::Archived),
         4 => Some(CancelReason::Shutdown),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c62_a_token_fires_with_its_parent_until_it_is_disowned() {
+        let (parent, child, disowned) = (CancelToken::new(), CancelToken::new(), CancelToken::new());
+        let own = parent.begin_child();
+        [&child, &disowned].into_iter().for_each(|token| parent.adopt(token));
+        parent.disown(&disowned);
+        parent.end_child(&parent.begin_child());
+        assert_eq!(parent.cell.hooks.lock().children.len(), 2);
+        parent.cancel_and_run_hooks(CancelReason::Archived);
+        let archived = Some(CancelReason::Archived);
+        assert_eq!([&own, &child, &disowned].map(CancelToken::reason), [archived, archived, None]);
+        // Too late for a later cancel: it fires at once.
+        let late = CancelToken::new();
+        parent.adopt(&late);
+        assert_eq!(late.reason(), Some(CancelReason::Archived));
+        assert!(parent.cell.hooks.lock().children.is_empty());
+    }
+
+    #[test]
+    fn c62_a_parent_that_fires_runs_the_hooks_of_all_its_children() {
+        let (parent, children) = (CancelToken::new(), [CancelToken::new(), CancelToken::new()]);
+        let ran = Arc::new(Mutex::new(0));
+        let _hooks = children.each_ref().map(|child| {
+            parent.adopt(child);
+            let ran = Arc::clone(&ran);
+            child.on_cancel(move || *ran.lock() += 1)
+        });
+        let due = parent.cancel(CancelReason::Interrupted).expect("it is the first");
+        // All of them are told to stop before the first hook runs.
+        assert!(!due.is_empty() && children.iter().all(CancelToken::is_cancelled) && *ran.lock() == 0);
+        due.run();
+        assert_eq!(*ran.lock(), 2);
     }
 }

@@ -40,6 +40,12 @@ impl Hosting {
         self.turn.context().cancel_token().begin_child()
     }
 
+    /// Gives up a token of [`token_of_next`](Self::token_of_next): no interaction has begun with it. Otherwise the turn's
+    /// token would collect one child for each wake-up without an interaction.
+    pub(super) fn discard_token(&self, cancel: &CancelToken) {
+        self.turn.context().cancel_token().end_child(cancel);
+    }
+
     /// Whether and how the turn ends: with an error if it is cancelled, with success if it is closed or dismissed.
     pub(super) fn end(&self, session_is_closed: bool) -> Option<Result<(), Cancelled>> {
         let context = self.turn.context();

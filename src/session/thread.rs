@@ -194,7 +194,13 @@ impl<A: SessionAgent> SessionThread<A> {
             Ready::Commands => commands.pop().map(Event::Command),
             Ready::Inbox => {
                 let cancel = hosting.token_of_next();
-                inbox.take_next(&cancel).map(|incoming| Event::Interaction(incoming, cancel))
+                match inbox.take_next(&cancel) {
+                    Some(incoming) => Some(Event::Interaction(incoming, cancel)),
+                    None => {
+                        hosting.discard_token(&cancel);
+                        None
+                    }
+                }
             }
             Ready::Comms(Some(interaction)) => {
                 let (incoming, cancel) = (Incoming::without_subscriber(interaction), hosting.token_of_next());
@@ -270,6 +276,7 @@ impl<A: SessionAgent> SessionThread<A> {
         let interaction = hosting.turn.context().events().interactions().add(incoming);
         if is_dismissal {
             hosting.turn.context().events().settle(Ok(""));
+            hosting.discard_token(&cancel);
             self.hosting = Some(hosting);
             return;
         }

@@ -304,16 +304,20 @@ fn research(ask: impl FnOnce(&TurnContext) -> Result<Vec<String>, AgentError> + 
         Ok(found.join(", "))
     });
     let running = jobs.service.begin_turn(id, turn("parent").timeout(2 * SECOND)).unwrap();
-    // The quick ones are done when the slow one is the only one at work.
-    while jobs.service.stats().turns_completed < 2 {
+    // The parent has the results of the quick ones once these have ended: it drops each after its result.
+    loop {
+        let stats = jobs.service.stats();
+        if (stats.sessions_created, stats.turns_completed, stats.sessions) == (4, 2, 2) {
+            break;
+        }
         thread::yield_now();
     }
     clock.advance(2 * SECOND);
     let result = running.wait().unwrap();
     assert_eq!((result.text.as_str(), result.stop_reason), ("north, south", turnwise::StopReason::Cancelled));
     assert_eq!(listed(&jobs), [id]);
-    let stats = jobs.service.stats();
-    assert_eq!((stats.running_turns, stats.sessions_created), (0, 4));
+    assert!(jobs.service.shutdown(LONG).stuck.is_empty());
+    assert_eq!(jobs.service.stats().running_turns, 0);
 }
 
 #[test]
@@ -362,5 +366,44 @@ fn c62_a_sub_session_whose_events_are_not_read_is_ended_too() {
             Ok("closed".into())
         });
         assert_eq!(running.wait().unwrap().text, "closed");
+    });
+}
+
+#[test]
+fn c62_a_sub_session_of_an_interaction_ends_with_the_interaction() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let (id, told) = (jobs.open(), unbounded());
+        for name in ["child", "leaked"] {
+            jobs.prepare(name, |_, turn| Err(turn.sleep(Duration::MAX).unwrap_err().into()));
+        }
+        let seen = told.0.clone();
+        jobs.prepare("waits", move |_, turn| {
+            let mut child = turn.sub_session(create("child"))?;
+            assert!(child.next().is_some());
+            seen.send(child.session_id()).expect("the test listens");
+            Ok(child.wait()?.text)
+        });
+        jobs.prepare("leaks", move |_, turn| {
+            let child = turn.sub_session(create("leaked"))?;
+            told.0.send(child.session_id()).expect("the test listens");
+            std::mem::forget(child);
+            Ok("leaked".into())
+        });
+        let hosting = jobs.service.begin_turn(id, turn("hosts").host_mode(true)).unwrap();
+        let injector = jobs.service.event_injector(id).unwrap();
+        let waiting = injector.inject_with_subscription("waits".into(), turnwise::EventSource::Tcp).unwrap();
+        let child = told.1.recv_timeout(LONG).unwrap();
+        jobs.service.interrupt_interaction(id, waiting.id).unwrap();
+        let ended = waiting.last();
+        assert_matches!(ended, Some(AgentEvent::InteractionFailed { ref error, .. }) if error == "cancelled: interrupted");
+        let leaking = injector.inject_with_subscription("leaks".into(), turnwise::EventSource::Tcp).unwrap();
+        assert_matches!(leaking.last(), Some(AgentEvent::InteractionComplete { .. }));
+        // The turn goes on, without them.
+        assert!(!hosting.is_finished());
+        wait_ended(&jobs, [child, told.1.recv_timeout(LONG).unwrap()]);
+        injector.dismiss(turnwise::EventSource::Tcp).unwrap();
+        hosting.wait().unwrap();
+        assert_eq!(listed(&jobs), [id]);
     });
 }
