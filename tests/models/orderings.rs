@@ -16,7 +16,8 @@ use crate::permits::semaphore::Semaphore;
 use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy::PermitDuringWait;
 use crate::service::{ArchiveMode, SessionState};
-use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
+use crate::session::admission::{Admission, TokenSeal};
+use crate::session::handle::{Profile, SessionHandle};
 use crate::status::slab::StatusSlab;
 use crate::subscription::bus::{Bus, Origin};
 use crate::subscription::stream::EventStream;
@@ -53,7 +54,7 @@ fn snapshot(message_count: usize) -> SessionSnapshot {
 }
 
 /// The handle of a session that is idle, or at its first turn, and the turn's guards.
-fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(ActiveEntry, Admission)>) {
+fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(TokenSeal, Admission)>) {
     let turn = first.map(|_| TurnId::new(1));
     let profile = Profile {
         status: StatusSlab::default().building(0, turn, &snapshot(0)),
@@ -68,14 +69,19 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(ActiveEn
         numbering: Numbering::default(),
         callback: None,
         running: Semaphore::new(1),
+        turn_queue: 2,
     };
     let cancel = first.cloned().unwrap_or_else(CancelToken::new);
-    let (handle, active, mut admission) = SessionHandle::new(profile, turn, cancel);
-    handle.gate().end_build();
+    let (handle, seal, mut admission) = SessionHandle::new(profile, turn, cancel);
     admission.pick_up();
-    // Without a turn the guards are those of the build, which is over.
-    let guards = first.is_some().then_some((active, admission));
-    (handle, guards)
+    if first.is_some() {
+        handle.gate().end_build();
+        return (handle, Some((seal, admission)));
+    }
+    // The guards are those of the build, which is over.
+    seal.seal();
+    admission.end_build();
+    (handle, None)
 }
 
 #[test]
@@ -147,7 +153,7 @@ fn c19_the_end_of_a_turn_takes_its_own_token_and_no_other() {
         let (handle, guards) = session(Some(&first));
         let late = Arc::clone(&handle);
         let interrupter = spawn(move || late.interrupt(Some(TurnId::new(1))).is_ok());
-        let (active, admission) = guards.unwrap();
+        let (seal, admission) = guards.unwrap();
         let starting = Arc::clone(&handle);
         let starter = spawn(move || {
             let token = CancelToken::new();
@@ -157,7 +163,7 @@ fn c19_the_end_of_a_turn_takes_its_own_token_and_no_other() {
             drop(guards);
             Some(())
         });
-        active.clear();
+        seal.seal();
         admission.give_back();
         let interrupted = join(interrupter);
         join(starter);
@@ -179,11 +185,11 @@ fn c24_state_and_figures_are_from_one_instant() {
                 _ => assert!(view.message_count <= 2, "{view:?}"),
             }
         });
-        let (_, active, mut admission) = handle.admit(&CancelToken::new()).expect("it is idle");
+        let (_, seal, mut admission) = handle.admit(&CancelToken::new()).expect("it is idle");
         admission.pick_up();
         handle.shared().published.publish(snapshot(1));
         handle.shared().published.publish(snapshot(2));
-        active.clear();
+        seal.seal();
         admission.give_back();
         join(reader);
         assert_eq!(handle.view().unwrap().state.message_count, 2);

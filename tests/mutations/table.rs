@@ -98,16 +98,16 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the token is put in place after the admission, outside of the lock",
-        "src/session/handle.rs",
+        "src/session/admission.rs",
         &[(
-            "        let mut active = self.active.lock();\n        let turn = self.gate().admit(reserved)?;\n        *active =",
-            "        let turn = self.gate().admit(reserved)?;\n        *self.active.lock() =",
+            "        let mut admissions = self.admissions.lock();\n        let turn = self.gate().admit(reserved).map_err(|refusal| self.obstacle(refusal, &admissions))?;\n        admissions.admit",
+            "        let turn = self.gate().admit(reserved).map_err(|refusal| self.obstacle(refusal, &self.admissions.lock()))?;\n        self.admissions.lock().admit",
         )],
         Loom("c28"),
     ),
     mutation(
         "an interrupt of one turn cancels any turn",
-        "src/session/handle.rs",
+        "src/session/admission.rs",
         &[("if only.is_none_or(|only| only == *turn)", "if only.is_none_or(|_| turn.get() > 0)")],
         Contract("c19"),
     ),
@@ -131,7 +131,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "an admission that is given back does not wake the session thread",
-        "src/session/handle.rs",
+        "src/session/admission.rs",
         &[("            self.handle.wake();\n", "")],
         Loom("c28"),
     ),
@@ -169,11 +169,11 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the gate opens before the active entry is cleared",
-        "src/session/running.rs",
-        &[
-            ("        self.active.clear();\n        if let Some(permit)", "        self.admission.give_back();\n        self.active.clear();\n        if let Some(permit)"),
-            ("        self.admission.give_back();\n        self.answer\n", "        self.answer\n"),
-        ],
+        "src/session/admission.rs",
+        &[(
+            "            (next, std::mem::replace(&mut admissions.entry, entry))",
+            "            drop(admissions);\n            let mut admissions = self.admissions.lock();\n            (next, std::mem::replace(&mut admissions.entry, entry))",
+        )],
         Shuttle("c20"),
     ),
     mutation(
@@ -645,7 +645,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a refused turn of a stored session loses its request",
         "src/ephemeral/launch.rs",
-        &[("Err(error) => Err(RefusedTurn { error, request }),", "Err(error) => Err(RefusedTurn { error, request: StartTurnRequest::new(request.prompt) }),")],
+        &[("            Err(error) => return Err(RefusedTurn::new(error, request)),\n        };\n        let guards", "            Err(error) => return Err(RefusedTurn::new(error, StartTurnRequest::new(request.prompt))),\n        };\n        let guards")],
         Store("gets_the_whole_request"),
     ),
     mutation(
