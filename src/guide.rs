@@ -180,15 +180,18 @@
 //! | [`timeout`](crate::StartTurnRequest#structfield.timeout) of a request | none | where no user can interrupt. It stops only agents that check their token; nothing stops the others |
 //! | [`stack_size`](crate::ServiceConfig::stack_size) | 2 MiB | higher for agents that recurse (interpreters), lower for ten thousand sessions |
 //! | [`inbox_capacity`](crate::ServiceConfig::inbox_capacity) | 256 | to the backlog at which senders should get an error |
+//! | [`turn_queue`](crate::ServiceConfig::turn_queue) | 16 | to the turns that may wait for one busy session, where requests [queue](crate::WhenBusy); 0 where none may |
 //! | [`event_history`](crate::ServiceConfig::event_history) | 0 | where subscribers reconnect and replay what they missed |
 //! | [`idle_threads`](crate::ServiceConfig::idle_threads) | 4 | to 0 where a session's end must drop its thread-local values |
 //! | [`Subscription::capacity`](crate::Subscription::capacity) | 1,024 | with the [overflow](crate::Overflow) for the reader: a display drops old events, a log blocks |
 //! | an event channel of your own | yours | bounded: a full channel blocks the turn, so a slow reader cannot fill the memory |
 //!
-//! A turn waits for a running permit, for room in an event channel, and for a subscriber that blocks. Nothing else in
-//! this table causes a wait. Beyond a limit a call fails at once and is never queued:
+//! A turn waits for a running permit, for room in an event channel, and for a subscriber that blocks. A turn whose
+//! request says so ([`WhenBusy::Queue`](crate::WhenBusy::Queue)) also waits for the turns before it. Nothing else in this
+//! table causes a wait. Beyond a limit a call fails at once:
 //! [`CapacityExceeded`](crate::SessionError::CapacityExceeded), [`Busy`](crate::SessionError::Busy),
-//! [`InjectError::Full`](crate::InjectError::Full). The program decides whether to retry, and for how long.
+//! [`QueueFull`](crate::SessionError::QueueFull), [`InjectError::Full`](crate::InjectError::Full). The program decides
+//! whether to retry, and for how long; [`try_begin_turn`](crate::SessionService::try_begin_turn) gives the request back.
 //!
 //! # Hosting agents that are not `Send`
 //!

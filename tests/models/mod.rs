@@ -46,6 +46,8 @@ mod orderings;
 #[cfg(not(turnwise_loom))]
 mod permits;
 #[cfg(not(turnwise_loom))]
+mod queue;
+#[cfg(not(turnwise_loom))]
 mod support;
 #[cfg(not(turnwise_loom))]
 mod wakeups;

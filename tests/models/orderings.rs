@@ -15,9 +15,11 @@ use crate::model::{AgentEvent, EventSource, Labels, Session, SessionId, SessionS
 use crate::permits::semaphore::Semaphore;
 use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy::PermitDuringWait;
-use crate::service::{ArchiveMode, SessionState};
+use crate::service::{ArchiveMode, SessionState, WhenBusy};
 use crate::session::admission::{Admission, TokenSeal};
 use crate::session::handle::{Profile, SessionHandle};
+use crate::session::queue::NewTurn;
+use crate::session::running::Input;
 use crate::status::slab::StatusSlab;
 use crate::subscription::bus::{Bus, Origin};
 use crate::subscription::stream::EventStream;
@@ -169,6 +171,129 @@ fn c19_the_end_of_a_turn_takes_its_own_token_and_no_other() {
         join(starter);
         assert!(!first.is_cancelled() || interrupted, "only who found it has cancelled it");
         assert!(handle.interrupt(None).is_err(), "nothing is left behind");
+    });
+}
+
+/// A turn that may queue, and the slot for its result.
+fn new_turn(cancel: &CancelToken) -> (NewTurn, Arc<Outcome>) {
+    let (answer, outcome) = Outcome::new(SessionId::from_uuid(uuid::Uuid::nil()));
+    let input = Input { prompt: String::new(), skills: None, host_mode: false };
+    let cancel = cancel.clone();
+    (NewTurn { input, tool_results: Vec::new(), event_tx: None, cancel, deadline: None, answer }, outcome)
+}
+
+/// Ends the turn whose command is in the queue of commands, if there is one.
+fn end_sent_turn(handle: &SessionHandle) {
+    while let Some(command) = handle.commands().pop() {
+        drop(command);
+    }
+}
+
+#[test]
+fn c49_a_turn_that_is_accepted_at_the_end_of_another_is_handed_over_or_admitted() {
+    check(|| {
+        let (handle, guards) = session(Some(&CancelToken::new()));
+        let accepting = Arc::clone(&handle);
+        let token = CancelToken::new();
+        let (turn, outcome) = new_turn(&token);
+        let caller = spawn(move || accepting.accept(turn, WhenBusy::Queue).map_err(|(error, _)| error));
+        let (seal, admission) = guards.unwrap();
+        seal.seal();
+        admission.give_back();
+        assert_eq!(join(caller).expect("there is room").get(), 2);
+        // Its command is there: no thread has to come and start it.
+        assert!(handle.commands().has_items() && handle.gate().state().is_running());
+        assert_eq!(handle.view().unwrap().state.queued_turns, 0);
+        handle.interrupt(Some(TurnId::new(2))).expect("it is the admitted turn");
+        assert!(token.is_cancelled() && !outcome.finished().is_set());
+        end_sent_turn(&handle);
+        assert!(outcome.finished().is_set() && !handle.gate().state().is_running());
+    });
+}
+
+#[test]
+fn c51_a_close_finds_a_turn_that_was_accepted_before_it() {
+    check(|| {
+        let first = CancelToken::new();
+        let (handle, guards) = session(Some(&first));
+        let closing = Arc::clone(&handle);
+        let closer = spawn(move || closing.close(ArchiveMode::Interrupt, CancelReason::Shutdown).run_hooks());
+        let (turn, outcome) = new_turn(&CancelToken::new());
+        let accepted = handle.accept(turn, WhenBusy::Queue).map_err(|(error, turn)| {
+            // Not answered: the caller gets it back.
+            assert!(!outcome.finished().is_set());
+            drop(turn);
+            error
+        });
+        join(closer);
+        assert!(first.is_cancelled());
+        if accepted.is_ok() {
+            let result = outcome.take().expect("it is answered by now");
+            assert_eq!(result.unwrap_err().cancel_reason(), Some(CancelReason::Shutdown));
+        }
+        drop(guards);
+        let gate = handle.gate().state();
+        assert!(gate.is_closed() && !gate.is_running());
+        assert_eq!(handle.shared().counters.turns_withdrawn.get(), u64::from(accepted.is_ok()));
+    });
+}
+
+#[test]
+fn c49_a_turn_is_withdrawn_or_handed_over_and_not_both() {
+    check(|| {
+        let (handle, guards) = session(Some(&CancelToken::new()));
+        let token = CancelToken::new();
+        let (turn, outcome) = new_turn(&token);
+        handle.accept(turn, WhenBusy::Queue).map_err(|(error, _)| error).expect("there is room");
+        let canceller = spawn(move || token.cancel_and_run_hooks(CancelReason::Interrupted));
+        drop(guards);
+        join(canceller);
+        let withdrawn = handle.shared().counters.turns_withdrawn.get() == 1;
+        assert_eq!(outcome.finished().is_set(), withdrawn);
+        assert_eq!(handle.gate().state().is_running(), !withdrawn);
+        end_sent_turn(&handle);
+        assert!(outcome.finished().is_set() && !handle.gate().state().is_running());
+        assert!(handle.interrupt(None).is_err(), "nothing is left behind");
+    });
+}
+
+#[test]
+fn c50_a_superseding_turn_cancels_the_turn_before_it_or_finds_none() {
+    check(|| {
+        let first = CancelToken::new();
+        let (handle, guards) = session(Some(&first));
+        let accepting = Arc::clone(&handle);
+        let token = CancelToken::new();
+        let (turn, outcome) = new_turn(&token);
+        let caller = spawn(move || accepting.accept(turn, WhenBusy::Interrupt).map_err(|(error, _)| error));
+        drop(guards);
+        assert_eq!(join(caller).expect("there is room").get(), 2);
+        assert!(!token.is_cancelled() && !outcome.finished().is_set());
+        assert!(handle.commands().has_items());
+        end_sent_turn(&handle);
+        assert!(outcome.finished().is_set());
+    });
+}
+
+#[test]
+fn c24_queue_and_gate_are_from_one_instant() {
+    check_within(Some(3), || {
+        let (handle, guards) = session(Some(&CancelToken::new()));
+        let reading = Arc::clone(&handle);
+        let reader = spawn(move || {
+            // As a list reads it, without a lock. `None` if it changes meanwhile.
+            if let Some((gate, queued, _)) = reading.status().try_read() {
+                // One turn is admitted, and the second one is queued or withdrawn.
+                assert!(gate.turns() == 2 || queued == 0, "{gate:?} {queued}");
+            }
+        });
+        let token = CancelToken::new();
+        let (turn, _outcome) = new_turn(&token);
+        handle.accept(turn, WhenBusy::Queue).map_err(|(error, _)| error).expect("there is room");
+        token.cancel_and_run_hooks(CancelReason::Interrupted);
+        join(reader);
+        assert_eq!(handle.status().try_read().map(|(gate, queued, _)| (gate.turns(), queued)), Some((2, 0)));
+        drop(guards);
     });
 }
 
