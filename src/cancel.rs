@@ -405,6 +405,7 @@ fn encode(reason: CancelReason) -> u8 {
         CancelReason::DeadlineExceeded => 2,
         CancelReason::Archived => 3,
         CancelReason::Shutdown => 4,
+        CancelReason::Superseded => 5,
     }
 }
 
@@ -414,6 +415,7 @@ fn decode(state: u8) -> Option<CancelReason> {
         2 => Some(CancelReason::DeadlineExceeded),
         3 => Some(CancelReason::Archived),
         4 => Some(CancelReason::Shutdown),
+        5 => Some(CancelReason::Superseded),
         _ => None,
     }
 }

@@ -53,6 +53,8 @@ pub enum CancelReason {
     Archived,
     /// The service was shut down, or its last handle was dropped.
     Shutdown,
+    /// A later turn took this one's place, with [`WhenBusy::Interrupt`](crate::WhenBusy::Interrupt).
+    Superseded,
 }
 
 impl fmt::Display for CancelReason {
@@ -62,6 +64,7 @@ impl fmt::Display for CancelReason {
             Self::DeadlineExceeded => "deadline exceeded",
             Self::Archived => "session archived",
             Self::Shutdown => "service shut down",
+            Self::Superseded => "superseded by another turn",
         })
     }
 }
@@ -169,12 +172,21 @@ pub enum SessionError {
         /// The session's id.
         id: SessionId,
     },
-    /// The session is building or running a turn; turns do not queue.
+    /// The session is building or running a turn, and the request does not say that its turn may
+    /// [queue](crate::WhenBusy).
     Busy {
         /// The session's id.
         id: SessionId,
         /// The admitted turn. `None` where there is no turn: the session is being opened, resumed, unloaded or taken.
         turn: Option<TurnId>,
+    },
+    /// The session's queue is full: the request says that its turn may [queue](crate::WhenBusy), and as many turns wait
+    /// as [`ServiceConfig::turn_queue`](crate::ServiceConfig::turn_queue) allows. No turn was cancelled.
+    QueueFull {
+        /// The session's id.
+        id: SessionId,
+        /// The most turns that may wait.
+        capacity: usize,
     },
     /// There is no turn or interaction to interrupt.
     NotRunning {
@@ -289,6 +301,7 @@ impl SessionError {
             Self::NotFound { .. } => "SESSION_NOT_FOUND",
             Self::Archived { .. } => "SESSION_ARCHIVED",
             Self::Busy { .. } => "SESSION_BUSY",
+            Self::QueueFull { .. } => "QUEUE_FULL",
             Self::NotRunning { .. } => "SESSION_NOT_RUNNING",
             Self::AlreadyExists { .. } => "SESSION_ALREADY_EXISTS",
             Self::CapacityExceeded { .. } => "CAPACITY_EXCEEDED",
@@ -315,6 +328,7 @@ impl SessionError {
             Self::NotFound { id }
             | Self::Archived { id }
             | Self::Busy { id, .. }
+            | Self::QueueFull { id, .. }
             | Self::NotRunning { id }
             | Self::AlreadyExists { id }
             | Self::Faulted { id, .. }
@@ -409,6 +423,9 @@ impl fmt::Display for SessionError {
             Self::Archived { id } => write!(f, "session {id} is archived"),
             Self::Busy { id, turn: Some(turn) } => write!(f, "session {id} is busy with turn {turn}"),
             Self::Busy { id, turn: None } => write!(f, "session {id} is busy"),
+            Self::QueueFull { id, capacity } => {
+                write!(f, "the queue of session {id} is full: {capacity} turns wait")
+            }
             Self::NotRunning { id } => write!(f, "session {id} has no such turn running"),
             Self::AlreadyExists { id } => write!(f, "session {id} exists already"),
             Self::CapacityExceeded { active, max } => {
@@ -454,6 +471,7 @@ impl fmt::Debug for SessionError {
             Self::NotFound { id } => show!(f, "NotFound", id),
             Self::Archived { id } => show!(f, "Archived", id),
             Self::Busy { id, turn } => show!(f, "Busy", id turn),
+            Self::QueueFull { id, capacity } => show!(f, "QueueFull", id capacity),
             Self::NotRunning { id } => show!(f, "NotRunning", id),
             Self::AlreadyExists { id } => show!(f, "AlreadyExists", id),
             Self::CapacityExceeded { active, max } => show!(f, "CapacityExceeded", active max),

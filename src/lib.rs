@@ -76,7 +76,8 @@
 //!
 //! # Turn
 //!
-//! Turns of a session do not queue: while one is admitted, every other caller gets [`SessionError::Busy`] at once.
+//! A session runs one turn at a time. While one is admitted, every other caller gets [`SessionError::Busy`] at once. A
+//! request may say instead that its turn waits in the session's queue, or supersedes the admitted one ([`WhenBusy`]).
 //! [`start_turn`](SessionService::start_turn) waits for the result. [`begin_turn`](SessionService::begin_turn) returns
 //! a [`TurnHandle`]. The caller can wait for it, poll it in a frame loop, or use it in a `select!`. When the result is
 //! available, the session is free for the next turn, and `read` shows the state after this turn.
@@ -250,9 +251,9 @@ pub use model::{
 };
 pub use permits::reservation::Reservation;
 pub use service::{
-    ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionInfo, SessionQuery, SessionService,
-    SessionSpec, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport, StartTurnRequest,
-    WeakService,
+    ArchiveMode, CreateSessionRequest, RefusedTurn, ServiceControl, ServiceStats, SessionInfo, SessionQuery,
+    SessionService, SessionSpec, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport,
+    StartTurnRequest, WeakService, WhenBusy,
 };
 pub use subscription::stream::EventStream;
 pub use subscription::{Overflow, Subscription};

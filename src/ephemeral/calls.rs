@@ -11,8 +11,8 @@ use crate::model::{
 };
 use crate::reentrancy::{Wait, WaitError};
 use crate::service::{
-    ArchiveMode, CreateSessionRequest, SessionQuery, SessionService, SessionSpec, SessionSummary, SessionView,
-    StartTurnRequest,
+    ArchiveMode, CreateSessionRequest, RefusedTurn, SessionQuery, SessionService, SessionSpec, SessionSummary,
+    SessionView, StartTurnRequest,
 };
 use crate::session::command::{Command, HistoryReply, HistoryRequest, TakeCondition, Taken};
 use crate::session::handle::SessionHandle;
@@ -64,7 +64,12 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
-        Ok(self.admit(id, request)?.start())
+        Ok(self.begin(id, request)?)
+    }
+
+    #[allow(clippy::result_large_err)] // See the trait.
+    fn try_begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, RefusedTurn> {
+        self.begin(id, request)
     }
 
     fn interrupt(&self, id: SessionId) -> Result<(), SessionError> {

@@ -191,6 +191,32 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
+    /// Sets how many turns may wait in the queue of each session. A turn waits only if its request says so, with
+    /// [`StartTurnRequest::when_busy`](crate::StartTurnRequest::when_busy). Beyond the limit a request is
+    /// [`SessionError::QueueFull`](crate::SessionError::QueueFull) at once. Default: 16. With 0 no turn waits.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest, WhenBusy};
+    ///
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     turn.sleep(Duration::MAX)?;
+    ///     Ok(turn.finish(prompt))
+    /// });
+    /// let service = EphemeralSessionService::configure(agent).turn_queue(1).build()?;
+    /// let id = service.begin_session(CreateSessionRequest::new("one"))?.session_id();
+    /// let request = |prompt: &str| StartTurnRequest::new(prompt).when_busy(WhenBusy::Queue);
+    /// let second = service.begin_turn(id, request("two"))?;
+    /// assert_eq!(service.begin_turn(id, request("three")).unwrap_err().code(), "QUEUE_FULL");
+    /// second.interrupt(); // withdraws it
+    /// assert!(service.begin_turn(id, request("three")).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn turn_queue(mut self, turns: usize) -> Self {
+        self.settings.turn_queue = turns;
+        self
+    }
+
     /// Sets the clock that measures all durations of the service. A test advances it by hand. Only with the feature
     /// `testkit`. Default: the clock of the system.
     ///
@@ -235,8 +261,8 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     ///
     /// # Errors
     /// [`ConfigError`] if a setting is out of range: `max_sessions` or `idle_threads` above 4,194,304,
-    /// `max_running_turns` of 0 or above that, a `stack_size` outside of 64 KiB to 1 GiB, an `inbox_capacity` or
-    /// `event_history` above 16,777,216, a `thread_name_prefix` with a NUL character in it.
+    /// `max_running_turns` of 0 or above that, a `stack_size` outside of 64 KiB to 1 GiB, an `inbox_capacity`,
+    /// `event_history` or `turn_queue` above 16,777,216, a `thread_name_prefix` with a NUL character in it.
     pub fn build(self) -> Result<EphemeralSessionService<B>, ConfigError> {
         let (builder, settings) = self.check(MIN_STACK)?;
         Ok(EphemeralSessionService::with_settings(builder, settings))

@@ -1,10 +1,10 @@
 //! The start of sessions and turns: the work on the caller's thread before the session thread takes over.
 //!
-//! | Step | A session | A turn of a live session |
-//! |---|---|---|
-//! | register | [`RegisteredSession`] holds the id, the capacity and the numbers of the record | [`AdmittedTurn`] holds the admission |
-//! | prepare | [`PreparedSession`] holds the start data of the session thread | the same value |
-//! | start | [`PreparedSession::start`]: the session thread runs | [`AdmittedTurn::start`]: the command is sent |
+//! | Step | A session | A turn of a live session | A turn of a busy session that may queue |
+//! |---|---|---|---|
+//! | register | [`RegisteredSession`] holds the id, the capacity and the numbers of the record | its guards hold the admission | - |
+//! | prepare | [`PreparedSession`] holds the start data of the session thread | [`NewTurn`] holds the rest | the same |
+//! | start | [`PreparedSession::start`]: the session thread runs | the command is sent | [`SessionHandle::accept`]: the turn is in the queue |
 //!
 //! Each step returns a value, which the caller passes on or drops. A drop gives everything back, and answers an
 //! admitted turn.
@@ -15,6 +15,9 @@
 //! turn could already ask for the caller's session, and the caller would be refused instead. If it did so earlier, a
 //! start that is refused as busy would look like a wait for a moment, and other sessions would be refused because of
 //! it.
+//!
+//! For a turn that is queued the wait is announced before the turn is accepted, because it may run as soon as it is in
+//! the queue. A start that is refused because the queue is full does look like a wait for a moment.
 
 use std::time::Duration;
 
@@ -24,12 +27,14 @@ use crate::error::SessionError;
 use crate::ids::Ids;
 use crate::model::{Labels, Session, SessionId, SessionSnapshot, TurnId};
 use crate::panics::{contain_and_log, record, Contained};
-use crate::reentrancy::{self, WaitError, WaitKey};
-use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest, WeakService};
+use crate::reentrancy::{self, Wait, WaitError, WaitKey};
+use crate::service::{CreateSessionRequest, RefusedTurn, SessionSpec, StartTurnRequest, WeakService, WhenBusy};
+use crate::session::admission::{Admission, TokenSeal};
 use crate::session::command::Command;
 use crate::session::first::{BuildGuards, First, Opening};
-use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
-use crate::session::running::{Input, Turn, TurnGuards};
+use crate::session::handle::{Profile, SessionHandle};
+use crate::session::queue::NewTurn;
+use crate::session::running::Input;
 use crate::session::thread::{self, Start};
 use crate::sync::{bounded, Arc, Receiver};
 use crate::turn::events::EventSender;
@@ -51,7 +56,7 @@ struct RegisteredSession<B> {
     context: SessionContext,
     cancel: CancelToken,
     handle: Arc<SessionHandle>,
-    active: ActiveEntry,
+    seal: TokenSeal,
     admission: Admission,
     registration: Registration,
 }
@@ -71,27 +76,7 @@ pub(super) struct OpeningReply {
     pub(super) opened: Receiver<Result<SessionId, SessionError>>,
 }
 
-/// A turn that is admitted in a live session, but not yet sent to the session thread.
-#[must_use = "dropping it gives the admission up"]
-pub(crate) struct AdmittedTurn {
-    turn: Turn,
-    turn_handle: TurnHandle,
-    handle: Arc<SessionHandle>,
-}
-
-/// A turn that was not admitted, with its request. The caller may have to resume the session and start the turn again.
-pub(crate) struct RefusedTurn {
-    pub(crate) error: SessionError,
-    pub(crate) request: StartTurnRequest,
-}
-
-impl From<RefusedTurn> for SessionError {
-    fn from(RefusedTurn { error, request }: RefusedTurn) -> Self {
-        drop(request);
-        error
-    }
-}
-
+/// The accepted turn and the guards of its admission, or its number in the queue.
 impl<B: SessionAgentBuilder> Inner<B> {
     pub(super) fn weak_service(&self) -> WeakService {
         WeakService::new(self.weak.clone())
@@ -122,11 +107,11 @@ impl<B: SessionAgentBuilder> Inner<B> {
     ) -> Result<RegisteredSession<B>, SessionError> {
         let cancel = CancelToken::new();
         match self.try_register(&mut spec, first_turn, timeout, &cancel) {
-            Ok((handle, active, admission, registration)) => {
+            Ok((handle, seal, admission, registration)) => {
                 self.core.global_subscribers.attach_all(handle.bus());
                 let context = self.context(&handle, cancel.clone());
                 let builder = Arc::clone(&self.builder);
-                Ok(RegisteredSession { builder, spec, context, cancel, handle, active, admission, registration })
+                Ok(RegisteredSession { builder, spec, context, cancel, handle, seal, admission, registration })
             }
             Err(error) => {
                 contain_and_log("the drop of a session's specification", move || drop(spec));
@@ -148,11 +133,11 @@ impl<B: SessionAgentBuilder> Inner<B> {
         self.prepare_timeout(timeout)?;
         let id = identify(spec, &core.settings.ids);
         let profile = profile(core, self.of_agents.clone(), id, first_turn, spec);
-        let (handle, active, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
+        let (handle, seal, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
         let registration = Registration::of(core, &handle, reserved)?;
         // Before a caller gets any of the numbers.
         handle.shared().numbers.open()?;
-        Ok((handle, active, admission, registration))
+        Ok((handle, seal, admission, registration))
     }
 
     fn context(&self, handle: &SessionHandle, cancel: CancelToken) -> SessionContext {
@@ -171,25 +156,95 @@ impl<B: SessionAgentBuilder> Inner<B> {
         }
     }
 
-    /// Admits a turn in a live session.
+    /// Starts a turn in a live session, or queues it.
     #[allow(clippy::result_large_err)] // The turn itself is larger.
-    pub(super) fn admit(&self, id: SessionId, request: StartTurnRequest) -> Result<AdmittedTurn, RefusedTurn> {
-        match self.try_admit(id, request.timeout) {
-            Ok((handle, turn_id, cancel, guards)) => {
-                let (turn_handle, turn) = make_turn(&self.core, &handle, turn_id, request, cancel, guards);
-                Ok(AdmittedTurn { turn, turn_handle, handle })
-            }
-            Err(error) => Err(RefusedTurn { error, request }),
-        }
+    pub(super) fn begin(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, RefusedTurn> {
+        self.begin_announced(id, request, |_| Ok(())).map(|(turn, ())| turn)
     }
 
-    fn try_admit(&self, id: SessionId, timeout: Option<Duration>) -> Result<Admitted, SessionError> {
-        let refused = |error| self.core.refusal(error);
-        let handle = self.core.open(id).map_err(refused)?;
+    /// As [`begin`](Self::begin), for a thread that will wait for the turn.
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    pub(super) fn begin_with_wait(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+    ) -> Result<TurnWithWait, RefusedTurn> {
+        let failed = |error: WaitError| error.into_session_error(id, &self.core.clock().stopwatch());
+        let begun = self.begin_announced(id, request, |key| Wait::on(key).map_err(failed));
+        begun.map(|(turn, wait)| TurnWithWait { turn, wait })
+    }
+
+    /// Starts or queues a turn, after `announce` has announced the caller's wait.
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    fn begin_announced<W>(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+        announce: impl Fn(WaitKey) -> Result<W, SessionError>,
+    ) -> Result<(TurnHandle, W), RefusedTurn> {
+        let (cancel, when_busy) = (CancelToken::new(), request.when_busy);
+        let (handle, admitted) = match self.try_admit(id, request.timeout, &cancel) {
+            Ok(found) => found,
+            Err(error) => return Err(RefusedTurn::new(error, request)),
+        };
+        let guards = match admitted {
+            Ok(admitted) => Some(admitted),
+            Err(SessionError::Busy { .. }) if when_busy != WhenBusy::Refuse => None,
+            Err(error) => return Err(RefusedTurn::new(self.core.refusal(error), request)),
+        };
+        let wait = match announce(handle.key()) {
+            Ok(wait) => wait,
+            Err(error) => return Err(RefusedTurn::new(error, request)),
+        };
+        let Some((turn_id, seal, admission)) = guards else {
+            return self.queue(&handle, request, cancel).map(|turn| (turn, wait));
+        };
+        let (turn, outcome) = make_turn(&self.core, id, request, cancel.clone());
+        handle.send(Command::Turn(turn.admitted(turn_id, (seal, admission))));
+        Ok((turn_handle(&self.core, &handle, turn_id, cancel, outcome), wait))
+    }
+
+    /// The open session, and its admission of a turn.
+    fn try_admit(
+        &self,
+        id: SessionId,
+        timeout: Option<Duration>,
+        cancel: &CancelToken,
+    ) -> Result<(Arc<SessionHandle>, Result<Admitted, SessionError>), SessionError> {
+        let handle = self.core.open(id).map_err(|error| self.core.refusal(error))?;
         self.prepare_timeout(timeout)?;
-        let cancel = CancelToken::new();
-        let (turn_id, active, admission) = handle.admit(&cancel).map_err(refused)?;
-        Ok((handle, turn_id, cancel, (active, admission)))
+        let admitted = handle.admit(cancel);
+        Ok((handle, admitted))
+    }
+
+    /// Queues a turn of a busy session. The whole turn exists before: once it is in the queue, the end of the turn before
+    /// it may start it.
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    fn queue(
+        &self,
+        handle: &Arc<SessionHandle>,
+        request: StartTurnRequest,
+        cancel: CancelToken,
+    ) -> Result<TurnHandle, RefusedTurn> {
+        let (timeout, when_busy) = (request.timeout, request.when_busy);
+        let (turn, outcome) = make_turn(&self.core, handle.id(), request, cancel.clone());
+        match handle.accept(turn, when_busy) {
+            Ok(turn_id) => Ok(turn_handle(&self.core, handle, turn_id, cancel, outcome)),
+            Err((error, turn)) => {
+                let NewTurn { input: Input { prompt, skills, host_mode }, tool_results, event_tx, .. } = turn;
+                let skill_references = skills;
+                let request = StartTurnRequest {
+                    prompt,
+                    event_tx,
+                    host_mode,
+                    skill_references,
+                    timeout,
+                    tool_results,
+                    when_busy,
+                };
+                Err(RefusedTurn::new(self.core.refusal(error), request))
+            }
+        }
     }
 
     /// Refuses a wait for this thread's session, or for one that waits for it.
@@ -211,31 +266,31 @@ impl<B: SessionAgentBuilder> Inner<B> {
     ) -> Result<TurnWithWait, SessionError> {
         // Before the admission: in a cycle the session is busy too, and the caller would get that error.
         self.refuse_circle(id)?;
-        self.admit(id, request)?.start_with_wait()
+        Ok(self.begin_with_wait(id, request)?)
     }
 }
 
 /// A session that is registered, with the guards of its build.
-type Registered = (Arc<SessionHandle>, ActiveEntry, Admission, Registration);
+type Registered = (Arc<SessionHandle>, TokenSeal, Admission, Registration);
 
-/// The handle of a session, and the id, the token and the guards of the turn that it has admitted.
-type Admitted = (Arc<SessionHandle>, TurnId, CancelToken, (ActiveEntry, Admission));
+/// The number and the guards of an admitted turn.
+type Admitted = (TurnId, TokenSeal, Admission);
 
 impl<B> RegisteredSession<B> {
     /// Prepares the session with the first turn that it was registered for.
     fn with_turn(self, turn_id: TurnId, request: StartTurnRequest) -> PreparedSession<B, TurnHandle> {
-        let guards = (self.active, self.admission);
-        let (turn_handle, turn) =
-            make_turn(self.registration.core(), &self.handle, turn_id, request, self.cancel, guards);
-        let Self { builder, spec, context, handle, registration, .. } = self;
-        let start = Start { builder, spec, context, handle, first: First::Turn(turn) };
-        PreparedSession::new(start, turn_handle, registration)
+        let Self { builder, spec, context, cancel, handle, seal, admission, registration } = self;
+        let core = registration.core();
+        let (turn, outcome) = make_turn(core, handle.id(), request, cancel.clone());
+        let turn_handle = turn_handle(core, &handle, turn_id, cancel, outcome);
+        let first = First::Turn(turn.admitted(turn_id, (seal, admission)));
+        PreparedSession::new(Start { builder, spec, context, handle, first }, turn_handle, registration)
     }
 
     /// Prepares the session without a turn.
     fn opening(self) -> PreparedSession<B, OpeningReply> {
         let (reply, opened) = bounded(1);
-        let opening = Opening { guards: BuildGuards::new(self.active, self.admission), reply };
+        let opening = Opening { guards: BuildGuards::new(self.seal, self.admission), reply };
         let Self { builder, spec, context, handle, registration, .. } = self;
         let reply = OpeningReply { handle: Arc::clone(&handle), opened };
         let start = Start { builder, spec, context, handle, first: First::Open(opening) };
@@ -289,20 +344,6 @@ impl<B: SessionAgentBuilder> PreparedSession<B, TurnHandle> {
     }
 }
 
-impl AdmittedTurn {
-    /// Sends the turn to the session thread.
-    pub(crate) fn start(self) -> TurnHandle {
-        self.handle.send(Command::Turn(self.turn));
-        self.turn_handle
-    }
-
-    /// As [`start`](Self::start), for a thread that will wait for the turn.
-    pub(crate) fn start_with_wait(self) -> Result<TurnWithWait, SessionError> {
-        let wait = self.turn_handle.announce_wait()?;
-        Ok(TurnWithWait { turn: self.start(), wait })
-    }
-}
-
 fn profile(
     core: &Core,
     service: WeakService,
@@ -310,7 +351,7 @@ fn profile(
     first_turn: Option<TurnId>,
     spec: &mut SessionSpec,
 ) -> Profile {
-    let Settings { inbox_capacity, event_history, ref ids, .. } = core.settings;
+    let Settings { inbox_capacity, event_history, turn_queue, ref ids, .. } = core.settings;
     let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
     let numbering = std::mem::take(&mut spec.numbering);
     Profile {
@@ -327,26 +368,27 @@ fn profile(
         callback: spec.callback.take(),
         running: Arc::clone(&core.running),
         service,
+        turn_queue,
     }
 }
 
-/// Creates both ends of an admitted turn: the caller's, and the session thread's.
-fn make_turn(
+/// Creates a turn, and the slot for its result. Arms its deadline.
+fn make_turn(core: &Core, id: SessionId, request: StartTurnRequest, cancel: CancelToken) -> (NewTurn, Arc<Outcome>) {
+    let StartTurnRequest { prompt, event_tx, host_mode, skill_references: skills, timeout, tool_results, .. } = request;
+    let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
+    let (answer, outcome) = Outcome::new(id);
+    let input = Input { prompt, skills, host_mode };
+    (NewTurn { input, tool_results, event_tx, cancel, deadline, answer }, outcome)
+}
+
+fn turn_handle(
     core: &Core,
     handle: &SessionHandle,
     turn_id: TurnId,
-    request: StartTurnRequest,
     cancel: CancelToken,
-    (active, admission): (ActiveEntry, Admission),
-) -> (TurnHandle, Turn) {
-    let id = handle.id();
-    let StartTurnRequest { prompt, event_tx, host_mode, skill_references: skills, timeout, tool_results } = request;
-    let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
-    let (answer, outcome) = Outcome::new(id);
-    let guards = TurnGuards::new(deadline, active, admission, answer);
-    let input = Input { prompt, skills, host_mode };
-    let turn = Turn { input, tool_results, event_tx, turn_id, cancel: cancel.clone(), guards };
-    (TurnHandle::new(id, turn_id, handle.key(), cancel, outcome, core.clock().clone()), turn)
+    outcome: Arc<Outcome>,
+) -> TurnHandle {
+    TurnHandle::new(handle.id(), turn_id, handle.key(), cancel, outcome, core.clock().clone())
 }
 
 /// Sets the id of a new session, in the specification and in the history that it resumes.

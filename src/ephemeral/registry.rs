@@ -174,8 +174,8 @@ impl Registry {
                 }
                 match entry.status.try_read() {
                     // Closed since the filter.
-                    Some((gate, _)) if gate.is_closed() => {}
-                    Some((gate, figures)) => page.push(summarize(id, gate, figures, &entry.labels)),
+                    Some((gate, ..)) if gate.is_closed() => {}
+                    Some((gate, queued, figures)) => page.push(summarize(id, gate, queued, figures, &entry.labels)),
                     None => changing.push((place, Arc::clone(&entry.handle))),
                 }
             }
@@ -353,9 +353,10 @@ mod tests {
             callback: None,
             running,
             service: crate::service::WeakService::none(),
+            turn_queue: 0,
         };
-        let (handle, active, admission) = SessionHandle::new(profile, None, CancelToken::new());
-        active.clear();
+        let (handle, seal, admission) = SessionHandle::new(profile, None, CancelToken::new());
+        seal.seal();
         admission.give_back();
         handle
     }

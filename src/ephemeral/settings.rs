@@ -8,6 +8,7 @@ use crate::time::clock::Clock;
 pub(crate) const MAX_THREADS: usize = 1 << 22;
 const DEFAULT_MAX_SESSIONS: usize = 64;
 const DEFAULT_INBOX_CAPACITY: usize = 256;
+const DEFAULT_TURN_QUEUE: usize = 16;
 /// A caller that creates one session after the other uses two threads in turn. A few more serve several such callers.
 const DEFAULT_IDLE_THREADS: usize = 4;
 /// No session processes more than that: a larger figure is a mistake.
@@ -27,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) idle_threads: usize,
     pub(crate) inbox_capacity: usize,
     pub(crate) event_history: usize,
+    pub(crate) turn_queue: usize,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
 }
@@ -41,6 +43,7 @@ impl Default for Settings {
             idle_threads: DEFAULT_IDLE_THREADS,
             inbox_capacity: DEFAULT_INBOX_CAPACITY,
             event_history: 0,
+            turn_queue: DEFAULT_TURN_QUEUE,
             clock: Clock::System,
             ids: Ids::System,
         }
@@ -55,6 +58,7 @@ impl Settings {
         in_range("stack_size", self.stack_size.unwrap_or(min_stack), min_stack, MAX_STACK)?;
         in_range("inbox_capacity", self.inbox_capacity, 0, MAX_QUEUE)?;
         in_range("event_history", self.event_history, 0, MAX_QUEUE)?;
+        in_range("turn_queue", self.turn_queue, 0, MAX_QUEUE)?;
         if self.thread_name_prefix.contains('\0') {
             return Err(ConfigError::ThreadName);
         }

@@ -8,7 +8,7 @@ use crate::error::SessionError;
 use crate::ids::numbers::NumberRecord;
 use crate::model::SessionId;
 use crate::permits::reservation::{Reservation, SharedReservation};
-use crate::service::{ArchiveMode, CreateSessionRequest, SessionSpec, StartTurnRequest};
+use crate::service::{ArchiveMode, CreateSessionRequest, RefusedTurn, SessionSpec, StartTurnRequest};
 use crate::session::command::{TakeCondition, Taken};
 use crate::session::handle::SessionHandle;
 use crate::sync::{Arc, Weak};
@@ -16,8 +16,9 @@ use crate::time::clock::Clock;
 use crate::turn::handle::TurnHandle;
 
 use super::calls::{archive, archive_wait, wait_until_ended};
-use super::launch::{identify, AdmittedTurn, PreparedSession, RefusedTurn};
+use super::launch::{identify, PreparedSession};
 use super::service::EphemeralSessionService;
+use super::started::TurnWithWait;
 
 /// One life of a session. A later life under the same id is another one.
 pub(crate) struct Life {
@@ -65,10 +66,20 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         self.inner.refuse_circle(id)
     }
 
-    /// Admits a turn in a live session, for the caller to start.
+    /// Starts a turn in a live session, or queues it.
     #[allow(clippy::result_large_err)] // The turn itself is larger.
-    pub(crate) fn admit(&self, id: SessionId, request: StartTurnRequest) -> Result<AdmittedTurn, RefusedTurn> {
-        self.inner.admit(id, request)
+    pub(crate) fn begin(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, RefusedTurn> {
+        self.inner.begin(id, request)
+    }
+
+    /// As [`begin`](Self::begin), for a thread that will wait for the turn.
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    pub(crate) fn begin_with_wait(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+    ) -> Result<TurnWithWait, RefusedTurn> {
+        self.inner.begin_with_wait(id, request)
     }
 
     /// Prepares a session with its first turn, for the caller to start.

@@ -15,6 +15,8 @@ macro_rules! forward_session_service {
             fn export_session(id: SessionId) -> Result<Session, SessionError>;
             fn begin_session(request: CreateSessionRequest) -> Result<TurnHandle, SessionError>;
             fn begin_turn(id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError>;
+            fn try_begin_turn(id: SessionId, request: StartTurnRequest)
+                -> Result<TurnHandle, $crate::service::RefusedTurn>;
             fn stream_session(request: CreateSessionRequest) -> Result<TurnStream, SessionError>;
             fn stream_turn(id: SessionId, request: StartTurnRequest) -> Result<TurnStream, SessionError>;
             fn interrupt(id: SessionId) -> Result<(), SessionError>;
@@ -37,7 +39,8 @@ macro_rules! forward_session_service {
         );
     };
     (@methods $this:ident, $target:expr; $(fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
-        $(fn $name(&$this, $($arg: $type),*) -> $out {
+        $(#[allow(clippy::result_large_err)] // See `try_begin_turn`.
+        fn $name(&$this, $($arg: $type),*) -> $out {
             $target.$name($($arg),*)
         })*
     };

@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub(crate) use forward::forward_session_service;
-pub use request::{CreateSessionRequest, SessionQuery, SessionSpec, StartTurnRequest};
+pub use request::{CreateSessionRequest, RefusedTurn, SessionQuery, SessionSpec, StartTurnRequest, WhenBusy};
 pub use view::{ServiceStats, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport};
 
 use crate::comms::CommsRuntime;
@@ -123,7 +123,8 @@ pub trait SessionService: Send + Sync {
     /// thread, where session `id` waits for this session.
     ///
     /// # Blocking
-    /// Until the turn has ended. Turns do not queue: a busy session is an error at once.
+    /// Until the turn has ended. A busy session is an error at once, unless the request [says
+    /// otherwise](StartTurnRequest::when_busy). Then this also waits for the turns before it.
     fn start_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError> {
         self.begin_turn(id, request)?.wait()
     }
@@ -262,7 +263,8 @@ pub trait SessionService: Send + Sync {
     /// Does not block.
     fn begin_session(&self, request: CreateSessionRequest) -> Result<TurnHandle, SessionError>;
 
-    /// Admits a turn of a session and returns at once. No other turn can run before it.
+    /// Admits a turn of a session and returns at once. No other turn can run before it, unless the request says that it
+    /// may [queue](WhenBusy::Queue).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -275,7 +277,7 @@ pub trait SessionService: Send + Sync {
     /// let id = service.open_session(SessionSpec::new())?;
     /// let turn = service.begin_turn(id, StartTurnRequest::new("sleep until you are told to stop"))?;
     /// let refused = service.begin_turn(id, StartTurnRequest::new("me too")).unwrap_err();
-    /// assert_eq!(refused.code(), "SESSION_BUSY"); // turns do not queue
+    /// assert_eq!(refused.code(), "SESSION_BUSY"); // the request does not say that its turn may queue
     /// turn.interrupt();
     /// assert!(turn.wait().is_err());
     /// assert!(service.begin_turn(id, StartTurnRequest::new("now?")).is_ok());
@@ -283,13 +285,29 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::Busy`] while another turn runs or the session builds, [`SessionError::Faulted`] after a panic,
-    /// [`SessionError::NotFound`], [`SessionError::ShuttingDown`]; [`SessionError::Spawn`] where the request has a
-    /// timeout and the system refuses the deadline thread.
+    /// [`SessionError::Busy`] while another turn runs or the session builds, and [`SessionError::QueueFull`] where the
+    /// request may queue; [`SessionError::Faulted`] after a panic, [`SessionError::NotFound`],
+    /// [`SessionError::ShuttingDown`]; [`SessionError::Spawn`] where the request has a timeout and the system refuses
+    /// the deadline thread.
     ///
     /// # Blocking
-    /// Does not block.
+    /// Does not block. With [`WhenBusy::Interrupt`] it runs the cancel hooks of the superseded turn on this thread.
     fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError>;
+
+    /// As [`begin_turn`](Self::begin_turn), and returns a refused request inside the error, to try it again.
+    ///
+    /// The provided implementation copies the request before it calls `begin_turn`.
+    ///
+    /// # Errors
+    /// Those of [`begin_turn`](Self::begin_turn), with the request.
+    ///
+    /// # Blocking
+    /// As [`begin_turn`](Self::begin_turn).
+    #[allow(clippy::result_large_err)] // The request is returned to a caller that has it on its stack already.
+    fn try_begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, RefusedTurn> {
+        let spare = request.spare();
+        self.begin_turn(id, request).map_err(|error| RefusedTurn::new(error, spare))
+    }
 
     /// As [`begin_session`](Self::begin_session), and returns the turn's events as an iterator. Replaces the request's
     /// own `event_tx`.

@@ -2,9 +2,11 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::error::SessionError;
 use crate::ids::numbers::Numbering;
 use crate::model::{AgentEvent, Brief, CallbackPending, Session, SessionId, SkillId, ToolResult};
 use crate::permits::reservation::{Reservation, SharedReservation};
@@ -223,6 +225,50 @@ impl fmt::Debug for SessionSpec {
     }
 }
 
+/// What happens to a turn whose session is busy: building its agent, or running another turn. On an idle session all of
+/// them start the turn at once.
+///
+/// ```
+/// use std::time::Duration;
+/// use turnwise::{agent_fn, CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService};
+/// use turnwise::{StartTurnRequest, WhenBusy};
+///
+/// let agent = agent_fn(|prompt, turn| match prompt.as_str() {
+///     "sleep" => Err(turn.sleep(Duration::MAX).unwrap_err().into()),
+///     _ => Ok(turn.finish(prompt)),
+/// });
+/// let service = EphemeralSessionService::new(agent, 1);
+/// let sleeping = service.begin_session(CreateSessionRequest::new("sleep"))?;
+/// let id = sleeping.session_id();
+/// let request = StartTurnRequest::new("hello");
+/// assert_eq!(service.start_turn(id, request).unwrap_err().code(), "SESSION_BUSY"); // the default
+///
+/// let later = service.begin_turn(id, StartTurnRequest::new("later").when_busy(WhenBusy::Queue))?;
+/// let now = service.start_turn(id, StartTurnRequest::new("now").when_busy(WhenBusy::Interrupt))?;
+/// assert_eq!(now.text, "now");
+/// assert_eq!(sleeping.wait().unwrap_err().cancel_reason(), Some(CancelReason::Superseded));
+/// assert_eq!(later.wait()?.text, "later");
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum WhenBusy {
+    /// The request is refused with [`SessionError::Busy`].
+    #[default]
+    Refuse,
+    /// The turn waits in the session's queue, behind all turns that are there. Behind a turn in host mode it waits until
+    /// host mode ends.
+    Queue,
+    /// The turn goes to the head of the session's queue, and the admitted turn is cancelled with
+    /// [`CancelReason::Superseded`](crate::CancelReason::Superseded), whether it runs, waits, or is in host mode. Other
+    /// queued turns stay in the queue, in their order. A turn that is queued itself is not superseded: of several such
+    /// requests, the latest is served first.
+    ///
+    /// If the queue is full, nothing is cancelled. A build without a turn is not cancelled either.
+    Interrupt,
+}
+
 /// The request of a turn. Nothing of it outlives the turn.
 ///
 /// Not `Clone`: a copy of `event_tx` would keep the receiver connected after the turn.
@@ -284,13 +330,15 @@ pub struct StartTurnRequest {
     pub host_mode: bool,
     /// The skills for this turn only; `None` leaves the choice to the agent.
     pub skill_references: Option<Vec<SkillId>>,
-    /// The maximum duration of the turn, from its admission. Then the turn is cancelled with
+    /// The maximum duration of the turn, from its acceptance; the time in the queue counts. Then the turn is cancelled with
     /// [`CancelReason::DeadlineExceeded`](crate::CancelReason::DeadlineExceeded), whether a caller waits for it or
     /// not.
     pub timeout: Option<Duration>,
     /// The results of tools that the host has run for an earlier turn. The agent reads them with
     /// [`TurnContext::tool_results`](crate::TurnContext::tool_results).
     pub tool_results: Vec<ToolResult>,
+    /// What happens if the session is busy. Default: the request is refused.
+    pub when_busy: WhenBusy,
 }
 
 impl StartTurnRequest {
@@ -334,6 +382,13 @@ impl StartTurnRequest {
         self
     }
 
+    /// Sets what happens if the session is busy. The first turn of a new session never is.
+    #[must_use]
+    pub fn when_busy(mut self, when_busy: WhenBusy) -> Self {
+        self.when_busy = when_busy;
+        self
+    }
+
     /// Sets the results of tools that the host has run, for a session with a
     /// [pending callback](crate::SessionInfo::callback_pending).
     ///
@@ -360,6 +415,20 @@ impl StartTurnRequest {
         self.tool_results = results;
         self
     }
+
+    /// A copy, to return it if the request is refused. It has to be dropped once the request is accepted: its sender
+    /// keeps the receiver of the events connected.
+    pub(crate) fn spare(&self) -> Self {
+        Self {
+            prompt: self.prompt.clone(),
+            event_tx: self.event_tx.clone(),
+            host_mode: self.host_mode,
+            skill_references: self.skill_references.clone(),
+            timeout: self.timeout,
+            tool_results: self.tool_results.clone(),
+            when_busy: self.when_busy,
+        }
+    }
 }
 
 impl fmt::Debug for StartTurnRequest {
@@ -371,7 +440,63 @@ impl fmt::Debug for StartTurnRequest {
             .field("skill_references", &self.skill_references)
             .field("timeout", &self.timeout)
             .field("tool_results", &self.tool_results)
+            .field("when_busy", &self.when_busy)
             .finish()
+    }
+}
+
+/// A request that was refused, and why. Returned by [`try_begin_turn`](crate::SessionService::try_begin_turn), so that
+/// the request can be tried again.
+///
+/// ```
+/// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest};
+///
+/// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+/// let first = service.begin_session(CreateSessionRequest::new("one"))?;
+/// let id = first.session_id();
+/// let mut request = StartTurnRequest::new("two");
+/// let second = loop {
+///     match service.try_begin_turn(id, request) {
+///         Ok(turn) => break turn,
+///         Err(refused) if refused.error.code() == "SESSION_BUSY" => request = refused.request,
+///         Err(refused) => return Err(refused.into()),
+///     }
+/// };
+/// assert_eq!(second.wait()?.text, "two");
+/// # Ok::<(), turnwise::SessionError>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RefusedTurn {
+    /// Why the request was refused.
+    pub error: SessionError,
+    /// The request, unchanged.
+    pub request: StartTurnRequest,
+}
+
+impl RefusedTurn {
+    pub(crate) fn new(error: SessionError, request: StartTurnRequest) -> Self {
+        Self { error, request }
+    }
+}
+
+impl fmt::Display for RefusedTurn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+/// The source behind the error whose text `Display` shows.
+impl Error for RefusedTurn {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<RefusedTurn> for SessionError {
+    fn from(RefusedTurn { error, request }: RefusedTurn) -> Self {
+        drop(request);
+        error
     }
 }
 

@@ -77,7 +77,7 @@ pub struct SessionSummary {
     pub updated_at: SystemTime,
     /// The number of messages in the history.
     pub message_count: usize,
-    /// The number of the last admitted turn, which may still be running; 0 for none. The turn's id is
+    /// The number of the last accepted turn, which may be running or queued; 0 for none. The turn's id is
     /// [`TurnId::new`](crate::TurnId::new) of this number. In a stored session the number continues across unloads and
     /// restarts, and may skip values after the process was killed.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -86,6 +86,9 @@ pub struct SessionSummary {
     pub total_tokens: u64,
     /// Whether the session is building or running a turn.
     pub is_active: bool,
+    /// The number of turns that wait in the session's queue.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub queued_turns: usize,
     /// The state.
     pub state: SessionState,
     /// Whether the session has a thread. Only services that store sessions list sessions without one; their next turn
@@ -151,7 +154,7 @@ pub struct SessionInfo {
     pub updated_at: SystemTime,
     /// The number of messages in the history.
     pub message_count: usize,
-    /// The number of the last admitted turn, which may still be running; 0 for none. The turn's id is
+    /// The number of the last accepted turn, which may be running or queued; 0 for none. The turn's id is
     /// [`TurnId::new`](crate::TurnId::new) of this number. In a stored session the number continues across unloads and
     /// restarts, and may skip values after the process was killed.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -166,6 +169,10 @@ pub struct SessionInfo {
     /// returns them.
     #[cfg_attr(feature = "serde", serde(default))]
     pub pending_inputs: usize,
+    /// The number of turns that wait in the session's queue. They are the latest accepted ones: [`turns`](Self::turns)
+    /// counts them.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub queued_turns: usize,
     /// The tool that the host must run, if the session's most recent turn ended with
     /// [`AgentError::CallbackPending`](crate::AgentError::CallbackPending). The next turn that ends otherwise clears it.
     /// A stored session keeps it.
@@ -185,6 +192,7 @@ impl fmt::Debug for SessionInfo {
             .field("state", &self.state)
             .field("last_assistant_text", &self.last_assistant_text.as_deref().map(Brief))
             .field("pending_inputs", &self.pending_inputs)
+            .field("queued_turns", &self.queued_turns)
             .field("callback_pending", &self.callback_pending)
             .finish()
     }
@@ -287,6 +295,10 @@ pub struct ServiceStats {
     pub turns_cancelled: u64,
     /// Turns whose agent panicked.
     pub faults: u64,
+    /// Queued turns that were answered without being taken up: interrupted, out of time, closed with their session, or
+    /// behind a panic or a failed build. They count as neither started nor cancelled.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub turns_withdrawn: u64,
     /// Library events that a turn's own receiver missed, because it was full when the turn was cancelled.
     /// [`EventStream::dropped`](crate::EventStream::dropped) counts what subscribers missed.
     pub events_dropped: u64,

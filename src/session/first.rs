@@ -8,7 +8,8 @@ use crate::service::SessionSpec;
 use crate::sync::{Arc, Sender};
 use crate::turn::handle::Answer;
 
-use super::handle::{ActiveEntry, Admission, SessionHandle};
+use super::admission::{Admission, TokenSeal};
+use super::handle::SessionHandle;
 use super::running::{Input, RunningTurn, Turn};
 
 /// What the caller of a build waits for.
@@ -28,30 +29,38 @@ pub(crate) struct Opening {
 /// The guards of a build without a turn, in the order in which they are given back.
 #[derive(Debug)]
 pub(crate) struct BuildGuards {
-    active: ActiveEntry,
+    seal: TokenSeal,
     admission: Admission,
 }
 
-/// The reply to the caller of a build that failed. It is sent after the session has released everything.
+/// The reply to the callers of a build that failed: that of the build, and those whose turns were queued behind it. It is
+/// sent after the session has released everything.
 ///
-/// If it is dropped instead, the caller of a turn still gets the error. The caller of an opening learns that the
-/// session has ended.
+/// If it is dropped instead, the callers of turns still get the error. The caller of an opening learns that the session
+/// has ended.
 #[must_use]
-pub(crate) enum BuildFailureReply {
+pub(crate) struct BuildFailureReply {
+    first: FirstReply,
+    queued: Vec<Answer>,
+}
+
+/// The reply to the caller of a build that failed.
+enum FirstReply {
     Turn(Answer),
     Open { reply: Sender<Result<SessionId, SessionError>>, error: SessionError },
 }
 
 impl BuildFailureReply {
-    /// Sends the error to the caller.
+    /// Sends the error to the callers.
     pub(crate) fn send(self) {
-        match self {
-            Self::Turn(answer) => answer.give(),
-            Self::Open { reply, error } => {
+        match self.first {
+            FirstReply::Turn(answer) => answer.give(),
+            FirstReply::Open { reply, error } => {
                 // The receiver is disconnected if the caller has stopped waiting.
                 let _ = reply.try_send(Err(error));
             }
         }
+        self.queued.into_iter().for_each(Answer::give);
     }
 }
 
@@ -63,8 +72,8 @@ pub(super) enum FirstStep {
 }
 
 impl BuildGuards {
-    pub(crate) fn new(active: ActiveEntry, admission: Admission) -> Self {
-        Self { active, admission }
+    pub(crate) fn new(seal: TokenSeal, admission: Admission) -> Self {
+        Self { seal, admission }
     }
 
     /// Marks the build as picked up by the session thread.
@@ -72,10 +81,17 @@ impl BuildGuards {
         self.admission.pick_up();
     }
 
-    /// Gives both guards back: no cancellation reaches the build any more, and the gate shows no turn.
-    pub(super) fn give_back(self) {
-        self.active.clear();
+    /// Gives both guards back after a build that failed: no cancellation reaches the build any more, and the gate shows
+    /// no turn.
+    fn give_back(self) {
+        self.seal.seal();
         self.admission.give_back();
+    }
+
+    /// Gives both guards back, and ends the build in the same step. A turn that is queued behind the build is admitted.
+    fn end_build(self) {
+        self.seal.seal();
+        self.admission.end_build();
     }
 }
 
@@ -117,16 +133,21 @@ impl FirstStep {
 
     /// Ends a build that failed. The session stays `Building` until it has ended, so that an interrupt still finds a
     /// turn whose last event waits for room.
-    pub(super) fn fail(self, error: SessionError) -> BuildFailureReply {
+    ///
+    /// Queued turns get the same error, since no turn of this session will run.
+    pub(super) fn fail(self, error: SessionError, handle: &SessionHandle) -> BuildFailureReply {
         match self {
             Self::Turn(turn, _) => {
-                let result = Err(error);
+                let result = Err(error.clone());
                 turn.announce_end(&result);
-                BuildFailureReply::Turn(turn.end_but_answer(result))
+                // Before the end of the turn, which would admit the next one.
+                let queued = handle.end_queue(&error);
+                BuildFailureReply { first: FirstReply::Turn(turn.end_but_answer(result)), queued }
             }
             Self::Open(Opening { guards, reply }) => {
+                let queued = handle.end_queue(&error);
                 guards.give_back();
-                BuildFailureReply::Open { reply, error }
+                BuildFailureReply { first: FirstReply::Open { reply, error }, queued }
             }
         }
     }
@@ -139,9 +160,7 @@ impl FirstStep {
                 Some((turn, input))
             }
             Self::Open(Opening { guards, reply }) => {
-                // Before the end of the build: afterwards the gate would show a turn that does not exist.
-                guards.give_back();
-                handle.end_build();
+                guards.end_build();
                 let id = handle.id();
                 let result = if handle.is_open() { Ok(id) } else { Err(SessionError::NotFound { id }) };
                 // The receiver is disconnected if the caller has stopped waiting.

@@ -23,11 +23,13 @@ use crate::status::slab::Status;
 use crate::subscription::bus::Bus;
 use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
 use crate::time::clock::Clock;
+use crate::turn::handle::Answer;
 use crate::turn::input::{PendingInputs, ResponseRefusal};
 use crate::turn::shared::{Counters, SessionShared};
 use crate::wait::latch::Latch;
 use crate::wait::work_queue::WorkQueue;
 
+use super::admission::{Admission, Admissions, TokenSeal};
 use super::command::{Command, HistoryReply};
 use super::idle::{IdleReport, IdleWait, IdleWaiters};
 
@@ -39,9 +41,10 @@ pub(crate) struct SessionHandle {
     service: Arc<WeakService>,
     labels: Labels,
     status: Status,
-    /// The turn that an interrupt or a close cancels. Locked for a few instructions at a time; see the head of
-    /// [`super`].
-    active: Mutex<Option<Active>>,
+    /// The admitted turn and the queued turns. See the head of [`super`].
+    pub(super) admissions: Mutex<Admissions>,
+    /// The most turns that may be queued.
+    pub(super) queue_capacity: usize,
     shared: Arc<SessionShared>,
     endpoints: Mutex<AgentEndpoints>,
     fault: OnceLock<PanicMessage>,
@@ -72,6 +75,8 @@ pub(crate) struct Profile {
     pub(crate) running: Arc<Semaphore>,
     /// The service that the agent gets.
     pub(crate) service: WeakService,
+    /// The most turns that may be queued.
+    pub(crate) turn_queue: usize,
 }
 
 /// The agent's endpoints for messages, apart from prompts.
@@ -79,30 +84,6 @@ pub(crate) struct Profile {
 struct AgentEndpoints {
     injector: Option<Arc<dyn SubscribableInjector>>,
     comms: Option<Arc<dyn CommsRuntime>>,
-}
-
-/// The admitted turn, or the build.
-#[derive(Debug)]
-struct Active {
-    /// `None` for the build of a session that is opened without a turn: an interrupt does not reach it.
-    turn: Option<TurnId>,
-    cancel: CancelToken,
-}
-
-/// Clears the active entry of a turn or of a build, by [`clear`](Self::clear) or when dropped.
-#[must_use]
-#[derive(Debug)]
-pub(crate) struct ActiveEntry {
-    handle: Arc<SessionHandle>,
-}
-
-/// The right to run. [`give_back`](Self::give_back) or a drop returns it to the gate.
-#[must_use]
-#[derive(Debug)]
-pub(crate) struct Admission {
-    handle: Arc<SessionHandle>,
-    /// Whether the session thread has it, and so needs no wake-up.
-    is_picked_up: bool,
 }
 
 /// The outcome of a close, with the hooks of the turn that it cancelled. [`run_hooks`](Self::run_hooks) or a drop runs
@@ -121,7 +102,7 @@ impl SessionHandle {
         profile: Profile,
         first: Option<TurnId>,
         cancel: CancelToken,
-    ) -> (Arc<Self>, ActiveEntry, Admission) {
+    ) -> (Arc<Self>, TokenSeal, Admission) {
         let Profile { status, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock, .. } = profile;
         let service = profile.service;
         let Numbering { after, known_events, .. } = profile.numbering;
@@ -143,7 +124,8 @@ impl SessionHandle {
             service: Arc::new(service),
             labels,
             status,
-            active: Mutex::new(Some(Active { turn: first, cancel })),
+            admissions: Mutex::new(Admissions::building(first, cancel.clone())),
+            queue_capacity: profile.turn_queue,
             shared: Arc::new(shared),
             endpoints: Mutex::default(),
             fault: OnceLock::new(),
@@ -152,8 +134,8 @@ impl SessionHandle {
             ended: Latch::new(),
             idle_waiters: IdleWaiters::new(),
         });
-        let (active, admission) = handle.guards();
-        (handle, active, admission)
+        let (seal, admission) = handle.guards(cancel);
+        (handle, seal, admission)
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -231,64 +213,13 @@ impl SessionHandle {
         !self.gate().state().is_closed()
     }
 
-    /// Admits the next turn, which `cancel` cancels. May wait for the disk, to reserve turn numbers.
-    pub(crate) fn admit(
-        self: &Arc<Self>,
-        cancel: &CancelToken,
-    ) -> Result<(TurnId, ActiveEntry, Admission), SessionError> {
-        // Most refusals need no lock.
-        self.gate().state().refusal().map_err(|refusal| self.refused(refusal))?;
-        let numbers = &self.shared.numbers;
-        let turn = loop {
-            match self.try_admit(numbers.last_turn(), cancel) {
-                // With no lock held, because this may wait for the disk.
-                Err(Refusal::Unreserved { last }) => numbers.reserve(LastNumbers { turn: last, event: 0 })?,
-                admitted => break admitted.map_err(|refusal| self.refused(refusal))?,
-            }
-        };
-        let (active, admission) = self.guards();
-        Ok((turn, active, admission))
-    }
-
-    /// The guards of an admission: of a turn, or of the build.
-    fn guards(self: &Arc<Self>) -> (ActiveEntry, Admission) {
-        let active = ActiveEntry { handle: Arc::clone(self) };
-        (active, Admission { handle: Arc::clone(self), is_picked_up: false })
-    }
-
-    fn try_admit(&self, reserved: u64, cancel: &CancelToken) -> Result<TurnId, Refusal> {
-        let mut active = self.active.lock();
-        let turn = self.gate().admit(reserved)?;
-        *active = Some(Active { turn: Some(turn), cancel: cancel.clone() });
-        Ok(turn)
-    }
-
-    fn refused(&self, refusal: Refusal) -> SessionError {
-        let id = self.id;
-        match refusal {
-            Refusal::Closed => SessionError::NotFound { id },
-            // Not reached: `admit` reserves the number and tries again.
-            Refusal::Unreserved { .. } => SessionError::Busy { id, turn: None },
-            Refusal::Busy { turn } => {
-                let of_build = || self.active.lock().as_ref().and_then(|active| active.turn);
-                SessionError::Busy { id, turn: turn.or_else(of_build) }
-            }
-            Refusal::Faulted => SessionError::Faulted { id, message: self.fault_message() },
-        }
-    }
-
-    /// Ends the admitted turn, or the admission of a build: the gate opens, and callers that wait for an idle session
-    /// are told. Every admission that is given back comes here, and no other code clears it.
-    fn end_turn(&self) {
-        self.report_if_idle(self.gate().end_turn());
-    }
-
     /// Ends the build of the agent.
     pub(crate) fn end_build(&self) {
         self.report_if_idle(self.gate().end_build());
     }
 
-    fn report_if_idle(&self, gate: GateState) {
+    /// Tells the callers that wait for an idle session, if `gate`, its state right after an end, is idle.
+    pub(super) fn report_if_idle(&self, gate: GateState) {
         if gate.refusal().is_ok() {
             self.idle_waiters.report_idle(gate.turns());
         }
@@ -309,7 +240,7 @@ impl SessionHandle {
     fn check_idle(&self, gate: GateState) -> Result<bool, SessionError> {
         match gate.refusal() {
             Ok(()) => Ok(true),
-            Err(Refusal::Busy { .. }) => Ok(false),
+            Err(Refusal::Busy) => Ok(false),
             Err(refusal) => Err(self.refused(refusal)),
         }
     }
@@ -323,6 +254,16 @@ impl SessionHandle {
         }
     }
 
+    /// The error for a caller that waits for an idle session, where it is closed or faulted.
+    fn refused(&self, refusal: Refusal) -> SessionError {
+        let id = self.id;
+        match refusal {
+            Refusal::Faulted => SessionError::Faulted { id, message: self.fault_message() },
+            // Only a closed or faulted session ends such a wait with an error.
+            Refusal::Closed | Refusal::Busy | Refusal::Unreserved { .. } => SessionError::NotFound { id },
+        }
+    }
+
     /// Sends a command to the session thread. If the session has ended, the command is dropped, which answers it.
     pub(crate) fn send(&self, command: Command) {
         if let Err(command) = self.commands.push(command) {
@@ -332,7 +273,7 @@ impl SessionHandle {
 
     /// Makes the session thread check the gate. One wake-up in the queue is enough. Another command is not: its caller
     /// may take it back.
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         self.commands.change(|contents| {
             if !contents.is_closed && !contents.items.iter().any(|command| matches!(command, Command::Wake)) {
                 contents.push(Command::Wake);
@@ -362,19 +303,6 @@ impl SessionHandle {
         drop(unanswered);
     }
 
-    /// Cancels the admitted turn, if `only` is that turn or `None`.
-    pub(crate) fn interrupt(&self, only: Option<TurnId>) -> Result<(), SessionError> {
-        let cancel = {
-            let active = self.active.lock();
-            match &*active {
-                Some(Active { turn: Some(turn), cancel }) if only.is_none_or(|only| only == *turn) => cancel.clone(),
-                _ => return Err(SessionError::NotRunning { id: self.id }),
-            }
-        };
-        cancel.cancel_and_run_hooks(CancelReason::Interrupted);
-        Ok(())
-    }
-
     /// Ends an input request of the admitted turn with the host's response.
     pub(crate) fn respond(&self, input: InputId, response: InputResponse) -> Result<(), SessionError> {
         let id = self.id;
@@ -394,15 +322,19 @@ impl SessionHandle {
         Ok(())
     }
 
-    /// Closes the gate: no turn is admitted any more. In `Interrupt` mode it cancels an admitted turn, in `Drain` mode
-    /// that turn may finish.
+    /// Closes the gate: no turn is accepted any more. In `Interrupt` mode it cancels the admitted turn and answers the
+    /// queued turns. In `Drain` mode all of them may finish.
     pub(crate) fn close(&self, mode: ArchiveMode, reason: CancelReason) -> Closed {
         let first = self.gate().close();
         let hooks = match mode {
             ArchiveMode::Drain => None,
             ArchiveMode::Interrupt => {
-                let cancel = self.active.lock().as_ref().map(|active| active.cancel.clone());
-                cancel.and_then(|cancel| cancel.cancel(reason))
+                let (cancel, queued) = self.take_to_cancel();
+                let hooks = cancel.and_then(|cancel| cancel.cancel(reason));
+                for queued in queued {
+                    queued.cancel(self.id, reason, &self.shared.counters);
+                }
+                hooks
             }
         };
         self.finish_close();
@@ -426,6 +358,7 @@ impl SessionHandle {
     /// Ends the session: only this handle is left of it.
     pub(crate) fn end(&self) {
         self.gate().close();
+        self.end_queue(&SessionError::NotFound { id: self.id }).into_iter().for_each(Answer::give);
         self.finish_close();
         self.close_commands();
         self.bus().end();
@@ -434,17 +367,19 @@ impl SessionHandle {
         self.shared.numbers.finish(used);
     }
 
-    /// Records a panic of the agent: no turn will run any more.
+    /// Records a panic of the agent: no turn will run any more. Queued turns are answered.
     pub(crate) fn fault(&self, message: PanicMessage) -> SessionError {
         let message = self.fault.get_or_init(|| message).clone();
         self.gate().fault();
         self.idle_waiters.report_end(IdleReport::Faulted);
         // The faulted session runs no interactions.
         self.shared.inbox.close();
-        SessionError::Faulted { id: self.id, message }
+        let error = SessionError::Faulted { id: self.id, message };
+        self.fail_queue(&error);
+        error
     }
 
-    fn fault_message(&self) -> PanicMessage {
+    pub(super) fn fault_message(&self) -> PanicMessage {
         // `fault` stores the message before it sets the gate.
         self.fault.get().cloned().unwrap_or_else(|| Arc::from(""))
     }
@@ -462,12 +397,13 @@ impl SessionHandle {
 
     /// The session's state and usage; `None` if it is closed.
     pub(crate) fn view(&self) -> Option<SessionView> {
-        let (pending_inputs, gate, snapshot) = loop {
+        let (pending_inputs, queued_turns, gate, snapshot) = loop {
             let (before, snapshot) = self.read_one_instant(SessionSnapshot::clone);
             // The flag WAITING changes only under the lock of the requests, so it agrees with their number.
             let (count, gate) = self.shared.inputs.with_count(|count| (count, self.gate().state()));
-            if gate == before {
-                break (count, gate, snapshot);
+            let (queued, with_queue) = self.queued_turns();
+            if gate == before && with_queue == before {
+                break (count, queued, gate, snapshot);
             }
         };
         if gate.is_closed() {
@@ -483,6 +419,7 @@ impl SessionHandle {
             state: state_of(gate),
             last_assistant_text: snapshot.last_assistant_text,
             pending_inputs,
+            queued_turns,
             callback_pending: self.shared.callback().as_deref().cloned(),
         };
         let billing = SessionUsage { total_tokens: snapshot.total_tokens, usage: snapshot.usage };
@@ -492,13 +429,25 @@ impl SessionHandle {
     /// The session's entry in a list; `None` if it is closed. It does not clone the text, which would dominate the cost
     /// of a list of ten thousand sessions.
     pub(crate) fn summary(&self) -> Option<SessionSummary> {
-        let (gate, figures) = self.read_one_instant(Figures::of);
-        (!gate.is_closed()).then(|| summarize(self.id, gate, figures, &self.labels))
+        let (gate, queued_turns, figures) = loop {
+            let (before, figures) = self.read_one_instant(Figures::of);
+            let (queued, gate) = self.queued_turns();
+            if gate == before {
+                break (gate, queued, figures);
+            }
+        };
+        (!gate.is_closed()).then(|| summarize(self.id, gate, queued_turns, figures, &self.labels))
     }
 }
 
 #[inline(always)] // Built in place where it is pushed into a list, without a copy.
-pub(crate) fn summarize(session_id: SessionId, gate: GateState, figures: Figures, labels: &Labels) -> SessionSummary {
+pub(crate) fn summarize(
+    session_id: SessionId,
+    gate: GateState,
+    queued_turns: usize,
+    figures: Figures,
+    labels: &Labels,
+) -> SessionSummary {
     let Figures { created_at, updated_at, message_count, total_tokens } = figures;
     SessionSummary {
         session_id,
@@ -508,6 +457,7 @@ pub(crate) fn summarize(session_id: SessionId, gate: GateState, figures: Figures
         turns: gate.turns(),
         total_tokens,
         is_active: gate.is_busy(),
+        queued_turns,
         state: state_of(gate),
         is_live: true,
         labels: labels.clone(),
@@ -535,51 +485,11 @@ impl fmt::Debug for AgentEndpoints {
     }
 }
 
-impl ActiveEntry {
-    /// Clears the entry and seals its token: no interrupt finds the turn any more.
-    pub(crate) fn clear(self) {
-        // The drop clears it, on every other way out too.
-        drop(self);
-    }
-}
-
-impl Drop for ActiveEntry {
-    fn drop(&mut self) {
-        let entry = self.handle.active.lock().take();
-        if let Some(entry) = entry {
-            entry.cancel.seal();
-        }
-    }
-}
-
 impl Closed {
     /// Runs the hooks of the turn that the close has cancelled. The caller must hold no lock.
     pub(crate) fn run_hooks(self) {
         if let Some(hooks) = self.hooks {
             hooks.run();
-        }
-    }
-}
-
-impl Admission {
-    /// Marks the turn, or the build, as picked up by the session thread.
-    pub(crate) fn pick_up(&mut self) {
-        self.is_picked_up = true;
-    }
-
-    /// Gives the admission back: the gate opens for the next turn.
-    pub(crate) fn give_back(self) {
-        // The drop gives it back, on every other way out too.
-        drop(self);
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.handle.end_turn();
-        if !self.is_picked_up {
-            // The session thread may be waiting for this turn's command, and ends without it.
-            self.handle.wake();
         }
     }
 }
@@ -612,12 +522,12 @@ mod tests {
             callback: None,
             running: Semaphore::new(1),
             service: WeakService::none(),
+            turn_queue: 0,
         };
-        let (handle, active, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
-        handle.end_build();
+        let (handle, seal, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
         admission.pick_up();
-        active.clear();
-        admission.give_back();
+        seal.seal();
+        admission.end_build();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -628,12 +538,12 @@ mod tests {
                 }
             });
             for turn in 0..1_000_000 {
-                let (_, active, mut admission) = handle.admit(&CancelToken::new()).unwrap();
+                let (_, seal, mut admission) = handle.admit(&CancelToken::new()).unwrap();
                 admission.pick_up();
                 for message_count in [2 * turn + 1, 2 * turn + 2] {
                     handle.shared.published.publish(SessionSnapshot { message_count, ..snapshot.clone() });
                 }
-                active.clear();
+                seal.seal();
                 admission.give_back();
             }
             done.store(true, Ordering::SeqCst);

@@ -16,7 +16,8 @@ use crate::timers::TimerGuard;
 use crate::turn::events::TurnEvents;
 use crate::turn::handle::{Answer, TurnResult};
 
-use super::handle::{ActiveEntry, Admission, SessionHandle};
+use super::admission::{Admission, TokenSeal};
+use super::handle::SessionHandle;
 
 /// An admitted turn on its way to the session thread, which turns it into a [`RunningTurn`].
 ///
@@ -44,17 +45,18 @@ pub(crate) struct Input {
 /// and so does a drop on every other exit:
 ///
 /// 1. The deadline is disarmed: it does not cancel a later turn.
-/// 2. The token is sealed and the active entry cleared: no interrupt finds the turn any more.
+/// 2. The token is sealed: a later interrupt has no effect. The active entry stays until the admission is given back, so
+///    that an interrupt of the session finds a turn at any time between two queued turns.
 /// 3. The running permit is released to the next waiting turn.
-/// 4. The gate opens: the session's next turn can be admitted. If the gate opened before the entry was cleared, the end
-///    of this turn would remove the token of the next one.
+/// 4. The admission passes to the next queued turn, together with the active entry. If no turn is queued, the entry is
+///    cleared and the gate opens.
 /// 5. The caller gets the result, and can start the next turn at once.
 ///
 /// A turn with a context drops it before all of these: its event channel disconnects first.
 #[derive(Debug)]
 pub(crate) struct TurnGuards {
     deadline: Option<TimerGuard>,
-    active: ActiveEntry,
+    seal: TokenSeal,
     /// `None` before the turn runs, and between two interactions of host mode.
     permit: Option<RunningPermit>,
     admission: Admission,
@@ -170,8 +172,8 @@ impl RunningTurn {
 }
 
 impl TurnGuards {
-    pub(crate) fn new(deadline: Option<TimerGuard>, active: ActiveEntry, admission: Admission, answer: Answer) -> Self {
-        Self { deadline, active, permit: None, admission, answer }
+    pub(crate) fn new(deadline: Option<TimerGuard>, seal: TokenSeal, admission: Admission, answer: Answer) -> Self {
+        Self { deadline, seal, permit: None, admission, answer }
     }
 
     /// Marks the turn as picked up by the session thread.
@@ -208,7 +210,7 @@ impl TurnGuards {
         if let Some(deadline) = self.deadline {
             deadline.disarm();
         }
-        self.active.clear();
+        self.seal.seal();
         if let Some(permit) = self.permit {
             permit.release();
         }

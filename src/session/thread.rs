@@ -44,7 +44,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
         Ok(agent) => agent,
         Err(source) => {
             record!(Debug, "turnwise::session", "session {id}: not built");
-            let reply = first.fail(source.into_session_error(id));
+            let reply = first.fail(source.into_session_error(id), &handle);
             handle.close_commands();
             return Some(reply);
         }
@@ -451,16 +451,20 @@ impl<A: SessionAgent> SessionThread<A> {
     }
 
     /// Hands the history over to the first request whose caller still waits, and closes the session. Later requests
-    /// find it closed. In host mode this happens between two interactions, and ends host mode.
+    /// find it closed. In host mode this happens between two interactions, and ends host mode. Queued turns come first.
     fn decide_takeovers(&mut self) {
         self.takeovers.retain(|takeover| !takeover.is_given_up());
         let is_hosting = self.hosting.is_some();
+        // While a turn is queued, the gate shows a running turn.
         if self.takeovers.is_empty() || (self.handle.gate().state().is_running() && !is_hosting) {
+            return;
+        }
+        if is_hosting && !self.handle.status().queue_length.is_zero() {
             return;
         }
         let session = self.export();
         let gate = self.handle.gate();
-        let close = || if is_hosting { gate.close() } else { gate.close_if_idle() };
+        let close = || if is_hosting { self.handle.close_if_nothing_queued() } else { gate.close_if_idle() };
         self.takeovers.retain(|takeover| {
             let session = session.clone();
             let taken = session.and_then(|session| takeover.meet_condition(&session).map(|()| session));

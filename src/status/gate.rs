@@ -8,24 +8,28 @@ const CLOSED: u64 = 2;
 const BUILDING: u64 = 4;
 const FAULTED: u64 = 8;
 const WAITING: u64 = 16;
-/// The number of times that WAITING was set in this turn, modulo 256.
-const WAITS: u64 = 0xff << WAITS_SHIFT;
-const WAITS_SHIFT: u32 = 5;
+/// How often WAITING was set, and a turn left the queue, since the last turn was accepted; modulo 256.
+const CHANGES: u64 = 0xff << CHANGES_SHIFT;
+const CHANGES_SHIFT: u32 = 5;
 const TURN: u32 = 13;
 
-/// The number of the last admitted turn, a count of its waits for input, and five flags. Turn numbers have 51 bits.
+/// The number of the last accepted turn, a count of changes, and five flags. Turn numbers have 51 bits.
 ///
-/// The count makes the word different after each wait, so that a reader that loads it twice notices a change.
+/// A turn is *accepted* when it gets its number. It is *admitted* when it gets the right to run. A turn that finds the
+/// session idle gets both at once; a queued turn is accepted first, and admitted by the end of the turn before it.
+///
+/// The count makes the word different after each wait for input and after each turn that leaves the queue. So a reader
+/// that loads the word twice notices these changes.
 ///
 /// | Flags | What may happen |
 /// |---|---|
 /// | BUILDING, RUNNING | the session thread builds the agent; the first turn, if there is one, is admitted already |
 /// | none | any thread may admit the next turn, with one compare-and-set |
-/// | RUNNING | a turn is admitted; the admission belongs to its caller until the command is sent, then to the session thread |
-/// | BUILDING | the build has failed and the session is about to end; or a build without a turn is about to end |
+/// | RUNNING | a turn is admitted; the admission belongs to its caller until the command is sent, then to the session thread. Any thread may accept another turn and queue it, under the lock of the session's admissions |
+/// | BUILDING | the build has failed and the session is about to end |
 /// | RUNNING, WAITING | the admitted turn has asked its host for input, and has no answer yet |
 /// | FAULTED | no turn may run; exports are answered |
-/// | CLOSED | no turn may be admitted; without RUNNING the session thread ends |
+/// | CLOSED | no turn may be accepted; without RUNNING no turn is queued, and the session thread ends |
 ///
 /// CLOSED and FAULTED are never cleared, BUILDING is never set again.
 #[derive(Debug)]
@@ -35,20 +39,18 @@ pub(crate) struct Gate(AtomicU64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GateState(u64);
 
-/// Why a turn is not admitted.
+/// Why a turn is not admitted or accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Closed,
     Faulted,
     /// The turn's number is not reserved yet.
     Unreserved {
-        /// The last turn that was admitted.
+        /// The last turn that was accepted.
         last: u64,
     },
-    Busy {
-        /// The admitted turn. `None` while the agent is built; the session's active entry knows it then.
-        turn: Option<TurnId>,
-    },
+    /// Another turn is admitted, or the agent is built. The session's active entry names the turn.
+    Busy,
 }
 
 impl Gate {
@@ -67,14 +69,33 @@ impl Gate {
     /// Admits the next turn if its number is at most `reserved`, or returns why not. Of several concurrent calls one
     /// succeeds.
     pub(crate) fn admit(&self, reserved: u64) -> Result<TurnId, Refusal> {
+        self.take_number(reserved, |seen| seen.refusal().map(|()| RUNNING))
+    }
+
+    /// Accepts a turn for the queue of a session with an admitted turn, if its number is at most `reserved`, or returns
+    /// why not. Called under the lock of the session's admissions, which keeps RUNNING set.
+    pub(crate) fn accept(&self, reserved: u64) -> Result<TurnId, Refusal> {
+        self.take_number(reserved, |seen| {
+            seen.final_refusal()?;
+            // Without RUNNING the build has failed, and the session is about to end.
+            if seen.is_running() {
+                Ok(seen.0 & !(u64::MAX << TURN))
+            } else {
+                Err(Refusal::Closed)
+            }
+        })
+    }
+
+    /// Takes the next turn number, and stores the rest of the word that `next` returns.
+    fn take_number(&self, reserved: u64, next: impl Fn(GateState) -> Result<u64, Refusal>) -> Result<TurnId, Refusal> {
         let mut seen = self.state();
         loop {
-            seen.refusal()?;
+            let rest = next(seen)?;
             let number = seen.turns() + 1;
             if number > reserved {
                 return Err(Refusal::Unreserved { last: seen.turns() });
             }
-            let next = number << TURN | RUNNING;
+            let next = number << TURN | rest;
             match self.0.compare_exchange_weak(seen.0, next, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return Ok(TurnId::new(number)),
                 Err(other) => seen = GateState(other),
@@ -82,19 +103,35 @@ impl Gate {
         }
     }
 
-    /// Ends the build of the agent. Returns the state right afterwards.
-    pub(crate) fn end_build(&self) -> GateState {
-        GateState(self.0.fetch_and(!BUILDING, Ordering::SeqCst) & !BUILDING)
+    /// A turn has left the queue, admitted or withdrawn. Called under the lock of the session's admissions.
+    pub(crate) fn count_unqueued(&self) {
+        // It always stores: `count_change` returns no `None`.
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |gate| Some(count_change(gate)));
     }
 
-    /// Ends the admitted turn, run or not. Returns the state right afterwards.
+    /// Ends the build of the agent. Returns the state right afterwards.
+    pub(crate) fn end_build(&self) -> GateState {
+        self.clear(BUILDING)
+    }
+
+    /// Ends the build of a session that was opened without a turn, and with it RUNNING. Returns the state right
+    /// afterwards.
+    pub(crate) fn end_opening(&self) -> GateState {
+        self.clear(BUILDING | RUNNING)
+    }
+
+    /// Ends the admitted turn, run or not, where no turn is queued. Returns the state right afterwards.
     pub(crate) fn end_turn(&self) -> GateState {
-        GateState(self.0.fetch_and(!RUNNING, Ordering::SeqCst) & !RUNNING)
+        self.clear(RUNNING)
+    }
+
+    fn clear(&self, flags: u64) -> GateState {
+        GateState(self.0.fetch_and(!flags, Ordering::SeqCst) & !flags)
     }
 
     /// The admitted turn waits for input. Called under the lock of the turn's input requests.
     pub(crate) fn begin_waiting(&self) {
-        let wait = |gate: u64| Some((gate & !WAITS) | ((gate + (1 << WAITS_SHIFT)) & WAITS) | WAITING);
+        let wait = |gate: u64| Some(count_change(gate) | WAITING);
         // It always stores: `wait` returns no `None`.
         let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, wait);
     }
@@ -122,14 +159,22 @@ impl Gate {
 }
 
 impl GateState {
-    /// Returns why a turn would be refused now.
-    pub(crate) fn refusal(self) -> Result<(), Refusal> {
+    /// Returns why a turn would be refused now and ever after.
+    fn final_refusal(self) -> Result<(), Refusal> {
         if self.is_closed() {
             Err(Refusal::Closed)
         } else if self.is_faulted() {
             Err(Refusal::Faulted)
-        } else if self.is_busy() {
-            Err(Refusal::Busy { turn: (!self.is_building()).then(|| TurnId::new(self.turns())) })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Returns why a turn would not be admitted now.
+    pub(crate) fn refusal(self) -> Result<(), Refusal> {
+        self.final_refusal()?;
+        if self.is_busy() {
+            Err(Refusal::Busy)
         } else {
             Ok(())
         }
@@ -153,7 +198,7 @@ impl GateState {
         self.0 & (RUNNING | BUILDING) != 0
     }
 
-    /// The number of turns ever admitted.
+    /// The number of turns ever accepted.
     #[inline]
     pub(crate) fn turns(self) -> u64 {
         self.0 >> TURN
@@ -168,6 +213,11 @@ impl GateState {
     }
 }
 
+/// The gate with its count of changes raised by one.
+fn count_change(gate: u64) -> u64 {
+    (gate & !CHANGES) | ((gate + (1 << CHANGES_SHIFT)) & CHANGES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,13 +226,13 @@ mod tests {
     fn one_turn_at_a_time_and_none_after_the_close() {
         let gate = Gate::building(0, Some(TurnId::new(1)));
         assert!(gate.state().is_building());
-        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Busy { turn: None }));
+        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Busy));
         gate.end_build();
         assert!(gate.state().is_running() && !gate.state().is_building());
         assert!(!gate.close_if_idle());
         gate.end_turn();
         assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(2)));
-        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Busy { turn: Some(TurnId::new(2)) }));
+        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Busy));
         assert!(gate.close());
         assert!(!gate.close());
         gate.end_turn();
@@ -203,5 +253,33 @@ mod tests {
         assert!(gate.state().is_faulted());
         assert!(gate.close_if_idle());
         assert_eq!(gate.admit(u64::MAX), Err(Refusal::Closed));
+    }
+
+    #[test]
+    fn a_queued_turn_takes_a_number_and_leaves_every_flag() {
+        let gate = Gate::building(0, None);
+        assert_eq!(gate.accept(u64::MAX), Ok(TurnId::new(1)));
+        assert!(gate.state().is_building() && gate.state().is_running());
+        assert_eq!(gate.accept(1), Err(Refusal::Unreserved { last: 1 }));
+        gate.end_build();
+        let before = gate.state();
+        (0..255).for_each(|_| gate.count_unqueued());
+        assert_ne!(gate.state(), before);
+        assert_eq!((gate.state().turns(), gate.state().is_running()), (1, true));
+        gate.begin_waiting();
+        assert_eq!(gate.accept(u64::MAX), Ok(TurnId::new(2)));
+        assert!(gate.state().is_waiting());
+        gate.fault();
+        assert_eq!(gate.accept(u64::MAX), Err(Refusal::Faulted));
+        gate.close();
+        assert_eq!(gate.accept(u64::MAX), Err(Refusal::Closed));
+    }
+
+    #[test]
+    fn a_session_that_ends_after_a_failed_build_accepts_no_turn() {
+        let gate = Gate::building(0, None);
+        gate.end_turn();
+        assert_eq!(gate.accept(u64::MAX), Err(Refusal::Closed));
+        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Busy));
     }
 }

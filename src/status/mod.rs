@@ -3,4 +3,5 @@
 
 pub(crate) mod gate;
 pub(crate) mod published;
+pub(crate) mod queue_length;
 pub(crate) mod slab;

@@ -11,11 +11,13 @@ use crate::sync::{Arc, Mutex, OnceLock};
 
 use super::gate::{Gate, GateState};
 use super::published::{Figures, FiguresCell};
+use super::queue_length::QueueLength;
 
 /// The data of a session that a list reads, at any time and without a lock.
 #[derive(Debug)]
 pub(crate) struct StatusCell {
     pub(crate) gate: Gate,
+    pub(crate) queue_length: QueueLength,
     pub(crate) figures: FiguresCell,
 }
 
@@ -50,15 +52,20 @@ struct Slot(OnceLock<StatusCell>);
 impl StatusCell {
     /// The cell of a session that is being built; see [`Gate::building`].
     fn building(turns: u64, first: Option<TurnId>, snapshot: &SessionSnapshot) -> Self {
-        Self { gate: Gate::building(turns, first), figures: FiguresCell::new(Figures::of(snapshot)) }
+        let figures = FiguresCell::new(Figures::of(snapshot));
+        Self { gate: Gate::building(turns, first), queue_length: QueueLength::default(), figures }
     }
 
-    /// The state and figures of one instant, without a lock; `None` if they change during the read.
+    /// The state, the number of queued turns and the figures of one instant, without a lock; `None` if they change
+    /// during the read.
     #[inline]
-    pub(crate) fn try_read(&self) -> Option<(GateState, Figures)> {
-        let before = self.gate.state();
+    pub(crate) fn try_read(&self) -> Option<(GateState, usize, Figures)> {
+        let queue = self.queue_length.state();
+        let queued = queue.stable()?;
+        let gate = self.gate.state();
         let figures = self.figures.get()?;
-        (self.gate.state() == before).then_some((before, figures))
+        let is_one_instant = self.gate.state() == gate && self.queue_length.state() == queue;
+        is_one_instant.then_some((gate, queued, figures))
     }
 }
 

@@ -14,8 +14,8 @@ use crate::model::{
 };
 use crate::panics::record;
 use crate::service::{
-    ArchiveMode, CreateSessionRequest, SessionInfo, SessionQuery, SessionService, SessionSpec, SessionState,
-    SessionSummary, SessionUsage, SessionView, StartTurnRequest,
+    ArchiveMode, CreateSessionRequest, RefusedTurn, SessionInfo, SessionQuery, SessionService, SessionSpec,
+    SessionState, SessionSummary, SessionUsage, SessionView, StartTurnRequest,
 };
 use crate::session::command::Taken;
 use crate::subscription::stream::EventStream;
@@ -216,7 +216,12 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
-        self.prepare_turn(id, request)?.start()
+        Ok(self.begin(id, request)?)
+    }
+
+    #[allow(clippy::result_large_err)] // See the trait.
+    fn try_begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, RefusedTurn> {
+        self.begin(id, request)
     }
 
     fn interrupt(&self, id: SessionId) -> Result<(), SessionError> {
@@ -405,6 +410,7 @@ fn view(stored: &StoredSession) -> SessionView {
             state: if stored.archived { SessionState::Archived } else { SessionState::Idle },
             last_assistant_text,
             pending_inputs: 0,
+            queued_turns: 0,
             callback_pending: stored.callback_pending.clone(),
         },
         billing: SessionUsage { total_tokens, usage },

@@ -203,10 +203,19 @@ impl RecordTable {
         self.standing(id) == Some(DELETED)
     }
 
+    /// Whether a launch of the session has yet to register it.
+    pub(super) fn is_launching(&self, id: SessionId) -> bool {
+        self.read_standing(id, Standing::is_launching) == Some(true)
+    }
+
     fn standing(&self, id: SessionId) -> Option<u8> {
+        self.read_standing(id, Standing::state)
+    }
+
+    fn read_standing<T>(&self, id: SessionId, read: impl FnOnce(&Standing) -> T) -> Option<T> {
         let leases = self.leases.lock();
         let entry = leases.entries.get(&id).filter(|entry| entry.lease.strong_count() > 0);
-        entry.map(|entry| entry.standing.state())
+        entry.map(|entry| read(&entry.standing))
     }
 
     /// Reserves the lease to launch a session; `None` if the lease belongs to a session. Waits as

@@ -4,13 +4,13 @@
 //! back.
 
 use crate::agent::SessionAgentBuilder;
-use crate::ephemeral::launch::{AdmittedTurn, PreparedSession, RefusedTurn};
+use crate::ephemeral::launch::PreparedSession;
 use crate::ephemeral::started::TurnWithWait;
 use crate::ephemeral::EphemeralSessionService;
 use crate::error::SessionError;
 use crate::model::SessionId;
-use crate::service::{CreateSessionRequest, SessionSpec, StartTurnRequest};
-use crate::sync::Arc;
+use crate::service::{CreateSessionRequest, RefusedTurn, SessionSpec, StartTurnRequest, WhenBusy};
+use crate::sync::{yield_now, Arc};
 use crate::turn::handle::TurnHandle;
 
 use super::agent::{Launch, SavingBuilder};
@@ -63,30 +63,6 @@ impl<B: SessionAgentBuilder> FirstTurn<'_, B> {
     }
 }
 
-/// A turn about to start. A drop gives back the admission, or the session that was registered for it.
-#[must_use = "dropping it gives the turn up"]
-#[allow(clippy::large_enum_variant)] // Most turns belong to live sessions, and those need no allocation.
-pub(super) enum TurnToStart<'a, B: SessionAgentBuilder> {
-    Live(AdmittedTurn),
-    Stored(Box<FirstTurn<'a, B>>),
-}
-
-impl<B: SessionAgentBuilder> TurnToStart<'_, B> {
-    pub(super) fn start(self) -> Result<TurnHandle, SessionError> {
-        match self {
-            Self::Live(turn) => Ok(turn.start()),
-            Self::Stored(turn) => turn.start(),
-        }
-    }
-
-    pub(super) fn start_with_wait(self) -> Result<TurnWithWait, SessionError> {
-        match self {
-            Self::Live(turn) => turn.start_with_wait(),
-            Self::Stored(turn) => turn.start_with_wait(),
-        }
-    }
-}
-
 impl<B: SessionAgentBuilder> Inner<B> {
     /// Reserves the id of a new session, and begins its record.
     pub(super) fn launch_new(&self, spec: &mut SessionSpec) -> Result<PendingLaunch<'_, B>, SessionError> {
@@ -127,26 +103,57 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(FirstTurn { session, launch })
     }
 
-    /// Prepares a stored session with the first turn of its next life.
-    fn prepare_stored(&self, id: SessionId, turn: StartTurnRequest) -> Result<FirstTurn<'_, B>, SessionError> {
-        let (session, launch) = self.launch_stored(id)?;
-        let session = self.live.prepare_session(CreateSessionRequest { session, turn }).map_err(still_ending)?;
-        Ok(FirstTurn { session, launch })
+    /// Starts a turn: in the live session if there is one, otherwise as the first turn of a stored session.
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    pub(super) fn begin(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, RefusedTurn> {
+        self.begin_live_or_stored(id, request, Live::begin, FirstTurn::start)
     }
 
-    /// Prepares a turn: in the live session if there is one, otherwise as the first turn of a stored session.
-    pub(super) fn prepare_turn(
-        &self,
+    /// As [`begin`](Self::begin), for a thread that will wait for the turn.
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    fn begin_with_wait(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnWithWait, RefusedTurn> {
+        self.begin_live_or_stored(id, request, Live::begin_with_wait, FirstTurn::start_with_wait)
+    }
+
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    fn begin_live_or_stored<'a, T>(
+        &'a self,
         id: SessionId,
-        request: StartTurnRequest,
-    ) -> Result<TurnToStart<'_, B>, SessionError> {
-        match self.live.admit(id, request) {
-            Ok(turn) => Ok(TurnToStart::Live(turn)),
-            Err(RefusedTurn { error: SessionError::NotFound { .. }, request }) => {
-                self.prepare_stored(id, request).map(|turn| TurnToStart::Stored(Box::new(turn)))
+        mut request: StartTurnRequest,
+        begin: impl Fn(&Live<B>, SessionId, StartTurnRequest) -> Result<T, RefusedTurn>,
+        start: impl FnOnce(FirstTurn<'a, B>) -> Result<T, SessionError>,
+    ) -> Result<T, RefusedTurn> {
+        let mut was_launching = true;
+        loop {
+            request = match begin(&self.live, id, request) {
+                Err(RefusedTurn { error: SessionError::NotFound { .. }, request, .. }) => request,
+                begun => return begun,
+            };
+            match self.launch_stored(id) {
+                Ok(stored) => {
+                    let spare = request.spare();
+                    let started = self.prepare_stored(stored, request).and_then(start);
+                    return started.map_err(|error| RefusedTurn::new(error, spare));
+                }
+                // The launch in progress registers the session in a moment, and the turn is queued behind it. After the
+                // launch it is tried once more. If there is no session then, the session ends.
+                Err(SessionError::Busy { .. }) if was_launching && request.when_busy != WhenBusy::Refuse => {
+                    was_launching = self.table.is_launching(id);
+                    yield_now();
+                }
+                Err(error) => return Err(RefusedTurn::new(error, request)),
             }
-            Err(refused) => Err(refused.into()),
         }
+    }
+
+    /// Prepares a stored session with the first turn of its next life.
+    fn prepare_stored<'a>(
+        &'a self,
+        (session, launch): (SessionSpec, PendingLaunch<'a, B>),
+        turn: StartTurnRequest,
+    ) -> Result<FirstTurn<'a, B>, SessionError> {
+        let session = self.live.prepare_session(CreateSessionRequest { session, turn }).map_err(still_ending)?;
+        Ok(FirstTurn { session, launch })
     }
 
     /// Starts a turn that this thread will wait for.
@@ -157,7 +164,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     ) -> Result<TurnWithWait, SessionError> {
         // Before the admission: in a cycle the session is busy too, and the caller would get that error.
         self.live.refuse_circle(id)?;
-        self.prepare_turn(id, request)?.start_with_wait()
+        Ok(self.begin_with_wait(id, request)?)
     }
 }
 

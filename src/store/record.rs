@@ -276,6 +276,7 @@ impl From<StoredSummary> for SessionSummary {
             turns: stored.turns,
             total_tokens: stored.usage.total_tokens(),
             is_active: false,
+            queued_turns: 0,
             state: if stored.archived { SessionState::Archived } else { SessionState::Idle },
             is_live: false,
             labels: stored.labels,

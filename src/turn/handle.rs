@@ -9,7 +9,7 @@ use crate::error::{CancelReason, SessionError};
 use crate::model::{RunResult, SessionId, TurnId};
 use crate::panics::contain_and_log;
 use crate::reentrancy::{OnBehalf, TurnRef, Wait, WaitError, WaitKey};
-use crate::sync::{Arc, Mutex, Receiver};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Receiver};
 use crate::time::clock::{Clock, Deadline};
 use crate::wait::latch::Latch;
 
@@ -101,6 +101,30 @@ impl TurnHandle {
     /// Does not wait for the turn. Runs the agent's cancel hooks on this thread.
     pub fn interrupt(&self) {
         self.cancel.cancel_and_run_hooks(CancelReason::Interrupted);
+    }
+
+    /// Whether the turn waits in the queue of its session, behind other turns. A turn is queued only if its request says
+    /// so, with [`WhenBusy::Queue`](crate::WhenBusy::Queue) or [`WhenBusy::Interrupt`](crate::WhenBusy::Interrupt).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest, WhenBusy};
+    ///
+    /// # let agent = agent_fn(|prompt, turn| match prompt.as_str() {
+    /// #     "sleep" => Err(turn.sleep(Duration::MAX).unwrap_err().into()),
+    /// #     _ => Ok(turn.finish(prompt)),
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let sleeping = service.begin_session(CreateSessionRequest::new("sleep"))?;
+    /// let id = sleeping.session_id();
+    /// let next = service.begin_turn(id, StartTurnRequest::new("next").when_busy(WhenBusy::Queue))?;
+    /// assert!(next.is_queued());
+    /// sleeping.interrupt();
+    /// assert_eq!(next.wait()?.text, "next");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    pub fn is_queued(&self) -> bool {
+        self.outcome.is_queued.load(Ordering::SeqCst)
     }
 
     /// Whether the result is there.
@@ -281,6 +305,8 @@ pub(crate) struct Outcome {
     session_id: SessionId,
     result: Mutex<Option<TurnResult>>,
     finished: Latch,
+    /// Whether the turn waits in the queue of its session. Changed together with the queue.
+    is_queued: AtomicBool,
 }
 
 /// The obligation to give one result: the one stored by [`prepare`](Answer::prepare), or [`SessionError::NotFound`].
@@ -293,7 +319,8 @@ pub(crate) struct Answer {
 
 impl Outcome {
     pub(crate) fn new(session_id: SessionId) -> (Answer, Arc<Self>) {
-        let outcome = Arc::new(Self { session_id, result: Mutex::new(None), finished: Latch::new() });
+        let (result, is_queued) = (Mutex::new(None), AtomicBool::new(false));
+        let outcome = Arc::new(Self { session_id, result, finished: Latch::new(), is_queued });
         (Answer { outcome: Arc::clone(&outcome) }, outcome)
     }
 
@@ -319,6 +346,11 @@ impl Outcome {
 }
 
 impl Answer {
+    /// Says whether the turn waits in the queue of its session.
+    pub(crate) fn set_queued(&self, is_queued: bool) {
+        self.outcome.is_queued.store(is_queued, Ordering::SeqCst);
+    }
+
     /// Stores the result that the caller will get. Call it once.
     pub(crate) fn prepare(&self, result: TurnResult) {
         *self.outcome.result.lock() = Some(result);

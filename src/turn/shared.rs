@@ -41,6 +41,7 @@ pub(crate) struct SessionShared {
 pub(crate) struct Counters {
     pub(crate) sessions_created: Counter,
     pub(crate) turns_started: Counter,
+    pub(crate) turns_withdrawn: Counter,
     pub(crate) turns_completed: Counter,
     pub(crate) turns_failed: Counter,
     pub(crate) turns_cancelled: Counter,

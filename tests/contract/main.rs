@@ -21,6 +21,7 @@ mod interrupt;
 mod keeping;
 mod kit;
 mod permits;
+mod queue;
 mod reading;
 mod registry;
 mod reservations;

@@ -51,6 +51,8 @@ mod orderings;
 #[cfg(not(turnwise_loom))]
 mod permits;
 #[cfg(not(turnwise_loom))]
+mod queue;
+#[cfg(not(turnwise_loom))]
 mod sub_sessions;
 #[cfg(not(turnwise_loom))]
 mod support;

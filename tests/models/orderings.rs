@@ -15,8 +15,11 @@ use crate::model::{AgentEvent, EventSource, Labels, Session, SessionId, SessionS
 use crate::permits::semaphore::Semaphore;
 use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy::PermitDuringWait;
-use crate::service::{ArchiveMode, SessionState};
-use crate::session::handle::{ActiveEntry, Admission, Profile, SessionHandle};
+use crate::service::{ArchiveMode, SessionState, WhenBusy};
+use crate::session::admission::{Admission, TokenSeal};
+use crate::session::handle::{Profile, SessionHandle};
+use crate::session::queue::NewTurn;
+use crate::session::running::Input;
 use crate::status::slab::StatusSlab;
 use crate::subscription::bus::{Bus, Origin};
 use crate::subscription::stream::EventStream;
@@ -54,7 +57,7 @@ fn snapshot(message_count: usize) -> SessionSnapshot {
 
 /// The handle of a session. With a token, the session runs its first turn, and the guards of that turn are returned.
 /// Without one it is idle.
-fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(ActiveEntry, Admission)>) {
+fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(TokenSeal, Admission)>) {
     let turn = first.map(|_| TurnId::new(1));
     let profile = Profile {
         service: crate::service::WeakService::none(),
@@ -70,14 +73,19 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(ActiveEn
         numbering: Numbering::default(),
         callback: None,
         running: Semaphore::new(1),
+        turn_queue: 2,
     };
     let cancel = first.cloned().unwrap_or_else(CancelToken::new);
-    let (handle, active, mut admission) = SessionHandle::new(profile, turn, cancel);
-    handle.gate().end_build();
+    let (handle, seal, mut admission) = SessionHandle::new(profile, turn, cancel);
     admission.pick_up();
-    // Without a turn these are the guards of the build, which has ended.
-    let guards = first.is_some().then_some((active, admission));
-    (handle, guards)
+    if first.is_some() {
+        handle.gate().end_build();
+        return (handle, Some((seal, admission)));
+    }
+    // The guards are those of the build, which is over.
+    seal.seal();
+    admission.end_build();
+    (handle, None)
 }
 
 #[test]
@@ -150,7 +158,7 @@ fn c19_the_end_of_a_turn_clears_its_own_token_and_no_other() {
         let (handle, guards) = session(Some(&first));
         let late = Arc::clone(&handle);
         let interrupter = spawn(move || late.interrupt(Some(TurnId::new(1))).is_ok());
-        let (active, admission) = guards.unwrap();
+        let (seal, admission) = guards.unwrap();
         let starting = Arc::clone(&handle);
         let starter = spawn(move || {
             let token = CancelToken::new();
@@ -160,7 +168,7 @@ fn c19_the_end_of_a_turn_clears_its_own_token_and_no_other() {
             drop(guards);
             Some(())
         });
-        active.clear();
+        seal.seal();
         admission.give_back();
         let interrupted = join(interrupter);
         join(starter);
@@ -169,6 +177,129 @@ fn c19_the_end_of_a_turn_clears_its_own_token_and_no_other() {
             "the first token is cancelled although the interrupt did not find it"
         );
         assert!(handle.interrupt(None).is_err(), "no active entry is left");
+    });
+}
+
+/// A turn that may queue, and the slot for its result.
+fn new_turn(cancel: &CancelToken) -> (NewTurn, Arc<Outcome>) {
+    let (answer, outcome) = Outcome::new(SessionId::from_uuid(uuid::Uuid::nil()));
+    let input = Input { prompt: String::new(), skills: None, host_mode: false };
+    let cancel = cancel.clone();
+    (NewTurn { input, tool_results: Vec::new(), event_tx: None, cancel, deadline: None, answer }, outcome)
+}
+
+/// Ends the turn whose command is in the queue of commands, if there is one.
+fn end_sent_turn(handle: &SessionHandle) {
+    while let Some(command) = handle.commands().pop() {
+        drop(command);
+    }
+}
+
+#[test]
+fn c49_a_turn_that_is_accepted_at_the_end_of_another_is_handed_over_or_admitted() {
+    check(|| {
+        let (handle, guards) = session(Some(&CancelToken::new()));
+        let accepting = Arc::clone(&handle);
+        let token = CancelToken::new();
+        let (turn, outcome) = new_turn(&token);
+        let caller = spawn(move || accepting.accept(turn, WhenBusy::Queue).map_err(|(error, _)| error));
+        let (seal, admission) = guards.unwrap();
+        seal.seal();
+        admission.give_back();
+        assert_eq!(join(caller).expect("there is room").get(), 2);
+        // Its command is there: no thread has to come and start it.
+        assert!(handle.commands().has_items() && handle.gate().state().is_running());
+        assert_eq!(handle.view().unwrap().state.queued_turns, 0);
+        handle.interrupt(Some(TurnId::new(2))).expect("it is the admitted turn");
+        assert!(token.is_cancelled() && !outcome.finished().is_set());
+        end_sent_turn(&handle);
+        assert!(outcome.finished().is_set() && !handle.gate().state().is_running());
+    });
+}
+
+#[test]
+fn c51_a_close_finds_a_turn_that_was_accepted_before_it() {
+    check(|| {
+        let first = CancelToken::new();
+        let (handle, guards) = session(Some(&first));
+        let closing = Arc::clone(&handle);
+        let closer = spawn(move || closing.close(ArchiveMode::Interrupt, CancelReason::Shutdown).run_hooks());
+        let (turn, outcome) = new_turn(&CancelToken::new());
+        let accepted = handle.accept(turn, WhenBusy::Queue).map_err(|(error, turn)| {
+            // Not answered: the caller gets it back.
+            assert!(!outcome.finished().is_set());
+            drop(turn);
+            error
+        });
+        join(closer);
+        assert!(first.is_cancelled());
+        if accepted.is_ok() {
+            let result = outcome.take().expect("it is answered by now");
+            assert_eq!(result.unwrap_err().cancel_reason(), Some(CancelReason::Shutdown));
+        }
+        drop(guards);
+        let gate = handle.gate().state();
+        assert!(gate.is_closed() && !gate.is_running());
+        assert_eq!(handle.shared().counters.turns_withdrawn.get(), u64::from(accepted.is_ok()));
+    });
+}
+
+#[test]
+fn c49_a_turn_is_withdrawn_or_handed_over_and_not_both() {
+    check(|| {
+        let (handle, guards) = session(Some(&CancelToken::new()));
+        let token = CancelToken::new();
+        let (turn, outcome) = new_turn(&token);
+        handle.accept(turn, WhenBusy::Queue).map_err(|(error, _)| error).expect("there is room");
+        let canceller = spawn(move || token.cancel_and_run_hooks(CancelReason::Interrupted));
+        drop(guards);
+        join(canceller);
+        let withdrawn = handle.shared().counters.turns_withdrawn.get() == 1;
+        assert_eq!(outcome.finished().is_set(), withdrawn);
+        assert_eq!(handle.gate().state().is_running(), !withdrawn);
+        end_sent_turn(&handle);
+        assert!(outcome.finished().is_set() && !handle.gate().state().is_running());
+        assert!(handle.interrupt(None).is_err(), "nothing is left behind");
+    });
+}
+
+#[test]
+fn c50_a_superseding_turn_cancels_the_turn_before_it_or_finds_none() {
+    check(|| {
+        let first = CancelToken::new();
+        let (handle, guards) = session(Some(&first));
+        let accepting = Arc::clone(&handle);
+        let token = CancelToken::new();
+        let (turn, outcome) = new_turn(&token);
+        let caller = spawn(move || accepting.accept(turn, WhenBusy::Interrupt).map_err(|(error, _)| error));
+        drop(guards);
+        assert_eq!(join(caller).expect("there is room").get(), 2);
+        assert!(!token.is_cancelled() && !outcome.finished().is_set());
+        assert!(handle.commands().has_items());
+        end_sent_turn(&handle);
+        assert!(outcome.finished().is_set());
+    });
+}
+
+#[test]
+fn c24_queue_and_gate_are_from_one_instant() {
+    check_within(Some(3), || {
+        let (handle, guards) = session(Some(&CancelToken::new()));
+        let reading = Arc::clone(&handle);
+        let reader = spawn(move || {
+            // As a list reads it, without a lock. `None` if it changes meanwhile.
+            if let Some((gate, queued, _)) = reading.status().try_read() {
+                // One turn is admitted, and the second one is queued or withdrawn.
+                assert!(gate.turns() == 2 || queued == 0, "{gate:?} {queued}");
+            }
+        });
+        let token = CancelToken::new();
+        let (turn, _outcome) = new_turn(&token);
+        handle.accept(turn, WhenBusy::Queue).map_err(|(error, _)| error).expect("there is room");
+        token.cancel_and_run_hooks(CancelReason::Interrupted);
+        join(reader);
+        assert_eq!(handle.status().try_read().map(|(gate, queued, _)| (gate.turns(), queued)), Some((2, 0)));
+        drop(guards);
     });
 }
 
@@ -185,11 +316,11 @@ fn c24_state_and_figures_are_from_one_instant() {
                 _ => assert!(view.message_count <= 2, "{view:?}"),
             }
         });
-        let (_, active, mut admission) = handle.admit(&CancelToken::new()).expect("the session is idle");
+        let (_, seal, mut admission) = handle.admit(&CancelToken::new()).expect("the session is idle");
         admission.pick_up();
         handle.shared().published.publish(snapshot(1));
         handle.shared().published.publish(snapshot(2));
-        active.clear();
+        seal.seal();
         admission.give_back();
         join(reader);
         assert_eq!(handle.view().unwrap().state.message_count, 2);

@@ -98,18 +98,106 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the token is stored after the admission, outside of the lock",
-        "src/session/handle.rs",
+        "src/session/admission.rs",
         &[(
-            "        let mut active = self.active.lock();\n        let turn = self.gate().admit(reserved)?;\n        *active =",
-            "        let turn = self.gate().admit(reserved)?;\n        *self.active.lock() =",
+            "        let mut admissions = self.admissions.lock();\n        let turn = self.gate().admit(reserved).map_err(|refusal| self.obstacle(refusal, &admissions))?;\n        admissions.admit",
+            "        let turn = self.gate().admit(reserved).map_err(|refusal| self.obstacle(refusal, &self.admissions.lock()))?;\n        self.admissions.lock().admit",
         )],
         Loom("c28"),
     ),
     mutation(
         "an interrupt of one turn cancels any turn",
-        "src/session/handle.rs",
+        "src/session/admission.rs",
         &[("if only.is_none_or(|only| only == *turn)", "if only.is_none_or(|_| turn.get() > 0)")],
         Contract("c19"),
+    ),
+    // The queue of turns.
+    mutation(
+        "the gate opens between two queued turns",
+        "src/session/admission.rs",
+        &[("                (Some(_), false) => {}\n", "                (Some(_), false) => self.gate().end_turn(),\n")],
+        Contract("c49_the_hand_over_lets"),
+    ),
+    mutation(
+        "an accepted turn is pushed after the lock is given up",
+        "src/session/admission.rs",
+        &[(
+            "            let turn_id = match gate.accept(reserved) {",
+            "            let turn_id = match gate.state().is_running().then(|| gate.accept(reserved)).unwrap_or(Ok(TurnId::new(1))) {",
+        ), (
+            "            Err(Refusal::Busy) => {}\n",
+            "            Err(Refusal::Busy) => { drop(admissions); crate::sync::yield_now(); admissions = self.admissions.lock(); }\n",
+        )],
+        Loom("c49_a_turn_that_is_accepted"),
+    ),
+    mutation(
+        "a queued turn has no hook that withdraws it",
+        "src/session/admission.rs",
+        &[("                self.arm_withdrawal(turn_id, &cancel);\n", "")],
+        Contract("c49_a_full_queue"),
+    ),
+    mutation(
+        "a close leaves the queue",
+        "src/session/admission.rs",
+        &[("        (admissions.token().cloned(), admissions.take_queue(self.status()))", "        (admissions.token().cloned(), VecDeque::new())")],
+        Contract("c51_an_interrupting_archive"),
+    ),
+    mutation(
+        "a close reads the queue before it closes the gate",
+        "src/session/handle.rs",
+        &[
+            ("        let first = self.gate().close();\n        let hooks", "        let taken = self.take_to_cancel();\n        let first = self.gate().close();\n        let hooks"),
+            ("let (cancel, queued) = self.take_to_cancel();", "let (cancel, queued) = taken;"),
+        ],
+        Loom("c51_a_close_finds"),
+    ),
+    mutation(
+        "a superseding turn goes to the end of the queue",
+        "src/session/admission.rs",
+        &[("queue.push_front(queued)", "queue.push_back(queued)")],
+        Contract("c50_the_running_turn"),
+    ),
+    mutation(
+        "a full queue cancels the admitted turn all the same",
+        "src/session/admission.rs",
+        &[(
+            "        if admissions.queue.len() >= capacity {\n",
+            "        if admissions.queue.len() >= capacity {\n            admissions.token().map(|token| token.cancel(CancelReason::Superseded));\n",
+        )],
+        Contract("c49_a_full_queue"),
+    ),
+    mutation(
+        "a fault leaves the queue",
+        "src/session/handle.rs",
+        &[("        self.fail_queue(&error);\n", "")],
+        Shuttle("c51_a_fault"),
+    ),
+    mutation(
+        "a take in host mode does not wait for the queue",
+        "src/session/thread.rs",
+        &[
+            ("if is_hosting { self.handle.close_if_nothing_queued() } else", "if is_hosting { gate.close() } else"),
+            ("        if is_hosting && !self.handle.status().queue_length.is_zero() {", "        if is_hosting && self.takeovers.len() > 9 {"),
+        ],
+        Shuttle("c49_a_take_comes"),
+    ),
+    mutation(
+        "the withdrawal of the last queued turn does not wake the session thread",
+        "src/session/admission.rs",
+        &[("            self.wake();\n", "")],
+        Shuttle("c49_a_take_comes"),
+    ),
+    mutation(
+        "a failed build hands over to a queued turn",
+        "src/session/admission.rs",
+        &[("            admissions.is_ending = true;\n            admissions.take_queue(self.status())", "            admissions.is_ending = false;\n            VecDeque::<QueuedTurn>::new()")],
+        Contract("c51_a_failed_build"),
+    ),
+    mutation(
+        "a list reads queue and gate without a check",
+        "src/status/slab.rs",
+        &[("self.gate.state() == gate && self.queue_length.state() == queue;", "self.gate.state() == gate || self.queue_length.state() == queue || queued < usize::MAX;")],
+        Loom("c24_queue_and_gate"),
     ),
     mutation(
         "a read loads the gate once",
@@ -131,7 +219,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "an admission that is given back does not wake the session thread",
-        "src/session/handle.rs",
+        "src/session/admission.rs",
         &[("            self.handle.wake();\n", "")],
         Loom("c28"),
     ),
@@ -169,11 +257,11 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the gate opens before the active entry is cleared",
-        "src/session/running.rs",
-        &[
-            ("        self.active.clear();\n        if let Some(permit)", "        self.admission.give_back();\n        self.active.clear();\n        if let Some(permit)"),
-            ("        self.admission.give_back();\n        self.answer\n", "        self.answer\n"),
-        ],
+        "src/session/admission.rs",
+        &[(
+            "            (next, std::mem::replace(&mut admissions.entry, entry))",
+            "            drop(admissions);\n            let mut admissions = self.admissions.lock();\n            (next, std::mem::replace(&mut admissions.entry, entry))",
+        )],
         Shuttle("c20"),
     ),
     mutation(
@@ -755,7 +843,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a refused turn of a stored session loses its request",
         "src/ephemeral/launch.rs",
-        &[("Err(error) => Err(RefusedTurn { error, request }),", "Err(error) => Err(RefusedTurn { error, request: StartTurnRequest::new(request.prompt) }),")],
+        &[("            Err(error) => return Err(RefusedTurn::new(error, request)),\n        };\n        let guards", "            Err(error) => return Err(RefusedTurn::new(error, StartTurnRequest::new(request.prompt))),\n        };\n        let guards")],
         Store("gets_the_whole_request"),
     ),
     mutation(

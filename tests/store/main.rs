@@ -10,6 +10,7 @@ mod files;
 mod hostile;
 mod killed;
 mod lives;
+mod queue;
 mod races;
 mod requests;
 mod reservations;

@@ -1,0 +1,448 @@
+//! The admission of turns: which turn of a session may run, and which turns wait for it. The head of [`super`] explains
+//! the protocols.
+//!
+//! **Invariants.** Whenever the lock of the [`Admissions`] is free:
+//! - There is an active entry if and only if RUNNING is set.
+//! - The queue has turns only while RUNNING is set.
+//! - [`QueueLength`](crate::status::queue_length::QueueLength) in the session's status is the length of the queue.
+
+use std::collections::VecDeque;
+
+use crate::cancel::{CancelHook, CancelToken};
+use crate::error::{CancelReason, SessionError};
+use crate::ids::numbers::LastNumbers;
+use crate::model::TurnId;
+use crate::service::WhenBusy;
+use crate::status::gate::{Gate, GateState, Refusal};
+use crate::status::slab::Status;
+use crate::sync::Arc;
+use crate::turn::handle::Answer;
+
+use super::command::Command;
+use super::handle::SessionHandle;
+use super::queue::{NewTurn, QueuedTurn};
+
+/// The admitted turn and the queued turns of a session. Locked for a few instructions at a time.
+#[derive(Debug)]
+pub(super) struct Admissions {
+    /// The turn that an interrupt or a close cancels.
+    entry: Option<Active>,
+    /// In the order in which the turns will be admitted.
+    queue: VecDeque<QueuedTurn>,
+    /// Whether the session is about to end, so that no turn is queued any more. The gate does not say so after a build
+    /// that has failed.
+    is_ending: bool,
+}
+
+/// The admitted turn, or the build.
+#[derive(Debug)]
+struct Active {
+    /// `None` for the build of a session that is opened without a turn: an interrupt does not reach it.
+    turn: Option<TurnId>,
+    cancel: CancelToken,
+}
+
+/// Seals the token of a turn or of a build, by [`seal`](Self::seal) or when dropped: a later interrupt has no effect.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct TokenSeal {
+    cancel: CancelToken,
+}
+
+/// The right to run. [`give_back`](Self::give_back) or a drop passes it to the next queued turn, or opens the gate.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Admission {
+    handle: Arc<SessionHandle>,
+    /// Whether the session thread has it, and so needs no wake-up.
+    is_picked_up: bool,
+    /// Whether it is that of a build without a turn, which ends with it.
+    ends_build: bool,
+}
+
+/// A turn that was accepted.
+enum Accepted {
+    /// The session was idle: the turn is admitted.
+    Admitted(TurnId, NewTurn),
+    Queued {
+        turn_id: TurnId,
+        /// The token of the turn that this one supersedes.
+        superseded: Option<CancelToken>,
+    },
+}
+
+/// Why an attempt to accept a turn has failed.
+enum Obstacle {
+    /// The turn's number has to be reserved first.
+    Unreserved {
+        last: u64,
+    },
+    Refused(SessionError),
+}
+
+/// What an interrupt has found.
+enum InterruptTarget {
+    Admitted(CancelToken),
+    Queued(QueuedTurn),
+}
+
+impl Admissions {
+    /// Those of a session that is being built, with its first turn or without one.
+    pub(super) fn building(first: Option<TurnId>, cancel: CancelToken) -> Self {
+        Self { entry: Some(Active { turn: first, cancel }), queue: VecDeque::new(), is_ending: false }
+    }
+
+    fn admit(&mut self, turn: TurnId, cancel: &CancelToken) {
+        self.entry = Some(Active { turn: Some(turn), cancel: cancel.clone() });
+    }
+
+    /// The token of the admitted turn or of the build.
+    fn token(&self) -> Option<&CancelToken> {
+        self.entry.as_ref().map(|entry| &entry.cancel)
+    }
+
+    /// The admitted turn.
+    fn turn(&self) -> Option<TurnId> {
+        self.entry.as_ref().and_then(|entry| entry.turn)
+    }
+
+    /// Takes one turn out of the queue.
+    fn remove(&mut self, turn: TurnId, status: &Status) -> Option<QueuedTurn> {
+        let place = self.queue.iter().position(|queued| queued.turn_id == turn)?;
+        let queued = self.change_queue(status, |queue, gate| {
+            gate.count_unqueued();
+            queue.remove(place)
+        })?;
+        queued.turn.answer.set_queued(false);
+        Some(queued)
+    }
+
+    /// Takes all turns out of the queue.
+    fn take_queue(&mut self, status: &Status) -> VecDeque<QueuedTurn> {
+        if self.queue.is_empty() {
+            return VecDeque::new();
+        }
+        let all = self.change_queue(status, |queue, gate| {
+            gate.count_unqueued();
+            std::mem::take(queue)
+        });
+        all.iter().for_each(|queued| queued.turn.answer.set_queued(false));
+        all
+    }
+
+    /// Changes queue and gate in one step, for readers without the lock.
+    fn change_queue<T>(&mut self, status: &Status, change: impl FnOnce(&mut VecDeque<QueuedTurn>, &Gate) -> T) -> T {
+        status.queue_length.begin_change();
+        let result = change(&mut self.queue, &status.gate);
+        status.queue_length.end_change(self.queue.len());
+        result
+    }
+}
+
+impl SessionHandle {
+    /// Admits the next turn of an idle session, which `cancel` cancels. May wait for the disk, to reserve turn numbers.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        cancel: &CancelToken,
+    ) -> Result<(TurnId, TokenSeal, Admission), SessionError> {
+        let turn = loop {
+            match self.try_admit(self.shared().numbers.last_turn(), cancel) {
+                Ok(turn) => break turn,
+                Err(obstacle) => self.overcome(obstacle)?,
+            }
+        };
+        let (seal, admission) = self.guards(cancel.clone());
+        Ok((turn, seal, admission))
+    }
+
+    fn try_admit(&self, reserved: u64, cancel: &CancelToken) -> Result<TurnId, Obstacle> {
+        let mut admissions = self.admissions.lock();
+        let turn = self.gate().admit(reserved).map_err(|refusal| self.obstacle(refusal, &admissions))?;
+        admissions.admit(turn, cancel);
+        Ok(turn)
+    }
+
+    /// Accepts a turn of a busy session: it waits in the queue, or supersedes the admitted turn. If the session is idle
+    /// by now, the turn is admitted and sent to the session thread. A refused turn is returned.
+    ///
+    /// May wait for the disk, to reserve turn numbers. Runs the cancel hooks of a superseded turn.
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    pub(crate) fn accept(
+        self: &Arc<Self>,
+        mut turn: NewTurn,
+        when_busy: WhenBusy,
+    ) -> Result<TurnId, (SessionError, NewTurn)> {
+        let cancel = turn.cancel.clone();
+        let accepted = loop {
+            match self.try_accept(self.shared().numbers.last_turn(), turn, when_busy) {
+                Ok(accepted) => break accepted,
+                Err((obstacle, refused)) => match self.overcome(obstacle) {
+                    Ok(()) => turn = refused,
+                    Err(error) => return Err((error, refused)),
+                },
+            }
+        };
+        match accepted {
+            Accepted::Admitted(turn_id, turn) => {
+                self.send(Command::Turn(turn.admitted(turn_id, self.guards(cancel))));
+                Ok(turn_id)
+            }
+            Accepted::Queued { turn_id, superseded } => {
+                self.arm_withdrawal(turn_id, &cancel);
+                if let Some(superseded) = superseded {
+                    superseded.cancel_and_run_hooks(CancelReason::Superseded);
+                }
+                Ok(turn_id)
+            }
+        }
+    }
+
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    fn try_accept(&self, reserved: u64, turn: NewTurn, when_busy: WhenBusy) -> Result<Accepted, (Obstacle, NewTurn)> {
+        let mut admissions = self.admissions.lock();
+        match self.gate().admit(reserved) {
+            Ok(turn_id) => {
+                admissions.admit(turn_id, &turn.cancel);
+                return Ok(Accepted::Admitted(turn_id, turn));
+            }
+            Err(Refusal::Busy) => {}
+            Err(refusal) => return Err((self.obstacle(refusal, &admissions), turn)),
+        }
+        let id = self.id();
+        if admissions.is_ending {
+            return Err((Obstacle::Refused(SessionError::NotFound { id }), turn));
+        }
+        let capacity = self.queue_capacity;
+        if admissions.queue.len() >= capacity {
+            return Err((Obstacle::Refused(SessionError::QueueFull { id, capacity }), turn));
+        }
+        let accepted = admissions.change_queue(self.status(), |queue, gate| {
+            let turn_id = match gate.accept(reserved) {
+                Ok(turn_id) => turn_id,
+                Err(refusal) => return Err((refusal, turn)),
+            };
+            turn.answer.set_queued(true);
+            let queued = QueuedTurn { turn_id, turn, hook: None };
+            match when_busy {
+                WhenBusy::Interrupt => queue.push_front(queued),
+                WhenBusy::Refuse | WhenBusy::Queue => queue.push_back(queued),
+            }
+            Ok(turn_id)
+        });
+        match accepted {
+            Ok(turn_id) => {
+                let is_superseding = when_busy == WhenBusy::Interrupt && admissions.turn().is_some();
+                let superseded = admissions.token().filter(|_| is_superseding).cloned();
+                Ok(Accepted::Queued { turn_id, superseded })
+            }
+            Err((refusal, turn)) => Err((self.obstacle(refusal, &admissions), turn)),
+        }
+    }
+
+    /// Makes the cancellation of a queued turn withdraw it. If the turn is cancelled already, it is withdrawn now.
+    fn arm_withdrawal(self: &Arc<Self>, turn: TurnId, cancel: &CancelToken) {
+        let (handle, token) = (Arc::downgrade(self), cancel.clone());
+        let hook = cancel.on_cancel(move || {
+            if let (Some(handle), Some(reason)) = (handle.upgrade(), token.reason()) {
+                handle.withdraw(turn, reason);
+            }
+        });
+        let unneeded = self.keep_hook(turn, hook);
+        // The turn has left the queue meanwhile. With no lock held: the drop waits for a hook that runs.
+        drop(unneeded);
+    }
+
+    /// Stores the hook of a queued turn. Returns it if the turn is not queued any more.
+    fn keep_hook(&self, turn: TurnId, hook: CancelHook) -> Option<CancelHook> {
+        let mut admissions = self.admissions.lock();
+        match admissions.queue.iter_mut().find(|queued| queued.turn_id == turn) {
+            Some(queued) => queued.hook.replace(hook),
+            None => Some(hook),
+        }
+    }
+
+    /// Withdraws a turn, if it is still queued.
+    fn withdraw(&self, turn: TurnId, reason: CancelReason) {
+        let queued = self.admissions.lock().remove(turn, self.status());
+        if let Some(queued) = queued {
+            self.cancel_queued(queued, reason);
+        }
+    }
+
+    fn cancel_queued(&self, queued: QueuedTurn, reason: CancelReason) {
+        queued.cancel(self.id(), reason, &self.shared().counters);
+        if self.status().queue_length.is_zero() {
+            // In host mode the session thread may be waiting for the queue to be empty, to decide a take.
+            self.wake();
+        }
+    }
+
+    /// Reserves a number, or returns the error of a turn that is refused. With no lock held, because it may wait for
+    /// the disk.
+    fn overcome(&self, obstacle: Obstacle) -> Result<(), SessionError> {
+        match obstacle {
+            Obstacle::Unreserved { last } => self.shared().numbers.reserve(LastNumbers { turn: last, event: 0 }),
+            Obstacle::Refused(error) => Err(error),
+        }
+    }
+
+    fn obstacle(&self, refusal: Refusal, admissions: &Admissions) -> Obstacle {
+        let id = self.id();
+        Obstacle::Refused(match refusal {
+            Refusal::Unreserved { last } => return Obstacle::Unreserved { last },
+            Refusal::Closed => SessionError::NotFound { id },
+            Refusal::Busy => SessionError::Busy { id, turn: admissions.turn() },
+            Refusal::Faulted => SessionError::Faulted { id, message: self.fault_message() },
+        })
+    }
+
+    /// The guards of an admission: of a turn, or of the build.
+    pub(super) fn guards(self: &Arc<Self>, cancel: CancelToken) -> (TokenSeal, Admission) {
+        let admission = Admission { handle: Arc::clone(self), is_picked_up: false, ends_build: false };
+        (TokenSeal { cancel }, admission)
+    }
+
+    /// Ends an admission: admits the next queued turn, or opens the gate. Returns whether it has admitted a turn.
+    fn end_admission(self: &Arc<Self>, ends_build: bool) -> bool {
+        let (next, last, gate) = {
+            let mut admissions = self.admissions.lock();
+            let next = if admissions.queue.is_empty() { None } else { self.admit_queued(&mut admissions) };
+            let gate = match (&next, ends_build) {
+                (None, false) => self.gate().end_turn(),
+                (None, true) => self.gate().end_opening(),
+                (Some(_), false) => self.gate().state(),
+                (Some(_), true) => self.gate().end_build(),
+            };
+            let entry = next.as_ref().map(|next| Active { turn: Some(next.turn_id), cancel: next.turn.cancel.clone() });
+            (next, std::mem::replace(&mut admissions.entry, entry), gate)
+        };
+        drop(last);
+        self.report_if_idle(gate);
+        let Some(next) = next else { return false };
+        let guards = self.guards(next.turn.cancel.clone());
+        self.send_queued(Command::Turn(next.admitted(guards)));
+        true
+    }
+
+    /// Takes the next turn out of the queue.
+    fn admit_queued(&self, admissions: &mut Admissions) -> Option<QueuedTurn> {
+        let next = admissions.change_queue(self.status(), |queue, gate| {
+            gate.count_unqueued();
+            queue.pop_front()
+        })?;
+        next.turn.answer.set_queued(false);
+        Some(next)
+    }
+
+    /// Sends a turn that was queued. If the session has ended, all queued turns are answered.
+    fn send_queued(&self, command: Command) {
+        if let Err(unsent) = self.commands().push(command) {
+            // First the queue. Otherwise each turn would be dropped within the drop of the one before.
+            self.end_queue(&SessionError::NotFound { id: self.id() }).into_iter().for_each(Answer::give);
+            drop(unsent);
+        }
+    }
+
+    /// Cancels the admitted turn, or withdraws a queued one, if `only` is that turn; the admitted one if it is `None`.
+    ///
+    /// A turn whose token is sealed has ended, though its entry is still there: such an interrupt has come too late.
+    pub(crate) fn interrupt(&self, only: Option<TurnId>) -> Result<(), SessionError> {
+        match self.find_interrupt_target(only) {
+            Some(InterruptTarget::Admitted(cancel)) => cancel.cancel_and_run_hooks(CancelReason::Interrupted),
+            Some(InterruptTarget::Queued(queued)) => self.cancel_queued(queued, CancelReason::Interrupted),
+            None => return Err(SessionError::NotRunning { id: self.id() }),
+        }
+        Ok(())
+    }
+
+    fn find_interrupt_target(&self, only: Option<TurnId>) -> Option<InterruptTarget> {
+        let mut admissions = self.admissions.lock();
+        match &admissions.entry {
+            Some(Active { turn: Some(turn), cancel }) if only.is_none_or(|only| only == *turn) => {
+                Some(InterruptTarget::Admitted(cancel.clone()))
+            }
+            _ => admissions.remove(only?, self.status()).map(InterruptTarget::Queued),
+        }
+    }
+
+    /// The token of the admitted turn or of the build, and the queued turns, taken out. For a close that cancels.
+    pub(super) fn take_to_cancel(&self) -> (Option<CancelToken>, VecDeque<QueuedTurn>) {
+        let mut admissions = self.admissions.lock();
+        (admissions.token().cloned(), admissions.take_queue(self.status()))
+    }
+
+    /// Withdraws all queued turns with this error.
+    pub(super) fn fail_queue(&self, error: &SessionError) {
+        let queued = self.admissions.lock().take_queue(self.status());
+        for queued in queued {
+            queued.withdraw(Err(error.clone()), &self.shared().counters).give();
+        }
+    }
+
+    /// Withdraws all queued turns with this error, and queues no more. Returns their answers.
+    pub(super) fn end_queue(&self, error: &SessionError) -> Vec<Answer> {
+        let queued = {
+            let mut admissions = self.admissions.lock();
+            admissions.is_ending = true;
+            admissions.take_queue(self.status())
+        };
+        let counters = &self.shared().counters;
+        queued.into_iter().map(|queued| queued.withdraw(Err(error.clone()), counters)).collect()
+    }
+
+    /// Closes the gate between two interactions of host mode, unless a turn is queued. Returns whether this call
+    /// closed it.
+    pub(super) fn close_if_nothing_queued(&self) -> bool {
+        let admissions = self.admissions.lock();
+        admissions.queue.is_empty() && self.gate().close()
+    }
+
+    /// The number of queued turns, and the gate, at one instant.
+    pub(super) fn queued_turns(&self) -> (usize, GateState) {
+        let admissions = self.admissions.lock();
+        (admissions.queue.len(), self.gate().state())
+    }
+}
+
+impl TokenSeal {
+    /// Seals the token: no interrupt reaches the turn any more.
+    pub(crate) fn seal(self) {
+        // The drop seals it, on every other way out too.
+        drop(self);
+    }
+}
+
+impl Drop for TokenSeal {
+    fn drop(&mut self) {
+        self.cancel.seal();
+    }
+}
+
+impl Admission {
+    /// Marks the turn, or the build, as picked up by the session thread.
+    pub(crate) fn pick_up(&mut self) {
+        self.is_picked_up = true;
+    }
+
+    /// Gives the admission back: it passes to the next queued turn, or the gate opens.
+    pub(crate) fn give_back(self) {
+        // The drop gives it back, on every other way out too.
+        drop(self);
+    }
+
+    /// As [`give_back`](Self::give_back), at the end of a build without a turn. In the same step the build ends.
+    /// Otherwise the gate would show a turn that does not exist.
+    pub(crate) fn end_build(mut self) {
+        self.ends_build = true;
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let has_admitted = self.handle.end_admission(self.ends_build);
+        if !has_admitted && !self.is_picked_up {
+            // The session thread may be waiting for this turn's command, and ends without it.
+            self.handle.wake();
+        }
+    }
+}
