@@ -24,7 +24,7 @@ use crate::sync::{bounded, Arc, Weak};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 
-/// What an archive does with a running turn.
+/// What an archive does with the running turn and the queued ones.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -43,9 +43,9 @@ use crate::turn::stream::TurnStream;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum ArchiveMode {
-    /// The turn may finish, and its caller gets the result.
+    /// The turns may finish, and their callers get the results.
     Drain,
-    /// The turn is cancelled.
+    /// The running turn is cancelled. The queued turns are answered as cancelled at once, without being run.
     Interrupt,
 }
 
@@ -194,7 +194,7 @@ pub trait SessionService: Send + Sync {
         stream.wait()
     }
 
-    /// Archives a session; a running turn may finish. The same as [`archive_with`](Self::archive_with) with
+    /// Archives a session; the running turn and the queued ones may finish. The same as [`archive_with`](Self::archive_with) with
     /// [`ArchiveMode::Drain`].
     ///
     /// ```
@@ -234,7 +234,7 @@ pub trait SessionService: Send + Sync {
     /// this session; and [`SessionError::Interrupted`], where this session's turn is cancelled.
     ///
     /// # Blocking
-    /// Until the running turn or the build ends. In host mode, until the current interaction ends; an interaction that
+    /// Until the running turn or the build ends; not for queued turns. In host mode, until the current interaction ends; an interaction that
     /// waits for its running permit counts as current.
     fn export_session(&self, id: SessionId) -> Result<Session, SessionError>;
 
@@ -366,6 +366,7 @@ pub trait SessionService: Send + Sync {
     /// Cancels the running turn of a session; the session stays usable.
     ///
     /// The turn's [`TurnContext`](crate::TurnContext) reports the cancellation. The turn ends when the agent returns.
+    /// [Queued](WhenBusy) turns are not cancelled: the next of them runs afterwards.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -390,7 +391,8 @@ pub trait SessionService: Send + Sync {
     /// Does not wait for the turn. Runs the agent's cancel hooks on this thread.
     fn interrupt(&self, id: SessionId) -> Result<(), SessionError>;
 
-    /// Cancels the turn with this id, and never the next one.
+    /// Cancels the turn with this id, and never the next one. A [queued](WhenBusy) turn is withdrawn: it is answered as
+    /// cancelled at once, without being run.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -411,7 +413,7 @@ pub trait SessionService: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`SessionError::NotRunning`] where that turn has ended or has not been admitted yet,
+    /// [`SessionError::NotRunning`] where that turn has ended or has not been accepted yet,
     /// [`SessionError::NotFound`].
     ///
     /// # Blocking
@@ -561,7 +563,7 @@ pub trait SessionService: Send + Sync {
     fn list(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
 
     /// Archives a session. It disappears from `read`, `list` and `begin_turn` at once, and ends when its running turn
-    /// has ended.
+    /// and the queued ones have ended.
     ///
     /// Its capacity is released when it has ended: see [`archive_wait`](Self::archive_wait). Until then a second call
     /// with [`ArchiveMode::Interrupt`] cancels a turn that was allowed to finish.
@@ -796,7 +798,7 @@ pub trait SessionService: Send + Sync {
     /// Those of [`export_session_timeout`](Self::export_session_timeout). After an error the session is unchanged.
     ///
     /// # Blocking
-    /// Until no turn runs, and then until the session has ended, so that it can be resumed under its id; at most for
+    /// Until no turn runs and none is queued, and then until the session has ended, so that it can be resumed under its id; at most for
     /// `timeout` in all. If the timeout passes in the second phase, the call still returns the history.
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
 }

@@ -1,4 +1,4 @@
-//! The handle of a running turn, and the slot by which the session thread gives the result to the caller.
+//! The handle of an accepted turn, and the slot by which the session thread gives the result to the caller.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Receiver};
 use crate::time::clock::{Clock, Deadline};
 use crate::wait::latch::Latch;
 
-/// An admitted turn. A caller can wait for its result, poll for it, or interrupt the turn.
+/// An accepted turn, running or queued. A caller can wait for its result, poll for it, or interrupt the turn.
 ///
 /// Dropping the handle detaches: the turn goes on, its result is lost. Once the turn is over, every call returns the
 /// same result again.
@@ -78,7 +78,8 @@ impl TurnHandle {
         self.turn_id
     }
 
-    /// Tells this turn to stop. Never reaches another turn: after the end of this one it does nothing.
+    /// Tells this turn to stop. Never reaches another turn: after the end of this one it does nothing. A
+    /// [queued](Self::is_queued) turn is withdrawn: it is answered at once, without being run.
     ///
     /// ```
     /// # use std::time::Duration;

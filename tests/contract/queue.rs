@@ -546,10 +546,15 @@ fn c50_the_hooks_of_the_superseded_turn_run_on_the_caller() {
         let id = jobs.open();
         let (enter, entered) = bounded(1);
         let (tell, told) = bounded(1);
+        let (abort, aborted) = bounded::<()>(0);
         let first = jobs.begin(id, "first", move |_, turn| {
-            let hook = turn.cancel_token().on_cancel(move || tell.send(thread::current().id()).unwrap());
+            let hook = turn.cancel_token().on_cancel(move || {
+                tell.send(thread::current().id()).unwrap();
+                drop(abort);
+            });
             enter.send(()).unwrap();
-            turn.cancel_token().cancelled().recv().unwrap_err();
+            // Only the hook ends this wait.
+            aborted.recv().unwrap_err();
             drop(hook);
             turn.check()?;
             Ok(String::new())
