@@ -46,7 +46,10 @@ fn c62_a_child_that_begins_while_its_parent_is_interrupted_is_interrupted_too() 
             if prompt != "parent" {
                 return Err(wait_and_note(turn, &noted));
             }
-            let ended = turn.sub_session(create("child"))?.wait().map(drop);
+            let child = turn.sub_session(create("child"))?;
+            // A wait that only the end of the child ends: the child is told to stop although its handle is kept.
+            turn.without_permit(|| child.handle().finished().recv()).unwrap_err();
+            let ended = child.wait().map(drop);
             Err(ended.expect_err("a child ends only by its cancellation").into())
         });
         let service = EphemeralSessionService::configure(agent).max_running_turns(1).build().unwrap();

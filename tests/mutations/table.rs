@@ -549,9 +549,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Contract("c61_a_wait_for_any_turn_is_refused"),
     ),
     mutation(
-        "a child that begins after its parent's cancellation is not cancelled",
-        "src/cancel.rs",
-        &[("            let reason = decode(self.cell.state.load(Ordering::SeqCst));", "            let reason = decode(0);")],
+        "a child is not cancelled with its parent",
+        "src/context/sub_session.rs",
+        &[("        parent.adopt(cancel);\n", "")],
         Shuttle("c62_a_child_that_begins"),
     ),
     mutation(
