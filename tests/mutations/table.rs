@@ -49,8 +49,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the end of a turn overwrites a concurrent close",
         "src/status/gate.rs",
         &[(
-            "        GateState(self.0.fetch_and(!RUNNING, Ordering::SeqCst) & !RUNNING)",
-            "        let seen = self.0.load(Ordering::SeqCst);\n        self.0.store(seen & !RUNNING, Ordering::SeqCst);\n        GateState(seen & !RUNNING)",
+            "        GateState(self.0.fetch_and(!flags, Ordering::SeqCst) & !flags)",
+            "        let seen = self.0.load(Ordering::SeqCst);\n        self.0.store(seen & !flags, Ordering::SeqCst);\n        GateState(seen & !flags)",
         )],
         Loom("c28"),
     ),
@@ -115,7 +115,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the gate opens between two queued turns",
         "src/session/admission.rs",
-        &[("                (Some(_), false) => {}\n", "                (Some(_), false) => self.gate().end_turn(),\n")],
+        &[("(Some(_), false) => self.gate().state(),", "(Some(_), false) => self.gate().end_turn(),")],
         Contract("c49_the_hand_over_lets"),
     ),
     mutation(
@@ -259,8 +259,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the gate opens before the active entry is cleared",
         "src/session/admission.rs",
         &[(
-            "            (next, std::mem::replace(&mut admissions.entry, entry))",
-            "            drop(admissions);\n            let mut admissions = self.admissions.lock();\n            (next, std::mem::replace(&mut admissions.entry, entry))",
+            "            (next, std::mem::replace(&mut admissions.entry, entry), gate)",
+            "            drop(admissions);\n            let mut admissions = self.admissions.lock();\n            (next, std::mem::replace(&mut admissions.entry, entry), gate)",
         )],
         Shuttle("c20"),
     ),
