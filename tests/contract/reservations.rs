@@ -451,10 +451,17 @@ fn c54_a_reservation_may_be_dropped_anywhere() {
         let dropped: Arc<Mutex<Option<Reservation>>> = Arc::default();
         let (in_builder, in_hook) = (Arc::clone(&dropped), Arc::clone(&dropped));
         let agent = agent_fn(move |prompt, turn| {
-            let slot = Arc::clone(&in_hook);
-            let _hook = turn.cancel_token().on_cancel(move || drop(slot.lock().unwrap().take()));
             if prompt == "sleep" {
-                turn.sleep(Duration::MAX)?;
+                let (slot, (ran_tx, ran)) = (Arc::clone(&in_hook), unbounded());
+                let hook = turn.cancel_token().on_cancel(move || {
+                    drop(slot.lock().unwrap().take());
+                    ran_tx.send(()).unwrap();
+                });
+                let slept = turn.sleep(Duration::MAX);
+                // A hook whose guard is dropped before it starts does not run.
+                ran.recv().unwrap();
+                drop(hook);
+                slept?;
             }
             Ok(turn.finish(prompt))
         });
