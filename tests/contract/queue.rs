@@ -614,9 +614,10 @@ fn c51_an_interrupting_archive_and_a_shutdown_answer_every_queued_turn() {
                 CancelReason::Archived => service.archive_with(id, ArchiveMode::Interrupt).unwrap(),
                 _ => assert_eq!(service.shutdown(Duration::ZERO).stuck, [id]),
             }
+            let is_answered = |turn: &TurnHandle| turn.is_finished() && !turn.is_queued();
+            assert!(waiting.iter().all(is_answered), "at once, though the first turn still runs");
             assert!(events.recv().is_err());
             for turn in waiting {
-                assert!(turn.is_finished() && !turn.is_queued(), "at once, though the first turn still runs");
                 assert_cancelled(turn.wait(), reason);
             }
             assert_eq!(service.stats().turns_withdrawn, 3);
