@@ -9,7 +9,7 @@ use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
 use crate::reentrancy::{OnBehalf, TurnRef};
 use crate::service::{
-    forward_session_service, ArchiveMode, CreateSessionRequest, SessionQuery, SessionService, SessionSpec,
+    forward_session_service, ArchiveMode, CreateSessionRequest, RefusedTurn, SessionQuery, SessionService, SessionSpec,
     SessionSummary, SessionView, StartTurnRequest,
 };
 use crate::subscription::stream::EventStream;
@@ -95,6 +95,11 @@ impl SessionService for TurnService<'_> {
         self.enter().service.begin_turn(id, request).map(|handle| self.tag(handle))
     }
 
+    #[allow(clippy::result_large_err)] // See the trait.
+    fn try_begin_turn(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, RefusedTurn> {
+        self.enter().service.try_begin_turn(id, request).map(|handle| self.tag(handle))
+    }
+
     fn stream_session(&self, request: CreateSessionRequest) -> Result<TurnStream, SessionError> {
         let stream = self.enter().service.stream_session(request)?;
         Ok(stream.map_handle(|handle| self.tag(handle)))
@@ -110,29 +115,7 @@ impl SessionService for TurnService<'_> {
         Ok(stream.on_behalf_of(self.turn.clone()))
     }
 
-    forward_session_service!(@methods self, self.enter().service;
-        fn create_session(request: CreateSessionRequest) -> Result<RunResult, SessionError>;
-        fn start_turn(id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError>;
-        fn create_session_with(request: CreateSessionRequest, on_event: &mut dyn FnMut(AgentEvent))
-            -> Result<RunResult, SessionError>;
-        fn start_turn_with(id: SessionId, request: StartTurnRequest, on_event: &mut dyn FnMut(AgentEvent))
-            -> Result<RunResult, SessionError>;
-        fn archive(id: SessionId) -> Result<(), SessionError>;
-        fn export_session(id: SessionId) -> Result<Session, SessionError>;
-        fn interrupt(id: SessionId) -> Result<(), SessionError>;
-        fn interrupt_turn(id: SessionId, turn: TurnId) -> Result<(), SessionError>;
-        fn interrupt_interaction(id: SessionId, interaction: InteractionId) -> Result<(), SessionError>;
-        fn read(id: SessionId) -> Result<SessionView, SessionError>;
-        fn list(query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
-        fn archive_with(id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;
-        fn event_injector(id: SessionId) -> Option<Arc<dyn SubscribableInjector>>;
-        fn comms_runtime(id: SessionId) -> Option<Arc<dyn CommsRuntime>>;
-        fn open_session(spec: SessionSpec) -> Result<SessionId, SessionError>;
-        fn export_session_timeout(id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
-        fn archive_wait(id: SessionId, timeout: Duration) -> Result<(), SessionError>;
-        fn wait_idle(id: SessionId, timeout: Duration) -> Result<(), SessionError>;
-        fn take_session(id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
-    );
+    forward_session_service!(but_handles self => self.enter().service);
 }
 
 impl fmt::Debug for TurnService<'_> {

@@ -2,8 +2,22 @@
 //! called.
 
 /// The body of a forwarding implementation: `forward_session_service!(self => self.inner)`.
+///
+/// With `but_handles` in front it has no method that returns a handle or a stream, for a service that changes those.
 macro_rules! forward_session_service {
     ($this:ident => $target:expr) => {
+        forward_session_service!(but_handles $this => $target);
+        forward_session_service!(@methods $this, $target;
+            fn begin_session(request: CreateSessionRequest) -> Result<TurnHandle, SessionError>;
+            fn begin_turn(id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError>;
+            fn try_begin_turn(id: SessionId, request: StartTurnRequest)
+                -> Result<TurnHandle, $crate::service::RefusedTurn>;
+            fn stream_session(request: CreateSessionRequest) -> Result<TurnStream, SessionError>;
+            fn stream_turn(id: SessionId, request: StartTurnRequest) -> Result<TurnStream, SessionError>;
+            fn subscribe(id: SessionId, options: Subscription) -> Result<EventStream, SessionError>;
+        );
+    };
+    (but_handles $this:ident => $target:expr) => {
         forward_session_service!(@methods $this, $target;
             fn create_session(request: CreateSessionRequest) -> Result<RunResult, SessionError>;
             fn start_turn(id: SessionId, request: StartTurnRequest) -> Result<RunResult, SessionError>;
@@ -13,12 +27,6 @@ macro_rules! forward_session_service {
                 -> Result<RunResult, SessionError>;
             fn archive(id: SessionId) -> Result<(), SessionError>;
             fn export_session(id: SessionId) -> Result<Session, SessionError>;
-            fn begin_session(request: CreateSessionRequest) -> Result<TurnHandle, SessionError>;
-            fn begin_turn(id: SessionId, request: StartTurnRequest) -> Result<TurnHandle, SessionError>;
-            fn try_begin_turn(id: SessionId, request: StartTurnRequest)
-                -> Result<TurnHandle, $crate::service::RefusedTurn>;
-            fn stream_session(request: CreateSessionRequest) -> Result<TurnStream, SessionError>;
-            fn stream_turn(id: SessionId, request: StartTurnRequest) -> Result<TurnStream, SessionError>;
             fn interrupt(id: SessionId) -> Result<(), SessionError>;
             fn interrupt_turn(id: SessionId, turn: TurnId) -> Result<(), SessionError>;
             fn interrupt_interaction(id: SessionId, interaction: InteractionId) -> Result<(), SessionError>;
@@ -30,7 +38,6 @@ macro_rules! forward_session_service {
             fn archive_with(id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;
             fn event_injector(id: SessionId) -> Option<Arc<dyn SubscribableInjector>>;
             fn comms_runtime(id: SessionId) -> Option<Arc<dyn CommsRuntime>>;
-            fn subscribe(id: SessionId, options: Subscription) -> Result<EventStream, SessionError>;
             fn open_session(spec: SessionSpec) -> Result<SessionId, SessionError>;
             fn export_session_timeout(id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
             fn archive_wait(id: SessionId, timeout: Duration) -> Result<(), SessionError>;

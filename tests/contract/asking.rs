@@ -344,6 +344,24 @@ fn c46_a_response_works_from_another_turn_and_from_a_cancel_hook() {
 }
 
 #[test]
+fn c46_a_response_works_through_the_service_of_another_turn() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let (asking_id, other) = (jobs.open(), jobs.open());
+        let asking = jobs.begin(asking_id, "ask", ask);
+        let input = pending(&jobs.service, asking_id, 1)[0].id;
+        let responding = jobs.begin(other, "respond", move |_, turn| {
+            let service = turn.service().expect("the test has a handle");
+            assert_eq!(service.pending_inputs(asking_id)?[0].id, input);
+            service.respond(asking_id, input, answer("from a turn"))?;
+            Ok("responded".into())
+        });
+        assert_eq!(responding.wait().unwrap().text, "responded");
+        assert_eq!(asking.wait().unwrap().text, "from a turn");
+    });
+}
+
+#[test]
 fn c46_a_response_within_the_asking_turns_own_cancel_hook_finds_no_request() {
     run(|| {
         let jobs = Jobs::new(1);
