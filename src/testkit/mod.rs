@@ -15,6 +15,7 @@
 //! | what time it is | a [`ManualClock`]: it advances only when the test advances it |
 //! | which ids there are | [`SeededIds`]: the same ids in every run |
 //! | what has happened | a [`Recorder`] of events, with assertions that show both sequences |
+//! | which turns are queued | a [`TurnRecorder`] of handles, with the state of each turn |
 //! | that the test ends | [`within`], and [`assert_no_leaked_sessions`] |
 //!
 //! The kit's assertions panic with readable messages; its own waits panic after [`PATIENCE`]. The code under test
@@ -134,6 +135,7 @@ mod gate;
 mod recorder;
 mod script;
 mod scripted;
+mod turns;
 mod watchdog;
 
 use std::time::Duration;
@@ -144,6 +146,7 @@ pub use gate::Gate;
 pub use recorder::Recorder;
 pub use script::Script;
 pub use scripted::{scripted, Scripted};
+pub use turns::TurnRecorder;
 pub use watchdog::{assert_no_leaked_sessions, assert_no_leaked_sessions_within, within};
 
 /// The maximum duration of the kit's own waits, in real time: a minute. Nothing takes that long even on a loaded
