@@ -174,8 +174,9 @@
 //!
 //! # More
 //!
-//! The [`guide`] answers common questions: how to port from an async session service, how to test an agent, how to keep
-//! a service in a struct, which limits to set, how to host agents that are not `Send`, and what to do at shutdown.
+//! The [`guide`] answers common questions: how to port from an async session service, how to keep a service in a struct,
+//! what to do when a session is busy, how to ask a person, when to retry, how to use sub-agents, how to test an agent, and
+//! others.
 //!
 //! # Features
 //!
