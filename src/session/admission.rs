@@ -29,6 +29,9 @@ pub(super) struct Admissions {
     entry: Option<Active>,
     /// In the order in which the turns will be admitted.
     queue: VecDeque<QueuedTurn>,
+    /// The first turn was superseded while its agent was being built. It is cancelled when the build has ended: the turn
+    /// that supersedes it needs the agent.
+    is_superseded: bool,
     /// Whether the session is about to end, so that no turn is queued any more. The gate does not say so after a build
     /// that has failed.
     is_ending: bool,
@@ -66,7 +69,7 @@ enum Accepted {
     Admitted(TurnId, NewTurn),
     Queued {
         turn_id: TurnId,
-        /// The token of the turn that this one supersedes.
+        /// The token of the turn that this one supersedes, if it can be cancelled now.
         superseded: Option<CancelToken>,
     },
 }
@@ -89,7 +92,12 @@ enum InterruptTarget {
 impl Admissions {
     /// Those of a session that is being built, with its first turn or without one.
     pub(super) fn building(first: Option<TurnId>, cancel: CancelToken) -> Self {
-        Self { entry: Some(Active { turn: first, cancel }), queue: VecDeque::new(), is_ending: false }
+        Self {
+            entry: Some(Active { turn: first, cancel }),
+            queue: VecDeque::new(),
+            is_superseded: false,
+            is_ending: false,
+        }
     }
 
     fn admit(&mut self, turn: TurnId, cancel: &CancelToken) {
@@ -232,7 +240,9 @@ impl SessionHandle {
         match accepted {
             Ok(turn_id) => {
                 let is_superseding = when_busy == WhenBusy::Interrupt && admissions.turn().is_some();
-                let superseded = admissions.token().filter(|_| is_superseding).cloned();
+                let is_building = self.gate().state().is_building();
+                admissions.is_superseded |= is_superseding && is_building;
+                let superseded = admissions.token().filter(|_| is_superseding && !is_building).cloned();
                 Ok(Accepted::Queued { turn_id, superseded })
             }
             Err((refusal, turn)) => Err((self.obstacle(refusal, &admissions), turn)),
@@ -271,7 +281,7 @@ impl SessionHandle {
 
     fn cancel_queued(&self, queued: QueuedTurn, reason: CancelReason) {
         queued.cancel(self.id(), reason, &self.shared().counters);
-        if self.status().queue_length.is_zero() {
+        if !self.has_queued_turns() {
             // In host mode the session thread may be waiting for the queue to be empty, to decide a take.
             self.wake();
         }
@@ -300,6 +310,20 @@ impl SessionHandle {
     pub(super) fn guards(self: &Arc<Self>, cancel: CancelToken) -> (TokenSeal, Admission) {
         let admission = Admission { handle: Arc::clone(self), is_picked_up: false, ends_build: false };
         (TokenSeal { cancel }, admission)
+    }
+
+    /// Ends the build of the first turn's agent. Cancels the turn if it has been superseded meanwhile.
+    pub(crate) fn end_build(&self) {
+        let (gate, superseded) = {
+            // A turn that supersedes the first one reads BUILDING under this lock.
+            let mut admissions = self.admissions.lock();
+            let is_superseded = std::mem::take(&mut admissions.is_superseded);
+            (self.gate().end_build(), admissions.token().filter(|_| is_superseded).cloned())
+        };
+        if let Some(superseded) = superseded {
+            superseded.cancel_and_run_hooks(CancelReason::Superseded);
+        }
+        self.report_if_idle(gate);
     }
 
     /// Ends an admission: admits the next queued turn, or opens the gate. Returns whether it has admitted a turn.
@@ -395,6 +419,11 @@ impl SessionHandle {
     pub(super) fn close_if_nothing_queued(&self) -> bool {
         let admissions = self.admissions.lock();
         admissions.queue.is_empty() && self.gate().close()
+    }
+
+    /// Whether turns are queued. Exact, unlike the length that readers see during a change.
+    pub(super) fn has_queued_turns(&self) -> bool {
+        !self.admissions.lock().queue.is_empty()
     }
 
     /// The number of queued turns, and the gate, at one instant.

@@ -193,6 +193,33 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("            admissions.is_ending = true;\n            admissions.take_queue(self.status())", "            admissions.is_ending = false;\n            VecDeque::<QueuedTurn>::new()")],
         Contract("c51_a_failed_build"),
     ),
+    mutation(
+        "a second cancel returns before the first has reached the child tokens",
+        "src/cancel.rs",
+        &[(
+            "            let children = std::mem::take(&mut hooks.children);\n",
+            "            let children = std::mem::take(&mut hooks.children);\n            drop(hooks);\n            crate::sync::yield_now();\n",
+        )],
+        Shuttle("c45_after_an_interrupt"),
+    ),
+    mutation(
+        "a take that has lost finishes the close of another thread",
+        "src/session/thread.rs",
+        &[("        if is_taken {\n", "        if is_taken || gate.state().is_closed() {\n")],
+        Shuttle("c40_host_mode_fails"),
+    ),
+    mutation(
+        "a turn that supersedes a build cancels it",
+        "src/session/admission.rs",
+        &[("let is_building = self.gate().state().is_building();", "let is_building = false;")],
+        Contract("c50_a_turn_that_supersedes_a_build"),
+    ),
+    mutation(
+        "an answer that was accepted before its event had room is lost",
+        "src/turn/input.rs",
+        &[("    let response = pending.end();\n", "    let response = pending.end().filter(|_| announced.is_ok());\n")],
+        Contract("c45_an_answer_counts"),
+    ),
     // Steering, and the wait for a message.
     mutation(
         "the end of a turn leaves the messages that steer it",
