@@ -69,7 +69,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn keeps its permit while it waits for input",
         "src/turn/input.rs",
-        &[("    let permit = reentrancy::lend_permit_of(&shared.permit);", "    let permit = reentrancy::lend_permit_of(&shared.permit).filter(|_| false);")],
+        &[("        let permit = reentrancy::lend_permit_of(permit);", "        let permit = reentrancy::lend_permit_of(permit).filter(|_| false);")],
         Shuttle("c44_a_turn_that_waits"),
     ),
     mutation(
@@ -177,7 +177,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/session/thread.rs",
         &[
             ("if is_hosting { self.handle.close_if_nothing_queued() } else", "if is_hosting { gate.close() } else"),
-            ("        if is_hosting && !self.handle.status().queue_length.is_zero() {", "        if is_hosting && self.takeovers.len() > 9 {"),
+            ("        if is_hosting && self.handle.has_queued_turns() {", "        if is_hosting && self.takeovers.len() > 9 {"),
         ],
         Shuttle("c49_a_take_comes"),
     ),
@@ -373,7 +373,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an interaction has left the inbox before it is recorded as running",
         "src/inbox/queue.rs",
-        &[("                Some(next) => extra.running = Some((next.interaction.id, cancel.clone())),", "                Some(_) => {}"), ("        self.queue.change(|Contents { items, extra, .. }| {\n            let next = items.pop_front();", "        let taken = self.queue.change(|Contents { items, extra, .. }| {\n            let next = items.pop_front();"), ("                None => {}\n            }\n            next\n        })\n    }", "                None => {}\n            }\n            next\n        });\n        taken.iter().for_each(|next| self.begin_running(next, cancel));\n        taken\n    }")],
+        &[
+            ("            if !next.is_dismissal() {\n                extra.running = Some((next.interaction.id, cancel.clone()));\n            }\n            Some(next)\n        })\n", "            Some(next)\n        });\n        taken.iter().for_each(|next| self.begin_running(next, cancel));\n        taken\n"),
+            ("        self.queue.change(|Contents { items, extra, .. }| {\n            let next = take_oldest(items, extra)?;", "        let taken = self.queue.change(|Contents { items, extra, .. }| {\n            let next = take_oldest(items, extra)?;"),
+        ],
         Shuttle("c40_one_interaction"),
     ),
     mutation(
