@@ -11,15 +11,19 @@ use turnwise::{
 };
 
 use crate::calls::ToolCall;
+use crate::consent::Consent;
 use crate::endpoint::Endpoint;
 use crate::options::Options;
 use crate::refusal::{Failed, LONGEST_DELAY};
 use crate::reply::{Piece, Reply};
 use crate::request::Dialect;
-use crate::tools;
+use crate::tools::Tool;
 
 /// How often the model is asked in one turn. It may answer the result of a tool with another call.
 const MOST_ROUNDS: u32 = 10;
+
+/// The answer of a tool. The error is a text for the model too.
+type ToolAnswer = Result<String, String>;
 
 pub(crate) struct ChatBuilder {
     pub(crate) options: Arc<Options>,
@@ -35,7 +39,8 @@ impl SessionAgentBuilder for ChatBuilder {
             history.set_system_prompt(prompt);
         }
         let endpoint = Endpoint::new(Arc::clone(&self.options), Arc::clone(&self.dialect));
-        Ok(Chat { history, endpoint, options: Arc::clone(&self.options) })
+        let consent = Consent::new(Arc::clone(&self.options));
+        Ok(Chat { history, endpoint, consent, options: Arc::clone(&self.options) })
     }
 }
 
@@ -49,6 +54,7 @@ impl SessionAgentBuilder for ChatBuilder {
 pub(crate) struct Chat {
     history: Session,
     endpoint: Endpoint,
+    consent: Consent,
     options: Arc<Options>,
 }
 
@@ -160,7 +166,7 @@ impl Chat {
         let mut results = Vec::with_capacity(calls.len());
         let mut stopped = None;
         for call in calls {
-            let run = if stopped.is_none() { run_tool(call, turn) } else { Ok(not_run(call)) };
+            let run = if stopped.is_none() { self.run_tool(call, turn) } else { Ok(not_run(call)) };
             match run {
                 Ok(result) => results.push(result),
                 Err(cancelled) => {
@@ -172,6 +178,42 @@ impl Chat {
         self.history.push(Message::ToolResults { results });
         stopped.map_or(Ok(()), |cancelled| Err(cancelled.into()))
     }
+
+    /// Runs a call, if the user allows it. Calls are asked for one after the other, in their order.
+    fn run_tool(&mut self, call: &ToolCall, turn: &TurnContext) -> Result<ToolResult, Cancelled> {
+        let ToolCall { id, name, args, .. } = call.clone();
+        turn.emit(AgentEvent::ToolCallRequested { id: id.clone(), name: name.clone(), args })?;
+        let (answer, time) = self.tool_answer(call, turn)?;
+        let is_error = answer.is_err();
+        let (Ok(content) | Err(content)) = answer;
+        turn.emit(AgentEvent::ToolExecutionCompleted {
+            id: id.clone(),
+            name: name.clone(),
+            result: content.clone(),
+            is_error,
+            duration_ms: time.as_millis() as u64,
+        })?;
+        turn.emit(AgentEvent::ToolResultReceived { id: id.clone(), name, is_error })?;
+        Ok(ToolResult { tool_use_id: id, content, is_error })
+    }
+
+    /// The answer of a call, which may be a refusal, and the time that the tool took.
+    fn tool_answer(&mut self, call: &ToolCall, turn: &TurnContext) -> Result<(ToolAnswer, Duration), Cancelled> {
+        // An incomplete call does not run. Its result gives the reason to the model.
+        let tool = match call.arguments().and_then(|args| Tool::new(&call.name, args)) {
+            Ok(tool) => tool,
+            Err(error) => return Ok((Err(error), Duration::ZERO)),
+        };
+        if let Some(change) = tool.change() {
+            if let Some(refusal) = self.consent.refusal(&call.name, &change, turn)? {
+                return Ok((Err(refusal), Duration::ZERO));
+            }
+        }
+        turn.emit(AgentEvent::ToolExecutionStarted { id: call.id.clone(), name: call.name.clone() })?;
+        let begun = Instant::now();
+        let answer = tool.run();
+        Ok((answer, begun.elapsed()))
+    }
 }
 
 /// The end of a message about a reply: the reason for an unusual stop, or nothing.
@@ -181,28 +223,6 @@ pub(crate) fn why(stop: Option<StopReason>) -> &'static str {
         Some(StopReason::ContentFilter) => ": a content filter stopped it",
         _ => "",
     }
-}
-
-fn run_tool(call: &ToolCall, turn: &TurnContext) -> Result<ToolResult, Cancelled> {
-    let ToolCall { id, name, args, .. } = call.clone();
-    turn.emit(AgentEvent::ToolCallRequested { id: id.clone(), name: name.clone(), args: args.clone() })?;
-    turn.emit(AgentEvent::ToolExecutionStarted { id: id.clone(), name: name.clone() })?;
-    let begun = Instant::now();
-    // An incomplete call does not run. Its result gives the reason to the model.
-    let answer = call.arguments().and_then(|args| tools::run(&name, args));
-    let is_error = answer.is_err();
-    let (Ok(content) | Err(content)) = answer;
-    let duration_ms = begun.elapsed().as_millis() as u64;
-    let (result, tool_use_id) = (content.clone(), id.clone());
-    turn.emit(AgentEvent::ToolExecutionCompleted {
-        id: id.clone(),
-        name: name.clone(),
-        result,
-        is_error,
-        duration_ms,
-    })?;
-    turn.emit(AgentEvent::ToolResultReceived { id, name, is_error })?;
-    Ok(ToolResult { tool_use_id, content, is_error })
 }
 
 fn not_run(call: &ToolCall) -> ToolResult {
