@@ -188,7 +188,15 @@ pub enum SessionError {
         /// The most turns that may wait.
         capacity: usize,
     },
-    /// There is no turn or interaction to interrupt.
+    /// The session's inbox is full: as many messages wait as
+    /// [`ServiceConfig::inbox_capacity`](crate::ServiceConfig::inbox_capacity) allows. The turn was not steered.
+    InboxFull {
+        /// The session's id.
+        id: SessionId,
+        /// The most messages that may wait.
+        capacity: usize,
+    },
+    /// There is no such turn or interaction to interrupt or to steer.
     NotRunning {
         /// The session's id.
         id: SessionId,
@@ -302,6 +310,7 @@ impl SessionError {
             Self::Archived { .. } => "SESSION_ARCHIVED",
             Self::Busy { .. } => "SESSION_BUSY",
             Self::QueueFull { .. } => "QUEUE_FULL",
+            Self::InboxFull { .. } => "INBOX_FULL",
             Self::NotRunning { .. } => "SESSION_NOT_RUNNING",
             Self::AlreadyExists { .. } => "SESSION_ALREADY_EXISTS",
             Self::CapacityExceeded { .. } => "CAPACITY_EXCEEDED",
@@ -329,6 +338,7 @@ impl SessionError {
             | Self::Archived { id }
             | Self::Busy { id, .. }
             | Self::QueueFull { id, .. }
+            | Self::InboxFull { id, .. }
             | Self::NotRunning { id }
             | Self::AlreadyExists { id }
             | Self::Faulted { id, .. }
@@ -426,6 +436,9 @@ impl fmt::Display for SessionError {
             Self::QueueFull { id, capacity } => {
                 write!(f, "the queue of session {id} is full: {capacity} turns wait")
             }
+            Self::InboxFull { id, capacity } => {
+                write!(f, "the inbox of session {id} is full: {capacity} messages wait")
+            }
             Self::NotRunning { id } => write!(f, "session {id} has no such turn running"),
             Self::AlreadyExists { id } => write!(f, "session {id} exists already"),
             Self::CapacityExceeded { active, max } => {
@@ -472,6 +485,7 @@ impl fmt::Debug for SessionError {
             Self::Archived { id } => show!(f, "Archived", id),
             Self::Busy { id, turn } => show!(f, "Busy", id turn),
             Self::QueueFull { id, capacity } => show!(f, "QueueFull", id capacity),
+            Self::InboxFull { id, capacity } => show!(f, "InboxFull", id capacity),
             Self::NotRunning { id } => show!(f, "NotRunning", id),
             Self::AlreadyExists { id } => show!(f, "AlreadyExists", id),
             Self::CapacityExceeded { active, max } => show!(f, "CapacityExceeded", active max),

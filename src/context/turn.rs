@@ -7,6 +7,7 @@ use crate::cancel::CancelToken;
 use crate::error::{Cancelled, InputError, SessionError};
 #[cfg(feature = "store")]
 use crate::ids::numbers::LastNumbers;
+use crate::inbox::queue::Found;
 use crate::model::{
     AgentEvent, InboxInteraction, InputRequest, RunResult, SessionId, SessionSnapshot, StopReason, ToolResult, TurnId,
 };
@@ -27,7 +28,8 @@ use super::sub_session::SubSessions;
 /// when [`run_turn`](crate::SessionAgent::run_turn) returns.
 ///
 /// The turn gives its running permit back while one of its threads waits for room for an event,
-/// [sleeps](Self::sleep), [receives](Self::recv), or runs [without a permit](Self::without_permit). It also does so
+/// [sleeps](Self::sleep), [receives](Self::recv), waits for [input](Self::request_input) or for a
+/// [message](Self::wait_inbox), or runs [without a permit](Self::without_permit). It also does so
 /// while the session thread waits for another session, or any of its threads does through [`service`](Self::service).
 /// The last wait to end takes a permit again, in arrival order.
 ///
@@ -517,7 +519,8 @@ impl TurnContext {
     /// Takes the messages in the session's inbox, oldest first. Never waits.
     ///
     /// The taken messages end with the agent's turn, or in host mode with the interaction. Each is then reported as
-    /// complete with the answer, or as failed with the error. Until then its subscriber gets the turn's events. A
+    /// complete with the answer, or as failed with the error. Until then its subscriber gets the turn's events. Messages
+    /// that [steer](crate::SessionService::steer) this turn are among them. A
     /// [`Dismiss`](crate::InteractionContent::Dismiss) among them ends host mode, as if the session had taken it
     /// itself.
     ///
@@ -541,6 +544,58 @@ impl TurnContext {
     pub fn drain_inbox(&self) -> Vec<InboxInteraction> {
         let taken = self.events.shared().inbox.take_all();
         taken.into_iter().map(|incoming| self.events.interactions().add(incoming)).collect()
+    }
+
+    /// Waits for a message in the session's inbox, and takes the oldest one. `None` if there is none in time, or the
+    /// session is closed: it gets no more messages.
+    ///
+    /// The message ends as those of [`drain_inbox`](Self::drain_inbox) do. Several threads of the turn may wait. Each
+    /// message goes to one of them.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, InteractionContent, SessionService};
+    ///
+    /// // Counts until it is told what to do.
+    /// let agent = agent_fn(|_, turn| {
+    ///     let mut count = 0;
+    ///     loop {
+    ///         count += 1;
+    ///         match turn.wait_inbox(Duration::from_millis(1))? {
+    ///             Some(message) if message.text() == "enough" => return Ok(turn.finish(format!("stopped at {count}"))),
+    ///             Some(_) | None => {}
+    ///         }
+    ///     }
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("count"))?;
+    /// let enough = service.steer(turn.session_id(), None, InteractionContent::message("enough"))?;
+    /// assert!(turn.wait()?.text.starts_with("stopped at "));
+    /// # drop(enough);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Cancelled`] if the turn has been told to stop, before the call or during the wait. No message is lost: it stays
+    /// in the inbox, or the call returns it although the turn is cancelled meanwhile.
+    ///
+    /// # Blocking
+    /// Until there is a message, the session is closed, or the turn is cancelled, at most for `timeout`, on the service's
+    /// clock. The turn gives its running permit back during the wait, on whichever of its threads that is, as during a
+    /// [`sleep`](Self::sleep). Afterwards it waits for a permit again.
+    pub fn wait_inbox(&self, timeout: Duration) -> Result<Option<InboxInteraction>, Cancelled> {
+        let cancel = self.cancel_token();
+        cancel.check()?;
+        let message = match self.events.shared().inbox.find() {
+            Found::Message(message) => Some(message),
+            Found::Closed => None,
+            Found::Nothing(_) if timeout.is_zero() => None,
+            Found::Nothing(wait) => {
+                let deadline = self.clock().deadline(timeout);
+                self.without_permit(|| wait.wait(cancel, &deadline))?
+            }
+        };
+        Ok(message.map(|message| self.events.interactions().add(message)))
     }
 
     /// Makes the result of this turn with this answer; the `with_` methods of [`RunResult`] add to it. Its

@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
 use crate::error::{CancelReason, SessionError};
-use crate::inbox::injector::SubscribableInjector;
+use crate::inbox::injector::{InteractionSubscription, SubscribableInjector};
 use crate::model::{
-    AgentEvent, InputId, InputResponse, InteractionId, PendingInput, RunResult, Session, SessionId, TurnId,
+    AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, PendingInput, RunResult, Session, SessionId,
+    TurnId,
 };
 use crate::reentrancy::{Wait, WaitError};
 use crate::service::{
@@ -92,6 +93,15 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn pending_inputs(&self, id: SessionId) -> Result<Vec<PendingInput>, SessionError> {
         let handle = self.core.registry.find(id).ok_or(SessionError::NotFound { id })?;
         Ok(handle.shared().inputs.all())
+    }
+
+    fn steer(
+        &self,
+        id: SessionId,
+        turn: Option<TurnId>,
+        content: InteractionContent,
+    ) -> Result<InteractionSubscription, SessionError> {
+        self.core.open(id)?.steer(turn, content)
     }
 
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {

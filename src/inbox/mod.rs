@@ -10,3 +10,4 @@
 pub(crate) mod injector;
 pub(crate) mod queue;
 pub(crate) mod reply;
+pub(crate) mod wait;

@@ -33,6 +33,8 @@ macro_rules! forward_session_service {
             fn respond(id: SessionId, input: $crate::model::InputId, response: $crate::model::InputResponse)
                 -> Result<(), SessionError>;
             fn pending_inputs(id: SessionId) -> Result<Vec<$crate::model::PendingInput>, SessionError>;
+            fn steer(id: SessionId, turn: Option<TurnId>, content: $crate::model::InteractionContent)
+                -> Result<$crate::inbox::injector::InteractionSubscription, SessionError>;
             fn read(id: SessionId) -> Result<SessionView, SessionError>;
             fn list(query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
             fn archive_with(id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;

@@ -14,9 +14,10 @@ pub use view::{ServiceStats, SessionInfo, SessionState, SessionSummary, SessionU
 
 use crate::comms::CommsRuntime;
 use crate::error::SessionError;
-use crate::inbox::injector::SubscribableInjector;
+use crate::inbox::injector::{InteractionSubscription, SubscribableInjector};
 use crate::model::{
-    AgentEvent, InputId, InputResponse, InteractionId, PendingInput, RunResult, Session, SessionId, TurnId,
+    AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, PendingInput, RunResult, Session, SessionId,
+    TurnId,
 };
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
@@ -513,6 +514,57 @@ pub trait SessionService: Send + Sync {
     fn pending_inputs(&self, id: SessionId) -> Result<Vec<PendingInput>, SessionError> {
         let _ = id;
         Ok(Vec::new())
+    }
+
+    /// Sends a message to the turn that is admitted now, and to no later one: to `turn`, or to whichever turn is
+    /// admitted if `turn` is `None`.
+    ///
+    /// The agent takes the message with [`drain_inbox`](crate::TurnContext::drain_inbox) or
+    /// [`wait_inbox`](crate::TurnContext::wait_inbox); its [sender](crate::InboxInteraction#structfield.from) is `steering`. A message that
+    /// the turn has not taken when it ends fails, and its subscription gets one
+    /// [`InteractionFailed`](AgentEvent::InteractionFailed). A message that it has taken ends as the turn does. In host
+    /// mode the session runs the message as the next interaction, if no running one takes it.
+    ///
+    /// The turn takes messages from its admission, also during the build of its agent, until its agent has returned. A
+    /// message for a turn that is still queued is refused. The message goes through the session's own inbox, also if the
+    /// agent has an [injector](crate::SessionAgent::event_injector) of its own.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, InteractionContent};
+    /// use turnwise::SessionService;
+    ///
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     let more = turn.wait_inbox(Duration::MAX)?; // stands for long work with a look at the inbox now and then
+    ///     Ok(turn.finish(format!("{prompt}, {}", more.map(|more| more.text()).unwrap_or_default())))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("how far is it?"))?;
+    /// let note = service.steer(turn.session_id(), Some(turn.turn_id()), InteractionContent::message("in metres"))?;
+    /// assert_eq!(turn.wait()?.text, "how far is it?, in metres");
+    /// assert!(matches!(note.last(), Some(AgentEvent::InteractionComplete { .. }))); // the turn has taken it
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`SessionError::NotRunning`] if that turn is not admitted: it is queued, it has ended, its agent has returned, or
+    ///   no turn is admitted at all.
+    /// - [`SessionError::InboxFull`] if the inbox has no room.
+    /// - [`SessionError::NotFound`] if there is no such session, or it is closed. [`SessionError::Faulted`].
+    ///
+    /// The provided implementation always returns [`SessionError::NotRunning`], for services that do not support the
+    /// call.
+    ///
+    /// # Blocking
+    /// Never waits for the turn.
+    fn steer(
+        &self,
+        id: SessionId,
+        turn: Option<TurnId>,
+        content: InteractionContent,
+    ) -> Result<InteractionSubscription, SessionError> {
+        let _ = (turn, content);
+        Err(SessionError::NotRunning { id })
     }
 
     /// Returns the state and figures of a session, all from one instant.

@@ -102,7 +102,7 @@ impl Admissions {
     }
 
     /// The admitted turn.
-    fn turn(&self) -> Option<TurnId> {
+    pub(super) fn turn(&self) -> Option<TurnId> {
         self.entry.as_ref().and_then(|entry| entry.turn)
     }
 

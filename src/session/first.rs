@@ -139,6 +139,7 @@ impl FirstStep {
         match self {
             Self::Turn(turn, _) => {
                 let result = Err(error.clone());
+                turn.end_steering();
                 turn.announce_end(&result);
                 // Before the end of the turn, which would admit the next one.
                 let queued = handle.end_queue(&error);

@@ -154,4 +154,5 @@ mod hosting;
 pub(crate) mod idle;
 pub(crate) mod queue;
 pub(crate) mod running;
+mod steering;
 pub(crate) mod thread;

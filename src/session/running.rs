@@ -113,6 +113,11 @@ impl RunningTurn {
         self.guards.release_permit(self.context.events().cancel_token());
     }
 
+    /// Takes no more messages that steer the turn: the agent is not called again. The ones that it has not taken fail.
+    pub(crate) fn end_steering(&self) {
+        self.context.events().shared().inbox.end_steering(self.context.turn_id());
+    }
+
     /// Reports the result of the interactions that the agent has accepted.
     pub(crate) fn settle(&self, result: &TurnResult) {
         let events = self.context.events();

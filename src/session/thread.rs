@@ -232,6 +232,10 @@ impl<A: SessionAgent> SessionThread<A> {
             result
         });
         self.note_callback(callback);
+        if !host_mode || result.is_err() {
+            turn.end_steering();
+        }
+        turn.settle(&result);
         match result {
             Ok(result) if host_mode => self.begin_hosting(turn, result),
             result if host_mode => self.end_hosting(turn, result),
@@ -282,6 +286,7 @@ impl<A: SessionAgent> SessionThread<A> {
         }
         hosting.turn.begin_interaction(cancel);
         let result = self.step(&mut hosting.turn, |agent, context| agent.run_interaction(interaction, context));
+        hosting.turn.settle(&result);
         self.handle.shared().inbox.end_running();
         hosting.turn.end_interaction();
         hosting.turn.release_permit();
@@ -307,6 +312,7 @@ impl<A: SessionAgent> SessionThread<A> {
 
     /// Ends a turn that was meant to enter host mode, or was in it.
     fn end_hosting(&mut self, turn: RunningTurn, result: TurnResult) {
+        turn.end_steering();
         self.handle.shared().inbox.fail_subscribed();
         self.end_turn(turn, result);
         // Between interactions the turn holds no permit, so no release of a permit has ended its run.
@@ -327,15 +333,15 @@ impl<A: SessionAgent> SessionThread<A> {
         self.is_warm = true;
     }
 
-    /// Calls the agent once in a turn: waits for a running permit, calls, publishes the agent's snapshot, and settles
-    /// the interactions that the agent has accepted.
+    /// Calls the agent once in a turn: waits for a running permit, calls, and publishes the agent's snapshot. The caller
+    /// settles the interactions that the agent has taken.
     fn step(
         &mut self,
         turn: &mut RunningTurn,
         call: impl FnOnce(&mut A, &TurnContext) -> Result<RunResult, AgentError>,
     ) -> TurnResult {
         let id = self.handle.id();
-        let result = match self.own.start_turn(turn.context().turn_id(), turn.context().cancel_token()) {
+        match self.own.start_turn(turn.context().turn_id(), turn.context().cancel_token()) {
             Ok(permit) => {
                 turn.set_permit(permit);
                 record!(Debug, "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
@@ -345,9 +351,7 @@ impl<A: SessionAgent> SessionThread<A> {
             }
             // Cancelled before it could run: answered without a call of the agent.
             Err(cancelled) => Err(SessionError::Agent { id, source: cancelled.into() }),
-        };
-        turn.settle(&result);
-        result
+        }
     }
 
     fn call_agent(

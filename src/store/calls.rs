@@ -7,10 +7,10 @@ use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
 use crate::ephemeral::started::event_channel;
 use crate::error::SessionError;
-use crate::inbox::injector::SubscribableInjector;
+use crate::inbox::injector::{InteractionSubscription, SubscribableInjector};
 use crate::model::{
-    AgentEvent, InputId, InputResponse, InteractionId, PendingInput, RunResult, Session, SessionId, SessionSnapshot,
-    TurnId,
+    AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, PendingInput, RunResult, Session, SessionId,
+    SessionSnapshot, TurnId,
 };
 use crate::panics::record;
 use crate::service::{
@@ -253,6 +253,15 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         }
     }
 
+    fn steer(
+        &self,
+        id: SessionId,
+        turn: Option<TurnId>,
+        content: InteractionContent,
+    ) -> Result<InteractionSubscription, SessionError> {
+        self.or_not_running(id, self.live.steer(id, turn, content))
+    }
+
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {
         match self.live.read(id) {
             Err(SessionError::NotFound { .. }) => self.stored(id).map(|stored| view(&stored)),
@@ -371,11 +380,11 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 }
 
 impl<B: SessionAgentBuilder> Inner<B> {
-    fn or_not_running(&self, id: SessionId, interrupted: Result<(), SessionError>) -> Result<(), SessionError> {
-        match interrupted {
+    fn or_not_running<T>(&self, id: SessionId, called: Result<T, SessionError>) -> Result<T, SessionError> {
+        match called {
             Err(SessionError::NotFound { .. }) if self.is_archived(id)? => Err(SessionError::Archived { id }),
             Err(SessionError::NotFound { .. }) if self.is_stored(id)? => Err(SessionError::NotRunning { id }),
-            interrupted => interrupted,
+            called => called,
         }
     }
 

@@ -43,6 +43,7 @@ enum Step {
     Sleep(Duration),
     Publish(SessionSnapshot),
     DrainInbox,
+    WaitInbox(Duration),
     RequestInput(InputRequest),
     Call(Call),
     Reply(String),
@@ -127,6 +128,25 @@ impl Script {
     /// ```
     pub fn drain_inbox(self) -> Self {
         self.then(Step::DrainInbox)
+    }
+
+    /// [Waits](TurnContext::wait_inbox) for a message in the session's inbox, and says its text. Says nothing if there is
+    /// none in time. With a [`ManualClock`](crate::testkit::ManualClock) the test decides when the timeout passes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::testkit::{scripted, Script};
+    /// use turnwise::{CreateSessionRequest, EphemeralSessionService, InteractionContent, SessionService};
+    ///
+    /// let script = Script::new().say("go ").wait_inbox(Duration::MAX);
+    /// let service = EphemeralSessionService::new(scripted().on("drive", script), 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("drive"))?;
+    /// let _note = service.steer(turn.session_id(), Some(turn.turn_id()), InteractionContent::message("left"))?;
+    /// assert_eq!(turn.wait()?.text, "go left");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    pub fn wait_inbox(self, timeout: Duration) -> Self {
+        self.then(Step::WaitInbox(timeout))
     }
 
     /// [Requests input](TurnContext::request_input) of the host, and says the answer. A declined request and a timeout
@@ -263,6 +283,9 @@ impl Step {
             Self::Sleep(duration) => turn.sleep(*duration)?,
             Self::Publish(snapshot) => turn.publish(snapshot.clone()),
             Self::DrainInbox => turn.drain_inbox().iter().try_for_each(|one| draft.say(&one.text(), turn))?,
+            Self::WaitInbox(timeout) => {
+                turn.wait_inbox(*timeout)?.iter().try_for_each(|one| draft.say(&one.text(), turn))?;
+            }
             Self::RequestInput(request) => draft.say(&turn.request_input(request.clone())?, turn)?,
             Self::Call(call) => call(turn)?,
             Self::Reply(text) => draft.reply = Some(text.clone()),
@@ -287,6 +310,7 @@ impl fmt::Debug for Step {
             Self::Sleep(duration) => f.debug_tuple("Sleep").field(duration).finish(),
             Self::Publish(snapshot) => f.debug_tuple("Publish").field(snapshot).finish(),
             Self::DrainInbox => f.write_str("DrainInbox"),
+            Self::WaitInbox(timeout) => f.debug_tuple("WaitInbox").field(timeout).finish(),
             Self::RequestInput(request) => f.debug_tuple("RequestInput").field(request).finish(),
             Self::Call(_) => f.write_str("Call(..)"),
             Self::Reply(text) => f.debug_tuple("Reply").field(text).finish(),

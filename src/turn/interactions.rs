@@ -21,7 +21,7 @@ impl Interactions {
         if incoming.is_dismissal() {
             self.dismissed.store(true, Ordering::SeqCst);
         }
-        let Incoming { interaction, reply } = incoming;
+        let Incoming { interaction, reply, .. } = incoming;
         let mut replies = self.replies.lock();
         if reply.has_subscriber() {
             self.has_subscribers.store(true, Ordering::SeqCst);

@@ -141,7 +141,10 @@ impl<T, X> WorkQueue<T, X> {
 
     fn store_has_items(&self, contents: &Contents<T, X>) -> bool {
         let has_items = !contents.items.is_empty();
-        self.has_items.store(has_items, Ordering::SeqCst);
+        // ORDERING: Relaxed; all stores are made under the lock, which this thread holds.
+        if self.has_items.load(Ordering::Relaxed) != has_items {
+            self.has_items.store(has_items, Ordering::SeqCst);
+        }
         has_items
     }
 

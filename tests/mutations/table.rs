@@ -193,6 +193,55 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("            admissions.is_ending = true;\n            admissions.take_queue(self.status())", "            admissions.is_ending = false;\n            VecDeque::<QueuedTurn>::new()")],
         Contract("c51_a_failed_build"),
     ),
+    // Steering, and the wait for a message.
+    mutation(
+        "the end of a turn leaves the messages that steer it",
+        "src/inbox/queue.rs",
+        &[("contents.take_if(|item| item.steers.is_some())", "contents.take_if(|item| item.steers.is_some() && item.is_dismissal())")],
+        Contract("c52_what_a_turn_has_not_taken"),
+    ),
+    mutation(
+        "a message is accepted after the end of its turn's steering",
+        "src/inbox/queue.rs",
+        &[("            contents.extra.steering_over = Some(turn);\n", "            contents.extra.steering_over = Some(turn).filter(|_| false);\n")],
+        Shuttle("c52_a_message_is_taken"),
+    ),
+    mutation(
+        "a caller that steers gives the lock of the admissions up",
+        "src/session/steering.rs",
+        &[(
+            "        match admissions.turn() {\n",
+            "        let seen = admissions.turn();\n        drop(admissions);\n        match seen {\n",
+        )],
+        Shuttle("c52_a_message_is_taken"),
+    ),
+    mutation(
+        "a message wakes no waiting thread",
+        "src/inbox/queue.rs",
+        &[("            let waiting = extra.waiting.clone();\n", "            let waiting: Vec<Arc<Signal>> = Vec::new();\n")],
+        Shuttle("c52_a_waiting_turn"),
+    ),
+    mutation(
+        "a close wakes no thread that waits for a message",
+        "src/inbox/queue.rs",
+        &[("            contents.is_closed = true;\n            contents.extra.waiting.clone()\n", "            contents.is_closed = true;\n            Vec::<Arc<Signal>>::new()\n")],
+        Shuttle("c52_a_waiting_turn"),
+    ),
+    mutation(
+        "a cancelled thread takes a message with it",
+        "src/inbox/wait.rs",
+        &[
+            ("            cancel.check()?;\n", ""),
+            ("(Some(message), _) => return Ok(Some(message)),", "(Some(message), _) => return cancel.check().map(|()| Some(message)),\n                (None, _) if cancel.is_cancelled() => return cancel.check().map(|()| None),"),
+        ],
+        Shuttle("c52_two_waiting_threads"),
+    ),
+    mutation(
+        "a message wakes one waiting thread, whether it still waits or not",
+        "src/inbox/queue.rs",
+        &[("                waiting.iter().for_each(|signal| signal.notify());\n                Ok(())", "                waiting.iter().take(1).for_each(|signal| signal.notify());\n                Ok(())")],
+        Shuttle("c52_two_waiting_threads"),
+    ),
     mutation(
         "a list reads queue and gate without a check",
         "src/status/slab.rs",

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use turnwise::store::{PersistentSessionService, SessionStore, StoreError};
 use turnwise::{
-    agent_fn, AgentError, InputId, InputRequest, InputResponse, SessionError, SessionService, SessionState, ToolResult,
+    agent_fn, AgentError, InputId, InputRequest, InputResponse, InteractionContent, SessionError, SessionService,
+    SessionState, ToolResult,
 };
 
 use crate::support::*;
@@ -110,5 +111,22 @@ fn c47_a_request_ends_with_the_life_of_its_session() {
         assert!(matches!(respond(InputId::new(next.get() + 1)), Err(SessionError::InputNotPending { .. })));
         respond(next).unwrap();
         assert_eq!(asking_turn.wait().unwrap().text, "x");
+    });
+}
+
+#[test]
+fn c52_a_stored_session_that_is_not_live_has_no_turn_to_steer() {
+    run(|| {
+        let folder = Folder::new();
+        let service = PersistentSessionService::new(asking(), 4, folder.store());
+        let id = service.create_session(create("hello")).unwrap().session_id;
+        let steer = || service.steer(id, None, InteractionContent::message("x")).unwrap_err();
+        assert!(matches!(steer(), SessionError::NotRunning { .. }));
+        service.unload(id, LONG).unwrap();
+        assert!(matches!(steer(), SessionError::NotRunning { .. }));
+        service.archive(id).unwrap();
+        assert!(matches!(steer(), SessionError::Archived { .. }));
+        service.delete(id).unwrap();
+        assert!(matches!(steer(), SessionError::NotFound { .. }));
     });
 }
