@@ -39,6 +39,7 @@ mod refusals;
 mod replies;
 mod retries;
 mod server;
+mod steering;
 mod streams;
 mod support;
 #[path = "../support/terminal.rs"]

@@ -33,6 +33,7 @@ fn keys_are_recognised() {
     assert_eq!(keys("\r\n"), [Key::Enter, Key::Enter]);
     assert_eq!(keys("\x08\x7f"), [Key::Backspace, Key::Backspace]);
     assert_eq!(keys("\x04\x15\x17"), [Key::End, Key::EraseLine, Key::EraseWord]);
+    assert_eq!(keys("a\x1b\rb\x1b\n"), [Key::Text('a'), Key::Steer, Key::Text('b'), Key::Steer]);
     assert_eq!(keys("\0\x01\x1f\u{9b}"), []);
 }
 
@@ -89,6 +90,18 @@ fn a_line_with_a_backslash_at_its_end_continues() {
     assert_eq!(draft.press(Key::Enter), line("one\ntwo"));
     draft.put_back("again");
     assert_eq!(draft.press(Key::Enter), line("again"));
+}
+
+#[test]
+fn a_line_for_the_answer_is_marked_or_ends_with_alt_enter() {
+    let steered = |text: &str| vec![Typed::Steer(text.into())];
+    assert_eq!(typed("! shorter \r").1, steered("shorter"));
+    assert_eq!(typed(" !shorter\r").1, steered("shorter"));
+    assert_eq!(typed("shorter \x1b\r").1, steered("shorter"));
+    assert_eq!(typed("!shorter\x1b\r").1, steered("shorter"));
+    assert_eq!(typed("!\r").1, [Typed::Line("!".into())]);
+    assert_eq!(typed("so!\r").1, [Typed::Line("so!".into())]);
+    assert_eq!(typed("  \x1b\r").1, []);
 }
 
 #[test]

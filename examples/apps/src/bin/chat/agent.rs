@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use turnwise::{
-    AgentError, AgentEvent, Cancelled, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext,
-    SessionSpec, StopReason, ToolResult, TurnContext, Usage,
+    AgentError, AgentEvent, Cancelled, InboxInteraction, Message, RunResult, Session, SessionAgent,
+    SessionAgentBuilder, SessionContext, SessionSpec, StopReason, ToolResult, TurnContext, Usage,
 };
 
 use crate::calls::ToolCall;
@@ -50,7 +50,7 @@ impl SessionAgentBuilder for ChatBuilder {
 ///
 /// - A stopped reply is in the history, with the text that has arrived.
 /// - Every tool call has a result.
-/// - A question without any part of a reply is removed, so that it can be asked again.
+/// - A message of the user without any part of a reply is removed, so that it can be sent again.
 pub(crate) struct Chat {
     history: Session,
     endpoint: Endpoint,
@@ -61,9 +61,8 @@ pub(crate) struct Chat {
 impl SessionAgent for Chat {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         self.history.push(Message::user(prompt));
-        let asked = self.history.messages().len();
         let answered = self.answer(turn);
-        if answered.is_err() && self.history.messages().len() == asked {
+        if answered.is_err() && matches!(self.history.messages().last(), Some(Message::User { .. })) {
             self.history.messages_mut().pop();
         }
         answered
@@ -83,16 +82,30 @@ impl Chat {
             usage += reply.usage;
             let stop_reason = reply.stop.unwrap_or_default();
             turn.emit(AgentEvent::TurnCompleted { stop_reason, usage: reply.usage })?;
-            if reply.calls().is_empty() {
+            tool_calls += reply.calls().len() as u32;
+            let is_answer = reply.calls().is_empty();
+            if !is_answer {
+                self.run_tools(reply.calls(), turn)?;
+            }
+            // What arrives during the last round is not taken, because the model would not see it.
+            let goes_on = round < MOST_ROUNDS && self.take_in(turn);
+            if is_answer && !goes_on {
                 let result = turn.finish(reply.text).with_usage(usage).with_stop_reason(stop_reason);
                 return Ok(result.with_turns(round).with_tool_calls(tool_calls));
             }
-            tool_calls += reply.calls().len() as u32;
-            self.run_tools(reply.calls(), turn)?;
             // Reads of the session show each round after its end.
             turn.publish(self.snapshot());
         }
         Err(AgentError::MaxTurnsReached { turns: MOST_ROUNDS })
+    }
+
+    /// Takes in what the user has sent meanwhile, as one message. Returns whether there is anything.
+    fn take_in(&mut self, turn: &TurnContext) -> bool {
+        let lines: Vec<String> = turn.drain_inbox().iter().map(InboxInteraction::text).collect();
+        if !lines.is_empty() {
+            self.history.push(Message::user(lines.join("\n")));
+        }
+        !lines.is_empty()
     }
 
     /// Gets one reply of the model. Afterwards the reply is in the history, whole or as far as it has arrived.

@@ -14,6 +14,8 @@ pub(crate) struct Draft {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Typed {
     Line(String),
+    /// A line for the answer that is being written.
+    Steer(String),
     /// The end of the input.
     End,
 }
@@ -45,6 +47,11 @@ impl Draft {
             Key::EraseWord => self.erase_word(),
             Key::EraseLine => self.text.clear(),
             Key::Enter => return self.enter(),
+            Key::Steer if self.text.trim().is_empty() => {}
+            Key::Steer => {
+                let text = self.take();
+                return Some(Typed::Steer(steering(&text).unwrap_or(text.trim()).to_owned()));
+            }
             Key::End if self.text.is_empty() => return Some(Typed::End),
             Key::End => {}
         }
@@ -59,11 +66,19 @@ impl Draft {
             return None;
         }
         let line = self.take();
-        (!line.trim().is_empty()).then_some(Typed::Line(line))
+        match steering(&line) {
+            Some(text) => Some(Typed::Steer(text.to_owned())),
+            None => (!line.trim().is_empty()).then_some(Typed::Line(line)),
+        }
     }
 
     fn erase_word(&mut self) {
         let before = self.text.trim_end().trim_end_matches(|symbol: char| !symbol.is_whitespace());
         self.text.truncate(before.len());
     }
+}
+
+/// The text of a line for the answer that is being written: what follows its exclamation mark.
+pub(crate) fn steering(line: &str) -> Option<&str> {
+    line.trim().strip_prefix('!').map(str::trim).filter(|text| !text.is_empty())
 }

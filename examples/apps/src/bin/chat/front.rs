@@ -1,10 +1,10 @@
-//! A turn in front: its events, the keys that are pressed meanwhile, and the questions that it asks.
+//! A turn in front: its events, the keys that are pressed meanwhile, the questions that it asks, and the lines that it
+//! takes in.
 
-use std::mem;
 use std::time::{Duration, Instant};
 
-use turnwise::crossbeam_channel::{never, select, tick, Receiver};
-use turnwise::{AgentEvent, PendingInput, RunResult, SessionError, SessionService, TurnHandle, TurnStream};
+use turnwise::crossbeam_channel::{tick, Receiver};
+use turnwise::{AgentEvent, InputId, PendingInput, RunResult, SessionError, SessionService, TurnHandle};
 
 use crate::agent::why;
 use crate::asking;
@@ -12,7 +12,9 @@ use crate::draft::{Draft, Typed};
 use crate::keyboard::Keyboard;
 use crate::keys::Key;
 use crate::screen::{Screen, TICK};
-use crate::show::explain;
+use crate::show::{explain, one_line};
+use crate::shown::{Happened, Shown};
+use crate::steering::{Fate, Steering};
 use crate::Service;
 
 /// The label of a line that is for later.
@@ -28,6 +30,9 @@ pub(crate) struct Front<'a> {
     reading: Reading,
     keyboard: Option<Keyboard>,
     question: Option<Question>,
+    steering: Steering,
+    /// The number of the request to the model whose answer is shown.
+    request: u32,
     ticks: Receiver<Instant>,
 }
 
@@ -48,43 +53,14 @@ struct Question {
     has_older_draft: bool,
 }
 
-/// The turn in front.
-pub(crate) struct Shown<'a> {
-    turn: &'a TurnHandle,
-    /// Disconnected at the end of the turn.
-    events: Receiver<AgentEvent>,
-    /// Whether the turn has no receiver of events.
-    is_silent: bool,
-}
-
 /// What the owner of the front has to act on.
 #[derive(Debug)]
 pub(crate) enum Next {
-    Typed(Typed),
-    Ended,
-}
-
-impl<'a> Shown<'a> {
-    /// A turn with its events.
-    pub(crate) fn stream(stream: &'a TurnStream) -> Self {
-        Self { turn: stream.handle(), events: stream.events().clone(), is_silent: false }
-    }
-
-    /// A turn without a receiver of events.
-    pub(crate) fn silent(turn: &'a TurnHandle) -> Self {
-        Self { turn, events: never(), is_silent: true }
-    }
-
-    pub(crate) fn turn(&self) -> &TurnHandle {
-        self.turn
-    }
-}
-
-enum Happened {
-    Event(AgentEvent),
-    Key(Key),
-    KeyboardClosed,
-    Time,
+    /// A line was typed that is not for the turn.
+    Line(String),
+    /// The input ends.
+    EndOfInput,
+    /// The turn has ended.
     Ended,
 }
 
@@ -93,29 +69,46 @@ impl<'a> Front<'a> {
         let mut draft = Draft::default();
         draft.put_back(&begun);
         let (screen, ticks) = (Screen::new(), tick(TICK));
-        let mut front = Self { service, screen, draft, reading, keyboard: None, question: None, ticks };
+        let mut front = Self {
+            service,
+            screen,
+            draft,
+            reading,
+            keyboard: None,
+            question: None,
+            steering: Steering::default(),
+            request: 0,
+            ticks,
+        };
         if reading == Reading::Always {
             front.open_keyboard();
         }
         front
     }
 
-    /// Shows the turn until it ends, or until a line has been typed that is no answer to the turn.
+    /// Shows the turn until it ends, or until a line has been typed that is not for the turn.
     pub(crate) fn next(&mut self, shown: &Shown<'_>) -> Next {
         loop {
             self.draw();
-            match self.happened(shown) {
-                Happened::Event(event) => self.on_event(shown, event),
+            match shown.next(self.keyboard.as_ref(), &self.ticks) {
+                Happened::Event(event) => {
+                    // What has happened before this event is shown before it.
+                    self.show_fates(self.request);
+                    self.on_event(shown, event);
+                    self.show_fates(self.request);
+                }
                 Happened::Key(key) => {
-                    if let Some(typed) = self.draft.press(key).and_then(|typed| self.on_typed(shown, typed)) {
+                    if let Some(next) = self.draft.press(key).and_then(|typed| self.on_typed(shown, typed)) {
                         self.draw();
-                        return Next::Typed(typed);
+                        return next;
                     }
                 }
                 Happened::KeyboardClosed => self.close_keyboard(),
                 Happened::Time => self.on_time(shown),
                 Happened::Ended => {
                     self.forget_question();
+                    self.show_fates(u32::MAX);
+                    self.request = 0;
                     return Next::Ended;
                 }
             }
@@ -140,20 +133,13 @@ impl<'a> Front<'a> {
         (self.draft, keys.unwrap_or_default())
     }
 
-    fn happened(&self, shown: &Shown<'_>) -> Happened {
-        let (silent, no_keys) = (never(), never());
-        let ended = if shown.is_silent { shown.turn.finished() } else { &silent };
-        let keys = self.keyboard.as_ref().map_or(&no_keys, |keyboard| &keyboard.pressed);
-        select! {
-            recv(shown.events) -> event => event.map_or(Happened::Ended, Happened::Event),
-            recv(ended) -> _ => Happened::Ended,
-            recv(keys) -> key => key.map_or(Happened::KeyboardClosed, Happened::Key),
-            recv(self.ticks) -> _ => Happened::Time,
-        }
-    }
-
     fn on_event(&mut self, shown: &Shown<'_>, event: AgentEvent) {
         match event {
+            // The agent asks the model again, after tools or after a line that it has taken in.
+            AgentEvent::TurnStarted { turn_number } => {
+                self.request = turn_number;
+                self.screen.lines(|| ());
+            }
             AgentEvent::TextDelta { delta } => self.screen.text(&delta),
             AgentEvent::ToolExecutionCompleted { name, result, is_error, .. } => {
                 let failed = if is_error { "failed: " } else { "" };
@@ -169,12 +155,15 @@ impl<'a> Front<'a> {
                     self.ask(asked);
                 }
             }
-            AgentEvent::InputResolved { .. } => self.forget_question(),
+            AgentEvent::InputResolved { input_id, .. } if self.asked() == Some(input_id) => self.forget_question(),
             _ => {}
         }
     }
 
     fn on_time(&mut self, shown: &Shown<'_>) {
+        if shown.is_silent {
+            self.show_fates(u32::MAX);
+        }
         // No event tells what the turn asks, or the turn ahead of it in the queue.
         if shown.is_silent || shown.turn.is_queued() || self.question.is_some() {
             match self.pending(shown.turn).into_iter().next() {
@@ -192,7 +181,7 @@ impl<'a> Front<'a> {
 
     /// Shows a question, if it is another one.
     fn ask(&mut self, pending: PendingInput) {
-        if self.question.as_ref().is_some_and(|question| question.pending.id == pending.id) {
+        if self.asked() == Some(pending.id) {
             return;
         }
         self.screen.line(&asking::shown(&pending.request));
@@ -200,6 +189,11 @@ impl<'a> Front<'a> {
         if self.reading == Reading::Answers && self.keyboard.is_none() {
             self.open_keyboard();
         }
+    }
+
+    /// The question that is shown.
+    fn asked(&self) -> Option<InputId> {
+        self.question.as_ref().map(|question| question.pending.id)
     }
 
     fn forget_question(&mut self) {
@@ -210,18 +204,33 @@ impl<'a> Front<'a> {
         }
     }
 
-    /// Takes a line that answers the question. Returns any other line.
-    fn on_typed(&mut self, shown: &Shown<'_>, typed: Typed) -> Option<Typed> {
-        let Some(question) = &mut self.question else { return Some(typed) };
-        let Typed::Line(line) = &typed else { return Some(typed) };
-        if mem::take(&mut question.has_older_draft) || line.starts_with('/') {
-            return Some(typed);
+    /// Takes a line that is for the turn: one that answers its question, or that it may take in.
+    fn on_typed(&mut self, shown: &Shown<'_>, typed: Typed) -> Option<Next> {
+        match typed {
+            Typed::Line(line) if self.is_asked() && !self.is_command(&line) => self.answer(shown.turn, &line),
+            Typed::Line(line) => return Some(Next::Line(line)),
+            Typed::Steer(line) => self.steer(shown.turn, &line),
+            Typed::End if self.question.is_some() => {}
+            Typed::End => return Some(Next::EndOfInput),
         }
+        None
+    }
+
+    /// Whether the line that is being typed is an answer.
+    fn is_asked(&self) -> bool {
+        self.question.as_ref().is_some_and(|question| !question.has_older_draft)
+    }
+
+    fn is_command(&self, line: &str) -> bool {
+        self.reading == Reading::Always && line.starts_with('/')
+    }
+
+    fn answer(&mut self, turn: &TurnHandle, line: &str) {
+        let Some(Question { pending, .. }) = &self.question else { return };
         match asking::response(line) {
             Some(response) => {
                 self.screen.line(&format!("{ANSWER}{line}"));
-                let (id, input) = (shown.turn.session_id(), question.pending.id);
-                if let Err(error) = self.service.respond(id, input, response) {
+                if let Err(error) = self.service.respond(turn.session_id(), pending.id, response) {
                     // The turn was interrupted, or its time is up.
                     self.screen.note(&format!("too late: {error}"));
                 }
@@ -232,21 +241,38 @@ impl<'a> Front<'a> {
                 self.screen.note(&format!("the answer is {}; Ctrl-U clears the line", asking::KEYS));
             }
         }
-        None
+    }
+
+    /// Sends a line to the turn. If that is not possible, the line is in its row again.
+    fn steer(&mut self, turn: &TurnHandle, line: &str) {
+        match self.steering.send(self.service, turn.session_id(), Some(turn.turn_id()), line) {
+            Ok(()) => self.screen.note(&format!("sent to the answer: {}", one_line(line))),
+            Err(error) => {
+                self.draft.put_back(line);
+                self.screen.line(&error);
+            }
+        }
+    }
+
+    /// Shows which lines the turn has taken in. One that it has not is in its row again, if there is no other.
+    fn show_fates(&mut self, request: u32) {
+        for fate in self.steering.fates(request) {
+            self.screen.note(&fate.to_string());
+            match fate {
+                Fate::NotTakenIn(line) if self.draft.is_empty() => self.draft.put_back(&line),
+                _ => {}
+            }
+        }
     }
 
     fn draw(&mut self) {
-        let label = match &mut self.question {
-            Some(question) => {
-                question.has_older_draft &= !self.draft.is_empty();
-                if question.has_older_draft {
-                    "next> "
-                } else {
-                    "answer> "
-                }
-            }
-            None if self.draft.is_empty() => "",
-            None => NEXT,
+        if let Some(question) = &mut self.question {
+            question.has_older_draft &= !self.draft.is_empty();
+        }
+        let label = match self.draft.is_empty() {
+            _ if self.is_asked() => ANSWER,
+            true => "",
+            false => NEXT,
         };
         self.screen.set_row(label, self.draft.shown());
     }

@@ -8,6 +8,8 @@ use std::str;
 pub(crate) enum Key {
     Text(char),
     Enter,
+    /// Alt-Enter.
+    Steer,
     Backspace,
     /// Ctrl-W.
     EraseWord,
@@ -51,10 +53,7 @@ impl Decoder {
     fn key(&mut self, byte: u8) -> Option<Key> {
         match mem::take(&mut self.state) {
             State::Ground => self.plain(byte),
-            State::Escape => {
-                self.escaped(byte);
-                None
-            }
+            State::Escape => self.escaped(byte),
             State::Function => None,
             State::Sequence => {
                 if !(0x40..=0x7e).contains(&byte) {
@@ -82,14 +81,16 @@ impl Decoder {
         }
     }
 
-    fn escaped(&mut self, byte: u8) {
+    fn escaped(&mut self, byte: u8) -> Option<Key> {
         match byte {
+            b'\r' | b'\n' => return Some(Key::Steer),
             b'[' => self.state = State::Sequence,
             b'O' => self.state = State::Function,
             b'\x1b' => self.state = State::Escape,
             // Another key with Alt.
             _ => {}
         }
+        None
     }
 
     /// Adds a byte of a character in UTF-8. Bytes that are not UTF-8 have no effect.

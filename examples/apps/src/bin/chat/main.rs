@@ -12,7 +12,8 @@
 //! those runs, the turn asks the user (`consent.rs`), and waits until the user has answered in the terminal (`front.rs`).
 //!
 //! A line that is typed while an answer is written is the next question. Its turn waits in the queue of the session
-//! (`meanwhile.rs`).
+//! (`meanwhile.rs`). With an exclamation mark in front the line goes to the running turn instead (`steering.rs`): the
+//! agent takes it in before its next request, or makes one more (`agent.rs`).
 //!
 //! Servers differ, and the chat accepts these variants:
 //!
@@ -33,6 +34,7 @@
 mod address;
 mod agent;
 mod asking;
+mod background;
 mod calls;
 mod changes;
 mod columns;
@@ -54,6 +56,8 @@ mod reply;
 mod request;
 mod screen;
 mod show;
+mod shown;
+mod steering;
 mod tools;
 mod wire;
 
@@ -71,9 +75,10 @@ use turnwise_apps::{
 };
 
 use agent::ChatBuilder;
-use front::{Front, Next, Reading, Shown};
+use front::{Front, Next, Reading};
 use interrupts::Foreground;
 use options::Options;
+use shown::Shown;
 
 /// The service with the conversations.
 type Service = EphemeralSessionService<ChatBuilder>;
@@ -145,9 +150,8 @@ fn show(service: &Service, options: &Options, foreground: &Foreground, stream: T
     let mut front = Front::new(service, reading, String::new());
     foreground.during(stream.handle(), || {
         let shown = Shown::stream(&stream);
-        while let Next::Typed(_) = front.next(&shown) {
-            front.screen.note(&format!("the answer is {}", asking::KEYS));
-        }
+        // The keyboard is read for answers only. Another line has no effect.
+        while !matches!(front.next(&shown), Next::Ended) {}
     });
     let ended = front.show_end(stream.wait());
     front.end();

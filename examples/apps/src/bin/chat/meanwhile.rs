@@ -6,9 +6,10 @@ use turnwise::SessionService;
 use turnwise_apps::say::warn;
 
 use crate::draft::Typed;
-use crate::front::{Front, Next, Shown};
+use crate::front::{Front, Next};
 use crate::prompt::{Asked, Prompt};
-use crate::show::{explain, show_answer};
+use crate::show::{explain, one_line};
+use crate::shown::Shown;
 
 impl<'a> Prompt<'a> {
     /// Shows an answer, and then those of the questions that are typed meanwhile.
@@ -28,55 +29,22 @@ impl<'a> Prompt<'a> {
         self.end(front);
     }
 
-    /// Waits for all turns in the background, and shows their answers.
-    pub(crate) fn wait(&mut self) {
-        while !self.background.is_empty() {
-            self.wait_for(0);
-        }
-    }
-
-    /// Waits for the oldest turn of the current conversation in the background. Returns whether there is one.
-    pub(crate) fn wait_for_one(&mut self) -> bool {
-        let oldest = self.background.iter().position(|(name, _)| *name == self.conversations.current);
-        oldest.map(|oldest| self.wait_for(oldest)).is_some()
-    }
-
-    fn wait_for(&mut self, number: usize) {
-        let (name, turn) = self.background.remove(number);
-        let mut front = self.front();
-        self.watch(&mut front, &Shown::silent(&turn));
-        front.screen.lines(|| show_answer(&name, &turn.wait()));
-        // Lines that were typed meanwhile have begun turns.
-        match self.waiting.pop_front() {
-            Some(asked) => {
-                self.end(front);
-                self.show_answers(asked);
-            }
-            None => self.end(front),
-        }
-    }
-
     /// Shows a turn until its end, and acts on the lines that are typed meanwhile. Ctrl-C interrupts this turn.
-    fn watch(&mut self, front: &mut Front<'_>, shown: &Shown<'_>) {
+    pub(crate) fn watch(&mut self, front: &mut Front<'_>, shown: &Shown<'_>) {
         let foreground = self.foreground;
-        foreground.during(shown.turn(), || {
-            while let Next::Typed(typed) = front.next(shown) {
-                self.on_typed(front, typed);
+        foreground.during(shown.turn, || loop {
+            match front.next(shown) {
+                Next::Line(line) => {
+                    self.on_line_meanwhile(front, line.trim());
+                    self.typed.push(line);
+                }
+                Next::EndOfInput => {
+                    front.screen.note("the program ends after the answers");
+                    self.later.push_back(Typed::End);
+                }
+                Next::Ended => break,
             }
         });
-    }
-
-    fn on_typed(&mut self, front: &mut Front<'_>, typed: Typed) {
-        match typed {
-            Typed::Line(line) => {
-                self.on_line_meanwhile(front, line.trim());
-                self.typed.push(line);
-            }
-            Typed::End => {
-                front.screen.note("the program ends after the answers");
-                self.later.push_back(Typed::End);
-            }
-        }
     }
 
     fn on_line_meanwhile(&mut self, front: &mut Front<'_>, line: &str) {
@@ -103,7 +71,7 @@ impl<'a> Prompt<'a> {
         match begun {
             Ok(stream) => {
                 let message = self.queued(stream.handle()).unwrap_or_else(|| "asked".into());
-                front.screen.note(&format!("{message}: {}", question.replace('\n', " ")));
+                front.screen.note(&format!("{message}: {}", one_line(question)));
                 self.waiting.push_back(Asked { question: question.to_owned(), stream });
             }
             Err(message) => {
@@ -114,7 +82,7 @@ impl<'a> Prompt<'a> {
     }
 
     fn run_later(&mut self, front: &mut Front<'_>, line: &str) {
-        front.screen.note(&format!("after the answers: {}", line.replace('\n', " ")));
+        front.screen.note(&format!("after the answers: {}", one_line(line)));
         self.later.push_back(Typed::Line(line.to_owned()));
     }
 
@@ -147,12 +115,12 @@ impl<'a> Prompt<'a> {
         }
     }
 
-    fn front(&mut self) -> Front<'a> {
+    pub(crate) fn front(&mut self) -> Front<'a> {
         Front::new(self.service, self.reading(), mem::take(&mut self.draft))
     }
 
     /// Ends the output of answers. The keys that were pressed last are lines of the prompt.
-    fn end(&mut self, front: Front<'_>) {
+    pub(crate) fn end(&mut self, front: Front<'_>) {
         let (mut draft, keys) = front.end();
         for key in keys {
             self.later.extend(draft.press(key));

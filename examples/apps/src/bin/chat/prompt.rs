@@ -13,13 +13,13 @@ use turnwise_apps::{
     say::{plain_line, warn},
 };
 
-use crate::asking;
 use crate::conversations::Conversations;
-use crate::draft::Typed;
+use crate::draft::{steering, Typed};
 use crate::front::Reading;
 use crate::interrupts::Foreground;
 use crate::options::Options;
-use crate::show::{explain, show_answer, without_controls};
+use crate::show::explain;
+use crate::steering::Steering;
 use crate::Service;
 
 const HELP: &str = "\
@@ -28,6 +28,9 @@ A line that ends with ' &' is answered in the background, and shown before the n
 A question to a conversation that is still being answered waits in its queue. A line that is typed while an answer is
 written is such a question. Commands that are typed meanwhile run after the answers, and so do the lines behind them;
 /answer, /help, /list, /stop, /unqueue and /usage run at once.
+A line that begins with '!', or that Alt-Enter ends while an answer is written, goes to that answer: the assistant takes
+it in before its next step, or goes on with it at the end of the answer.
+A tool that changes something asks first: y allows it once, a always in this conversation, and n refuses it.
 Ctrl-C stops the answer that is being written and keeps what there is of it; the questions that wait are answered next.
 Ctrl-D ends the program.
   /new NAME             begin a conversation
@@ -57,10 +60,12 @@ pub(crate) struct Prompt<'a> {
     pub(crate) later: VecDeque<Typed>,
     /// The lines that were typed meanwhile, for the history of the line editor.
     pub(crate) typed: Vec<String>,
+    /// The lines that were sent to turns in the background.
+    pub(crate) steering: Steering,
     /// The begin of the next line.
     pub(crate) draft: String,
     /// The questions of turns in the background that the user knows.
-    told: HashSet<(SessionId, InputId)>,
+    pub(crate) told: HashSet<(SessionId, InputId)>,
 }
 
 /// A question of the user to a model, with its answer.
@@ -86,6 +91,7 @@ pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground)
         waiting: VecDeque::new(),
         later: VecDeque::new(),
         typed: Vec::new(),
+        steering: Steering::default(),
         draft: String::new(),
         told: HashSet::new(),
     };
@@ -102,6 +108,7 @@ pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground)
     if !io::stdin().is_terminal() {
         // All questions from a file or a pipe are answered, although the input ends before their answers.
         prompt.wait();
+        prompt.show_background();
     }
     let stopped = prompt.background.len();
     if stopped > 0 {
@@ -117,23 +124,26 @@ impl Prompt<'_> {
             let _ = editor.add_history_entry(line);
         }
         let name = &self.conversations.current;
-        match self.later.pop_front() {
-            Some(Typed::Line(line)) => {
-                warn(format_args!("{}> {line}", plain_line(name)));
-                Ok(Some(line))
-            }
-            Some(Typed::End) => Ok(None),
+        let line = match self.later.pop_front() {
+            Some(Typed::Line(line)) => line,
+            Some(Typed::Steer(line)) => format!("!{line}"),
+            Some(Typed::End) => return Ok(None),
             None => {
                 let line = continue_line(editor, name, &mem::take(&mut self.draft))?;
                 self.typed.extend(line.clone());
-                Ok(line)
+                return Ok(line);
             }
-        }
+        };
+        warn(format_args!("{}> {line}", plain_line(name)));
+        Ok(Some(line))
     }
 
     fn on_line(&mut self, line: &str) -> Result<Next, String> {
-        match line.strip_prefix('/') {
-            Some(command) => return self.on_command(command),
+        if let Some(command) = line.strip_prefix('/') {
+            return self.on_command(command);
+        }
+        match steering(line) {
+            Some(line) => self.steer(line)?,
             None if line.is_empty() => {}
             None => self.on_question(line)?,
         }
@@ -227,39 +237,6 @@ impl Prompt<'_> {
         let verb = if count == 1 { "waits" } else { "wait" };
         // The turn may have been taken from the queue meanwhile.
         (turn.is_queued() && count > 0).then(|| format!("queued, {count} {verb}"))
-    }
-
-    /// Shows what has happened in the background since the last call: the answers, and the questions of tools.
-    fn show_background(&mut self) {
-        self.background.retain_mut(|(name, turn)| match turn.try_wait() {
-            Some(result) => {
-                show_answer(name, &result);
-                false
-            }
-            None => true,
-        });
-        for (name, turn) in &self.background {
-            let session = turn.session_id();
-            for pending in self.service.pending_inputs(session).unwrap_or_default() {
-                if pending.turn_id == turn.turn_id() && self.told.insert((session, pending.id)) {
-                    let message = without_controls(&pending.request.message);
-                    warn(format_args!("[{}] {message}\n/answer answers it, in that conversation", plain_line(name)));
-                }
-            }
-        }
-    }
-
-    /// Shows what a tool asks in the current conversation, or answers it.
-    fn answer(&self, line: &str) -> Result<(), String> {
-        let conversation = self.conversations.current_id()?;
-        let pending = self.service.pending_inputs(conversation).map_err(|error| explain(&error))?;
-        let Some(asked) = pending.first() else { return Err("error: nothing is asked in this conversation".into()) };
-        if line.trim().is_empty() {
-            warn(without_controls(&asking::shown(&asked.request)));
-            return Ok(());
-        }
-        let response = asking::response(line).ok_or_else(|| format!("error: the answer is {}", asking::KEYS))?;
-        self.service.respond(conversation, asked.id, response).map_err(|error| explain(&error))
     }
 
     /// How keys are read while an answer is written.

@@ -9,6 +9,11 @@ pub(crate) fn without_controls(text: &str) -> String {
     plain(&text.replace('\r', ""))
 }
 
+/// A line that the user has typed, in one line although it continues in others.
+pub(crate) fn one_line(line: &str) -> String {
+    line.replace('\n', " ")
+}
+
 /// Shows a message of a conversation.
 pub(crate) fn show_message(message: &Message) {
     match message {
@@ -57,6 +62,9 @@ pub(crate) fn explain(error: &SessionError) -> String {
         }
         SessionError::QueueFull { capacity, .. } => {
             format!("error: the queue is full, {capacity} questions wait; /unqueue withdraws them")
+        }
+        SessionError::InboxFull { capacity, .. } => {
+            format!("error: {capacity} lines are sent to that answer and not taken in yet")
         }
         SessionError::NotRunning { .. } => "error: that conversation is not being answered".into(),
         other => format!("error: {other}"),
