@@ -7,11 +7,11 @@ use std::time::Duration;
 use turnwise::crossbeam_channel::unbounded;
 use turnwise::testkit::{
     assert_no_leaked_sessions, assert_no_leaked_sessions_within, scripted as kit, within, Gate, ManualClock, Recorder,
-    Script, SeededIds,
+    Script, SeededIds, TurnRecorder,
 };
 use turnwise::{
     AgentError, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventSource, Overflow, Session,
-    SessionError, SessionService, SessionSnapshot, SessionSpec, SessionState, Subscription, Usage,
+    SessionError, SessionService, SessionSnapshot, SessionSpec, SessionState, Subscription, Usage, WhenBusy,
 };
 
 use crate::support::{assert_cancelled, assert_matches, create, delta, run, turn, LONG, SHORT};
@@ -331,5 +331,36 @@ fn the_waits_of_the_kit_use_real_time_also_on_a_manual_clock() {
         record.wait_for("TextDelta(held)");
         assert_eq!(clock.waiters(), 0);
         holding.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_turn_recorder_shows_queued_superseded_and_withdrawn_turns() {
+    run(|| {
+        let gate = Gate::new();
+        let script = || Script::new().wait_at(&gate);
+        let service = EphemeralSessionService::new(kit().on("hold", script()).on("panic", script().panic("oh")), 2);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let mut turns = TurnRecorder::new();
+        let begin = |prompt, when_busy| service.begin_turn(id, turn(prompt).when_busy(when_busy)).unwrap();
+        assert_eq!(turns.add(begin("hold", WhenBusy::Refuse)).get(), 1);
+        gate.wait_arrived(1);
+        turns.add(begin("later", WhenBusy::Queue));
+        turns.add(begin("withdrawn", WhenBusy::Queue));
+        turns.assert_states(&["1 admitted", "2 queued", "3 queued"]);
+        turns.handles()[2].interrupt();
+        turns.add(begin("panic", WhenBusy::Interrupt));
+        turns.wait_for_states(&[
+            "1 failed(cancelled: superseded by another turn)",
+            "2 queued",
+            "3 failed(cancelled: interrupted)",
+            "4 admitted",
+        ]);
+        let message = failure(|| turns.assert_states(&["1 completed", "2 queued", "3 failed"]));
+        assert!(message.contains("\n    1 completed   1 failed(cancelled: superseded"), "{message}");
+        assert!(message.contains("\n    (nothing)     4 admitted\n"), "{message}");
+        gate.open();
+        turns.wait_for_states(&["1 failed", "2 failed", "3 failed", "4 failed"]);
+        assert!(turns.states()[1].contains("panicked"), "{:?}", turns.states());
     });
 }

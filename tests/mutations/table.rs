@@ -219,7 +219,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a message wakes no waiting thread",
         "src/inbox/queue.rs",
         &[("            let waiting = extra.waiting.clone();\n", "            let waiting: Vec<Arc<Signal>> = Vec::new();\n")],
-        Shuttle("c52_a_waiting_turn"),
+        Shuttle("c52_two_waiting_threads"),
     ),
     mutation(
         "a close wakes no thread that waits for a message",
