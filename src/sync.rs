@@ -26,7 +26,8 @@ mod primitives;
 #[cfg(test)]
 mod tests;
 
-// `pub` for `testkit::sync`, which hands some of them on.
+// `testkit::sync` hands some of them on. Without that feature, or under loom, none is public.
+#[allow(unreachable_pub, unused_imports)]
 pub use primitives::*;
 
 /// A number that no other call in this process returns.
