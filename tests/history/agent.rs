@@ -12,7 +12,8 @@ use turnwise::{
     SessionAgentBuilder, SessionContext, SessionId, SessionSnapshot, SessionSpec, TurnContext, Usage,
 };
 
-use crate::history::{Clock, Ending, Event, Figures, Stamp, Uid, What, Who};
+use crate::answers::{Ending, Figures};
+use crate::history::{Clock, Event, Stamp, Uid, What, Who};
 use crate::plan::{Build, Script};
 use crate::task::Task;
 

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use turnwise::SessionId;
 
-use crate::history::{Ending, Event, History, Key, Life, Listing, Opened, Refused, Stamp, Uid, What, Who, NEVER};
+use crate::answers::{Ending, Opened, Refused};
+use crate::history::{Event, History, Key, Life, Listing, Stamp, Uid, What, Who, NEVER};
 use crate::plan::{Plan, NAMED};
 use crate::player::{Notes, Scene};
 

@@ -8,7 +8,8 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::check::check;
-use crate::plan::{plans, Plan};
+use crate::generate::plans;
+use crate::plan::Plan;
 use crate::run::{run, Ran};
 
 /// The default number of plans, which take about ten seconds.

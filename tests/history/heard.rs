@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use turnwise::crossbeam_channel::{Receiver, TryRecvError};
 use turnwise::{AgentEvent, EventStream, InteractionSubscription, SessionId, TurnId};
 
-use crate::history::{Ending, History, Uid, What};
+use crate::answers::Ending;
+use crate::history::{History, Uid, What};
 
 /// Checks the receiver of a turn: `RunStarted`, the agent's events, one terminal event that fits the result, then the
 /// disconnection.

@@ -39,9 +39,11 @@
 #![allow(clippy::disallowed_types)]
 
 mod agent;
+mod answers;
 mod assemble;
 mod check;
 mod explore;
+mod generate;
 mod global;
 mod heard;
 mod history;

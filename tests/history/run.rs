@@ -11,9 +11,10 @@ use turnwise::crossbeam_channel::{bounded, RecvTimeoutError};
 use turnwise::{EphemeralSessionService, EventStream, SessionId, Subscription};
 
 use crate::agent::{Director, Stage};
+use crate::answers::Ending;
 use crate::assemble::put_together;
 use crate::heard;
-use crate::history::{Ending, History, Uid};
+use crate::history::{History, Uid};
 use crate::plan::{Plan, NAMED};
 use crate::player::{Notes, Player, Scene, LONG};
 

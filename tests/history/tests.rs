@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicUsize;
 
 use turnwise::{ArchiveMode, CancelReason, SessionState};
 
+use crate::answers::{Ending, Figures, Refused};
 use crate::check::check;
-use crate::history::{Counted, Ending, Figures, Refused, Stamp, What, Who, NEVER};
+use crate::history::{Counted, Stamp, What, Who, NEVER};
 use crate::plan::{Plan, Slot, Step};
 use crate::run::where_it_is;
 use crate::told::*;

@@ -2,10 +2,9 @@
 
 use turnwise::{ArchiveMode, SessionState};
 
+use crate::answers::{Begun, Ending, Figures, Refused, View};
 use crate::check::check;
-use crate::history::{
-    Begun, Count, Counted, Ending, Event, Figures, History, Key, Life, Listing, Refused, Stamp, Uid, View, What, Who,
-};
+use crate::history::{Count, Counted, Event, History, Key, Life, Listing, Stamp, Uid, What, Who};
 use crate::plan::Settings;
 
 pub(crate) const IDLE: SessionState = SessionState::Idle;

@@ -3,7 +3,8 @@
 use turnwise::{ArchiveMode, CancelReason};
 
 use super::{Life, Next, Phase, Stage, State};
-use crate::history::{Begun, Figures, Opened, Refused, Uid, View};
+use crate::answers::{Begun, Figures, Opened, Refused, View};
+use crate::history::Uid;
 
 pub(super) fn done(state: State) -> Next {
     Some((state, Stage::Done))

@@ -11,7 +11,8 @@ use std::collections::{HashMap, HashSet};
 
 use turnwise::{CancelReason, SessionState};
 
-use crate::history::{Ending, Figures, Refused, Uid, View, What};
+use crate::answers::{Ending, Figures, Refused, View};
+use crate::history::{Uid, What};
 
 /// Facts from the rest of the history, which do not change during the search.
 #[derive(Debug, Default)]

@@ -6,7 +6,8 @@ use turnwise::{EventSource, SessionQuery, SessionService, SessionState, Subscrip
 
 use super::{inject_refused, refused, Player, RawListing, Service, LONG};
 use crate::agent::{figures_of, give_way, last_of};
-use crate::history::{Counted, Figures, Refused, View, What, Who};
+use crate::answers::{Figures, Refused, View};
+use crate::history::{Counted, What, Who};
 use crate::plan::{Script, Slot};
 use crate::task::Task;
 
