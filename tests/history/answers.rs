@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use turnwise::{AgentError, CancelReason, RunResult, SessionError, SessionState};
+use turnwise::{AgentError, CancelReason, RunResult, SessionError, SessionState, TurnId};
 
 use crate::history::Uid;
 
@@ -19,7 +19,10 @@ pub(crate) struct Figures {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Refused {
     NotFound,
-    Busy,
+    /// With the number of the admitted turn.
+    Busy(Option<u64>),
+    /// With the capacity of the queue.
+    QueueFull(usize),
     NotRunning,
     AlreadyExists,
     Capacity {
@@ -28,6 +31,8 @@ pub(crate) enum Refused {
     },
     ShuttingDown,
     Faulted,
+    /// The timeout of a wait until the session is idle has passed.
+    TimedOut,
     /// An error that no step of a plan can cause.
     Other(&'static str),
 }
@@ -52,6 +57,10 @@ pub(crate) enum Ending {
 pub(crate) struct View {
     pub(crate) state: SessionState,
     pub(crate) active: bool,
+    /// The number of turns that were accepted.
+    pub(crate) turns: u64,
+    /// The number of turns that wait in the queue.
+    pub(crate) queued: usize,
     pub(crate) figures: Figures,
 }
 
@@ -77,12 +86,14 @@ impl Refused {
     pub(crate) fn from(error: &SessionError) -> Self {
         match error {
             SessionError::NotFound { .. } => Self::NotFound,
-            SessionError::Busy { .. } => Self::Busy,
+            SessionError::Busy { turn, .. } => Self::Busy(turn.map(TurnId::get)),
+            SessionError::QueueFull { capacity, .. } => Self::QueueFull(*capacity),
             SessionError::NotRunning { .. } => Self::NotRunning,
             SessionError::AlreadyExists { .. } => Self::AlreadyExists,
             SessionError::CapacityExceeded { active, max } => Self::Capacity { active: *active, max: *max },
             SessionError::ShuttingDown => Self::ShuttingDown,
             SessionError::Faulted { .. } => Self::Faulted,
+            SessionError::Timeout { .. } => Self::TimedOut,
             other => Self::Other(other.code()),
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use turnwise::{ArchiveMode, CancelReason};
+use turnwise::{ArchiveMode, CancelReason, WhenBusy};
 
 use crate::answers::{Begun, Ending, Figures, Opened, Refused, View};
 use crate::plan::Settings;
@@ -54,11 +54,20 @@ pub(crate) enum What {
     Turn {
         uid: Uid,
         host: bool,
+        when_busy: WhenBusy,
         answer: Result<Begun, Refused>,
     },
     /// A caller has got the turn's result.
     Result {
         uid: Uid,
+    },
+    /// A caller has polled for the turn's result, and got none.
+    NoResult {
+        uid: Uid,
+    },
+    IsQueued {
+        uid: Uid,
+        answer: bool,
     },
     InterruptHandle {
         uid: Uid,
@@ -67,6 +76,7 @@ pub(crate) enum What {
         only: Option<u64>,
         answer: Result<(), Refused>,
     },
+    WaitIdle(Result<(), Refused>),
     Read(Result<View, Refused>),
     /// The session is in a list.
     Listed(View),
@@ -203,6 +213,10 @@ pub(crate) struct History {
     pub(crate) lives: Vec<Life>,
     /// The result of each turn, once for each caller that got it.
     pub(crate) results: Vec<(Uid, Ending)>,
+    /// Whether the receiver of a turn has got events, for each turn that had one.
+    pub(crate) received: Vec<(Uid, bool)>,
+    /// The turns of each session in the order in which they were started. Empty without a subscriber of all sessions.
+    pub(crate) started: Vec<(Key, Uid)>,
 }
 
 impl fmt::Display for Event {

@@ -1,6 +1,6 @@
 //! The plan of one run: plain data. [`generate`](crate::generate) makes it.
 
-use turnwise::ArchiveMode;
+use turnwise::{ArchiveMode, WhenBusy};
 
 /// The plan of one run.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct Plan {
 pub(crate) struct Settings {
     pub(crate) max_sessions: usize,
     pub(crate) max_running_turns: Option<usize>,
+    /// The most turns that may be queued in a session.
+    pub(crate) turn_queue: usize,
     pub(crate) idle_threads: usize,
     /// True if a subscriber reads the events of all sessions from their first event on.
     pub(crate) subscribe_all: bool,
@@ -52,7 +54,8 @@ pub(crate) enum Script {
 pub(crate) enum Build {
     /// Yields that many times, then builds.
     Slow(u8),
-    Fail,
+    /// Yields that many times, then fails.
+    Fail(u8),
     Panic,
 }
 
@@ -65,6 +68,17 @@ pub(crate) enum Form {
     Keep,
     /// Drops the handle.
     Detach,
+}
+
+/// The timeout of a wait until a session is idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Zero: the call does not wait.
+    None,
+    /// Less than many turns take.
+    Short,
+    /// Longer than a run takes.
+    Long,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +107,7 @@ pub(crate) enum Step {
     Turn {
         slot: Slot,
         prompt: Prompt,
+        when_busy: WhenBusy,
     },
     /// Waits for the result of a turn that this thread began. 0 is its latest turn.
     Wait {
@@ -102,7 +117,15 @@ pub(crate) enum Step {
     Poll {
         back: u8,
     },
+    /// Asks the handle whether its turn is queued.
+    AskQueued {
+        back: u8,
+    },
     InterruptHandle {
+        back: u8,
+    },
+    /// Interrupts a turn that this thread began, by its number, then polls for its result.
+    InterruptOwn {
         back: u8,
     },
     Interrupt {
@@ -112,6 +135,10 @@ pub(crate) enum Step {
     InterruptTurn {
         slot: Slot,
         number: u8,
+    },
+    WaitIdle {
+        slot: Slot,
+        patience: Patience,
     },
     Read {
         slot: Slot,
@@ -159,6 +186,7 @@ impl Step {
             Self::Create { prompt, .. } | Self::Turn { prompt, .. } => prompt.form == Form::Wait,
             Self::Open { .. } | Self::Wait { .. } | Self::Export { .. } | Self::Take { .. } => true,
             Self::ArchiveWait { .. } | Self::Shutdown { .. } => true,
+            Self::WaitIdle { patience, .. } => *patience != Patience::None,
             _ => false,
         }
     }

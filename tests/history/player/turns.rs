@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use turnwise::crossbeam_channel::unbounded;
-use turnwise::{RunResult, SessionError, SessionService, StartTurnRequest, TurnHandle, TurnId};
+use turnwise::{RunResult, SessionError, SessionService, StartTurnRequest, TurnHandle, TurnId, WhenBusy};
 
 use super::{refused, Held, Player, LONG};
 use crate::answers::{Begun, Ending, Refused};
@@ -26,10 +26,10 @@ impl Player<'_> {
         request.event_tx(event_tx)
     }
 
-    pub(super) fn turn(&mut self, slot: Slot, prompt: Prompt) {
+    pub(super) fn turn(&mut self, slot: Slot, prompt: Prompt, when_busy: WhenBusy) {
         let Some(id) = self.id(slot) else { return };
         let uid = self.uid();
-        let request = self.request(uid, prompt);
+        let request = self.request(uid, prompt).when_busy(when_busy);
         let call = self.now();
         let answer = if prompt.form == Form::Wait {
             let result = self.scene.stage.waiting(|| self.scene.service.start_turn(id, request));
@@ -38,7 +38,7 @@ impl Player<'_> {
             let begun = self.scene.service.begin_turn(id, request);
             self.began(uid, prompt.form, begun)
         };
-        self.note(id, call, What::Turn { uid, host: prompt.host, answer });
+        self.note(id, call, What::Turn { uid, host: prompt.host, when_busy, answer });
     }
 
     /// Records the result of a call that waits for the turn, and returns its answer.
@@ -46,7 +46,7 @@ impl Player<'_> {
         let number = result.as_ref().ok().map(|result| result.turn_id.get());
         match &result {
             Ok(_) | Err(SessionError::Agent { .. } | SessionError::Build { .. }) => {}
-            // The turn was refused, or its agent panicked. The agent's records decide which.
+            // The turn was refused, or an agent panicked: in this turn, or in one before it in the queue.
             Err(SessionError::Faulted { .. }) => {}
             Err(error) => return Err(Refused::from(error)),
         }
@@ -74,27 +74,41 @@ impl Player<'_> {
 
     pub(crate) fn wait(&mut self, back: u8) {
         let stage = Arc::clone(&self.scene.stage);
-        self.ask(back, |handle| stage.waiting(|| handle.wait_timeout(LONG)));
+        let _ = self.ask(back, |handle| stage.waiting(|| handle.wait_timeout(LONG)));
     }
 
     pub(super) fn poll(&mut self, back: u8) {
-        self.ask(back, TurnHandle::try_wait);
+        let call = self.now();
+        let Some(held) = self.back(back) else { return };
+        let (id, uid) = (held.id, held.uid);
+        if self.ask(back, TurnHandle::try_wait).is_none() {
+            self.note(id, call, What::NoResult { uid });
+        }
     }
 
-    pub(super) fn ask(
+    /// Asks for the result of a turn. `None` if there is none.
+    fn ask(
         &mut self,
         back: u8,
         ask: impl FnOnce(&mut TurnHandle) -> Option<Result<RunResult, SessionError>>,
-    ) {
+    ) -> Option<()> {
         let call = self.now();
-        let Some(held) = self.notes.turns.iter_mut().rev().nth(usize::from(back)) else { return };
+        let held = self.notes.turns.iter_mut().rev().nth(usize::from(back))?;
         let (id, uid, number) = (held.id, held.uid, held.handle.turn_id());
-        let Some(result) = ask(&mut held.handle) else { return };
+        let result = ask(&mut held.handle)?;
         if result.as_ref().is_ok_and(|result| (result.session_id, result.turn_id) != (id, number)) {
             self.scene.stage.wrong(format!("turn {uid} has the result of another turn"));
         }
         self.notes.results.push((uid, Ending::of(&result)));
         self.note(id, call, What::Result { uid });
+        Some(())
+    }
+
+    pub(super) fn ask_queued(&mut self, back: u8) {
+        let call = self.now();
+        let Some(held) = self.back(back) else { return };
+        let (id, uid, answer) = (held.id, held.uid, held.handle.is_queued());
+        self.note(id, call, What::IsQueued { uid, answer });
     }
 
     pub(super) fn interrupt_handle(&mut self, back: u8) {
@@ -103,6 +117,15 @@ impl Player<'_> {
         let (id, uid) = (held.id, held.uid);
         held.handle.interrupt();
         self.note(id, call, What::InterruptHandle { uid });
+    }
+
+    pub(super) fn interrupt_own(&mut self, back: u8) {
+        let call = self.now();
+        let Some(held) = self.back(back) else { return };
+        let (id, turn) = (held.id, held.handle.turn_id());
+        let answer = refused(self.scene.service.interrupt_turn(id, turn));
+        self.note(id, call, What::Interrupt { only: Some(turn.get()), answer });
+        self.poll(back);
     }
 
     pub(super) fn interrupt(&mut self, slot: Slot) {
