@@ -117,12 +117,10 @@ impl Admissions {
     /// Takes one turn out of the queue.
     fn remove(&mut self, turn: TurnId, status: &Status) -> Option<QueuedTurn> {
         let place = self.queue.iter().position(|queued| queued.turn_id == turn)?;
-        let queued = self.change_queue(status, |queue, gate| {
+        self.change_queue(status, |queue, gate| {
             gate.count_unqueued();
-            queue.remove(place)
-        })?;
-        queued.turn.answer.set_queued(false);
-        Some(queued)
+            queue.remove(place).inspect(QueuedTurn::mark_unqueued)
+        })
     }
 
     /// Takes all turns out of the queue.
@@ -130,15 +128,14 @@ impl Admissions {
         if self.queue.is_empty() {
             return VecDeque::new();
         }
-        let all = self.change_queue(status, |queue, gate| {
+        self.change_queue(status, |queue, gate| {
             gate.count_unqueued();
+            queue.iter().for_each(QueuedTurn::mark_unqueued);
             std::mem::take(queue)
-        });
-        all.iter().for_each(|queued| queued.turn.answer.set_queued(false));
-        all
+        })
     }
 
-    /// Changes queue and gate in one step, for readers without the lock.
+    /// Changes queue, gate and the handles' answers to `is_queued` in one step, for readers without the lock.
     fn change_queue<T>(&mut self, status: &Status, change: impl FnOnce(&mut VecDeque<QueuedTurn>, &Gate) -> T) -> T {
         status.queue_length.begin_change();
         let result = change(&mut self.queue, &status.gate);
@@ -350,12 +347,10 @@ impl SessionHandle {
 
     /// Takes the next turn out of the queue.
     fn admit_queued(&self, admissions: &mut Admissions) -> Option<QueuedTurn> {
-        let next = admissions.change_queue(self.status(), |queue, gate| {
+        admissions.change_queue(self.status(), |queue, gate| {
             gate.count_unqueued();
-            queue.pop_front()
-        })?;
-        next.turn.answer.set_queued(false);
-        Some(next)
+            queue.pop_front().inspect(QueuedTurn::mark_unqueued)
+        })
     }
 
     /// Sends a turn that was queued. If the session has ended, all queued turns are answered.

@@ -794,6 +794,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c37"),
     ),
     mutation(
+        "a shutdown ends the list of the subscribers of all sessions without a look at the sessions",
+        "src/ephemeral/shutdown.rs",
+        &[("    for session in &sessions {\n        core.global_subscribers", "    for session in sessions.iter().take(0) {\n        core.global_subscribers")],
+        Shuttle("c37_a_session_that_is_created"),
+    ),
+    mutation(
         "the terminal event of a turn is not sent",
         "src/session/running.rs",
         &[("        self.context.events().emit_last(|| self.terminal_event(result));\n", "        let _ = self.terminal_event(&result);\n")],
