@@ -206,7 +206,7 @@ impl StoredSession {
             session_id: self.id(),
             created_at: self.history.created_at(),
             updated_at: self.history.updated_at(),
-            message_count: self.history.messages().len(),
+            message_count: self.history.iter().len(),
             usage: self.history.usage(),
             turns: self.numbers.turns,
             labels: self.labels.clone().into(),
