@@ -9,7 +9,8 @@
 //! | `--cfg turnwise_loom` | `loom`: every schedule and every outcome that the memory orderings allow; two scenarios limit the preemptions | single protocols, such as the gate, the semaphore and the cancel token |
 //!
 //! The two model checkers have no crossbeam channels. `channel` replaces them, and the same tests hold both to the same
-//! behaviour. The replacements are compiled for tests only. `tests/layers.rs` checks that no other module names a
+//! behaviour. The replacements are compiled for tests only: of this crate, and under shuttle also of its hosts, through
+//! `testkit::explore`. `tests/layers.rs` checks that no other module names a
 //! primitive.
 
 #[cfg(turnwise_loom)]
@@ -25,7 +26,8 @@ mod primitives;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use primitives::*;
+// `pub` for `testkit::sync`, which hands some of them on.
+pub use primitives::*;
 
 /// A cell that is written once. The real one in every build: no thread waits for it and no code runs while it is written,
 /// so a model checker has nothing to explore.

@@ -30,7 +30,7 @@ const LAYERS: [&str; 24] = [
     "store",
     "testkit",
 ];
-/// Outside of the layers: the crate's root, and the text of the guide.
+/// Outside of the layers: the crate's root, and the texts of the guide.
 const TOP: [&str; 2] = ["lib", "guide"];
 
 fn sources() -> Vec<(PathBuf, String)> {
