@@ -20,6 +20,5 @@ pub use labels::Labels;
 pub use result::{RunResult, StopReason, Usage};
 pub use snapshot::SessionSnapshot;
 #[cfg(feature = "store")]
-#[allow(unused_imports)] // For the saves of the store.
 pub(crate) use transcript::HistoryChange;
 pub use transcript::{AssistantBlock, Message, Session, ToolResult};

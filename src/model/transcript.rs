@@ -146,7 +146,6 @@ impl Session {
 
     /// The change that made `earlier` to this history, if `earlier` is an older share of it. Compares no message.
     #[cfg(feature = "store")]
-    #[allow(dead_code)] // For the saves of the store.
     pub(crate) fn change_since(&self, earlier: &Self) -> HistoryChange {
         match self.messages.common_start(&earlier.messages) {
             Some(start) => HistoryChange::Appended { start },
@@ -154,9 +153,22 @@ impl Session {
         }
     }
 
+    /// The messages under another header: that of the record that has them.
+    #[cfg(feature = "store")]
+    pub(crate) fn with_figures(
+        self,
+        id: SessionId,
+        created_at: SystemTime,
+        updated_at: SystemTime,
+        usage: Usage,
+        metadata: BTreeMap<String, String>,
+    ) -> Self {
+        let metadata = if *self.metadata == metadata { self.metadata } else { Arc::new(metadata) };
+        Self { id, created_at, updated_at, usage, metadata, ..self }
+    }
+
     /// The messages from an index on.
     #[cfg(feature = "store")]
-    #[allow(dead_code)] // For the saves of the store.
     pub(crate) fn iter_from(&self, start: usize) -> impl ExactSizeIterator<Item = &Message> {
         self.messages.iter_from(start)
     }
