@@ -271,7 +271,4 @@ pub use crossbeam_channel;
 /// The channels that carry events, in a build with `--cfg turnwise_shuttle`: those of crossbeam, but for `select!`, on
 /// threads that the model checker schedules.
 #[cfg(turnwise_shuttle)]
-pub mod crossbeam_channel {
-    pub use crate::sync::{at, bounded, never, unbounded, Receiver, Sender};
-    pub use ::crossbeam_channel::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
-}
+pub use sync::channels as crossbeam_channel;

@@ -26,7 +26,8 @@ mod primitives;
 #[cfg(test)]
 mod tests;
 
-// `pub` for `testkit::sync`, which hands some of them on.
+// `testkit::sync` hands some of them on. Without that feature, or under loom, none is public.
+#[allow(unreachable_pub, unused_imports)]
 pub use primitives::*;
 
 /// A cell that is written once. The real one in every build: no thread waits for it and no code runs while it is written,

@@ -81,7 +81,6 @@
 //! A take or an unload of a live session [catches up](RecordLease::catch_up) on the session thread, between two turns.
 //! The session ends only if that succeeds. If the caller exported the history and saved it later, a turn could end in
 //! between. The save would then undo that turn.
-
 //!
 //! # Other services on the same store
 //!
@@ -103,7 +102,7 @@
 //! id, capacity and lease are free. An archive loads the record again and archives that, since an archive does not depend
 //! on the history.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 
 use crate::error::SessionError;
@@ -221,9 +220,6 @@ pub(super) struct Archived {
     /// The history of the record, if another writer had changed that.
     pub(super) reloaded: Option<Session>,
 }
-
-/// How often an archive is tried while other writers change the record.
-const ARCHIVE_ATTEMPTS: usize = 16;
 
 /// How many turn numbers, and event numbers, a record reserves at a time. After a kill up to that many are skipped.
 const BLOCK: LastNumbers = LastNumbers { turn: 256, event: 1 << 20 };
@@ -613,40 +609,80 @@ impl RecordLease {
     /// Archives the session in the store. If another writer has changed the record, that record is loaded and archived.
     pub(super) fn archive(&self, mode: ArchiveMode) -> Result<Archived, SessionError> {
         let mut record = self.record.lock();
+        let was_open =
+            self.change_setting(&mut record, |session| Ok(!std::mem::replace(&mut session.archived, true)))?;
+        self.close(ARCHIVED, mode);
+        let is_reloaded = self.is_lost();
+        let reloaded = record.session.as_ref().filter(|_| is_reloaded).map(|session| session.history.clone());
+        Ok(Archived { was_open, reloaded })
+    }
+
+    /// Replaces the labels, and saves them if the session is stored. If the save fails, they are as before. If another
+    /// writer has changed the record, that record is loaded and gets the labels.
+    pub(super) fn set_labels(&self, labels: &BTreeMap<String, String>) -> Result<(), SessionError> {
+        let id = self.id;
+        let changed = self.change_setting(&mut self.record.lock(), |session| {
+            if session.archived {
+                return Err(SessionError::Archived { id });
+            }
+            session.labels.clone_from(labels);
+            Ok(true)
+        });
+        changed.map(drop)
+    }
+
+    /// Changes a part of the record that does not depend on the history, and saves it. So a conflict is no reason to
+    /// fail: the record of the other writer is loaded, and changed in the same way. `change` returns whether there is
+    /// anything to save.
+    fn change_setting(
+        &self,
+        record: &mut CurrentRecord,
+        change: impl Fn(&mut StoredSession) -> Result<bool, SessionError>,
+    ) -> Result<bool, SessionError> {
+        /// How often the change is tried while other writers change the record.
+        const ATTEMPTS: usize = 16;
         if self.is_lost() && !record.is_deleted {
-            self.reload(&mut record)?;
+            self.reload(record)?;
         }
-        let mut is_reloaded = self.is_lost();
-        for attempt in 1.. {
-            let CurrentRecord { session: Some(session), is_stored, is_deleted: false, .. } =
-                self.loaded(&mut record)?
+        let mut attempt = 1;
+        loop {
+            let CurrentRecord { session: Some(session), is_stored, is_deleted: false, .. } = self.loaded(record)?
             else {
                 return Err(SessionError::NotFound { id: self.id });
             };
-            let was_open = !std::mem::replace(&mut session.archived, true);
-            // A session without a record is saved as archived when its agent is built.
-            if was_open && *is_stored {
-                match self.write(&mut record, None) {
-                    Ok(()) => {}
-                    Err(StoreError::Conflict { id }) if attempt < ARCHIVE_ATTEMPTS => {
-                        self.set_lost(id);
-                        self.reload(&mut record)?;
-                        is_reloaded = true;
-                        continue;
-                    }
-                    Err(error) => {
-                        // The store may have written the record, so the open state must be saved again.
-                        record.session.iter_mut().for_each(|session| session.archived = false);
-                        record.is_current = false;
-                        return Err(error.about(self.id));
-                    }
+            let before = session.clone();
+            let has_changed = change(session)?;
+            // A session without a record is saved with the change when its agent is built.
+            if !has_changed || !*is_stored {
+                return Ok(has_changed);
+            }
+            match self.write(record, None) {
+                Ok(()) => return Ok(true),
+                Err(StoreError::Conflict { id }) if attempt < ATTEMPTS => {
+                    self.set_lost(id);
+                    self.reload(record)?;
+                    attempt += 1;
+                }
+                Err(error) => {
+                    // The store may have written the record, so the state from before must be saved again.
+                    record.session = Some(before);
+                    record.is_current = false;
+                    return Err(error.about(self.id));
                 }
             }
-            self.close(ARCHIVED, mode);
-            let reloaded = record.session.as_ref().filter(|_| is_reloaded).map(|session| session.history.clone());
-            return Ok(Archived { was_open, reloaded });
         }
-        Err(StoreError::Conflict { id: self.id }.about(self.id))
+    }
+
+    /// Calls `with` with the record's labels, under the record's lock: of two calls that set labels, the later one is the
+    /// last one also for `with`. An error if there is no record.
+    pub(super) fn with_labels<T>(&self, with: impl FnOnce(&BTreeMap<String, String>) -> T) -> Result<T, SessionError> {
+        let id = self.id;
+        let mut record = self.record.lock();
+        self.loaded(&mut record)?
+            .session
+            .as_ref()
+            .map(|session| with(&session.labels))
+            .ok_or(SessionError::NotFound { id })
     }
 
     /// Sets the state to `ARCHIVED` or `DELETED`. Called under the record's lock.

@@ -1,7 +1,7 @@
 //! Locks with the interface of parking_lot and of the standard library, on top of those of a model checker
 //! (`super::raw`).
 
-#![allow(missing_docs, clippy::new_without_default)] // Public in the test kit only.
+#![allow(unreachable_pub, missing_docs, clippy::new_without_default)] // Public in the test kit only.
 #![allow(clippy::expect_used)] // A broken invariant fails the run of a model checker.
 
 use std::fmt;

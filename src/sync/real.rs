@@ -1,5 +1,7 @@
 //! The primitives of programs.
 
+#![allow(unreachable_pub)] // What `testkit::sync` hands on is public, and without that feature unreachable.
+
 #[path = "room.rs"]
 mod room;
 

@@ -5,6 +5,8 @@
 //! moment, and the clock jumps to it. A deadline more than an hour away never comes. So a wait that nothing else ends
 //! is found as a deadlock.
 
+#![allow(unreachable_pub)] // What `testkit::sync` hands on is public, and without that feature unreachable.
+
 #[path = "arms.rs"]
 mod arms;
 #[path = "channel.rs"]
@@ -28,6 +30,12 @@ pub(crate) use shuttle::thread::{current, Builder, ThreadId};
 pub use shuttle::thread::{yield_now, JoinHandle};
 pub(crate) use shuttle::thread_local;
 pub(crate) use std::sync::{Arc, Weak};
+
+/// What a host uses of crossbeam's channels, apart from `select!`.
+pub mod channels {
+    pub use super::{at, bounded, never, unbounded, Receiver, Sender};
+    pub use crossbeam_channel::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
+}
 
 use shuttle::rand::Rng;
 use std::time::Duration;

@@ -69,7 +69,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn keeps its permit while it waits for input",
         "src/turn/input.rs",
-        &[("    let permit = reentrancy::lend_permit_of(&shared.permit);", "    let permit = reentrancy::lend_permit_of(&shared.permit).filter(|_| false);")],
+        &[("        let permit = reentrancy::lend_permit_of(permit);", "        let permit = reentrancy::lend_permit_of(permit).filter(|_| false);")],
         Shuttle("c44_a_turn_that_waits"),
     ),
     mutation(
@@ -177,7 +177,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/session/thread.rs",
         &[
             ("if is_hosting { self.handle.close_if_nothing_queued() } else", "if is_hosting { gate.close() } else"),
-            ("        if is_hosting && !self.handle.status().queue_length.is_zero() {", "        if is_hosting && self.takeovers.len() > 9 {"),
+            ("        if is_hosting && self.handle.has_queued_turns() {", "        if is_hosting && self.takeovers.len() > 9 {"),
         ],
         Shuttle("c49_a_take_comes"),
     ),
@@ -192,6 +192,33 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/session/admission.rs",
         &[("            admissions.is_ending = true;\n            admissions.take_queue(self.status())", "            admissions.is_ending = false;\n            VecDeque::<QueuedTurn>::new()")],
         Contract("c51_a_failed_build"),
+    ),
+    mutation(
+        "a second cancel returns before the first has reached the child tokens",
+        "src/cancel.rs",
+        &[(
+            "            let children = std::mem::take(&mut hooks.children);\n",
+            "            let children = std::mem::take(&mut hooks.children);\n            drop(hooks);\n            crate::sync::yield_now();\n",
+        )],
+        Shuttle("c45_after_an_interrupt"),
+    ),
+    mutation(
+        "a take that has lost finishes the close of another thread",
+        "src/session/thread.rs",
+        &[("        if is_taken {\n", "        if is_taken || gate.state().is_closed() {\n")],
+        Shuttle("c40_host_mode_fails"),
+    ),
+    mutation(
+        "a turn that supersedes a build cancels it",
+        "src/session/admission.rs",
+        &[("let is_building = self.gate().state().is_building();", "let is_building = false;")],
+        Contract("c50_a_turn_that_supersedes_a_build"),
+    ),
+    mutation(
+        "an answer that was accepted before its event had room is lost",
+        "src/turn/input.rs",
+        &[("    let response = pending.end();\n", "    let response = pending.end().filter(|_| announced.is_ok());\n")],
+        Contract("c45_an_answer_counts"),
     ),
     // Steering, and the wait for a message.
     mutation(
@@ -346,7 +373,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an interaction has left the inbox before it is recorded as running",
         "src/inbox/queue.rs",
-        &[("                Some(next) => extra.running = Some((next.interaction.id, cancel.clone())),", "                Some(_) => {}"), ("        self.queue.change(|Contents { items, extra, .. }| {\n            let next = items.pop_front();", "        let taken = self.queue.change(|Contents { items, extra, .. }| {\n            let next = items.pop_front();"), ("                None => {}\n            }\n            next\n        })\n    }", "                None => {}\n            }\n            next\n        });\n        taken.iter().for_each(|next| self.begin_running(next, cancel));\n        taken\n    }")],
+        &[
+            ("            if !next.is_dismissal() {\n                extra.running = Some((next.interaction.id, cancel.clone()));\n            }\n            Some(next)\n        })\n", "            Some(next)\n        });\n        taken.iter().for_each(|next| self.begin_running(next, cancel));\n        taken\n"),
+            ("        self.queue.change(|Contents { items, extra, .. }| {\n            let next = take_oldest(items, extra)?;", "        let taken = self.queue.change(|Contents { items, extra, .. }| {\n            let next = take_oldest(items, extra)?;"),
+        ],
         Shuttle("c40_one_interaction"),
     ),
     mutation(
@@ -630,7 +660,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn's token ends no wait while the turn's error is converted to text",
         "src/session/thread.rs",
-        &[("        turn.announce_end(&result);\n        turn.end(result);\n", "        self.own.end_turn();\n        turn.announce_end(&result);\n        turn.end(result);\n")],
+        &[("        turn.announce_end(&result);\n        match", "        self.own.end_turn();\n        turn.announce_end(&result);\n        match")],
         Contract("c34"),
     ),
     // Registry, capacity, shutdown.
@@ -662,8 +692,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "capacity comes back before the agent is dropped",
         "src/ephemeral/launch.rs",
         &[
-            ("            let failure = thread::run(start);\n", "            registration.release();\n            let failure = thread::run(start);\n"),
-            ("            // Capacity and id are free before a failed build is answered.\n            registration.release();\n", ""),
+            ("            let last_reply = thread::run(start);\n", "            registration.release();\n            let last_reply = thread::run(start);\n"),
+            ("            // Capacity and id are free before the last callers are answered.\n            registration.release();\n", ""),
         ],
         Shuttle("c09"),
     ),
@@ -687,7 +717,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/ephemeral/launch.rs",
         &[
             ("            registration.release();\n            if let", "            if let"),
-            ("                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n", "                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n            registration.release();\n"),
+            ("                contain_and_log(\"the drop of a session's error\", move || reply.send());\n            }\n", "                contain_and_log(\"the drop of a session's error\", move || reply.send());\n            }\n            registration.release();\n"),
         ],
         Shuttle("c03"),
     ),
@@ -762,6 +792,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             ("        while self.events.try_recv().is_ok() {}\n", ""),
         ],
         Shuttle("c37"),
+    ),
+    mutation(
+        "a shutdown ends the list of the subscribers of all sessions without a look at the sessions",
+        "src/ephemeral/shutdown.rs",
+        &[("    for session in &sessions {\n        core.global_subscribers", "    for session in sessions.iter().take(0) {\n        core.global_subscribers")],
+        Shuttle("c37_a_session_that_is_created"),
     ),
     mutation(
         "the terminal event of a turn is not sent",
@@ -965,7 +1001,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an archive gives up at the first conflict",
         "src/store/kept.rs",
-        &[("const ARCHIVE_ATTEMPTS: usize = 16;", "const ARCHIVE_ATTEMPTS: usize = 1;")],
+        &[("        const ATTEMPTS: usize = 16;", "        const ATTEMPTS: usize = 1;")],
         Shuttle("keeping_c59_an_archive"),
     ),
     mutation(

@@ -104,6 +104,25 @@ fn c59_an_archive_of_a_changed_record_archives_what_is_kept() {
 }
 
 #[test]
+fn c59_labels_of_a_changed_record_are_set_on_what_is_kept() {
+    run(|| {
+        let (service, store) = watched();
+        let id = service.create_session(create("one")).unwrap().session_id;
+        beside(&store).start_turn(id, turn("two")).unwrap();
+        let labels = [("user".to_owned(), "ada".to_owned())].into();
+        service.set_labels(id, labels).unwrap();
+        let (stored, _) = store.load(id).unwrap().unwrap();
+        assert_eq!((stored.labels["user"].as_str(), stored.history.iter().len()), ("ada", 4));
+        // The session was out of date, and ends without a turn.
+        while service.stats().sessions > 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(service.start_turn(id, turn("three")).unwrap().text, "three");
+        assert_eq!(kept(&*store, id), ["one", "= one", "two", "= two", "three", "= three"]);
+    });
+}
+
+#[test]
 fn c59_a_take_of_a_changed_record_returns_what_is_kept() {
     run(|| {
         for is_live in [true, false] {
