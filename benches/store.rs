@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use common::failures::{attempt, exit_code};
 use common::times::{interleaved, time, times, Times};
-use common::{full_or_quick, report, title};
+use common::{full_or_quick, report, report_numbers, title};
 use redb::{Database, ReadableDatabase, TableDefinition};
 use turnwise::store::{FileStore, PersistentSessionService};
 use turnwise::{
@@ -26,6 +26,7 @@ use turnwise::{
 };
 
 const TABLE: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("floor");
+const ROWS: TableDefinition<'_, [u8; 24], &[u8]> = TableDefinition::new("rows");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An agent that changes the last message of its history in each turn. The model of the specification is the number of
@@ -59,6 +60,34 @@ impl SessionAgent for Rewrites {
     }
 }
 
+/// An agent that adds a prompt and an answer to its history in each turn. The model of the specification is the length of
+/// each text.
+struct Grows {
+    history: Session,
+    len: usize,
+}
+
+struct GrowingBuilder;
+
+impl SessionAgentBuilder for GrowingBuilder {
+    type Agent = Grows;
+
+    fn build_agent(&self, spec: &SessionSpec, _: &SessionContext) -> Result<Grows, AgentError> {
+        Ok(Grows { history: spec.history(), len: spec.model.parse().map_err(AgentError::other)? })
+    }
+}
+
+impl SessionAgent for Grows {
+    fn run_turn(&mut self, _: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.history.push_batch([Message::user("p".repeat(self.len)), Message::assistant("a".repeat(self.len))]);
+        Ok(turn.finish(""))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+}
+
 /// A message of about a hundred bytes.
 fn message(n: u64) -> Message {
     Message::user(format!("{n:0>100}"))
@@ -77,7 +106,11 @@ fn main() -> ExitCode {
 fn measure(folder: &Path) {
     let service = Service::new(Builder, 64, FileStore::open(folder.join("sessions.redb")).expect("a store"));
     let bare = bare(&folder.join("bare.redb"));
-    title("store: a turn that is kept");
+    title("store: turns of one session, which add 400 bytes");
+    let _ = attempt("a session that grows", || growing(folder, 200, full_or_quick(10_000, 300)));
+    title("store: turns of one session, which add 4,000 bytes");
+    let _ = attempt("a session that grows", || growing(folder, 2_000, full_or_quick(1_000, 300)));
+    title("store: a turn that rewrites the history");
     for messages in [2, 100, 1_000] {
         let _ = attempt(&format!("one caller, {messages} messages"), || one_caller(&service, &bare, messages));
     }
@@ -92,6 +125,50 @@ fn measure(folder: &Path) {
     let _ = attempt("a read", || read(&service, &bare, ids[0]));
     let _ = attempt("a list", || list(&service, &bare, &ids));
     service.shutdown(PATIENCE);
+}
+
+/// One session runs `turns` turns. The floor is a transaction that writes as much, into a table that grows as well. In a
+/// table of several sessions each turn writes one row.
+fn growing(folder: &Path, len: usize, turns: usize) {
+    const WINDOW: usize = 100;
+    let path = folder.join(format!("growing-{len}.redb"));
+    let store = FileStore::open(&path).expect("a store");
+    let bare_path = folder.join(format!("growing-{len}-bare.redb"));
+    let bare = Database::create(&bare_path).expect("a database");
+    let service = PersistentSessionService::new(GrowingBuilder, 1, store);
+    let id = service.open_session(SessionSpec::new().model(len.to_string())).expect("a session");
+    let key = |turn: usize| {
+        let mut key = [0; 24];
+        key[..16].copy_from_slice(id.as_uuid().as_bytes());
+        key[16..].copy_from_slice(&turn.to_be_bytes());
+        key
+    };
+    let (mut figures, mut floors) = (Vec::new(), Vec::new());
+    for turn in 0..turns {
+        figures.push(time(|| drop(service.start_turn(id, StartTurnRequest::new("")).expect("a turn"))));
+        floors.push(time(|| {
+            let transaction = bare.begin_write().expect("a transaction");
+            let mut table = transaction.open_table(ROWS).expect("a table");
+            table.insert(key(turn), vec![7; 2 * len].as_slice()).expect("an insert");
+            drop(table);
+            transaction.commit().expect("a commit");
+        }));
+    }
+    let median =
+        |times: &[Duration], from: usize| times[from..from + WINDOW].iter().copied().collect::<Times>().median();
+    let places = [WINDOW, turns / 10, turns - WINDOW].map(|from| from.max(WINDOW));
+    for from in places {
+        report(&format!("turns {from} to {}", from + WINDOW), median(&figures, from), median(&floors, from));
+    }
+    report("the last turns beside the first", median(&figures, places[2]), median(&figures, places[0]));
+    service.shutdown(PATIENCE);
+    drop(service);
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let size = |path: &Path| mebibytes(fs::metadata(path).expect("a file").len());
+    let text = mebibytes((2 * len * turns) as u64);
+    report_numbers("the file beside its text", size(&path), text, "MiB");
+    drop(bare);
+    report_numbers("the file of the floor beside its text", size(&bare_path), text, "MiB");
 }
 
 fn one_caller(service: &Service, bare: &Database, messages: usize) {

@@ -241,7 +241,7 @@ pub trait SessionAgent: 'static {
         self.run_turn(interaction.text(), turn)
     }
 
-    /// Returns the history, for exports. The copy-on-write of [`Session`] makes it cheap.
+    /// Returns the history, for exports. A clone of a [`Session`] shares the messages, so it is cheap.
     fn session_clone(&self) -> Session;
 
     /// Returns the state that reads show. Called after the build, and after every turn and interaction that ran

@@ -30,6 +30,10 @@ mod tests;
 #[allow(unreachable_pub, unused_imports)]
 pub use primitives::*;
 
+/// A cell that is written once. The real one in every build: no thread waits for it and no code runs while it is written,
+/// so a model checker has nothing to explore.
+pub(crate) use std::sync::OnceLock as WriteOnce;
+
 /// A number that no other call in this process returns.
 pub(crate) fn unique_number() -> u64 {
     // Not one of the primitives: no thread waits for it, so a model checker has nothing to explore.

@@ -319,11 +319,11 @@ impl<B: SessionAgentBuilder, R> PreparedSession<B, R> {
         let (core, handle) = (Arc::clone(registration.core()), Arc::clone(registration.handle()));
         let (start, id) = (start.into_inner(), handle.id());
         let life = move || {
-            let failure = thread::run(start);
-            // Capacity and id are free before a failed build is answered.
+            let last_reply = thread::run(start);
+            // Capacity and id are free before the last callers are answered.
             registration.release();
-            if let Some(failure) = failure {
-                contain_and_log("the drop of a builder's error", move || failure.send());
+            if let Some(reply) = last_reply {
+                contain_and_log("the drop of a session's error", move || reply.send());
             }
         };
         let Settings { ref thread_name_prefix, stack_size, .. } = core.settings;

@@ -15,6 +15,7 @@
 //! | `Agent`, where [`is_graceful`](crate::AgentError::is_graceful) | yes | none: another turn continues where this one has stopped |
 //! | [`Timeout`](crate::SessionError::Timeout) and [`Ending`](crate::SessionError::Ending) of a wait | perhaps | wait again: the operation goes on |
 //! | [`Store`](crate::SessionError::Store) | no | once the disk is repaired |
+//! | `Store` with `StoreError::Conflict` | perhaps | the same turn again, on the history of the other writer, only if [that is safe](#idempotence) |
 //! | `Agent` with a `StoreError` inside | yes | none: the session has the turn in its history, and the next turn saves both |
 //! | cancelled, by [any reason](crate::SessionError::cancel_reason) | perhaps | none: the turn was told to stop |
 //! | [`Build`](crate::SessionError::Build) | no | only if its [`agent_error`](crate::SessionError::agent_error) is retryable |

@@ -21,7 +21,7 @@ use crate::error::SessionError;
 use crate::panics::{contain_and_log, record};
 #[cfg(feature = "store")]
 use crate::sync::Weak;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering};
 
 /// The last turn number and the last event number of a session; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,14 @@ pub(crate) struct Numbering {
     pub(crate) known_events: u64,
     /// `None` for a session in memory.
     pub(crate) record: Option<Arc<dyn NumberRecord>>,
+    /// `None` for a session in memory.
+    pub(crate) loss: Option<Arc<Loss>>,
 }
+
+/// Set once another writer has changed the record of a kept session: the session is out of date, and ends unsaved. The
+/// writer that finds out sets it, and the session thread reads it.
+#[derive(Default)]
+pub(crate) struct Loss(OnceLock<SessionError>);
 
 /// The bounds of one life, for the threads that give out numbers.
 pub(crate) struct Numbers {
@@ -57,18 +64,38 @@ pub(crate) struct Numbers {
     last_event: AtomicU64,
     /// `None` for a session in memory, and after the life's end.
     record: Mutex<Option<Arc<dyn NumberRecord>>>,
+    loss: Option<Arc<Loss>>,
+}
+
+impl Loss {
+    pub(crate) fn get(&self) -> Option<&SessionError> {
+        self.0.get()
+    }
+
+    /// Sets the error of the turns that the loss ends. The first one stays.
+    #[cfg(feature = "store")]
+    pub(crate) fn set(&self, error: SessionError) {
+        self.0.get_or_init(|| error);
+    }
 }
 
 impl Numbers {
     pub(crate) fn new(numbering: Numbering) -> Arc<Self> {
-        let Numbering { after, record, .. } = numbering;
+        let Numbering { after, record, loss, .. } = numbering;
         // A new life of a kept session has reserved nothing yet.
         let bounds = if record.is_some() { after } else { LastNumbers { turn: u64::MAX, event: u64::MAX } };
         Arc::new(Self {
             last_turn: AtomicU64::new(bounds.turn),
             last_event: AtomicU64::new(bounds.event),
             record: Mutex::new(record),
+            loss,
         })
+    }
+
+    /// The error with which the session ends, if another writer has changed its record.
+    #[inline]
+    pub(crate) fn loss(&self) -> Option<&SessionError> {
+        self.loss.as_ref().and_then(|loss| loss.get())
     }
 
     /// The last turn number that may be admitted.

@@ -6,6 +6,7 @@ mod id;
 mod input;
 mod interaction;
 mod labels;
+mod messages;
 mod result;
 mod snapshot;
 mod transcript;
@@ -18,4 +19,6 @@ pub use interaction::{EventSource, InboxInteraction, InteractionContent, Respons
 pub use labels::Labels;
 pub use result::{RunResult, StopReason, Usage};
 pub use snapshot::SessionSnapshot;
+#[cfg(feature = "store")]
+pub(crate) use transcript::HistoryChange;
 pub use transcript::{AssistantBlock, Message, Session, ToolResult};

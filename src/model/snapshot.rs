@@ -43,7 +43,7 @@ impl From<&Session> for SessionSnapshot {
         Self {
             created_at: session.created_at(),
             updated_at: session.updated_at(),
-            message_count: session.messages().len(),
+            message_count: session.iter().len(),
             total_tokens: session.total_tokens(),
             usage: session.usage(),
             last_assistant_text: session.last_assistant_text().map(Arc::from),

@@ -1,12 +1,14 @@
 //! The history of a session: the type that is stored, exported and resumed.
 //!
-//! **Invariant.** Clones share messages and metadata until one of them writes.
+//! **Invariant.** Clones share metadata until one of them writes, and messages also while one of them grows; see
+//! [`Messages`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::SystemTime;
 
+use super::messages::Messages;
 use super::{Brief, SessionId, StopReason, Usage};
 use crate::sync::Arc;
 
@@ -36,8 +38,10 @@ impl<'de> serde::Deserialize<'de> for FormatVersion {
 /// The history of a session: its messages, usage, metadata and times. It is not a live session: that is a
 /// [`SessionId`] in a service.
 ///
-/// Clones share messages and metadata until one of them writes. So [`clone`](Clone::clone), [`fork`](Session::fork)
-/// and [`SessionAgent::session_clone`](crate::SessionAgent::session_clone) take constant time.
+/// Clones share messages and metadata. So [`clone`](Clone::clone), [`fork`](Session::fork) and
+/// [`SessionAgent::session_clone`](crate::SessionAgent::session_clone) take constant time. A [`push`](Session::push)
+/// copies no message, even while clones share the history: the clones keep their length. Other changes of a shared
+/// history copy it first, and so does a push to a clone that has become the shorter one.
 ///
 /// With the feature `serde` a session can be serialized as JSON and resumed by another process. Deserializing a newer
 /// format version fails with a clear error.
@@ -65,7 +69,7 @@ pub struct Session {
     usage: Usage,
     #[cfg_attr(feature = "serde", serde(default))]
     metadata: Arc<BTreeMap<String, String>>,
-    messages: Arc<Vec<Message>>,
+    messages: Messages,
 }
 
 impl Session {
@@ -88,7 +92,7 @@ impl Session {
             updated_at: now,
             usage: Usage::default(),
             metadata: Arc::default(),
-            messages: Arc::default(),
+            messages: Messages::default(),
         }
     }
 
@@ -119,11 +123,57 @@ impl Session {
     }
 
     /// Returns all messages, oldest first.
+    ///
+    /// A history that has grown while it was shared has no slice: the first call copies the messages into one, and
+    /// later pushes add to the copy. [`iter`](Self::iter) copies nothing.
     pub fn messages(&self) -> &[Message] {
-        &self.messages
+        self.messages.as_slice()
     }
 
-    /// Returns all messages for modification. Copies them first where another clone shares them.
+    /// Iterates over all messages, oldest first. Unlike [`messages`](Self::messages) it never copies them.
+    ///
+    /// ```
+    /// use turnwise::{Message, Session};
+    ///
+    /// let mut session = Session::new();
+    /// session.push_batch([Message::user("one"), Message::assistant("1")]);
+    /// assert_eq!(session.iter().len(), 2);
+    /// assert_eq!(session.iter().next_back().map(Message::text).as_deref(), Some("1"));
+    /// ```
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Message> + ExactSizeIterator + Clone {
+        self.messages.iter()
+    }
+
+    /// The change that made `earlier` to this history, if `earlier` is an older share of it. Compares no message.
+    #[cfg(feature = "store")]
+    pub(crate) fn change_since(&self, earlier: &Self) -> HistoryChange {
+        match self.messages.common_start(&earlier.messages) {
+            Some(start) => HistoryChange::Appended { start },
+            None => HistoryChange::Rewritten,
+        }
+    }
+
+    /// The messages under another header: that of the record that has them.
+    #[cfg(feature = "store")]
+    pub(crate) fn with_figures(
+        self,
+        id: SessionId,
+        created_at: SystemTime,
+        updated_at: SystemTime,
+        usage: Usage,
+        metadata: BTreeMap<String, String>,
+    ) -> Self {
+        let metadata = if *self.metadata == metadata { self.metadata } else { Arc::new(metadata) };
+        Self { id, created_at, updated_at, usage, metadata, ..self }
+    }
+
+    /// The messages from an index on.
+    #[cfg(feature = "store")]
+    pub(crate) fn iter_from(&self, start: usize) -> impl ExactSizeIterator<Item = &Message> {
+        self.messages.iter_from(start)
+    }
+
+    /// Returns all messages for modification. Copies them first if another clone shares them.
     ///
     /// ```
     /// use turnwise::{Message, Session};
@@ -136,7 +186,7 @@ impl Session {
     /// ```
     pub fn messages_mut(&mut self) -> &mut Vec<Message> {
         self.touch();
-        Arc::make_mut(&mut self.messages)
+        self.messages.as_mut()
     }
 
     /// Returns the last `n` messages, or all where there are fewer.
@@ -150,23 +200,26 @@ impl Session {
     /// assert_eq!(session.last_n(10).len(), 2);
     /// ```
     pub fn last_n(&self, n: usize) -> &[Message] {
-        &self.messages[self.messages.len().saturating_sub(n)..]
+        let all = self.messages();
+        &all[all.len().saturating_sub(n)..]
     }
 
     /// Adds a message.
     pub fn push(&mut self, message: Message) {
-        self.messages_mut().push(message);
+        self.touch();
+        self.messages.push(message);
     }
 
     /// Adds several messages at once.
     pub fn push_batch(&mut self, messages: impl IntoIterator<Item = Message>) {
-        self.messages_mut().extend(messages);
+        self.touch();
+        messages.into_iter().for_each(|message| self.messages.push(message));
     }
 
     /// Sets the system prompt: replaces the one at the beginning of the history, or inserts it there.
     pub fn set_system_prompt(&mut self, prompt: impl Into<String>) {
         let content = prompt.into();
-        if matches!(self.messages.first(), Some(Message::System { content: old }) if *old == content) {
+        if matches!(self.iter().next(), Some(Message::System { content: old }) if *old == content) {
             return;
         }
         let messages = self.messages_mut();
@@ -208,7 +261,7 @@ impl Session {
             Message::Assistant { blocks, .. } => blocks.iter().any(|block| block.text().is_some()),
             _ => false,
         };
-        self.messages.iter().rev().find(has_text).map(|message| message.text().into_owned())
+        self.iter().rev().find(has_text).map(|message| message.text().into_owned())
     }
 
     /// Returns the number of tool calls that the assistant made.
@@ -219,7 +272,7 @@ impl Session {
             }
             _ => 0,
         };
-        self.messages.iter().map(calls_in).sum()
+        self.iter().map(calls_in).sum()
     }
 
     /// Returns the metadata that the host has set.
@@ -264,13 +317,23 @@ impl Session {
     /// of the whole history, since those tokens were used.
     #[must_use]
     pub fn fork_at(&self, index: usize) -> Self {
-        let kept = &self.messages[..index.min(self.messages.len())];
-        Self { messages: Arc::new(kept.to_vec()), ..self.fork() }
+        let kept: Vec<Message> = self.iter().take(index).cloned().collect();
+        Self { messages: Messages::from(kept), ..self.fork() }
     }
 
     fn touch(&mut self) {
         self.updated_at = SystemTime::now();
     }
+}
+
+/// How a history has changed since an older share of it.
+#[cfg(feature = "store")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HistoryChange {
+    /// Messages were added behind the first `start` ones, or none.
+    Appended { start: usize },
+    /// Any other change.
+    Rewritten,
 }
 
 /// Joins the parts of a text. Copies only if there are several.
@@ -286,7 +349,7 @@ impl fmt::Debug for Session {
             .field("id", &self.id)
             .field("created_at", &self.created_at)
             .field("updated_at", &self.updated_at)
-            .field("messages", &self.messages.len())
+            .field("messages", &self.iter().len())
             .field("usage", &self.usage)
             .finish_non_exhaustive()
     }
@@ -499,8 +562,8 @@ mod tests {
         let mut session = Session::new();
         session.push(Message::user("one"));
         let clone = session.clone();
-        assert!(Arc::ptr_eq(&session.messages, &clone.messages));
-        assert!(Arc::ptr_eq(&session.messages, &session.fork().messages));
+        assert!(std::ptr::eq(session.messages(), clone.messages()));
+        assert!(std::ptr::eq(session.messages(), session.fork().messages()));
         session.push(Message::user("two"));
         assert_eq!(clone.messages().len(), 1);
         assert_eq!(session.messages().len(), 2);

@@ -288,7 +288,14 @@ impl SessionHandle {
     /// the disk.
     fn overcome(&self, obstacle: Obstacle) -> Result<(), SessionError> {
         match obstacle {
-            Obstacle::Unreserved { last } => self.shared().numbers.reserve(LastNumbers { turn: last, event: 0 }),
+            Obstacle::Unreserved { last } => {
+                let numbers = &self.shared().numbers;
+                let reserved = numbers.reserve(LastNumbers { turn: last, event: 0 });
+                if numbers.loss().is_some() {
+                    self.close_lost();
+                }
+                reserved
+            }
             Obstacle::Refused(error) => Err(error),
         }
     }

@@ -33,24 +33,30 @@ pub(crate) struct BuildGuards {
     admission: Admission,
 }
 
-/// The reply to the callers of a build that failed: that of the build, and those whose turns were queued behind it. It is
-/// sent after the session has released everything.
+/// The reply to the callers of a session that ends for a reason of its own: its build has failed, or another writer has
+/// changed its record. They are the caller of the build or of the last turn, and those whose turns were queued behind it.
+/// It is sent after the session has released everything.
 ///
 /// If it is dropped instead, the callers of turns still get the error. The caller of an opening learns that the session
 /// has ended.
 #[must_use]
-pub(crate) struct BuildFailureReply {
+pub(crate) struct LastReply {
     first: FirstReply,
     queued: Vec<Answer>,
 }
 
-/// The reply to the caller of a build that failed.
+/// The reply to the caller of a build that failed, or of the last turn.
 enum FirstReply {
     Turn(Answer),
     Open { reply: Sender<Result<SessionId, SessionError>>, error: SessionError },
 }
 
-impl BuildFailureReply {
+impl LastReply {
+    /// The reply to the last turn of a session, and to the turns that were queued behind it.
+    pub(super) fn of_turns(last: Answer, queued: Vec<Answer>) -> Self {
+        Self { first: FirstReply::Turn(last), queued }
+    }
+
     /// Sends the error to the callers.
     pub(crate) fn send(self) {
         match self.first {
@@ -135,7 +141,7 @@ impl FirstStep {
     /// turn whose last event waits for room.
     ///
     /// Queued turns get the same error, since no turn of this session will run.
-    pub(super) fn fail(self, error: SessionError, handle: &SessionHandle) -> BuildFailureReply {
+    pub(super) fn fail(self, error: SessionError, handle: &SessionHandle) -> LastReply {
         match self {
             Self::Turn(turn, _) => {
                 let result = Err(error.clone());
@@ -143,12 +149,12 @@ impl FirstStep {
                 turn.announce_end(&result);
                 // Before the end of the turn, which would admit the next one.
                 let queued = handle.end_queue(&error);
-                BuildFailureReply { first: FirstReply::Turn(turn.end_but_answer(result)), queued }
+                LastReply { first: FirstReply::Turn(turn.end_but_answer(result)), queued }
             }
             Self::Open(Opening { guards, reply }) => {
                 let queued = handle.end_queue(&error);
                 guards.give_back();
-                BuildFailureReply { first: FirstReply::Open { reply, error }, queued }
+                LastReply { first: FirstReply::Open { reply, error }, queued }
             }
         }
     }

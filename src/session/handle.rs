@@ -359,6 +359,15 @@ impl SessionHandle {
         Closed { first, hooks }
     }
 
+    /// Closes a session whose record another writer has changed. The admitted turn fails when the session thread finds
+    /// out, and the queued turns with it.
+    pub(super) fn close_lost(&self) {
+        if self.gate().close() {
+            record!(Warn, "turnwise::session", "session {}: another writer has changed its record: it ends", self.id);
+        }
+        self.finish_close();
+    }
+
     /// Wakes the session thread and closes inbox and bus after the gate is closed. A second call changes nothing.
     pub(crate) fn finish_close(&self) {
         if !self.close_is_done.swap(true, Ordering::SeqCst) {

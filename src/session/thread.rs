@@ -19,7 +19,7 @@ use crate::turn::handle::TurnResult;
 use crate::wait::polling;
 
 use super::command::{Command, HistoryRequest};
-use super::first::{BuildFailureReply, First, FirstStep};
+use super::first::{First, FirstStep, LastReply};
 use super::handle::SessionHandle;
 use super::hosting::{HostSources, Hosting};
 use super::running::{Input, RunningTurn, Turn};
@@ -33,8 +33,9 @@ pub(crate) struct Start<B> {
     pub(crate) first: First,
 }
 
-/// Runs a session from its build to its end, on the calling thread. Returns the reply of a failed build, still unsent.
-pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailureReply> {
+/// Runs a session from its build to its end, on the calling thread. If the build has failed, or another writer has changed
+/// the session's record, it returns the last reply, still unsent.
+pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> {
     let Start { builder, spec, context, handle, first } = start;
     let id = handle.id();
     let cancel = context.cancel_token().clone();
@@ -51,8 +52,16 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
     };
     record!(Debug, "turnwise::session", "session {id}: built");
     let has_callback = handle.shared().callback().is_some();
-    let mut thread =
-        SessionThread { agent, handle, takeovers: Vec::new(), hosting: None, has_callback, is_warm: false, own };
+    let mut thread = SessionThread {
+        agent,
+        handle,
+        takeovers: Vec::new(),
+        hosting: None,
+        has_callback,
+        is_warm: false,
+        last_reply: None,
+        own,
+    };
     thread.publish();
     thread.update_endpoints();
     // Each call of user code is contained on its own. This is the second barrier: an agent is never dropped while its
@@ -63,7 +72,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
         }
         thread.serve();
     });
-    let SessionThread { agent, handle, takeovers, hosting, .. } = thread;
+    let SessionThread { agent, handle, takeovers, hosting, last_reply, .. } = thread;
     // Waiting callers are answered now, however long the drop of the agent takes.
     handle.close_commands();
     drop(takeovers);
@@ -74,7 +83,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
     contain_and_log("the drop of an agent's comms", move || drop(comms));
     contain_and_log("the drop of an agent", move || drop(agent));
     record!(Debug, "turnwise::session", "session {id}: ended");
-    None
+    last_reply
 }
 
 /// The owner of an agent.
@@ -89,6 +98,8 @@ struct SessionThread<A> {
     has_callback: bool,
     /// A turn has just ended, so the thread polls for the next one.
     is_warm: bool,
+    /// The reply of the turn with which the session has ended, because another writer has changed its record.
+    last_reply: Option<LastReply>,
     own: CurrentSession,
 }
 
@@ -128,6 +139,9 @@ impl<A: SessionAgent> SessionThread<A> {
     /// The next event, or `None` when the session ends.
     fn next_event(&mut self) -> Option<Event> {
         loop {
+            if self.loss().is_some() {
+                self.handle.close_lost();
+            }
             let gate = self.handle.gate().state();
             if let Some(end) = self.hosting_end() {
                 return Some(Event::HostingOver(end));
@@ -293,6 +307,7 @@ impl<A: SessionAgent> SessionThread<A> {
         match result {
             Ok(latest) => hosting.add(latest),
             Err(fault @ SessionError::Faulted { .. }) => return self.end_hosting(hosting.turn, Err(fault)),
+            Err(error) if self.loss().is_some() => return self.end_hosting(hosting.turn, Err(error)),
             Err(error) => {
                 record!(Debug, "turnwise::session", "session {}: an interaction failed", self.handle.id());
                 contain_and_log("the drop of an agent's error", move || drop(error));
@@ -306,7 +321,11 @@ impl<A: SessionAgent> SessionThread<A> {
         if let Some(Hosting { turn, result, .. }) = self.hosting.take() {
             let id = self.handle.id();
             let cancelled = |cancelled: Cancelled| SessionError::Agent { id, source: cancelled.into() };
-            self.end_hosting(turn, end.map(|()| result).map_err(cancelled));
+            let result = match self.loss() {
+                Some(loss) => Err(loss.clone()),
+                None => end.map(|()| result).map_err(cancelled),
+            };
+            self.end_hosting(turn, result);
         }
     }
 
@@ -329,8 +348,26 @@ impl<A: SessionAgent> SessionThread<A> {
             result.as_ref().map_or_else(SessionError::code, |_| "OK")
         );
         turn.announce_end(&result);
-        turn.end(result);
+        match self.loss().cloned() {
+            None => turn.end(result),
+            Some(loss) => self.end_lost(turn, result, &loss),
+        }
         self.is_warm = true;
+    }
+
+    /// The error with which the session ends, if another writer has changed its record.
+    fn loss(&self) -> Option<&SessionError> {
+        self.handle.shared().numbers.loss()
+    }
+
+    /// Ends the last turn of a session whose record another writer has changed. Queued turns get the same error. All of
+    /// them are answered after the end of the session, so that a caller can repeat its turn at once.
+    #[inline(never)] // See the head of this file.
+    fn end_lost(&mut self, turn: RunningTurn, result: TurnResult, loss: &SessionError) {
+        // Before the end of the turn, which would admit the next one.
+        let queued = self.handle.end_queue(loss);
+        self.handle.close_lost();
+        self.last_reply = Some(LastReply::of_turns(turn.end_but_answer(result), queued));
     }
 
     /// Calls the agent once in a turn: waits for a running permit, calls, and publishes the agent's snapshot. The caller
@@ -341,11 +378,15 @@ impl<A: SessionAgent> SessionThread<A> {
         call: impl FnOnce(&mut A, &TurnContext) -> Result<RunResult, AgentError>,
     ) -> TurnResult {
         let id = self.handle.id();
+        if let Some(loss) = self.loss() {
+            return Err(loss.clone());
+        }
         match self.own.start_turn(turn.context().turn_id(), turn.context().cancel_token()) {
             Ok(permit) => {
                 turn.set_permit(permit);
                 record!(Debug, "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
                 let result = self.call_agent(turn, call);
+                let result = result.map_err(|error| self.loss().cloned().unwrap_or(error));
                 self.publish_unless_faulted(&result);
                 result
             }

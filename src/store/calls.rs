@@ -59,7 +59,8 @@ impl Lease {
 impl<B: SessionAgentBuilder> Inner<B> {
     /// The record of a session that is not in the ephemeral service.
     fn stored(&self, id: SessionId) -> Result<StoredSession, SessionError> {
-        self.table.load(id)?.ok_or(SessionError::NotFound { id })
+        let (stored, _) = self.table.load(id)?.ok_or(SessionError::NotFound { id })?;
+        Ok(stored)
     }
 
     pub(super) fn resume(&self, id: SessionId) -> Result<(), SessionError> {
@@ -290,20 +291,25 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn set_labels(&self, id: SessionId, labels: BTreeMap<String, String>) -> Result<(), SessionError> {
         let lease = self.lease(id)?;
-        lease.set_labels(labels)?;
+        lease.set_labels(&labels)?;
         // A launch in progress may have read the labels from before. It registers its session in a moment.
         while !lease.with_labels(|labels| self.live.set_labels(id, labels.clone())).is_ok_and(|set| set.is_ok())
             && lease.standing().is_launching()
         {
             yield_now();
         }
+        // If another writer has changed the record, the session is out of date, and ends unsaved.
+        let life = self.live.life(id).filter(|_| lease.is_lost());
         lease.drop_share();
+        if let Some(life) = life {
+            let _ = life.archive(ArchiveMode::Drain);
+        }
         Ok(())
     }
 
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
         let lease = self.lease(id)?;
-        let was_open = lease.archive(mode)?;
+        let was_open = lease.archive(mode)?.was_open;
         // Found while this share keeps the lease from the next launch. Closed after the share is dropped, because a
         // close runs the agent's cancel hooks.
         let (life, standing) = (self.live.life(id), Arc::clone(lease.standing()));
@@ -401,10 +407,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
             Lease::Live(lease) => lease,
         };
         match self.take_live(id, timeout) {
-            Ok((taken, _ended)) => {
-                lease.archive(ArchiveMode::Drain)?;
-                Ok(taken)
-            }
+            // If another writer has changed the record, it is that record which is archived and taken.
+            Ok((taken, _ended)) => Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(taken)),
             // It has ended since, or is being launched.
             Err(SessionError::NotFound { .. }) => {
                 lease.drop_share();
@@ -449,8 +453,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
 /// Takes a stored session that is not live.
 fn take_stored(lease: &RecordLease) -> Result<Session, SessionError> {
     let stored = lease.stored()?;
-    lease.archive(ArchiveMode::Drain)?;
-    Ok(stored.history)
+    Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(stored.history))
 }
 
 /// Shows the last turn of a session that is closed: its record does not tell.

@@ -47,6 +47,13 @@ pub enum StoreError {
         /// The newest version that this crate can read.
         supported: u32,
     },
+    /// The file was written by a newer version of this crate. It stays as it is.
+    NewerFile {
+        /// The version of the file.
+        version: u32,
+        /// The newest version that this crate can use.
+        supported: u32,
+    },
     /// The file is in use by another store, in this process or in another one.
     InUse {
         /// The file.
@@ -64,6 +71,13 @@ pub enum StoreError {
         /// How many messages the agent's history has.
         has: usize,
     },
+    /// Another writer has changed the record since this writer has read or saved it: another service on the same store, or
+    /// a program. Nothing is saved. A service ends its session, which has become out of date, and the session's next
+    /// turn loads the record. So the caller can repeat the turn.
+    Conflict {
+        /// The session of the record.
+        id: SessionId,
+    },
     /// The store failed: the disk, for example, or a file that is no store.
     Failed(Arc<dyn Error + Send + Sync>),
 }
@@ -77,22 +91,22 @@ impl StoreError {
     /// The store's error in a failed call or turn, if there is one.
     ///
     /// ```
-    /// use turnwise::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
+    /// use turnwise::store::{PersistentSessionService, Revision, Save, SessionStore, StoreError, StoredSession};
     /// use turnwise::{agent_fn, CreateSessionRequest, SessionId, SessionService};
     ///
     /// struct FullDisk;
     ///
     /// impl SessionStore for FullDisk {
-    ///     fn save(&self, _: &StoredSession) -> Result<(), StoreError> {
+    ///     fn save(&self, _: &Save<'_>) -> Result<(), StoreError> {
     ///         Err(StoreError::failed("no space left"))
     ///     }
-    ///     fn load(&self, _: SessionId) -> Result<Option<StoredSession>, StoreError> {
+    ///     fn load(&self, _: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
     ///         Ok(None)
     ///     }
     ///     fn list(&self) -> Result<Vec<SessionId>, StoreError> {
     ///         Ok(Vec::new())
     ///     }
-    ///     fn delete(&self, _: SessionId) -> Result<bool, StoreError> {
+    ///     fn delete(&self, _: SessionId, _: Option<Revision>) -> Result<bool, StoreError> {
     ///         Ok(false)
     ///     }
     /// }
@@ -116,8 +130,10 @@ impl StoreError {
         match self {
             Self::Corrupt { .. } => "STORE_RECORD_CORRUPT",
             Self::Newer { .. } => "STORE_RECORD_NEWER",
+            Self::NewerFile { .. } => "STORE_FILE_NEWER",
             Self::InUse { .. } => "STORE_IN_USE",
             Self::NotResumed { .. } => "STORE_NOT_RESUMED",
+            Self::Conflict { .. } => "STORE_CONFLICT",
             Self::Failed(_) => "STORE_FAILED",
         }
     }
@@ -136,12 +152,17 @@ impl fmt::Display for StoreError {
                 f,
                 "the record of session {id} is of version {version}, but only versions up to {supported} can be read here"
             ),
+            Self::NewerFile { version, supported } => write!(
+                f,
+                "the store's file is of version {version}, but only versions up to {supported} can be used here"
+            ),
             Self::InUse { path } => write!(f, "the store {} is in use already", path.display()),
             Self::NotResumed { id, kept, has } => write!(
                 f,
                 "the agent of session {id} did not resume: {kept} messages are kept, and its history of {has} messages does \
                  not begin with them"
             ),
+            Self::Conflict { id } => write!(f, "another writer has changed the record of session {id}"),
             Self::Failed(source) => write!(f, "the store failed: {source}"),
         }
     }
@@ -158,10 +179,14 @@ impl fmt::Debug for StoreError {
                 let mut out = f.debug_struct("Newer");
                 out.field("id", id).field("version", version).field("supported", supported).finish()
             }
+            Self::NewerFile { version, supported } => {
+                f.debug_struct("NewerFile").field("version", version).field("supported", supported).finish()
+            }
             Self::InUse { path } => f.debug_struct("InUse").field("path", path).finish(),
             Self::NotResumed { id, kept, has } => {
                 f.debug_struct("NotResumed").field("id", id).field("kept", kept).field("has", has).finish()
             }
+            Self::Conflict { id } => f.debug_struct("Conflict").field("id", id).finish(),
             Self::Failed(_) => write!(f, "Failed({})", Loggable(self)),
         }
     }

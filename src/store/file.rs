@@ -1,12 +1,14 @@
 //! A store in a file.
 
+mod encoding;
 mod opening;
+mod tables;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use redb::backends::InMemoryBackend;
-use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use crate::model::SessionId;
 use crate::panics::{contain, contain_and_log};
@@ -14,20 +16,16 @@ use crate::sync::{AtomicBool, Ordering, RwLock};
 
 use super::batches::Batches;
 use super::error::{Panicked, StoreError};
-use super::record::{decode, encode, StoredSession, StoredSummary};
+use super::record::{StoredSession, StoredSummary};
+use super::save::{Revision, Save};
 use super::SessionStore;
 
-type Key = [u8; 16];
-type Table = TableDefinition<'static, Key, &'static [u8]>;
-type Records = ReadOnlyTable<Key, &'static [u8]>;
-
-const SESSIONS: Table = Table::new("sessions");
-/// The summary of each session in a few bytes, for lists.
-const SUMMARIES: Table = Table::new("summaries");
+use tables::{EncodedSave, Tables};
 
 /// Stores sessions in one file, with the embedded database `redb`.
 ///
-/// A save is on the disk when it returns (`fsync`). After a kill of the process or a loss of power the file has the
+/// A save writes the messages that it adds, not the whole history, so a turn of a long session costs as much as one of a
+/// short session. It is on the disk when it returns (`fsync`). After a kill of the process or a loss of power the file has the
 /// state of the last complete save. It is opened again like any other, though that may take longer. Saves from several
 /// threads at once share one write to the disk.
 ///
@@ -37,7 +35,7 @@ const SUMMARIES: Table = Table::new("summaries");
 ///
 /// ```
 /// # let folder = tempfile();
-/// use turnwise::store::{FileStore, SessionStore, StoredSession};
+/// use turnwise::store::{Change, FileStore, Save, SessionStore, StoredSession};
 /// use turnwise::{Message, Session};
 ///
 /// let path = folder.join("sessions.redb");
@@ -45,12 +43,14 @@ const SUMMARIES: Table = Table::new("summaries");
 /// history.push(Message::user("hello"));
 ///
 /// let store = FileStore::open(&path)?;
-/// store.save(&StoredSession::new(history.clone()))?;
+/// let header = StoredSession::new(history.clone()).header();
+/// store.save(&Save::new(&header, Change::Rewritten(&history), None))?;
 /// drop(store);
 ///
 /// let store = FileStore::open(&path)?;
-/// assert_eq!(store.load(history.id())?.unwrap().history, history);
-/// assert!(store.delete(history.id())?);
+/// let (stored, revision) = store.load(history.id())?.unwrap();
+/// assert_eq!(stored.history, history);
+/// assert!(store.delete(history.id(), Some(revision))?);
 /// assert!(store.list()?.is_empty());
 /// # std::fs::remove_dir_all(folder).unwrap();
 /// # fn tempfile() -> std::path::PathBuf {
@@ -68,13 +68,7 @@ pub struct FileStore {
     database: RwLock<Result<Database, StoreError>>,
     /// Whether a call has failed. redb then refuses all calls until the file is reopened, which the next call does.
     has_failed: AtomicBool,
-    saves: Batches<Save, Result<(), StoreError>>,
-}
-
-struct Save {
-    key: Key,
-    session: Vec<u8>,
-    summary: Vec<u8>,
+    saves: Batches<EncodedSave, Result<(), StoreError>>,
 }
 
 impl FileStore {
@@ -101,7 +95,8 @@ impl FileStore {
     /// so is a link that takes the file's place later.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] if another store has the file.
+    /// [`StoreError::InUse`] if another store has the file. [`StoreError::NewerFile`] if a newer version of this crate
+    /// has written it. Records of an older version can be read, and the next save of each writes the current one.
     ///
     /// [`StoreError::Failed`] in these cases; the file at the path is then left as it is:
     /// - The file cannot be read and written, or is neither empty nor a store.
@@ -140,11 +135,9 @@ impl FileStore {
     fn with_database(database: Database, path: Option<PathBuf>) -> Result<Self, StoreError> {
         let (database, has_failed) = (RwLock::new(Ok(database)), AtomicBool::new(false));
         let store = Self { path, database, has_failed, saves: Batches::new() };
-        // Created now, because readers expect both tables.
-        store.transaction(|transaction| {
-            transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
-            transaction.open_table(SUMMARIES).map_err(StoreError::failed)?;
-            Ok(())
+        store.transaction(|transaction| match tables::prepare(transaction)? {
+            None => Ok(()),
+            Some((version, supported)) => Err(StoreError::NewerFile { version, supported }),
         })?;
         Ok(store)
     }
@@ -161,13 +154,10 @@ impl FileStore {
         })
     }
 
-    fn reading<T>(&self, table: Table, body: impl FnOnce(&Records) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn reading<T>(&self, body: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.reopen_after_failure();
         let database = self.database.read();
-        self.recording_failure(|| {
-            let transaction = opened(&database)?.begin_read().map_err(StoreError::failed)?;
-            body(&transaction.open_table(table).map_err(StoreError::failed)?)
-        })
+        self.recording_failure(|| body(&opened(&database)?.begin_read().map_err(StoreError::failed)?))
     }
 
     fn recording_failure<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -194,87 +184,50 @@ impl FileStore {
         }
     }
 
-    fn write(&self, saves: &[Save]) -> Result<(), StoreError> {
+    /// Writes the saves in one transaction. Each gets a result of its own, and a conflict of one does not concern the
+    /// others.
+    fn write(&self, saves: &[EncodedSave]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         self.transaction(|transaction| {
-            let mut sessions = transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
-            let mut summaries = transaction.open_table(SUMMARIES).map_err(StoreError::failed)?;
-            for save in saves {
-                sessions.insert(save.key, save.session.as_slice()).map_err(StoreError::failed)?;
-                summaries.insert(save.key, save.summary.as_slice()).map_err(StoreError::failed)?;
-            }
-            Ok(())
+            let mut tables = Tables::open(transaction)?;
+            saves.iter().map(|save| tables.save(save)).collect()
         })
     }
 
     /// Writes the saves in one transaction. If it fails, each save is written alone, so that one bad save does not fail
     /// the others.
-    fn write_all(&self, saves: &[Save]) -> Vec<Result<(), StoreError>> {
+    fn write_all(&self, saves: &[EncodedSave]) -> Vec<Result<(), StoreError>> {
         match self.write(saves) {
-            Ok(()) => vec![Ok(()); saves.len()],
+            Ok(results) => results,
             Err(error) if saves.len() == 1 => vec![Err(error)],
-            Err(_) => saves.chunks(1).map(|save| self.write(save)).collect(),
+            Err(_) => saves.chunks(1).map(|save| self.write(save)?.remove(0)).collect(),
         }
-    }
-
-    fn read<T>(&self, table: Table, id: SessionId, decoded: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StoreError> {
-        self.reading(table, |table| {
-            let record = table.get(key(id)).map_err(StoreError::failed)?;
-            Ok(record.map(|record| decoded(record.value())))
-        })
-    }
-
-    /// Reads all records of a table, and converts each with `made`.
-    fn read_all<T>(&self, table: Table, made: impl Fn(SessionId, &[u8]) -> T) -> Result<Vec<T>, StoreError> {
-        self.reading(table, |table| {
-            let records = table.iter().map_err(StoreError::failed)?;
-            let mut last = None;
-            let mut made = |(key, record): (AccessGuard<'_, Key>, AccessGuard<'_, &[u8]>)| {
-                // The pages of a damaged file may form a cycle, and the iteration would not end.
-                if last.replace(key.value()).is_some_and(|last| last >= key.value()) {
-                    return Err(StoreError::failed("the file is damaged: its records are in no order"));
-                }
-                Ok(made(id(key.value()), record.value()))
-            };
-            records.map(|record| record.map_err(StoreError::failed).and_then(&mut made)).collect()
-        })
     }
 }
 
 impl SessionStore for FileStore {
-    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
-        let id = session.id();
-        let save = Save { key: key(id), session: encode(id, session)?, summary: encode(id, &session.summary())? };
-        let result = self.saves.write(save, |saves| self.write_all(saves));
+    fn save(&self, save: &Save<'_>) -> Result<(), StoreError> {
+        let result = self.saves.write(EncodedSave::new(save)?, |saves| self.write_all(saves));
         result.unwrap_or_else(|| Err(StoreError::failed("a save has got lost")))
     }
 
-    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
-        self.read(SESSIONS, id, |record| decode::<StoredSession>(id, record))?
-            .map(|stored| owned(id, stored?))
-            .transpose()
+    fn load(&self, id: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
+        self.reading(|transaction| tables::load(transaction, id))?.transpose()
     }
 
     fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {
-        self.read(SUMMARIES, id, |record| decode(id, record))?.transpose()
+        self.reading(|transaction| tables::summary(transaction, id))?.transpose()
     }
 
     fn list(&self) -> Result<Vec<SessionId>, StoreError> {
-        self.read_all(SESSIONS, |id, _| id)
+        self.reading(tables::list)
     }
 
     fn summaries(&self) -> Result<Vec<Result<StoredSummary, StoreError>>, StoreError> {
-        self.read_all(SUMMARIES, decode)
+        self.reading(tables::summaries)
     }
 
-    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        let remove = |transaction: &WriteTransaction| {
-            let mut sessions = transaction.open_table(SESSIONS).map_err(StoreError::failed)?;
-            let mut summaries = transaction.open_table(SUMMARIES).map_err(StoreError::failed)?;
-            let session = sessions.remove(key(id)).map_err(StoreError::failed)?.is_some();
-            let summary = summaries.remove(key(id)).map_err(StoreError::failed)?.is_some();
-            Ok(session || summary)
-        };
-        self.saves.alone(|| self.transaction(remove))
+    fn delete(&self, id: SessionId, seen: Option<Revision>) -> Result<bool, StoreError> {
+        self.saves.alone(|| self.transaction(|transaction| Tables::open(transaction)?.delete(id, seen)))?
     }
 }
 
@@ -298,23 +251,6 @@ fn opened(database: &Result<Database, StoreError>) -> Result<&Database, StoreErr
 
 fn closed() -> StoreError {
     StoreError::failed("the store is closed")
-}
-
-fn key(id: SessionId) -> Key {
-    id.as_uuid().into_bytes()
-}
-
-fn id(key: Key) -> SessionId {
-    SessionId::from_uuid(uuid::Uuid::from_bytes(key))
-}
-
-/// Checks the id in a record. A valid record under another session's key is damage too.
-fn owned(id: SessionId, stored: StoredSession) -> Result<StoredSession, StoreError> {
-    if stored.id() == id {
-        Ok(stored)
-    } else {
-        Err(StoreError::Corrupt { id, reason: format!("it is that of session {}", stored.id()) })
-    }
 }
 
 /// Contains a panic of redb, which a damaged file may cause, and returns it as an error.

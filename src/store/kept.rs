@@ -68,8 +68,10 @@
 //!
 //! # Failed saves and failed exports
 //!
-//! After a failed *save* the lease has the new history, and the store has an older one. The next save by any writer
-//! includes it. After a failed *export* only the agent has the new history ([`CurrentRecord::is_behind_agent`]). Only
+//! After a failed *save* the lease has the new history, and the store has an older one or the new one: a save may fail
+//! after it was written. So the next save by any writer repeats the failed one first, with the same revision, which
+//! changes nothing if it was written. A save with another revision would conflict with it. Then it saves what has
+//! changed since. After a failed *export* only the agent has the new history ([`CurrentRecord::is_behind_agent`]). Only
 //! the session thread can export it again, between two turns or at the end of the life.
 //!
 //! The next turn repeats both. So does a take or an unload, and the end of the life at the latest. A failure at the end
@@ -79,13 +81,33 @@
 //! A take or an unload of a live session [catches up](RecordLease::catch_up) on the session thread, between two turns.
 //! The session ends only if that succeeds. If the caller exported the history and saved it later, a turn could end in
 //! between. The save would then undo that turn.
+//!
+//! # Other services on the same store
+//!
+//! A lease excludes the writers of one service. Two services that share a store exclude each other by the revision of
+//! the record, a compare-and-set:
+//!
+//! ```text
+//! service A                              service B
+//! loads revision 1
+//!                                        loads revision 1
+//! saves: sees 1, writes 2
+//!                                        its turn ends; saves: sees 1, finds 2: Conflict
+//!                                        ends the session unsaved; the turn fails with the error
+//!                                        its next turn loads revision 2
+//! ```
+//!
+//! From the conflict on the lease is *lost*: no writer saves it, neither in a queued turn nor at the end of the life. The
+//! session thread reads [`Loss`], closes the session, and answers the last turn and the queued ones with the error, after
+//! id, capacity and lease are free. An archive loads the record again and archives that, since an archive does not depend
+//! on the history.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 
 use crate::error::SessionError;
-use crate::ids::numbers::{LastNumbers, NumberRecord, Numbering};
-use crate::model::{CallbackPending, Session, SessionId};
+use crate::ids::numbers::{LastNumbers, Loss, NumberRecord, Numbering};
+use crate::model::{CallbackPending, HistoryChange, Message, Session, SessionId};
 use crate::panics::{contain, contain_and_log, record, Contained};
 use crate::reentrancy;
 use crate::service::{ArchiveMode, SessionSpec};
@@ -95,6 +117,7 @@ use crate::wait::latch::Latch;
 
 use super::error::{discard, Loggable, Panicked, StoreError};
 use super::record::{StoredNumbers, StoredSession, StoredSummary};
+use super::save::{Change, Revision, Save, TurnEnd};
 use super::SessionStore;
 
 /// The store, and the leases of the records in use. A service has one table.
@@ -147,6 +170,8 @@ pub(super) struct RecordLease {
     standing: Arc<Standing>,
     /// The agent runs, or it panicked while it ran. Then its history may be inconsistent.
     is_agent_running: AtomicBool,
+    /// Set when the store answers a save of the session with a conflict.
+    loss: Arc<Loss>,
     /// Locked during calls of the store, so that saves come in the order of the changes. The store is foreign code:
     /// [`SessionStore`] says what it must not do.
     record: Mutex<CurrentRecord>,
@@ -157,6 +182,10 @@ pub(super) struct RecordLease {
 struct CurrentRecord {
     /// The session as stored, or as the next save will store it. `None` before the record is loaded or begun.
     session: Option<StoredSession>,
+    /// The last state that the store is known to have.
+    confirmed: Option<Confirmed>,
+    /// A save that has failed. The store may have written it, so the next save repeats it first.
+    unconfirmed: Option<Attempt>,
     /// The store has a record of the session, or had one before a delete.
     is_stored: bool,
     /// The store has `session` as it is here. False before the first save, and after a failed one.
@@ -167,6 +196,29 @@ struct CurrentRecord {
     is_deleted: bool,
     /// The session's life is over, and its exact numbers are in `session`.
     is_over: bool,
+}
+
+/// A state of the record that the store has.
+struct Confirmed {
+    revision: Revision,
+    /// A share, which shows what was added since.
+    history: Session,
+}
+
+/// A save that may have to be repeated.
+#[derive(Clone)]
+struct Attempt {
+    session: StoredSession,
+    next: Revision,
+    turn: Option<TurnEnd>,
+}
+
+/// What an archive has done.
+pub(super) struct Archived {
+    /// Whether the session was archived by this call.
+    pub(super) was_open: bool,
+    /// The history of the record, if another writer had changed that.
+    pub(super) reloaded: Option<Session>,
 }
 
 /// How many turn numbers, and event numbers, a record reserves at a time. After a kill up to that many are skipped.
@@ -260,6 +312,7 @@ impl RecordTable {
             table: Arc::clone(self),
             standing: Arc::clone(&standing),
             is_agent_running: AtomicBool::new(false),
+            loss: Arc::default(),
             record: Mutex::default(),
         });
         let entry = LeaseEntry { lease: Arc::downgrade(&lease), belongs_to_session: false, standing };
@@ -287,7 +340,7 @@ impl RecordTable {
         });
     }
 
-    pub(super) fn load(&self, id: SessionId) -> Result<Option<StoredSession>, SessionError> {
+    pub(super) fn load(&self, id: SessionId) -> Result<Option<(StoredSession, Revision)>, SessionError> {
         self.call(|store| store.load(id)).map_err(|error| error.about(id))
     }
 
@@ -373,17 +426,27 @@ impl RecordLease {
     /// The record, loaded from the store on first use.
     fn loaded<'a>(&self, record: &'a mut CurrentRecord) -> Result<&'a mut CurrentRecord, SessionError> {
         if record.session.is_none() && !record.is_deleted {
-            if let Some(session) = self.table.load(self.id)? {
-                self.standing.set_state(if session.archived { ARCHIVED } else { OPEN });
-                *record = CurrentRecord {
-                    session: Some(session),
-                    is_stored: true,
-                    is_current: true,
-                    ..CurrentRecord::default()
-                };
-            }
+            self.reload(record)?;
         }
         Ok(record)
+    }
+
+    /// Loads the record from the store. Without one there, `record` becomes that of no session.
+    fn reload(&self, record: &mut CurrentRecord) -> Result<(), SessionError> {
+        let loaded = self.table.load(self.id)?;
+        *record = CurrentRecord::default();
+        if let Some((session, revision)) = loaded {
+            self.standing.set_state(if session.archived { ARCHIVED } else { OPEN });
+            let history = session.history.clone();
+            *record = CurrentRecord {
+                session: Some(session),
+                confirmed: Some(Confirmed { revision, history }),
+                is_stored: true,
+                is_current: true,
+                ..CurrentRecord::default()
+            };
+        }
+        Ok(())
     }
 
     pub(super) fn standing(&self) -> &Arc<Standing> {
@@ -395,6 +458,11 @@ impl RecordLease {
         self.record.lock().is_stored
     }
 
+    /// Whether another writer has changed the session's record: nothing of the session is saved any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.loss.get().is_some()
+    }
+
     /// Repeats the export and the save, or the save alone, if the last one has failed. `newest` exports the agent's
     /// history. For the session thread, between two turns or at the end.
     pub(super) fn catch_up(&self, newest: impl FnOnce() -> Result<Session, StoreError>) -> Result<(), StoreError> {
@@ -402,15 +470,16 @@ impl RecordLease {
         if record.is_behind_agent && !self.is_agent_running() {
             // With no lock held, because this calls the agent.
             drop(record);
-            return self.save_history(newest()?, None, None);
+            return self.save_history(newest()?, None, None, None);
         }
         if record.is_current || !record.is_stored {
             return Ok(());
         }
-        self.save_again(&mut record)
+        self.save_again(&mut record, None)
     }
 
-    /// Saves the history after a turn, and `used` with it. If that fails, the next save includes this history.
+    /// Saves the history after a turn, and `used` with it. If that fails, the next save includes this history. `turn` is
+    /// the turn that has ended; without one, a history that has not changed is not saved.
     ///
     /// `callback` is the callback with which a turn has ended: `Some(None)` for a turn that has ended otherwise, `None`
     /// if no turn has ended. If the save fails, the turn has ended otherwise.
@@ -419,6 +488,7 @@ impl RecordLease {
         history: Session,
         used: Option<LastNumbers>,
         callback: Option<Option<CallbackPending>>,
+        turn: Option<TurnEnd>,
     ) -> Result<(), StoreError> {
         let mut record = self.record.lock();
         let CurrentRecord { session: Some(session), is_current, is_behind_agent, is_deleted: false, .. } = &mut *record
@@ -428,7 +498,7 @@ impl RecordLease {
         *is_behind_agent = false;
         let history = history.owned_by(self.id);
         let callback = callback.filter(|callback| *callback != session.callback_pending);
-        if *is_current && session.history == history && callback.is_none() {
+        if *is_current && turn.is_none() && session.history == history && callback.is_none() {
             return Ok(());
         }
         session.history = history;
@@ -438,22 +508,87 @@ impl RecordLease {
         if let Some(used) = used {
             session.numbers.note_used(used, BLOCK);
         }
-        let saved = self.save_again(&mut record);
+        let saved = self.save_again(&mut record, turn);
         if let (Err(_), Some(session)) = (&saved, &mut record.session) {
             session.callback_pending = None;
         }
         saved
     }
 
-    /// Saves the record as it is in memory.
-    fn save_again(&self, record: &mut CurrentRecord) -> Result<(), StoreError> {
-        let CurrentRecord { session: Some(session), is_stored, is_current, is_deleted: false, .. } = record else {
-            return Ok(());
-        };
-        *is_current = false;
-        self.table.call(|store| store.save(session))?;
-        (*is_stored, *is_current) = (true, true);
+    /// Saves the record as it stands after a turn whose agent has panicked. Its history stays that of the turn before.
+    pub(super) fn save_fault(&self, used: LastNumbers, turn: TurnEnd) -> Result<(), StoreError> {
+        let mut record = self.record.lock();
+        if let CurrentRecord { session: Some(session), is_stored: true, is_deleted: false, .. } = &mut *record {
+            session.numbers.note_used(used, BLOCK);
+            return self.save_again(&mut record, Some(turn));
+        }
         Ok(())
+    }
+
+    /// Saves the record as it is in memory, unless another writer has changed the stored one.
+    fn save_again(&self, record: &mut CurrentRecord, turn: Option<TurnEnd>) -> Result<(), StoreError> {
+        if record.is_deleted || record.session.is_none() {
+            return Ok(());
+        }
+        if self.is_lost() {
+            return Err(StoreError::Conflict { id: self.id });
+        }
+        let saved = self.write(record, turn);
+        if let Err(StoreError::Conflict { id }) = &saved {
+            self.set_lost(*id);
+        }
+        saved
+    }
+
+    /// Writes the record as it is in memory. A save that has failed is repeated first: if the store has written it, the
+    /// next one would conflict with it.
+    fn write(&self, record: &mut CurrentRecord, turn: Option<TurnEnd>) -> Result<(), StoreError> {
+        let Some(session) = record.session.clone() else { return Ok(()) };
+        record.is_current = false;
+        if let Some(attempt) = record.unconfirmed.take() {
+            let is_newest = attempt.session == session && turn.is_none();
+            self.attempt(record, attempt)?;
+            if is_newest {
+                record.is_current = true;
+                return Ok(());
+            }
+        }
+        self.attempt(record, Attempt { session, next: Revision::new(), turn })?;
+        record.is_current = true;
+        Ok(())
+    }
+
+    fn attempt(&self, record: &mut CurrentRecord, attempt: Attempt) -> Result<(), StoreError> {
+        let Attempt { ref session, next, turn } = attempt;
+        let (header, history) = (session.header(), &session.history);
+        let change = record.confirmed.as_ref().map(|confirmed| history.change_since(&confirmed.history));
+        let added: Vec<Message>;
+        let change = match change {
+            Some(HistoryChange::Appended { start }) => {
+                added = history.iter_from(start).cloned().collect();
+                Change::Appended(&added)
+            }
+            Some(HistoryChange::Rewritten) | None => Change::Rewritten(history),
+        };
+        let seen = record.confirmed.as_ref().map(|confirmed| confirmed.revision);
+        let save = Save { header: &header, change, seen, next, turn };
+        match self.table.call(|store| store.save(&save)) {
+            Ok(()) => {
+                record.confirmed = Some(Confirmed { revision: next, history: history.clone() });
+                record.is_stored = true;
+                Ok(())
+            }
+            Err(conflict @ StoreError::Conflict { .. }) => Err(conflict),
+            Err(error) => {
+                record.unconfirmed = Some(attempt);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the session unsaved: the store has a record that this life does not know.
+    fn set_lost(&self, id: SessionId) {
+        self.loss.set(StoreError::Conflict { id }.about(self.id));
     }
 
     /// Records that the agent's history has changed and could not be exported.
@@ -471,56 +606,71 @@ impl RecordLease {
         self.is_agent_running.store(is_running, Ordering::Relaxed);
     }
 
-    /// Archives the session in the store. Returns false if it was archived before.
-    pub(super) fn archive(&self, mode: ArchiveMode) -> Result<bool, SessionError> {
+    /// Archives the session in the store. If another writer has changed the record, that record is loaded and archived.
+    pub(super) fn archive(&self, mode: ArchiveMode) -> Result<Archived, SessionError> {
         let mut record = self.record.lock();
-        let CurrentRecord { session: Some(session), is_stored, is_current, is_deleted: false, .. } =
-            self.loaded(&mut record)?
-        else {
-            return Err(SessionError::NotFound { id: self.id });
-        };
-        if session.archived {
-            self.close(ARCHIVED, mode);
-            return Ok(false);
-        }
-        session.archived = true;
-        // A session without a record is saved as archived when its agent is built.
-        if *is_stored {
-            let saved = self.table.call(|store| store.save(session));
-            saved.map_err(|error| {
-                // The store may have written the record, so the open state must be saved again.
-                (session.archived, *is_current) = (false, false);
-                error.about(self.id)
-            })?;
-            *is_current = true;
-        }
+        let was_open =
+            self.change_setting(&mut record, |session| Ok(!std::mem::replace(&mut session.archived, true)))?;
         self.close(ARCHIVED, mode);
-        Ok(true)
+        let is_reloaded = self.is_lost();
+        let reloaded = record.session.as_ref().filter(|_| is_reloaded).map(|session| session.history.clone());
+        Ok(Archived { was_open, reloaded })
     }
 
-    /// Replaces the labels, and saves them if the session is stored. If the save fails, they are as before.
-    pub(super) fn set_labels(&self, labels: BTreeMap<String, String>) -> Result<(), SessionError> {
+    /// Replaces the labels, and saves them if the session is stored. If the save fails, they are as before. If another
+    /// writer has changed the record, that record is loaded and gets the labels.
+    pub(super) fn set_labels(&self, labels: &BTreeMap<String, String>) -> Result<(), SessionError> {
         let id = self.id;
-        let mut record = self.record.lock();
-        let CurrentRecord { session: Some(session), is_stored, is_current, is_deleted: false, .. } =
-            self.loaded(&mut record)?
-        else {
-            return Err(SessionError::NotFound { id });
-        };
-        if session.archived {
-            return Err(SessionError::Archived { id });
+        let changed = self.change_setting(&mut self.record.lock(), |session| {
+            if session.archived {
+                return Err(SessionError::Archived { id });
+            }
+            session.labels.clone_from(labels);
+            Ok(true)
+        });
+        changed.map(drop)
+    }
+
+    /// Changes a part of the record that does not depend on the history, and saves it. So a conflict is no reason to
+    /// fail: the record of the other writer is loaded, and changed in the same way. `change` returns whether there is
+    /// anything to save.
+    fn change_setting(
+        &self,
+        record: &mut CurrentRecord,
+        change: impl Fn(&mut StoredSession) -> Result<bool, SessionError>,
+    ) -> Result<bool, SessionError> {
+        /// How often the change is tried while other writers change the record.
+        const ATTEMPTS: usize = 16;
+        if self.is_lost() && !record.is_deleted {
+            self.reload(record)?;
         }
-        let last = std::mem::replace(&mut session.labels, labels);
-        if *is_stored {
-            let saved = self.table.call(|store| store.save(session));
-            saved.map_err(|error| {
-                // The store may have written the record, so the labels from before must be saved again.
-                (session.labels, *is_current) = (last, false);
-                error.about(id)
-            })?;
-            *is_current = true;
+        let mut attempt = 1;
+        loop {
+            let CurrentRecord { session: Some(session), is_stored, is_deleted: false, .. } = self.loaded(record)?
+            else {
+                return Err(SessionError::NotFound { id: self.id });
+            };
+            let before = session.clone();
+            let has_changed = change(session)?;
+            // A session without a record is saved with the change when its agent is built.
+            if !has_changed || !*is_stored {
+                return Ok(has_changed);
+            }
+            match self.write(record, None) {
+                Ok(()) => return Ok(true),
+                Err(StoreError::Conflict { id }) if attempt < ATTEMPTS => {
+                    self.set_lost(id);
+                    self.reload(record)?;
+                    attempt += 1;
+                }
+                Err(error) => {
+                    // The store may have written the record, so the state from before must be saved again.
+                    record.session = Some(before);
+                    record.is_current = false;
+                    return Err(error.about(self.id));
+                }
+            }
         }
-        Ok(())
     }
 
     /// Calls `with` with the record's labels, under the record's lock: of two calls that set labels, the later one is the
@@ -543,10 +693,17 @@ impl RecordLease {
         self.standing.set_state(state);
     }
 
-    /// Deletes the session from the store. Returns whether there was a session.
+    /// Deletes the session from the store, whichever writer has saved it last. Returns whether there was a session.
     pub(super) fn delete(&self) -> Result<bool, SessionError> {
+        self.delete_by(|_, store| store.delete(self.id, None))
+    }
+
+    fn delete_by(
+        &self,
+        delete: impl FnOnce(&CurrentRecord, &dyn SessionStore) -> Result<bool, StoreError>,
+    ) -> Result<bool, SessionError> {
         let mut record = self.record.lock();
-        let was_stored = self.table.call(|store| store.delete(self.id)).map_err(|error| error.about(self.id))?;
+        let was_stored = self.table.call(|store| delete(&record, store)).map_err(|error| error.about(self.id))?;
         let is_there = was_stored || (record.session.is_some() && !record.is_deleted);
         if is_there {
             record.is_deleted = true;
@@ -562,10 +719,23 @@ impl RecordLease {
         drop(self);
     }
 
-    /// Deletes the record, if any, of a session that was not `begun`. A failure is only logged, because no caller
-    /// waits.
+    /// Deletes the record, if any, of a session that was not `begun`: the one that this lease has saved. A failure is only
+    /// logged, because no caller waits.
     pub(super) fn withdraw(&self, begun: &str) {
-        if let Err(error) = self.delete() {
+        let own = |record: &CurrentRecord, store: &dyn SessionStore| {
+            // The store may have written a save that has failed.
+            let tried = record.unconfirmed.as_ref().map(|attempt| attempt.next);
+            let confirmed = record.confirmed.as_ref().map(|confirmed| confirmed.revision);
+            let mut deleted = Ok(false);
+            for revision in [tried, confirmed].into_iter().flatten() {
+                deleted = store.delete(self.id, Some(revision));
+                if !matches!(deleted, Err(StoreError::Conflict { .. })) {
+                    break;
+                }
+            }
+            deleted
+        };
+        if let Err(error) = self.delete_by(own) {
             let (id, code) = (self.id, error.code());
             record!(Warn, "turnwise::store", "session {id}: it was not {begun}, and may be in the store: {code}");
             contain_and_log("the drop of a store's error", move || drop(error));
@@ -590,7 +760,7 @@ impl NumberRecord for Owner {
         let reserved = session.numbers.reserved();
         // A session without a record is saved when its agent is built, with these numbers.
         if *is_stored && !*is_deleted {
-            if let Err(error) = lease.save_again(&mut record) {
+            if let Err(error) = lease.save_again(&mut record, None) {
                 if let Some(session) = &mut record.session {
                     session.numbers = last;
                 }
@@ -620,10 +790,10 @@ impl Owner {
             return;
         };
         *is_over = true;
-        if !session.numbers.finish(used) {
+        if lease.is_lost() || !session.numbers.finish(used) {
             return;
         }
-        if let Err(error) = lease.save_again(&mut record) {
+        if let Err(error) = lease.save_again(&mut record, None) {
             drop(record);
             record!(Warn, "turnwise::store", "session {}: its next numbers will jump: {}", lease.id, Loggable(&error));
             discard(error);
@@ -683,7 +853,12 @@ impl LaunchClaim {
         let numbers = lease.record.lock().session.as_ref().map_or_else(StoredNumbers::default, |stored| stored.numbers);
         let owner: Arc<dyn NumberRecord> = self.owner;
         let launch = LaunchInProgress { standing: Arc::clone(&lease.standing), record: Arc::downgrade(&owner) };
-        spec.numbering = Numbering { after: numbers.reserved(), known_events: numbers.events, record: Some(owner) };
+        spec.numbering = Numbering {
+            after: numbers.reserved(),
+            known_events: numbers.events,
+            record: Some(owner),
+            loss: Some(Arc::clone(&lease.loss)),
+        };
         (lease, launch)
     }
 }

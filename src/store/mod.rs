@@ -8,6 +8,11 @@
 //! - **A session that is not live is resumed on its next turn.** Its agent is built from the stored record, under the
 //!   same id, and the session takes capacity from then on. [`unload`](PersistentSessionService::unload) frees thread
 //!   and capacity, and leaves the session for later.
+//! - **A kept turn costs what it adds.** The store is told which messages a turn has added. [`FileStore`] writes these
+//!   alone, however long the history is.
+//! - **Several services may share one store.** Each save names the [`Revision`] that it replaces. A service whose record
+//!   was changed by another one gets a [`StoreError::Conflict`], ends its session unsaved, and loads the record for the
+//!   session's next turn.
 //! - **An archived session stays readable.** [`read`](crate::SessionService::read) and
 //!   [`export_session`](crate::SessionService::export_session) answer from the store.
 //! - **A damaged record affects one session only.** Calls about that session fail with a [`StoreError`]. Damage to the
@@ -46,11 +51,13 @@ mod file;
 mod kept;
 mod launch;
 mod record;
+mod save;
 mod service;
 
 pub use error::StoreError;
 pub use file::FileStore;
 pub use record::{StoredNumbers, StoredSession, StoredSummary};
+pub use save::{Change, Revision, Save, StoredHeader, TurnEnd, TurnOutcome};
 pub use service::PersistentSessionService;
 
 use crate::model::SessionId;
@@ -58,27 +65,33 @@ use crate::sync::Arc;
 
 /// A store of sessions.
 ///
-/// Calls may come from any thread and concurrently, but the saves and deletes of one session come one at a time. A read
-/// (`load`, `summary`, lists) may come during a save or a delete, and must return the state before or after it. Calls
-/// may block for as long as the disk takes. They must not call the service that they serve, which may wait for them.
+/// Calls may come from any thread and concurrently, also about one session if several services share the store. A save is
+/// a compare-and-set of the record's [`Revision`]: the store must compare and write in one step. A read (`load`,
+/// `summary`, lists) may come during a save or a delete, and must return the state before or after it. Calls may block
+/// for as long as the disk takes. They must not call the service that they serve, which may wait for them.
 ///
 /// ```
 /// use std::collections::HashMap;
 /// use std::sync::Mutex;
-/// use turnwise::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
+/// use turnwise::store::{PersistentSessionService, Revision, Save, SessionStore, StoreError, StoredSession};
 /// use turnwise::{agent_fn, CreateSessionRequest, SessionId, SessionService};
 ///
 /// /// Keeps sessions for the life of the process.
 /// #[derive(Default)]
-/// struct Memory(Mutex<HashMap<SessionId, StoredSession>>);
+/// struct Memory(Mutex<HashMap<SessionId, (StoredSession, Revision)>>);
 ///
 /// impl SessionStore for Memory {
-///     fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
-///         self.0.lock().unwrap().insert(session.id(), session.clone());
+///     fn save(&self, save: &Save<'_>) -> Result<(), StoreError> {
+///         let mut records = self.0.lock().unwrap();
+///         let stored = records.get(&save.id()).cloned();
+///         if save.check(stored.as_ref().map(|(_, revision)| *revision))? {
+///             let session = save.applied_to(stored.map(|(session, _)| session))?;
+///             records.insert(save.id(), (session, save.next));
+///         }
 ///         Ok(())
 ///     }
 ///
-///     fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+///     fn load(&self, id: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
 ///         Ok(self.0.lock().unwrap().get(&id).cloned())
 ///     }
 ///
@@ -86,8 +99,12 @@ use crate::sync::Arc;
 ///         Ok(self.0.lock().unwrap().keys().copied().collect())
 ///     }
 ///
-///     fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-///         Ok(self.0.lock().unwrap().remove(&id).is_some())
+///     fn delete(&self, id: SessionId, seen: Option<Revision>) -> Result<bool, StoreError> {
+///         let mut records = self.0.lock().unwrap();
+///         match (records.get(&id), seen) {
+///             (Some((_, revision)), Some(seen)) if *revision != seen => Err(StoreError::Conflict { id }),
+///             _ => Ok(records.remove(&id).is_some()),
+///         }
 ///     }
 /// }
 ///
@@ -97,49 +114,42 @@ use crate::sync::Arc;
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 pub trait SessionStore: Send + Sync + 'static {
-    /// Saves a session, in place of its last record. After `Ok` the record survives a crash.
+    /// Saves a session, if the record has the revision that the writer has seen. [`Save`] describes the parts and the
+    /// rules, and [`Save::check`] applies them. After `Ok` the record survives a crash.
     ///
     /// ```
-    /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
+    /// # use turnwise::store::{Change, FileStore, Save, SessionStore, StoredSession};
     /// # use turnwise::{Message, Session};
     /// # let store = FileStore::in_memory()?;
-    /// # let mut session = StoredSession::new(Session::new());
-    /// store.save(&session)?;
+    /// let mut session = StoredSession::new(Session::new());
     /// session.history.push(Message::user("hello"));
-    /// store.save(&session)?;
-    /// assert_eq!(store.load(session.id())?, Some(session));
+    /// let header = session.header();
+    /// let save = Save::new(&header, Change::Rewritten(&session.history), None);
+    /// store.save(&save)?;
+    /// assert_eq!(store.load(session.id())?, Some((session.clone(), save.next)));
     /// # Ok::<(), turnwise::store::StoreError>(())
     /// ```
     ///
     /// # Errors
-    /// Usually [`StoreError::Failed`]. The last record is unchanged.
-    fn save(&self, session: &StoredSession) -> Result<(), StoreError>;
+    /// [`StoreError::Conflict`] if the record has another revision; otherwise usually [`StoreError::Failed`]. The record
+    /// is unchanged. After `Failed` the writer does not know whether the record was written, and repeats the same save
+    /// before its next one.
+    fn save(&self, save: &Save<'_>) -> Result<(), StoreError>;
 
-    /// Loads a session; `None` if the store has no record of it.
-    ///
-    /// ```
-    /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
-    /// # use turnwise::Session;
-    /// # let store = FileStore::in_memory()?;
-    /// # let session = StoredSession::new(Session::new());
-    /// assert_eq!(store.load(session.id())?, None);
-    /// store.save(&session)?;
-    /// assert_eq!(store.load(session.id())?, Some(session));
-    /// # Ok::<(), turnwise::store::StoreError>(())
-    /// ```
+    /// Loads a session and the revision of its record; `None` if the store has no record of it.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] and [`StoreError::Newer`], for this session only; [`StoreError::Failed`].
-    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError>;
+    fn load(&self, id: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError>;
 
     /// Lists all stored sessions, in any order, including those that cannot be loaded.
     ///
     /// ```
-    /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
+    /// # use turnwise::store::{Change, FileStore, Save, SessionStore, StoredSession};
     /// # use turnwise::Session;
     /// # let store = FileStore::in_memory()?;
     /// # let session = StoredSession::new(Session::new());
-    /// store.save(&session)?;
+    /// store.save(&Save::new(&session.header(), Change::Rewritten(&session.history), None))?;
     /// assert_eq!(store.list()?, [session.id()]);
     /// # Ok::<(), turnwise::store::StoreError>(())
     /// ```
@@ -148,32 +158,36 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`StoreError::Failed`].
     fn list(&self) -> Result<Vec<SessionId>, StoreError>;
 
-    /// Deletes a session, also one that cannot be loaded. Returns whether the store had a record of it.
+    /// Deletes a session, also one that cannot be loaded. Returns whether the store had a record of it. With `seen` it
+    /// deletes that revision only, with `None` any.
     ///
     /// ```
-    /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
+    /// # use turnwise::store::{Change, FileStore, Revision, Save, SessionStore, StoredSession};
     /// # use turnwise::Session;
     /// # let store = FileStore::in_memory()?;
     /// # let session = StoredSession::new(Session::new());
-    /// store.save(&session)?;
-    /// assert!(store.delete(session.id())?);
-    /// assert!(!store.delete(session.id())?);
+    /// let (id, header) = (session.id(), session.header());
+    /// let save = Save::new(&header, Change::Rewritten(&session.history), None);
+    /// store.save(&save)?;
+    /// assert_eq!(store.delete(id, Some(Revision::new())).unwrap_err().code(), "STORE_CONFLICT");
+    /// assert!(store.delete(id, Some(save.next))?);
+    /// assert!(!store.delete(id, None)?);
     /// # Ok::<(), turnwise::store::StoreError>(())
     /// ```
     ///
     /// # Errors
-    /// [`StoreError::Failed`].
-    fn delete(&self, id: SessionId) -> Result<bool, StoreError>;
+    /// [`StoreError::Conflict`] if the record has another revision than `seen`; [`StoreError::Failed`].
+    fn delete(&self, id: SessionId, seen: Option<Revision>) -> Result<bool, StoreError>;
 
     /// Loads the summary of a session, for lists. Implement it if the store can read a summary without the whole
     /// history.
     ///
     /// ```
-    /// # use turnwise::store::{FileStore, SessionStore, StoredSession};
+    /// # use turnwise::store::{Change, FileStore, Save, SessionStore, StoredSession};
     /// # use turnwise::Session;
     /// # let store = FileStore::in_memory()?;
     /// # let session = StoredSession::new(Session::new());
-    /// store.save(&session)?;
+    /// store.save(&Save::new(&session.header(), Change::Rewritten(&session.history), None))?;
     /// assert_eq!(store.summary(session.id())?, Some(session.summary()));
     /// # Ok::<(), turnwise::store::StoreError>(())
     /// ```
@@ -181,7 +195,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// # Errors
     /// The errors of [`load`](Self::load).
     fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {
-        Ok(self.load(id)?.map(|stored| stored.summary()))
+        Ok(self.load(id)?.map(|(stored, _)| stored.summary()))
     }
 
     /// Loads the summaries of all sessions, in any order, with an error in place of each unreadable one. Implement it
@@ -195,14 +209,14 @@ pub trait SessionStore: Send + Sync + 'static {
     }
 }
 
-/// A shared store, for a host that also reads the records or saves copies. A store must serve one
-/// [`PersistentSessionService`] at a time. Two services would not see each other's saves, and the last save would win.
+/// A shared store: for a host that also reads the records or saves copies, and for several services. Each service learns
+/// of the other's saves by [`StoreError::Conflict`].
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
-    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
-        (**self).save(session)
+    fn save(&self, save: &Save<'_>) -> Result<(), StoreError> {
+        (**self).save(save)
     }
 
-    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+    fn load(&self, id: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
         (**self).load(id)
     }
 
@@ -210,8 +224,8 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
         (**self).list()
     }
 
-    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        (**self).delete(id)
+    fn delete(&self, id: SessionId, seen: Option<Revision>) -> Result<bool, StoreError> {
+        (**self).delete(id, seen)
     }
 
     fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {

@@ -1,21 +1,17 @@
-//! The stored record of a session, and its encoding.
-//!
-//! A record is a header and JSON. The header is four letters, a version (2 bytes), and a checksum of version and JSON
-//! (CRC-32, 4 bytes), both little-endian. The header's layout is the same in all later versions, so that a newer record
-//! is told from a damaged one.
+//! The stored record of a session: the data, without its encoding.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::SystemTime;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::numbers::LastNumbers;
-use crate::model::{Brief, CallbackPending, Labels, Session, SessionId, Usage};
+use crate::model::{Brief, CallbackPending, Labels, Message, Session, SessionId, Usage};
 use crate::service::{SessionSpec, SessionState, SessionSummary};
 
 use super::error::StoreError;
+use super::save::StoredHeader;
 
 /// A stored session: its history, and the specification of its agent. The specification's
 /// [`extension`](SessionSpec::extension) is not stored.
@@ -85,7 +81,7 @@ pub struct StoredSession {
 /// let service = PersistentSessionService::new(agent, 1, Arc::clone(&store));
 /// let first = service.create_session(CreateSessionRequest::new("hello"))?;
 /// service.unload(first.session_id, Duration::from_secs(5))?;
-/// let numbers = store.load(first.session_id)?.expect("it is kept").numbers;
+/// let numbers = store.load(first.session_id)?.expect("it is kept").0.numbers;
 /// assert_eq!((numbers.turns, numbers.turns_reserved), (1, 1));
 /// let second = service.start_turn(first.session_id, StartTurnRequest::new("again"))?;
 /// assert!(second.turn_id > first.turn_id);
@@ -202,16 +198,49 @@ impl StoredSession {
 
     /// The summary of the session, for lists.
     pub fn summary(&self) -> StoredSummary {
-        StoredSummary {
+        self.header().summary()
+    }
+
+    /// The record without its messages.
+    pub fn header(&self) -> StoredHeader {
+        let history = &self.history;
+        StoredHeader {
+            format_version: history.format_version(),
             session_id: self.id(),
-            created_at: self.history.created_at(),
-            updated_at: self.history.updated_at(),
-            message_count: self.history.messages().len(),
-            usage: self.history.usage(),
-            turns: self.numbers.turns,
-            labels: self.labels.clone().into(),
+            created_at: history.created_at(),
+            updated_at: history.updated_at(),
+            message_count: history.iter().len(),
+            usage: history.usage(),
+            metadata: history.metadata().clone(),
+            model: self.model.clone(),
+            system_prompt: self.system_prompt.clone(),
+            max_tokens: self.max_tokens,
+            labels: self.labels.clone(),
             archived: self.archived,
+            rewrites_history: self.rewrites_history,
+            numbers: self.numbers,
+            callback_pending: self.callback_pending.clone(),
         }
+    }
+
+    /// The record of a header and its messages. For stores that keep the two apart.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if the header is about another number of messages, and [`StoreError::Newer`] if its
+    /// history is of a newer format.
+    pub fn from_parts(header: StoredHeader, messages: Vec<Message>) -> Result<Self, StoreError> {
+        let id = header.session_id;
+        if header.format_version > Session::FORMAT_VERSION {
+            let (version, supported) = (header.format_version, Session::FORMAT_VERSION);
+            return Err(StoreError::Newer { id, version, supported });
+        }
+        if header.message_count != messages.len() {
+            let reason = format!("it has {} messages in place of {}", messages.len(), header.message_count);
+            return Err(StoreError::Corrupt { id, reason });
+        }
+        let mut history = Session::with_id(id);
+        *history.messages_mut() = messages;
+        Ok(header.with_history(history))
     }
 }
 
@@ -284,126 +313,17 @@ impl From<StoredSummary> for SessionSummary {
     }
 }
 
-const MAGIC: &[u8; 4] = b"turn";
-const VERSION: u16 = 1;
-const HEADER: usize = 10;
-
-/// Encodes a value as a record.
-pub(super) fn encode(id: SessionId, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    let mut record = vec![0; HEADER];
-    // Only a time before 1970 cannot be encoded.
-    serde_json::to_writer(&mut record, value).map_err(|error| StoreError::failed(format!("session {id}: {error}")))?;
-    let checksum = checksum(VERSION.to_le_bytes(), &record[HEADER..]);
-    record[..4].copy_from_slice(MAGIC);
-    record[4..6].copy_from_slice(&VERSION.to_le_bytes());
-    record[6..HEADER].copy_from_slice(&checksum.to_le_bytes());
-    Ok(record)
-}
-
-/// Decodes a record that [`encode`] has written.
-pub(super) fn decode<T: DeserializeOwned>(id: SessionId, record: &[u8]) -> Result<T, StoreError> {
-    let corrupt = |reason: String| StoreError::Corrupt { id, reason };
-    let json = match record {
-        [b't', b'u', b'r', b'n', v0, v1, c0, c1, c2, c3, json @ ..] => {
-            if checksum([*v0, *v1], json) != u32::from_le_bytes([*c0, *c1, *c2, *c3]) {
-                return Err(corrupt("its checksum does not match".to_owned()));
-            }
-            let version = u16::from_le_bytes([*v0, *v1]);
-            if version > VERSION {
-                return Err(StoreError::Newer { id, version: version.into(), supported: VERSION.into() });
-            }
-            json
-        }
-        _ => return Err(corrupt(format!("{} bytes without the header of a record", record.len()))),
-    };
-    serde_json::from_slice(json).map_err(|error| match serde_json::from_slice(json) {
-        // The layout of a history has its own version.
-        Ok(Outline { history: HistoryOutline { format_version: version } }) if version > Session::FORMAT_VERSION => {
-            StoreError::Newer { id, version, supported: Session::FORMAT_VERSION }
-        }
-        // Without the error's own text, which quotes the record, and so the conversation.
-        _ => corrupt(format!("it cannot be read at line {}, column {}", error.line(), error.column())),
-    })
-}
-
-/// The part of a record that tells why the rest cannot be decoded.
-#[derive(Deserialize)]
-struct Outline {
-    history: HistoryOutline,
-}
-
-#[derive(Deserialize)]
-struct HistoryOutline {
-    format_version: u32,
-}
-
-fn checksum(version: [u8; 2], json: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&version);
-    hasher.update(json);
-    hasher.finalize()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Message;
-
-    fn stored() -> StoredSession {
-        let mut history = Session::new();
-        history.push_batch([Message::user("one"), Message::assistant("two")]);
-        let mut stored = StoredSession::new(history);
-        stored.labels.insert("user".into(), "ada".into());
-        stored
-    }
-
-    #[test]
-    fn a_record_is_read_as_it_was_written() {
-        let stored = stored();
-        let record = encode(stored.id(), &stored).unwrap();
-        assert_eq!(decode::<StoredSession>(stored.id(), &record).unwrap(), stored);
-    }
-
-    #[test]
-    fn no_bit_of_a_record_can_change_unnoticed() {
-        let stored = stored();
-        let record = encode(stored.id(), &stored).unwrap();
-        for bit in 0..record.len() * 8 {
-            let mut damaged = record.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            let error = decode::<StoredSession>(stored.id(), &damaged).unwrap_err();
-            assert!(matches!(error, StoreError::Corrupt { .. }), "bit {bit}: {error}");
-        }
-        for len in 0..record.len() {
-            decode::<StoredSession>(stored.id(), &record[..len]).unwrap_err();
-        }
-    }
-
-    #[test]
-    fn a_newer_record_says_so() {
-        let stored = stored();
-        let mut record = encode(stored.id(), &stored).unwrap();
-        record[4] = 7;
-        let sum = checksum([7, 0], &record[HEADER..]);
-        record[6..HEADER].copy_from_slice(&sum.to_le_bytes());
-        let error = decode::<StoredSession>(stored.id(), &record).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { version: 7, supported: 1, .. }), "{error}");
-    }
-
-    #[test]
-    fn a_newer_history_in_a_record_of_today_says_so() {
-        let stored = stored();
-        let mut json = serde_json::to_value(&stored).unwrap();
-        json["history"]["format_version"] = 3.into();
-        let record = encode(stored.id(), &json).unwrap();
-        let error = decode::<StoredSession>(stored.id(), &record).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { version: 3, .. }), "{error}");
-    }
 
     #[test]
     fn debug_output_does_not_contain_the_conversation() {
-        let mut stored = stored();
+        let mut history = Session::new();
+        history.push(Message::user("a secret"));
+        history.set_metadata("title", "a secret");
+        let mut stored = StoredSession::new(history);
         stored.system_prompt = Some("a secret".into());
-        assert!(!format!("{stored:?}").contains("secret"));
+        assert!(!format!("{stored:?} {:?}", stored.header()).contains("secret"));
     }
 }

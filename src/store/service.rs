@@ -54,14 +54,21 @@ const MIN_STACK: usize = 128 << 10;
 /// - If the store fails a call, the error is [`SessionError::Store`]. A turn that succeeded but cannot be saved fails
 ///   with the [`StoreError`](super::StoreError) as its error. The agent still has it in its history, and the next turn
 ///   saves both.
+/// - If another writer has changed a session's record, the session is out of date: its next save is a
+///   [`StoreError::Conflict`](super::StoreError::Conflict). The session ends unsaved. Its turn and its queued turns fail
+///   with [`SessionError::Store`] once its place is free, and its next turn loads the record.
 /// - Calls may wait for the disk, even those that do not block otherwise, and beyond their timeouts: creating and
 ///   beginning sessions, resuming, archiving, and reading sessions that are not live; beginning a turn and emitting an
 ///   event, when a block of numbers is used up. If another caller works on the same record, they wait for that call
 ///   too.
 ///
 /// A session is saved from the build of its agent on. In host mode every interaction is saved before it is answered. A
-/// failed turn is saved as far as the agent's history goes. After a panic nothing more is saved, and the session can be
-/// [unloaded](Self::unload) and resumed from the turn before.
+/// failed turn is saved as far as the agent's history goes. After a panic the end of the turn is saved and nothing of the
+/// history, and the session can be [unloaded](Self::unload) and resumed from the turn before.
+///
+/// A turn costs what it adds to the history, if the agent keeps one [`Session`] and pushes to it. A change of earlier
+/// messages, or another `Session` in every [`session_clone`](crate::SessionAgent::session_clone), saves the whole
+/// history.
 ///
 /// A builder must begin with [`SessionSpec::history`], the stored history. After the build the service compares. If the
 /// agent's history does not begin with the stored one, a leading system message apart, the agent is refused with

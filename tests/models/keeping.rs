@@ -5,27 +5,34 @@ use std::collections::BTreeMap;
 use super::support::*;
 use super::{explore, join, spawn, yield_now};
 use crate::store::batches::Batches;
-use crate::store::{PersistentSessionService, SessionStore, StoreError, StoredSession};
+use crate::store::{PersistentSessionService, Revision, Save, SessionStore, StoreError, StoredSession};
 use crate::sync::{Arc, Mutex};
-use crate::{ArchiveMode, ServiceControl, SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec};
+use crate::{
+    ArchiveMode, ServiceControl, SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec, WhenBusy,
+};
 
 /// A store that keeps its records in a map. Under the model checker another thread may run before and after every call.
 #[derive(Default)]
-struct Memory(Mutex<BTreeMap<SessionId, StoredSession>>, Fails);
+struct Memory(Mutex<BTreeMap<SessionId, (StoredSession, Revision)>>, Fails);
 
 /// True if the next save fails.
 type Fails = Mutex<bool>;
 
 impl SessionStore for Arc<Memory> {
-    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
+    fn save(&self, save: &Save<'_>) -> Result<(), StoreError> {
         if std::mem::take(&mut *self.1.lock()) {
             return Err(StoreError::failed("no space left"));
         }
-        self.0.lock().insert(session.id(), session.clone());
+        let mut records = self.0.lock();
+        let stored = records.get(&save.id()).cloned();
+        if save.check(stored.as_ref().map(|(_, revision)| *revision))? {
+            let session = save.applied_to(stored.map(|(session, _)| session))?;
+            records.insert(save.id(), (session, save.next));
+        }
         Ok(())
     }
 
-    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+    fn load(&self, id: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
         Ok(self.0.lock().get(&id).cloned())
     }
 
@@ -33,8 +40,12 @@ impl SessionStore for Arc<Memory> {
         Ok(self.0.lock().keys().copied().collect())
     }
 
-    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        Ok(self.0.lock().remove(&id).is_some())
+    fn delete(&self, id: SessionId, seen: Option<Revision>) -> Result<bool, StoreError> {
+        let mut records = self.0.lock();
+        match (records.get(&id), seen) {
+            (Some((_, revision)), Some(seen)) if *revision != seen => Err(StoreError::Conflict { id }),
+            _ => Ok(records.remove(&id).is_some()),
+        }
     }
 }
 
@@ -48,7 +59,7 @@ fn with_cold_session() -> (PersistentSessionService<impl SessionAgentBuilder>, A
 }
 
 fn messages(store: &Memory, id: SessionId) -> usize {
-    store.0.lock().get(&id).map_or(0, |stored| stored.history.messages().len())
+    store.0.lock().get(&id).map_or(0, |(stored, _)| stored.history.iter().len())
 }
 
 fn end(service: &impl ServiceControl) {
@@ -80,6 +91,89 @@ fn keeping_no_answered_turn_is_lost_between_two_lives() {
 }
 
 #[test]
+fn keeping_c59_two_services_on_one_store_lose_no_answered_turn() {
+    explore(|| {
+        let (service, store, id) = with_cold_session();
+        let other = PersistentSessionService::new(actors(act), 1, Arc::clone(&store));
+        let answered_by = move |service: &dyn SessionService| {
+            let mut answered = 0;
+            for _ in 0..2 {
+                match service.start_turn(id, turn("x")) {
+                    Ok(_) => answered += 1,
+                    Err(error) => assert!(is_conflict(&error), "{error}"),
+                }
+            }
+            answered
+        };
+        let rival = spawn(move || {
+            let answered = answered_by(&other);
+            end(&other);
+            answered
+        });
+        let answered = answered_by(&service) + join(rival);
+        assert_eq!(messages(&store, id), answered);
+        end(&service);
+        assert_eq!(messages(&store, id), answered, "nothing is saved at the end of a session that is out of date");
+    });
+}
+
+fn is_conflict(error: &SessionError) -> bool {
+    matches!(StoreError::of(error), Some(StoreError::Conflict { .. }))
+}
+
+#[test]
+fn keeping_c59_a_conflict_ends_the_session_with_its_queue_and_frees_its_place() {
+    explore(|| {
+        let (service, store, id) = with_cold_session();
+        service.resume(id).unwrap();
+        let other = PersistentSessionService::new(actors(act), 1, Arc::clone(&store));
+        other.start_turn(id, turn("x")).unwrap();
+        // The session is out of date. Turns that are queued behind the first one fail with it. A turn that comes later
+        // begins the next life.
+        let client = service.clone();
+        let rival = spawn(move || client.start_turn(id, turn("x").when_busy(WhenBusy::Queue)).map(drop));
+        let first = service.start_turn(id, turn("x").when_busy(WhenBusy::Queue)).map(drop);
+        let results = [first, join(rival)];
+        assert!(results.iter().flat_map(|result| result.as_ref().err()).any(is_conflict), "{results:?}");
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            assert!(is_conflict(error) || matches!(error, SessionError::Busy { .. }), "{error}");
+        }
+        let answered = results.iter().filter(|result| result.is_ok()).count();
+        assert_eq!(messages(&store, id), 1 + answered);
+        service.start_turn(id, turn("x")).expect("the next turn loads what is kept");
+        assert_eq!(service.stats().sessions, 1);
+        end(&service);
+        end(&other);
+        assert_eq!(messages(&store, id), 2 + answered);
+    });
+}
+
+#[test]
+fn keeping_c59_an_archive_beside_another_service_keeps_its_turns() {
+    explore(|| {
+        let (service, store, id) = with_cold_session();
+        service.resume(id).unwrap();
+        let other = PersistentSessionService::new(actors(act), 1, Arc::clone(&store));
+        let rival = spawn(move || {
+            let answered = match other.start_turn(id, turn("x")) {
+                Ok(_) => 1,
+                Err(error) => {
+                    assert!(is_conflict(&error) || matches!(error, SessionError::Archived { .. }), "{error}");
+                    0
+                }
+            };
+            end(&other);
+            answered
+        });
+        service.archive(id).unwrap();
+        let answered = join(rival);
+        end(&service);
+        assert!(store.0.lock()[&id].0.archived);
+        assert_eq!(messages(&store, id), answered);
+    });
+}
+
+#[test]
 fn keeping_a_session_archived_during_its_resume_ends_archived() {
     explore(|| {
         let (service, store, id) = with_cold_session();
@@ -95,7 +189,7 @@ fn keeping_a_session_archived_during_its_resume_ends_archived() {
         };
         assert!(!service.is_live(id));
         service.archive_wait(id, FAR).unwrap();
-        assert!(store.0.lock()[&id].archived);
+        assert!(store.0.lock()[&id].0.archived);
         assert_eq!(messages(&store, id), answered);
         end(&service);
     });
@@ -116,7 +210,7 @@ fn keeping_an_interrupting_archive_reaches_a_turn_that_is_being_resumed() {
             }
         }
         end(&service);
-        assert!(store.0.lock()[&id].archived);
+        assert!(store.0.lock()[&id].0.archived);
     });
 }
 
@@ -152,7 +246,7 @@ fn keeping_no_turn_changes_the_record_after_a_take() {
         join(rival);
         match taken {
             Ok(taken) => {
-                assert!(store.0.lock()[&id].archived);
+                assert!(store.0.lock()[&id].0.archived);
                 assert_eq!(messages(&store, id), taken.messages().len());
             }
             Err(error) => assert!(matches!(error, SessionError::Busy { .. }), "{error}"),
@@ -175,7 +269,7 @@ fn keeping_one_of_two_concurrent_takes_gets_the_session() {
             let _ = service.interrupt(id);
             let own = service.take_session(id, FAR).is_ok();
             assert!(own != join(rival));
-            assert!(store.0.lock()[&id].archived);
+            assert!(store.0.lock()[&id].0.archived);
             end(&service);
         });
     }

@@ -660,7 +660,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn's token ends no wait while the turn's error is converted to text",
         "src/session/thread.rs",
-        &[("        turn.announce_end(&result);\n        turn.end(result);\n", "        self.own.end_turn();\n        turn.announce_end(&result);\n        turn.end(result);\n")],
+        &[("        turn.announce_end(&result);\n        match", "        self.own.end_turn();\n        turn.announce_end(&result);\n        match")],
         Contract("c34"),
     ),
     // Registry, capacity, shutdown.
@@ -692,8 +692,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "capacity comes back before the agent is dropped",
         "src/ephemeral/launch.rs",
         &[
-            ("            let failure = thread::run(start);\n", "            registration.release();\n            let failure = thread::run(start);\n"),
-            ("            // Capacity and id are free before a failed build is answered.\n            registration.release();\n", ""),
+            ("            let last_reply = thread::run(start);\n", "            registration.release();\n            let last_reply = thread::run(start);\n"),
+            ("            // Capacity and id are free before the last callers are answered.\n            registration.release();\n", ""),
         ],
         Shuttle("c09"),
     ),
@@ -717,7 +717,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/ephemeral/launch.rs",
         &[
             ("            registration.release();\n            if let", "            if let"),
-            ("                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n", "                contain_and_log(\"the drop of a builder's error\", move || failure.send());\n            }\n            registration.release();\n"),
+            ("                contain_and_log(\"the drop of a session's error\", move || reply.send());\n            }\n", "                contain_and_log(\"the drop of a session's error\", move || reply.send());\n            }\n            registration.release();\n"),
         ],
         Shuttle("c03"),
     ),
@@ -840,7 +840,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn is answered before it is kept",
         "src/store/agent.rs",
-        &[("Ok(result) => self.save(used).map(|()| result).map_err(AgentError::other),", "Ok(result) => Ok(result),")],
+        &[("Ok(result) => self.save(Some(ended)).map(|()| result).map_err(AgentError::other),", "Ok(result) => Ok(result),")],
         Store("kept"),
     ),
     mutation(
@@ -871,8 +871,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a session that is taken can be resumed before it is archived",
         "src/store/calls.rs",
         &[(
-            "            Ok((taken, _ended)) => {\n                lease.archive(ArchiveMode::Drain)?;",
-            "            Ok((taken, _ended)) => {\n                drop(lease);\n                let lease = self.lease(id)?;\n                lease.archive(ArchiveMode::Drain)?;",
+            "            Ok((taken, _ended)) => Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(taken)),",
+            "            Ok((taken, _ended)) => {\n                drop(lease);\n                self.lease(id)?.archive(ArchiveMode::Drain)?;\n                Ok(taken)\n            }",
         )],
         Shuttle("keeping"),
     ),
@@ -897,8 +897,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an interrupted turn is saved before it is rolled back",
         "src/store/agent.rs",
-        &[("Err(error) if turn.is_cancelled() => Err(error),", "Err(error) if false && turn.is_cancelled() => Err(error),"),
-          ("            self.lease.set_agent_running(false);\n            self.save_after_failure(None);", "            self.lease.set_agent_running(false);")],
+        &[("            Err(error) if turn.is_cancelled() => {", "            Err(error) if false && turn.is_cancelled() => {"),
+          ("            if let Some(ended) = ended {", "            if let Some(ended) = ended.filter(|_| false) {")],
         Store("rolled_back"),
     ),
     mutation(
@@ -934,7 +934,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an agent that did not resume its history is accepted",
         "src/store/agent.rs",
-        &[("        if without_system(own).starts_with(without_system(kept)) {", "        if without_system(own).starts_with(without_system(kept)) || true {")],
+        &[("        if is_share || without_system(kept)", "        if is_share || true || without_system(kept)")],
         Store("c65"),
     ),
     mutation(
@@ -958,8 +958,93 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the orderly end of a life writes no exact numbers",
         "src/store/kept.rs",
-        &[("        if !session.numbers.finish(used) {", "        if used == used {")],
+        &[("        if lease.is_lost() || !session.numbers.finish(used) {", "        if used == used {")],
         Store("c64"),
+    ),
+    mutation(
+        "a store does not compare the revision",
+        "src/store/save.rs",
+        &[("        if stored == seen {", "        if stored == seen || stored.is_some() {")],
+        Store("c59"),
+    ),
+    mutation(
+        "a repeated save conflicts with itself",
+        "src/store/save.rs",
+        &[("        if stored == Some(next) {", "        if stored == Some(next) && seen.is_none() {")],
+        Store("c59"),
+    ),
+    mutation(
+        "a save that has failed is not repeated before the next one",
+        "src/store/kept.rs",
+        &[("        if let Some(attempt) = record.unconfirmed.take() {", "        if let Some(attempt) = record.unconfirmed.take().filter(|_| false) {")],
+        Store("c59"),
+    ),
+    mutation(
+        "a session that is out of date stays live after a conflict",
+        "src/store/kept.rs",
+        &[("        self.loss.set(StoreError::Conflict { id }.about(self.id));", "        let _ = id;")],
+        Shuttle("keeping_c59"),
+    ),
+    mutation(
+        "the turns queued behind a conflict are run",
+        "src/session/thread.rs",
+        &[("        let queued = self.handle.end_queue(loss);\n", "        let queued = Vec::new();\n        let _ = loss;\n"),
+          ("        if let Some(loss) = self.loss() {\n            return Err(loss.clone());\n        }\n", "")],
+        Store("c59"),
+    ),
+    mutation(
+        "a turn is answered with its conflict before the session has ended",
+        "src/session/thread.rs",
+        &[("        self.last_reply = Some(LastReply::of_turns(turn.end_but_answer(result), queued));", "        LastReply::of_turns(turn.end_but_answer(result), queued).send();")],
+        Shuttle("keeping_c59"),
+    ),
+    mutation(
+        "an archive gives up at the first conflict",
+        "src/store/kept.rs",
+        &[("        const ATTEMPTS: usize = 16;", "        const ATTEMPTS: usize = 1;")],
+        Shuttle("keeping_c59_an_archive"),
+    ),
+    mutation(
+        "a failed create deletes the session of another service",
+        "src/store/agent.rs",
+        &[("            StoreError::Conflict { id } => AgentError::other(NotBuilt(SessionError::AlreadyExists { id })),", "            StoreError::Conflict { id } => {\n                let _ = self.lease.delete();\n                AgentError::other(NotBuilt(SessionError::AlreadyExists { id }))\n            }")],
+        Store("c59_a_session_that_another"),
+    ),
+    mutation(
+        "a rewritten history counts as extended",
+        "src/model/messages.rs",
+        &[("        let is_extended = Arc::ptr_eq(&self.buffer, &earlier.buffer) && self.len() >= earlier.len();", "        let is_extended = self.len() >= earlier.len();")],
+        Store("c66"),
+    ),
+    mutation(
+        "a push to a shared history copies it",
+        "src/model/messages.rs",
+        &[("        match self.buffer.append(len, message) {", "        match Err::<(), Message>(message) {")],
+        Store("c66"),
+    ),
+    mutation(
+        "a rewrite leaves old messages in the file",
+        "src/store/file/tables.rs",
+        &[("            _ if save.is_rewrite => {\n                self.remove_messages(id)?;", "            _ if save.is_rewrite => {")],
+        Store("c66"),
+    ),
+    mutation(
+        "an append begins a new row at a place that is taken",
+        "src/store/file/tables.rs",
+        &[("        let mut chunk = last.unwrap_or_else(|| Chunk::new(id, count));", "        let mut chunk = last.map_or_else(|| Chunk::new(id, count), |last| Chunk::new(id, last.start));")],
+        Store("c66"),
+    ),
+    mutation(
+        "a converted record stays in the old table",
+        "src/store/file/tables.rs",
+        &[("            self.whole.remove(key(id)).map_err(StoreError::failed)?;", "            self.whole.get(key(id)).map_err(StoreError::failed)?;")],
+        Store("version_1"),
+    ),
+    mutation(
+        "a file of a newer version is opened",
+        "src/store/file/tables.rs",
+        &[("version.filter(|version| *version > VERSION)", "version.filter(|version| *version > VERSION + 99)")],
+        Store("newer_version"),
     ),
     mutation(
         "a save is answered before it is written",
@@ -981,13 +1066,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a record's checksum is not checked",
-        "src/store/record.rs",
-        &[("if checksum([*v0, *v1], json) != u32::from_le_bytes([*c0, *c1, *c2, *c3]) {", "if u32::from_le_bytes([*c0, *c1, *c2, *c3]) == checksum([9, 9], json) {")],
+        "src/store/file/encoding.rs",
+        &[("if checksum([*v0, *v1], payload) != u32::from_le_bytes([*c0, *c1, *c2, *c3]) {", "if u32::from_le_bytes([*c0, *c1, *c2, *c3]) == checksum([9, 9], payload) {")],
         Store("damage"),
     ),
     mutation(
         "a newer record is read as one of the current version",
-        "src/store/record.rs",
+        "src/store/file/encoding.rs",
         &[("            if version > VERSION {", "            if version > VERSION + 999 {")],
         Store("newer"),
     ),

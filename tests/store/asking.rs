@@ -67,12 +67,12 @@ fn c48_a_callback_that_cannot_be_stored_is_the_error_of_the_store() {
         assert_eq!(service.read(id).unwrap().state.callback_pending, None);
         store.fails.store(false, Ordering::SeqCst);
         service.start_turn(id, turn("plain")).unwrap();
-        assert_eq!(store.load(id).unwrap().unwrap().callback_pending, None);
+        assert_eq!(store.load(id).unwrap().unwrap().0.callback_pending, None);
         service.start_turn(id, turn("pay")).unwrap_err();
-        assert!(store.load(id).unwrap().unwrap().callback_pending.is_some());
+        assert!(store.load(id).unwrap().unwrap().0.callback_pending.is_some());
         // A turn that ends otherwise clears it, though the history has not changed.
         service.archive(id).unwrap();
-        assert!(store.load(id).unwrap().unwrap().callback_pending.is_some(), "archiving runs no turn");
+        assert!(store.load(id).unwrap().unwrap().0.callback_pending.is_some(), "archiving runs no turn");
     });
 }
 

@@ -42,7 +42,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 /// Opens the store that the environment names, in a process of [`process`]; `false` in the test's own process.
 fn opened_as_told() -> bool {
     let Some(file) = std::env::var_os(FILE) else { return false };
-    FileStore::open(file).expect("the store opens").save(&stored("one")).expect("a save");
+    put(&FileStore::open(file).expect("the store opens"), &stored("one")).expect("a save");
     true
 }
 
@@ -72,7 +72,7 @@ fn a_planted_file_or_link_is_neither_used_nor_changed() {
             make_empty_file(&folder.file(), 0o640);
         }
         let before = entries(&folder);
-        folder.store().save(&stored("one")).unwrap();
+        put(&folder.store(), &stored("one")).unwrap();
         assert_eq!(folder.store().list().unwrap().len(), 1);
         assert!(fs::read(&victim).unwrap() == b"precious");
         for (n, planted) in planted.iter().enumerate() {
@@ -96,7 +96,7 @@ fn a_planted_file_that_is_open_shows_nothing_of_the_store() {
     let planted = folder.join(".sessions.redb.unfinished");
     make_empty_file(&planted, 0o666);
     let mut opened = File::open(&planted).unwrap();
-    folder.store().save(&stored("secret words")).unwrap();
+    put(&folder.store(), &stored("secret words")).unwrap();
     let mut read = Vec::new();
     opened.read_to_end(&mut read).unwrap();
     assert!(read.is_empty());
@@ -149,7 +149,7 @@ fn a_killed_creation_leaves_private_files_and_does_not_disturb_the_next() {
             }
         }
         let left = entries(&folder);
-        folder.store().save(&stored("one")).unwrap();
+        put(&folder.store(), &stored("one")).unwrap();
         assert_eq!(folder.store().list().unwrap().len(), 1);
         assert_eq!(mode(&folder.file()), allowed);
         for path in left.iter().filter(|path| **path != folder.file()) {
@@ -164,7 +164,7 @@ fn a_new_store_has_the_permissions_of_the_empty_file_in_its_place() {
     for wanted in [0o600, 0o640, 0o660, 0o644, 0o666, 0o700, 0o2640] {
         let folder = Folder::new();
         make_empty_file(&folder.file(), wanted);
-        folder.store().save(&stored("one")).unwrap();
+        put(&folder.store(), &stored("one")).unwrap();
         assert_eq!(mode(&folder.file()), wanted, "{wanted:o}");
         assert_eq!(entries(&folder), [folder.file()]);
     }
@@ -193,7 +193,7 @@ fn a_new_store_has_the_owner_and_the_group_of_the_empty_file_in_its_place() {
     // If this process may not change the owner, the file keeps the owner and the group of the process.
     let _ = std::os::unix::fs::chown(folder.file(), Some(12_345), Some(23_456));
     let before = fs::metadata(folder.file()).unwrap();
-    folder.store().save(&stored("one")).unwrap();
+    put(&folder.store(), &stored("one")).unwrap();
     let after = fs::metadata(folder.file()).unwrap();
     assert_ne!(after.ino(), before.ino());
     assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
@@ -204,7 +204,7 @@ fn another_hard_link_of_the_empty_file_stays_empty() {
     let folder = Folder::new();
     make_empty_file(&folder.file(), 0o600);
     fs::hard_link(folder.file(), folder.join("link")).unwrap();
-    folder.store().save(&stored("one")).unwrap();
+    put(&folder.store(), &stored("one")).unwrap();
     assert_eq!(fs::metadata(folder.join("link")).unwrap().len(), 0);
     assert_eq!(folder.store().list().unwrap().len(), 1);
 }
@@ -218,7 +218,7 @@ fn a_name_may_be_as_long_as_the_system_allows() {
             if empty_in_place {
                 make_empty_file(&path, 0o600);
             }
-            FileStore::open(&path).unwrap().save(&stored("one")).unwrap();
+            put(&FileStore::open(&path).unwrap(), &stored("one")).unwrap();
             assert_eq!(FileStore::open(&path).unwrap().list().unwrap().len(), 1);
             assert_eq!(entries(&folder), [path]);
         }
@@ -328,7 +328,7 @@ fn one_of_many_threads_that_create_a_store_gets_it() {
                 all_begin.wait();
                 let opened = FileStore::open(folder.file());
                 match &opened {
-                    Ok(store) => store.save(&stored("one")).unwrap(),
+                    Ok(store) => put(store, &stored("one")).unwrap(),
                     Err(error) => assert!(matches!(error, StoreError::InUse { .. }), "{error}"),
                 }
                 all_tried.wait();
@@ -360,7 +360,7 @@ fn threads_that_create_and_close_a_store_lose_no_save_of_another() {
                     match FileStore::open(folder.file()) {
                         Ok(store) => {
                             let session = stored("one");
-                            store.save(&session).unwrap();
+                            put(&store, &session).unwrap();
                             return session.id();
                         }
                         Err(StoreError::InUse { .. }) => thread::yield_now(),
@@ -391,7 +391,7 @@ fn open_until_told() -> bool {
     println!(
         "\n{}",
         match &opened {
-            Ok(store) => store.save(&stored("one")).map_or_else(|error| error.to_string(), |()| "has it".to_owned()),
+            Ok(store) => put(store, &stored("one")).map_or_else(|error| error.to_string(), |()| "has it".to_owned()),
             Err(StoreError::InUse { .. }) => "in use".to_owned(),
             Err(error) => error.to_string(),
         }
@@ -444,10 +444,10 @@ fn one_of_many_processes_that_create_a_store_gets_it() {
 fn a_reopen_after_a_failure_does_not_follow_a_link() {
     run(|| {
         let (folder, other) = (Folder::new(), Folder::new());
-        other.store().save(&stored("of another store")).unwrap();
+        put(&other.store(), &stored("of another store")).unwrap();
         let store = folder.store();
         let ids: Vec<SessionId> = (1..=9_u128).map(|n| SessionId::from_uuid(uuid::Uuid::from_u128(n << 64))).collect();
-        ids.iter().for_each(|id| store.save(&StoredSession::new(Session::with_id(*id))).unwrap());
+        ids.iter().for_each(|id| put(&store, &StoredSession::new(Session::with_id(*id))).unwrap());
         drop(store);
         let sound = fs::read(folder.file()).unwrap();
         let (from, to) = (*ids[4].as_uuid().as_bytes(), *ids[0].as_uuid().as_bytes());
@@ -466,7 +466,7 @@ fn a_reopen_after_a_failure_does_not_follow_a_link() {
         symlink(other.file(), folder.file()).unwrap();
         assert!(store.list().is_err(), "there is a link");
         // The caller learns why. Nothing is logged, because a logger that uses the store would wait for itself.
-        let refused = store.save(&stored("mine")).unwrap_err().to_string();
+        let refused = put(&store, &stored("mine")).unwrap_err().to_string();
         assert!(refused.contains("does not open again") && refused.contains("it is no file"), "{refused}");
         fs::remove_file(folder.file()).unwrap();
         make_empty_file(&folder.file(), 0o600);

@@ -2,13 +2,15 @@
 
 use std::thread;
 
-use redb::{Database, ReadableTable, TableDefinition};
-use turnwise::store::{FileStore, PersistentSessionService, SessionStore, StoreError, StoredSession};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use turnwise::store::{Change, FileStore, PersistentSessionService, Save, SessionStore, StoreError, StoredSession};
 use turnwise::{EphemeralSessionService, Message, Session, SessionId, SessionQuery, SessionService};
 
 use crate::support::*;
 
-const SESSIONS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("sessions");
+const RECORDS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("records");
+const WHOLE: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("sessions");
+const FORMAT: TableDefinition<'_, &str, u32> = TableDefinition::new("format");
 const SUMMARIES: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("summaries");
 
 fn stored(text: &str) -> StoredSession {
@@ -17,11 +19,15 @@ fn stored(text: &str) -> StoredSession {
     StoredSession::new(history)
 }
 
+fn loaded(store: &FileStore, id: SessionId) -> Option<StoredSession> {
+    store.load(id).unwrap().map(|(session, _)| session)
+}
+
 /// Changes the records of a session in the file, without the store.
 fn tamper(folder: &Folder, id: SessionId, change: impl Fn(&mut Vec<u8>)) {
     let database = Database::open(folder.file()).unwrap();
     let transaction = database.begin_write().unwrap();
-    for table in [SESSIONS, SUMMARIES] {
+    for table in [RECORDS, SUMMARIES] {
         let mut table = transaction.open_table(table).unwrap();
         let key = id.as_uuid().into_bytes();
         let mut record = table.get(key).unwrap().unwrap().value().to_vec();
@@ -37,24 +43,24 @@ fn saved_sessions_are_loaded_listed_and_deleted() {
     let (one, mut two) = (stored("one"), stored("two"));
     {
         let store = folder.store();
-        store.save(&one).unwrap();
-        store.save(&two).unwrap();
+        put(&store, &one).unwrap();
+        put(&store, &two).unwrap();
         two.archived = true;
         two.labels.insert("user".into(), "ada".into());
-        store.save(&two).unwrap();
+        put(&store, &two).unwrap();
     }
     let store = folder.store();
-    assert_eq!(store.load(one.id()).unwrap(), Some(one.clone()));
-    assert_eq!(store.load(two.id()).unwrap(), Some(two.clone()));
+    assert_eq!(loaded(&store, one.id()), Some(one.clone()));
+    assert_eq!(loaded(&store, two.id()), Some(two.clone()));
     assert_eq!(store.summary(two.id()).unwrap(), Some(two.summary()));
     let mut listed = store.list().unwrap();
     listed.sort();
     let mut ids = vec![one.id(), two.id()];
     ids.sort();
     assert_eq!(listed, ids);
-    assert!(store.delete(one.id()).unwrap());
-    assert!(!store.delete(one.id()).unwrap());
-    assert_eq!(store.load(one.id()).unwrap(), None);
+    assert!(store.delete(one.id(), None).unwrap());
+    assert!(!store.delete(one.id(), None).unwrap());
+    assert_eq!(loaded(&store, one.id()), None);
     assert_eq!(store.summary(one.id()).unwrap(), None);
     assert_eq!(store.list().unwrap(), [two.id()]);
 }
@@ -85,7 +91,7 @@ fn records_out_of_order_are_an_error_and_no_endless_list() {
         let store = folder.store();
         let ids: Vec<SessionId> = (1..=9_u128).map(|n| SessionId::from_uuid(uuid::Uuid::from_u128(n << 64))).collect();
         for id in &ids {
-            store.save(&StoredSession::new(Session::with_id(*id))).unwrap();
+            put(&store, &StoredSession::new(Session::with_id(*id))).unwrap();
         }
         assert_eq!(store.list().unwrap(), ids);
         drop(store);
@@ -100,6 +106,105 @@ fn records_out_of_order_are_an_error_and_no_endless_list() {
         let error = folder.store().list().unwrap_err();
         assert!(error.to_string().contains("in no order"), "{error}");
     });
+}
+
+/// A value as version 1 of the file has it: four letters, the version, a checksum and JSON.
+fn value_of_version_1(json: &[u8]) -> Vec<u8> {
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&[1, 0]);
+    checksum.update(json);
+    [b"turn", &[1, 0][..], &checksum.finalize().to_le_bytes(), json].concat()
+}
+
+/// Makes a file of version 1, with whole sessions in one table and their summaries in another.
+fn file_of_version_1(folder: &Folder, sessions: &[&StoredSession]) {
+    let database = Database::create(folder.file()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    for session in sessions {
+        let key = session.id().as_uuid().into_bytes();
+        let record = value_of_version_1(&serde_json::to_vec(session).unwrap());
+        transaction.open_table(WHOLE).unwrap().insert(key, record.as_slice()).unwrap();
+        let summary = value_of_version_1(&serde_json::to_vec(&session.summary()).unwrap());
+        transaction.open_table(SUMMARIES).unwrap().insert(key, summary.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn records_of_version_1_are_read_and_converted_by_their_next_save() {
+    run(|| {
+        let folder = Folder::new();
+        let (mut one, two, mut three) = (stored("one"), stored("two"), stored("three"));
+        one.labels.insert("user".into(), "ada".into());
+        three.archived = true;
+        file_of_version_1(&folder, &[&one, &two, &three]);
+        let service = keeping(&folder);
+        assert_eq!(service.list(SessionQuery::new()).unwrap().len(), 2);
+        assert_eq!(service.list_archived(SessionQuery::new()).unwrap().len(), 1);
+        for session in [&one, &two, &three] {
+            assert_eq!(service.export_session(session.id()).unwrap(), session.history);
+        }
+        assert_eq!(service.start_turn(one.id(), turn("more")).unwrap().text, "more");
+        service.delete(two.id()).unwrap();
+        service.shutdown(LONG);
+        drop(service);
+
+        let left = {
+            let database = Database::open(folder.file()).unwrap();
+            let whole = database.begin_read().unwrap().open_table(WHOLE).unwrap();
+            whole.iter().unwrap().map(|row| row.unwrap().0.value()).collect::<Vec<_>>()
+        };
+        assert_eq!(left, [three.id().as_uuid().into_bytes()], "only a record that was not saved is left");
+        let store = folder.store();
+        let (converted, _) = store.load(one.id()).unwrap().unwrap();
+        assert_eq!(said(&converted.history), ["one", "more", "= more"]);
+        assert_eq!(converted.labels, one.labels);
+        let mut listed = store.list().unwrap();
+        listed.sort();
+        assert_eq!(listed, [one.id(), three.id()]);
+        // Two writers that have read the old record.
+        let (session, seen) = store.load(three.id()).unwrap().unwrap();
+        assert_eq!(session, three);
+        let header = session.header();
+        let save = || Save::new(&header, Change::Appended(&[]), Some(seen));
+        store.save(&save()).unwrap();
+        assert_eq!(store.save(&save()).unwrap_err().code(), "STORE_CONFLICT");
+        assert_eq!(loaded(&store, three.id()), Some(three));
+    });
+}
+
+#[test]
+fn a_damaged_record_of_version_1_is_an_error_for_its_session() {
+    let folder = Folder::new();
+    let (one, two) = (stored("one"), stored("two"));
+    file_of_version_1(&folder, &[&one, &two]);
+    {
+        let database = Database::open(folder.file()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let key = one.id().as_uuid().into_bytes();
+        transaction.open_table(WHOLE).unwrap().insert(key, &b"turn"[..]).unwrap();
+        transaction.commit().unwrap();
+    }
+    let store = folder.store();
+    assert!(matches!(store.load(one.id()), Err(StoreError::Corrupt { .. })));
+    assert_eq!(loaded(&store, two.id()), Some(two));
+    assert!(store.delete(one.id(), None).unwrap());
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_and_stays_as_it_is() {
+    let folder = Folder::new();
+    put(&folder.store(), &stored("one")).unwrap();
+    {
+        let database = Database::open(folder.file()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(FORMAT).unwrap().insert("version", 3).unwrap();
+        transaction.commit().unwrap();
+    }
+    for _ in 0..2 {
+        let error = FileStore::open(folder.file()).unwrap_err();
+        assert!(matches!(error, StoreError::NewerFile { version: 3, supported: 2 }), "{error}");
+    }
 }
 
 #[cfg(unix)]
@@ -153,9 +258,9 @@ fn saves_of_many_threads_are_all_there() {
                     scope.spawn(move || {
                         let save = |k: usize| {
                             let session = stored(&format!("{n}.{k}"));
-                            store.save(&session).unwrap();
+                            put(store, &session).unwrap();
                             // A saved session can be loaded at once.
-                            assert_eq!(store.load(session.id()).unwrap().as_ref(), Some(&session));
+                            assert_eq!(loaded(store, session.id()).as_ref(), Some(&session));
                             session
                         };
                         (0..10).map(save).collect::<Vec<_>>()
@@ -168,7 +273,7 @@ fn saves_of_many_threads_are_all_there() {
         let store = folder.store();
         assert_eq!(store.list().unwrap().len(), 80);
         for session in all {
-            assert_eq!(store.load(session.id()).unwrap(), Some(session));
+            assert_eq!(loaded(&store, session.id()), Some(session));
         }
     });
 }
@@ -179,7 +284,7 @@ fn readers_are_not_disturbed_by_concurrent_saves() {
         let folder = Folder::new();
         let store = folder.store();
         let sessions: Vec<StoredSession> = (0..3).map(|n| stored(&n.to_string())).collect();
-        sessions.iter().for_each(|session| store.save(session).unwrap());
+        sessions.iter().for_each(|session| put(&store, session).unwrap());
         thread::scope(|scope| {
             for session in &sessions {
                 let store = &store;
@@ -187,7 +292,7 @@ fn readers_are_not_disturbed_by_concurrent_saves() {
                     let mut session = session.clone();
                     for n in 0..200 {
                         session.history.push(Message::user("x".repeat(n)));
-                        store.save(&session).unwrap();
+                        put(store, &session).unwrap();
                     }
                 });
                 scope.spawn(move || {
@@ -210,7 +315,7 @@ fn a_dangling_link_is_refused_and_left_as_it_is() {
     assert!(FileStore::open(folder.file()).unwrap_err().to_string().contains("leads nowhere"));
     assert!(folder.file().is_symlink());
     std::fs::write(folder.join("elsewhere"), b"").unwrap();
-    folder.store().save(&stored("one")).unwrap();
+    put(&folder.store(), &stored("one")).unwrap();
     assert!(folder.file().is_symlink());
     assert_eq!(folder.store().list().unwrap().len(), 1);
 }
@@ -252,7 +357,7 @@ fn a_damaged_or_newer_record_is_a_clear_error_and_leaves_the_others_usable() {
                     (whose, StoreError::Corrupt { id: about, .. }) => assert_eq!([whose, about], [damaged; 2]),
                     (whose, StoreError::Newer { id: about, version, supported }) => {
                         assert_eq!([whose, about], [newer; 2]);
-                        assert_eq!((version, supported), (9, 1));
+                        assert_eq!((version, supported), (9, 2));
                     }
                     other => panic!("{other:?}"),
                 }
@@ -278,7 +383,7 @@ fn no_damage_to_the_file_leads_to_a_wrong_history() {
         let store = folder.store();
         for n in 0..20 {
             let session = stored(&format!("session {n} {}", "word ".repeat(100)));
-            store.save(&session).unwrap();
+            put(&store, &session).unwrap();
             all.push(session);
         }
         drop(store);
@@ -301,7 +406,7 @@ fn no_damage_to_the_file_leads_to_a_wrong_history() {
             };
             for session in &all {
                 match store.load(session.id()) {
-                    Ok(Some(loaded)) => assert_eq!(loaded, *session, "round {round}, at {place}"),
+                    Ok(Some((loaded, _))) => assert_eq!(loaded, *session, "round {round}, at {place}"),
                     Ok(None) | Err(_) => noticed += 1,
                 }
             }

@@ -1,12 +1,13 @@
 //! Stores and agents whose errors panic when they are shown or dropped, and what the log may say about them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once};
 
-use turnwise::store::{PersistentSessionService, SessionStore, StoreError, StoredSession, StoredSummary};
+use turnwise::store::{
+    PersistentSessionService, Revision, Save, SessionStore, StoreError, StoredSession, StoredSummary,
+};
 use turnwise::{
     agent_fn, AgentError, CreateSessionRequest, EphemeralSessionService, SessionAgent, SessionAgentBuilder,
     SessionContext, SessionError, SessionId, SessionQuery, SessionService, SessionSpec, SessionState,
@@ -44,13 +45,13 @@ impl Drop for Hostile {
 /// A store in memory whose saves or loads a test can make fail.
 #[derive(Default)]
 struct Turning {
-    kept: Mutex<BTreeMap<SessionId, StoredSession>>,
+    kept: Mutex<Records>,
     saves_fail: AtomicBool,
     looks_fail: AtomicBool,
 }
 
 impl Turning {
-    fn look<T>(&self, look: impl FnOnce(&BTreeMap<SessionId, StoredSession>) -> T) -> Result<T, StoreError> {
+    fn look<T>(&self, look: impl FnOnce(&Records) -> T) -> Result<T, StoreError> {
         match self.looks_fail.load(Ordering::SeqCst) {
             true => Err(StoreError::failed(Hostile)),
             false => Ok(look(&self.kept.lock().unwrap())),
@@ -59,31 +60,30 @@ impl Turning {
 }
 
 impl SessionStore for Turning {
-    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
+    fn save(&self, save: &Save<'_>) -> Result<(), StoreError> {
         if self.saves_fail.load(Ordering::SeqCst) {
             return Err(StoreError::failed(Hostile));
         }
-        self.kept.lock().unwrap().insert(session.id(), session.clone());
-        Ok(())
+        self.kept.lock().unwrap().save(save)
     }
 
-    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
-        self.look(|kept| kept.get(&id).cloned())
+    fn load(&self, id: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
+        self.look(|kept| kept.load(id))
     }
 
     fn list(&self) -> Result<Vec<SessionId>, StoreError> {
-        self.look(|kept| kept.keys().copied().collect())
+        self.look(|kept| kept.all().map(StoredSession::id).collect())
     }
 
-    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
+    fn delete(&self, id: SessionId, seen: Option<Revision>) -> Result<bool, StoreError> {
         if self.saves_fail.load(Ordering::SeqCst) {
             return Err(StoreError::failed(Hostile));
         }
-        Ok(self.kept.lock().unwrap().remove(&id).is_some())
+        self.kept.lock().unwrap().delete(id, seen)
     }
 
     fn summaries(&self) -> Result<Vec<Result<StoredSummary, StoreError>>, StoreError> {
-        let sound = self.kept.lock().unwrap().values().map(|stored| Ok(stored.summary())).collect::<Vec<_>>();
+        let sound = self.kept.lock().unwrap().all().map(|stored| Ok(stored.summary())).collect::<Vec<_>>();
         let hostile = (0..3).map(|_| Err(StoreError::failed(Hostile)));
         Ok(hostile.chain(sound).collect())
     }
@@ -197,16 +197,16 @@ impl SessionAgentBuilder for BombBuilder {
 struct BombStore(#[allow(dead_code)] Bomb);
 
 impl SessionStore for BombStore {
-    fn save(&self, _: &StoredSession) -> Result<(), StoreError> {
+    fn save(&self, _: &Save<'_>) -> Result<(), StoreError> {
         Ok(())
     }
-    fn load(&self, _: SessionId) -> Result<Option<StoredSession>, StoreError> {
+    fn load(&self, _: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
         Ok(None)
     }
     fn list(&self) -> Result<Vec<SessionId>, StoreError> {
         Ok(Vec::new())
     }
-    fn delete(&self, _: SessionId) -> Result<bool, StoreError> {
+    fn delete(&self, _: SessionId, _: Option<Revision>) -> Result<bool, StoreError> {
         Ok(false)
     }
 }
@@ -280,19 +280,19 @@ fn the_log_has_the_kind_of_an_io_error_and_not_its_text() {
     run(|| {
         struct Full;
         impl SessionStore for Full {
-            fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
-                if session.history.messages().is_empty() {
+            fn save(&self, save: &Save<'_>) -> Result<(), StoreError> {
+                if save.header.message_count == 0 {
                     return Ok(());
                 }
                 Err(StoreError::failed(std::io::Error::new(std::io::ErrorKind::PermissionDenied, "a secret path")))
             }
-            fn load(&self, _: SessionId) -> Result<Option<StoredSession>, StoreError> {
+            fn load(&self, _: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
                 Ok(None)
             }
             fn list(&self) -> Result<Vec<SessionId>, StoreError> {
                 Ok(Vec::new())
             }
-            fn delete(&self, _: SessionId) -> Result<bool, StoreError> {
+            fn delete(&self, _: SessionId, _: Option<Revision>) -> Result<bool, StoreError> {
                 Ok(true)
             }
         }

@@ -7,7 +7,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use turnwise::{SessionId, SessionQuery, SessionService};
+use turnwise::{
+    builder_fn, AgentError, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext, SessionId,
+    SessionQuery, SessionService, SessionSpec, TurnContext,
+};
 
 use crate::support::*;
 
@@ -15,12 +18,34 @@ const FILE: &str = "TURNWISE_KILLED_FILE";
 const NAME: &str = "killed::a_killed_process_loses_at_most_the_turns_in_flight";
 const CALLERS: usize = 3;
 
+/// An agent that answers with its prompt. Every third turn replaces the messages before it by equal ones, as a compaction
+/// replaces them by fewer. So the store is told of appended and of rewritten histories.
+struct Rewriting(Session);
+
+impl SessionAgent for Rewriting {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        if turn.turn_id().get() % 3 == 0 {
+            let same = self.0.iter().cloned().collect();
+            *self.0.messages_mut() = same;
+        }
+        self.0.push_batch([Message::user(prompt.as_str()), Message::assistant(prompt.as_str())]);
+        Ok(turn.finish(prompt))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.0.clone()
+    }
+}
+
+fn rewriting() -> impl SessionAgentBuilder {
+    builder_fn(|spec: &SessionSpec, _: &SessionContext| Ok(Rewriting(spec.history())))
+}
+
 /// The body of the process that is killed. Its callers run turns on their own sessions, and print each turn that has
 /// its result. The next process must find every printed turn.
 fn live_until_killed(file: &str) -> ! {
-    let service = turnwise::store::PersistentSessionService::new(echo(), 64, {
-        turnwise::store::FileStore::open(file).expect("the store opens clean")
-    });
+    let store = turnwise::store::FileStore::open(file).expect("the store opens clean");
+    let service = turnwise::store::PersistentSessionService::new(rewriting(), 64, store);
     let say = |line: String| {
         let mut out = std::io::stdout().lock();
         out.write_all(line.as_bytes()).and_then(|()| out.flush()).expect("the parent reads");

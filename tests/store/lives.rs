@@ -59,7 +59,7 @@ fn c65_an_agent_that_ignores_the_resumed_history_replaces_nothing() {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(store.load(id).unwrap().unwrap().history.messages().len(), 6);
+        assert_eq!(store.load(id).unwrap().unwrap().0.history.messages().len(), 6);
         assert!(!service.is_live(id));
         assert_eq!(service.stats().sessions, 0);
         // A service whose builder resumes the history can run the next turn.
@@ -98,7 +98,7 @@ fn c65_only_a_leading_system_message_may_change() {
             let service = PersistentSessionService::new(begins_with(messages.clone()), 1, Arc::clone(&store));
             assert_eq!(service.resume(id).is_ok(), resumes, "{messages:?}");
             service.shutdown(LONG);
-            assert_eq!(store.load(id).unwrap().unwrap().history.messages(), [one.clone(), answer.clone()]);
+            assert_eq!(store.load(id).unwrap().unwrap().0.history.messages(), [one.clone(), answer.clone()]);
         }
     });
 }
@@ -156,7 +156,7 @@ fn c65_an_agent_whose_history_cannot_be_read_after_the_build_is_refused() {
         assert!(matches!(StoreError::of(&error), Some(StoreError::Failed(_))), "{error}");
         assert!(error.to_string().contains("a secret"), "the caller gets the panic message");
         assert!(!format!("{error:?}").contains("secret"), "{error:?}");
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+        assert_eq!(said(&store.load(id).unwrap().unwrap().0.history), ["one", "= one"]);
     });
 }
 
@@ -230,10 +230,10 @@ fn c64_a_subscription_from_an_earlier_life_counts_the_events_it_misses() {
         assert_eq!(next.try_recv().unwrap().seq, 3);
         // The copy of the record is that of a killed process, which has not written its exact numbers. The next life
         // skips the reserved numbers, and does not count them as missed events.
-        let reserved = store.load(id).unwrap().unwrap().numbers;
+        let reserved = store.load(id).unwrap().unwrap().0.numbers;
         assert!(reserved.events_reserved > 4 && reserved.turns_reserved > 2);
         let copy = Arc::new(Watched::default());
-        copy.save(&store.load(id).unwrap().unwrap()).unwrap();
+        put(&copy, &store.load(id).unwrap().unwrap().0).unwrap();
         let other = PersistentSessionService::new(echo(), 1, copy);
         other.resume(id).unwrap();
         let after = other.subscribe(id, Subscription::new().from_seq(4)).unwrap();
@@ -251,11 +251,10 @@ fn c64_numbers_are_reserved_before_they_are_given_out() {
         let id = service.open_session(SessionSpec::new()).unwrap();
         let events =
             service.subscribe(id, Subscription::new().capacity(10_000).overflow(Overflow::DropOldest)).unwrap();
-        // A failed turn leaves the history as it is, so only reservations are saved. There are more turns than a block
-        // has.
+        // A failed turn leaves the history as it is. There are more turns than a block has.
         for _ in 0..600 {
             let handle = service.begin_turn(id, turn("fail")).unwrap();
-            let reserved = store.load(id).unwrap().unwrap().numbers;
+            let reserved = store.load(id).unwrap().unwrap().0.numbers;
             assert!(handle.turn_id().get() <= reserved.turns_reserved);
             handle.wait().unwrap_err();
             while let Ok(event) = events.try_recv() {
@@ -272,7 +271,7 @@ fn c64_numbers_are_reserved_before_they_are_given_out() {
         };
         assert_eq!(refused.code(), "STORE_FAILED");
         let turns = service.read(id).unwrap().state.turns;
-        assert_eq!(turns, store.load(id).unwrap().unwrap().numbers.turns_reserved);
+        assert_eq!(turns, store.load(id).unwrap().unwrap().0.numbers.turns_reserved);
         store.fails.store(false, Ordering::SeqCst);
         let next = service.begin_turn(id, turn("x")).unwrap();
         assert_eq!(next.turn_id().get(), turns + 1);
@@ -298,7 +297,7 @@ fn c64_events_beyond_a_block_are_reserved_by_their_emitter() {
         service.start_turn(id, turn("x")).unwrap();
         let last = events.try_recv().unwrap().seq;
         assert_eq!(last, MANY + 2);
-        assert!(last <= store.load(id).unwrap().unwrap().numbers.events_reserved);
+        assert!(last <= store.load(id).unwrap().unwrap().0.numbers.events_reserved);
         assert_eq!(store.saves.load(Ordering::SeqCst), saves + 2, "one save for the block, one for the turn");
     });
 }
@@ -322,7 +321,7 @@ fn c64_a_save_reserves_the_numbers_of_events_that_had_no_reservation() {
         store.fails.store(false, Ordering::SeqCst);
         service.start_turn(id, turn("0")).unwrap();
         let seen = events.try_recv().unwrap().seq;
-        let numbers = store.load(id).unwrap().unwrap().numbers;
+        let numbers = store.load(id).unwrap().unwrap().0.numbers;
         assert!(seen > MANY as u64 && seen <= numbers.events_reserved, "{seen}: {numbers:?}");
     });
 }
@@ -333,15 +332,15 @@ fn c64_impossible_numbers_are_a_damaged_record() {
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
         service.unload(id, LONG).unwrap();
-        let sound = store.load(id).unwrap().unwrap();
+        let sound = store.load(id).unwrap().unwrap().0;
         for figure in [u64::MAX, 1 << 57] {
             let mut damaged = sound.clone();
             damaged.numbers.turns_reserved = figure;
-            store.save(&damaged).unwrap();
+            put(&store, &damaged).unwrap();
             let error = service.start_turn(id, turn("two")).unwrap_err();
             assert!(matches!(StoreError::of(&error), Some(StoreError::Corrupt { .. })), "{error}");
         }
-        store.save(&sound).unwrap();
+        put(&store, &sound).unwrap();
         service.start_turn(id, turn("two")).unwrap();
     });
 }

@@ -14,6 +14,7 @@ mod queue;
 mod races;
 mod requests;
 mod reservations;
+mod revisions;
 mod saving;
 mod sessions;
 mod support;

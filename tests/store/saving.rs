@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use turnwise::store::{PersistentSessionService, SessionStore, StoreError};
+use turnwise::store::{PersistentSessionService, SessionStore, StoreError, TurnOutcome};
 use turnwise::testkit::Gate;
 use turnwise::{
     builder_fn, AgentError, ArchiveMode, EventSource, Message, RunResult, Session, SessionAgent, SessionId,
@@ -18,10 +18,10 @@ fn a_turn_is_kept_before_its_result_and_its_terminal_event() {
     run(|| {
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+        assert_eq!(said(&store.load(id).unwrap().unwrap().0.history), ["one", "= one"]);
         let mut heard = Vec::new();
         let result = service.start_turn_with(id, turn("two"), &mut |event| {
-            heard.push((format!("{event:?}"), store.load(id).unwrap().unwrap().history.messages().len()));
+            heard.push((format!("{event:?}"), store.load(id).unwrap().unwrap().0.history.messages().len()));
         });
         assert_eq!(result.unwrap().text, "two");
         let (last, messages) = heard.last().unwrap();
@@ -31,14 +31,16 @@ fn a_turn_is_kept_before_its_result_and_its_terminal_event() {
 }
 
 #[test]
-fn a_failed_turn_that_changes_nothing_costs_no_save() {
+fn a_failed_turn_that_changes_nothing_saves_its_end_alone() {
     run(|| {
         let (service, store) = watched();
         let id = service.create_session(create("one")).unwrap().session_id;
         let saves = store.saves.load(Ordering::SeqCst);
         assert_eq!(saves, 2, "one save after the build, one after the turn");
         service.start_turn(id, turn("fail")).unwrap_err();
-        assert_eq!(store.saves.load(Ordering::SeqCst), saves);
+        assert_eq!(store.saves.load(Ordering::SeqCst), saves + 1);
+        let (end, added) = *store.told.lock().unwrap().last().unwrap();
+        assert_eq!((end.map(|end| end.outcome), added), (Some(TurnOutcome::Failed), Some(0)));
     });
 }
 
@@ -54,10 +56,10 @@ fn a_turn_that_cannot_be_kept_fails_and_the_next_save_keeps_it() {
         let error = service.archive(id).unwrap_err();
         assert_eq!(error.code(), "STORE_FAILED");
         assert_eq!(error.session_id(), Some(id));
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+        assert_eq!(said(&store.load(id).unwrap().unwrap().0.history), ["one", "= one"]);
         store.fails.store(false, Ordering::SeqCst);
         service.start_turn(id, turn("three")).unwrap();
-        let kept = store.load(id).unwrap().unwrap();
+        let kept = store.load(id).unwrap().unwrap().0;
         assert!(!kept.archived);
         assert_eq!(said(&kept.history), ["one", "= one", "two", "= two", "three", "= three"]);
     });
@@ -82,7 +84,7 @@ fn a_turn_whose_save_failed_is_kept_at_the_end_of_the_session() {
                 "take" => drop(service.take_session(id, LONG).unwrap()),
                 _ => drop(service.shutdown(LONG)),
             }
-            let kept = store.load(id).unwrap().unwrap();
+            let kept = store.load(id).unwrap().unwrap().0;
             assert_eq!(said(&kept.history), ["one", "= one", "two", "= two"], "{ends}");
             assert_eq!(kept.archived, ends == "take");
         }
@@ -106,7 +108,7 @@ fn a_session_whose_running_turn_cannot_be_kept_is_not_unloaded() {
         assert!(service.is_live(id));
         store.fails.store(false, Ordering::SeqCst);
         service.unload(id, LONG).unwrap();
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= one"]);
+        assert_eq!(said(&store.load(id).unwrap().unwrap().0.history), ["one", "= one"]);
     });
 }
 
@@ -141,7 +143,7 @@ fn after_a_panic_the_turn_before_is_kept_whatever_ends_the_session() {
                 "take" => drop(service.take_session(id, LONG).unwrap()),
                 _ => drop(service.shutdown(LONG)),
             }
-            assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "two"], "{ends}, {is_behind}");
+            assert_eq!(said(&store.load(id).unwrap().unwrap().0.history), ["one", "two"], "{ends}, {is_behind}");
         }
     });
 }
@@ -218,7 +220,7 @@ fn a_history_that_could_not_be_exported_is_kept_at_the_end_of_the_session() {
                 "take" => assert_eq!(said(&service.take_session(id, LONG).unwrap()), ["one", "once"]),
                 _ => drop(service.shutdown(LONG)),
             }
-            assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "once"], "{ends}");
+            assert_eq!(said(&store.load(id).unwrap().unwrap().0.history), ["one", "once"], "{ends}");
         }
     });
 }
@@ -232,7 +234,7 @@ fn a_session_whose_archive_was_written_and_failed_can_be_resumed() {
         assert_eq!(service.archive(id).unwrap_err().code(), "STORE_FAILED");
         store.lies.store(false, Ordering::SeqCst);
         service.unload(id, LONG).unwrap();
-        assert!(!store.load(id).unwrap().unwrap().archived);
+        assert!(!store.load(id).unwrap().unwrap().0.archived);
         service.resume(id).unwrap();
     });
 }
@@ -287,7 +289,7 @@ fn a_turn_that_ends_after_the_archive_is_kept_as_archived() {
         let (service, store, gate, running) = with_deaf_turn();
         let id = running.session_id();
         service.archive(id).unwrap();
-        assert!(store.load(id).unwrap().unwrap().archived);
+        assert!(store.load(id).unwrap().unwrap().0.archived);
         assert_eq!(service.read(id).unwrap().state.state, SessionState::Archived);
         // A second call that interrupts cancels the draining turn, as in a service without a store.
         assert_eq!(service.archive(id).unwrap_err().code(), "SESSION_ARCHIVED");
@@ -295,7 +297,7 @@ fn a_turn_that_ends_after_the_archive_is_kept_as_archived() {
         service.archive_with(id, ArchiveMode::Interrupt).unwrap();
         gate.open();
         assert_eq!(running.wait().unwrap().text, "one");
-        let kept = store.load(id).unwrap().unwrap();
+        let kept = store.load(id).unwrap().unwrap().0;
         assert!(kept.archived);
         service.archive_wait(id, LONG).unwrap();
         assert_eq!(
@@ -338,7 +340,7 @@ fn an_interrupted_turn_is_kept_as_it_is_rolled_back() {
         running.interrupt();
         let id = running.session_id();
         running.wait().unwrap_err();
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["one", "= cut off"]);
+        assert_eq!(said(&store.load(id).unwrap().unwrap().0.history), ["one", "= cut off"]);
         // A turn that succeeds and cannot be kept is not rolled back.
         store.fails.store(true, Ordering::SeqCst);
         gate.open();
@@ -356,7 +358,7 @@ fn every_interaction_is_kept_before_it_is_answered() {
         let injector = service.event_injector(id).unwrap();
         let ping = injector.inject_with_subscription("ping".into(), EventSource::Tcp).unwrap();
         assert_eq!(ping.events.iter().count(), 1);
-        assert_eq!(said(&store.load(id).unwrap().unwrap().history), ["hello", "= hello", "ping", "= ping"]);
+        assert_eq!(said(&store.load(id).unwrap().unwrap().0.history), ["hello", "= hello", "ping", "= ping"]);
         injector.dismiss(EventSource::Tcp).unwrap();
         assert_eq!(hosting.wait().unwrap().text, "ping");
     });

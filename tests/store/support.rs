@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use turnwise::store::{FileStore, PersistentSessionService, SessionStore, StoreError, StoredSession};
+use turnwise::store::{
+    Change, FileStore, PersistentSessionService, Revision, Save, SessionStore, StoreError, StoredSession, TurnEnd,
+};
 use turnwise::testkit::{within, Gate};
 use turnwise::{
     agent_fn, builder_fn, AgentFn, CreateSessionRequest, RunResult, SessionAgentBuilder, SessionId, SessionService,
@@ -103,11 +105,51 @@ pub(crate) fn said(history: &turnwise::Session) -> Vec<String> {
     history.messages().iter().map(text).collect()
 }
 
+/// Records in memory, with their revisions.
+#[derive(Clone, Default)]
+pub(crate) struct Records(BTreeMap<SessionId, (StoredSession, Revision)>);
+
+impl Records {
+    pub(crate) fn save(&mut self, save: &Save<'_>) -> Result<(), StoreError> {
+        let stored = self.0.get(&save.id()).cloned();
+        if save.check(stored.as_ref().map(|(_, revision)| *revision))? {
+            let session = save.applied_to(stored.map(|(session, _)| session))?;
+            self.0.insert(save.id(), (session, save.next));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn load(&self, id: SessionId) -> Option<(StoredSession, Revision)> {
+        self.0.get(&id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &StoredSession> {
+        self.0.values().map(|(session, _)| session)
+    }
+
+    pub(crate) fn delete(&mut self, id: SessionId, seen: Option<Revision>) -> Result<bool, StoreError> {
+        match (self.0.get(&id), seen) {
+            (Some((_, revision)), Some(seen)) if *revision != seen => Err(StoreError::Conflict { id }),
+            _ => Ok(self.0.remove(&id).is_some()),
+        }
+    }
+}
+
+/// Saves a record in place of the stored one, whatever that is.
+pub(crate) fn put(store: &impl SessionStore, session: &StoredSession) -> Result<(), StoreError> {
+    let seen = store.load(session.id())?.map(|(_, revision)| revision);
+    let header = session.header();
+    let save = Save::new(&header, Change::Rewritten(&session.history), seen);
+    store.save(&save)
+}
+
 /// A store in memory that counts its saves, and that a test can make fail.
 #[derive(Default)]
 pub(crate) struct Watched {
-    kept: Mutex<BTreeMap<SessionId, StoredSession>>,
+    kept: Mutex<Records>,
     pub(crate) saves: AtomicUsize,
+    /// What each save was told: its turn's end, how many messages it appended, or `None` where it rewrote them.
+    pub(crate) told: Mutex<Vec<(Option<TurnEnd>, Option<usize>)>>,
     pub(crate) fails: AtomicBool,
     /// A save writes the record, and reports a failure.
     pub(crate) lies: AtomicBool,
@@ -115,29 +157,34 @@ pub(crate) struct Watched {
 }
 
 impl SessionStore for Watched {
-    fn save(&self, session: &StoredSession) -> Result<(), StoreError> {
+    fn save(&self, save: &Save<'_>) -> Result<(), StoreError> {
         assert!(!self.panics.load(Ordering::SeqCst), "a store that panics");
         if self.fails.load(Ordering::SeqCst) {
             return Err(StoreError::failed("no space left"));
         }
         self.saves.fetch_add(1, Ordering::SeqCst);
-        self.kept.lock().unwrap().insert(session.id(), session.clone());
+        self.kept.lock().unwrap().save(save)?;
+        let added = match save.change {
+            Change::Appended(added) => Some(added.len()),
+            Change::Rewritten(_) => None,
+        };
+        self.told.lock().unwrap().push((save.turn, added));
         match self.lies.load(Ordering::SeqCst) {
             true => Err(StoreError::failed("it took too long")),
             false => Ok(()),
         }
     }
 
-    fn load(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
-        Ok(self.kept.lock().unwrap().get(&id).cloned())
+    fn load(&self, id: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
+        Ok(self.kept.lock().unwrap().load(id))
     }
 
     fn list(&self) -> Result<Vec<SessionId>, StoreError> {
-        Ok(self.kept.lock().unwrap().keys().copied().collect())
+        Ok(self.kept.lock().unwrap().all().map(StoredSession::id).collect())
     }
 
-    fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        Ok(self.kept.lock().unwrap().remove(&id).is_some())
+    fn delete(&self, id: SessionId, seen: Option<Revision>) -> Result<bool, StoreError> {
+        self.kept.lock().unwrap().delete(id, seen)
     }
 }
 
