@@ -344,6 +344,7 @@ mod tests {
             id,
             labels,
             snapshot,
+            history: Session::with_id(id),
             inbox_capacity: 0,
             event_history: 0,
             ids,

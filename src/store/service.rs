@@ -60,8 +60,8 @@ const MIN_STACK: usize = 128 << 10;
 ///   too.
 ///
 /// A session is saved from the build of its agent on. In host mode every interaction is saved before it is answered. A
-/// failed turn is saved as far as the agent's history goes. After a panic nothing more is saved, and the session can be
-/// [unloaded](Self::unload) and resumed from the turn before.
+/// failed turn is saved as far as the agent's history goes. After a panic nothing more is saved. The session can be
+/// [restarted](SessionService::restart), or [unloaded](Self::unload) and resumed from the turn before.
 ///
 /// A builder must begin with [`SessionSpec::history`], the stored history. After the build the service compares. If the
 /// agent's history does not begin with the stored one, a leading system message apart, the agent is refused with
