@@ -84,8 +84,8 @@ pub trait SessionAgentBuilder: Send + Sync + 'static {
     /// Any error that prevents the build. The creator of the session gets it as
     /// [`SessionError::Build`](crate::SessionError::Build), and no session remains. A panic counts as an error.
     ///
-    /// A [restart](crate::SessionService::restart) calls this again for the same session, with the same specification and
-    /// the history to resume. After an error the session stays faulted.
+    /// A [restart](crate::SessionService::restart) calls this again for the same session, with the same specification, the
+    /// history to resume, and the session's current labels. After an error the session stays faulted.
     fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Self::Agent, AgentError>;
 }
 

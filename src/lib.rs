@@ -175,8 +175,9 @@
 //!
 //! # More
 //!
-//! The [`guide`] answers common questions: how to port from an async session service, how to test an agent, how to keep
-//! a service in a struct, which limits to set, how to host agents that are not `Send`, and what to do at shutdown.
+//! The [`guide`] answers common questions: how to port from an async session service, how to keep a service in a struct,
+//! what to do when a session is busy, how to ask a person, when to retry, how to use sub-agents, how to test an agent, and
+//! others.
 //!
 //! # Features
 //!
@@ -265,4 +266,10 @@ pub use turn::handle::TurnHandle;
 pub use turn::stream::TurnStream;
 
 /// The channels that carry events. Their receivers fit into the host's own `select!`.
+#[cfg(not(turnwise_shuttle))]
 pub use crossbeam_channel;
+
+/// The channels that carry events, in a build with `--cfg turnwise_shuttle`: those of crossbeam, but for `select!`, on
+/// threads that the model checker schedules.
+#[cfg(turnwise_shuttle)]
+pub use sync::channels as crossbeam_channel;

@@ -9,7 +9,8 @@
 //! | `--cfg turnwise_loom` | `loom`: every schedule and every outcome that the memory orderings allow; two scenarios limit the preemptions | single protocols, such as the gate, the semaphore and the cancel token |
 //!
 //! The two model checkers have no crossbeam channels. `channel` replaces them, and the same tests hold both to the same
-//! behaviour. The replacements are compiled for tests only. `tests/layers.rs` checks that no other module names a
+//! behaviour. The replacements are compiled for tests only: of this crate, and under shuttle also of its hosts, through
+//! `testkit::explore`. `tests/layers.rs` checks that no other module names a
 //! primitive.
 
 #[cfg(turnwise_loom)]
@@ -25,7 +26,9 @@ mod primitives;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use primitives::*;
+// `testkit::sync` hands some of them on. Without that feature, or under loom, none is public.
+#[allow(unreachable_pub, unused_imports)]
+pub use primitives::*;
 
 /// A number that no other call in this process returns.
 pub(crate) fn unique_number() -> u64 {

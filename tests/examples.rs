@@ -10,8 +10,13 @@ struct Example {
     prints: &'static str,
 }
 
-const EXAMPLES: [Example; 12] = [
+const EXAMPLES: [Example; 14] = [
     Example { name: "abort_socket", is_built: true, prints: "interrupted\nhello\n" },
+    Example {
+        name: "asking",
+        is_built: true,
+        prints: "May I cut the hedge? waiting\nThe plants are watered.\nThe answer is no.\n",
+    },
     Example { name: "deadline", is_built: true, prints: "deadline exceeded\nslept for 0 s\n" },
     Example {
         name: "export",
@@ -25,6 +30,12 @@ const EXAMPLES: [Example; 12] = [
     Example { name: "frame_loop", is_built: true, prints: "ONCE\nUPON\nA\nTIME\nthe end\n" },
     Example { name: "interactions", is_built: true, prints: "HOW ARE YOU\nAND YOURSELF\n3 prompts and interactions\n" },
     Example { name: "permits", is_built: true, prints: "north\neast\nsouth\nwest\nat most 2 at a time\n" },
+    Example {
+        name: "queue",
+        is_built: true,
+        prints: "SESSION_BUSY\nqueued: true true\nsuperseded by another turn\n\
+                 1. take cover, turn 4\n2. sow, turn 2\n3. water, turn 3\n",
+    },
     Example { name: "resume", is_built: true, prints: "before the export\nand after it\n" },
     Example { name: "store", is_built: cfg!(feature = "store"), prints: "turn 1: hello\nturn 2: again\n4 messages\n" },
     Example { name: "sub_agent", is_built: true, prints: "10\n" },

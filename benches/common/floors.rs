@@ -43,6 +43,68 @@ impl Drop for PingPong {
     }
 }
 
+/// A thread that answers each message of one channel with the instant at which it got it, through a second channel.
+pub(crate) struct Echo {
+    there: Option<Sender<()>>,
+    noticed: Receiver<Instant>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    pub(crate) fn new() -> Self {
+        let ((there, inbox), (notice, noticed)) = (bounded(1), unbounded());
+        let echo = move || inbox.iter().for_each(|()| notice.send(Instant::now()).expect("the bench listens"));
+        Self { there: Some(there), noticed, thread: Some(spawn(echo)) }
+    }
+
+    /// The times from a message until the thread has got it. The thread waits for each message for as long as `settle`.
+    pub(crate) fn notices(&self, count: usize, settle: Duration) -> Times {
+        let notice = || {
+            thread::sleep(settle);
+            let told = Instant::now();
+            self.there.iter().for_each(|there| there.send(()).expect("the echo listens"));
+            self.noticed.recv().expect("the echo answers") - told
+        };
+        (0..count).map(|_| notice()).collect()
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        drop(self.there.take());
+        join(self.thread.take());
+    }
+}
+
+/// Threads that look at a flag again and again, with a pause.
+pub(crate) struct Polling {
+    is_over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Polling {
+    pub(crate) fn new(count: usize, pause: Duration) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let poll = |_| {
+            let is_over = Arc::clone(&is_over);
+            spawn(move || {
+                while !is_over.load(Ordering::SeqCst) {
+                    thread::sleep(pause);
+                }
+            })
+        };
+        let threads = (0..count).map(poll).collect();
+        Self { is_over, threads }
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        self.threads.drain(..).for_each(|thread| join(Some(thread)));
+    }
+}
+
 /// `callers` threads make `each` round trips, each with its own [`PingPong`]. Returns the whole time, divided by the
 /// number of all round trips.
 pub(crate) fn callers(callers: usize, each: usize) -> Duration {

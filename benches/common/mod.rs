@@ -12,6 +12,7 @@ pub(crate) mod failures;
 pub(crate) mod floors;
 pub(crate) mod memory;
 pub(crate) mod plot;
+pub(crate) mod processor;
 pub(crate) mod times;
 
 use std::hint::spin_loop;
@@ -166,7 +167,8 @@ pub(crate) fn report_rate(what: &str, figure: Duration, floor: Duration, unit: &
 /// Prints a line of the table whose figures are no times.
 pub(crate) fn report_numbers(what: &str, figure: f64, floor: f64, unit: &str) {
     let (figure_text, floor_text) = (format!("{figure:.2} {unit}"), format!("{floor:.2} {unit}"));
-    println!("  {what:<46} {figure_text:>12} {floor_text:>12} {:>7.2}", figure / floor);
+    let ratio = if floor > 0.0 { format!("{:.2}", figure / floor) } else { String::new() };
+    println!("  {what:<46} {figure_text:>12} {floor_text:>12} {ratio:>7}");
 }
 
 fn line(what: &str, figure: Duration, floor: Duration) -> String {

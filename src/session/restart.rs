@@ -60,7 +60,7 @@ use std::collections::VecDeque;
 use crate::agent::{SessionAgentBuilder, SessionContext};
 use crate::cancel::CancelToken;
 use crate::error::{BuildError, SessionError};
-use crate::model::Session;
+use crate::model::{Labels, Session};
 use crate::panics::{contain, contain_and_log};
 use crate::service::{RestartPolicy, SessionSpec};
 use crate::sync::{Arc, Instant, Sender};
@@ -143,9 +143,15 @@ impl<B: SessionAgentBuilder> Blueprint<B> {
         built.map_err(BuildError::Panicked)?.map_err(BuildError::Agent)
     }
 
-    /// Builds an agent that resumes this history.
-    pub(super) fn build_again(&mut self, history: Session, context: SessionContext) -> Result<B::Agent, BuildError> {
+    /// Builds an agent that resumes this history, in a session with these labels.
+    pub(super) fn build_again(
+        &mut self,
+        history: Session,
+        labels: Labels,
+        context: SessionContext,
+    ) -> Result<B::Agent, BuildError> {
         self.spec.resume = Some(history);
+        self.spec.labels = labels.into();
         self.build(context)
     }
 

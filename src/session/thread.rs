@@ -466,7 +466,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         let history = shared.history.get();
         let events = EventSender::new(Arc::clone(shared));
         let context = SessionContext::new(events, (**self.handle.service()).clone(), cancel);
-        let built = self.blueprint.build_again(history, context);
+        let built = self.blueprint.build_again(history, self.handle.labels(), context);
         self.agent = Some(built.map_err(|source| source.into_session_error(id))?);
         self.show_agent();
         Ok(())

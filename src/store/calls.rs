@@ -1,5 +1,6 @@
 //! The calls of the persistent service: on the live session if there is one, otherwise on its record.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -277,6 +278,19 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         self.page(found, &query)
     }
 
+    fn set_labels(&self, id: SessionId, labels: BTreeMap<String, String>) -> Result<(), SessionError> {
+        let lease = self.lease(id)?;
+        lease.set_labels(labels)?;
+        // A launch in progress may have read the labels from before. It registers its session in a moment.
+        while !lease.with_labels(|labels| self.live.set_labels(id, labels.clone())).is_ok_and(|set| set.is_ok())
+            && lease.standing().is_launching()
+        {
+            yield_now();
+        }
+        lease.drop_share();
+        Ok(())
+    }
+
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
         let lease = self.lease(id)?;
         let was_open = lease.archive(mode)?;
@@ -430,7 +444,10 @@ fn view(stored: &StoredSession) -> SessionView {
             pending_inputs: 0,
             queued_turns: 0,
             callback_pending: stored.callback_pending.clone(),
+            last_seq: stored.numbers.events,
         },
         billing: SessionUsage { total_tokens, usage },
+        model: stored.model.as_str().into(),
+        labels: stored.labels.clone().into(),
     }
 }

@@ -4,6 +4,8 @@
 //! takes its list and unparks the threads in it, which try again. An unpark before the park is not lost. The scheduler
 //! chooses which arm is tried first (`raw::choose`), and when a deadline comes (`TimedWait`).
 
+#![allow(clippy::expect_used)] // A broken invariant fails the run of a model checker.
+
 use std::time::Duration;
 
 use crossbeam_channel::{RecvError, SendError, TryRecvError, TrySendError};

@@ -7,7 +7,7 @@
 //! A channel without capacity carries no message here: the crate uses such channels only for their disconnection.
 
 // Public in the crate's interface where this replaces crossbeam.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, missing_docs, clippy::len_without_is_empty)]
 // The loom models do not use all of it.
 #![cfg_attr(turnwise_loom, allow(dead_code))]
 
@@ -58,22 +58,22 @@ struct State<T> {
 }
 
 /// A channel with room for `capacity` messages.
-pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     channel(Some(capacity))
 }
 
 /// A channel with room for all messages.
-pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     channel(None)
 }
 
 /// A channel that never becomes ready.
-pub(crate) fn never<T>() -> Receiver<T> {
+pub fn never<T>() -> Receiver<T> {
     Receiver { source: Source::Never }
 }
 
 /// A channel that gets one message, at `due`.
-pub(crate) fn at(due: Instant) -> Receiver<Instant> {
+pub fn at(due: Instant) -> Receiver<Instant> {
     let timer = Timer { due, message: |due| due, taken: Mutex::new(false) };
     Receiver { source: Source::At(Arc::new(timer)) }
 }
@@ -114,7 +114,7 @@ impl<T> Shared<T> {
 }
 
 impl<T> Sender<T> {
-    pub(crate) fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
+    pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
         let mut refused = None;
         self.shared.change(|state| {
             if state.receivers == 0 {
@@ -131,7 +131,7 @@ impl<T> Sender<T> {
         refused.map_or(Ok(()), Err)
     }
 
-    pub(crate) fn send(&self, message: T) -> Result<(), SendError<T>> {
+    pub fn send(&self, message: T) -> Result<(), SendError<T>> {
         let mut arm = self.arm_send(message);
         let mut arms = self.arm_set();
         arms.add(&mut arm);
@@ -147,11 +147,11 @@ impl<T> Sender<T> {
         self.shared.unregister();
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.shared.state.lock().items.len()
     }
 
-    pub(crate) fn same_channel(&self, other: &Self) -> bool {
+    pub fn same_channel(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
@@ -165,7 +165,7 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    pub(crate) fn try_recv(&self) -> Result<T, TryRecvError> {
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
         match &self.source {
             Source::Never => Err(TryRecvError::Empty),
             Source::At(timer) => timer.try_recv(),
@@ -194,7 +194,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    pub(crate) fn recv(&self) -> Result<T, RecvError> {
+    pub fn recv(&self) -> Result<T, RecvError> {
         let mut arm = self.arm_recv();
         let mut arms = self.arm_set();
         arms.add(&mut arm);
@@ -202,7 +202,7 @@ impl<T> Receiver<T> {
         arm.finish()
     }
 
-    pub(crate) fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
         let mut arm = self.arm_recv();
         let mut arms = self.arm_set();
         arms.add(&mut arm);
@@ -212,7 +212,7 @@ impl<T> Receiver<T> {
         arm.finish().map_err(|RecvError| RecvTimeoutError::Disconnected)
     }
 
-    pub(crate) fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         match Instant::now().checked_add(timeout) {
             Some(deadline) => self.recv_deadline(deadline),
             None => self.recv().map_err(|RecvError| RecvTimeoutError::Disconnected),
@@ -239,18 +239,18 @@ impl<T> Receiver<T> {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         match &self.source {
             Source::Channel(shared) => shared.state.lock().items.len(),
             Source::At(_) | Source::Never => 0,
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    pub(crate) fn try_iter(&self) -> impl Iterator<Item = T> + '_ {
+    pub fn try_iter(&self) -> impl Iterator<Item = T> + '_ {
         std::iter::from_fn(|| self.try_recv().ok())
     }
 

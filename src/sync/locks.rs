@@ -1,6 +1,9 @@
 //! Locks with the interface of parking_lot and of the standard library, on top of those of a model checker
 //! (`super::raw`).
 
+#![allow(unreachable_pub, missing_docs, clippy::new_without_default)] // Public in the test kit only.
+#![allow(clippy::expect_used)] // A broken invariant fails the run of a model checker.
+
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
@@ -10,18 +13,24 @@ use std::sync::atomic::Ordering;
 
 /// Like `parking_lot::Mutex`: a panic does not poison it.
 #[derive(Default)]
-pub(crate) struct Mutex<T>(raw::Mutex<T>);
+pub struct Mutex<T>(raw::Mutex<T>);
 
 /// `None` only inside of [`Condvar::wait`].
-pub(crate) struct MutexGuard<'a, T>(Option<raw::MutexGuard<'a, T>>);
+pub struct MutexGuard<'a, T>(Option<raw::MutexGuard<'a, T>>);
 
 impl<T> Mutex<T> {
-    pub(crate) fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self(raw::Mutex::new(value))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+    pub fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
     }
 }
 

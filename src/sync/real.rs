@@ -1,5 +1,7 @@
 //! The primitives of programs.
 
+#![allow(unreachable_pub)] // What `testkit::sync` hands on is public, and without that feature unreachable.
+
 #[path = "room.rs"]
 mod room;
 
@@ -8,15 +10,18 @@ pub(crate) use self::room::room_for_a_thread;
 pub(crate) use crossbeam_channel::{
     at, bounded, never, select, unbounded, Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError,
 };
-pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
-pub(crate) use std::sync::atomic::{fence, AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
+pub use parking_lot::Mutex;
+pub(crate) use parking_lot::{Condvar, RwLock};
+pub(crate) use std::sync::atomic::{fence, AtomicU8};
+pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
-pub(crate) use std::thread::{current, Builder, JoinHandle, ThreadId};
+pub use std::thread::JoinHandle;
+pub(crate) use std::thread::{current, Builder, ThreadId};
 pub(crate) use std::thread_local;
 pub(crate) use std::time::Instant;
 
 pub(crate) use std::hint::spin_loop;
-pub(crate) use std::thread::yield_now;
+pub use std::thread::yield_now;
 
 /// Whether threads poll before they park.
 pub(crate) const POLLS: bool = true;

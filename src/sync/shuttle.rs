@@ -5,23 +5,37 @@
 //! moment, and the clock jumps to it. A deadline more than an hour away never comes. So a wait that nothing else ends
 //! is found as a deadlock.
 
+#![allow(unreachable_pub)] // What `testkit::sync` hands on is public, and without that feature unreachable.
+
 #[path = "arms.rs"]
 mod arms;
 #[path = "channel.rs"]
 mod channel;
 #[path = "locks.rs"]
 mod locks;
+#[cfg(any(test, feature = "testkit"))]
+#[path = "schedules.rs"]
+pub(crate) mod schedules;
 
 pub(crate) use self::arms::{select, Select};
-pub(crate) use self::channel::{at, bounded, never, unbounded};
-pub(crate) use self::channel::{Receiver, Sender};
-pub(crate) use self::locks::{Condvar, Mutex, OnceLock, RwLock};
+pub use self::channel::{at, bounded, never, unbounded};
+pub use self::channel::{Receiver, Sender};
+pub use self::locks::Mutex;
+pub(crate) use self::locks::{Condvar, OnceLock, RwLock};
 pub(crate) use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
 pub(crate) use shuttle::hint::spin_loop;
-pub(crate) use shuttle::sync::atomic::{fence, AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
-pub(crate) use shuttle::thread::{current, yield_now, Builder, JoinHandle, ThreadId};
+pub(crate) use shuttle::sync::atomic::{fence, AtomicU8};
+pub use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use shuttle::thread::{current, Builder, ThreadId};
+pub use shuttle::thread::{yield_now, JoinHandle};
 pub(crate) use shuttle::thread_local;
 pub(crate) use std::sync::{Arc, Weak};
+
+/// What a host uses of crossbeam's channels, apart from `select!`.
+pub mod channels {
+    pub use super::{at, bounded, never, unbounded, Receiver, Sender};
+    pub use crossbeam_channel::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
+}
 
 use shuttle::rand::Rng;
 use std::time::Duration;
@@ -66,7 +80,7 @@ pub(crate) use process_wide;
 
 /// An instant of the model's clock: the time since the start of the execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Instant(Duration);
+pub struct Instant(Duration);
 
 shuttle::lazy_static! {
     /// The model's clock. It has a real lock, and so no scheduling point: no thread races for the time.
@@ -92,6 +106,14 @@ impl std::ops::Add<Duration> for Instant {
 
     fn add(self, duration: Duration) -> Self {
         Self(self.0 + duration)
+    }
+}
+
+impl std::ops::Sub for Instant {
+    type Output = Duration;
+
+    fn sub(self, earlier: Self) -> Duration {
+        self.saturating_duration_since(earlier)
     }
 }
 

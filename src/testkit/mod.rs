@@ -16,6 +16,7 @@
 //! | which ids there are | [`SeededIds`]: the same ids in every run |
 //! | what has happened | a [`Recorder`] of events, with assertions that show both sequences |
 //! | which turns are queued | a [`TurnRecorder`] of handles, with the state of each turn |
+//! | what another schedule of the threads would do | [`explore`], with the model checker where the build asks for it |
 //! | that the test ends | [`within`], and [`assert_no_leaked_sessions`] |
 //!
 //! The kit's assertions panic with readable messages; its own waits panic after [`PATIENCE`]. The code under test
@@ -131,6 +132,7 @@
 #![allow(clippy::panic)]
 
 mod describe;
+mod explore;
 mod gate;
 mod recorder;
 mod script;
@@ -140,8 +142,15 @@ mod watchdog;
 
 use std::time::Duration;
 
+/// The primitives of a scenario's own threads and state, for [`explore`]. In a build with `--cfg turnwise_shuttle` they
+/// are those of the model checker, else those of std and parking_lot.
+pub mod sync {
+    pub use super::explore::{spawn, yield_now, AtomicBool, AtomicU64, AtomicUsize, JoinHandle, Mutex, Ordering};
+}
+
 pub use crate::ids::seeded::SeededIds;
 pub use crate::time::manual::ManualClock;
+pub use explore::explore;
 pub use gate::Gate;
 pub use recorder::Recorder;
 pub use script::Script;

@@ -1,6 +1,6 @@
 //! C56: the restart of a faulted session, by a caller and by a policy.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -168,6 +168,8 @@ fn c56_a_restart_builds_the_agent_again_from_its_last_committed_history() {
         let id = service.create_session(create("one").session(spec)).unwrap().session_id;
         // A failed turn is committed, as far as its agent's history goes.
         assert!(service.start_turn(id, turn("fail")).is_err());
+        let labels = BTreeMap::from([("user".to_owned(), "grace".to_owned())]);
+        service.set_labels(id, labels.clone()).unwrap();
         assert_matches!(service.start_turn(id, turn("panic")), Err(SessionError::Faulted { .. }));
         let committed = [&one_pair()[..], &[Message::user("fail")]].concat();
         assert_eq!(service.export_session(id).unwrap().messages(), committed);
@@ -182,10 +184,10 @@ fn c56_a_restart_builds_the_agent_again_from_its_last_committed_history() {
             let again = &specs[1];
             assert_eq!((again.session_id, again.model.as_str()), (Some(id), "small"));
             assert_eq!(again.extension_as::<u32>(), Some(&7));
-            assert_eq!(again.labels, specs[0].labels);
+            assert_eq!(again.labels, labels);
         }
         // Label, number and capacity are those of before.
-        let listed = service.list(SessionQuery::new().label("user", "ada")).unwrap();
+        let listed = service.list(SessionQuery::new().label("user", "grace")).unwrap();
         assert_eq!((listed[0].session_id, listed[0].turns), (id, 3));
         assert_eq!(service.start_turn(id, turn("four")).unwrap().turn_id.get(), 4);
         let stats = service.stats();

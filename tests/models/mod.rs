@@ -80,43 +80,8 @@ pub(crate) fn explore_from(_seeds: &[u64], body: impl Fn() + Send + Sync + 'stat
 /// Runs `body` in many schedules, beginning with those of these seeds, each of which has found a bug once.
 #[cfg(turnwise_shuttle)]
 pub(crate) fn explore_from(seeds: &[u64], body: impl Fn() + Send + Sync + 'static) {
-    use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler};
-    use std::sync::Arc;
-
-    let body = Arc::new(body);
-    let again = || {
-        let body = Arc::clone(&body);
-        // PCT needs a second thread, also where the scenario has none.
-        move || {
-            let second = spawn(|| {});
-            body();
-            join(second);
-        }
-    };
-    if let Ok(schedule) = std::env::var("TURNWISE_REPLAY") {
-        shuttle::Runner::new(ReplayScheduler::new_from_encoded(&schedule), config()).run(again());
-        return;
-    }
-    for seed in seeds {
-        shuttle::Runner::new(RandomScheduler::new_from_seed(*seed, 1), config()).run(again());
-    }
-    let schedules = std::env::var("TURNWISE_SCHEDULES").map_or(1_000, |text| text.parse().expect("a number"));
-    let seed = seed();
-    shuttle::Runner::new(RandomScheduler::new_from_seed(seed, schedules), config()).run(again());
-    for depth in [2, 5] {
-        shuttle::Runner::new(PctScheduler::new_from_seed(seed, depth, schedules / 2), config()).run(again());
-    }
-}
-
-#[cfg(turnwise_shuttle)]
-fn config() -> shuttle::Config {
-    let mut config = shuttle::Config::new();
-    // Loom checks the orderings.
-    config.silence_warnings = true;
-    // Unoptimized frames are large.
-    config.stack_size = 256 << 10;
-    config.max_steps = shuttle::MaxSteps::FailAfter(200_000);
-    config
+    let schedules: usize = std::env::var("TURNWISE_SCHEDULES").map_or(1_000, |text| text.parse().expect("a number"));
+    crate::sync::schedules::run(seeds, 2 * schedules, seed(), body);
 }
 
 #[cfg(turnwise_shuttle)]
@@ -159,7 +124,7 @@ fn a_schedule_determines_the_whole_run() {
     use support::{actors, create, finish, open, turn, SOON};
 
     let twice = UncontrolledNondeterminismCheckScheduler::new(RandomScheduler::new_from_seed(seed(), 300));
-    shuttle::Runner::new(twice, config()).run(|| {
+    shuttle::Runner::new(twice, crate::sync::schedules::config()).run(|| {
         let config = crate::EphemeralSessionService::configure(actors(support::act)).idle_threads(1);
         let service = config.max_running_turns(1).build().unwrap();
         let hosting = service.begin_session(create("x").host_mode(true).timeout(SOON)).unwrap();

@@ -37,19 +37,21 @@ fn err(output: &Output) -> String {
 
 #[test]
 fn one_frame_shows_the_service_and_a_row_for_every_session() {
-    let output = run(&["--once", "--sessions", "7"]);
+    let output = run(&["--once", "--sessions", "8"]);
     let frame = out(&output);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert_eq!(err(&output), "", "an agent's panic is not printed");
-    assert!(frame.contains("sessions 7 of 11"), "{frame}");
+    assert!(frame.contains("sessions 8 of 12"), "{frame}");
     assert!(figure(&frame, "completed") > 0 && frame.contains("dropped events 0"), "{frame}");
-    let names = ["streaming-1", "quick-2", "slow-3", "tools-4", "flaky-5", "fragile-6", "streaming-7"];
+    let names = ["streaming-1", "quick-2", "slow-3", "tools-4", "flaky-5", "fragile-6", "popular-8"];
     for name in names {
-        let row = row(&frame, name).unwrap_or_else(|| panic!("no row for {name}:\n{frame}"));
-        let state = row.split_whitespace().nth(2);
-        assert!(matches!(state, Some("building" | "idle" | "running" | "faulted")), "{row}");
+        assert!(matches!(state(&frame, name), Some("building" | "idle" | "running" | "faulted")), "{name}: {frame}");
     }
-    assert!(frame.ends_with("\nsessions joined: 7, stuck: 0\n"), "{frame}");
+    // Without a person, a session that asks waits for longer than this run takes. Its question is shown.
+    assert_eq!((state(&frame, "asking-7"), figure(&frame, "waiting")), (Some("waiting"), 1), "{frame}");
+    let lines = ["asking-7 asks ", " May I delete notes.txt? ", " 1 Delete it   2 Keep it   d decline "];
+    assert!(lines.iter().all(|line| frame.contains(line)), "{frame}");
+    assert!(frame.ends_with("\nsessions joined: 8, stuck: 0\n"), "{frame}");
 }
 
 #[test]
@@ -61,7 +63,7 @@ fn the_picture_is_well_formed_and_has_the_same_text() {
     let picture = fs::read_to_string(&file).expect("the picture");
     assert!(picture.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
     let text = text_of_well_formed(&picture);
-    for word in ["turnwise", "events/s", "streaming-1", "fragile-12"] {
+    for word in ["turnwise", "events/s", "queue", "waiting", "streaming-1", "popular-16", "decline"] {
         assert!(text.iter().any(|found| found == word), "{word}");
     }
 }
@@ -121,6 +123,8 @@ fn bad_options_are_refused_before_the_first_session() {
 fn keys_select_interrupt_archive_open_and_pause() {
     let Some(mut terminal) = Terminal::start("--sessions 6") else { return };
     terminal.wait_for("a row for every session", |screen| row(screen, "fragile-6").is_some());
+    terminal.press("\t");
+    terminal.wait_for("the message", |screen| screen.contains("\n no session asks"));
     terminal.press("jjk");
     terminal.press("\u{1b}[B");
     terminal.wait_for("slow-3 to be chosen", |screen| chosen(screen, "slow-3"));
@@ -140,11 +144,45 @@ fn keys_select_interrupt_archive_open_and_pause() {
     terminal.wait_for("the archive", |screen| screen.contains("\n archived slow-3"));
     terminal.wait_for("the row to go", |screen| row(screen, "slow-3").is_none() && chosen(screen, "tools-4"));
     terminal.press("n");
-    terminal.wait_for("a new row", |screen| row(screen, "streaming-7").is_some());
+    terminal.wait_for("a new row", |screen| row(screen, "asking-7").is_some());
     terminal.press(" ");
     terminal.wait_for("the pause", |screen| screen.contains("the picture is paused"));
     terminal.press(" ");
     terminal.wait_for("the end of the pause", |screen| !screen.contains("the picture is paused"));
+    terminal.press("q");
+    terminal.expect_restored();
+}
+
+#[test]
+fn keys_answer_the_session_that_asks() {
+    let Some(mut terminal) = Terminal::start("--sessions 15") else { return };
+    let waits = |screen: &str, name| state(screen, name) == Some("waiting");
+    terminal.wait_for("two questions", |screen| waits(screen, "asking-7") && waits(screen, "asking-15"));
+    for name in ["asking-7", "asking-15", "asking-7"] {
+        terminal.press("\t");
+        let title = format!("╭ {name} asks");
+        terminal.wait_for("the question", |screen| screen.contains(&title) && chosen(screen, name));
+    }
+    let question = |screen: &str| screen.contains("\n│ May I delete notes.txt? ");
+    terminal.wait_for("the text of the question", question);
+    // There is no ninth option, so the first key has no effect.
+    terminal.press("92");
+    terminal.wait_for("the message", |screen| screen.contains("\n answered asking-7: Keep it"));
+    terminal.wait_for("the agent's answer", |screen| screen.contains("  notes.txt is kept."));
+    terminal.wait_for("the next question", |screen| waits(screen, "asking-7") && screen.contains("╭ asking-7 asks"));
+    terminal.press("d");
+    terminal.wait_for("the message", |screen| screen.contains("\n answered asking-7: no answer"));
+    terminal.press("q");
+    terminal.expect_restored();
+}
+
+#[test]
+fn turns_of_a_busy_session_queue() {
+    let Some(mut terminal) = Terminal::start("--sessions 8") else { return };
+    let queue = |screen: &str| row(screen, "popular-8").and_then(|row| row.split_whitespace().nth(4)?.parse().ok());
+    terminal.wait_for("turns in the queue", |screen| queue(screen).is_some_and(|turns: u64| turns >= 1));
+    terminal.wait_for("turns in all queues", |screen| figure(screen, "queued") >= 1);
+    terminal.wait_for("the end of the queue", |screen| figure(screen, "queued") == 0 && queue(screen).is_none());
     terminal.press("q");
     terminal.expect_restored();
 }
@@ -183,6 +221,11 @@ fn figure(screen: &str, name: &str) -> u64 {
 fn row<'a>(screen: &'a str, name: &str) -> Option<&'a str> {
     let mut rows = screen.lines().filter_map(|line| line.strip_prefix('│'));
     rows.find(|row| row.split_whitespace().nth(1) == Some(name))
+}
+
+/// The state in the row of the session with this name.
+fn state<'a>(screen: &'a str, name: &str) -> Option<&'a str> {
+    row(screen, name)?.split_whitespace().nth(2)
 }
 
 /// Whether the line below the table shows the id of the session with this name.

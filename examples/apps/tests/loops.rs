@@ -33,7 +33,7 @@ fn a_frame_loop_is_never_blocked_and_its_report_adds_up() {
     let output = run("game_loop", &["--frames", "120", "--quiet"]);
     let report = out(&output);
     assert_eq!(output.status.code(), Some(0), "{report}{}", err(&output));
-    assert_eq!(report.lines().count(), 11, "the report and nothing else:\n{report}");
+    assert_eq!(report.lines().count(), 13, "the report and nothing else:\n{report}");
 
     assert_eq!(figure(&report, "frames", "drawn"), 120);
     let (late, starved) = (figure(&report, "frames", "late"), figure(&report, "frames", "want of a processor"));
@@ -54,6 +54,16 @@ fn a_frame_loop_is_never_blocked_and_its_report_adds_up() {
     assert!(turn("interrupted") <= figure(&report, "interrupts", ""), "{report}");
     let asked = figure(&report, "questions", "among");
     assert_eq!(figure(&report, "questions", "in all"), turn("begun") + asked, "{report}");
+
+    // The purse has too few coins for the first wishes of all characters, and one of them is too dear at any time.
+    let request = |word| figure(&report, "requests", word);
+    let [granted, refused, timed_out] = ["granted", "refused", "timed out"].map(request);
+    assert!(granted >= 1 && refused >= 1 && timed_out >= 1, "{report}");
+    assert_eq!(request("asked"), granted + refused + timed_out + request("withdrawn"), "{report}");
+    // A response that was accepted has reached its character, and the loop has paid for no other.
+    let coins = |word| figure(&report, "coins", word);
+    assert_eq!(coins("spent"), coins("received"), "{report}");
+    assert_eq!(coins("at first") + coins("earned"), coins("spent") + coins("left"), "{report}");
 
     let event = |word| figure(&report, "events", word);
     assert_eq!(event("missed"), 0, "{report}");

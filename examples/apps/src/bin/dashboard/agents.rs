@@ -1,12 +1,16 @@
-//! The simulated agents: six temperaments. Their turns are the same for the same seed.
+//! The simulated agents: eight temperaments. Their turns are the same for the same seed and the same answers.
 
+use std::thread;
 use std::time::Duration;
 
 use turnwise::{
-    AgentError, AgentEvent, Cancelled, LlmFailure, Message, RunResult, Session, SessionAgent, SessionAgentBuilder,
-    SessionContext, SessionSnapshot, SessionSpec, StopReason, TurnContext, Usage,
+    AgentError, AgentEvent, Cancelled, InputError, InputRequest, LlmFailure, Message, RunResult, Session, SessionAgent,
+    SessionAgentBuilder, SessionContext, SessionSnapshot, SessionSpec, StopReason, TurnContext, Usage,
 };
 use turnwise_apps::dice::Dice;
+
+/// How long an agent waits for the person at the dashboard.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Temperament {
@@ -22,10 +26,23 @@ pub(crate) enum Temperament {
     Flaky,
     /// Panics now and then.
     Fragile,
+    /// Asks the person at the dashboard before it deletes a file.
+    Asking,
+    /// Gets several prompts at once, which queue.
+    Popular,
 }
 
 impl Temperament {
-    const ALL: [Self; 6] = [Self::Streaming, Self::Quick, Self::Slow, Self::Tools, Self::Flaky, Self::Fragile];
+    const ALL: [Self; 8] = [
+        Self::Streaming,
+        Self::Quick,
+        Self::Slow,
+        Self::Tools,
+        Self::Flaky,
+        Self::Fragile,
+        Self::Asking,
+        Self::Popular,
+    ];
 
     /// The temperament of the session with this ordinal.
     pub(crate) fn of(ordinal: usize) -> Self {
@@ -40,6 +57,16 @@ impl Temperament {
             Self::Tools => "tools",
             Self::Flaky => "flaky",
             Self::Fragile => "fragile",
+            Self::Asking => "asking",
+            Self::Popular => "popular",
+        }
+    }
+
+    /// The number of prompts that its users send at once.
+    pub(crate) fn prompts(self, dice: &mut Dice) -> u64 {
+        match self {
+            Self::Popular => dice.between(2..6),
+            _ => 1,
         }
     }
 
@@ -48,7 +75,7 @@ impl Temperament {
         dice.millis(match self {
             Self::Quick => 40..160,
             Self::Streaming => 300..1_200,
-            Self::Slow | Self::Tools => 200..800,
+            Self::Slow | Self::Tools | Self::Asking | Self::Popular => 200..800,
             Self::Flaky | Self::Fragile => 150..600,
         })
     }
@@ -91,6 +118,8 @@ impl SessionAgent for Simulated {
             Temperament::Tools => self.call_tools(turn)?,
             Temperament::Flaky => (self.try_twice(turn)?, 0),
             Temperament::Fragile => (self.dare(turn)?, 0),
+            Temperament::Asking => self.tidy_up(turn)?,
+            Temperament::Popular => (self.think(turn, 200..900)?, 0),
         };
         let written = answer.split(' ').count() as u64;
         let usage = Usage { input_tokens: read, output_tokens: written, ..Usage::default() };
@@ -178,9 +207,49 @@ impl Simulated {
         Ok(answer)
     }
 
+    /// Deletes one or two files, if the person at the dashboard allows it. It asks for both at the same time.
+    fn tidy_up(&mut self, turn: &TurnContext) -> Result<(String, u32), AgentError> {
+        turn.emit(AgentEvent::TurnStarted { turn_number: 1 })?;
+        turn.sleep(self.dice.millis(30..120))?;
+        let first = self.dice.between(0..FILES.len() as u64 - 1) as usize;
+        let files = &FILES[first..first + self.dice.between(1..3) as usize];
+        let ask = |file: &'static str| may_delete(turn, file);
+        let asked: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = files.iter().map(|&file| scope.spawn(move || ask(file))).collect();
+            threads.into_iter().map(|thread| thread.join()).collect()
+        });
+        let (mut done, mut calls) = (Vec::new(), 0);
+        for (file, may_delete) in files.iter().zip(asked) {
+            match may_delete.map_err(|_| AgentError::Internal("a tool has panicked".into()))?? {
+                true => {
+                    calls += 1;
+                    self.call_tool(turn, format!("call-{calls}"))?;
+                    done.push(format!("{file} is deleted."));
+                }
+                false => done.push(format!("{file} is kept.")),
+            }
+        }
+        Ok((done.join(" "), calls))
+    }
+
     fn words(&mut self, count: u64) -> String {
         let words: Vec<&str> = (0..count).map(|_| word(&mut self.dice)).collect();
         words.join(" ")
+    }
+}
+
+const FILES: [&str; 4] = ["notes.txt", "core.dump", "build.log", "draft.md"];
+
+/// Asks for the permission to delete a file. Without an answer there is none.
+fn may_delete(turn: &TurnContext, file: &str) -> Result<bool, AgentError> {
+    let request = InputRequest::new("permission", format!("May I delete {file}?"))
+        .option("delete", "Delete it")
+        .option("keep", "Keep it")
+        .timeout(PATIENCE);
+    match turn.request_input(request) {
+        Ok(answer) => Ok(answer == "delete"),
+        Err(InputError::Declined { .. } | InputError::TimedOut { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

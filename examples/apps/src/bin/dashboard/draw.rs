@@ -4,7 +4,7 @@ use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{
-    Bar, BarChart, BarGroup, Block, BorderType, Cell, Paragraph, Row as TableRow, Sparkline, Table, TableState,
+    Bar, BarChart, BarGroup, Block, BorderType, Cell, Paragraph, Row as TableRow, Sparkline, Table, TableState, Wrap,
 };
 use ratatui::Frame;
 use turnwise::SessionState;
@@ -28,29 +28,40 @@ pub(crate) const WIDTH: u16 = 112;
 const HEADER: u16 = 4;
 const CHARTS: u16 = 8;
 const FOOTER: u16 = 2;
+/// The height of a question in a low terminal.
+const QUESTION: u16 = 4;
 
 const DIM: Style = Style::new().fg(Color::DarkGray);
 
 /// Draws a frame. `table` keeps the scroll position of the sessions.
 pub(crate) fn draw(frame: &mut Frame<'_>, picture: &Picture, notes: Notes<'_>, table: &mut TableState) {
-    // In a low terminal the sessions have all rows, and the charts none.
-    let charts = if frame.area().height >= AROUND + 3 { CHARTS } else { 0 };
+    let asks = notes.selected.and_then(|row| picture.rows.get(row)).filter(|row| !row.asks.is_empty());
+    // In a low terminal the sessions have all rows, and the charts none. A question is shown in any terminal.
+    let is_low = frame.area().height < AROUND + 3;
+    let below = match (is_low, asks) {
+        (false, _) => CHARTS,
+        (true, Some(_)) => QUESTION,
+        (true, None) => 0,
+    };
     let parts = [
         Constraint::Length(HEADER),
         Constraint::Min(4),
-        Constraint::Length(charts),
+        Constraint::Length(below),
         Constraint::Length(1),
         Constraint::Length(1),
     ];
-    let [header, sessions, charts, line, keys] = Layout::vertical(parts).areas(frame.area());
+    let [header, sessions, below, line, keys] = Layout::vertical(parts).areas(frame.area());
     draw_header(frame, header, picture, notes.paused);
     table.select(notes.selected);
     let room = sessions.width.saturating_sub(2);
     frame.render_stateful_widget(sessions_table(picture, room), sessions, table);
-    let halves = [Constraint::Fill(3), Constraint::Length(44)];
-    let [rates, latencies] = Layout::horizontal(halves).areas(charts);
-    draw_rates(frame, rates, picture);
-    draw_latencies(frame, latencies, picture);
+    let latencies = Constraint::Length(if is_low { 0 } else { 44 });
+    let [left, right] = Layout::horizontal([Constraint::Fill(1), latencies]).areas(below);
+    match asks {
+        Some(row) => draw_question(frame, left, row),
+        None => draw_rates(frame, left, picture),
+    }
+    draw_latencies(frame, right, picture);
     frame.render_widget(Line::from(format!(" {}", notes.line)).fg(Color::Cyan), line);
     frame.render_widget(keys_line(), keys);
 }
@@ -62,36 +73,38 @@ fn block(title: impl Into<String>) -> Block<'static> {
 
 fn draw_header(frame: &mut Frame<'_>, area: Rect, picture: &Picture, paused: bool) {
     let stats = &picture.stats;
-    let mut block = block("turnwise dashboard");
+    let seconds = picture.up.as_secs();
+    let mut block = block(format!("turnwise dashboard, up {:02}:{:02}", seconds / 60, seconds % 60));
     if paused {
         let mark = Line::from(" the picture is paused ".black().on_yellow());
         block = block.title(mark.alignment(Alignment::Right));
     }
-    let seconds = picture.up.as_secs();
-    let up = format!("{:02}:{:02}", seconds / 60, seconds % 60);
     let time = |time: Option<std::time::Duration>| time.map_or("-".into(), short_time);
+    let dropped = stats.events_dropped + picture.missed;
+    // Not `stats.running_turns`, which counts permits: most of these agents sleep most of the time, without a permit.
+    let running = picture.rows.iter().filter(|row| row.state == SessionState::Running).count();
     let now = [
-        ("up", up, Color::Reset),
         ("sessions", format!("{} of {}", stats.sessions, stats.max_sessions), Color::Reset),
-        ("running", stats.running_turns.to_string(), Color::Green),
+        ("running", running.to_string(), Color::Green),
+        ("waiting", stats.waiting_turns.to_string(), warn(stats.waiting_turns as u64, Color::Yellow)),
+        ("queued", picture.queued.to_string(), warn(picture.queued as u64, Color::Cyan)),
         ("turns/s", format!("{:.1}", picture.turns_per_second), Color::Reset),
         ("events/s", format!("{:.0}", picture.events_per_second), Color::Reset),
-        ("p50", time(picture.p50), Color::Reset),
-        ("p99", time(picture.p99), Color::Reset),
+        ("dropped events", short_count(dropped), warn(dropped, Color::Red)),
     ];
-    let dropped = stats.events_dropped + picture.missed;
     let so_far = [
         ("turns", short_count(stats.turns_started), Color::Reset),
         ("completed", short_count(stats.turns_completed), Color::Green),
         ("failed", short_count(stats.turns_failed), warn(stats.turns_failed, Color::Yellow)),
         ("cancelled", short_count(stats.turns_cancelled), warn(stats.turns_cancelled, Color::Yellow)),
         ("faults", short_count(stats.faults), warn(stats.faults, Color::Red)),
-        ("dropped events", short_count(dropped), warn(dropped, Color::Red)),
+        ("p50", time(picture.p50), Color::Reset),
+        ("p99", time(picture.p99), Color::Reset),
     ];
     frame.render_widget(Paragraph::new(vec![figures(&now), figures(&so_far)]).block(block), area);
 }
 
-/// A colour for a figure that should be zero.
+/// A colour for a figure that is of interest unless it is zero.
 fn warn(count: u64, color: Color) -> Color {
     if count == 0 {
         Color::Reset
@@ -113,13 +126,14 @@ fn sessions_table(picture: &Picture, room: u16) -> Table<'static> {
         ("name", 14, Alignment::Left),
         ("state", 8, Alignment::Left),
         ("turns", 6, Alignment::Right),
+        ("queue", 5, Alignment::Right),
         ("events/s", 8, Alignment::Right),
         ("", 8, Alignment::Left),
         ("last", 8, Alignment::Right),
         ("p50", 8, Alignment::Right),
         ("p99", 8, Alignment::Right),
         ("tokens", 7, Alignment::Right),
-        ("last turn", 16, Alignment::Left),
+        ("last turn", 13, Alignment::Left),
     ];
     let head = columns.map(|(name, _, side)| Cell::from(Line::from(name).alignment(side)));
     // Only the columns that fit are shown. Squeezed columns would be unreadable.
@@ -144,6 +158,7 @@ fn session_row(row: &Row) -> TableRow<'static> {
         Cell::from(row.name.clone()),
         Cell::from(state(row.state)),
         right(row.turns.to_string()),
+        Cell::from(Line::from(queue(row.queued)).right_aligned()),
         right(format!("{:.1}", row.events_per_second)),
         Cell::from(bars(&row.activity).fg(Color::Blue)),
         time(row.last),
@@ -165,6 +180,13 @@ fn state(state: SessionState) -> Span<'static> {
     }
 }
 
+fn queue(turns: usize) -> Span<'static> {
+    match turns {
+        0 => Span::styled("-", DIM),
+        turns => turns.to_string().cyan(),
+    }
+}
+
 fn outcome(outcome: Option<&Outcome>) -> Span<'static> {
     match outcome {
         None => "".into(),
@@ -182,6 +204,22 @@ fn bars<const N: usize>(figures: &[u64; N]) -> Span<'static> {
     // A figure above zero is always visible.
     let level = |figure: &u64| LEVELS[(figure * 7 / highest).max(u64::from(*figure > 0)) as usize];
     figures.iter().map(level).collect::<String>().into()
+}
+
+/// The oldest request of a session, its options, and their keys.
+fn draw_question(frame: &mut Frame<'_>, area: Rect, row: &Row) {
+    let Some(ask) = row.asks.first() else { return };
+    let title = match row.asks.len() {
+        1 => format!("{} asks", row.name),
+        asks => format!("{} asks, the first of {asks}", row.name),
+    };
+    let labels = ask.request.options.iter().map(|option| option.label.clone());
+    let numbered = labels.take(9).enumerate().map(|(index, label)| ((index + 1).to_string(), label));
+    let keys = numbered.chain([("d".into(), "decline".into())]);
+    let spans = keys.flat_map(|(key, label)| [format!(" {key} ").bold(), Span::from(format!("{label}  "))]);
+    let lines = vec![Line::from(format!(" {}", ask.request.message)), spans.collect::<Vec<_>>().into()];
+    let question = Paragraph::new(lines).wrap(Wrap { trim: false });
+    frame.render_widget(question.block(block(title).border_style(Style::new().fg(Color::Yellow))), area);
 }
 
 fn draw_rates(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
@@ -216,10 +254,11 @@ fn draw_latencies(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
 fn keys_line() -> Line<'static> {
     let keys = [
         ("↑↓ j k", "choose"),
+        ("tab", "next question"),
         ("i", "interrupt"),
         ("a", "archive"),
         ("n", "new session"),
-        ("space", "pause the picture"),
+        ("space", "pause"),
         ("q", "quit"),
     ];
     let spans = keys

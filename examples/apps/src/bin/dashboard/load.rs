@@ -1,5 +1,7 @@
-//! The load: one thread that keeps many sessions busy, each with one turn after the other.
+//! The load: one thread that keeps many sessions busy, each with one turn after the other. The prompts of some clients
+//! come several at once, and queue.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 use turnwise::crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
 use turnwise::{
     AgentError, CreateSessionRequest, RunResult, SessionError, SessionId, SessionService, SessionSpec,
-    StartTurnRequest, TurnHandle,
+    StartTurnRequest, TurnHandle, WhenBusy,
 };
 use turnwise_apps::dice::Dice;
 
@@ -49,14 +51,24 @@ struct Client {
 }
 
 enum Stage {
-    Thinking { until: Instant },
-    Waiting { turn: TurnHandle, since: Instant },
+    Thinking {
+        until: Instant,
+    },
+    /// At least one turn, in the order in which they run.
+    Waiting {
+        turns: VecDeque<Begun>,
+    },
+}
+
+struct Begun {
+    turn: TurnHandle,
+    since: Instant,
 }
 
 /// The event that the load has waited for.
 enum Step {
     Order(Order),
-    /// The turn of the client with this index has ended.
+    /// The oldest turn of the client with this index has ended.
     Finished(usize),
     /// The pause of a client has passed.
     Due,
@@ -100,9 +112,11 @@ impl Load {
         let mut due: Option<Instant> = None;
         for (index, client) in self.clients.iter().enumerate() {
             match &client.stage {
-                Stage::Waiting { turn, .. } => {
-                    select.recv(turn.finished());
-                    waiting.push(index);
+                Stage::Waiting { turns } => {
+                    if let Some(begun) = turns.front() {
+                        select.recv(begun.turn.finished());
+                        waiting.push(index);
+                    }
                 }
                 Stage::Thinking { until } => due = Some(due.map_or(*until, |due| due.min(*until))),
             }
@@ -133,18 +147,22 @@ impl Load {
         let since = Instant::now();
         let turn = self.service.begin_session(CreateSessionRequest::new("how do you do").session(spec))?;
         self.opened += 1;
-        let (session, stage) = (turn.session_id(), Stage::Waiting { turn, since });
+        let (session, stage) = (turn.session_id(), Stage::Waiting { turns: [Begun { turn, since }].into() });
         self.clients.push(Client { session, temperament, dice, stage });
         Ok(name)
     }
 
     fn on_finished(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        let Stage::Waiting { turn, since } = &mut client.stage else { return };
-        let Some(result) = turn.try_wait() else { return };
-        let took = since.elapsed();
+        let Stage::Waiting { turns } = &mut client.stage else { return };
+        let Some(begun) = turns.front_mut() else { return };
+        let Some(result) = begun.turn.try_wait() else { return };
+        let took = begun.since.elapsed();
+        turns.pop_front();
+        if turns.is_empty() {
+            client.stage = Stage::Thinking { until: Instant::now() + client.temperament.pause(&mut client.dice) };
+        }
         let ended = Ended { session: client.session, took, outcome: outcome(&result) };
-        client.stage = Stage::Thinking { until: Instant::now() + client.temperament.pause(&mut client.dice) };
         self.report(Report::Ended(ended));
     }
 
@@ -164,15 +182,25 @@ impl Load {
 }
 
 impl Client {
-    /// Starts a turn. Returns whether the client should stay.
+    /// Starts a turn for each prompt. The first one runs, and the others queue. Returns whether the client should stay.
     fn begin(&mut self, service: &Host) -> bool {
-        /// The pause before another attempt at a busy session. In this program no other client starts turns.
+        /// The pause before another attempt at a session that accepts no turn. In this program no other client starts
+        /// turns, and no client has more prompts than a queue has room.
         const AGAIN: Duration = Duration::from_millis(50);
-        let since = Instant::now();
-        self.stage = match service.begin_turn(self.session, StartTurnRequest::new("go on")) {
-            Ok(turn) => Stage::Waiting { turn, since },
-            Err(SessionError::Busy { .. }) => Stage::Thinking { until: since + AGAIN },
-            Err(_) => return false,
+        let mut turns = VecDeque::new();
+        for _ in 0..self.temperament.prompts(&mut self.dice) {
+            let since = Instant::now();
+            match service.begin_turn(self.session, StartTurnRequest::new("go on").when_busy(WhenBusy::Queue)) {
+                Ok(turn) => turns.push_back(Begun { turn, since }),
+                Err(SessionError::Busy { .. } | SessionError::QueueFull { .. }) => break,
+                // The turns that were begun before are reported first.
+                Err(_) if !turns.is_empty() => break,
+                Err(_) => return false,
+            }
+        }
+        self.stage = match turns.is_empty() {
+            true => Stage::Thinking { until: Instant::now() + AGAIN },
+            false => Stage::Waiting { turns },
         };
         true
     }

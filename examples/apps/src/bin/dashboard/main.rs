@@ -1,13 +1,14 @@
 //! A terminal view of a running service: the states of its sessions, their rates, and the outcomes of their turns.
 //!
 //! ```text
-//! dashboard [--sessions N] [--seconds N]     in a terminal, until `q`, or for N seconds dashboard --once
-//! without a terminal: runs for a moment (--seconds), then prints one frame dashboard --svg FILE
-//! writes that frame as a picture
+//! dashboard [--sessions N] [--seconds N]     in a terminal, until `q`, or for N seconds
+//! dashboard --once       without a terminal: runs for a moment (--seconds), then prints one frame
+//! dashboard --svg FILE   writes that frame as a picture
 //! ```
 //!
-//! The agents are simulated: they write, think, call tools, fail and panic by pseudo-random numbers. One thread keeps
-//! the sessions busy (`load.rs`). Another thread is the view, which never waits for a turn (`view.rs`).
+//! The agents are simulated: they write, think, call tools, ask the person at the dashboard, fail and panic by
+//! pseudo-random numbers. One thread keeps the sessions busy (`load.rs`). Another thread is the view, which never waits
+//! for a turn (`view.rs`).
 
 // The library's rule about locks does not apply to the programs.
 #![allow(clippy::disallowed_types)]
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Options, String> {
-    let mut options = Options { sessions: 12, time: None, once: false, svg: None };
+    let mut options = Options { sessions: 16, time: None, once: false, svg: None };
     while let Some(arg) = args.next() {
         let arg = args::text(&arg)?;
         let mut value = |what: &str| args.next().ok_or(format!("{arg} needs {what}"));
@@ -152,13 +153,14 @@ fn show(dashboard: &mut Dashboard, mut screen: Screen, time: Option<Duration>) -
     }
 }
 
-/// Draws one frame without a terminal, large enough for every session.
+/// Draws one frame without a terminal, large enough for every session. A session that asks is selected, if there is one.
 fn show_once(dashboard: &mut Dashboard, options: &Options) -> Result<(), String> {
     let end = Instant::now() + options.time.unwrap_or(MOMENT);
     let frames = tick(FRAME);
     while frames.recv_deadline(end).is_ok() {
         dashboard.refresh()?;
     }
+    dashboard.select_question();
     let height = draw::AROUND + options.sessions.max(3) as u16;
     let backend = TestBackend::new(draw::WIDTH, height);
     let mut terminal = Terminal::new(backend).map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use turnwise::{ServiceStats, SessionEvent, SessionId, SessionState, SessionSummary};
+use turnwise::{PendingInput, ServiceStats, SessionEvent, SessionId, SessionState, SessionSummary};
 
 use crate::figures::{Latencies, Meter};
 
@@ -32,6 +32,8 @@ pub(crate) struct Picture {
     pub(crate) stats: ServiceStats,
     /// Events that this dashboard has missed.
     pub(crate) missed: u64,
+    /// The number of turns in the queues of all sessions.
+    pub(crate) queued: usize,
     pub(crate) turns_per_second: f64,
     pub(crate) events_per_second: f64,
     pub(crate) p50: Option<Duration>,
@@ -50,6 +52,10 @@ pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) state: SessionState,
     pub(crate) turns: u64,
+    /// The number of turns in the session's queue.
+    pub(crate) queued: usize,
+    /// The input requests of the session that have no answer, oldest first.
+    pub(crate) asks: Vec<PendingInput>,
     pub(crate) events_per_second: f64,
     pub(crate) activity: [u64; Meter::SLOTS],
     pub(crate) last: Option<Duration>,
@@ -118,10 +124,12 @@ impl Model {
     }
 
     /// The current picture. The list `sessions` has to be younger than all events and ended turns so far. A session
-    /// that is not in it has ended, and its data is dropped.
+    /// that is not in it has ended, and its data is dropped. `asks` has the input requests of the sessions that wait for
+    /// an answer.
     pub(crate) fn picture(
         &mut self,
         sessions: &[SessionSummary],
+        mut asks: HashMap<SessionId, Vec<PendingInput>>,
         stats: ServiceStats,
         missed: u64,
         now: Duration,
@@ -142,23 +150,31 @@ impl Model {
             up: now,
             stats,
             missed,
+            queued: sessions.iter().map(|session| session.queued_turns).sum(),
             turns_per_second: self.turns.per_second(now),
             events_per_second,
             p50: self.latencies.p50,
             p99: self.latencies.p99,
-            rows: sessions.iter().map(|session| self.row(session, now)).collect(),
+            rows: sessions.iter().map(|session| self.row(session, &mut asks, now)).collect(),
             history: self.history.iter().copied().collect(),
             histogram: self.histogram,
         }
     }
 
-    fn row(&mut self, session: &SessionSummary, now: Duration) -> Row {
+    fn row(
+        &mut self,
+        session: &SessionSummary,
+        asks: &mut HashMap<SessionId, Vec<PendingInput>>,
+        now: Duration,
+    ) -> Row {
         let track = self.track(session.session_id, now);
         Row {
             id: session.session_id,
             name: session.labels.get("name").cloned().unwrap_or_default(),
             state: session.state,
             turns: session.turns,
+            queued: session.queued_turns,
+            asks: asks.remove(&session.session_id).unwrap_or_default(),
             events_per_second: track.events.per_second(now),
             activity: track.events.slots(),
             last: track.latencies.last(),
@@ -187,7 +203,8 @@ impl Picture {
 
 #[cfg(test)]
 mod tests {
-    use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, SessionQuery, SessionService, SessionSpec, TurnId};
+    use turnwise::{agent_fn, AgentEvent, CreateSessionRequest, EphemeralSessionService, InputRequest};
+    use turnwise::{SessionQuery, SessionService, SessionSpec, TurnId};
 
     use super::*;
 
@@ -223,7 +240,7 @@ mod tests {
         }
         model.on_ended(ended(listed[0].session_id, 40, Outcome::Completed), at(1_900));
         model.on_ended(ended(listed[0].session_id, 2_000, Outcome::Cancelled), at(1_950));
-        let picture = model.picture(&listed, ServiceStats::default(), 3, at(1_999));
+        let picture = model.picture(&listed, HashMap::new(), ServiceStats::default(), 3, at(1_999));
         let [a, b] = &picture.rows[..] else { panic!("two rows: {picture:?}") };
         assert_eq!((a.name.as_str(), a.turns, a.state), ("a", 2, SessionState::Idle));
         assert!((a.events_per_second - 10.0).abs() < 0.1, "{}", a.events_per_second);
@@ -235,12 +252,29 @@ mod tests {
     }
 
     #[test]
+    fn queued_turns_add_up_and_requests_are_in_the_row_of_their_session() {
+        let agent = agent_fn(|_, turn| Ok(turn.finish(turn.request_input(InputRequest::new("question", "Which?"))?)));
+        let service = EphemeralSessionService::new(agent, 1);
+        let mut stream = service.stream_session(CreateSessionRequest::new("ask")).expect("there is capacity");
+        stream.find(|event| matches!(event, AgentEvent::InputRequested { .. })).expect("the turn asks");
+        let asks = service.pending_inputs(stream.handle().session_id()).expect("the session is there");
+        assert_eq!(asks.len(), 1);
+
+        let mut listed = sessions(&["a", "b", "c"]);
+        (listed[0].queued_turns, listed[2].queued_turns) = (2, 3);
+        let of_b = HashMap::from([(listed[1].session_id, asks.clone())]);
+        let picture = Model::new().picture(&listed, of_b, ServiceStats::default(), 0, at(0));
+        let rows: Vec<_> = picture.rows.into_iter().map(|row| (row.queued, row.asks)).collect();
+        assert_eq!((picture.queued, rows), (5, vec![(2, vec![]), (0, asks), (3, vec![])]));
+    }
+
+    #[test]
     fn a_session_that_has_left_the_list_is_dropped_and_its_counts_stay() {
         let listed = sessions(&["a", "b"]);
         let mut model = Model::new();
         model.on_event(&event(listed[1].session_id, 7, 0), at(100));
         model.on_ended(ended(listed[1].session_id, 5_000, Outcome::Failed("x".into())), at(100));
-        let picture = model.picture(&listed[..1], ServiceStats::default(), 0, at(1_000));
+        let picture = model.picture(&listed[..1], HashMap::new(), ServiceStats::default(), 0, at(1_000));
         assert_eq!((picture.rows.len(), picture.row_of(listed[1].session_id)), (1, None));
         assert_eq!(picture.row_of(listed[0].session_id), Some(0));
         assert_eq!((picture.events_per_second, picture.histogram[BOUNDS.len()]), (1.0, 1));
@@ -254,9 +288,9 @@ mod tests {
         for step in 1..=40 {
             stats.turns_completed += 2;
             stats.faults += u64::from(step % 10 == 0);
-            model.picture(&[], stats, 0, at(step * 100));
+            model.picture(&[], HashMap::new(), stats, 0, at(step * 100));
         }
-        let picture = model.picture(&[], stats, 0, at(3_999));
+        let picture = model.picture(&[], HashMap::new(), stats, 0, at(3_999));
         assert!((picture.turns_per_second - 21.0).abs() < 1.5, "{}", picture.turns_per_second);
         assert_eq!(picture.history, [0; 8]);
     }

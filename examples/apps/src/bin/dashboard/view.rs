@@ -1,12 +1,16 @@
 //! The dashboard: it reads the service and its events, and acts on keys. It never waits for a turn.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use ratatui::termion::event::Key;
 use ratatui::widgets::TableState;
 use ratatui::Frame;
 use turnwise::crossbeam_channel::{Receiver, Sender, TryRecvError};
-use turnwise::{EventStream, SessionId, SessionQuery, SessionService, Subscription};
+use turnwise::{
+    EventStream, InputRequest, InputResponse, PendingInput, SessionId, SessionQuery, SessionService, SessionState,
+    SessionSummary, Subscription,
+};
 
 use crate::draw::{draw, Notes};
 use crate::load::{Order, Report};
@@ -82,12 +86,24 @@ impl Dashboard {
         }
         // The list comes after the events, so that a session with events that is not listed has ended.
         let sessions = self.service.list(SessionQuery::new()).map_err(|error| error.to_string())?;
-        let picture = self.model.picture(&sessions, self.service.stats(), self.events.dropped(), now);
+        let asks = self.asks(&sessions);
+        let picture = self.model.picture(&sessions, asks, self.service.stats(), self.events.dropped(), now);
         if !self.paused {
             self.picture = picture;
             self.selection.follow(&self.picture);
         }
         Ok(())
+    }
+
+    /// The input requests of the sessions that wait for an answer. None of them has any if it has been answered, or has
+    /// ended, since the list was made.
+    fn asks(&self, sessions: &[SessionSummary]) -> HashMap<SessionId, Vec<PendingInput>> {
+        let waiting = sessions.iter().filter(|session| session.state == SessionState::Waiting);
+        let asks = waiting.map(|session| {
+            let id = session.session_id;
+            (id, self.service.pending_inputs(id).unwrap_or_default())
+        });
+        asks.collect()
     }
 
     fn on_report(&mut self, report: Report, now: Duration) {
@@ -131,9 +147,30 @@ impl Dashboard {
             // The load reports whether the session was opened or refused.
             Key::Char('n') => _ = self.orders.send(Order::Open),
             Key::Char(' ') => self.paused = !self.paused,
+            Key::Char('\t') if !self.select_question() => self.say("no session asks".into()),
+            Key::Char('d') => self.answer(|_| Some(("no answer".into(), InputResponse::Declined { reason: None }))),
+            Key::Char(digit @ '1'..='9') => self.answer(|request| option(request, digit)),
             _ => {}
         }
         Next::Go
+    }
+
+    /// Selects the next session that asks, from the selected one on. Returns whether there is one.
+    pub(crate) fn select_question(&mut self) -> bool {
+        self.selection.next_asking(&self.picture)
+    }
+
+    /// Answers the oldest request of the selected session that the picture shows. If the session asks something else by
+    /// now, that request gets no answer: the person has not seen it.
+    fn answer(&mut self, choose: impl FnOnce(&InputRequest) -> Option<(String, InputResponse)>) {
+        let Some(row) = self.picture.rows.get(self.selection.row) else { return };
+        let Some(ask) = row.asks.first() else { return };
+        let Some((answer, response)) = choose(&ask.request) else { return };
+        let said = match self.service.respond(row.id, ask.id, response) {
+            Ok(()) => format!("answered {}: {answer}", row.name),
+            Err(error) => format!("{}: {error}", row.name),
+        };
+        self.say(said);
     }
 
     fn on_selected<E: std::fmt::Display>(&mut self, done: &str, act: impl Fn(&Host, SessionId) -> Result<(), E>) {
@@ -147,12 +184,31 @@ impl Dashboard {
     }
 }
 
+/// The option with this digit, and its text.
+fn option(request: &InputRequest, digit: char) -> Option<(String, InputResponse)> {
+    let index = digit.to_digit(10)?.checked_sub(1)?;
+    let option = request.options.get(index as usize)?;
+    Some((option.label.clone(), InputResponse::Answer(option.id.clone())))
+}
+
 impl Selection {
     /// Keeps the selected session, or its row if the session has ended.
     fn follow(&mut self, picture: &Picture) {
         let row = self.session.and_then(|id| picture.row_of(id)).unwrap_or(self.row);
         self.row = row.min(picture.rows.len().saturating_sub(1));
         self.session = picture.rows.get(self.row).map(|row| row.id);
+    }
+
+    /// Selects the next session that asks. The selected one is the last candidate. Returns whether there is one.
+    fn next_asking(&mut self, picture: &Picture) -> bool {
+        let after = picture.rows.iter().enumerate().skip(self.row + 1);
+        let all = after.chain(picture.rows.iter().enumerate());
+        let next = all.filter(|(_, row)| !row.asks.is_empty()).map(|(row, _)| row).next();
+        if let Some(row) = next {
+            (self.row, self.session) = (row, None);
+            self.follow(picture);
+        }
+        next.is_some()
     }
 
     fn step(&mut self, picture: &Picture, by: isize) {

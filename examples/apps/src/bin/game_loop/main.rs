@@ -9,12 +9,17 @@
 //! archives, and opens a character again as soon as there is capacity. The seed decides what the loop does in each
 //! frame. The progress of the characters depends on time.
 //!
+//! Only the loop may spend from the party's purse. A character that wants to buy something asks the loop, and its turn
+//! waits. Each frame looks at the open requests, and answers those that it can decide. A request that the purse cannot
+//! pay in time times out, and the turn goes on.
+//!
 //! At the end the program reports the times of its frames. A frame is late if its work took longer than the budget. The
 //! delay with which the system wakes the loop is a separate figure. The exit code is 1 if the library's calls took
 //! longer than the budget of a frame.
 
 mod frames;
 mod minds;
+mod purse;
 mod world;
 
 use std::process::ExitCode;

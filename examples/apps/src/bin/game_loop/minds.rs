@@ -1,4 +1,5 @@
-//! The agents of the characters: their builds take a while, they think, speak word by word, and ask each other.
+//! The agents of the characters: their builds take a while, they think, buy things, speak word by word, and ask each
+//! other.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,10 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use turnwise::{
-    AgentError, AgentEvent, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext,
-    SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnContext, WeakService,
+    AgentError, AgentEvent, InputError, InputRequest, Message, RunResult, Session, SessionAgent, SessionAgentBuilder,
+    SessionContext, SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnContext, WeakService,
 };
 use turnwise_apps::dice::Dice;
+
+use crate::purse::{Purchase, PAID, PURCHASE};
+
+/// How long a character waits for the loop to pay.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// The label by which characters find each other.
 pub(crate) const NAME: &str = "name";
@@ -30,20 +36,47 @@ pub(crate) struct Role {
     thinking: Thinking,
     /// The range of the thinking time, in milliseconds.
     think: (u64, u64),
+    /// What it wants to buy in each turn, and the price in coins.
+    wants: (&'static str, u64),
     words: &'static str,
 }
 
 pub(crate) const ROLES: [Role; 5] = [
-    Role { name: "Ada", thinking: Thinking::Computes, think: (5, 60), words: "iron bends when the fire is honest" },
-    Role { name: "Bram", thinking: Thinking::Sleeps, think: (50, 250), words: "the soup is hot and the beds are dry" },
+    Role {
+        name: "Ada",
+        thinking: Thinking::Computes,
+        think: (5, 60),
+        wants: ("charcoal", 3),
+        words: "iron bends when the fire is honest",
+    },
+    Role {
+        name: "Bram",
+        thinking: Thinking::Sleeps,
+        think: (50, 250),
+        wants: ("barley", 4),
+        words: "the soup is hot and the beds are dry",
+    },
     Role {
         name: "Cleo",
         thinking: Thinking::Sleeps,
         think: (200, 400),
+        wants: ("a telescope", 40),
         words: "two moons will rise over the old mill",
     },
-    Role { name: "Dorn", thinking: Thinking::Asks("Bram"), think: (5, 40), words: "so I have heard at the inn" },
-    Role { name: "Edda", thinking: Thinking::Asks("Cleo"), think: (20, 120), words: "the oracle told me as much" },
+    Role {
+        name: "Dorn",
+        thinking: Thinking::Asks("Bram"),
+        think: (5, 40),
+        wants: ("an ale", 2),
+        words: "so I have heard at the inn",
+    },
+    Role {
+        name: "Edda",
+        thinking: Thinking::Asks("Cleo"),
+        think: (20, 120),
+        wants: ("candles", 5),
+        words: "the oracle told me as much",
+    },
 ];
 
 /// The generator for one matter under the seed.
@@ -58,6 +91,8 @@ pub(crate) struct Minds {
     pub(crate) seed: u64,
     /// The number of questions among characters, answered or not.
     pub(crate) questions: Arc<AtomicU64>,
+    /// The number of coins for which the characters have bought something.
+    pub(crate) bought: Arc<AtomicU64>,
 }
 
 impl SessionAgentBuilder for Minds {
@@ -71,23 +106,25 @@ impl SessionAgentBuilder for Minds {
         let build = dice(self.seed, number as u64, 0).millis(100..301);
         context.sleep(build)?;
         let history = spec.history();
-        let (service, questions) = (context.service(), Arc::clone(&self.questions));
-        Ok(Mind { role: &ROLES[number], number: number as u64, seed: self.seed, service, questions, history })
+        let (service, seed) = (context.service(), self.seed);
+        let (questions, bought) = (Arc::clone(&self.questions), Arc::clone(&self.bought));
+        Ok(Mind { role: &ROLES[number], number, seed, service, questions, bought, history })
     }
 }
 
 pub(crate) struct Mind {
     role: &'static Role,
-    number: u64,
+    number: usize,
     seed: u64,
     service: WeakService,
     questions: Arc<AtomicU64>,
+    bought: Arc<AtomicU64>,
     history: Session,
 }
 
 impl SessionAgent for Mind {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        let mut dice = dice(self.seed, self.number, turn.turn_id().get());
+        let mut dice = dice(self.seed, self.number as u64, turn.turn_id().get());
         let think = dice.millis(self.role.think.0..self.role.think.1 + 1);
         match self.role.thinking {
             Thinking::Sleeps => turn.sleep(think)?,
@@ -97,6 +134,7 @@ impl SessionAgent for Mind {
                 self.ask(whom, &prompt)?;
             }
         }
+        self.buy(turn)?;
         for word in self.role.words.split(' ') {
             turn.emit(AgentEvent::TextDelta { delta: word.into() })?;
             turn.sleep(dice.millis(5..41))?;
@@ -127,6 +165,24 @@ impl Mind {
                 }
             }
             Err(_) => Ok(()),
+        }
+    }
+
+    /// Buys what the character wants, if the loop pays for it. Without it the turn goes on too.
+    fn buy(&self, turn: &TurnContext) -> Result<(), AgentError> {
+        let (thing, price) = self.role.wants;
+        let purchase = Purchase { who: self.number, thing: thing.into(), price };
+        let request = InputRequest::new(PURCHASE, format!("{price} coins for {thing}"))
+            .option(PAID, "The loop has paid")
+            .payload(serde_json::to_string(&purchase).map_err(AgentError::other)?)
+            .timeout(PATIENCE);
+        match turn.request_input(request) {
+            Ok(_) => {
+                self.bought.fetch_add(price, Ordering::SeqCst);
+                Ok(())
+            }
+            Err(InputError::Declined { .. } | InputError::TimedOut { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -13,6 +13,7 @@ use turnwise_apps::say::say;
 
 use crate::frames::{Meter, FRAME};
 use crate::minds::{dice, Minds, NAME, ROLES};
+use crate::purse::{Accounts, Purse};
 
 /// How long characters may take to end at the end of the program.
 const GRACE: Duration = Duration::from_secs(5);
@@ -28,7 +29,9 @@ pub(crate) struct World {
     farewells: Vec<Conversation>,
     /// The character that the player has spoken to last.
     beside: Option<usize>,
+    purse: Purse,
     questions: Arc<AtomicU64>,
+    bought: Arc<AtomicU64>,
     seed: u64,
     counts: Counts,
     says: bool,
@@ -105,8 +108,8 @@ fn deed(seed: u64, frame: u64) -> Option<Deed> {
 
 impl World {
     pub(crate) fn new(seed: u64, says: bool) -> Result<Self, String> {
-        let questions = Arc::new(AtomicU64::new(0));
-        let minds = Minds { seed, questions: Arc::clone(&questions) };
+        let (questions, bought) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let minds = Minds { seed, questions: Arc::clone(&questions), bought: Arc::clone(&bought) };
         // The capacity is the number of characters. So a character can come back only after its old session has ended.
         let config = EphemeralSessionService::configure(minds)
             .max_sessions(ROLES.len())
@@ -116,8 +119,8 @@ impl World {
         // The events of a frame are read in the next one. A frame has far fewer events than this capacity.
         let everything = service.subscribe_all(Subscription::new().capacity(10_000));
         let characters = ROLES.iter().map(|_| Character { id: None, conversation: None }).collect();
-        let (farewells, beside, counts) = (Vec::new(), None, Counts::default());
-        Ok(Self { service, everything, characters, farewells, beside, questions, seed, counts, says })
+        let (farewells, beside, purse, counts) = (Vec::new(), None, Purse::new(), Counts::default());
+        Ok(Self { service, everything, characters, farewells, beside, purse, questions, bought, seed, counts, says })
     }
 
     /// Runs one frame.
@@ -130,7 +133,26 @@ impl World {
             None => {}
         }
         self.listen(frame, meter);
-        self.counts.events += meter.call("try_iter", || self.everything.events().try_iter().count()) as u64;
+        self.watch(frame, meter);
+        self.pay(frame, meter);
+    }
+
+    /// Reads the events of all sessions since the last frame.
+    fn watch(&mut self, frame: u64, meter: &mut Meter) {
+        while let Ok(event) = meter.call("try_recv", || self.everything.try_recv()) {
+            self.counts.events += 1;
+            if let Some((who, news)) = self.purse.on_event(event) {
+                self.say(frame, who, &news);
+            }
+        }
+    }
+
+    /// Answers the characters that ask for coins, as far as the purse allows.
+    fn pay(&mut self, frame: u64, meter: &mut Meter) {
+        self.purse.earn(frame);
+        self.purse.decide(|session, input, response| {
+            meter.call("respond", || self.service.respond(session, input, response)).is_ok()
+        });
     }
 
     fn say(&self, frame: u64, who: usize, what: &str) {
@@ -265,10 +287,13 @@ impl World {
         let report = self.service.shutdown(GRACE);
         let mut meter = Meter::default();
         self.listen(frames, &mut meter);
-        self.counts.events += self.everything.events().try_iter().count() as u64;
+        self.watch(frames, &mut meter);
         let (stats, asked) = (self.service.stats(), self.questions.load(Ordering::SeqCst));
         let Counts { created, archived, no_room, begun, completed, interrupted, cut_off, failed, .. } = self.counts;
         let Counts { unheard, listened, interrupts, events, own_events, .. } = self.counts;
+        let purchases = &self.purse.accounts;
+        let Accounts { granted, refused, timed_out, withdrawn, earned, spent, .. } = purchases;
+        let bought = self.bought.load(Ordering::SeqCst);
         let (all, missed, stuck) = (stats.turns_ended(), self.everything.dropped(), report.stuck.len());
         let lines = [
             format!(
@@ -281,6 +306,15 @@ impl World {
             format!("interrupts: {interrupts}"),
             format!("questions: {asked} among characters; {all} turns in all"),
             format!("events: {events} seen, {own_events} of them in streams of turns, {missed} missed"),
+            format!(
+                "requests: {} asked, {granted} granted, {refused} refused, {timed_out} timed out, {withdrawn} withdrawn",
+                purchases.asked
+            ),
+            format!(
+                "coins: {} at first, {earned} earned, {spent} spent, {bought} received, {} left",
+                Purse::FULL,
+                self.purse.coins()
+            ),
             format!("stuck: {stuck}"),
         ];
         say(lines.join("\n"));
