@@ -261,6 +261,7 @@ fn c56_an_inbox_opens_again_and_never_after_a_close() {
 fn c56_reads_show_a_restart_as_building_until_it_is_idle() {
     explore(|| {
         let (service, id) = with_faulted_session();
+        let injector = service.event_injector(id).unwrap();
         let other = service.clone();
         let reader = spawn(move || {
             let mut seen = Vec::new();
@@ -268,6 +269,9 @@ fn c56_reads_show_a_restart_as_building_until_it_is_idle() {
                 let info = other.read(id).unwrap().state;
                 assert_eq!(info.is_active, info.state == SessionState::Building, "{info:?}");
                 assert_eq!((info.turns, info.message_count), (2, 1));
+                if info.state == SessionState::Idle {
+                    injector.inject("x".into(), EventSource::Rpc).expect("the inbox is open again");
+                }
                 seen.push(info.state);
                 yield_now();
             }
