@@ -220,8 +220,9 @@ pub trait SessionService: Send + Sync {
         self.archive_with(id, ArchiveMode::Drain)
     }
 
-    /// Exports the session's history, as of the end of the running turn if there is one. A faulted session's history is that
-    /// before the turn that panicked.
+    /// Exports the session's history, as of the end of the running turn if there is one. A faulted session's history is what
+    /// its agent has left, which may have a part of the turn that panicked. A [`restart`](Self::restart) begins before that
+    /// turn.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, Message, SessionService, SessionSpec};

@@ -533,11 +533,11 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         }
     }
 
-    /// The history, under the session's own id even if the agent returns another. In a faulted session it is the committed
-    /// history, since the agent may have left its own half-written.
+    /// The history, under the session's own id even if the agent returns another. Without an agent it is the committed
+    /// history, and so it is if a restart has begun whose command has not been taken yet: the next agent begins with it.
     fn export(&self) -> Result<Session, SessionError> {
         let id = self.handle.id();
-        let agent = self.agent.as_ref().filter(|_| !self.handle.gate().state().is_faulted());
+        let agent = self.agent.as_ref().filter(|_| !self.handle.gate().state().is_building());
         let Some(agent) = agent else { return Ok(self.handle.shared().history.get()) };
         match contain(|| agent.session_clone()) {
             Ok(session) => Ok(session.owned_by(id)),

@@ -68,6 +68,10 @@ impl SessionAgent for Writer {
             "panic" => panic!("scripted"),
             "fail" => return Err(AgentError::Internal("scripted".into())),
             "wait" => turn.sleep(Duration::MAX)?,
+            "wait and panic" => {
+                let _ = turn.sleep(Duration::MAX);
+                panic!("scripted");
+            }
             _ => {}
         }
         let text = match prompt.as_str() {
@@ -172,7 +176,8 @@ fn c56_a_restart_builds_the_agent_again_from_its_last_committed_history() {
         service.set_labels(id, labels.clone()).unwrap();
         assert_matches!(service.start_turn(id, turn("panic")), Err(SessionError::Faulted { .. }));
         let committed = [&one_pair()[..], &[Message::user("fail")]].concat();
-        assert_eq!(service.export_session(id).unwrap().messages(), committed);
+        // The agent has left its own history half-written.
+        assert_eq!(service.export_session(id).unwrap().messages().len(), 4);
 
         service.restart(id, LONG).unwrap();
         assert_eq!(plan.resumed(1), committed);
@@ -711,5 +716,26 @@ fn c56_a_caller_that_learns_of_the_fault_can_restart_at_once() {
             assert_eq!(service.start_turn(id, turn("y")).unwrap().turn_id.get(), 3);
             service.archive_wait(id, LONG).unwrap();
         }
+    });
+}
+
+#[test]
+fn c56_an_export_that_waits_for_the_faulted_turn_gets_the_committed_history() {
+    run(|| {
+        let clock = ManualClock::new();
+        let policy = RestartPolicy::new(1, Duration::MAX);
+        let (service, _plan) = writers_with(|config| config.clock(clock.clone()).restart_faulted(policy));
+        let id = service.create_session(create("one")).unwrap().session_id;
+        let running = service.begin_turn(id, turn("wait and panic")).unwrap();
+        thread::scope(|scope| {
+            let exporting = scope.spawn(|| service.export_session_timeout(id, LONG));
+            // The turn and the export.
+            clock.wait_for_waiters(2);
+            running.interrupt();
+            assert_matches!(running.wait(), Err(SessionError::Faulted { .. }));
+            assert_eq!(exporting.join().unwrap().unwrap().messages(), one_pair());
+        });
+        service.wait_idle(id, LONG).unwrap();
+        assert_eq!(service.export_session(id).unwrap().messages(), one_pair());
     });
 }

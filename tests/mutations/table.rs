@@ -663,10 +663,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Contract("c56_a_restart_builds"),
     ),
     mutation(
-        "an export of a faulted session asks its agent",
+        "an export before a restart asks the agent that panicked",
         "src/session/thread.rs",
-        &[("filter(|_| !self.handle.gate().state().is_faulted())", "filter(|_| true)")],
-        Contract("c56_a_restart_builds"),
+        &[("filter(|_| !self.handle.gate().state().is_building())", "filter(|_| true)")],
+        Contract("c56_an_export_that_waits"),
     ),
     mutation(
         "a history is committed after the build alone",
