@@ -137,7 +137,8 @@
 //! A read loads the gate, then the published snapshot, then the gate again, and repeats this until both loads of the
 //! gate are equal. The gate never returns to a value that it has left: RUNNING is set only together with a higher turn
 //! number or by a restart. A restart, a wait for input and a turn that leaves the queue raise the count of changes.
-//! FAULTED is set at most once between two of these, and every other flag changes once. So equal loads mean that the gate has not changed in between, and that state and figures are from one instant.
+//! FAULTED is set at most once between two of these, and every other flag changes once. So equal loads mean that the
+//! gate has not changed in between, and that state and figures are from one instant.
 //! The length of the queue is read together with the gate: under the lock of the admissions by `read`, and through
 //! [`QueueLength`](crate::status::queue_length::QueueLength) by `list`.
 //!
