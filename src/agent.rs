@@ -83,6 +83,9 @@ pub trait SessionAgentBuilder: Send + Sync + 'static {
     /// # Errors
     /// Any error that prevents the build. The creator of the session gets it as
     /// [`SessionError::Build`](crate::SessionError::Build), and no session remains. A panic counts as an error.
+    ///
+    /// A [restart](crate::SessionService::restart) calls this again for the same session, with the same specification, the
+    /// history to resume, and the session's current labels. After an error the session stays faulted.
     fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Self::Agent, AgentError>;
 }
 
@@ -179,11 +182,13 @@ where
 /// # Panics
 /// A panic in [`run_turn`](Self::run_turn), [`run_interaction`](Self::run_interaction),
 /// [`set_skill_references`](Self::set_skill_references) or [`cancel`](Self::cancel) faults the session: the turn's
-/// caller gets [`SessionError::Faulted`](crate::SessionError::Faulted), and the session runs no more turns.
+/// caller gets [`SessionError::Faulted`](crate::SessionError::Faulted), and the session runs no more turns until it is
+/// [restarted](crate::SessionService::restart).
 ///
 /// A panic in [`snapshot`](Self::snapshot), [`session_clone`](Self::session_clone),
 /// [`event_injector`](Self::event_injector), [`comms_runtime`](Self::comms_runtime) or the agent's drop is caught and
-/// logged; the session goes on. A failed `session_clone` is an error of the export.
+/// logged; the session goes on. A failed `session_clone` is an error of the export, and a restart begins with the last
+/// history that the agent has returned.
 ///
 /// Catching panics needs `panic = "unwind"`, Cargo's default.
 #[diagnostic::on_unimplemented(
@@ -241,7 +246,8 @@ pub trait SessionAgent: 'static {
         self.run_turn(interaction.text(), turn)
     }
 
-    /// Returns the history, for exports. A clone of a [`Session`] shares the messages, so it is cheap.
+    /// Returns the history, for exports and restarts. Called after the build, after every turn and interaction that ran
+    /// without a panic, and for every export. A clone of a [`Session`] shares the messages, so it is cheap.
     fn session_clone(&self) -> Session;
 
     /// Returns the state that reads show. Called after the build, and after every turn and interaction that ran
@@ -582,7 +588,7 @@ impl SessionContext {
     }
 
     /// The token that cancels the build. It is the token of the first turn; of a session that is opened without a
-    /// turn, a token that only an archive or a shutdown cancels. Nothing cancels it after the first turn, or after the
+    /// turn or restarted, a token that only an archive or a shutdown cancels. Nothing cancels it after the first turn, or after the
     /// build.
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel

@@ -201,6 +201,11 @@ pub enum SessionError {
         /// The session's id.
         id: SessionId,
     },
+    /// The session is not faulted, so there is nothing to [restart](crate::SessionService::restart).
+    NotFaulted {
+        /// The session's id.
+        id: SessionId,
+    },
     /// The id is in use by a live session, or by a stored one. An archived session is live until it has ended.
     AlreadyExists {
         /// The session's id.
@@ -218,7 +223,8 @@ pub enum SessionError {
     InvalidReservation,
     /// The service accepts no new work.
     ShuttingDown,
-    /// The session's agent has panicked. The session can be read, exported and archived, but runs no more turns.
+    /// The session's agent has panicked. The session can be read, exported and archived, but runs no more turns until it
+    /// is [restarted](crate::SessionService::restart).
     Faulted {
         /// The session's id.
         id: SessionId,
@@ -253,7 +259,8 @@ pub enum SessionError {
         /// How long the call waited.
         waited: Duration,
     },
-    /// The agent could not be built, and no session remains.
+    /// The agent could not be built, and no session remains. Only after a
+    /// [restart](crate::SessionService::restart) the session remains, faulted.
     Build {
         /// The id of the session that was not built.
         id: SessionId,
@@ -312,6 +319,7 @@ impl SessionError {
             Self::QueueFull { .. } => "QUEUE_FULL",
             Self::InboxFull { .. } => "INBOX_FULL",
             Self::NotRunning { .. } => "SESSION_NOT_RUNNING",
+            Self::NotFaulted { .. } => "SESSION_NOT_FAULTED",
             Self::AlreadyExists { .. } => "SESSION_ALREADY_EXISTS",
             Self::CapacityExceeded { .. } => "CAPACITY_EXCEEDED",
             Self::InvalidReservation => "INVALID_RESERVATION",
@@ -340,6 +348,7 @@ impl SessionError {
             | Self::QueueFull { id, .. }
             | Self::InboxFull { id, .. }
             | Self::NotRunning { id }
+            | Self::NotFaulted { id }
             | Self::AlreadyExists { id }
             | Self::Faulted { id, .. }
             | Self::Interrupted { id, .. }
@@ -440,6 +449,7 @@ impl fmt::Display for SessionError {
                 write!(f, "the inbox of session {id} is full: {capacity} messages wait")
             }
             Self::NotRunning { id } => write!(f, "session {id} has no such turn running"),
+            Self::NotFaulted { id } => write!(f, "session {id} is not faulted"),
             Self::AlreadyExists { id } => write!(f, "session {id} exists already"),
             Self::CapacityExceeded { active, max } => {
                 write!(f, "no capacity for another session: {active} of {max} in use")
@@ -487,6 +497,7 @@ impl fmt::Debug for SessionError {
             Self::QueueFull { id, capacity } => show!(f, "QueueFull", id capacity),
             Self::InboxFull { id, capacity } => show!(f, "InboxFull", id capacity),
             Self::NotRunning { id } => show!(f, "NotRunning", id),
+            Self::NotFaulted { id } => show!(f, "NotFaulted", id),
             Self::AlreadyExists { id } => show!(f, "AlreadyExists", id),
             Self::CapacityExceeded { active, max } => show!(f, "CapacityExceeded", active max),
             Self::InvalidReservation => f.write_str("InvalidReservation"),
@@ -881,6 +892,12 @@ pub enum ConfigError {
         min: usize,
         /// The maximum.
         max: usize,
+    },
+    /// A duration is zero.
+    #[error("{option} has a duration of zero")]
+    ZeroDuration {
+        /// The option's name, as its setter is called.
+        option: &'static str,
     },
     /// A thread's name cannot contain a NUL character.
     #[error("thread_name_prefix contains a NUL character")]

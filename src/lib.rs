@@ -147,7 +147,8 @@
 //! Calls fail with a [`SessionError`]. It has a stable [`code`](SessionError::code), and the id of the session if it is
 //! about one. A failed turn is a [`SessionError::Agent`] with the [`AgentError`] that the agent returned; the session
 //! goes on. A panic in an agent faults its session and no other. The turn's caller gets [`SessionError::Faulted`], and
-//! the session can still be read, exported and archived. This needs `panic = "unwind"`, Cargo's default: with
+//! the session can still be read, exported and archived. A [`restart`](SessionService::restart) builds its agent again
+//! from the last committed history; a [`RestartPolicy`] does so by itself. This needs `panic = "unwind"`, Cargo's default: with
 //! `panic = "abort"` a panic in any agent ends the program.
 //!
 //! An agent may call the service that hosts it ([`TurnContext::service`]), and use other sessions as sub-agents. A
@@ -252,8 +253,8 @@ pub use model::{
 };
 pub use permits::reservation::Reservation;
 pub use service::{
-    ArchiveMode, CreateSessionRequest, RefusedTurn, ServiceControl, ServiceStats, SessionInfo, SessionQuery,
-    SessionService, SessionSpec, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport,
+    ArchiveMode, CreateSessionRequest, RefusedTurn, RestartPolicy, ServiceControl, ServiceStats, SessionInfo,
+    SessionQuery, SessionService, SessionSpec, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport,
     StartTurnRequest, WeakService, WhenBusy,
 };
 pub use subscription::stream::EventStream;

@@ -157,6 +157,11 @@ impl CurrentSession {
         Self { session }
     }
 
+    /// Sets the token of another build.
+    pub(crate) fn begin_build(&self, cancel: CancelToken) {
+        self.session.permit.begin_build(cancel);
+    }
+
     /// Waits for a running permit and starts the turn with it. The returned guard gives the permit back.
     pub(crate) fn start_turn(&self, turn: TurnId, cancel: &CancelToken) -> Result<RunningPermit, Cancelled> {
         self.session.permit.start(turn, cancel)?;

@@ -20,7 +20,7 @@ use crate::session::command::{Command, HistoryReply, HistoryRequest, TakeConditi
 use crate::session::handle::SessionHandle;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
-use crate::sync::Arc;
+use crate::sync::{bounded, Arc};
 use crate::time::clock::{Deadline, Stopwatch};
 use crate::turn::handle::TurnHandle;
 
@@ -185,6 +185,19 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         let Some(idle) = handle.begin_idle_wait()? else { return Ok(()) };
         let report = wait.receive(idle.report(), &waiting.deadline(timeout)).map_err(failed)?;
         handle.idle_result(report)
+    }
+
+    fn restart(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        let refused = |error| self.core.refusal(error);
+        let handle = self.core.open(id).map_err(refused)?;
+        let waiting = self.core.clock().stopwatch();
+        let failed = |error: WaitError| error.into_session_error(id, &waiting);
+        // Before the restart begins: a refused wait has no effect.
+        let wait = Wait::on(handle.key()).map_err(failed)?;
+        let (reply, restarted) = bounded(1);
+        handle.begin_restart(Some(reply)).map_err(refused)?;
+        let restarted = wait.receive(&restarted, &waiting.deadline(timeout)).map_err(failed)?;
+        restarted.unwrap_or(Err(SessionError::NotFound { id })).map_err(refused)
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {

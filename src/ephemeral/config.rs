@@ -5,6 +5,7 @@ use crate::error::ConfigError;
 #[cfg(feature = "testkit")]
 use crate::ids::{seeded::SeededIds, Ids};
 use crate::panics::contain_and_log;
+use crate::service::RestartPolicy;
 #[cfg(feature = "testkit")]
 use crate::time::{clock::Clock, manual::ManualClock};
 
@@ -217,6 +218,38 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         self
     }
 
+    /// Lets faulted sessions restart by themselves, within the limit of the policy. Default: they stay faulted until a
+    /// caller [restarts](crate::SessionService::restart) them.
+    ///
+    /// The caller of the turn whose agent panicked gets [`SessionError::Faulted`](crate::SessionError::Faulted) all the
+    /// same, and so do the callers of queued turns. Neither of these turns runs again. From the fault on the session is
+    /// [`Building`](crate::SessionState::Building), and later turns may [queue](crate::WhenBusy). A build that fails is not
+    /// repeated: the session stays faulted.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, RestartPolicy, SessionService};
+    /// use turnwise::{StartTurnRequest, WhenBusy};
+    ///
+    /// let agent = agent_fn(|prompt, turn| match prompt.as_str() {
+    ///     "boom" => panic!("a bug in a tool"),
+    ///     _ => Ok(turn.finish(prompt)),
+    /// });
+    /// let policy = RestartPolicy::new(3, Duration::from_secs(60));
+    /// let service = EphemeralSessionService::configure(agent).restart_faulted(policy).build()?;
+    /// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+    /// let fault = service.start_turn(id, StartTurnRequest::new("boom")).unwrap_err();
+    /// assert_eq!(fault.code(), "SESSION_FAULTED");
+    /// let next = StartTurnRequest::new("again").when_busy(WhenBusy::Queue); // behind the build
+    /// assert_eq!(service.start_turn(id, next)?.text, "again");
+    /// assert_eq!(service.export_session(id)?.messages().len(), 4); // of "hello" and "again"
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn restart_faulted(mut self, policy: RestartPolicy) -> Self {
+        self.settings.restart_faulted = Some(policy);
+        self
+    }
+
     /// Sets the clock that measures all durations of the service. A test advances it by hand. Only with the feature
     /// `testkit`. Default: the clock of the system.
     ///
@@ -262,7 +295,8 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// # Errors
     /// [`ConfigError`] if a setting is out of range: `max_sessions` or `idle_threads` above 4,194,304,
     /// `max_running_turns` of 0 or above that, a `stack_size` outside of 64 KiB to 1 GiB, an `inbox_capacity`,
-    /// `event_history` or `turn_queue` above 16,777,216, a `thread_name_prefix` with a NUL character in it.
+    /// `event_history` or `turn_queue` above 16,777,216, a `restart_faulted` of no restarts or within no time, a
+    /// `thread_name_prefix` with a NUL character in it.
     pub fn build(self) -> Result<EphemeralSessionService<B>, ConfigError> {
         let (builder, settings) = self.check(MIN_STACK)?;
         Ok(EphemeralSessionService::with_settings(builder, settings))

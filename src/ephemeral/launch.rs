@@ -284,7 +284,9 @@ impl<B> RegisteredSession<B> {
         let (turn, outcome) = make_turn(core, handle.id(), request, cancel.clone());
         let turn_handle = turn_handle(core, &handle, turn_id, cancel, outcome);
         let first = First::Turn(turn.admitted(turn_id, (seal, admission)));
-        PreparedSession::new(Start { builder, spec, context, handle, first }, turn_handle, registration)
+        let restart_policy = core.settings.restart_faulted;
+        let start = Start { builder, spec, context, handle, first, restart_policy };
+        PreparedSession::new(start, turn_handle, registration)
     }
 
     /// Prepares the session without a turn.
@@ -293,7 +295,8 @@ impl<B> RegisteredSession<B> {
         let opening = Opening { guards: BuildGuards::new(self.seal, self.admission), reply };
         let Self { builder, spec, context, handle, registration, .. } = self;
         let reply = OpeningReply { handle: Arc::clone(&handle), opened };
-        let start = Start { builder, spec, context, handle, first: First::Open(opening) };
+        let (first, restart_policy) = (First::Open(opening), registration.core().settings.restart_faulted);
+        let start = Start { builder, spec, context, handle, first, restart_policy };
         PreparedSession::new(start, reply, registration)
     }
 }
@@ -352,7 +355,8 @@ fn profile(
     spec: &mut SessionSpec,
 ) -> Profile {
     let Settings { inbox_capacity, event_history, turn_queue, ref ids, .. } = core.settings;
-    let snapshot = SessionSnapshot::from(spec.resume.as_ref().unwrap_or(&Session::with_id(id)));
+    let history = spec.resume.clone().unwrap_or_else(|| Session::with_id(id));
+    let snapshot = SessionSnapshot::from(&history);
     let numbering = std::mem::take(&mut spec.numbering);
     Profile {
         status: core.registry.new_status(numbering.after.turn, first_turn, &snapshot),
@@ -360,6 +364,7 @@ fn profile(
         model: spec.model.as_str().into(),
         labels: Labels::from(spec.labels.clone()),
         snapshot,
+        history,
         inbox_capacity,
         event_history,
         ids: ids.clone(),

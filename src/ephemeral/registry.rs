@@ -358,6 +358,7 @@ mod tests {
             model: "".into(),
             labels,
             snapshot,
+            history: Session::with_id(id),
             inbox_capacity: 0,
             event_history: 0,
             ids,

@@ -207,6 +207,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
             turns_failed,
             turns_cancelled,
             faults,
+            restarts: counters.restarts.get(),
             turns_withdrawn: counters.turns_withdrawn.get(),
             events_dropped: counters.events_dropped.get(),
         }

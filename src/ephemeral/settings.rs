@@ -2,6 +2,7 @@
 
 use crate::error::ConfigError;
 use crate::ids::Ids;
+use crate::service::RestartPolicy;
 use crate::time::clock::Clock;
 
 /// More threads than a process can have on any supported system. (Linux: `PID_MAX_LIMIT`, 2²² on 64 bits.)
@@ -29,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) inbox_capacity: usize,
     pub(crate) event_history: usize,
     pub(crate) turn_queue: usize,
+    pub(crate) restart_faulted: Option<RestartPolicy>,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
 }
@@ -44,6 +46,7 @@ impl Default for Settings {
             inbox_capacity: DEFAULT_INBOX_CAPACITY,
             event_history: 0,
             turn_queue: DEFAULT_TURN_QUEUE,
+            restart_faulted: None,
             clock: Clock::System,
             ids: Ids::System,
         }
@@ -59,6 +62,14 @@ impl Settings {
         in_range("inbox_capacity", self.inbox_capacity, 0, MAX_QUEUE)?;
         in_range("event_history", self.event_history, 0, MAX_QUEUE)?;
         in_range("turn_queue", self.turn_queue, 0, MAX_QUEUE)?;
+        if let Some(RestartPolicy { max, within }) = self.restart_faulted {
+            let max = usize::try_from(max).unwrap_or(usize::MAX);
+            in_range("restart_faulted", max, 1, usize::MAX)?;
+            // Every restart would leave the count at once, so there would be no limit.
+            if within.is_zero() {
+                return Err(ConfigError::ZeroDuration { option: "restart_faulted" });
+            }
+        }
         if self.thread_name_prefix.contains('\0') {
             return Err(ConfigError::ThreadName);
         }

@@ -23,7 +23,7 @@
 //! | `PersistentSessionService::new(builder, max, store)` | `store::PersistentSessionService`, with the feature `store` | resumes sessions; a result is returned only after its turn is on disk |
 //! | `run_host_mode` of the agent | [`host_mode`](crate::StartTurnRequest#structfield.host_mode) of the request, [`SessionAgent::run_interaction`] | the library waits for interactions, the agent answers them |
 //! | `SessionAgentBuilder::Agent: Send` | no bound | see [that page](super::not_send) |
-//! | a panic leaves the session busy | [`SessionError::Faulted`] | the session can be read, exported and archived |
+//! | a panic leaves the session busy | [`SessionError::Faulted`] | the session can be read, exported, archived and [restarted](crate::SessionService::restart) |
 //!
 //! [`EphemeralSessionService::new`]: crate::EphemeralSessionService::new
 //! [`create_session`]: crate::SessionService::create_session

@@ -18,6 +18,7 @@
 //! | `Store` with `StoreError::Conflict` | perhaps | the same turn again, on the history of the other writer, only if [that is safe](#idempotence) |
 //! | `Agent` with a `StoreError` inside | yes | none: the session has the turn in its history, and the next turn saves both |
 //! | cancelled, by [any reason](crate::SessionError::cancel_reason) | perhaps | none: the turn was told to stop |
+//! | [`Faulted`](crate::SessionError::Faulted) | perhaps | after a [`restart`](crate::SessionService::restart), or by a [policy](crate::RestartPolicy): from the history before the turn that panicked |
 //! | [`Build`](crate::SessionError::Build) | no | only if its [`agent_error`](crate::SessionError::agent_error) is retryable |
 //! | all others | | none: the next attempt fails in the same way |
 //!

@@ -38,6 +38,8 @@ pub(crate) struct Inbox {
 struct Extra {
     /// The number of items that take no room: dismissals without a subscriber.
     roomless: usize,
+    /// The inbox never opens again.
+    is_ended: bool,
     /// The turn whose steering ended last.
     steering_over: Option<TurnId>,
     /// The signals of the turn's threads that [wait](InboxWait) for a message.
@@ -193,10 +195,25 @@ impl Inbox {
         self.queue.change(|contents| contents.extra.waiting.retain(|waiting| !Arc::ptr_eq(waiting, signal)));
     }
 
-    /// Closes the inbox. The interactions in it fail.
+    /// Closes the inbox for good. The interactions in it fail.
     pub(crate) fn close(&self) {
+        self.close_as(true);
+    }
+
+    /// Closes the inbox of a session that has faulted, until [`reopen`](Self::reopen). The interactions in it fail.
+    pub(crate) fn close_until_restart(&self) {
+        self.close_as(false);
+    }
+
+    /// Opens the inbox again after a restart, unless the session has been closed meanwhile.
+    pub(crate) fn reopen(&self) {
+        self.queue.change(|contents| contents.is_closed = contents.extra.is_ended);
+    }
+
+    fn close_as(&self, is_end: bool) {
         let waiting = self.queue.change(|contents| {
             contents.is_closed = true;
+            contents.extra.is_ended |= is_end;
             contents.extra.waiting.clone()
         });
         waiting.iter().for_each(|signal| signal.notify());

@@ -46,6 +46,7 @@ macro_rules! forward_session_service {
             fn export_session_timeout(id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
             fn archive_wait(id: SessionId, timeout: Duration) -> Result<(), SessionError>;
             fn wait_idle(id: SessionId, timeout: Duration) -> Result<(), SessionError>;
+            fn restart(id: SessionId, timeout: Duration) -> Result<(), SessionError>;
             fn take_session(id: SessionId, timeout: Duration) -> Result<Session, SessionError>;
         );
     };

@@ -3,6 +3,7 @@
 
 mod forward;
 mod request;
+mod restart;
 mod view;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 pub(crate) use forward::forward_session_service;
 pub use request::{CreateSessionRequest, RefusedTurn, SessionQuery, SessionSpec, StartTurnRequest, WhenBusy};
+pub use restart::RestartPolicy;
 pub use view::{ServiceStats, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView, ShutdownReport};
 
 use crate::comms::CommsRuntime;
@@ -218,7 +220,9 @@ pub trait SessionService: Send + Sync {
         self.archive_with(id, ArchiveMode::Drain)
     }
 
-    /// Exports the session's history, as of the end of the running turn if there is one.
+    /// Exports the session's history, as of the end of the running turn if there is one. A faulted session's history is what
+    /// its agent has left, which may have a part of the turn that panicked. A [`restart`](Self::restart) begins before that
+    /// turn.
     ///
     /// ```
     /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, Message, SessionService, SessionSpec};
@@ -854,6 +858,61 @@ pub trait SessionService: Send + Sync {
     /// # Blocking
     /// Until the session is idle, at most for `timeout`.
     fn wait_idle(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError>;
+
+    /// Restarts a faulted session: its agent is dropped and built again, on the session's own thread, from the last
+    /// committed history. That is the history after the last turn or interaction that did not panic; failed ones count.
+    /// The turn that panicked is not run again.
+    ///
+    /// The session keeps its id, its labels, its capacity, its subscribers and the numbers of its turns and events.
+    /// Injectors of its inbox work again once the call has succeeded. The builder gets the specification of the session's
+    /// start, with the history as [`resume`](SessionSpec#structfield.resume) and the labels that the session has now.
+    ///
+    /// From the call on the session is [`Building`](SessionState::Building). A turn is refused as [`SessionError::Busy`],
+    /// or [queues](WhenBusy) behind the build. Exports and takes wait for the build. An archive or a shutdown cancels it.
+    /// [`ServiceConfig::restart_faulted`](crate::ServiceConfig::restart_faulted) lets sessions restart by themselves.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, SessionState};
+    /// use turnwise::StartTurnRequest;
+    ///
+    /// let agent = agent_fn(|prompt, turn| match prompt.as_str() {
+    ///     "boom" => panic!("a bug in a tool"),
+    ///     _ => Ok(turn.finish(prompt)),
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+    /// assert!(service.start_turn(id, StartTurnRequest::new("boom")).is_err());
+    /// assert_eq!(service.read(id)?.state.state, SessionState::Faulted);
+    ///
+    /// service.restart(id, Duration::from_secs(60))?;
+    /// let third = service.start_turn(id, StartTurnRequest::new("again"))?;
+    /// assert_eq!((third.turn_id.get(), service.read(id)?.state.message_count), (3, 4)); // "boom" left nothing
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`SessionError::NotFaulted`] if the session is idle, or stored and not live.
+    /// - [`SessionError::Busy`] if it runs a turn, or builds its agent already, by another restart for example.
+    /// - [`SessionError::Build`] if the build fails or panics. The session stays faulted, without an agent, and turns that
+    ///   were queued meanwhile get the same error. Exports return the committed history, and another restart may follow.
+    ///   In a service that stores sessions an agent that does not resume the history is [`SessionError::Store`].
+    /// - [`SessionError::Timeout`] if the build takes longer. It goes on, and [`wait_idle`](Self::wait_idle) waits for it.
+    /// - [`SessionError::NotFound`], [`SessionError::Archived`] or [`SessionError::ShuttingDown`] if there is no such open
+    ///   session, or it is closed meanwhile.
+    /// - On a session thread also [`SessionError::Reentrant`], where session `id` waits for this session, or is this
+    ///   session: nothing is restarted then. [`SessionError::Interrupted`], where this session's turn is cancelled: the
+    ///   build goes on.
+    ///
+    /// The provided implementation always returns [`SessionError::NotFaulted`], for services that do not support the call.
+    ///
+    /// # Blocking
+    /// Until the old agent is dropped and the new one is built, at most for `timeout`. [`Duration::ZERO`] only begins the
+    /// restart.
+    fn restart(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        let _ = timeout;
+        Err(SessionError::NotFaulted { id })
+    }
 
     /// Exports a session and archives it, with no turn in between, so the returned history is final. A session in host
     /// mode leaves it between two interactions, and its turn ends with `Ok`.

@@ -23,7 +23,7 @@ use crate::sync::Arc;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum SessionState {
-    /// The agent is being built.
+    /// The agent is being built, for the first time or by a [restart](crate::SessionService::restart).
     Building,
     /// The session waits for a turn.
     Idle,
@@ -32,7 +32,8 @@ pub enum SessionState {
     /// The session runs a turn that has asked its host for input, and has no answer yet. See
     /// [`TurnContext::request_input`](crate::TurnContext::request_input).
     Waiting,
-    /// The agent has panicked. The session can be read, exported and archived, but runs no more turns.
+    /// The agent has panicked. The session can be read, exported, archived and
+    /// [restarted](crate::SessionService::restart). Until then it runs no more turns.
     Faulted,
     /// The session has ended, and its record is stored. It can be read and exported, but runs no more turns. Only
     /// services that store sessions report it.
@@ -309,6 +310,9 @@ pub struct ServiceStats {
     pub turns_cancelled: u64,
     /// Turns whose agent panicked.
     pub faults: u64,
+    /// Restarts of faulted sessions that succeeded, by callers and by [policy](crate::RestartPolicy).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub restarts: u64,
     /// Queued turns that were answered without being taken up: interrupted, out of time, closed with their session, or
     /// behind a panic or a failed build. They count as neither started nor cancelled.
     #[cfg_attr(feature = "serde", serde(default))]

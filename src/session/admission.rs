@@ -3,6 +3,7 @@
 //!
 //! **Invariants.** Whenever the lock of the [`Admissions`] is free:
 //! - There is an active entry if and only if RUNNING is set.
+//! - A restart waits only while the entry is that of the turn that has faulted.
 //! - The queue has turns only while RUNNING is set.
 //! - [`QueueLength`](crate::status::queue_length::QueueLength) in the session's status is the length of the queue.
 
@@ -21,6 +22,7 @@ use crate::turn::handle::Answer;
 use super::command::Command;
 use super::handle::SessionHandle;
 use super::queue::{NewTurn, QueuedTurn};
+use super::restart::Restart;
 
 /// The admitted turn and the queued turns of a session. Locked for a few instructions at a time.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(super) struct Admissions {
     entry: Option<Active>,
     /// In the order in which the turns will be admitted.
     queue: VecDeque<QueuedTurn>,
+    /// The restart that follows the admitted turn, which has faulted.
+    restart: Option<Restart>,
     /// The first turn was superseded while its agent was being built. It is cancelled when the build has ended: the turn
     /// that supersedes it needs the agent.
     is_superseded: bool,
@@ -40,9 +44,10 @@ pub(super) struct Admissions {
 /// The admitted turn, or the build.
 #[derive(Debug)]
 struct Active {
-    /// `None` for the build of a session that is opened without a turn: an interrupt does not reach it.
+    /// `None` for a build without a turn: of a session that is opened, or restarted. An interrupt does not reach it.
     turn: Option<TurnId>,
     cancel: CancelToken,
+    is_restart: bool,
 }
 
 /// Seals the token of a turn or of a build, by [`seal`](Self::seal) or when dropped: a later interrupt has no effect.
@@ -52,15 +57,33 @@ pub(crate) struct TokenSeal {
     cancel: CancelToken,
 }
 
-/// The right to run. [`give_back`](Self::give_back) or a drop passes it to the next queued turn, or opens the gate.
+/// The right to run, or to build. [`give_back`](Self::give_back) or a drop passes it to the next queued turn, or opens
+/// the gate.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Admission {
     handle: Arc<SessionHandle>,
     /// Whether the session thread has it, and so needs no wake-up.
     is_picked_up: bool,
-    /// Whether it is that of a build without a turn, which ends with it.
-    ends_build: bool,
+    end: AdmissionEnd,
+}
+
+/// What the end of an admission does, beside the hand-over to the next queued turn.
+#[derive(Debug)]
+enum AdmissionEnd {
+    /// Of a turn, or of a build that has failed and ends its session.
+    Turn,
+    /// Of a build without a turn, which ends with it.
+    Build,
+    /// Of a restart whose build has failed, or was not run: the session is faulted again. Queued turns are withdrawn with
+    /// this error.
+    Fault(Box<SessionError>),
+}
+
+/// What an admission passes to.
+enum Next {
+    Turn(QueuedTurn),
+    Restart(Restart),
 }
 
 /// A turn that was accepted.
@@ -93,15 +116,16 @@ impl Admissions {
     /// Those of a session that is being built, with its first turn or without one.
     pub(super) fn building(first: Option<TurnId>, cancel: CancelToken) -> Self {
         Self {
-            entry: Some(Active { turn: first, cancel }),
+            entry: Some(Active { turn: first, cancel, is_restart: false }),
             queue: VecDeque::new(),
+            restart: None,
             is_superseded: false,
             is_ending: false,
         }
     }
 
     fn admit(&mut self, turn: TurnId, cancel: &CancelToken) {
-        self.entry = Some(Active { turn: Some(turn), cancel: cancel.clone() });
+        self.entry = Some(Active::of_turn(turn, cancel));
     }
 
     /// The token of the admitted turn or of the build.
@@ -141,6 +165,25 @@ impl Admissions {
         let result = change(&mut self.queue, &status.gate);
         status.queue_length.end_change(self.queue.len());
         result
+    }
+}
+
+impl Active {
+    fn of_turn(turn: TurnId, cancel: &CancelToken) -> Self {
+        Self { turn: Some(turn), cancel: cancel.clone(), is_restart: false }
+    }
+
+    fn of_restart(restart: &Restart) -> Self {
+        Self { turn: None, cancel: restart.cancel().clone(), is_restart: true }
+    }
+}
+
+impl Next {
+    fn entry(&self) -> Active {
+        match self {
+            Self::Turn(QueuedTurn { turn_id, turn, .. }) => Active::of_turn(*turn_id, &turn.cancel),
+            Self::Restart(restart) => Active::of_restart(restart),
+        }
     }
 }
 
@@ -236,7 +279,9 @@ impl SessionHandle {
         });
         match accepted {
             Ok(turn_id) => {
-                let is_superseding = when_busy == WhenBusy::Interrupt && admissions.turn().is_some();
+                // A turn that has faulted ends anyway, and a restart is not superseded.
+                let has_turn = admissions.turn().is_some() && admissions.restart.is_none();
+                let is_superseding = when_busy == WhenBusy::Interrupt && has_turn;
                 let is_building = self.gate().state().is_building();
                 admissions.is_superseded |= is_superseding && is_building;
                 let superseded = admissions.token().filter(|_| is_superseding && !is_building).cloned();
@@ -306,13 +351,13 @@ impl SessionHandle {
             Refusal::Unreserved { last } => return Obstacle::Unreserved { last },
             Refusal::Closed => SessionError::NotFound { id },
             Refusal::Busy => SessionError::Busy { id, turn: admissions.turn() },
-            Refusal::Faulted => SessionError::Faulted { id, message: self.fault_message() },
+            Refusal::Faulted => self.faulted(),
         })
     }
 
     /// The guards of an admission: of a turn, or of the build.
     pub(super) fn guards(self: &Arc<Self>, cancel: CancelToken) -> (TokenSeal, Admission) {
-        let admission = Admission { handle: Arc::clone(self), is_picked_up: false, ends_build: false };
+        let admission = Admission { handle: Arc::clone(self), is_picked_up: false, end: AdmissionEnd::Turn };
         (TokenSeal { cancel }, admission)
     }
 
@@ -330,26 +375,89 @@ impl SessionHandle {
         self.report_if_idle(gate);
     }
 
-    /// Ends an admission: admits the next queued turn, or opens the gate. Returns whether it has admitted a turn.
-    fn end_admission(self: &Arc<Self>, ends_build: bool) -> bool {
+    /// Begins a restart: the session is `Building` from now on. The session thread builds the agent, after the turn that
+    /// has faulted has ended.
+    pub(super) fn admit_restart(self: &Arc<Self>, restart: Restart) -> Result<(), SessionError> {
+        let restart = {
+            let mut admissions = self.admissions.lock();
+            match self.gate().restart() {
+                Err(gate) => return Err(self.restart_refusal(gate, &admissions)),
+                Ok(true) => {
+                    admissions.restart = Some(restart);
+                    return Ok(());
+                }
+                Ok(false) => {
+                    admissions.entry = Some(Active::of_restart(&restart));
+                    restart
+                }
+            }
+        };
+        self.send_admitted(Next::Restart(restart));
+        Ok(())
+    }
+
+    fn restart_refusal(&self, gate: GateState, admissions: &Admissions) -> SessionError {
+        let id = self.id();
+        match gate.refusal() {
+            Ok(()) => SessionError::NotFaulted { id },
+            Err(Refusal::Closed) => SessionError::NotFound { id },
+            Err(Refusal::Busy | Refusal::Faulted | Refusal::Unreserved { .. }) => {
+                SessionError::Busy { id, turn: admissions.turn() }
+            }
+        }
+    }
+
+    /// Ends an admission: passes it to the restart that waits for it or to the next queued turn, or opens the gate.
+    /// Returns whether it has passed the admission on.
+    fn end_admission(self: &Arc<Self>, end: &AdmissionEnd) -> bool {
+        if let AdmissionEnd::Fault(error) = end {
+            self.end_failed_restart(error);
+            return false;
+        }
         let (next, last, gate) = {
             let mut admissions = self.admissions.lock();
-            let next = if admissions.queue.is_empty() { None } else { self.admit_queued(&mut admissions) };
-            let gate = match (&next, ends_build) {
-                (None, false) => self.gate().end_turn(),
-                (None, true) => self.gate().end_opening(),
-                (Some(_), false) => self.gate().state(),
-                (Some(_), true) => self.gate().end_build(),
+            let next = self.next_admission(&mut admissions);
+            let gate = match (&next, end) {
+                (None, AdmissionEnd::Build) => self.gate().end_opening(),
+                (None, _) => self.gate().end_turn(),
+                (Some(_), AdmissionEnd::Build) => self.gate().end_build(),
+                (Some(_), _) => self.gate().state(),
             };
-            let entry = next.as_ref().map(|next| Active { turn: Some(next.turn_id), cancel: next.turn.cancel.clone() });
+            let entry = next.as_ref().map(Next::entry);
             (next, std::mem::replace(&mut admissions.entry, entry), gate)
         };
         drop(last);
         self.report_if_idle(gate);
         let Some(next) = next else { return false };
-        let guards = self.guards(next.turn.cancel.clone());
-        self.send_queued(Command::Turn(next.admitted(guards)));
+        self.send_admitted(next);
         true
+    }
+
+    /// Ends a restart whose build has failed: the session is faulted again, and queued turns are withdrawn with the error.
+    fn end_failed_restart(&self, error: &SessionError) {
+        let (last, queued) = {
+            let mut admissions = self.admissions.lock();
+            let queued = admissions.take_queue(self.status());
+            self.gate().fail_restart();
+            (admissions.entry.take(), queued)
+        };
+        drop(last);
+        self.report_fault();
+        for queued in queued {
+            queued.withdraw(Err(error.clone()), &self.shared().counters).give();
+        }
+    }
+
+    /// What an admission passes to at its end. A restart waits only for the turn that has faulted, before any turn that
+    /// was queued since.
+    fn next_admission(&self, admissions: &mut Admissions) -> Option<Next> {
+        if let Some(restart) = admissions.restart.take() {
+            return Some(Next::Restart(restart));
+        }
+        if admissions.queue.is_empty() {
+            return None;
+        }
+        self.admit_queued(admissions).map(Next::Turn)
     }
 
     /// Takes the next turn out of the queue.
@@ -360,8 +468,18 @@ impl SessionHandle {
         })
     }
 
-    /// Sends a turn that was queued. If the session has ended, all queued turns are answered.
-    fn send_queued(&self, command: Command) {
+    /// Sends what is admitted to the session thread. If the session has ended, all queued turns are answered.
+    fn send_admitted(self: &Arc<Self>, next: Next) {
+        let command = match next {
+            Next::Turn(turn) => {
+                let guards = self.guards(turn.turn.cancel.clone());
+                Command::Turn(turn.admitted(guards))
+            }
+            Next::Restart(restart) => {
+                let (seal, admission) = self.guards(restart.cancel().clone());
+                Command::Restart(restart.admitted(seal, admission.of_restart()))
+            }
+        };
         if let Err(unsent) = self.commands().push(command) {
             // First the queue. Otherwise each turn would be dropped within the drop of the one before.
             self.end_queue(&SessionError::NotFound { id: self.id() }).into_iter().for_each(Answer::give);
@@ -384,7 +502,7 @@ impl SessionHandle {
     fn find_interrupt_target(&self, only: Option<TurnId>) -> Option<InterruptTarget> {
         let mut admissions = self.admissions.lock();
         match &admissions.entry {
-            Some(Active { turn: Some(turn), cancel }) if only.is_none_or(|only| only == *turn) => {
+            Some(Active { turn: Some(turn), cancel, .. }) if only.is_none_or(|only| only == *turn) => {
                 Some(InterruptTarget::Admitted(cancel.clone()))
             }
             _ => admissions.remove(only?, self.status()).map(InterruptTarget::Queued),
@@ -395,6 +513,13 @@ impl SessionHandle {
     pub(super) fn take_to_cancel(&self) -> (Option<CancelToken>, VecDeque<QueuedTurn>) {
         let mut admissions = self.admissions.lock();
         (admissions.token().cloned(), admissions.take_queue(self.status()))
+    }
+
+    /// The token of a restart that a draining close cancels: its session ends, and no queued turn needs the agent.
+    pub(super) fn needless_restart(&self) -> Option<CancelToken> {
+        let admissions = self.admissions.lock();
+        let restart = admissions.entry.as_ref().filter(|entry| entry.is_restart && admissions.queue.is_empty());
+        restart.map(|entry| entry.cancel.clone())
     }
 
     /// Withdraws all queued turns with this error.
@@ -455,7 +580,7 @@ impl Admission {
         self.is_picked_up = true;
     }
 
-    /// Gives the admission back: it passes to the next queued turn, or the gate opens.
+    /// Gives the admission back: it passes to a restart or to the next queued turn, or the gate opens.
     pub(crate) fn give_back(self) {
         // The drop gives it back, on every other way out too.
         drop(self);
@@ -464,13 +589,26 @@ impl Admission {
     /// As [`give_back`](Self::give_back), at the end of a build without a turn. In the same step the build ends.
     /// Otherwise the gate would show a turn that does not exist.
     pub(crate) fn end_build(mut self) {
-        self.ends_build = true;
+        self.end = AdmissionEnd::Build;
+    }
+
+    /// The admission of a restart. If it is not used, the session is faulted again.
+    fn of_restart(mut self) -> Self {
+        let id = self.handle.id();
+        self.end = AdmissionEnd::Fault(Box::new(SessionError::NotFound { id }));
+        self
+    }
+
+    /// As [`give_back`](Self::give_back), at the end of a restart whose build has failed. In the same step the session is
+    /// faulted again. Otherwise a turn could be admitted that no agent runs.
+    pub(crate) fn fail_restart(mut self, error: SessionError) {
+        self.end = AdmissionEnd::Fault(Box::new(error));
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let has_admitted = self.handle.end_admission(self.ends_build);
+        let has_admitted = self.handle.end_admission(&self.end);
         if !has_admitted && !self.is_picked_up {
             // The session thread may be waiting for this turn's command, and ends without it.
             self.handle.wake();

@@ -1,7 +1,7 @@
 //! The commands of a session thread.
 //!
 //! **Invariant.** Every command answers when it is dropped, run or not: a turn by the answer among its
-//! [guards](super::running::TurnGuards), a request for the history by its latch. So no caller waits for a command that
+//! [guards](super::running::TurnGuards), a restart by its reply, a request for the history by its latch. So no caller waits for a command that
 //! was dropped with its queue.
 
 use std::fmt;
@@ -12,12 +12,15 @@ use crate::panics::contain_and_log;
 use crate::sync::{Arc, Mutex};
 use crate::wait::latch::Latch;
 
+use super::restart::AdmittedRestart;
 use super::running::Turn;
 
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Runs a turn that has been admitted.
     Turn(Turn),
+    /// Builds the agent of a faulted session again.
+    Restart(AdmittedRestart),
     /// Exports the history.
     Export(HistoryRequest),
     /// Exports the history and ends the session, with no turn in between.
@@ -31,7 +34,7 @@ impl Command {
     pub(crate) fn is_answered_to(&self, reply: &HistoryReply) -> bool {
         match self {
             Self::Export(request) | Self::Take(request) => std::ptr::eq(&*request.reply, reply),
-            Self::Turn(_) | Self::Wake => false,
+            Self::Turn(_) | Self::Restart(_) | Self::Wake => false,
         }
     }
 }

@@ -3,13 +3,12 @@
 use crate::agent::{SessionAgentBuilder, SessionContext};
 use crate::error::{BuildError, SessionError};
 use crate::model::SessionId;
-use crate::panics::{contain, contain_and_log};
-use crate::service::SessionSpec;
 use crate::sync::{Arc, Sender};
 use crate::turn::handle::Answer;
 
 use super::admission::{Admission, TokenSeal};
 use super::handle::SessionHandle;
+use super::restart::Blueprint;
 use super::running::{Input, RunningTurn, Turn};
 
 /// What the caller of a build waits for.
@@ -26,7 +25,7 @@ pub(crate) struct Opening {
     pub(crate) reply: Sender<Result<SessionId, SessionError>>,
 }
 
-/// The guards of a build without a turn, in the order in which they are given back.
+/// The guards of a build without a turn, first or by a restart, in the order in which they are given back.
 #[derive(Debug)]
 pub(crate) struct BuildGuards {
     seal: TokenSeal,
@@ -95,9 +94,15 @@ impl BuildGuards {
     }
 
     /// Gives both guards back, and ends the build in the same step. A turn that is queued behind the build is admitted.
-    fn end_build(self) {
+    pub(super) fn end_build(self) {
         self.seal.seal();
         self.admission.end_build();
+    }
+
+    /// Gives both guards back after a restart whose build has failed. In the same step the session is faulted again.
+    pub(super) fn fail_restart(self, error: SessionError) {
+        self.seal.seal();
+        self.admission.fail_restart(error);
     }
 }
 
@@ -118,23 +123,18 @@ impl FirstStep {
     /// Builds the agent. Events that it emits on this thread during the build belong to the first turn.
     pub(super) fn build<B: SessionAgentBuilder>(
         &mut self,
-        builder: Arc<B>,
-        spec: SessionSpec,
+        blueprint: &mut Blueprint<B>,
         context: SessionContext,
     ) -> Result<B::Agent, BuildError> {
         let building = match self {
             Self::Turn(turn, _) => Some(context.events().while_building(Arc::clone(turn.context().events()))),
             Self::Open(_) => None,
         };
-        let built = contain(|| builder.build_agent(&spec, &context));
+        let built = blueprint.build(context);
         if let Some(building) = building {
             building.end();
         }
-        // The host's values may panic when dropped. The agent is built all the same, and stays.
-        contain_and_log("the drop of a builder", move || drop(builder));
-        contain_and_log("the drop of a session's specification", move || drop(spec));
-        drop(context);
-        built.map_err(BuildError::Panicked)?.map_err(BuildError::Agent)
+        built
     }
 
     /// Ends a build that failed. The session stays `Building` until it has ended, so that an interrupt still finds a

@@ -10,7 +10,7 @@ use crate::ids::Ids;
 use crate::inbox::injector::SubscribableInjector;
 use crate::inbox::queue::{Inbox, InterruptTarget};
 use crate::model::{
-    CallbackPending, InputId, InputResponse, InteractionId, Labels, SessionId, SessionSnapshot, TurnId,
+    CallbackPending, InputId, InputResponse, InteractionId, Labels, Session, SessionId, SessionSnapshot, TurnId,
 };
 use crate::panics::{record, PanicMessage};
 use crate::permits::semaphore::Semaphore;
@@ -18,10 +18,11 @@ use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy::WaitKey;
 use crate::service::{ArchiveMode, SessionInfo, SessionState, SessionSummary, SessionUsage, SessionView, WeakService};
 use crate::status::gate::{Gate, GateState, Refusal};
+use crate::status::history::CommittedHistory;
 use crate::status::published::{Figures, Published};
 use crate::status::slab::Status;
 use crate::subscription::bus::Bus;
-use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::time::clock::Clock;
 use crate::turn::handle::Answer;
 use crate::turn::input::{PendingInputs, ResponseRefusal};
@@ -50,7 +51,8 @@ pub(crate) struct SessionHandle {
     pub(super) queue_capacity: usize,
     shared: Arc<SessionShared>,
     endpoints: Mutex<AgentEndpoints>,
-    fault: OnceLock<PanicMessage>,
+    /// The message of the last panic that faulted the session. Also locked under the lock of the admissions, to copy it.
+    fault: Mutex<PanicMessage>,
     commands: WorkQueue<Command>,
     /// No turn is admitted any more, and a close that cancels has cancelled the admitted turn.
     close_is_done: AtomicBool,
@@ -66,6 +68,8 @@ pub(crate) struct Profile {
     pub(crate) model: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) snapshot: SessionSnapshot,
+    /// The history that the session resumes, or an empty one.
+    pub(crate) history: Session,
     pub(crate) inbox_capacity: usize,
     pub(crate) event_history: usize,
     /// The source of the inbox's interaction ids.
@@ -117,6 +121,7 @@ impl SessionHandle {
             key: WaitKey::new(),
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
             published: Published::new(status.clone(), snapshot),
+            history: CommittedHistory::new(profile.history),
             callback: Mutex::new(profile.callback.map(Arc::new)),
             inputs: PendingInputs::new(status.clone(), Arc::clone(&counters)),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
@@ -135,7 +140,7 @@ impl SessionHandle {
             queue_capacity: profile.turn_queue,
             shared: Arc::new(shared),
             endpoints: Mutex::default(),
-            fault: OnceLock::new(),
+            fault: Mutex::new(Arc::from("")),
             commands: WorkQueue::new(),
             close_is_done: AtomicBool::new(false),
             ended: Latch::new(),
@@ -273,7 +278,7 @@ impl SessionHandle {
     fn refused(&self, refusal: Refusal) -> SessionError {
         let id = self.id;
         match refusal {
-            Refusal::Faulted => SessionError::Faulted { id, message: self.fault_message() },
+            Refusal::Faulted => self.faulted(),
             // Only a closed or faulted session ends such a wait with an error.
             Refusal::Closed | Refusal::Busy | Refusal::Unreserved { .. } => SessionError::NotFound { id },
         }
@@ -337,12 +342,12 @@ impl SessionHandle {
         Ok(())
     }
 
-    /// Closes the gate: no turn is accepted any more. In `Interrupt` mode it cancels the admitted turn and answers the
-    /// queued turns. In `Drain` mode all of them may finish.
+    /// Closes the gate: no turn is accepted any more. In `Interrupt` mode it cancels the admitted turn or the build, and
+    /// answers the queued turns. In `Drain` mode all of them may finish; a restart is cancelled if no turn is queued.
     pub(crate) fn close(&self, mode: ArchiveMode, reason: CancelReason) -> Closed {
         let first = self.gate().close();
         let hooks = match mode {
-            ArchiveMode::Drain => None,
+            ArchiveMode::Drain => self.needless_restart().and_then(|cancel| cancel.cancel(reason)),
             ArchiveMode::Interrupt => {
                 let (cancel, queued) = self.take_to_cancel();
                 let hooks = cancel.and_then(|cancel| cancel.cancel(reason));
@@ -391,21 +396,38 @@ impl SessionHandle {
         self.shared.numbers.finish(used);
     }
 
-    /// Records a panic of the agent: no turn will run any more. Queued turns are answered.
+    /// Records a panic of the agent: no turn will run until a restart. Queued turns are answered.
     pub(crate) fn fault(&self, message: PanicMessage) -> SessionError {
-        let message = self.fault.get_or_init(|| message).clone();
+        let last = std::mem::replace(&mut *self.fault.lock(), message.clone());
+        drop(last);
         self.gate().fault();
-        self.idle_waiters.report_end(IdleReport::Faulted);
+        self.report_fault();
         // The faulted session runs no interactions.
-        self.shared.inbox.close();
+        self.shared.inbox.close_until_restart();
         let error = SessionError::Faulted { id: self.id, message };
         self.fail_queue(&error);
         error
     }
 
+    /// Tells the callers that wait for an idle session that it is faulted. The gate shows it already.
+    pub(super) fn report_fault(&self) {
+        self.idle_waiters.report_end(IdleReport::Faulted);
+    }
+
     pub(super) fn fault_message(&self) -> PanicMessage {
         // `fault` stores the message before it sets the gate.
-        self.fault.get().cloned().unwrap_or_else(|| Arc::from(""))
+        self.fault.lock().clone()
+    }
+
+    /// The error of a call that needs an agent, in a faulted session.
+    pub(super) fn faulted(&self) -> SessionError {
+        SessionError::Faulted { id: self.id, message: self.fault_message() }
+    }
+
+    /// Whether the session is closed and no turn is queued, so that no caller needs its agent.
+    pub(crate) fn needs_no_agent(&self) -> bool {
+        let (queued, gate) = self.queued_turns();
+        gate.is_closed() && queued == 0
     }
 
     /// Reads state and figures of one instant; see the head of [`super`].
@@ -543,6 +565,7 @@ mod tests {
             model,
             labels,
             snapshot: snapshot_now,
+            history: Session::with_id(id),
             inbox_capacity: 0,
             event_history: 0,
             ids,

@@ -4,7 +4,7 @@
 //!
 //! Owned by the session thread:
 //!
-//! - the agent
+//! - the agent, and the builder and the specification from which a [restart] builds it again
 //! - the running turn, with its context and its [guards](running::TurnGuards)
 //! - the turn in host mode, between two interactions
 //! - the takes that wait for the end of a turn
@@ -16,7 +16,7 @@
 //! - the [admissions](admission), under one lock: the *active entry*, with the cancel token of the admitted turn or of
 //!   the build, and the queue of accepted turns
 //! - the command queue: any thread sends a command, the session thread takes it
-//! - the published snapshot, from which reads are answered
+//! - the published snapshot, from which reads are answered, and the committed history, from which a restart begins
 //! - the inbox, the event bus, and the agent's endpoints for messages
 //!
 //! # Admission
@@ -77,7 +77,7 @@
 //! runs.
 //!
 //! A fault sets FAULTED, and then takes the queue. An accept that comes before FAULTED holds the lock, so the fault finds
-//! its turn. A later one is refused by the gate.
+//! its turn. A later one is refused by the gate, until a [restart] begins.
 //!
 //! **Invariants.** CLOSED without RUNNING implies that no turn is queued. Takes are decided only while no turn is queued.
 //!
@@ -88,7 +88,7 @@
 //! | Close | Sets CLOSED | The admitted turn |
 //! |---|---|---|
 //! | `ArchiveMode::Interrupt` | the caller, in any state | is cancelled, by the token in the active entry; queued turns are withdrawn |
-//! | `ArchiveMode::Drain` | the caller, in any state | may finish, and the queued turns after it; the token is not read |
+//! | `ArchiveMode::Drain` | the caller, in any state | may finish, and the queued turns after it; the token is read only to cancel a [restart] that no turn needs |
 //! | a take | the session thread, if RUNNING is not set | does not exist: a take waits for the end of the last turn |
 //! | a take in host mode | the session thread, between two interactions, if no turn is queued | ends with the result so far |
 //!
@@ -136,8 +136,9 @@
 //!
 //! A read loads the gate, then the published snapshot, then the gate again, and repeats this until both loads of the
 //! gate are equal. The gate never returns to a value that it has left: RUNNING is set only together with a higher turn
-//! number, a wait for input and a turn that leaves the queue raise the count of changes, and every other flag changes
-//! once. So equal loads mean that the gate has not changed in between, and that state and figures are from one instant.
+//! number or by a restart. A restart, a wait for input and a turn that leaves the queue raise the count of changes.
+//! FAULTED is set at most once between two of these, and every other flag changes once. So equal loads mean that the
+//! gate has not changed in between, and that state and figures are from one instant.
 //! The length of the queue is read together with the gate: under the lock of the admissions by `read`, and through
 //! [`QueueLength`](crate::status::queue_length::QueueLength) by `list`.
 //!
@@ -153,6 +154,7 @@ pub(crate) mod handle;
 mod hosting;
 pub(crate) mod idle;
 pub(crate) mod queue;
+pub(crate) mod restart;
 pub(crate) mod running;
 mod steering;
 pub(crate) mod thread;

@@ -47,8 +47,9 @@ impl SessionHandle {
                 Ok(()) => Ok(subscription),
                 Err(Refused::SteeringOver) => Err(SessionError::NotRunning { id }),
                 Err(Refused::Full) => Err(SessionError::InboxFull { id, capacity: inbox.capacity() }),
-                // The session is being closed, or faults, in this instant.
-                Err(Refused::Closed) => Err(self.final_refusal().unwrap_or(SessionError::NotFound { id })),
+                // The session is being closed, or faults, in this instant. If neither, the turn has faulted, and a restart
+                // follows it.
+                Err(Refused::Closed) => Err(self.final_refusal().unwrap_or(SessionError::NotRunning { id })),
             },
             _ => Err(SessionError::NotRunning { id }),
         }

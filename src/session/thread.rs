@@ -13,8 +13,9 @@ use crate::inbox::queue::Incoming;
 use crate::model::{CallbackPending, InboxInteraction, RunResult, Session, TurnId};
 use crate::panics::{contain, contain_and_log, record, PanicMessage};
 use crate::reentrancy::CurrentSession;
-use crate::service::SessionSpec;
+use crate::service::{RestartPolicy, SessionSpec};
 use crate::sync::{never, select, Arc};
+use crate::turn::events::EventSender;
 use crate::turn::handle::TurnResult;
 use crate::wait::polling;
 
@@ -22,6 +23,7 @@ use super::command::{Command, HistoryRequest};
 use super::first::{First, FirstStep, LastReply};
 use super::handle::SessionHandle;
 use super::hosting::{HostSources, Hosting};
+use super::restart::{AdmittedRestart, Blueprint, RestartLimit};
 use super::running::{Input, RunningTurn, Turn};
 
 /// The start data of a session thread.
@@ -31,19 +33,22 @@ pub(crate) struct Start<B> {
     pub(crate) context: SessionContext,
     pub(crate) handle: Arc<SessionHandle>,
     pub(crate) first: First,
+    pub(crate) restart_policy: Option<RestartPolicy>,
 }
 
 /// Runs a session from its build to its end, on the calling thread. If the build has failed, or another writer has changed
 /// the session's record, it returns the last reply, still unsent.
 pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> {
-    let Start { builder, spec, context, handle, first } = start;
+    let Start { builder, spec, context, handle, first, restart_policy } = start;
     let id = handle.id();
     let cancel = context.cancel_token().clone();
     let own = CurrentSession::enter(id, handle.key(), Arc::clone(&handle.shared().permit), cancel);
     let mut first = FirstStep::take_up(first, &handle);
-    let agent = match first.build(builder, spec, context) {
+    let mut blueprint = Blueprint::new(builder, spec);
+    let agent = match first.build(&mut blueprint, context) {
         Ok(agent) => agent,
         Err(source) => {
+            blueprint.release();
             record!(Debug, "turnwise::session", "session {id}: not built");
             let reply = first.fail(source.into_session_error(id), &handle);
             handle.close_commands();
@@ -53,7 +58,9 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> 
     record!(Debug, "turnwise::session", "session {id}: built");
     let has_callback = handle.shared().callback().is_some();
     let mut thread = SessionThread {
-        agent,
+        agent: Some(agent),
+        blueprint,
+        restart_limit: RestartLimit::new(restart_policy),
         handle,
         takeovers: Vec::new(),
         hosting: None,
@@ -62,8 +69,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> 
         last_reply: None,
         own,
     };
-    thread.publish();
-    thread.update_endpoints();
+    thread.show_agent();
     // Each call of user code is contained on its own. This is the second barrier: an agent is never dropped while its
     // thread unwinds, because a second panic would abort the program.
     contain_and_log("a session's thread", || {
@@ -72,23 +78,23 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> 
         }
         thread.serve();
     });
-    let SessionThread { agent, handle, takeovers, hosting, last_reply, .. } = thread;
     // Waiting callers are answered now, however long the drop of the agent takes.
-    handle.close_commands();
-    drop(takeovers);
+    thread.handle.close_commands();
+    thread.takeovers.clear();
+    let hosting = thread.hosting.take();
     contain_and_log("the drop of a turn", move || drop(hosting));
-    let (injector, comms) = (handle.set_injector(None), handle.set_comms(None));
-    // One by one: a second panic while the first unwinds would abort the program.
-    contain_and_log("the drop of an agent's injector", move || drop(injector));
-    contain_and_log("the drop of an agent's comms", move || drop(comms));
-    contain_and_log("the drop of an agent", move || drop(agent));
+    thread.drop_agent();
+    thread.blueprint.release();
     record!(Debug, "turnwise::session", "session {id}: ended");
-    last_reply
+    thread.last_reply
 }
 
 /// The owner of an agent.
-struct SessionThread<A> {
-    agent: A,
+struct SessionThread<B: SessionAgentBuilder> {
+    /// `None` during a restart, and in a faulted session after a restart whose build has failed.
+    agent: Option<B::Agent>,
+    blueprint: Blueprint<B>,
+    restart_limit: RestartLimit,
     handle: Arc<SessionHandle>,
     /// Requests that arrived while a turn was admitted. They are decided after it.
     takeovers: Vec<HistoryRequest>,
@@ -121,11 +127,12 @@ enum Ready {
     Cancelled,
 }
 
-impl<A: SessionAgent> SessionThread<A> {
+impl<B: SessionAgentBuilder> SessionThread<B> {
     fn serve(&mut self) {
         while let Some(event) = self.next_event() {
             match event {
                 Event::Command(Command::Turn(turn)) => self.on_turn(turn),
+                Event::Command(Command::Restart(restart)) => self.on_restart(restart),
                 Event::Command(Command::Export(request)) => self.on_export(&request),
                 Event::Command(Command::Take(request)) => self.takeovers.push(request),
                 Event::Command(Command::Wake) => {}
@@ -375,7 +382,7 @@ impl<A: SessionAgent> SessionThread<A> {
     fn step(
         &mut self,
         turn: &mut RunningTurn,
-        call: impl FnOnce(&mut A, &TurnContext) -> Result<RunResult, AgentError>,
+        call: impl FnOnce(&mut B::Agent, &TurnContext) -> Result<RunResult, AgentError>,
     ) -> TurnResult {
         let id = self.handle.id();
         if let Some(loss) = self.loss() {
@@ -398,10 +405,11 @@ impl<A: SessionAgent> SessionThread<A> {
     fn call_agent(
         &mut self,
         turn: &RunningTurn,
-        call: impl FnOnce(&mut A, &TurnContext) -> Result<RunResult, AgentError>,
+        call: impl FnOnce(&mut B::Agent, &TurnContext) -> Result<RunResult, AgentError>,
     ) -> TurnResult {
         let context = turn.context();
-        let agent = &mut self.agent;
+        // No turn is admitted while there is no agent.
+        let Some(agent) = &mut self.agent else { return Err(self.handle.faulted()) };
         let ran = contain(|| call(agent, context));
         // Also after a panic: no sub-session outlives the agent's call.
         context.close_sub_sessions();
@@ -421,8 +429,8 @@ impl<A: SessionAgent> SessionThread<A> {
     /// Lets the agent roll back a turn that was cancelled and failed.
     #[inline(never)] // See the head of this file.
     fn roll_back(&mut self, source: AgentError, turn: TurnId) -> TurnResult {
-        let agent = &mut self.agent;
-        match contain(|| agent.cancel()) {
+        let agent = self.agent.as_mut();
+        match contain(|| agent.map_or((), SessionAgent::cancel)) {
             Ok(()) => Err(SessionError::Agent { id: self.handle.id(), source }),
             Err(message) => {
                 contain_and_log("the drop of an agent's error", move || drop(source));
@@ -432,10 +440,86 @@ impl<A: SessionAgent> SessionThread<A> {
     }
 
     #[inline(never)] // See the head of this file.
-    fn fault(&self, message: PanicMessage, turn: TurnId) -> SessionError {
+    fn fault(&mut self, message: PanicMessage, turn: TurnId) -> SessionError {
         // The panic message may contain part of the conversation: it goes to the caller, not into the log.
         record!(Error, "turnwise::session", "session {}: the agent panicked in turn {turn}", self.handle.id());
-        self.handle.fault(message)
+        let fault = self.handle.fault(message);
+        self.restart_by_policy();
+        fault
+    }
+
+    /// Begins a restart if the service's policy allows one. It follows the turn that has faulted.
+    fn restart_by_policy(&mut self) {
+        let clock = &self.handle.shared().clock;
+        // Refused in a closed session, and where a caller has begun a restart already.
+        if self.restart_limit.allows(clock) && self.handle.begin_restart(None).is_ok() {
+            self.restart_limit.count(clock);
+        }
+    }
+
+    /// Builds the agent again, and answers the caller of the restart.
+    #[inline(never)] // See the head of this file.
+    fn on_restart(&mut self, restart: AdmittedRestart) {
+        let AdmittedRestart { mut guards, cancel, reply } = restart;
+        guards.pick_up();
+        let id = self.handle.id();
+        let result = self.rebuild(cancel);
+        match &result {
+            Ok(()) => {
+                record!(Debug, "turnwise::session", "session {id}: restarted");
+                self.handle.shared().counters.restarts.add_one();
+                // Before the gate: a caller that finds the session idle can inject.
+                self.handle.shared().inbox.reopen();
+                guards.end_build();
+            }
+            Err(error) => {
+                record!(Debug, "turnwise::session", "session {id}: not restarted");
+                guards.fail_restart(error.clone());
+            }
+        }
+        let result = if self.handle.is_open() { result } else { Err(SessionError::NotFound { id }) };
+        contain_and_log("the drop of a builder's error", move || {
+            if let Some(reply) = reply {
+                // The receiver is disconnected if the caller has stopped waiting.
+                let _ = reply.try_send(result);
+            }
+        });
+    }
+
+    /// Replaces the agent by one that resumes the committed history. The old agent is dropped first: it may hold a name
+    /// or a port that the new one needs.
+    fn rebuild(&mut self, cancel: CancelToken) -> Result<(), SessionError> {
+        let id = self.handle.id();
+        // A close ends the waits of the old agent's drop too.
+        self.own.begin_build(cancel.clone());
+        self.drop_agent();
+        if self.handle.needs_no_agent() {
+            return Err(SessionError::NotFound { id });
+        }
+        let shared = self.handle.shared();
+        let history = shared.history.get();
+        let events = EventSender::new(Arc::clone(shared));
+        let context = SessionContext::new(events, (**self.handle.service()).clone(), cancel);
+        let built = self.blueprint.build_again(history, self.handle.labels(), context);
+        self.agent = Some(built.map_err(|source| source.into_session_error(id))?);
+        self.show_agent();
+        Ok(())
+    }
+
+    /// Drops the agent, its injector and its comms. One by one: a second panic while the first unwinds would abort the
+    /// program.
+    fn drop_agent(&mut self) {
+        let (injector, comms) = (self.handle.set_injector(None), self.handle.set_comms(None));
+        contain_and_log("the drop of an agent's injector", move || drop(injector));
+        contain_and_log("the drop of an agent's comms", move || drop(comms));
+        let agent = self.agent.take();
+        contain_and_log("the drop of an agent", move || drop(agent));
+    }
+
+    /// Shows an agent that has just been built: its snapshot, its history and its endpoints.
+    fn show_agent(&self) {
+        self.publish();
+        self.update_endpoints();
     }
 
     fn publish_unless_faulted(&self, result: &TurnResult) {
@@ -444,31 +528,32 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// Publishes the agent's snapshot. If the agent panics, the last published snapshot stays.
+    /// Publishes the agent's snapshot, and commits its history. If a call panics, the last value stays.
     fn publish(&self) {
-        match contain(|| self.agent.snapshot()) {
-            Ok(snapshot) => self.handle.shared().published.publish(snapshot),
-            Err(_) => {
-                record!(Error, "turnwise::session", "session {}: snapshot panicked", self.handle.id());
-            }
+        if let Some(snapshot) = self.query_agent("snapshot", SessionAgent::snapshot) {
+            self.handle.shared().published.publish(snapshot);
+        }
+        if let Some(history) = self.query_agent("session_clone", SessionAgent::session_clone) {
+            self.handle.shared().history.commit(history.owned_by(self.handle.id()));
         }
     }
 
     /// Reads the agent's endpoints and stores them. If a call panics, that endpoint stays as before. The endpoints are
     /// read one by one, because the drop of the first one may panic too.
     fn update_endpoints(&self) {
-        if let Some(injector) = self.query_agent("event_injector", A::event_injector) {
+        if let Some(injector) = self.query_agent("event_injector", SessionAgent::event_injector) {
             let last = self.handle.set_injector(injector);
             contain_and_log("the drop of an agent's injector", move || drop(last));
         }
-        if let Some(comms) = self.query_agent("comms_runtime", A::comms_runtime) {
+        if let Some(comms) = self.query_agent("comms_runtime", SessionAgent::comms_runtime) {
             let last = self.handle.set_comms(comms);
             contain_and_log("the drop of an agent's comms", move || drop(last));
         }
     }
 
-    fn query_agent<T>(&self, what: &str, query: impl FnOnce(&A) -> T) -> Option<T> {
-        let answer = contain(|| query(&self.agent));
+    fn query_agent<T>(&self, what: &str, query: impl FnOnce(&B::Agent) -> T) -> Option<T> {
+        let agent = self.agent.as_ref()?;
+        let answer = contain(|| query(agent));
         if answer.is_err() {
             record!(Error, "turnwise::session", "session {}: {what} panicked", self.handle.id());
         }
@@ -482,10 +567,13 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
-    /// The history, under the session's own id even if the agent returns another.
+    /// The history, under the session's own id even if the agent returns another. Without an agent it is the committed
+    /// history, and so it is if a restart has begun whose command has not been taken yet: the next agent begins with it.
     fn export(&self) -> Result<Session, SessionError> {
         let id = self.handle.id();
-        match contain(|| self.agent.session_clone()) {
+        let agent = self.agent.as_ref().filter(|_| !self.handle.gate().state().is_building());
+        let Some(agent) = agent else { return Ok(self.handle.shared().history.get()) };
+        match contain(|| agent.session_clone()) {
             Ok(session) => Ok(session.owned_by(id)),
             Err(message) => {
                 record!(Error, "turnwise::session", "session {id}: session_clone panicked");

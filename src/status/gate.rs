@@ -8,7 +8,7 @@ const CLOSED: u64 = 2;
 const BUILDING: u64 = 4;
 const FAULTED: u64 = 8;
 const WAITING: u64 = 16;
-/// How often WAITING was set, and a turn left the queue, since the last turn was accepted; modulo 256.
+/// How often WAITING was set, a turn left the queue, and a restart began, since the last turn was accepted; modulo 256.
 const CHANGES: u64 = 0xff << CHANGES_SHIFT;
 const CHANGES_SHIFT: u32 = 5;
 const TURN: u32 = 13;
@@ -18,20 +18,21 @@ const TURN: u32 = 13;
 /// A turn is *accepted* when it gets its number. It is *admitted* when it gets the right to run. A turn that finds the
 /// session idle gets both at once; a queued turn is accepted first, and admitted by the end of the turn before it.
 ///
-/// The count makes the word different after each wait for input and after each turn that leaves the queue. So a reader
-/// that loads the word twice notices these changes.
+/// The count makes the word different after each wait for input, after each turn that leaves the queue and after each
+/// restart. So a reader that loads the word twice notices these changes.
 ///
 /// | Flags | What may happen |
 /// |---|---|
-/// | BUILDING, RUNNING | the session thread builds the agent; the first turn, if there is one, is admitted already |
+/// | BUILDING, RUNNING | the session thread builds the agent, for the first time or for a restart; the first turn, if there is one, is admitted already. The turn whose fault led to the restart may not have ended yet |
 /// | none | any thread may admit the next turn, with one compare-and-set |
 /// | RUNNING | a turn is admitted; the admission belongs to its caller until the command is sent, then to the session thread. Any thread may accept another turn and queue it, under the lock of the session's admissions |
 /// | BUILDING | the build has failed and the session is about to end |
 /// | RUNNING, WAITING | the admitted turn has asked its host for input, and has no answer yet |
-/// | FAULTED | no turn may run; exports are answered |
+/// | FAULTED | no turn may run; exports are answered; any thread may begin a restart, under the lock of the session's admissions |
+/// | FAULTED, RUNNING | the same; the turn that has faulted is about to end, and a restart begins after it |
 /// | CLOSED | no turn may be accepted; without RUNNING no turn is queued, and the session thread ends |
 ///
-/// CLOSED and FAULTED are never cleared, BUILDING is never set again.
+/// CLOSED is never cleared. FAULTED is cleared, and BUILDING set again, by a restart alone.
 #[derive(Debug)]
 pub(crate) struct Gate(AtomicU64);
 
@@ -146,6 +147,27 @@ impl Gate {
         self.0.fetch_or(FAULTED, Ordering::SeqCst);
     }
 
+    /// Begins the restart of a faulted session: in one exchange FAULTED becomes BUILDING and RUNNING. Returns whether the
+    /// turn that has faulted is still admitted. A gate that is not faulted, or is closed, stays as it is and is returned.
+    /// Called under the lock of the session's admissions.
+    pub(crate) fn restart(&self) -> Result<bool, GateState> {
+        let restart = |gate: u64| {
+            let is_faulted = gate & (FAULTED | CLOSED) == FAULTED;
+            is_faulted.then(|| count_change(gate) & !FAULTED | BUILDING | RUNNING)
+        };
+        let before = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, restart);
+        before.map(|gate| GateState(gate).is_running()).map_err(GateState)
+    }
+
+    /// Ends a restart whose build has failed, where no turn is queued: the session is faulted again. Returns the state
+    /// right afterwards.
+    pub(crate) fn fail_restart(&self) -> GateState {
+        let fail = |gate: u64| gate & !(BUILDING | RUNNING) | FAULTED;
+        // It always stores: the closure returns no `None`.
+        let before = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |gate| Some(fail(gate)));
+        GateState(fail(before.unwrap_or_else(|gate| gate)))
+    }
+
     /// Closes the gate. Returns whether this call closed it.
     pub(crate) fn close(&self) -> bool {
         !GateState(self.0.fetch_or(CLOSED, Ordering::SeqCst)).is_closed()
@@ -159,7 +181,7 @@ impl Gate {
 }
 
 impl GateState {
-    /// Returns why a turn would be refused now and ever after.
+    /// Returns why a turn would be refused now, and ever after unless the session is restarted.
     fn final_refusal(self) -> Result<(), Refusal> {
         if self.is_closed() {
             Err(Refusal::Closed)
@@ -253,6 +275,31 @@ mod tests {
         assert!(gate.state().is_faulted());
         assert!(gate.close_if_idle());
         assert_eq!(gate.admit(u64::MAX), Err(Refusal::Closed));
+    }
+
+    #[test]
+    fn c56_a_restart_begins_at_a_faulted_gate_once_and_leaves_another_value() {
+        let gate = Gate::building(0, Some(TurnId::new(1)));
+        gate.end_build();
+        assert_eq!(gate.restart(), Err(gate.state()));
+        gate.fault();
+        let faulted = gate.state();
+        // The turn has not ended.
+        assert_eq!(gate.restart(), Ok(true));
+        assert!(gate.state().is_building() && gate.state().is_running() && !gate.state().is_faulted());
+        assert_eq!(gate.restart(), Err(gate.state()));
+        assert_eq!(gate.admit(u64::MAX), Err(Refusal::Busy));
+        assert_eq!(gate.accept(u64::MAX), Ok(TurnId::new(2)));
+        let failed = gate.fail_restart();
+        assert_eq!((failed, failed.is_faulted(), failed.is_busy()), (gate.state(), true, false));
+        assert_ne!(failed, faulted);
+        assert_eq!(gate.restart(), Ok(false));
+        gate.end_opening();
+        assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(3)));
+        gate.fault();
+        gate.close();
+        assert_eq!(gate.restart(), Err(gate.state()));
+        assert!(gate.state().is_faulted());
     }
 
     #[test]

@@ -38,6 +38,8 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for SavingBuilder<B> {
         let spec = SessionSpec { extension: launch.extension.clone(), ..spec.clone() };
         let agent = self.builder.build_agent(&spec, session)?;
         let lease = Arc::clone(&launch.lease);
+        // After a restart: the agent that panicked is dropped, and this one resumes the history before it.
+        lease.set_agent_running(false);
         let agent = SavingAgent { agent, lease, is_half_done: false, callback: None, cancelled: None };
         match agent.begin(&spec) {
             Ok(()) => Ok(agent),

@@ -399,6 +399,15 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         }
     }
 
+    fn restart(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        match self.live.restart(id, timeout) {
+            Err(SessionError::NotFound { .. }) if self.is_archived(id)? => Err(SessionError::Archived { id }),
+            // It is not live: its next turn builds its agent.
+            Err(SessionError::NotFound { .. }) if self.is_stored(id)? => Err(SessionError::NotFaulted { id }),
+            restarted => restarted,
+        }
+    }
+
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
         let lease = match self.lease(id)? {
             // The record is final.

@@ -64,7 +64,8 @@ const MIN_STACK: usize = 128 << 10;
 ///
 /// A session is saved from the build of its agent on. In host mode every interaction is saved before it is answered. A
 /// failed turn is saved as far as the agent's history goes. After a panic the end of the turn is saved and nothing of the
-/// history, and the session can be [unloaded](Self::unload) and resumed from the turn before.
+/// history. The session can be [restarted](SessionService::restart), or [unloaded](Self::unload) and resumed from the
+/// turn before.
 ///
 /// A turn costs what it adds to the history, if the agent keeps one [`Session`] and pushes to it. A change of earlier
 /// messages, or another `Session` in every [`session_clone`](crate::SessionAgent::session_clone), saves the whole

@@ -9,6 +9,7 @@ use crate::inbox::queue::Inbox;
 use crate::model::{CallbackPending, SessionId};
 use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy::{self, WaitKey};
+use crate::status::history::CommittedHistory;
 use crate::status::published::Published;
 use crate::subscription::bus::Bus;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
@@ -23,6 +24,7 @@ pub(crate) struct SessionShared {
     pub(crate) key: WaitKey,
     pub(crate) bus: Bus,
     pub(crate) published: Published,
+    pub(crate) history: CommittedHistory,
     /// The tool that the host must run, after a turn that ended with a pending callback. The session thread writes it.
     pub(crate) callback: Mutex<Option<Arc<CallbackPending>>>,
     /// What the turn asks of its host.
@@ -46,6 +48,7 @@ pub(crate) struct Counters {
     pub(crate) turns_failed: Counter,
     pub(crate) turns_cancelled: Counter,
     pub(crate) faults: Counter,
+    pub(crate) restarts: Counter,
     pub(crate) events_dropped: Counter,
     /// The turns that wait for input now.
     pub(crate) waiting_turns: Gauge,

@@ -1,5 +1,7 @@
 //! C40: how the end of host mode, and an interrupt of one interaction, act on queued and running interactions.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use turnwise::crossbeam_channel::{bounded, unbounded, Sender};
@@ -235,8 +237,8 @@ fn c40_a_dismissal_by_a_peer_cannot_be_interrupted() {
 #[test]
 fn c40_between_interactions_an_interrupt_ends_a_wait_of_the_session_thread() {
     run(|| {
-        /// An agent whose `session_clone` exports another session.
-        struct Waits(Session, WeakService, SessionId, Sender<()>);
+        /// An agent whose `session_clone` exports another session, once it is armed.
+        struct Waits(Session, WeakService, SessionId, Sender<()>, Arc<AtomicBool>);
         impl SessionAgent for Waits {
             fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
                 if prompt == "forever" {
@@ -245,6 +247,9 @@ fn c40_between_interactions_an_interrupt_ends_a_wait_of_the_session_thread() {
                 Ok(turn.finish(prompt))
             }
             fn session_clone(&self) -> Session {
+                if !self.4.load(Ordering::SeqCst) {
+                    return self.0.clone();
+                }
                 self.3.send(()).unwrap();
                 let _ = self.1.upgrade().expect("the test has a handle").export_session(self.2);
                 self.0.clone()
@@ -255,8 +260,10 @@ fn c40_between_interactions_an_interrupt_ends_a_wait_of_the_session_thread() {
         }
         let (enter, entered) = unbounded();
         let busy_id = SessionId::new();
+        let armed = Arc::new(AtomicBool::new(false));
+        let arm = Arc::clone(&armed);
         let builder = builder_fn(move |spec: &SessionSpec, context: &SessionContext| {
-            Ok(Waits(spec.history(), context.service(), busy_id, enter.clone()))
+            Ok(Waits(spec.history(), context.service(), busy_id, enter.clone(), Arc::clone(&armed)))
         });
         let service = EphemeralSessionService::new(builder, 2);
         let busy = service.begin_session(create("forever").session(SessionSpec::new().session_id(busy_id))).unwrap();
@@ -264,6 +271,8 @@ fn c40_between_interactions_an_interrupt_ends_a_wait_of_the_session_thread() {
         let id = host.session_id();
         let injector = service.event_injector(id).unwrap();
         outcome(&injector.inject_with_subscription("one".into(), EventSource::Rpc).unwrap()).unwrap();
+        // The subscriber has its answer a moment before the interaction is over, and the history is committed before.
+        arm.store(true, Ordering::SeqCst);
         let other = service.clone();
         let exporting = std::thread::spawn(move || other.export_session(id));
         entered.recv().unwrap();

@@ -25,6 +25,7 @@ mod queue;
 mod reading;
 mod registry;
 mod reservations;
+mod restarts;
 mod steering;
 mod sub_agents;
 mod sub_sessions;

@@ -53,6 +53,8 @@ mod permits;
 #[cfg(not(turnwise_loom))]
 mod queue;
 #[cfg(not(turnwise_loom))]
+mod restarts;
+#[cfg(not(turnwise_loom))]
 mod steering;
 #[cfg(not(turnwise_loom))]
 mod sub_sessions;

@@ -17,6 +17,7 @@ use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy::PermitDuringWait;
 use crate::service::{ArchiveMode, SessionState, WhenBusy};
 use crate::session::admission::{Admission, TokenSeal};
+use crate::session::command::Command;
 use crate::session::handle::{Profile, SessionHandle};
 use crate::session::queue::NewTurn;
 use crate::session::running::Input;
@@ -66,6 +67,7 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(TokenSea
         model: "".into(),
         labels: Labels::default(),
         snapshot: snapshot(0),
+        history: Session::with_id(SessionId::from_uuid(uuid::Uuid::nil())),
         inbox_capacity: 1,
         event_history: 0,
         ids: Ids::default(),
@@ -279,6 +281,71 @@ fn c50_a_superseding_turn_cancels_the_turn_before_it_or_finds_none() {
         assert!(handle.commands().has_items());
         end_sent_turn(&handle);
         assert!(outcome.finished().is_set());
+    });
+}
+
+/// Takes the command of a restart, as the session thread does. Returns whether its build is cancelled, or not begun.
+fn is_needless(handle: &SessionHandle) -> impl FnOnce() -> bool {
+    let restart = loop {
+        match handle.commands().pop() {
+            Some(Command::Restart(restart)) => break restart,
+            // Of the close.
+            Some(Command::Wake) => {}
+            other => panic!("the restart was sent, not {other:?}"),
+        }
+    };
+    let is_skipped = handle.needs_no_agent();
+    move || is_skipped || restart.cancel().is_cancelled()
+}
+
+#[test]
+fn c56_a_close_finds_the_token_of_a_restart_that_began_before_it() {
+    check(|| {
+        let (handle, _) = session(None);
+        handle.fault("a panic".into());
+        let closing = Arc::clone(&handle);
+        let closer = spawn(move || closing.close(ArchiveMode::Interrupt, CancelReason::Shutdown).run_hooks());
+        let begun = handle.begin_restart(None);
+        let needless = begun.is_ok().then(|| is_needless(&handle));
+        join(closer);
+        assert!(needless.is_none_or(|needless| needless()), "the build would run in a closed session");
+    });
+}
+
+#[test]
+fn c56_a_close_finds_a_restart_that_waits_for_the_end_of_the_faulted_turn() {
+    for mode in [ArchiveMode::Interrupt, ArchiveMode::Drain] {
+        check(move || {
+            let (handle, guards) = session(Some(&CancelToken::new()));
+            handle.fault("a panic".into());
+            handle.begin_restart(None).expect("it is faulted");
+            let closing = Arc::clone(&handle);
+            let closer = spawn(move || closing.close(mode, CancelReason::Shutdown).run_hooks());
+            drop(guards);
+            let needless = is_needless(&handle);
+            join(closer);
+            assert!(needless(), "the build would run in a closed session");
+        });
+    }
+}
+
+#[test]
+fn c56_a_turn_that_is_accepted_at_the_end_of_a_failed_restart_is_answered() {
+    check(|| {
+        let (handle, _) = session(None);
+        handle.fault("a panic".into());
+        handle.begin_restart(None).expect("it is faulted");
+        let restart = handle.commands().pop();
+        let accepting = Arc::clone(&handle);
+        let (turn, outcome) = new_turn(&CancelToken::new());
+        let caller = spawn(move || accepting.accept(turn, WhenBusy::Queue).map_err(|(error, _)| error.code()));
+        drop(restart);
+        match join(caller) {
+            Ok(_) => assert!(outcome.finished().is_set()),
+            Err(code) => assert_eq!(code, "SESSION_FAULTED"),
+        }
+        let gate = handle.gate().state();
+        assert!(gate.is_faulted() && !gate.is_busy());
     });
 }
 

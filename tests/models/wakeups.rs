@@ -2,7 +2,7 @@
 
 use super::support::{actors, create, finish, open, turn};
 use super::{explore, join, spawn};
-use crate::sync::{select, Arc};
+use crate::sync::{select, Arc, AtomicBool, Ordering};
 use crate::wait::latch::Latch;
 use crate::wait::wakeups::own_throttle;
 use crate::wait::work_queue::WorkQueue;
@@ -88,8 +88,9 @@ fn c40_a_session_that_leaves_its_select_by_another_arm_reports_its_arrival() {
     });
 }
 
-/// An agent whose export waits until a turn of any session gets the prompt `tell`.
+/// An agent whose export waits, once it is armed, until a turn of any session gets the prompt `tell`.
 struct Told {
+    armed: Arc<AtomicBool>,
     told: Arc<Latch>,
     history: Session,
 }
@@ -103,7 +104,9 @@ impl SessionAgent for Told {
     }
 
     fn session_clone(&self) -> Session {
-        self.told.wait();
+        if self.armed.load(Ordering::SeqCst) {
+            self.told.wait();
+        }
         self.history.clone()
     }
 
@@ -116,11 +119,16 @@ impl SessionAgent for Told {
 fn c40_a_session_that_exports_reports_the_wake_up_for_its_inbox() {
     explore(|| {
         let told = Arc::new(Latch::new());
-        let agents = builder_fn(move |spec, _| Ok(Told { told: Arc::clone(&told), history: spec.history() }));
+        let armed = Arc::new(AtomicBool::new(false));
+        let arm = Arc::clone(&armed);
+        let agents = builder_fn(move |spec, _| {
+            Ok(Told { armed: Arc::clone(&armed), told: Arc::clone(&told), history: spec.history() })
+        });
         let service = EphemeralSessionService::new(agents, 2);
         let other = open(&service);
         let hosting = service.begin_session(create("begun").host_mode(true)).unwrap();
         let id = hosting.session_id();
+        arm.store(true, Ordering::SeqCst);
         let exporting = service.clone();
         let exporter = spawn(move || exporting.export_session(id).unwrap());
         service.event_injector(id).unwrap().inject("x".into(), EventSource::Tcp).unwrap();

@@ -115,7 +115,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the gate opens between two queued turns",
         "src/session/admission.rs",
-        &[("(Some(_), false) => self.gate().state(),", "(Some(_), false) => self.gate().end_turn(),")],
+        &[("(Some(_), _) => self.gate().state(),", "(Some(_), _) => self.gate().end_turn(),")],
         Contract("c49_the_hand_over_lets"),
     ),
     mutation(
@@ -251,7 +251,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a close wakes no thread that waits for a message",
         "src/inbox/queue.rs",
-        &[("            contents.is_closed = true;\n            contents.extra.waiting.clone()\n", "            contents.is_closed = true;\n            Vec::<Arc<Signal>>::new()\n")],
+        &[("            contents.extra.is_ended |= is_end;\n            contents.extra.waiting.clone()\n", "            contents.extra.is_ended |= is_end;\n            Vec::<Arc<Signal>>::new()\n")],
         Shuttle("c52_a_waiting_turn"),
     ),
     mutation(
@@ -303,14 +303,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the gate is faulted before the message is stored",
         "src/session/handle.rs",
         &[
-            ("let message = self.fault.get_or_init(|| message).clone();\n        self.gate().fault();", "self.gate().fault();\n        let message = self.fault.get_or_init(|| message).clone();"),
+            ("        let last = std::mem::replace(&mut *self.fault.lock(), message.clone());\n        drop(last);\n        self.gate().fault();", "        self.gate().fault();\n        let last = std::mem::replace(&mut *self.fault.lock(), message.clone());\n        drop(last);"),
         ],
         Shuttle("c31"),
     ),
     mutation(
         "a fault leaves the inbox open",
         "src/session/handle.rs",
-        &[("        // The faulted session runs no interactions.\n        self.shared.inbox.close();\n", "")],
+        &[("        // The faulted session runs no interactions.\n        self.shared.inbox.close_until_restart();\n", "")],
         Shuttle("c39_a_fault"),
     ),
     mutation(
@@ -605,8 +605,120 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a fault does not end the wait for an idle session",
         "src/session/handle.rs",
-        &[("        self.idle_waiters.report_end(IdleReport::Faulted);\n", "")],
+        &[("        self.idle_waiters.report_end(IdleReport::Faulted);\n", "        let _ = IdleReport::Faulted;\n")],
         Contract("c53_a_close_or_a_fault"),
+    ),
+    // Restarts of faulted sessions.
+    mutation(
+        "a restart is refused until the faulted turn has ended",
+        "src/session/admission.rs",
+        &[("                    admissions.restart = Some(restart);\n                    return Ok(());", "                    drop(restart);\n                    self.gate().fail_restart();\n                    return Err(SessionError::Busy { id: self.id(), turn: admissions.turn() });")],
+        Shuttle("c56_a_caller_of_a_queued_turn"),
+    ),
+    mutation(
+        "a restart is not handed over at the end of the faulted turn",
+        "src/session/admission.rs",
+        &[("        if let Some(restart) = admissions.restart.take() {", "        if let Some(restart) = admissions.restart.take().filter(|_| admissions.queue.is_empty()) {")],
+        Shuttle("c56_a_policy_restarts_beside"),
+    ),
+    mutation(
+        "a session that restarts stays faulted during the build",
+        "src/status/gate.rs",
+        &[("count_change(gate) & !FAULTED | BUILDING | RUNNING", "count_change(gate) | BUILDING | RUNNING")],
+        Contract("c56_meanwhile"),
+    ),
+    mutation(
+        "the old agent is dropped after the new one is built",
+        "src/session/thread.rs",
+        &[("        self.drop_agent();\n        if self.handle.needs_no_agent()", "        if self.handle.needs_no_agent()")],
+        Contract("c56_a_restart_builds"),
+    ),
+    mutation(
+        "a restart opens the gate before the inbox",
+        "src/session/thread.rs",
+        &[("                self.handle.shared().inbox.reopen();\n                guards.end_build();", "                guards.end_build();\n                self.handle.shared().inbox.reopen();")],
+        Shuttle("c56_reads_show"),
+    ),
+    mutation(
+        "a restart opens the inbox of a closed session",
+        "src/inbox/queue.rs",
+        &[("contents.is_closed = contents.extra.is_ended", "contents.is_closed = false")],
+        Shuttle("c56_an_inbox_opens_again"),
+    ),
+    mutation(
+        "a failed restart leaves the gate open",
+        "src/status/gate.rs",
+        &[("gate & !(BUILDING | RUNNING) | FAULTED;", "gate & !(BUILDING | RUNNING);")],
+        Contract("c56_a_build_that_fails"),
+    ),
+    mutation(
+        "a failed restart faults the gate after the lock is given up",
+        "src/session/admission.rs",
+        &[("            self.gate().fail_restart();\n            (admissions.entry.take(), queued)\n        };", "            (admissions.entry.take(), queued)\n        };\n        self.gate().fail_restart();")],
+        Loom("c56_a_turn_that_is_accepted"),
+    ),
+    mutation(
+        "a failed restart leaves its queue",
+        "src/session/admission.rs",
+        &[("            let queued = admissions.take_queue(self.status());\n            self.gate().fail_restart();", "            let queued = VecDeque::<QueuedTurn>::new();\n            self.gate().fail_restart();")],
+        Contract("c56_a_build_that_fails_answers"),
+    ),
+    mutation(
+        "a draining close waits for the build of a restart",
+        "src/session/handle.rs",
+        &[("self.needless_restart().and_then(|cancel| cancel.cancel(reason)),", "self.needless_restart().filter(|_| false).and_then(|cancel| cancel.cancel(reason)),")],
+        Shuttle("c56_a_restart_that_races"),
+    ),
+    mutation(
+        "an agent is built in a session that was closed before its restart was picked up",
+        "src/session/thread.rs",
+        &[("        if self.handle.needs_no_agent() {", "        if self.handle.needs_no_agent() && id.as_uuid().is_nil() {")],
+        Shuttle("c56_a_close_at_the_end"),
+    ),
+    mutation(
+        "a restart stores its token after the lock is given up",
+        "src/session/admission.rs",
+        &[("                    admissions.entry = Some(Active::of_restart(&restart));\n                    restart", "                    drop(admissions);\n                    let mut admissions = self.admissions.lock();\n                    admissions.entry = Some(Active::of_restart(&restart));\n                    restart")],
+        Loom("c56_a_close_finds_the_token"),
+    ),
+    mutation(
+        "a fault commits a half-written history",
+        "src/session/thread.rs",
+        &[("        if !matches!(result, Err(SessionError::Faulted { .. })) {", "        if !matches!(result, Err(SessionError::ShuttingDown)) {")],
+        Contract("c56_a_restart_builds"),
+    ),
+    mutation(
+        "an export before a restart asks the agent that panicked",
+        "src/session/thread.rs",
+        &[("filter(|_| !self.handle.gate().state().is_building())", "filter(|_| true)")],
+        Contract("c56_an_export_that_waits"),
+    ),
+    mutation(
+        "a history is committed after the build alone",
+        "src/session/thread.rs",
+        &[("            self.handle.shared().history.commit(history.owned_by(self.handle.id()));", "            if !self.handle.gate().state().is_running() || self.handle.gate().state().is_building() {\n                self.handle.shared().history.commit(history.owned_by(self.handle.id()));\n            }")],
+        Contract("c56_a_restart_builds"),
+    ),
+    mutation(
+        "a policy does not count its restarts",
+        "src/session/thread.rs",
+        &[("            self.restart_limit.count(clock);\n", "")],
+        Contract("c56_a_policy_restarts_a_session"),
+    ),
+    mutation(
+        "a policy counts its restarts for ever",
+        "src/session/restart.rs",
+        &[("now.saturating_duration_since(*at) >= within", "now.saturating_duration_since(*at) >= within * 100")],
+        Contract("c56_a_policy_restarts_a_session"),
+    ),
+    mutation(
+        "a restart by a policy follows the answer of the fault's caller",
+        "src/session/thread.rs",
+        &[
+            ("        let fault = self.handle.fault(message);\n        self.restart_by_policy();\n        fault", "        self.handle.fault(message)"),
+            ("        turn.end(result);\n        self.is_warm = true;", "        let is_fault = matches!(result, Err(SessionError::Faulted { .. }));\n        turn.end(result);\n        self.is_warm = true;\n        if is_fault {\n            self.restart_by_policy();\n        }"),
+        ],
+        Shuttle("c56_a_policy_restarts_beside"),
     ),
     // The wait-for graph, and waits on behalf of a turn.
     mutation(

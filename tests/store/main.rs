@@ -14,6 +14,7 @@ mod queue;
 mod races;
 mod requests;
 mod reservations;
+mod restarts;
 mod revisions;
 mod saving;
 mod sessions;
