@@ -24,7 +24,7 @@ struct Rewriting(Session);
 
 impl SessionAgent for Rewriting {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
-        if turn.turn_id().get() % 3 == 0 {
+        if turn.turn_id().get().is_multiple_of(3) {
             let same = self.0.iter().cloned().collect();
             *self.0.messages_mut() = same;
         }
