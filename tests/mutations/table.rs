@@ -716,7 +716,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/session/thread.rs",
         &[
             ("        let fault = self.handle.fault(message);\n        self.restart_by_policy();\n        fault", "        self.handle.fault(message)"),
-            ("        turn.end(result);\n        self.is_warm = true;", "        let is_fault = matches!(result, Err(SessionError::Faulted { .. }));\n        turn.end(result);\n        self.is_warm = true;\n        if is_fault {\n            self.restart_by_policy();\n        }"),
+            ("        match self.loss().cloned() {\n            None => turn.end(result),", "        let is_fault = matches!(result, Err(SessionError::Faulted { .. }));\n        match self.loss().cloned() {\n            None => turn.end(result),"),
+            ("        }\n        self.is_warm = true;\n    }\n\n    /// The error with which the session ends,", "        }\n        self.is_warm = true;\n        if is_fault {\n            self.restart_by_policy();\n        }\n    }\n\n    /// The error with which the session ends,"),
         ],
         Shuttle("c56_a_policy_restarts_beside"),
     ),

@@ -475,7 +475,13 @@ fn c62_a_sub_session_of_a_kept_session_stays_archived() {
                     let id = child.session_id();
                     assert_eq!(child.wait()?.text, "child");
                     turn.sub_session(create("sleep"))?.close(LONG)?;
-                    std::mem::forget(turn.sub_session(create("sleep"))?);
+                    let left = turn.sub_session(create("sleep"))?;
+                    // Built, and so kept: a child whose build is cancelled leaves no record.
+                    let service = turn.service().expect("the host has it");
+                    while service.read(left.session_id()).is_ok_and(|view| view.state.state == SessionState::Building) {
+                        std::thread::yield_now();
+                    }
+                    std::mem::forget(left);
                     return Ok(turn.finish(id.to_string()));
                 }
                 "sleep" => turn.sleep(LONG)?,
