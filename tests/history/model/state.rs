@@ -23,6 +23,8 @@ pub(crate) struct State {
     pub(super) number: u64,
     /// The admitted turn.
     pub(crate) turn: Option<Turn>,
+    /// The first turn was superseded during its build, and is cancelled after it.
+    pub(super) is_superseded: bool,
     /// In the order in which the turns will be admitted.
     pub(super) queue: Vec<Queued>,
     /// The turns that have left the queue without being admitted, and are not answered yet.

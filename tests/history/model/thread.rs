@@ -1,5 +1,7 @@
 //! The steps of a session thread, and of its agent.
 
+use turnwise::CancelReason;
+
 use super::state::{By, Life, Phase, State, Turn, Withdrawn};
 use super::{done, Facts, Next};
 use crate::answers::Ending;
@@ -18,7 +20,7 @@ pub(super) fn agent_step(state: &State, what: &What) -> Next {
         What::Dropped if state.life == Life::Open && state.closed && state.turn.is_none() => {
             next.life = Life::AgentGone;
         }
-        What::Enter { uid, number } if state.life == Life::Open => {
+        What::Enter { uid, number } if state.life == Life::Open && !state.is_superseded => {
             let turn = next.turn.as_mut().filter(|turn| (turn.uid, turn.number) == (uid, number))?;
             if !matches!(turn.phase, Phase::Admitted | Phase::Hosting) {
                 return None;
@@ -72,6 +74,13 @@ impl State {
                 None if self.closed => return Some(self.removed()),
                 None => next.closed = true,
             },
+            // In a step of its own: an interrupt may come before, and then gives the reason. The turn does not run.
+            Life::Open if next.is_superseded => {
+                next.is_superseded = false;
+                let turn = next.turn.as_mut()?;
+                let reason = *turn.reason.get_or_insert(CancelReason::Superseded);
+                turn.phase = Phase::Over(Ending::Cancelled(reason));
+            }
             Life::Open => next.go_on(facts)?,
             Life::Absent | Life::Registered | Life::InBuilder => return None,
         }

@@ -86,6 +86,10 @@ fn accept(state: &State, request: Request, begun: Begun, facts: &Facts) -> Next 
     }
     match (when_busy, state.turn) {
         (WhenBusy::Queue, _) => next.queue.push(turn),
+        (WhenBusy::Interrupt, Some(_)) if state.is_building() => {
+            next.queue.insert(0, turn);
+            next.is_superseded = true;
+        }
         (WhenBusy::Interrupt, Some(admitted)) => {
             next.queue.insert(0, turn);
             return Some((next, Stage::Cancelling { life: state.lives, uid: admitted.uid, batch: 0 }));

@@ -238,6 +238,14 @@ fn a_failed_build_that_leaves_a_queued_turn_is_refused() {
     };
     opening(None).passes();
     opening(Some(CancelReason::Superseded)).fails(UNEXPLAINED);
+    // A first turn is superseded when its build has ended, and its agent does not run it.
+    let superseded = || {
+        let building = told(1).created(1).then(accepted(2, Interrupt, 2));
+        building.agent(What::BuildEnds { well: true, figures })
+    };
+    superseded().told(1, SUPERSEDED).ran(2, 2, well(2)).passes();
+    superseded().entered(1, 1).fails(UNEXPLAINED);
+    superseded().told(1, INTERRUPTED).fails(UNEXPLAINED);
 }
 
 #[test]
