@@ -55,8 +55,13 @@ pub(crate) struct Numbering {
 
 /// Set once another writer has changed the record of a kept session: the session is out of date, and ends unsaved. The
 /// writer that finds out sets it, and the session thread reads it.
-#[derive(Default)]
 pub(crate) struct Loss(OnceLock<SessionError>);
+
+impl Default for Loss {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
 
 /// The bounds of one life, for the threads that give out numbers.
 pub(crate) struct Numbers {
