@@ -60,6 +60,7 @@ fn a_line_is_typed_while_the_answer_is_shown() {
     terminal.program.type_text("and in feet\u{1b}\r");
     terminal.program.out.expect("[sent to the answer: and in feet]\r\n");
     terminal.program.type_text("half");
+    terminal.program.out.expect("next> half");
     answer.send(()).expect("the server waits");
     let shown = ["One.", "[taken in: in metres]\r\n", "[taken in: and in feet]\r\n", "Two.", "main> half"];
     for shown in shown {
