@@ -10,7 +10,7 @@ struct Example {
     prints: &'static str,
 }
 
-const EXAMPLES: [Example; 14] = [
+const EXAMPLES: [Example; 15] = [
     Example { name: "abort_socket", is_built: true, prints: "interrupted\nhello\n" },
     Example {
         name: "asking",
@@ -37,6 +37,11 @@ const EXAMPLES: [Example; 14] = [
                  1. take cover, turn 4\n2. sow, turn 2\n3. water, turn 3\n",
     },
     Example { name: "resume", is_built: true, prints: "before the export\nand after it\n" },
+    Example {
+        name: "steering",
+        is_built: true,
+        prints: "go north, then east, and rest\ntaken: true\ntaken: true\nSESSION_NOT_RUNNING\n",
+    },
     Example { name: "store", is_built: cfg!(feature = "store"), prints: "turn 1: hello\nturn 2: again\n4 messages\n" },
     Example { name: "sub_agent", is_built: true, prints: "10\n" },
     Example {

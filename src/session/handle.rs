@@ -225,11 +225,6 @@ impl SessionHandle {
         !self.gate().state().is_closed()
     }
 
-    /// Ends the build of the agent.
-    pub(crate) fn end_build(&self) {
-        self.report_if_idle(self.gate().end_build());
-    }
-
     /// Tells the callers that wait for an idle session, if `gate`, its state right after an end, is idle.
     pub(super) fn report_if_idle(&self, gate: GateState) {
         if gate.refusal().is_ok() {
@@ -419,13 +414,15 @@ impl SessionHandle {
     pub(crate) fn view(&self) -> Option<SessionView> {
         // First: an event that is emitted meanwhile has a higher number, and its effect may show already.
         let last_seq = self.bus().last_seq();
-        let (pending_inputs, queued_turns, gate, snapshot) = loop {
+        let (pending_inputs, queued_turns, callback, gate, snapshot) = loop {
             let (before, snapshot) = self.read_one_instant(SessionSnapshot::clone);
             // The flag WAITING changes only under the lock of the requests, so it agrees with their number.
             let (count, gate) = self.shared.inputs.with_count(|count| (count, self.gate().state()));
+            // Changed only while RUNNING is set.
+            let callback = self.shared.callback();
             let (queued, with_queue) = self.queued_turns();
             if gate == before && with_queue == before {
-                break (count, queued, gate, snapshot);
+                break (count, queued, callback, gate, snapshot);
             }
         };
         if gate.is_closed() {
@@ -442,7 +439,7 @@ impl SessionHandle {
             last_assistant_text: snapshot.last_assistant_text,
             pending_inputs,
             queued_turns,
-            callback_pending: self.shared.callback().as_deref().cloned(),
+            callback_pending: callback.as_deref().cloned(),
             last_seq,
         };
         let billing = SessionUsage { total_tokens: snapshot.total_tokens, usage: snapshot.usage };

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use turnwise::crossbeam_channel::bounded;
 use turnwise::store::{PersistentSessionService, SessionStore, StoreError};
-use turnwise::testkit::{Gate, Recorder};
+use turnwise::testkit::{scripted, Gate, Recorder, Script};
 use turnwise::{
-    builder_fn, AgentError, EphemeralSessionService, RunResult, ServiceControl, Session, SessionAgent, SessionError,
-    SessionId, SessionQuery, SessionService, SessionSpec, SessionState, Subscription, TurnContext,
+    builder_fn, AgentError, ArchiveMode, EphemeralSessionService, InteractionContent, RunResult, ServiceControl,
+    Session, SessionAgent, SessionError, SessionId, SessionQuery, SessionService, SessionSpec, SessionState,
+    Subscription, TurnContext,
 };
 
 use crate::support::*;
@@ -558,5 +561,42 @@ fn c25_labels_that_are_set_while_a_session_comes_and_goes_are_not_lost() {
         coming_and_going.join().unwrap();
         assert_eq!(service.read(id).unwrap().labels["round"], round.to_string());
         assert_eq!(store.load(id).unwrap().unwrap().labels["round"], round.to_string());
+    });
+}
+
+#[test]
+fn c53_a_session_that_a_shutdown_has_closed_in_a_turn_is_not_idle() {
+    run(|| {
+        let gate = Gate::new();
+        let agents = scripted().on("hold", Script::new().wait_at_ignoring_cancel(&gate));
+        let service = PersistentSessionService::new(agents, 4, Arc::new(Watched::default()));
+        let held = service.begin_session(create("hold")).unwrap();
+        let id = held.session_id();
+        gate.wait_arrived(1);
+        let (waiting, (told, is_told)) = (service.clone(), bounded(1));
+        let waiter = std::thread::spawn(move || {
+            told.send(()).unwrap();
+            waiting.wait_idle(id, LONG)
+        });
+        is_told.recv().unwrap();
+        service.shutdown_with(ArchiveMode::Drain, Duration::ZERO);
+        let calls = [
+            waiter.join().unwrap(),
+            service.wait_idle(id, LONG),
+            service.interrupt(id),
+            service.steer(id, None, InteractionContent::message("x")).map(drop),
+        ];
+        for call in calls {
+            assert!(matches!(call, Err(SessionError::NotFound { .. })), "{call:?}");
+        }
+        let info = service.read(id).unwrap().state;
+        assert_eq!((info.state, info.is_active), (SessionState::Running, true));
+        let listed = service.list(SessionQuery::new()).unwrap();
+        assert_eq!((listed[0].state, listed[0].is_active), (SessionState::Running, true));
+        gate.open();
+        held.wait().unwrap();
+        service.shutdown(LONG);
+        service.wait_idle(id, LONG).unwrap();
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
     });
 }
