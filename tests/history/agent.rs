@@ -186,20 +186,20 @@ impl Actor {
         self.session.push(Message::user(task.to_string()));
         self.show(turn);
         let result = self.perform(task.script, turn);
-        if !matches!(task.script, Script::Panic) {
+        if !matches!(task.script, Script::Panic(_)) {
             self.session.push(Message::assistant(task.uid.to_string()));
         }
         let cost = if let Script::Cost(cost) = task.script { u64::from(cost) } else { 0 };
         self.session.record_usage(Usage { input_tokens: 1 + cost, ..Usage::default() });
         let _ = self.look(turn);
         let ending = match (&result, task.script) {
-            (_, Script::Panic) => Ending::Panicked,
+            (_, Script::Panic(_)) => Ending::Panicked,
             (Ok(()), _) => Ending::Well { last: task.uid, turns: 1 },
             (Err(error), _) => Ending::of_agent(error),
         };
         stage.running_turns.fetch_sub(1, Ordering::SeqCst);
         self.seen.point(What::Leave { ending, figures: figures_of(&self.session) });
-        if let Script::Panic = task.script {
+        if let Script::Panic(_) = task.script {
             scripted_panic();
         }
         result.map(|()| turn.finish(task.uid.to_string()))
@@ -221,8 +221,8 @@ impl Actor {
                 return Err(AgentError::Internal("scripted".to_owned()));
             }
             Script::Hold => self.hold(turn)?,
-            Script::Deaf(times) => give_way(times),
-            Script::Panic | Script::Cost(_) => {}
+            Script::Deaf(times) | Script::Panic(times) => give_way(times),
+            Script::Cost(_) => {}
         }
         Ok(())
     }

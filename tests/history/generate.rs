@@ -69,14 +69,15 @@ fn new_slot() -> impl Strategy<Value = Option<Slot>> {
     prop_oneof![3 => (0..NAMED).prop_map(|slot| Some(Slot(slot))), 1 => Just(None)]
 }
 
-fn script() -> impl Strategy<Value = Script> {
+/// `holds` is the weight of turns that wait for a cancel. They take long, since they wait for all threads of the run.
+fn script(holds: u32) -> impl Strategy<Value = Script> {
     prop_oneof![
         16 => (0..4_u8).prop_map(Script::Answer),
         4 => (0..3_u8).prop_map(Script::Cost),
         3 => (0..3_u8).prop_map(Script::Fail),
-        3 => Just(Script::Hold),
+        holds => Just(Script::Hold),
         3 => (0..20_u8).prop_map(Script::Deaf),
-        2 => Just(Script::Panic),
+        2 => (0..6_u8).prop_map(Script::Panic),
     ]
 }
 
@@ -86,7 +87,7 @@ fn build() -> impl Strategy<Value = Build> {
 
 fn prompt() -> impl Strategy<Value = Prompt> {
     let form = prop_oneof![3 => Just(Form::Keep), 5 => Just(Form::Wait), 1 => Just(Form::Detach)];
-    (script(), form, proptest::bool::weighted(0.08), proptest::bool::weighted(0.3))
+    (script(3), form, proptest::bool::weighted(0.08), proptest::bool::weighted(0.3))
         .prop_map(|(script, form, host, watched)| Prompt { script, form, host, watched })
 }
 
@@ -143,7 +144,7 @@ fn step_of_turns() -> impl Strategy<Value = Step> {
         3 => slot().prop_map(|slot| Step::Interrupt { slot }),
         3 => (slot(), 1..=4_u8).prop_map(|(slot, number)| Step::InterruptTurn { slot, number }),
         3 => slot().prop_map(|slot| Step::Read { slot }),
-        2 => (slot(), script()).prop_map(|(slot, script)| Step::Inject { slot, script }),
+        2 => (slot(), script(3)).prop_map(|(slot, script)| Step::Inject { slot, script }),
         1 => slot().prop_map(|slot| Step::Dismiss { slot }),
         1 => (slot(), patience()).prop_map(|(slot, patience)| Step::WaitIdle { slot, patience }),
         1 => slot().prop_map(|slot| Step::Export { slot }),
@@ -154,11 +155,12 @@ fn step_of_turns() -> impl Strategy<Value = Step> {
 /// A step for one session, whose queue is mostly not empty.
 fn step_of_queue() -> impl Strategy<Value = Step> {
     let busy = || Just(Slot(0));
-    let keep = (script(), proptest::bool::weighted(0.08), proptest::bool::weighted(0.3))
+    let keep = (script(1), proptest::bool::weighted(0.15), proptest::bool::weighted(0.3))
         .prop_map(|(script, host, watched)| Prompt { script, form: Form::Keep, host, watched });
     prop_oneof![
         9 => turn(keep, [1, 7, 2]),
         5 => turn(prompt(), [3, 5, 2]),
+        3 => (busy(), 2..10_u8).prop_map(|(slot, times)| Step::Rush { slot, times }),
         5 => (0..4_u8).prop_map(|back| Step::Wait { back }),
         3 => (0..4_u8).prop_map(|back| Step::Poll { back }),
         2 => (0..4_u8).prop_map(|back| Step::AskQueued { back }),
@@ -170,6 +172,7 @@ fn step_of_queue() -> impl Strategy<Value = Step> {
         3 => busy().prop_map(|slot| Step::Read { slot }),
         2 => Just(Step::List { after: None, limit: None }),
         1 => busy().prop_map(|slot| Step::Export { slot }),
+        1 => busy().prop_map(|slot| Step::Take { slot }),
         2 => (0..12_u8).prop_map(Step::GiveWay),
     ]
 }

@@ -40,7 +40,8 @@ pub(crate) enum Script {
     Answer(u8),
     /// Yields that many times, then fails.
     Fail(u8),
-    Panic,
+    /// Yields that many times, then panics.
+    Panic(u8),
     /// Waits for a cancel.
     Hold,
     /// Yields that many times, then answers. Ignores a cancel.
@@ -108,6 +109,11 @@ pub(crate) enum Step {
         slot: Slot,
         prompt: Prompt,
         when_busy: WhenBusy,
+    },
+    /// Tries to start a turn that many times without a pause, until it is admitted. It does not queue.
+    Rush {
+        slot: Slot,
+        times: u8,
     },
     /// Waits for the result of a turn that this thread began. 0 is its latest turn.
     Wait {

@@ -18,7 +18,7 @@ impl fmt::Display for Task {
         let (name, figure) = match self.script {
             Script::Answer(times) => ("answer", times),
             Script::Fail(times) => ("fail", times),
-            Script::Panic => ("panic", 0),
+            Script::Panic(times) => ("panic", times),
             Script::Hold => ("hold", 0),
             Script::Deaf(times) => ("deaf", times),
             Script::Cost(tokens) => ("cost", tokens),
@@ -39,7 +39,7 @@ impl FromStr for Task {
         let script = match name {
             "answer" => Script::Answer(figure),
             "fail" => Script::Fail(figure),
-            "panic" => Script::Panic,
+            "panic" => Script::Panic(figure),
             "hold" => Script::Hold,
             "deaf" => Script::Deaf(figure),
             "cost" => Script::Cost(figure),

@@ -99,6 +99,10 @@ fn run(package: &Path, proof: Proof) -> Output {
             command.args(["--all-features", "--test", "store"]);
             ("", "contract", filter)
         }
+        Proof::History => {
+            command.args(["--all-features", "--test", "history"]);
+            ("", "contract", "histories_are_explained")
+        }
         Proof::Shuttle(filter) => {
             command.args(["--release", "--features", "store", "--lib"]).env("TURNWISE_SCHEDULES", "2000");
             ("--cfg turnwise_shuttle", "shuttle", filter)
@@ -155,6 +159,7 @@ impl std::fmt::Display for Proof {
         match self {
             Self::Contract(filter) => write!(f, "contract {filter}"),
             Self::Store(filter) => write!(f, "store {filter}"),
+            Self::History => write!(f, "history"),
             Self::Shuttle(filter) => write!(f, "shuttle {filter}"),
             Self::Loom(filter) => write!(f, "loom {filter}"),
         }

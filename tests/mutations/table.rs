@@ -1,6 +1,6 @@
 //! The table of mutations. Each has a file, its edits, and the tests of which one has to fail.
 
-use Proof::{Contract, Loom, Shuttle, Store};
+use Proof::{Contract, History, Loom, Shuttle, Store};
 
 /// A deliberate breakage of a protocol.
 pub(crate) struct Mutation {
@@ -19,6 +19,8 @@ pub(crate) enum Proof {
     Contract(&'static str),
     /// The tests of kept sessions, on real threads and real files.
     Store(&'static str),
+    /// Random histories, on real threads. Only for a breakage that every run of the default length finds.
+    History,
     /// The scenarios under shuttle.
     Shuttle(&'static str),
     /// The scenarios under loom.
@@ -135,6 +137,39 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/session/admission.rs",
         &[("                self.arm_withdrawal(turn_id, &cancel);\n", "")],
         Contract("c49_a_full_queue"),
+    ),
+    mutation(
+        "a queued turn goes to the head of the queue",
+        "src/session/admission.rs",
+        &[("WhenBusy::Refuse | WhenBusy::Queue => queue.push_back(queued)", "WhenBusy::Refuse | WhenBusy::Queue => queue.push_front(queued)")],
+        History,
+    ),
+    mutation(
+        "the queue takes one turn more than its capacity",
+        "src/session/admission.rs",
+        &[("if admissions.queue.len() >= capacity {", "if admissions.queue.len() > capacity {")],
+        History,
+    ),
+    mutation(
+        "a turn that a full queue refuses takes a number",
+        "src/session/admission.rs",
+        &[("            return Err((Obstacle::Refused(SessionError::QueueFull", "            let _ = self.gate().accept(reserved);\n            return Err((Obstacle::Refused(SessionError::QueueFull")],
+        History,
+    ),
+    mutation(
+        "a superseding turn cancels the turn that is admitted after it is queued",
+        "src/session/admission.rs",
+        &[(
+            "                    superseded.cancel_and_run_hooks(CancelReason::Superseded);",
+            "                    drop(superseded);\n                    crate::sync::yield_now();\n                    let now = self.admissions.lock().token().cloned();\n                    now.into_iter().for_each(|now| now.cancel_and_run_hooks(CancelReason::Superseded));",
+        )],
+        History,
+    ),
+    mutation(
+        "a withdrawn turn is not counted",
+        "src/session/queue.rs",
+        &[("        counters.turns_withdrawn.add_one();\n", "        let _ = counters;\n")],
+        History,
     ),
     mutation(
         "a close leaves the queue",
@@ -601,6 +636,18 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/session/idle.rs",
         &[("self.report(IdleReport::Idle, |entry| entry.seen <= ended);", "self.report(IdleReport::Idle, |_| ended > 0);")],
         Shuttle("c53_a_wait_for_an_idle_session_is_not_ended"),
+    ),
+    mutation(
+        "a session counts as idle when it hands over to a queued turn",
+        "src/session/handle.rs",
+        &[("        if gate.refusal().is_ok() {\n            self.idle_waiters", "        if gate.turns() > 0 {\n            self.idle_waiters")],
+        History,
+    ),
+    mutation(
+        "a session counts as idle while its agent is built",
+        "src/session/handle.rs",
+        &[("        match gate.refusal() {\n            Ok(()) => Ok(true),", "        match gate.refusal() {\n            _ if gate.is_building() => Ok(true),\n            Ok(()) => Ok(true),")],
+        History,
     ),
     mutation(
         "a fault does not end the wait for an idle session",

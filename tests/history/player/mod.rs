@@ -82,6 +82,7 @@ impl<'a> Player<'a> {
             Step::Create { slot, build, resume, prompt } => self.create(slot, build, resume, prompt),
             Step::Open { slot, build, resume } => self.open(slot, build, resume),
             Step::Turn { slot, prompt, when_busy } => self.turn(slot, prompt, when_busy),
+            Step::Rush { slot, times } => self.rush(slot, times),
             Step::Wait { back } => self.wait(back),
             Step::Poll { back } => self.poll(back),
             Step::AskQueued { back } => self.ask_queued(back),

@@ -8,7 +8,7 @@ use turnwise::{RunResult, SessionError, SessionService, StartTurnRequest, TurnHa
 use super::{refused, Held, Player, LONG};
 use crate::answers::{Begun, Ending, Refused};
 use crate::history::{Uid, What};
-use crate::plan::{Form, Prompt, Slot};
+use crate::plan::{Form, Prompt, Script, Slot};
 use crate::task::Task;
 
 impl Player<'_> {
@@ -39,6 +39,17 @@ impl Player<'_> {
             self.began(uid, prompt.form, begun)
         };
         self.note(id, call, What::Turn { uid, host: prompt.host, when_busy, answer });
+    }
+
+    pub(super) fn rush(&mut self, slot: Slot, times: u8) {
+        let prompt = Prompt { script: Script::Answer(0), form: Form::Keep, host: false, watched: false };
+        for _ in 0..times {
+            self.turn(slot, prompt, WhenBusy::Refuse);
+            let last = self.notes.events.last();
+            if !last.is_some_and(|(_, event)| matches!(event.what, What::Turn { answer: Err(Refused::Busy(_)), .. })) {
+                return;
+            }
+        }
     }
 
     /// Records the result of a call that waits for the turn, and returns its answer.
