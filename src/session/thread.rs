@@ -602,8 +602,10 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
             let session = session.clone();
             let taken = session.and_then(|session| takeover.meet_condition(&session).map(|()| session));
             !takeover.decide(taken, || {
-                is_taken = if is_hosting { self.handle.close_if_nothing_queued() } else { gate.close_if_idle() };
-                is_taken
+                let closed = if is_hosting { self.handle.close_if_nothing_queued() } else { gate.close_if_idle() };
+                // Only the first of several takes closes it.
+                is_taken |= closed;
+                closed
             })
         });
         // Not after the close of another thread: that one may be about to cancel the turn, and finishes it afterwards.

@@ -292,3 +292,17 @@ fn c52_messages_end_once_while_turns_are_superseded_and_drained() {
         finish(&service);
     });
 }
+
+#[test]
+fn c43_one_of_two_takes_in_host_mode_gets_the_session_and_ends_host_mode() {
+    explore(|| {
+        let (service, turn, id) = hosting();
+        let takers = [(); 2].map(|()| {
+            let service = service.clone();
+            spawn(move || service.take_session(id, FAR).is_ok())
+        });
+        assert!(turn.wait().is_ok());
+        assert_eq!(takers.map(join).into_iter().filter(|taken| *taken).count(), 1);
+        finish(&service);
+    });
+}

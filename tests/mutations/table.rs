@@ -244,6 +244,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c40_host_mode_fails"),
     ),
     mutation(
+        "of two takes the second forgets that the first has closed the session",
+        "src/session/thread.rs",
+        &[("                is_taken |= closed;\n", "                is_taken = closed;\n")],
+        Shuttle("c43_one_of_two_takes"),
+    ),
+    mutation(
         "a turn that supersedes a build cancels it",
         "src/session/admission.rs",
         &[("let is_building = self.gate().state().is_building();", "let is_building = false;")],
