@@ -407,8 +407,9 @@ fn c52_the_close_of_the_session_ends_the_wait_for_a_message() {
         let id = jobs.open();
         let (told, is_told) = bounded(1);
         let waiting = jobs.begin(id, "wait", move |_, turn| {
-            told.send(()).expect("the test listens");
+            // Before the test is told, which closes the inbox then.
             assert!(!turn.is_inbox_closed());
+            told.send(()).expect("the test listens");
             let both = [turn.wait_inbox(LONG)?, turn.wait_inbox(LONG)?];
             Ok(format!("{}", both.iter().all(Option::is_none) && turn.is_inbox_closed()))
         });
