@@ -195,12 +195,11 @@ impl Inbox {
 
     /// Closes the inbox. The interactions in it fail.
     pub(crate) fn close(&self) {
-        let waiting = self.queue.change(|contents| {
+        let (failed, waiting) = self.queue.change(|contents| {
             contents.is_closed = true;
-            contents.extra.waiting.clone()
+            (std::mem::take(&mut contents.items), contents.extra.waiting.clone())
         });
         waiting.iter().for_each(|signal| signal.notify());
-        let failed = self.queue.close();
         drop(failed);
     }
 
