@@ -348,10 +348,7 @@ fn c52_a_turn_that_waits_for_a_message_holds_no_permit() {
         assert_eq!(jobs.service.start_turn(other, turn("x")).unwrap().text, "x");
         // It takes a permit again before its call returns.
         let gate = Gate::new();
-        let held = gate.clone();
-        let holding =
-            jobs.begin(other, "hold", move |_, turn| Ok(held.pass(turn.cancel_token()).map(|()| "held".into())?));
-        gate.wait_arrived(1);
+        let holding = jobs.hold(other, &gate, "held");
         let _note = jobs.service.steer(waiting, None, message("go")).unwrap();
         assert!(!turn_1.is_finished() && jobs.service.stats().running_turns == 1);
         gate.open();
