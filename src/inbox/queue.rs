@@ -211,13 +211,12 @@ impl Inbox {
     }
 
     fn close_as(&self, is_end: bool) {
-        let waiting = self.queue.change(|contents| {
+        let (failed, waiting) = self.queue.change(|contents| {
             contents.is_closed = true;
             contents.extra.is_ended |= is_end;
-            contents.extra.waiting.clone()
+            (std::mem::take(&mut contents.items), contents.extra.waiting.clone())
         });
         waiting.iter().for_each(|signal| signal.notify());
-        let failed = self.queue.close();
         drop(failed);
     }
 

@@ -268,10 +268,7 @@ impl SessionHandle {
 
     /// The error of a session that is closed or faulted.
     pub(super) fn final_refusal(&self) -> Option<SessionError> {
-        match self.gate().state().refusal() {
-            Err(refusal @ (Refusal::Closed | Refusal::Faulted)) => Some(self.refused(refusal)),
-            Ok(()) | Err(Refusal::Busy | Refusal::Unreserved { .. }) => None,
-        }
+        self.gate().state().final_refusal().err().map(|refusal| self.refused(refusal))
     }
 
     /// The error for a caller that waits for an idle session, where it is closed or faulted.

@@ -182,7 +182,7 @@ impl Gate {
 
 impl GateState {
     /// Returns why a turn would be refused now, and ever after unless the session is restarted.
-    fn final_refusal(self) -> Result<(), Refusal> {
+    pub(crate) fn final_refusal(self) -> Result<(), Refusal> {
         if self.is_closed() {
             Err(Refusal::Closed)
         } else if self.is_faulted() {

@@ -13,7 +13,7 @@ use crate::model::{
     AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, PendingInput, RunResult, Session, SessionId,
     SessionSnapshot, TurnId,
 };
-use crate::panics::{contain_and_log, record};
+use crate::panics::record;
 use crate::service::{
     ArchiveMode, CreateSessionRequest, RefusedTurn, SessionInfo, SessionQuery, SessionService, SessionSpec,
     SessionState, SessionSummary, SessionUsage, SessionView, StartTurnRequest,
@@ -339,15 +339,8 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         }
     }
 
-    fn open_session(&self, mut spec: SessionSpec) -> Result<SessionId, SessionError> {
-        let launch = match self.launch_new(&mut spec) {
-            Ok(launch) => launch,
-            Err(error) => {
-                // A host's value in it may panic when it is dropped.
-                contain_and_log("the drop of a session's specification", move || drop(spec));
-                return Err(error);
-            }
-        };
+    fn open_session(&self, spec: SessionSpec) -> Result<SessionId, SessionError> {
+        let (spec, launch) = self.launch_new(spec)?;
         let lease = spec.extension_as::<Launch>().map(|launch| Arc::clone(&launch.lease));
         let opened = self.live.open_session(spec);
         launch.finish();

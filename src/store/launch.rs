@@ -65,8 +65,22 @@ impl<B: SessionAgentBuilder> FirstTurn<'_, B> {
 }
 
 impl<B: SessionAgentBuilder> Inner<B> {
-    /// Reserves the id of a new session, and begins its record.
-    pub(super) fn launch_new(&self, spec: &mut SessionSpec) -> Result<PendingLaunch<'_, B>, SessionError> {
+    /// Reserves the id of a new session, and begins its record. The returned specification starts it.
+    pub(super) fn launch_new(
+        &self,
+        mut spec: SessionSpec,
+    ) -> Result<(SessionSpec, PendingLaunch<'_, B>), SessionError> {
+        match self.try_launch_new(&mut spec) {
+            Ok(launch) => Ok((spec, launch)),
+            Err(error) => {
+                // A host's value in it may panic when it is dropped.
+                contain_and_log("the drop of a session's specification", move || drop(spec));
+                Err(error)
+            }
+        }
+    }
+
+    fn try_launch_new(&self, spec: &mut SessionSpec) -> Result<PendingLaunch<'_, B>, SessionError> {
         self.live.claim_reservation(spec)?;
         let id = self.live.identify(spec);
         if self.live.is_shut_down() {
@@ -98,15 +112,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     /// Prepares a new session with its first turn.
     pub(super) fn prepare_new(&self, request: CreateSessionRequest) -> Result<FirstTurn<'_, B>, SessionError> {
-        let CreateSessionRequest { mut session, turn } = request;
-        let launch = match self.launch_new(&mut session) {
-            Ok(launch) => launch,
-            Err(error) => {
-                // A host's value in it may panic when it is dropped.
-                contain_and_log("the drop of a session's specification", move || drop(session));
-                return Err(error);
-            }
-        };
+        let CreateSessionRequest { session, turn } = request;
+        let (session, launch) = self.launch_new(session)?;
         let session = self.live.prepare_session(CreateSessionRequest { session, turn })?;
         Ok(FirstTurn { session, launch })
     }

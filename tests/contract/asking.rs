@@ -74,12 +74,7 @@ fn c44_a_waiting_turn_holds_no_permit_and_shows_that_it_waits() {
         assert_eq!(jobs.service.stats().waiting_turns, 1);
         // The asking turn waits for a permit before its call returns.
         let gate = Gate::new();
-        let held = gate.clone();
-        let holding = jobs.begin(other, "hold", move |_, turn| {
-            held.pass(turn.cancel_token())?;
-            Ok("held".into())
-        });
-        gate.wait_arrived(1);
+        let holding = jobs.hold(other, &gate, "held");
         jobs.service.respond(asking, input.id, answer("red")).unwrap();
         let info = jobs.service.read(asking).unwrap().state;
         assert_eq!((info.state, info.pending_inputs), (SessionState::Running, 0));

@@ -98,12 +98,7 @@ fn c60_the_end_of_a_sleep_does_not_exceed_the_limit() {
             Ok("slept".into())
         });
         clock.wait_for_waiters(1);
-        let at = gate.clone();
-        let working = jobs.begin(other, "works", move |_, turn| {
-            at.pass(turn.cancel_token())?;
-            Ok("worked".into())
-        });
-        gate.wait_arrived(1);
+        let working = jobs.hold(other, &gate, "worked");
         clock.advance(Duration::from_secs(1));
         clock.settle();
         assert_eq!(jobs.service.stats().running_turns, 1);
@@ -316,12 +311,7 @@ fn c60_a_timed_receive_ends_by_the_services_clock_and_takes_its_permit_in_turn()
             Ok("done".into())
         });
         clock.wait_for_waiters(1);
-        let at = gate.clone();
-        let working = jobs.begin(other, "works", move |_, turn| {
-            at.pass(turn.cancel_token())?;
-            Ok("worked".into())
-        });
-        gate.wait_arrived(1);
+        let working = jobs.hold(other, &gate, "worked");
         clock.advance(Duration::from_secs(1));
         clock.settle();
         // The end of a timed receive is no reason to exceed the limit.

@@ -348,10 +348,7 @@ fn c52_a_turn_that_waits_for_a_message_holds_no_permit() {
         assert_eq!(jobs.service.start_turn(other, turn("x")).unwrap().text, "x");
         // It takes a permit again before its call returns.
         let gate = Gate::new();
-        let held = gate.clone();
-        let holding =
-            jobs.begin(other, "hold", move |_, turn| Ok(held.pass(turn.cancel_token()).map(|()| "held".into())?));
-        gate.wait_arrived(1);
+        let holding = jobs.hold(other, &gate, "held");
         let _note = jobs.service.steer(waiting, None, message("go")).unwrap();
         assert!(!turn_1.is_finished() && jobs.service.stats().running_turns == 1);
         gate.open();
@@ -407,8 +404,9 @@ fn c52_the_close_of_the_session_ends_the_wait_for_a_message() {
         let id = jobs.open();
         let (told, is_told) = bounded(1);
         let waiting = jobs.begin(id, "wait", move |_, turn| {
-            told.send(()).expect("the test listens");
+            // Before the test is told, which closes the inbox then.
             assert!(!turn.is_inbox_closed());
+            told.send(()).expect("the test listens");
             let both = [turn.wait_inbox(LONG)?, turn.wait_inbox(LONG)?];
             Ok(format!("{}", both.iter().all(Option::is_none) && turn.is_inbox_closed()))
         });

@@ -195,6 +195,18 @@ impl Jobs {
         self.service.begin_turn(id, turn(name)).unwrap()
     }
 
+    /// Begins a turn of session `id` that waits at `gate` and then answers with `text`. Returns once it is at the gate,
+    /// the first turn there.
+    pub(crate) fn hold(&self, id: SessionId, gate: &Gate, text: &'static str) -> TurnHandle {
+        let at = gate.clone();
+        let held = self.begin(id, text, move |_, turn| {
+            at.pass(turn.cancel_token())?;
+            Ok(text.into())
+        });
+        gate.wait_arrived(1);
+        held
+    }
+
     /// Stores `job` for the next turn with the prompt `name`.
     pub(crate) fn prepare(
         &self,

@@ -292,7 +292,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a close wakes no thread that waits for a message",
         "src/inbox/queue.rs",
-        &[("            contents.extra.is_ended |= is_end;\n            contents.extra.waiting.clone()\n", "            contents.extra.is_ended |= is_end;\n            Vec::<Arc<Signal>>::new()\n")],
+        &[("(std::mem::take(&mut contents.items), contents.extra.waiting.clone())", "(std::mem::take(&mut contents.items), Vec::<Arc<Signal>>::new())")],
         Shuttle("c52_a_waiting_turn"),
     ),
     mutation(
@@ -975,7 +975,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a closed inbox keeps its interactions",
         "src/inbox/queue.rs",
-        &[("        let failed = self.queue.close();", "        let failed = self.queue.change(|contents| contents.is_closed = true);")],
+        &[("(std::mem::take(&mut contents.items), contents.extra.waiting.clone())", "(VecDeque::<Incoming>::new(), contents.extra.waiting.clone())")],
         Shuttle("c39"),
     ),
     mutation(

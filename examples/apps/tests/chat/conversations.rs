@@ -118,7 +118,8 @@ fn a_terminal_shows_progress() {
     let (silent, answer) = held(words(&["Done."]));
     let server = Server::start(vec![silent]);
     let Some(mut terminal) = Terminal::start(chat(&server.url).arg("wait")) else { return };
-    terminal.program.out.expect("\r/ 0 s");
+    terminal.program.out.expect("\r/ ");
+    terminal.program.out.expect(" s");
     answer.send(()).expect("the server waits");
     // The progress sign is removed before the answer is written.
     terminal.program.out.expect("\r\u{1b}[KDone.");
