@@ -8,6 +8,7 @@ mod interaction;
 mod labels;
 mod result;
 mod snapshot;
+mod timings;
 mod transcript;
 
 pub(crate) use brief::Brief;
@@ -18,4 +19,5 @@ pub use interaction::{EventSource, InboxInteraction, InteractionContent, Respons
 pub use labels::Labels;
 pub use result::{RunResult, StopReason, Usage};
 pub use snapshot::SessionSnapshot;
+pub use timings::TurnTimings;
 pub use transcript::{AssistantBlock, Message, Session, ToolResult};

@@ -7,6 +7,7 @@
 //! - [`QueueLength`](crate::status::queue_length::QueueLength) in the session's status is the length of the queue.
 
 use std::collections::VecDeque;
+use std::time::SystemTime;
 
 use crate::cancel::{CancelHook, CancelToken};
 use crate::error::{CancelReason, SessionError};
@@ -15,7 +16,7 @@ use crate::model::TurnId;
 use crate::service::WhenBusy;
 use crate::status::gate::{Gate, GateState, Refusal};
 use crate::status::slab::Status;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 use crate::turn::handle::Answer;
 
 use super::command::Command;
@@ -38,8 +39,25 @@ pub(super) struct Admissions {
 #[derive(Debug)]
 struct Active {
     /// `None` for the build of a session that is opened without a turn: an interrupt does not reach it.
-    turn: Option<TurnId>,
+    turn: Option<AdmittedTurn>,
     cancel: CancelToken,
+}
+
+/// A turn that is admitted.
+#[derive(Clone, Copy, Debug)]
+struct AdmittedTurn {
+    id: TurnId,
+    admitted_at: Instant,
+    /// The time of day of the admission. Derived by the first read, so that an admission reads one clock only.
+    started_at: Option<SystemTime>,
+}
+
+/// The admitted turn and the queue at one instant.
+pub(super) struct QueueView {
+    pub(super) gate: GateState,
+    pub(super) queued_turns: usize,
+    /// The time at which the admitted turn was admitted, if there is one.
+    pub(super) turn_started_at: Option<SystemTime>,
 }
 
 /// Seals the token of a turn or of a build, by [`seal`](Self::seal) or when dropped: a later interrupt has no effect.
@@ -54,6 +72,7 @@ pub(crate) struct TokenSeal {
 #[derive(Debug)]
 pub(crate) struct Admission {
     handle: Arc<SessionHandle>,
+    at: Instant,
     /// Whether the session thread has it, and so needs no wake-up.
     is_picked_up: bool,
     /// Whether it is that of a build without a turn, which ends with it.
@@ -63,7 +82,7 @@ pub(crate) struct Admission {
 /// A turn that was accepted.
 enum Accepted {
     /// The session was idle: the turn is admitted.
-    Admitted(TurnId, NewTurn),
+    Admitted(TurnId, Instant, NewTurn),
     Queued {
         turn_id: TurnId,
         /// The token of the turn that this one supersedes.
@@ -86,14 +105,27 @@ enum InterruptTarget {
     Queued(QueuedTurn),
 }
 
-impl Admissions {
-    /// Those of a session that is being built, with its first turn or without one.
-    pub(super) fn building(first: Option<TurnId>, cancel: CancelToken) -> Self {
-        Self { entry: Some(Active { turn: first, cancel }), queue: VecDeque::new(), is_ending: false }
+impl AdmittedTurn {
+    fn new(id: TurnId, admitted_at: Instant) -> Self {
+        Self { id, admitted_at, started_at: None }
     }
 
-    fn admit(&mut self, turn: TurnId, cancel: &CancelToken) {
-        self.entry = Some(Active { turn: Some(turn), cancel: cancel.clone() });
+    /// The time of day of the admission. Every call returns the same, whatever happens to the time of day.
+    fn started_at(&mut self, (now, time): (Instant, SystemTime)) -> SystemTime {
+        let passed = now.saturating_duration_since(self.admitted_at);
+        *self.started_at.get_or_insert_with(|| time.checked_sub(passed).unwrap_or(time))
+    }
+}
+
+impl Admissions {
+    /// Those of a session that is being built, with its first turn or without one.
+    pub(super) fn building(first: Option<TurnId>, at: Instant, cancel: CancelToken) -> Self {
+        let turn = first.map(|first| AdmittedTurn::new(first, at));
+        Self { entry: Some(Active { turn, cancel }), queue: VecDeque::new(), is_ending: false }
+    }
+
+    fn admit(&mut self, turn: TurnId, at: Instant, cancel: &CancelToken) {
+        self.entry = Some(Active { turn: Some(AdmittedTurn::new(turn, at)), cancel: cancel.clone() });
     }
 
     /// The token of the admitted turn or of the build.
@@ -103,7 +135,7 @@ impl Admissions {
 
     /// The admitted turn.
     pub(super) fn turn(&self) -> Option<TurnId> {
-        self.entry.as_ref().and_then(|entry| entry.turn)
+        self.entry.as_ref().and_then(|entry| entry.turn).map(|turn| turn.id)
     }
 
     /// Takes one turn out of the queue.
@@ -145,20 +177,21 @@ impl SessionHandle {
         self: &Arc<Self>,
         cancel: &CancelToken,
     ) -> Result<(TurnId, TokenSeal, Admission), SessionError> {
-        let turn = loop {
-            match self.try_admit(self.shared().numbers.last_turn(), cancel) {
-                Ok(turn) => break turn,
+        let (turn, at) = loop {
+            let now = self.shared().clock.now();
+            match self.try_admit(self.shared().numbers.last_turn(), now, cancel) {
+                Ok(turn) => break (turn, now),
                 Err(obstacle) => self.overcome(obstacle)?,
             }
         };
-        let (seal, admission) = self.guards(cancel.clone());
+        let (seal, admission) = self.guards(cancel.clone(), at);
         Ok((turn, seal, admission))
     }
 
-    fn try_admit(&self, reserved: u64, cancel: &CancelToken) -> Result<TurnId, Obstacle> {
+    fn try_admit(&self, reserved: u64, now: Instant, cancel: &CancelToken) -> Result<TurnId, Obstacle> {
         let mut admissions = self.admissions.lock();
         let turn = self.gate().admit(reserved).map_err(|refusal| self.obstacle(refusal, &admissions))?;
-        admissions.admit(turn, cancel);
+        admissions.admit(turn, now, cancel);
         Ok(turn)
     }
 
@@ -183,8 +216,8 @@ impl SessionHandle {
             }
         };
         match accepted {
-            Accepted::Admitted(turn_id, turn) => {
-                self.send(Command::Turn(turn.admitted(turn_id, self.guards(cancel))));
+            Accepted::Admitted(turn_id, at, turn) => {
+                self.send(Command::Turn(turn.admitted(turn_id, self.guards(cancel, at))));
                 Ok(turn_id)
             }
             Accepted::Queued { turn_id, superseded } => {
@@ -199,11 +232,12 @@ impl SessionHandle {
 
     #[allow(clippy::result_large_err)] // The turn itself is larger.
     fn try_accept(&self, reserved: u64, turn: NewTurn, when_busy: WhenBusy) -> Result<Accepted, (Obstacle, NewTurn)> {
+        let now = self.shared().clock.now();
         let mut admissions = self.admissions.lock();
         match self.gate().admit(reserved) {
             Ok(turn_id) => {
-                admissions.admit(turn_id, &turn.cancel);
-                return Ok(Accepted::Admitted(turn_id, turn));
+                admissions.admit(turn_id, now, &turn.cancel);
+                return Ok(Accepted::Admitted(turn_id, now, turn));
             }
             Err(Refusal::Busy) => {}
             Err(refusal) => return Err((self.obstacle(refusal, &admissions), turn)),
@@ -222,7 +256,7 @@ impl SessionHandle {
                 Err(refusal) => return Err((refusal, turn)),
             };
             turn.answer.set_queued(true);
-            let queued = QueuedTurn { turn_id, turn, hook: None };
+            let queued = QueuedTurn { turn_id, accepted_at: now, turn, hook: None };
             match when_busy {
                 WhenBusy::Interrupt => queue.push_front(queued),
                 WhenBusy::Refuse | WhenBusy::Queue => queue.push_back(queued),
@@ -270,7 +304,7 @@ impl SessionHandle {
     }
 
     fn cancel_queued(&self, queued: QueuedTurn, reason: CancelReason) {
-        queued.cancel(self.id(), reason, &self.shared().counters);
+        queued.cancel(self.id(), reason, self.shared());
         if self.status().queue_length.is_zero() {
             // In host mode the session thread may be waiting for the queue to be empty, to decide a take.
             self.wake();
@@ -296,31 +330,44 @@ impl SessionHandle {
         })
     }
 
-    /// The guards of an admission: of a turn, or of the build.
-    pub(super) fn guards(self: &Arc<Self>, cancel: CancelToken) -> (TokenSeal, Admission) {
-        let admission = Admission { handle: Arc::clone(self), is_picked_up: false, ends_build: false };
+    /// The guards of an admission at `at`: of a turn, or of the build.
+    pub(super) fn guards(self: &Arc<Self>, cancel: CancelToken, at: Instant) -> (TokenSeal, Admission) {
+        let admission = Admission { handle: Arc::clone(self), at, is_picked_up: false, ends_build: false };
         (TokenSeal { cancel }, admission)
     }
 
     /// Ends an admission: admits the next queued turn, or opens the gate. Returns whether it has admitted a turn.
     fn end_admission(self: &Arc<Self>, ends_build: bool) -> bool {
-        let (next, last, gate) = {
+        let mut now = None;
+        let (next, last, gate) = loop {
             let mut admissions = self.admissions.lock();
-            let next = if admissions.queue.is_empty() { None } else { self.admit_queued(&mut admissions) };
+            // The clock is read with no lock held, and only for a queued turn.
+            if !admissions.queue.is_empty() && now.is_none() {
+                drop(admissions);
+                now = Some(self.shared().clock.now());
+                continue;
+            }
+            let next = match now {
+                Some(now) if !admissions.queue.is_empty() => self.admit_queued(&mut admissions).map(|next| (next, now)),
+                _ => None,
+            };
             let gate = match (&next, ends_build) {
                 (None, false) => self.gate().end_turn(),
                 (None, true) => self.gate().end_opening(),
                 (Some(_), false) => self.gate().state(),
                 (Some(_), true) => self.gate().end_build(),
             };
-            let entry = next.as_ref().map(|next| Active { turn: Some(next.turn_id), cancel: next.turn.cancel.clone() });
-            (next, std::mem::replace(&mut admissions.entry, entry), gate)
+            let entry = next.as_ref().map(|(next, now)| Active {
+                turn: Some(AdmittedTurn::new(next.turn_id, *now)),
+                cancel: next.turn.cancel.clone(),
+            });
+            break (next, std::mem::replace(&mut admissions.entry, entry), gate);
         };
         drop(last);
         self.report_if_idle(gate);
-        let Some(next) = next else { return false };
-        let guards = self.guards(next.turn.cancel.clone());
-        self.send_queued(Command::Turn(next.admitted(guards)));
+        let Some((next, now)) = next else { return false };
+        let guards = self.guards(next.turn.cancel.clone(), now);
+        self.send_queued(Command::Turn(next.admitted(guards, now, self.shared())));
         true
     }
 
@@ -358,7 +405,7 @@ impl SessionHandle {
     fn find_interrupt_target(&self, only: Option<TurnId>) -> Option<InterruptTarget> {
         let mut admissions = self.admissions.lock();
         match &admissions.entry {
-            Some(Active { turn: Some(turn), cancel }) if only.is_none_or(|only| only == *turn) => {
+            Some(Active { turn: Some(turn), cancel }) if only.is_none_or(|only| only == turn.id) => {
                 Some(InterruptTarget::Admitted(cancel.clone()))
             }
             _ => admissions.remove(only?, self.status()).map(InterruptTarget::Queued),
@@ -375,7 +422,7 @@ impl SessionHandle {
     pub(super) fn fail_queue(&self, error: &SessionError) {
         let queued = self.admissions.lock().take_queue(self.status());
         for queued in queued {
-            queued.withdraw(Err(error.clone()), &self.shared().counters).give();
+            queued.withdraw(Err(error.clone()), self.shared()).give();
         }
     }
 
@@ -386,8 +433,7 @@ impl SessionHandle {
             admissions.is_ending = true;
             admissions.take_queue(self.status())
         };
-        let counters = &self.shared().counters;
-        queued.into_iter().map(|queued| queued.withdraw(Err(error.clone()), counters)).collect()
+        queued.into_iter().map(|queued| queued.withdraw(Err(error.clone()), self.shared())).collect()
     }
 
     /// Closes the gate between two interactions of host mode, unless a turn is queued. Returns whether this call
@@ -397,10 +443,26 @@ impl SessionHandle {
         admissions.queue.is_empty() && self.gate().close()
     }
 
-    /// The number of queued turns, and the gate, at one instant.
-    pub(super) fn queued_turns(&self) -> (usize, GateState) {
-        let admissions = self.admissions.lock();
-        (admissions.queue.len(), self.gate().state())
+    /// The admitted turn and the queue at one instant.
+    pub(super) fn queue_view(&self) -> QueueView {
+        // The clocks are read with no lock held, and only for a turn.
+        let mut now = None;
+        loop {
+            let mut admissions = self.admissions.lock();
+            let queued_turns = admissions.queue.len();
+            let turn = admissions.entry.as_mut().and_then(|entry| entry.turn.as_mut());
+            let turn_started_at = match (turn, now) {
+                (None, _) => None,
+                (Some(turn), Some(now)) => Some(turn.started_at(now)),
+                (Some(_), None) => {
+                    drop(admissions);
+                    let clock = &self.shared().clock;
+                    now = Some((clock.now(), clock.system_time()));
+                    continue;
+                }
+            };
+            return QueueView { gate: self.gate().state(), queued_turns, turn_started_at };
+        }
     }
 }
 
@@ -419,6 +481,11 @@ impl Drop for TokenSeal {
 }
 
 impl Admission {
+    /// The instant of the admission.
+    pub(super) fn at(&self) -> Instant {
+        self.at
+    }
+
     /// Marks the turn, or the build, as picked up by the session thread.
     pub(crate) fn pick_up(&mut self) {
         self.is_picked_up = true;

@@ -5,6 +5,7 @@ use crate::error::{BuildError, SessionError};
 use crate::model::SessionId;
 use crate::panics::{contain, contain_and_log};
 use crate::service::SessionSpec;
+use crate::spans::SessionSpan;
 use crate::sync::{Arc, Sender};
 use crate::turn::handle::Answer;
 
@@ -96,10 +97,10 @@ impl BuildGuards {
 }
 
 impl FirstStep {
-    pub(super) fn take_up(first: First, handle: &SessionHandle) -> Self {
+    pub(super) fn take_up(first: First, handle: &SessionHandle, session: &SessionSpan) -> Self {
         match first {
             First::Turn(turn) => {
-                let (turn, input) = RunningTurn::take_up(turn, handle);
+                let (turn, input) = RunningTurn::take_up(turn, handle, session);
                 Self::Turn(turn, input)
             }
             First::Open(mut opening) => {
@@ -109,14 +110,20 @@ impl FirstStep {
         }
     }
 
-    /// Builds the agent. Events that it emits on this thread during the build belong to the first turn.
+    /// Builds the agent. Events that it emits on this thread during the build belong to the first turn, and what it
+    /// records belongs to that turn's span.
     pub(super) fn build<B: SessionAgentBuilder>(
         &mut self,
         builder: Arc<B>,
         spec: SessionSpec,
         context: SessionContext,
+        session: &SessionSpan,
     ) -> Result<B::Agent, BuildError> {
-        let building = match self {
+        let _entered = match &*self {
+            Self::Turn(turn, _) => turn.context().events().span().enter(),
+            Self::Open(_) => session.enter(),
+        };
+        let building = match &*self {
             Self::Turn(turn, _) => Some(context.events().while_building(Arc::clone(turn.context().events()))),
             Self::Open(_) => None,
         };
@@ -137,8 +144,9 @@ impl FirstStep {
     /// Queued turns get the same error, since no turn of this session will run.
     pub(super) fn fail(self, error: SessionError, handle: &SessionHandle) -> BuildFailureReply {
         match self {
-            Self::Turn(turn, _) => {
+            Self::Turn(mut turn, _) => {
                 let result = Err(error.clone());
+                turn.end_call();
                 turn.end_steering();
                 turn.announce_end(&result);
                 // Before the end of the turn, which would admit the next one.

@@ -29,7 +29,7 @@ use crate::turn::shared::{Counters, SessionShared};
 use crate::wait::latch::Latch;
 use crate::wait::work_queue::WorkQueue;
 
-use super::admission::{Admission, Admissions, TokenSeal};
+use super::admission::{Admission, Admissions, QueueView, TokenSeal};
 use super::command::{Command, HistoryReply};
 use super::idle::{IdleReport, IdleWait, IdleWaiters};
 
@@ -107,6 +107,9 @@ impl SessionHandle {
         let service = profile.service;
         let Numbering { after, known_events, .. } = profile.numbering;
         let numbers = Numbers::new(profile.numbering);
+        let permit = TurnPermit::new(profile.running, clock.clone());
+        // The first turn is admitted with its session.
+        let now = clock.now();
         let shared = SessionShared {
             key: WaitKey::new(),
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
@@ -117,14 +120,14 @@ impl SessionHandle {
             counters,
             clock,
             numbers,
-            permit: TurnPermit::new(profile.running),
+            permit,
         };
         let handle = Arc::new(Self {
             id,
             service: Arc::new(service),
             labels,
             status,
-            admissions: Mutex::new(Admissions::building(first, cancel.clone())),
+            admissions: Mutex::new(Admissions::building(first, now, cancel.clone())),
             queue_capacity: profile.turn_queue,
             shared: Arc::new(shared),
             endpoints: Mutex::default(),
@@ -134,7 +137,7 @@ impl SessionHandle {
             ended: Latch::new(),
             idle_waiters: IdleWaiters::new(),
         });
-        let (seal, admission) = handle.guards(cancel);
+        let (seal, admission) = handle.guards(cancel, now);
         (handle, seal, admission)
     }
 
@@ -340,7 +343,7 @@ impl SessionHandle {
                 let (cancel, queued) = self.take_to_cancel();
                 let hooks = cancel.and_then(|cancel| cancel.cancel(reason));
                 for queued in queued {
-                    queued.cancel(self.id, reason, &self.shared.counters);
+                    queued.cancel(self.id, reason, &self.shared);
                 }
                 hooks
             }
@@ -405,15 +408,16 @@ impl SessionHandle {
 
     /// The session's state and usage; `None` if it is closed.
     pub(crate) fn view(&self) -> Option<SessionView> {
-        let (pending_inputs, queued_turns, gate, snapshot) = loop {
+        let (pending_inputs, queue, snapshot) = loop {
             let (before, snapshot) = self.read_one_instant(SessionSnapshot::clone);
             // The flag WAITING changes only under the lock of the requests, so it agrees with their number.
             let (count, gate) = self.shared.inputs.with_count(|count| (count, self.gate().state()));
-            let (queued, with_queue) = self.queued_turns();
-            if gate == before && with_queue == before {
-                break (count, queued, gate, snapshot);
+            let queue = self.queue_view();
+            if gate == before && queue.gate == before {
+                break (count, queue, snapshot);
             }
         };
+        let QueueView { gate, queued_turns, turn_started_at } = queue;
         if gate.is_closed() {
             return None;
         }
@@ -429,6 +433,7 @@ impl SessionHandle {
             pending_inputs,
             queued_turns,
             callback_pending: self.shared.callback().as_deref().cloned(),
+            turn_started_at,
         };
         let billing = SessionUsage { total_tokens: snapshot.total_tokens, usage: snapshot.usage };
         Some(SessionView { state, billing })
@@ -439,9 +444,9 @@ impl SessionHandle {
     pub(crate) fn summary(&self) -> Option<SessionSummary> {
         let (gate, queued_turns, figures) = loop {
             let (before, figures) = self.read_one_instant(Figures::of);
-            let (queued, gate) = self.queued_turns();
+            let QueueView { gate, queued_turns, .. } = self.queue_view();
             if gate == before {
-                break (gate, queued, figures);
+                break (gate, queued_turns, figures);
             }
         };
         (!gate.is_closed()).then(|| summarize(self.id, gate, queued_turns, figures, &self.labels))

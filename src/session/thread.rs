@@ -14,6 +14,7 @@ use crate::model::{CallbackPending, InboxInteraction, RunResult, Session, TurnId
 use crate::panics::{contain, contain_and_log, record, PanicMessage};
 use crate::reentrancy::CurrentSession;
 use crate::service::SessionSpec;
+use crate::spans::SessionSpan;
 use crate::sync::{never, select, Arc};
 use crate::turn::handle::TurnResult;
 use crate::wait::polling;
@@ -39,8 +40,9 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
     let id = handle.id();
     let cancel = context.cancel_token().clone();
     let own = CurrentSession::enter(id, handle.key(), Arc::clone(&handle.shared().permit), cancel);
-    let mut first = FirstStep::take_up(first, &handle);
-    let agent = match first.build(builder, spec, context) {
+    let span = SessionSpan::new(id);
+    let mut first = FirstStep::take_up(first, &handle, &span);
+    let agent = match first.build(builder, spec, context, &span) {
         Ok(agent) => agent,
         Err(source) => {
             record!(Debug, "turnwise::session", "session {id}: not built");
@@ -52,9 +54,8 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
     record!(Debug, "turnwise::session", "session {id}: built");
     let has_callback = handle.shared().callback().is_some();
     let mut thread =
-        SessionThread { agent, handle, takeovers: Vec::new(), hosting: None, has_callback, is_warm: false, own };
-    thread.publish();
-    thread.update_endpoints();
+        SessionThread { agent, handle, takeovers: Vec::new(), hosting: None, has_callback, is_warm: false, own, span };
+    thread.show_new_agent();
     // Each call of user code is contained on its own. This is the second barrier: an agent is never dropped while its
     // thread unwinds, because a second panic would abort the program.
     contain_and_log("a session's thread", || {
@@ -63,7 +64,8 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
         }
         thread.serve();
     });
-    let SessionThread { agent, handle, takeovers, hosting, .. } = thread;
+    let SessionThread { agent, handle, takeovers, hosting, span, .. } = thread;
+    let entered = span.enter();
     // Waiting callers are answered now, however long the drop of the agent takes.
     handle.close_commands();
     drop(takeovers);
@@ -73,6 +75,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<BuildFailur
     contain_and_log("the drop of an agent's injector", move || drop(injector));
     contain_and_log("the drop of an agent's comms", move || drop(comms));
     contain_and_log("the drop of an agent", move || drop(agent));
+    entered.exit();
     record!(Debug, "turnwise::session", "session {id}: ended");
     None
 }
@@ -90,6 +93,7 @@ struct SessionThread<A> {
     /// A turn has just ended, so the thread polls for the next one.
     is_warm: bool,
     own: CurrentSession,
+    span: SessionSpan,
 }
 
 /// What the session thread does next.
@@ -217,7 +221,7 @@ impl<A: SessionAgent> SessionThread<A> {
     }
 
     fn on_turn(&mut self, turn: Turn) {
-        let (turn, input) = RunningTurn::take_up(turn, &self.handle);
+        let (turn, input) = RunningTurn::take_up(turn, &self.handle, &self.span);
         self.run_turn(turn, input);
     }
 
@@ -251,9 +255,17 @@ impl<A: SessionAgent> SessionThread<A> {
         }
     }
 
+    /// Publishes the first snapshot of an agent, and stores its endpoints.
+    fn show_new_agent(&self) {
+        let _entered = self.span.enter();
+        self.publish();
+        self.update_endpoints();
+    }
+
     #[inline(never)] // See the head of this file.
     fn begin_hosting(&mut self, mut turn: RunningTurn, result: RunResult) {
         turn.release_permit();
+        let entered = turn.context().events().span().enter();
         self.update_endpoints();
         let comms = self.handle.comms();
         let comms_inbox = comms.and_then(|comms| {
@@ -268,6 +280,7 @@ impl<A: SessionAgent> SessionThread<A> {
             comms: comms_inbox.unwrap_or_else(never),
             cancelled: turn.context().cancel_token().cancelled().clone(),
         };
+        entered.exit();
         record!(Debug, "turnwise::session", "session {}: in host mode", self.handle.id());
         self.hosting = Some(Hosting { turn, result, sources });
     }
@@ -341,17 +354,20 @@ impl<A: SessionAgent> SessionThread<A> {
         call: impl FnOnce(&mut A, &TurnContext) -> Result<RunResult, AgentError>,
     ) -> TurnResult {
         let id = self.handle.id();
-        match self.own.start_turn(turn.context().turn_id(), turn.context().cancel_token()) {
+        let result = match self.own.start_turn(turn.context().turn_id(), turn.context().cancel_token()) {
             Ok(permit) => {
                 turn.set_permit(permit);
                 record!(Debug, "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
+                let _entered = turn.context().events().span().enter();
                 let result = self.call_agent(turn, call);
                 self.publish_unless_faulted(&result);
                 result
             }
             // Cancelled before it could run: answered without a call of the agent.
             Err(cancelled) => Err(SessionError::Agent { id, source: cancelled.into() }),
-        }
+        };
+        turn.end_call();
+        result
     }
 
     fn call_agent(
@@ -443,6 +459,7 @@ impl<A: SessionAgent> SessionThread<A> {
 
     /// The history, under the session's own id even if the agent returns another.
     fn export(&self) -> Result<Session, SessionError> {
+        let _entered = self.span.enter();
         let id = self.handle.id();
         match contain(|| self.agent.session_clone()) {
             Ok(session) => Ok(session.owned_by(id)),

@@ -421,6 +421,7 @@ fn view(stored: &StoredSession) -> SessionView {
             pending_inputs: 0,
             queued_turns: 0,
             callback_pending: stored.callback_pending.clone(),
+            turn_started_at: None,
         },
         billing: SessionUsage { total_tokens, usage },
     }

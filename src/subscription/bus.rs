@@ -236,7 +236,7 @@ mod tests {
     fn dropped_streams_leave_no_queue_behind() {
         let bus = Bus::new(SessionId::new(), 0, 0, 0, Numbers::new(Numbering::default()));
         for _ in 0..100 {
-            let (queue, stream) = EventStream::new(Subscription::new(), Clock::System);
+            let (queue, stream) = EventStream::new(Subscription::new(), Clock::System, Arc::default());
             let receiver = stream.events().clone();
             assert!(bus.attach(&queue));
             drop(queue);
@@ -246,7 +246,7 @@ mod tests {
             assert_eq!(bus.state.lock().queues.len(), 1);
         }
         assert!(!bus.count_unobserved());
-        let permit = TurnPermit::new(Semaphore::new(1));
+        let permit = TurnPermit::new(Semaphore::new(1), Clock::System);
         bus.publish(
             None,
             AgentEvent::TextDelta { delta: String::new() },

@@ -180,6 +180,7 @@ pub(crate) fn request(events: &TurnEvents, cancel: &CancelToken, request: InputR
     let shared = events.shared();
     let waiting = shared.clock.stopwatch();
     let deadline = request.timeout.map_or_else(Deadline::never, |timeout| waiting.deadline(timeout));
+    let waits = shared.permit.begin_input();
     let pending = shared.inputs.push(events.turn_id(), request.clone(), cancel);
     let input_id = pending.id;
     // The request is pending by now, so a reader of the event can respond at once.
@@ -192,6 +193,8 @@ pub(crate) fn request(events: &TurnEvents, cancel: &CancelToken, request: InputR
         recv(alarm.receiver()) -> _ => {}
     }
     let response = pending.end();
+    // Before the wait for a permit, which is none for input.
+    drop(waits);
     drop(alarm);
     if let Some(permit) = permit {
         permit.end_wait();

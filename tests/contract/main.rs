@@ -31,5 +31,6 @@ mod sub_sessions;
 mod subscriptions;
 mod support;
 mod threads;
+mod timings;
 mod turns;
 mod waits;
