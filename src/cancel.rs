@@ -221,9 +221,15 @@ impl CancelToken {
     /// First step of a cancel: sets the reason and wakes every waiting thread, those of the child tokens too. Returns
     /// the second step, to be taken with no lock held; `None` if the token was already cancelled or sealed.
     pub(crate) fn cancel(&self, reason: CancelReason) -> Option<DueHooks> {
-        self.cell.state.compare_exchange(0, encode(reason), Ordering::SeqCst, Ordering::SeqCst).ok()?;
-        let children = std::mem::take(&mut self.cell.hooks.lock().children);
-        let of_children = children.iter().filter_map(|child| child.cancel(reason)).collect();
+        let (children, of_children) = {
+            // Under one lock: a second cancel returns only when the first one has reached the children too.
+            let mut hooks = self.cell.hooks.lock();
+            self.cell.state.compare_exchange(0, encode(reason), Ordering::SeqCst, Ordering::SeqCst).ok()?;
+            let children = std::mem::take(&mut hooks.children);
+            let of_children = children.iter().filter_map(|child| child.cancel(reason)).collect();
+            (children, of_children)
+        };
+        drop(children);
         // Afterwards: a thread that wakes up here may end its turn, and the host may cancel the children for a reason of
         // its own.
         self.cell.fired.set();

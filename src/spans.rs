@@ -30,9 +30,10 @@ mod on {
     use crate::model::{SessionId, TurnId};
     use crate::panics::contain_and_log;
 
-    /// The span that is current where a turn begins.
+    /// The span that is current where a turn begins, if there is one. In a box, since it moves with every turn, and few
+    /// have one.
     #[derive(Debug)]
-    pub(crate) struct CallerSpan(OwnSpan);
+    pub(crate) struct CallerSpan(Option<Box<OwnSpan>>);
 
     /// The span of a session.
     #[derive(Debug)]
@@ -71,7 +72,8 @@ mod on {
 
     impl CallerSpan {
         pub(crate) fn current() -> Self {
-            Self(make(Span::current))
+            let current = make(Span::current);
+            Self(current.0.id().map(|_| Box::new(current)))
         }
     }
 
@@ -91,9 +93,11 @@ mod on {
             let span = make(
                 || info_span!(target: "turnwise::session", parent: parent, "turn", session_id = %id, turn_id = %turn),
             );
-            contain_and_log(SUBSCRIBER, || {
-                span.0.follows_from(&caller.0 .0);
-            });
+            if let Some(caller) = caller.0 {
+                contain_and_log(SUBSCRIBER, || {
+                    span.0.follows_from(&caller.0);
+                });
+            }
             Self(span)
         }
 

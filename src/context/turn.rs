@@ -570,11 +570,13 @@ impl TurnContext {
         taken.into_iter().map(|incoming| self.events.interactions().add(incoming)).collect()
     }
 
-    /// Waits for a message in the session's inbox, and takes the oldest one. `None` if there is none in time, or the
-    /// session is closed: it gets no more messages.
+    /// Waits for a message in the session's inbox, and takes the oldest one. `None` if there is none in time. In a closed
+    /// session, which gets no more messages, it is `None` at once: a loop checks
+    /// [`is_inbox_closed`](Self::is_inbox_closed).
     ///
     /// The message ends as those of [`drain_inbox`](Self::drain_inbox) do. Several threads of the turn may wait. Each
-    /// message goes to one of them.
+    /// message goes to one of them. A turn keeps a small record of each message that it has taken until it ends, and
+    /// passes its events to all of their senders.
     ///
     /// ```
     /// use std::time::Duration;
@@ -587,6 +589,7 @@ impl TurnContext {
     ///         count += 1;
     ///         match turn.wait_inbox(Duration::from_millis(1))? {
     ///             Some(message) if message.text() == "enough" => return Ok(turn.finish(format!("stopped at {count}"))),
+    ///             None if turn.is_inbox_closed() => return Ok(turn.finish(format!("{count}, and nothing more to hear"))),
     ///             Some(_) | None => {}
     ///         }
     ///     }
@@ -620,6 +623,12 @@ impl TurnContext {
             }
         };
         Ok(message.map(|message| self.events.interactions().add(message)))
+    }
+
+    /// Whether the session's inbox is closed, because the session is archived or shut down and only its last turns still
+    /// run. It gets no more messages.
+    pub fn is_inbox_closed(&self) -> bool {
+        self.events.shared().inbox.is_closed()
     }
 
     /// Makes the result of this turn with this answer; the `with_` methods of [`RunResult`] add to it. Its

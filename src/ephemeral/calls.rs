@@ -1,5 +1,6 @@
 //! The calls of a service.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
@@ -111,6 +112,13 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn list(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
         self.core.registry.list(&query)
+    }
+
+    fn set_labels(&self, id: SessionId, labels: BTreeMap<String, String>) -> Result<(), SessionError> {
+        match self.core.registry.set_labels(id, labels.into()) {
+            true => Ok(()),
+            false => Err(SessionError::NotFound { id }),
+        }
     }
 
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {

@@ -358,6 +358,7 @@ fn profile(
     Profile {
         status: core.registry.new_status(numbering.after.turn, first_turn, &snapshot),
         id,
+        model: spec.model.as_str().into(),
         labels: Labels::from(spec.labels.clone()),
         snapshot,
         inbox_capacity,

@@ -67,7 +67,7 @@ struct Ended {
 #[derive(Debug)]
 struct Entry {
     handle: Arc<SessionHandle>,
-    /// The handle's status, as the labels are the handle's: a list reads only these two.
+    /// The handle's status and labels: a list reads only these two.
     status: Status,
     labels: Labels,
 }
@@ -176,20 +176,33 @@ impl Registry {
                     // Closed since the filter.
                     Some((gate, ..)) if gate.is_closed() => {}
                     Some((gate, queued, figures)) => page.push(summarize(id, gate, queued, figures, &entry.labels)),
-                    None => changing.push((place, Arc::clone(&entry.handle))),
+                    None => changing.push((place, Arc::clone(&entry.handle), entry.labels.clone())),
                 }
             }
         }
         let is_full = page.len() + changing.len() == limit;
         // Each is inserted at its position, less the earlier ones that have been closed meanwhile.
         let mut closed = 0;
-        for (place, handle) in changing {
-            match handle.summary() {
+        for (place, handle, labels) in changing {
+            // The labels by which the query has found it.
+            match handle.summary(&labels) {
                 Some(summary) => page.insert(place - closed, summary),
                 None => closed += 1,
             }
         }
         Ok((!is_full || closed == 0).then_some(page))
+    }
+
+    /// Sets the labels of an open session, for reads and lists at once. Returns whether there is one.
+    pub(crate) fn set_labels(&self, id: SessionId, labels: Labels) -> bool {
+        let last = {
+            let mut sessions = self.sessions.write();
+            let entry = sessions.entries.get_mut(&id).and_then(|slot| slot.entry.as_mut());
+            let Some(entry) = entry.filter(|entry| entry.is_open()) else { return false };
+            (entry.handle.set_labels(labels.clone()), std::mem::replace(&mut entry.labels, labels))
+        };
+        drop(last);
+        true
     }
 
     /// How many sessions hold capacity, open or closed. Includes for a moment those that have just given it back.
@@ -287,7 +300,7 @@ impl Sessions {
         if self.entries.shift_remove(&handle.id()).is_some() {
             self.gaps -= 1;
         }
-        let (status, labels) = (handle.status().clone(), handle.labels().clone());
+        let (status, labels) = (handle.status().clone(), handle.labels());
         let (id, number) = (handle.id(), self.registered);
         self.entries.insert(id, Slot { number, entry: Some(Entry { handle, status, labels }) });
     }
@@ -342,6 +355,7 @@ mod tests {
         let profile = Profile {
             status,
             id,
+            model: "".into(),
             labels,
             snapshot,
             inbox_capacity: 0,

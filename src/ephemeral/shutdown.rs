@@ -57,6 +57,10 @@ pub(crate) fn shut_down(core: &Core, mode: ArchiveMode, deadline: &Deadline) -> 
 /// Closes every session without waiting.
 pub(crate) fn close_all(core: &Core, mode: ArchiveMode) -> Vec<Arc<SessionHandle>> {
     let sessions = core.registry.shut_down();
+    // A session that is registered by now may not have taken the subscribers yet, and finds none after the close.
+    for session in &sessions {
+        core.global_subscribers.attach_all(session.bus());
+    }
     core.global_subscribers.close();
     core.threads.close();
     let closed: Vec<_> = sessions.iter().map(|session| session.close(mode, CancelReason::Shutdown)).collect();

@@ -12,7 +12,7 @@ use crate::service::{ArchiveMode, CreateSessionRequest, RefusedTurn, SessionSpec
 use crate::session::command::{TakeCondition, Taken};
 use crate::session::handle::SessionHandle;
 use crate::sync::{Arc, Weak};
-use crate::time::clock::Clock;
+use crate::time::clock::{Clock, Stopwatch};
 use crate::turn::handle::TurnHandle;
 
 use super::calls::{archive, archive_wait, wait_until_ended};
@@ -37,6 +37,16 @@ impl Life {
         archive(&self.handle, mode)
     }
 
+    /// Whether a turn is admitted, in an open session or in a closed one.
+    pub(crate) fn is_running(&self) -> bool {
+        self.handle.gate().state().is_running()
+    }
+
+    /// Waits until the thread of a closed session holds nothing of it.
+    pub(crate) fn wait_until_ended(&self, waiting: &Stopwatch, timeout: Duration) -> Result<(), SessionError> {
+        wait_until_ended(&self.handle, waiting, &waiting.deadline(timeout))
+    }
+
     /// As `archive_wait`.
     pub(crate) fn archive_wait(&self, timeout: Duration) -> Result<(), SessionError> {
         archive_wait(&self.handle, &self.clock.stopwatch(), timeout)
@@ -55,6 +65,10 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// Sets the id of a session before it is registered.
     pub(crate) fn identify(&self, spec: &mut SessionSpec) -> SessionId {
         identify(spec, &self.inner.core.settings.ids)
+    }
+
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
+        self.inner.core.clock().stopwatch()
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {

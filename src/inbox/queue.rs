@@ -127,14 +127,14 @@ impl Inbox {
 
     /// Finds one interaction for an interrupt of it alone. A queued one is removed.
     pub(crate) fn find_interrupt_target(&self, id: InteractionId) -> Option<InterruptTarget> {
-        self.queue.change(|Contents { items, extra, .. }| {
-            if let Some((running, cancel)) = &extra.running {
+        self.queue.change(|contents| {
+            if let Some((running, cancel)) = &contents.extra.running {
                 if *running == id {
                     return Some(InterruptTarget::Running(cancel.clone()));
                 }
             }
-            let position = items.iter().position(|item| item.interaction.id == id && !item.is_dismissal())?;
-            items.remove(position).map(InterruptTarget::Queued)
+            let is_it = |item: &Incoming| item.interaction.id == id && !item.is_dismissal();
+            contents.take_if(is_it).pop_front().map(InterruptTarget::Queued)
         })
     }
 
@@ -175,6 +175,11 @@ impl Inbox {
             extra.waiting.push(Arc::clone(&signal));
             Found::Nothing(InboxWait::new(self, signal))
         })
+    }
+
+    /// Whether the inbox is closed: there will be no more interactions.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.queue.change(|contents| contents.is_closed)
     }
 
     /// For a thread that [waits](InboxWait): takes the oldest interaction. `None` if there is none, with whether the
@@ -272,8 +277,20 @@ impl Contents<Incoming, Extra> {
         }
         let (taken, left) = std::mem::take(&mut self.items).into_iter().partition(&matches);
         self.items = left;
-        self.extra.roomless = self.items.iter().filter(|item| !item.takes_room()).count();
+        self.merge_dismissals();
         taken
+    }
+
+    /// Merges dismissals that have become neighbours, since the second one has no effect. So there is at most one more
+    /// of them than there are messages.
+    fn merge_dismissals(&mut self) {
+        let mut is_behind_dismissal = false;
+        self.items.retain(|item| {
+            let is_merged = is_behind_dismissal && !item.takes_room();
+            is_behind_dismissal = item.is_dismissal();
+            !is_merged
+        });
+        self.extra.roomless = self.items.iter().filter(|item| !item.takes_room()).count();
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Deref;
 
 use crate::sync::Arc;
 
-/// The labels that a session was created with: a read-only map. Clones share it, and a clone without labels costs
+/// The labels of a session: a read-only map. Clones share it, and a clone without labels costs
 /// nothing; most listed sessions have none.
 ///
 /// ```

@@ -37,6 +37,8 @@ macro_rules! forward_session_service {
                 -> Result<$crate::inbox::injector::InteractionSubscription, SessionError>;
             fn read(id: SessionId) -> Result<SessionView, SessionError>;
             fn list(query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
+            fn set_labels(id: SessionId, labels: std::collections::BTreeMap<String, String>)
+                -> Result<(), SessionError>;
             fn archive_with(id: SessionId, mode: ArchiveMode) -> Result<(), SessionError>;
             fn event_injector(id: SessionId) -> Option<Arc<dyn SubscribableInjector>>;
             fn comms_runtime(id: SessionId) -> Option<Arc<dyn CommsRuntime>>;

@@ -5,6 +5,7 @@ mod forward;
 mod request;
 mod view;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -614,6 +615,29 @@ pub trait SessionService: Send + Sync {
     /// # Blocking
     /// Does not block, whatever the sessions are doing.
     fn list(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
+
+    /// Replaces the labels of a session, which queries match and lists show. A service that stores sessions saves them,
+    /// also for a session that is not live.
+    ///
+    /// ```
+    /// # use turnwise::{agent_fn, EphemeralSessionService, SessionQuery, SessionService, SessionSpec};
+    /// use std::collections::BTreeMap;
+    ///
+    /// # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 8);
+    /// let id = service.open_session(SessionSpec::new().label("user", "ada"))?;
+    /// service.set_labels(id, BTreeMap::from([("user".into(), "ada".into()), ("topic".into(), "maps".into())]))?;
+    /// assert_eq!(service.read(id)?.labels["topic"], "maps");
+    /// assert_eq!(service.list(SessionQuery::new().label("topic", "maps"))?.len(), 1);
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`] if there is no such session, or it is closed; [`SessionError::Archived`] instead if it is
+    /// stored. [`SessionError::Store`] if the labels could not be saved; then they are as before.
+    ///
+    /// # Blocking
+    /// Never waits for a turn. A service that stores sessions waits for the store.
+    fn set_labels(&self, id: SessionId, labels: BTreeMap<String, String>) -> Result<(), SessionError>;
 
     /// Archives a session. It disappears from `read`, `list` and `begin_turn` at once, and ends when its running turn
     /// and the queued ones have ended.

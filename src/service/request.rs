@@ -265,7 +265,8 @@ pub enum WhenBusy {
     /// queued turns stay in the queue, in their order. A turn that is queued itself is not superseded: of several such
     /// requests, the latest is served first.
     ///
-    /// If the queue is full, nothing is cancelled. A build without a turn is not cancelled either.
+    /// If the queue is full, nothing is cancelled. A build is not cancelled either, since the new turn needs the agent: a
+    /// first turn that is superseded in its build is cancelled when the build has ended.
     Interrupt,
 }
 

@@ -110,6 +110,7 @@ pub struct SessionSummary {
 /// assert_eq!(view.session_id(), id);
 /// assert_eq!(view.state.message_count, 2);
 /// assert_eq!(view.billing.total_tokens, 0); // this agent calls no model
+/// assert!(view.model.is_empty() && view.labels.is_empty()); // the request has set none
 /// # Ok::<(), turnwise::SessionError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +121,13 @@ pub struct SessionView {
     pub state: SessionInfo,
     /// The tokens used.
     pub billing: SessionUsage,
+    /// The model of the session's [specification](crate::SessionSpec#structfield.model), empty if it has none.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub model: Arc<str>,
+    /// The session's labels: those of its specification, or those that were [set](crate::SessionService::set_labels)
+    /// last.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub labels: Labels,
 }
 
 impl SessionView {
@@ -169,8 +177,7 @@ pub struct SessionInfo {
     /// returns them.
     #[cfg_attr(feature = "serde", serde(default))]
     pub pending_inputs: usize,
-    /// The number of turns that wait in the session's queue. They are the latest accepted ones: [`turns`](Self::turns)
-    /// counts them.
+    /// The number of turns that wait in the session's queue. [`turns`](Self::turns) counts them.
     #[cfg_attr(feature = "serde", serde(default))]
     pub queued_turns: usize,
     /// The tool that the host must run, if the session's most recent turn ended with
@@ -182,6 +189,12 @@ pub struct SessionInfo {
     /// admitted when it leaves the queue, and a first turn when its session is created.
     #[cfg_attr(feature = "serde", serde(default))]
     pub turn_started_at: Option<SystemTime>,
+    /// The number of the session's last event, with subscribers or without; 0 for none. The other fields are of this
+    /// moment or a later one. So a client that shows them, and then [subscribes](crate::SessionService::subscribe)
+    /// [from](crate::Subscription::from_seq) the number after this one, misses no event, as far as the session's
+    /// [history of events](crate::ServiceConfig::event_history) reaches.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub last_seq: u64,
 }
 
 impl fmt::Debug for SessionInfo {
@@ -199,6 +212,7 @@ impl fmt::Debug for SessionInfo {
             .field("queued_turns", &self.queued_turns)
             .field("callback_pending", &self.callback_pending)
             .field("turn_started_at", &self.turn_started_at)
+            .field("last_seq", &self.last_seq)
             .finish()
     }
 }

@@ -30,6 +30,9 @@ pub(super) struct Admissions {
     entry: Option<Active>,
     /// In the order in which the turns will be admitted.
     queue: VecDeque<QueuedTurn>,
+    /// The first turn was superseded while its agent was being built. It is cancelled when the build has ended: the turn
+    /// that supersedes it needs the agent.
+    is_superseded: bool,
     /// Whether the session is about to end, so that no turn is queued any more. The gate does not say so after a build
     /// that has failed.
     is_ending: bool,
@@ -85,7 +88,7 @@ enum Accepted {
     Admitted(TurnId, Instant, NewTurn),
     Queued {
         turn_id: TurnId,
-        /// The token of the turn that this one supersedes.
+        /// The token of the turn that this one supersedes, if it can be cancelled now.
         superseded: Option<CancelToken>,
     },
 }
@@ -121,7 +124,7 @@ impl Admissions {
     /// Those of a session that is being built, with its first turn or without one.
     pub(super) fn building(first: Option<TurnId>, at: Instant, cancel: CancelToken) -> Self {
         let turn = first.map(|first| AdmittedTurn::new(first, at));
-        Self { entry: Some(Active { turn, cancel }), queue: VecDeque::new(), is_ending: false }
+        Self { entry: Some(Active { turn, cancel }), queue: VecDeque::new(), is_superseded: false, is_ending: false }
     }
 
     fn admit(&mut self, turn: TurnId, at: Instant, cancel: &CancelToken) {
@@ -141,12 +144,10 @@ impl Admissions {
     /// Takes one turn out of the queue.
     fn remove(&mut self, turn: TurnId, status: &Status) -> Option<QueuedTurn> {
         let place = self.queue.iter().position(|queued| queued.turn_id == turn)?;
-        let queued = self.change_queue(status, |queue, gate| {
+        self.change_queue(status, |queue, gate| {
             gate.count_unqueued();
-            queue.remove(place)
-        })?;
-        queued.turn.answer.set_queued(false);
-        Some(queued)
+            queue.remove(place).inspect(QueuedTurn::mark_unqueued)
+        })
     }
 
     /// Takes all turns out of the queue.
@@ -154,15 +155,14 @@ impl Admissions {
         if self.queue.is_empty() {
             return VecDeque::new();
         }
-        let all = self.change_queue(status, |queue, gate| {
+        self.change_queue(status, |queue, gate| {
             gate.count_unqueued();
+            queue.iter().for_each(QueuedTurn::mark_unqueued);
             std::mem::take(queue)
-        });
-        all.iter().for_each(|queued| queued.turn.answer.set_queued(false));
-        all
+        })
     }
 
-    /// Changes queue and gate in one step, for readers without the lock.
+    /// Changes queue, gate and the handles' answers to `is_queued` in one step, for readers without the lock.
     fn change_queue<T>(&mut self, status: &Status, change: impl FnOnce(&mut VecDeque<QueuedTurn>, &Gate) -> T) -> T {
         status.queue_length.begin_change();
         let result = change(&mut self.queue, &status.gate);
@@ -266,7 +266,9 @@ impl SessionHandle {
         match accepted {
             Ok(turn_id) => {
                 let is_superseding = when_busy == WhenBusy::Interrupt && admissions.turn().is_some();
-                let superseded = admissions.token().filter(|_| is_superseding).cloned();
+                let is_building = self.gate().state().is_building();
+                admissions.is_superseded |= is_superseding && is_building;
+                let superseded = admissions.token().filter(|_| is_superseding && !is_building).cloned();
                 Ok(Accepted::Queued { turn_id, superseded })
             }
             Err((refusal, turn)) => Err((self.obstacle(refusal, &admissions), turn)),
@@ -305,7 +307,7 @@ impl SessionHandle {
 
     fn cancel_queued(&self, queued: QueuedTurn, reason: CancelReason) {
         queued.cancel(self.id(), reason, self.shared());
-        if self.status().queue_length.is_zero() {
+        if !self.has_queued_turns() {
             // In host mode the session thread may be waiting for the queue to be empty, to decide a take.
             self.wake();
         }
@@ -334,6 +336,20 @@ impl SessionHandle {
     pub(super) fn guards(self: &Arc<Self>, cancel: CancelToken, at: Instant) -> (TokenSeal, Admission) {
         let admission = Admission { handle: Arc::clone(self), at, is_picked_up: false, ends_build: false };
         (TokenSeal { cancel }, admission)
+    }
+
+    /// Ends the build of the first turn's agent. Cancels the turn if it has been superseded meanwhile.
+    pub(crate) fn end_build(&self) {
+        let (gate, superseded) = {
+            // A turn that supersedes the first one reads BUILDING under this lock.
+            let mut admissions = self.admissions.lock();
+            let is_superseded = std::mem::take(&mut admissions.is_superseded);
+            (self.gate().end_build(), admissions.token().filter(|_| is_superseded).cloned())
+        };
+        if let Some(superseded) = superseded {
+            superseded.cancel_and_run_hooks(CancelReason::Superseded);
+        }
+        self.report_if_idle(gate);
     }
 
     /// Ends an admission: admits the next queued turn, or opens the gate. Returns whether it has admitted a turn.
@@ -373,12 +389,10 @@ impl SessionHandle {
 
     /// Takes the next turn out of the queue.
     fn admit_queued(&self, admissions: &mut Admissions) -> Option<QueuedTurn> {
-        let next = admissions.change_queue(self.status(), |queue, gate| {
+        admissions.change_queue(self.status(), |queue, gate| {
             gate.count_unqueued();
-            queue.pop_front()
-        })?;
-        next.turn.answer.set_queued(false);
-        Some(next)
+            queue.pop_front().inspect(QueuedTurn::mark_unqueued)
+        })
     }
 
     /// Sends a turn that was queued. If the session has ended, all queued turns are answered.
@@ -441,6 +455,11 @@ impl SessionHandle {
     pub(super) fn close_if_nothing_queued(&self) -> bool {
         let admissions = self.admissions.lock();
         admissions.queue.is_empty() && self.gate().close()
+    }
+
+    /// Whether turns are queued. Exact, unlike the length that readers see during a change.
+    pub(super) fn has_queued_turns(&self) -> bool {
+        !self.admissions.lock().queue.is_empty()
     }
 
     /// The admitted turn and the queue at one instant.

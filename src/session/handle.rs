@@ -39,7 +39,10 @@ pub(crate) struct SessionHandle {
     id: SessionId,
     /// The service that the agent gets.
     service: Arc<WeakService>,
-    labels: Labels,
+    /// The name of the model in the specification.
+    model: Arc<str>,
+    /// Set under the registry's lock, which has a copy for lists.
+    labels: Mutex<Labels>,
     status: Status,
     /// The admitted turn and the queued turns. See the head of [`super`].
     pub(super) admissions: Mutex<Admissions>,
@@ -60,6 +63,7 @@ pub(crate) struct Profile {
     /// The status of a session that is being built, with its first turn or without one.
     pub(crate) status: Status,
     pub(crate) id: SessionId,
+    pub(crate) model: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) snapshot: SessionSnapshot,
     pub(crate) inbox_capacity: usize,
@@ -103,7 +107,9 @@ impl SessionHandle {
         first: Option<TurnId>,
         cancel: CancelToken,
     ) -> (Arc<Self>, TokenSeal, Admission) {
-        let Profile { status, id, labels, snapshot, inbox_capacity, event_history, ids, counters, clock, .. } = profile;
+        let Profile {
+            status, id, model, labels, snapshot, inbox_capacity, event_history, ids, counters, clock, ..
+        } = profile;
         let service = profile.service;
         let Numbering { after, known_events, .. } = profile.numbering;
         let numbers = Numbers::new(profile.numbering);
@@ -125,7 +131,8 @@ impl SessionHandle {
         let handle = Arc::new(Self {
             id,
             service: Arc::new(service),
-            labels,
+            model,
+            labels: Mutex::new(labels),
             status,
             admissions: Mutex::new(Admissions::building(first, now, cancel.clone())),
             queue_capacity: profile.turn_queue,
@@ -159,8 +166,13 @@ impl SessionHandle {
         &self.status.gate
     }
 
-    pub(crate) fn labels(&self) -> &Labels {
-        &self.labels
+    pub(crate) fn labels(&self) -> Labels {
+        self.labels.lock().clone()
+    }
+
+    /// Sets the labels; returns the last ones.
+    pub(crate) fn set_labels(&self, labels: Labels) -> Labels {
+        std::mem::replace(&mut *self.labels.lock(), labels)
     }
 
     pub(crate) fn status(&self) -> &Status {
@@ -214,11 +226,6 @@ impl SessionHandle {
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         !self.gate().state().is_closed()
-    }
-
-    /// Ends the build of the agent.
-    pub(crate) fn end_build(&self) {
-        self.report_if_idle(self.gate().end_build());
     }
 
     /// Tells the callers that wait for an idle session, if `gate`, its state right after an end, is idle.
@@ -408,13 +415,17 @@ impl SessionHandle {
 
     /// The session's state and usage; `None` if it is closed.
     pub(crate) fn view(&self) -> Option<SessionView> {
-        let (pending_inputs, queue, snapshot) = loop {
+        // First: an event that is emitted meanwhile has a higher number, and its effect may show already.
+        let last_seq = self.bus().last_seq();
+        let (pending_inputs, queue, callback, snapshot) = loop {
             let (before, snapshot) = self.read_one_instant(SessionSnapshot::clone);
             // The flag WAITING changes only under the lock of the requests, so it agrees with their number.
             let (count, gate) = self.shared.inputs.with_count(|count| (count, self.gate().state()));
+            // Changed only while RUNNING is set.
+            let callback = self.shared.callback();
             let queue = self.queue_view();
             if gate == before && queue.gate == before {
-                break (count, queue, snapshot);
+                break (count, queue, callback, snapshot);
             }
         };
         let QueueView { gate, queued_turns, turn_started_at } = queue;
@@ -432,16 +443,17 @@ impl SessionHandle {
             last_assistant_text: snapshot.last_assistant_text,
             pending_inputs,
             queued_turns,
-            callback_pending: self.shared.callback().as_deref().cloned(),
+            callback_pending: callback.as_deref().cloned(),
             turn_started_at,
+            last_seq,
         };
         let billing = SessionUsage { total_tokens: snapshot.total_tokens, usage: snapshot.usage };
-        Some(SessionView { state, billing })
+        Some(SessionView { state, billing, model: Arc::clone(&self.model), labels: self.labels() })
     }
 
     /// The session's entry in a list; `None` if it is closed. It does not clone the text, which would dominate the cost
     /// of a list of ten thousand sessions.
-    pub(crate) fn summary(&self) -> Option<SessionSummary> {
+    pub(crate) fn summary(&self, labels: &Labels) -> Option<SessionSummary> {
         let (gate, queued_turns, figures) = loop {
             let (before, figures) = self.read_one_instant(Figures::of);
             let QueueView { gate, queued_turns, .. } = self.queue_view();
@@ -449,7 +461,7 @@ impl SessionHandle {
                 break (gate, queued_turns, figures);
             }
         };
-        (!gate.is_closed()).then(|| summarize(self.id, gate, queued_turns, figures, &self.labels))
+        (!gate.is_closed()).then(|| summarize(self.id, gate, queued_turns, figures, labels))
     }
 }
 
@@ -518,12 +530,13 @@ mod tests {
     fn state_and_figures_are_from_one_instant() {
         let id = SessionId::new();
         let snapshot = SessionSnapshot::from(&Session::with_id(id));
-        let labels = Labels::default();
+        let (model, labels) = ("".into(), Labels::default());
         let (snapshot_now, ids) = (snapshot.clone(), Ids::System);
         let (counters, clock) = Default::default();
         let profile = Profile {
             status: StatusSlab::default().building(0, None, &snapshot),
             id,
+            model,
             labels,
             snapshot: snapshot_now,
             inbox_capacity: 0,

@@ -49,6 +49,11 @@ impl NewTurn {
 }
 
 impl QueuedTurn {
+    /// Makes its handle say that it is queued no more.
+    pub(super) fn mark_unqueued(&self) {
+        self.turn.answer.set_queued(false);
+    }
+
     /// Joins the turn with its admission at `now`. No lock is held: the hook's guard waits for a hook that runs.
     pub(super) fn admitted(self, guards: (TokenSeal, Admission), now: Instant, shared: &SessionShared) -> Turn {
         self.end_wait(now, shared);

@@ -480,19 +480,25 @@ impl<A: SessionAgent> SessionThread<A> {
         if self.takeovers.is_empty() || (self.handle.gate().state().is_running() && !is_hosting) {
             return;
         }
-        if is_hosting && !self.handle.status().queue_length.is_zero() {
+        if is_hosting && self.handle.has_queued_turns() {
             return;
         }
         let session = self.export();
         let gate = self.handle.gate();
-        let close = || if is_hosting { self.handle.close_if_nothing_queued() } else { gate.close_if_idle() };
+        let mut is_taken = false;
         self.takeovers.retain(|takeover| {
             let session = session.clone();
             let taken = session.and_then(|session| takeover.meet_condition(&session).map(|()| session));
-            !takeover.decide(taken, close)
+            !takeover.decide(taken, || {
+                is_taken = if is_hosting { self.handle.close_if_nothing_queued() } else { gate.close_if_idle() };
+                is_taken
+            })
         });
-        if gate.state().is_closed() {
+        // Not after the close of another thread: that one may be about to cancel the turn, and finishes it afterwards.
+        if is_taken {
             self.handle.finish_close();
+        }
+        if gate.state().is_closed() {
             // The remaining requests are too late, and get no decision.
             self.takeovers.clear();
         }

@@ -24,11 +24,6 @@ impl QueueLength {
         QueueLengthState(self.0.load(Ordering::SeqCst))
     }
 
-    /// Whether no turn is queued, and the queue does not change.
-    pub(crate) fn is_zero(&self) -> bool {
-        self.state().stable() == Some(0)
-    }
-
     /// Marks the queue and the gate as changing.
     pub(crate) fn begin_change(&self) {
         self.0.fetch_add(CHANGE, Ordering::SeqCst);

@@ -1,5 +1,6 @@
 //! The calls of the persistent service: on the live session if there is one, otherwise on its record.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::model::{
     AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, PendingInput, RunResult, Session, SessionId,
     SessionSnapshot, TurnId,
 };
-use crate::panics::record;
+use crate::panics::{contain_and_log, record};
 use crate::service::{
     ArchiveMode, CreateSessionRequest, RefusedTurn, SessionInfo, SessionQuery, SessionService, SessionSpec,
     SessionState, SessionSummary, SessionUsage, SessionView, StartTurnRequest,
@@ -146,7 +147,11 @@ impl<B: SessionAgentBuilder> Inner<B> {
                 }
             };
             if summary.archived == archived {
-                found.push(summary.into());
+                let mut summary = SessionSummary::from(summary);
+                if self.is_running(summary.session_id) {
+                    show_running(&mut summary.state, &mut summary.is_active);
+                }
+                found.push(summary);
             }
         }
         Ok(found)
@@ -264,7 +269,13 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {
         match self.live.read(id) {
-            Err(SessionError::NotFound { .. }) => self.stored(id).map(|stored| view(&stored)),
+            Err(SessionError::NotFound { .. }) => {
+                let mut view = self.stored(id).map(|stored| view(&stored))?;
+                if self.is_running(id) {
+                    show_running(&mut view.state.state, &mut view.state.is_active);
+                }
+                Ok(view)
+            }
             read => read,
         }
     }
@@ -275,6 +286,19 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         let is_left = |summary: &SessionSummary| !live.contains(&summary.session_id);
         found.extend(self.summaries(false)?.into_iter().filter(is_left));
         self.page(found, &query)
+    }
+
+    fn set_labels(&self, id: SessionId, labels: BTreeMap<String, String>) -> Result<(), SessionError> {
+        let lease = self.lease(id)?;
+        lease.set_labels(labels)?;
+        // A launch in progress may have read the labels from before. It registers its session in a moment.
+        while !lease.with_labels(|labels| self.live.set_labels(id, labels.clone())).is_ok_and(|set| set.is_ok())
+            && lease.standing().is_launching()
+        {
+            yield_now();
+        }
+        lease.drop_share();
+        Ok(())
     }
 
     fn archive_with(&self, id: SessionId, mode: ArchiveMode) -> Result<(), SessionError> {
@@ -310,7 +334,14 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn open_session(&self, mut spec: SessionSpec) -> Result<SessionId, SessionError> {
-        let launch = self.launch_new(&mut spec)?;
+        let launch = match self.launch_new(&mut spec) {
+            Ok(launch) => launch,
+            Err(error) => {
+                // A host's value in it may panic when it is dropped.
+                contain_and_log("the drop of a session's specification", move || drop(spec));
+                return Err(error);
+            }
+        };
         let lease = spec.extension_as::<Launch>().map(|launch| Arc::clone(&launch.lease));
         let opened = self.live.open_session(spec);
         launch.finish();
@@ -348,10 +379,16 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn wait_idle(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        let waiting = self.live.stopwatch();
         match self.live.wait_idle(id, timeout) {
             Err(SessionError::NotFound { .. }) if self.is_archived(id)? => Err(SessionError::Archived { id }),
-            // It is not live, or has been unloaded meanwhile: no turn of it is admitted.
-            Err(SessionError::NotFound { .. }) if self.is_stored(id)? => Ok(()),
+            Err(SessionError::NotFound { .. }) if self.is_shut_down_in_turn(id) => Err(SessionError::NotFound { id }),
+            Err(SessionError::NotFound { .. }) if self.is_stored(id)? => match self.live.life(id) {
+                // It is being unloaded in host mode, which ends in a moment.
+                Some(life) if life.is_running() => life.wait_until_ended(&waiting, timeout),
+                // It is not live, or has been unloaded meanwhile: no turn of it is admitted.
+                _ => Ok(()),
+            },
             idle => idle,
         }
     }
@@ -383,9 +420,20 @@ impl<B: SessionAgentBuilder> Inner<B> {
     fn or_not_running<T>(&self, id: SessionId, called: Result<T, SessionError>) -> Result<T, SessionError> {
         match called {
             Err(SessionError::NotFound { .. }) if self.is_archived(id)? => Err(SessionError::Archived { id }),
+            Err(SessionError::NotFound { .. }) if self.is_shut_down_in_turn(id) => Err(SessionError::NotFound { id }),
             Err(SessionError::NotFound { .. }) if self.is_stored(id)? => Err(SessionError::NotRunning { id }),
             called => called,
         }
+    }
+
+    /// Whether a shutdown has closed the session while a turn was admitted, and the turn has not ended.
+    fn is_shut_down_in_turn(&self, id: SessionId) -> bool {
+        self.live.is_shut_down() && self.is_running(id)
+    }
+
+    /// Whether a turn of the session is admitted, also after the session was closed.
+    fn is_running(&self, id: SessionId) -> bool {
+        self.live.life(id).is_some_and(|life| life.is_running())
     }
 
     /// Whether the session is stored and archived, whether its thread has ended or not.
@@ -405,6 +453,14 @@ fn take_stored(lease: &RecordLease) -> Result<Session, SessionError> {
     Ok(stored.history)
 }
 
+/// Shows the last turn of a session that is closed: its record does not tell.
+fn show_running(state: &mut SessionState, is_active: &mut bool) {
+    *is_active = true;
+    if *state == SessionState::Idle {
+        *state = SessionState::Running;
+    }
+}
+
 fn view(stored: &StoredSession) -> SessionView {
     let SessionSnapshot { created_at, updated_at, message_count, total_tokens, usage, last_assistant_text } =
         SessionSnapshot::from(&stored.history);
@@ -422,7 +478,10 @@ fn view(stored: &StoredSession) -> SessionView {
             queued_turns: 0,
             callback_pending: stored.callback_pending.clone(),
             turn_started_at: None,
+            last_seq: stored.numbers.events,
         },
         billing: SessionUsage { total_tokens, usage },
+        model: stored.model.as_str().into(),
+        labels: stored.labels.clone().into(),
     }
 }

@@ -80,7 +80,7 @@
 //! The session ends only if that succeeds. If the caller exported the history and saved it later, a turn could end in
 //! between. The save would then undo that turn.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 
 use crate::error::SessionError;
@@ -496,6 +496,43 @@ impl RecordLease {
         }
         self.close(ARCHIVED, mode);
         Ok(true)
+    }
+
+    /// Replaces the labels, and saves them if the session is stored. If the save fails, they are as before.
+    pub(super) fn set_labels(&self, labels: BTreeMap<String, String>) -> Result<(), SessionError> {
+        let id = self.id;
+        let mut record = self.record.lock();
+        let CurrentRecord { session: Some(session), is_stored, is_current, is_deleted: false, .. } =
+            self.loaded(&mut record)?
+        else {
+            return Err(SessionError::NotFound { id });
+        };
+        if session.archived {
+            return Err(SessionError::Archived { id });
+        }
+        let last = std::mem::replace(&mut session.labels, labels);
+        if *is_stored {
+            let saved = self.table.call(|store| store.save(session));
+            saved.map_err(|error| {
+                // The store may have written the record, so the labels from before must be saved again.
+                (session.labels, *is_current) = (last, false);
+                error.about(id)
+            })?;
+            *is_current = true;
+        }
+        Ok(())
+    }
+
+    /// Calls `with` with the record's labels, under the record's lock: of two calls that set labels, the later one is the
+    /// last one also for `with`. An error if there is no record.
+    pub(super) fn with_labels<T>(&self, with: impl FnOnce(&BTreeMap<String, String>) -> T) -> Result<T, SessionError> {
+        let id = self.id;
+        let mut record = self.record.lock();
+        self.loaded(&mut record)?
+            .session
+            .as_ref()
+            .map(|session| with(&session.labels))
+            .ok_or(SessionError::NotFound { id })
     }
 
     /// Sets the state to `ARCHIVED` or `DELETED`. Called under the record's lock.

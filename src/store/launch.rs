@@ -9,6 +9,7 @@ use crate::ephemeral::started::TurnWithWait;
 use crate::ephemeral::EphemeralSessionService;
 use crate::error::SessionError;
 use crate::model::SessionId;
+use crate::panics::contain_and_log;
 use crate::service::{CreateSessionRequest, RefusedTurn, SessionSpec, StartTurnRequest, WhenBusy};
 use crate::sync::{yield_now, Arc};
 use crate::turn::handle::TurnHandle;
@@ -98,7 +99,14 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// Prepares a new session with its first turn.
     pub(super) fn prepare_new(&self, request: CreateSessionRequest) -> Result<FirstTurn<'_, B>, SessionError> {
         let CreateSessionRequest { mut session, turn } = request;
-        let launch = self.launch_new(&mut session)?;
+        let launch = match self.launch_new(&mut session) {
+            Ok(launch) => launch,
+            Err(error) => {
+                // A host's value in it may panic when it is dropped.
+                contain_and_log("the drop of a session's specification", move || drop(session));
+                return Err(error);
+            }
+        };
         let session = self.live.prepare_session(CreateSessionRequest { session, turn })?;
         Ok(FirstTurn { session, launch })
     }

@@ -80,7 +80,7 @@ impl Bus {
     }
 
     /// Adds `queue`: it gets every event from now on, and the past events that its subscription asks for. A queue that
-    /// was added before stays as it is. Returns `false` if the session has ended.
+    /// was added before stays as it is, also if it is disconnected by now. Returns `false` if the session has ended.
     pub(crate) fn attach(&self, queue: &Arc<Queue>) -> bool {
         let mut state = self.state.lock();
         if state.ended {
@@ -88,7 +88,7 @@ impl Bus {
         }
         // A session without events would keep queues without a stream for ever.
         state.queues.retain(|other| !other.is_stream_dropped());
-        if !state.queues.iter().any(|other| Arc::ptr_eq(other, queue)) {
+        if !state.queues.iter().any(|other| Arc::ptr_eq(other, queue)) && !queue.is_disconnected() {
             let next = self.next.fetch_or(OBSERVED, Ordering::SeqCst) / ONE;
             if let Some(from) = queue.from_seq.filter(|from| *from < next) {
                 let oldest = state.history.front().map_or(next, |event| event.seq);
@@ -214,7 +214,7 @@ impl EarlierLives {
 #[cfg(test)]
 mod tests {
     use super::super::stream::EventStream;
-    use super::super::Subscription;
+    use super::super::{Overflow, Subscription};
     use super::*;
     use crate::ids::numbers::Numbering;
     use crate::permits::semaphore::Semaphore;
@@ -230,6 +230,23 @@ mod tests {
         let in_order = EarlierLives { last: 7, known: 7 };
         assert_eq!(in_order.missed(7, 10), 1 + 2);
         assert_eq!(EarlierLives { last: 0, known: 0 }.missed(1, 1), 0);
+    }
+
+    #[test]
+    fn a_queue_that_was_disconnected_is_not_added_again() {
+        let bus = Bus::new(SessionId::new(), 1, 0, 0, Numbers::new(Numbering::default()));
+        let event = || AgentEvent::TextDelta { delta: String::new() };
+        bus.publish_last(TurnId::new(1), event());
+        bus.publish_last(TurnId::new(1), event());
+        let options = Subscription::new().from_seq(1).capacity(1).overflow(Overflow::Disconnect);
+        let (queue, stream) = EventStream::new(options, Clock::System, Arc::default());
+        assert!(bus.attach(&queue));
+        bus.publish_last(TurnId::new(1), event());
+        bus.publish_last(TurnId::new(1), event());
+        assert!(queue.is_disconnected() && bus.attach(&queue));
+        // The first event is the one that it has missed, and counts once.
+        assert_eq!((stream.dropped(), stream.map(|event| event.seq).collect::<Vec<_>>()), (1, vec![2, 3]));
+        assert!(bus.state.lock().queues.is_empty());
     }
 
     #[test]

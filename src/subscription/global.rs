@@ -5,6 +5,9 @@
 //! A new subscriber enters the list first, then it is added to every session in the registry. A new session enters the
 //! registry first, then it takes the subscribers of the list, then it starts its thread. However the two interleave, at
 //! least one finds the other. If both do, the second addition changes nothing.
+//!
+//! A shutdown takes no new sessions, and ends the list. A session may be in the registry by then, and may not have taken
+//! the subscribers yet. So the shutdown adds them to every session in the registry before it ends the list.
 
 use crate::sync::{Arc, Mutex};
 
@@ -39,7 +42,7 @@ impl GlobalSubscribers {
         }
     }
 
-    /// Ends the list: the service takes no new sessions. The streams go on until the last of the existing sessions has
+    /// Ends the list: the service takes no new sessions, and every session has the subscribers. The streams go on until the last of the existing sessions has
     /// ended.
     pub(crate) fn close(&self) {
         let queues = self.0.lock().take();

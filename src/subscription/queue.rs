@@ -177,6 +177,11 @@ impl Queue {
         drop(sender);
     }
 
+    /// Whether it takes no events any more: its stream was dropped, or was too slow for [`Overflow::Disconnect`].
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.emitter_side.lock().sender.is_none()
+    }
+
     pub(super) fn is_stream_dropped(&self) -> bool {
         self.shared.stream_dropped.is_set()
     }

@@ -32,6 +32,7 @@
 use crate::cancel::CancelToken;
 use crate::error::{Cancelled, InputError};
 use crate::model::{AgentEvent, InputId, InputOutcome, InputRequest, InputResponse, PendingInput, TurnId};
+use crate::permits::turn_permit::{InputWait, TurnPermit};
 use crate::reentrancy;
 use crate::status::slab::Status;
 use crate::sync::{select, Arc, Mutex, OnceLock};
@@ -151,6 +152,23 @@ impl PendingInputs {
 }
 
 impl Pending<'_> {
+    /// Waits for a response, the cancellation or the deadline, without the running permit.
+    fn wait(&self, cancel: &CancelToken, deadline: &Deadline, permit: &Arc<TurnPermit>, waits: InputWait<'_>) {
+        let permit = reentrancy::lend_permit_of(permit);
+        let alarm = deadline.alarm();
+        select! {
+            recv(self.answer.stored.receiver()) -> _ => {}
+            recv(cancel.cancelled()) -> _ => {}
+            recv(alarm.receiver()) -> _ => {}
+        }
+        // Off the list before the wait for a permit: then the state is that of a running turn.
+        self.take_off();
+        drop((waits, alarm));
+        if let Some(permit) = permit {
+            permit.end_wait();
+        }
+    }
+
     /// Takes the request off the list. Returns the response, if one was accepted.
     fn end(&self) -> Option<InputResponse> {
         self.take_off();
@@ -184,21 +202,15 @@ pub(crate) fn request(events: &TurnEvents, cancel: &CancelToken, request: InputR
     let pending = shared.inputs.push(events.turn_id(), request.clone(), cancel);
     let input_id = pending.id;
     // The request is pending by now, so a reader of the event can respond at once.
-    events.emit_input_request(AgentEvent::InputRequested { input_id, request: Box::new(request) }, cancel)?;
-    let permit = reentrancy::lend_permit_of(&shared.permit);
-    let alarm = deadline.alarm();
-    select! {
-        recv(pending.answer.stored.receiver()) -> _ => {}
-        recv(cancel.cancelled()) -> _ => {}
-        recv(alarm.receiver()) -> _ => {}
+    let announced =
+        events.emit_input_request(AgentEvent::InputRequested { input_id, request: Box::new(request) }, cancel);
+    if announced.is_ok() {
+        pending.wait(cancel, &deadline, &shared.permit, waits);
+    } else {
+        drop(waits);
     }
+    // Also if the turn was cancelled before its event had room: a response that was accepted by then counts.
     let response = pending.end();
-    // Before the wait for a permit, which is none for input.
-    drop(waits);
-    drop(alarm);
-    if let Some(permit) = permit {
-        permit.end_wait();
-    }
     let result = match response {
         Some(InputResponse::Answer(text)) => Ok(text),
         Some(InputResponse::Declined { reason }) => Err(InputError::Declined { reason }),
@@ -207,7 +219,9 @@ pub(crate) fn request(events: &TurnEvents, cancel: &CancelToken, request: InputR
             None => InputError::TimedOut { waited: waiting.elapsed() },
         }),
     };
-    events.emit_input_result(AgentEvent::InputResolved { input_id, outcome: outcome_of(&result) }, cancel);
+    if announced.is_ok() {
+        events.emit_input_result(AgentEvent::InputResolved { input_id, outcome: outcome_of(&result) }, cancel);
+    }
     result
 }
 

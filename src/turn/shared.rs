@@ -123,12 +123,12 @@ impl TimeTotals {
     }
 
     pub(crate) fn get(&self) -> TurnTimings {
-        let mut sums = TurnTimings::default();
-        sums.queued = self.queued.get();
-        sums.permit = self.permit.get();
-        sums.input = self.input.get();
-        sums.running = self.running.get();
-        sums
+        TurnTimings {
+            queued: self.queued.get(),
+            permit: self.permit.get(),
+            input: self.input.get(),
+            running: self.running.get(),
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use turnwise::crossbeam_channel::{bounded, unbounded};
 use turnwise::testkit::{Gate, ManualClock};
 use turnwise::{
-    AgentError, AgentEvent, ArchiveMode, CancelReason, EventSource, InputError, InputId, InputOutcome, InputRequest,
-    InputResponse, PendingInput, SessionError, SessionId, SessionQuery, SessionService, SessionState, Subscription,
-    ToolResult, TurnContext,
+    agent_fn, AgentError, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventSource, InputError,
+    InputId, InputOutcome, InputRequest, InputResponse, PendingInput, SessionError, SessionId, SessionQuery,
+    SessionService, SessionSpec, SessionState, Subscription, ToolResult, TurnContext,
 };
 
 use crate::support::*;
@@ -467,5 +467,78 @@ fn c48_a_session_shows_its_pending_callback_until_a_turn_ends_otherwise() {
         });
         failing.wait().unwrap_err();
         assert_eq!(shown(), None);
+    });
+}
+
+#[test]
+fn c45_an_answer_counts_that_was_accepted_before_the_event_had_room() {
+    run(|| {
+        let jobs = Jobs::new(1);
+        let id = jobs.open();
+        for (response, text) in [(answer("red"), Some("red")), (InputResponse::Declined { reason: None }, None)] {
+            // Full with the first event of the turn.
+            let (event_tx, events) = bounded(1);
+            jobs.prepare("ask", ask);
+            let asking = jobs.service.begin_turn(id, turn("ask").event_tx(event_tx)).unwrap();
+            let input = pending(&jobs.service, id, 1).remove(0);
+            jobs.service.respond(id, input.id, response).unwrap();
+            asking.interrupt();
+            match (asking.wait(), text) {
+                (Ok(result), Some(text)) => assert_eq!(result.text, text),
+                (Err(error), None) => assert!(format!("{error}").contains("declined"), "{error}"),
+                (other, _) => panic!("{other:?}"),
+            }
+            // The request was never announced, so its end is not either.
+            assert!(!events.iter().any(|event| matches!(event, AgentEvent::InputResolved { .. })));
+        }
+    });
+}
+
+#[test]
+fn c48_the_pending_callback_of_a_read_is_that_of_its_last_turn() {
+    run(|| {
+        const TURNS: u64 = 20_000;
+        let agent = agent_fn(|prompt, turn| match turn.turn_id().get() % 2 {
+            0 => Ok(turn.finish(prompt)),
+            _ => Err(AgentError::CallbackPending { tool_name: "pay".into(), args: String::new() }),
+        });
+        let service = EphemeralSessionService::new(agent, 1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let reader = {
+            let service = service.clone();
+            thread::spawn(move || loop {
+                let info = service.read(id).unwrap().state;
+                if info.state == SessionState::Idle {
+                    assert_eq!(info.callback_pending.is_some(), info.turns % 2 == 1, "after turn {}", info.turns);
+                }
+                if info.turns == TURNS {
+                    return;
+                }
+            })
+        };
+        for _ in 0..TURNS {
+            drop(service.start_turn(id, turn("x")));
+        }
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn c48_an_interaction_that_ends_with_a_callback_leaves_none_pending() {
+    run(|| {
+        let agent = agent_fn(|prompt, turn| match prompt.as_str() {
+            "pay" => Err(AgentError::CallbackPending { tool_name: "pay".into(), args: String::new() }),
+            _ => Ok(turn.finish(prompt)),
+        });
+        let service = EphemeralSessionService::new(agent, 1);
+        let hosting = service.begin_session(create("hello").host_mode(true)).unwrap();
+        let id = hosting.session_id();
+        let injector = service.event_injector(id).unwrap();
+        let paying = injector.inject_with_subscription("pay".into(), EventSource::Rpc).unwrap();
+        assert!(matches!(paying.last(), Some(AgentEvent::InteractionFailed { .. })));
+        assert_eq!(service.read(id).unwrap().state.callback_pending, None);
+        injector.dismiss(EventSource::Rpc).unwrap();
+        hosting.wait().unwrap();
+        assert_eq!(service.read(id).unwrap().state.callback_pending, None);
     });
 }

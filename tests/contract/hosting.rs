@@ -7,8 +7,8 @@ use std::thread;
 use turnwise::crossbeam_channel::{bounded, unbounded, Sender};
 use turnwise::{
     agent_fn, AgentError, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventSource, InjectError,
-    RunResult, Session, SessionAgent, SessionError, SessionId, SessionQuery, SessionService, SessionSpec, SessionState,
-    SkillId, SubscribableInjector, Subscription, TurnContext, TurnHandle, TurnId,
+    InteractionContent, RunResult, Session, SessionAgent, SessionError, SessionId, SessionQuery, SessionService,
+    SessionSpec, SessionState, SkillId, SubscribableInjector, Subscription, TurnContext, TurnHandle, TurnId,
 };
 
 use crate::inbox::{all, outcome};
@@ -534,5 +534,48 @@ fn c40_host_mode_runs_every_interaction_from_many_threads() {
         service.archive(id).unwrap();
         assert_eq!(hosting.wait().unwrap().turns, 2_001);
         assert_eq!(runs.load(Ordering::SeqCst), 2_001);
+    });
+}
+
+/// The number of the next turns in host mode that end by a dismissal from before.
+fn ended_at_once(service: &Service, id: SessionId) -> usize {
+    let mut ended = 0;
+    loop {
+        // The next dismissal is behind all that are there.
+        let injector = service.event_injector(id).unwrap();
+        let marker = injector.inject_with_subscription("marker".into(), EventSource::Rpc).unwrap();
+        let hosting = service.begin_turn(id, turn("x").host_mode(true)).unwrap();
+        let is_run = matches!(marker.last(), Some(AgentEvent::InteractionComplete { .. }));
+        service.interrupt(id).ok();
+        drop(hosting.wait());
+        match is_run {
+            true => return ended,
+            false => ended += 1,
+        }
+    }
+}
+
+#[test]
+fn c40_dismissals_are_merged_when_the_messages_between_them_are_gone() {
+    run(|| {
+        let (service, stage) = scripted(1);
+        let id = service.open_session(SessionSpec::new()).unwrap();
+        let injector = service.event_injector(id).unwrap();
+        for _ in 0..10 {
+            injector.dismiss(EventSource::Rpc).unwrap();
+            let withdrawn = injector.inject_with_subscription("x".into(), EventSource::Rpc).unwrap();
+            service.interrupt_interaction(id, withdrawn.id).unwrap();
+        }
+        assert_eq!(ended_at_once(&service, id), 1);
+        // The messages between them are those that a turn has left.
+        for _ in 0..10 {
+            let running = service.begin_turn(id, turn("hold")).unwrap();
+            stage.wait_entered();
+            injector.dismiss(EventSource::Rpc).unwrap();
+            drop(service.steer(id, None, InteractionContent::message("x")).unwrap());
+            stage.release();
+            running.wait().unwrap();
+        }
+        assert_eq!(ended_at_once(&service, id), 1);
     });
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use turnwise::crossbeam_channel::{bounded, unbounded};
-use turnwise::testkit::{Gate, ManualClock};
+use turnwise::testkit::{self, Gate, ManualClock};
 use turnwise::{
     agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, BuildError, CancelReason, EphemeralSessionService,
     EventSource, InputRequest, SessionAgentBuilder, SessionError, SessionId, SessionQuery, SessionService, SessionSpec,
@@ -756,6 +756,34 @@ fn c51_every_accepted_turn_is_answered_once_whatever_ends_its_session() {
             assert_eq!(stats.turns_started + stats.turns_withdrawn, count);
             assert_eq!(stats.turns_ended(), stats.turns_started);
             drop(stage);
+        }
+    });
+}
+
+#[test]
+fn c50_a_turn_that_supersedes_a_build_gets_the_agent_also_if_the_builder_observes_its_token() {
+    run(|| {
+        let building = Gate::new();
+        let builder = testkit::scripted().build_waits_at(&building);
+        let service = EphemeralSessionService::new(builder, 1);
+        let first = service.begin_session(create("first")).unwrap();
+        building.wait_arrived(1);
+        let id = first.session_id();
+        let second = service.begin_turn(id, turn("second").when_busy(WhenBusy::Interrupt)).unwrap();
+        let third = service.begin_turn(id, turn("third").when_busy(WhenBusy::Interrupt)).unwrap();
+        assert!(second.is_queued() && third.is_queued() && !first.is_finished());
+        building.open();
+        assert_cancelled(first.wait(), CancelReason::Superseded);
+        assert_eq!((second.wait().unwrap().text, third.wait().unwrap().text), ("second".into(), "third".into()));
+        // An interrupt still ends the build, and the turns behind it.
+        let building = Gate::new();
+        let service = EphemeralSessionService::new(testkit::scripted().build_waits_at(&building), 1);
+        let first = service.begin_session(create("first")).unwrap();
+        building.wait_arrived(1);
+        let second = service.begin_turn(first.session_id(), turn("second").when_busy(WhenBusy::Interrupt)).unwrap();
+        first.interrupt();
+        for ended in [first.wait(), second.wait()] {
+            assert_matches!(ended.unwrap_err(), SessionError::Build { .. });
         }
     });
 }

@@ -1,5 +1,6 @@
 //! C24–C26: reads and lists.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use turnwise::crossbeam_channel::unbounded;
 use turnwise::{
     agent_fn, builder_fn, AgentError, EphemeralSessionService, Message, RunResult, Session, SessionAgent,
     SessionContext, SessionError, SessionId, SessionQuery, SessionService, SessionSnapshot, SessionSpec, SessionState,
-    TurnContext, TurnId, Usage,
+    Subscription, TurnContext, TurnId, Usage,
 };
 
 use crate::support::*;
@@ -322,5 +323,88 @@ fn c26_a_resumed_session_shows_its_figures_from_the_moment_it_is_registered() {
         go.send(()).unwrap();
         building.wait().unwrap();
         assert_eq!(service.read(history.id()).unwrap().state.message_count, 4);
+    });
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn c25_labels_can_be_replaced_in_every_state_of_a_session() {
+    run(|| {
+        let (service, stage) = scripted(4);
+        let spec = || SessionSpec::new().label("user", "ada");
+        let idle = service.open_session(spec()).unwrap();
+        let running = service.begin_session(create("hold").session(spec())).unwrap();
+        stage.wait_entered();
+        let faulted = service.begin_session(create("panic").session(spec())).unwrap();
+        let ids = [idle, running.session_id(), faulted.session_id()];
+        assert!(faulted.wait().is_err());
+        for id in ids {
+            let wanted = labels(&[("topic", "maps"), ("user", "bob")]);
+            service.set_labels(id, wanted.clone()).unwrap();
+            assert_eq!(service.read(id).unwrap().labels, wanted);
+        }
+        assert!(service.list(SessionQuery::new().label("user", "ada")).unwrap().is_empty());
+        let found = service.list(SessionQuery::new().label("topic", "maps").label("user", "bob")).unwrap();
+        assert_eq!(found.iter().map(|summary| summary.session_id).collect::<Vec<_>>(), ids);
+        assert!(found.iter().all(|summary| summary.labels["topic"] == "maps"));
+        service.set_labels(idle, BTreeMap::new()).unwrap();
+        assert!(service.read(idle).unwrap().labels.is_empty());
+        service.archive(idle).unwrap();
+        for unknown in [idle, SessionId::new()] {
+            let refused = service.set_labels(unknown, BTreeMap::new()).unwrap_err();
+            assert_matches!(refused, SessionError::NotFound { id } if id == unknown);
+        }
+        stage.release();
+        running.wait().unwrap();
+    });
+}
+
+#[test]
+fn c25_a_list_has_only_the_labels_that_its_query_has_asked_for() {
+    run(|| {
+        let (service, _stage) = scripted(2);
+        let id = service.open_session(SessionSpec::new().label("a", "")).unwrap();
+        let changing = {
+            let service = service.clone();
+            thread::spawn(move || {
+                for round in 0..2_000 {
+                    let name = if round % 2 == 0 { "b" } else { "a" };
+                    service.set_labels(id, labels(&[(name, "")])).unwrap();
+                    service.start_turn(id, turn("x")).unwrap();
+                }
+            })
+        };
+        while !changing.is_finished() {
+            for name in ["a", "b"] {
+                let found = service.list(SessionQuery::new().label(name, "")).unwrap();
+                assert!(found.iter().all(|summary| summary.labels == labels(&[(name, "")])), "{found:?}");
+            }
+        }
+        changing.join().unwrap();
+    });
+}
+
+#[test]
+fn c24_a_read_tells_the_model_and_the_number_of_the_last_event() {
+    run(|| {
+        let (service, stage) = scripted_with(|config| config.event_history(16));
+        let id = service.open_session(SessionSpec::new().model("small")).unwrap();
+        let read = || service.read(id).unwrap();
+        assert_eq!((&*read().model, read().state.last_seq), ("small", 0));
+        service.start_turn(id, turn("emit 3")).unwrap();
+        assert_eq!(read().state.last_seq, 5); // RunStarted, three deltas, RunCompleted
+        let held = service.begin_turn(id, turn("hold")).unwrap();
+        stage.wait_entered();
+        let seen = read().state.last_seq;
+        assert_eq!(seen, 6);
+        stage.release();
+        held.wait().unwrap();
+        // What the client has not seen: no gap, and no event twice.
+        let stream = service.subscribe(id, Subscription::new().from_seq(seen + 1)).unwrap();
+        service.archive(id).unwrap();
+        assert_eq!(stream.map(|event| event.seq).collect::<Vec<_>>(), [7]);
     });
 }

@@ -408,8 +408,9 @@ fn c52_the_close_of_the_session_ends_the_wait_for_a_message() {
         let (told, is_told) = bounded(1);
         let waiting = jobs.begin(id, "wait", move |_, turn| {
             told.send(()).expect("the test listens");
+            assert!(!turn.is_inbox_closed());
             let both = [turn.wait_inbox(LONG)?, turn.wait_inbox(LONG)?];
-            Ok(format!("{}", both.iter().all(Option::is_none)))
+            Ok(format!("{}", both.iter().all(Option::is_none) && turn.is_inbox_closed()))
         });
         is_told.recv_timeout(LONG).unwrap();
         jobs.service.archive_with(id, ArchiveMode::Drain).unwrap();

@@ -12,7 +12,8 @@ use turnwise::{
     SessionAgentBuilder, SessionContext, SessionId, SessionSnapshot, SessionSpec, TurnContext, Usage,
 };
 
-use crate::history::{Clock, Ending, Event, Figures, Stamp, Uid, What, Who};
+use crate::answers::{Ending, Figures};
+use crate::history::{Clock, Event, Stamp, Uid, What, Who};
 use crate::plan::{Build, Script};
 use crate::task::Task;
 
@@ -90,15 +91,17 @@ impl SessionAgentBuilder for Director {
             self.0.fresh.lock().unwrap().push(context.session_id());
         }
         let figures = figures_of(&session);
-        let Build::Slow(times) = order.build else {
+        if let Build::Slow(times) | Build::Fail(times) = order.build {
+            give_way(times);
+        }
+        if !matches!(order.build, Build::Slow(_)) {
             seen.point(What::BuildEnds { well: false, figures });
             drop(seen);
             return match order.build {
                 Build::Panic => scripted_panic(),
                 _ => Err(AgentError::Internal("scripted".to_owned())),
             };
-        };
-        give_way(times);
+        }
         self.0.agents_built.fetch_add(1, Ordering::SeqCst);
         seen.point(What::BuildEnds { well: true, figures });
         Ok(Actor { seen, session, home: thread::current().id(), turn: 0, _not_send: PhantomData })

@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use turnwise::SessionId;
+use turnwise::{AgentEvent, SessionEvent, SessionId, WhenBusy};
 
-use crate::history::{Ending, Event, History, Key, Life, Listing, Opened, Refused, Stamp, Uid, What, Who, NEVER};
+use crate::answers::{Ending, Opened, Refused};
+use crate::history::{Event, History, Key, Life, Listing, Stamp, Uid, What, Who, NEVER};
 use crate::plan::{Plan, NAMED};
 use crate::player::{Notes, Scene};
+use crate::task::Task;
 
 /// Numbers the ids of a run.
 #[derive(Default)]
@@ -27,7 +29,8 @@ impl Keys {
     }
 }
 
-pub(crate) fn put_together(plan: &Plan, scene: &Scene, all: &mut [Notes]) -> History {
+/// `heard`: the events that a subscriber of all sessions has got.
+pub(crate) fn put_together(plan: &Plan, scene: &Scene, all: &mut [Notes], heard: &[SessionEvent]) -> History {
     let mut keys = Keys::default();
     for id in &scene.named {
         keys.key(*id);
@@ -41,6 +44,8 @@ pub(crate) fn put_together(plan: &Plan, scene: &Scene, all: &mut [Notes]) -> His
         counts: Vec::new(),
         lives: Vec::new(),
         results: Vec::new(),
+        received: Vec::new(),
+        started: Vec::new(),
     };
     let built: HashMap<Uid, SessionId> = witnessed
         .iter()
@@ -58,6 +63,7 @@ pub(crate) fn put_together(plan: &Plan, scene: &Scene, all: &mut [Notes]) -> His
     for notes in all.iter_mut() {
         history.counts.append(&mut notes.counts);
         history.results.append(&mut notes.results);
+        history.received.extend(notes.watched.iter().map(|(uid, events)| (*uid, !events.is_empty())));
         for listing in notes.listings.drain(..) {
             let answer =
                 listing.answer.map(|entries| entries.into_iter().map(|(id, view)| (keys.key(id), view)).collect());
@@ -69,15 +75,24 @@ pub(crate) fn put_together(plan: &Plan, scene: &Scene, all: &mut [Notes]) -> His
     for event in all.iter().flat_map(|notes| &notes.shutdowns) {
         history.events.extend((0..keys.names.len()).map(|key| (key, *event)));
     }
+    history.started = heard.iter().filter_map(|event| Some((keys.key(event.session_id), started(event)?))).collect();
     history.names = keys.names;
     history.tell_refusals_apart();
     history.lives = history.find_lives();
     history
 }
 
+/// The turn that has started with this event.
+fn started(event: &SessionEvent) -> Option<Uid> {
+    match &event.event {
+        AgentEvent::RunStarted { prompt, .. } => prompt.parse().ok().map(|task: Task| task.uid),
+        _ => None,
+    }
+}
+
 impl History {
     /// Separates calls that were refused from calls whose turn or build failed, where the answer is the same. The
-    /// agent's records decide.
+    /// agent's records decide. For turns that may queue they do not: the model decides.
     fn tell_refusals_apart(&mut self) {
         let (mut ran, mut built) = (HashSet::new(), HashSet::new());
         for (_, event) in &self.events {
@@ -92,7 +107,7 @@ impl History {
         let mut refused = HashSet::new();
         for (_, event) in &mut self.events {
             match &mut event.what {
-                What::Turn { uid, answer, .. }
+                What::Turn { uid, when_busy: WhenBusy::Refuse, answer, .. }
                     if answer.is_ok_and(|begun| begun.ended) && panicked.contains(uid) && !ran.contains(uid) =>
                 {
                     *answer = Err(Refused::Faulted);
@@ -111,14 +126,40 @@ impl History {
         self.results.retain(|(uid, _)| !refused.contains(uid));
     }
 
-    /// Whether turn `uid` was admitted.
-    pub(crate) fn has_admitted(&self, uid: Uid) -> bool {
+    /// Whether turn `uid` was accepted.
+    pub(crate) fn has_accepted(&self, uid: Uid) -> bool {
         self.events.iter().any(|(_, event)| match event.what {
             What::Turn { uid: other, answer: Ok(_), .. } | What::Create { uid: other, answer: Ok(_), .. } => {
                 other == uid
             }
             _ => false,
         })
+    }
+
+    /// Whether turn `uid` may have waited in the queue, and left it without being run.
+    pub(crate) fn may_be_withdrawn(&self, uid: Uid) -> bool {
+        let runs = |what: &What| matches!(what, What::Enter { uid: other, .. } if *other == uid);
+        let may_queue = |what: &What| matches!(what, What::Turn { uid: other, when_busy, .. } if *other == uid && *when_busy != WhenBusy::Refuse);
+        let any = |is: &dyn Fn(&What) -> bool| self.events.iter().any(|(_, event)| is(&event.what));
+        any(&may_queue) && !any(&runs)
+    }
+
+    /// The fewest and the most turns that were accepted. Of a call that waits, a refusal by a faulted session looks like
+    /// a fault that ends the queue.
+    pub(crate) fn accepted_turns(&self) -> (u64, u64) {
+        let results: HashMap<Uid, Ending> = self.results.iter().copied().collect();
+        let (mut certain, mut possible) = (0, 0);
+        for (_, event) in &self.events {
+            match event.what {
+                What::Create { answer: Ok(_), .. } => certain += 1,
+                What::Turn { uid, answer: Ok(begun), .. } => {
+                    let is_open = begun.ended && results.get(&uid) == Some(&Ending::Panicked);
+                    *(if is_open && self.may_be_withdrawn(uid) { &mut possible } else { &mut certain }) += 1;
+                }
+                _ => {}
+            }
+        }
+        (certain, certain + possible)
     }
 
     /// The stamps between which each session certainly or possibly held capacity.

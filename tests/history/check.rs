@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::global::{check_counts, check_order, check_results};
-use crate::history::{Event, History};
+use crate::history::{Event, History, Uid};
 use crate::model::Facts;
 use crate::search::{explain, Verdict};
 
@@ -19,11 +19,16 @@ pub(crate) struct Checked {
 pub(crate) fn check(history: &History) -> Checked {
     let mut checked = Checked::default();
     let results: HashMap<_, _> = history.results.iter().copied().collect();
+    let received: HashMap<_, _> = history.received.iter().copied().collect();
     let listed = history.listed();
     for (key, name) in history.names.iter().enumerate() {
         let own = |(other, event): &(usize, Event)| (*other == key).then_some(*event);
         let events: Vec<Event> = history.events.iter().chain(&listed).filter_map(own).collect();
-        let facts = Facts { results: results.clone(), ..Facts::default() };
+        let own = |(other, uid): &(usize, Uid)| (*other == key).then_some(*uid);
+        let started = history.settings.subscribe_all.then(|| history.started.iter().filter_map(own).collect());
+        let (results, received) = (results.clone(), received.clone());
+        let turn_queue = history.settings.turn_queue;
+        let facts = Facts { results, received, started, turn_queue, ..Facts::default() };
         match explain(events, facts) {
             Verdict::Explained => {}
             Verdict::Impossible(why) => checked.wrongs.push(format!("{name} cannot be explained:\n{why}")),

@@ -8,7 +8,9 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::check::check;
-use crate::plan::{plans, Plan};
+use crate::coverage::Coverage;
+use crate::generate::plans;
+use crate::plan::Plan;
 use crate::run::{run, Ran};
 
 /// The default number of plans, which take about ten seconds.
@@ -36,6 +38,7 @@ struct Seen {
     runs: u64,
     events: usize,
     undecided: usize,
+    coverage: Coverage,
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -65,7 +68,11 @@ pub(crate) fn explore() {
         }
         Extent::Replay { seed, times } => (0..times).for_each(|_| seen.case(seed)),
     }
-    println!("{seen:?} in {:?}", started.elapsed());
+    println!("{seen:#?} in {:?}", started.elapsed());
+    if seen.runs >= CASES {
+        let missing = seen.coverage.missing();
+        assert!(missing.is_empty(), "no run has given these answers, so nothing was checked about them: {missing:?}");
+    }
     assert!(seen.undecided as u64 <= seen.runs / 100, "the search gave up on too many histories: {seen:?}");
 }
 
@@ -93,6 +100,7 @@ impl Seen {
         };
         let checked = check(&history);
         self.events += history.events.len();
+        self.coverage.add(&history);
         self.undecided += checked.undecided;
         wrongs.extend(checked.wrongs);
         if wrongs.is_empty() {

@@ -1,7 +1,8 @@
 //! The rules about several sessions: capacity, counts, and the order of lists. They are checked by intervals: when a
 //! session certainly held capacity, and when it possibly did.
 
-use crate::history::{Count, Counted, Event, History, Key, Life, Listing, Refused, Stamp, What};
+use crate::answers::Refused;
+use crate::history::{Count, Counted, Event, History, Key, Life, Listing, Stamp, What};
 
 impl Life {
     fn certainly_held(&self, at: Stamp) -> bool {

@@ -1,11 +1,12 @@
 //! Checks of the events that subscribers and receivers got, after the run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use turnwise::crossbeam_channel::{Receiver, TryRecvError};
-use turnwise::{AgentEvent, EventStream, InteractionSubscription, SessionId, TurnId};
+use turnwise::{AgentEvent, EventStream, InteractionSubscription, SessionEvent, SessionId, TurnId};
 
-use crate::history::{Ending, History, Uid, What};
+use crate::answers::Ending;
+use crate::history::{History, Uid, What};
 
 /// Checks the receiver of a turn: `RunStarted`, the agent's events, one terminal event that fits the result, then the
 /// disconnection.
@@ -20,8 +21,12 @@ pub(crate) fn turn(
     if events.try_recv() != Err(TryRecvError::Disconnected) {
         return wrong("the receiver is still connected");
     }
-    if !history.has_admitted(uid) {
+    if !history.has_accepted(uid) {
         return if heard.is_empty() { Ok(()) } else { wrong("a refused turn has events") };
+    }
+    if heard.is_empty() && history.may_be_withdrawn(uid) {
+        // The model decides whether it was withdrawn.
+        return Ok(());
     }
     let [AgentEvent::RunStarted { .. }, between @ .., last] = &heard[..] else {
         return wrong("the first event is not RunStarted");
@@ -72,49 +77,63 @@ pub(crate) fn interaction(uid: Uid, followed: InteractionSubscription, history: 
     Ok(())
 }
 
-/// Checks a subscription: its numbers have no gaps after its first event, and its turns do not overlap. `all`: it is a
-/// subscription to all sessions, which gets each session from the first event on.
-pub(crate) fn session(stream: &EventStream, all: bool) -> Result<(), String> {
-    let mut at: HashMap<SessionId, At> = HashMap::new();
+/// All events of a subscription, after the shutdown. `all`: it is a subscription to all sessions, which has room for all
+/// events.
+pub(crate) fn events_of(stream: &EventStream, all: bool) -> Result<Vec<SessionEvent>, String> {
+    let mut events = Vec::new();
     loop {
-        let event = match stream.try_recv() {
-            Ok(event) => event,
+        match stream.try_recv() {
+            Ok(event) => events.push(event),
             Err(TryRecvError::Disconnected) => break,
             Err(TryRecvError::Empty) => return Err("C37: a stream is still connected after the shutdown".to_owned()),
-        };
+        }
+    }
+    if all && stream.dropped() > 0 {
+        return Err("C37: a stream with room for all events has dropped some".to_owned());
+    }
+    Ok(events)
+}
+
+/// Checks the events of a subscription: their numbers have no gaps after the first event, and turns do not overlap.
+/// `all`: it is a subscription to all sessions, which gets each session from the first event on.
+pub(crate) fn sessions(events: &[SessionEvent], all: bool) -> Result<(), String> {
+    let mut at: HashMap<SessionId, At> = HashMap::new();
+    for event in events {
         let wrong = |what: &str| Err(format!("C37: {what}: {event:?}"));
         // A new session may have the id of an ended one.
         let last = at.remove(&event.session_id).filter(|_| event.seq > 1);
-        let Some(last) = last else {
+        let Some(mut last) = last else {
             if all && event.seq > 1 {
                 return wrong("the first events of a session are missing");
             }
-            at.insert(event.session_id, At { seq: event.seq, turn: event.turn_id, runs: !ends_turn(&event.event) });
+            let started = event.turn_id.into_iter().collect();
+            let runs = !ends_turn(&event.event);
+            at.insert(event.session_id, At { seq: event.seq, turn: event.turn_id, runs, started });
             continue;
         };
         if event.seq != last.seq + 1 {
             return wrong("an event number is missing");
         }
         let starts = matches!(event.event, AgentEvent::RunStarted { .. });
-        let next = last.turn.map(|turn| TurnId::new(turn.get() + 1));
-        let fits = if starts { !last.runs && event.turn_id == next } else { last.runs && event.turn_id == last.turn };
+        // The numbers do not rise where turns were withdrawn or superseded others. The model knows their order.
+        let is_new = event.turn_id.is_some_and(|turn| last.started.insert(turn));
+        let fits = if starts { !last.runs && is_new } else { last.runs && event.turn_id == last.turn };
         // The first event of a subscription may belong to a turn whose other events it missed.
         if last.turn.is_some() && event.turn_id.is_some() && !fits {
             return wrong("two turns overlap");
         }
-        at.insert(event.session_id, At { seq: event.seq, turn: event.turn_id, runs: !ends_turn(&event.event) });
-    }
-    if all && stream.dropped() > 0 {
-        return Err("C37: a stream with room for all events has dropped some".to_owned());
+        let runs = !ends_turn(&event.event);
+        at.insert(event.session_id, At { seq: event.seq, turn: event.turn_id, runs, started: last.started });
     }
     Ok(())
 }
 
-/// The last event of one session, and the turn to which it belongs.
+/// The last event of one session, the turn to which it belongs, and all turns that have started by then.
 struct At {
     seq: u64,
     turn: Option<TurnId>,
     runs: bool,
+    started: HashSet<TurnId>,
 }
 
 fn ends_turn(event: &AgentEvent) -> bool {

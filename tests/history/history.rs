@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use turnwise::{AgentError, ArchiveMode, CancelReason, RunResult, SessionError, SessionState};
+use turnwise::{ArchiveMode, CancelReason, WhenBusy};
 
+use crate::answers::{Begun, Ending, Figures, Opened, Refused, View};
 use crate::plan::Settings;
 
 /// A point in the run. No two points have the same stamp.
@@ -35,64 +36,6 @@ pub(crate) type Uid = u32;
 /// The number of a session id, in the order in which the ids of a run were recorded.
 pub(crate) type Key = usize;
 
-/// The figures of a session's history. The three change together.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Figures {
-    pub(crate) messages: usize,
-    pub(crate) tokens: u64,
-    /// The prompt or interaction whose answer is the last.
-    pub(crate) last: Uid,
-}
-
-/// The error of a refused call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Refused {
-    NotFound,
-    Busy,
-    NotRunning,
-    AlreadyExists,
-    Capacity {
-        active: usize,
-        max: usize,
-    },
-    ShuttingDown,
-    Faulted,
-    /// An error that no step of a plan can cause.
-    Other(&'static str),
-}
-
-/// The result of a turn, as its caller got it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Ending {
-    /// Success. `last` is the prompt or interaction that was answered last; `turns` counts all of them.
-    Well {
-        last: Uid,
-        turns: u32,
-    },
-    Failed,
-    Cancelled(CancelReason),
-    Panicked,
-    NotBuilt,
-    /// A result that no turn can have.
-    Wrong(&'static str),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct View {
-    pub(crate) state: SessionState,
-    pub(crate) active: bool,
-    pub(crate) figures: Figures,
-}
-
-/// The answer to a call that started a turn. If the call waits for the end, the number is known only of a turn that
-/// succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Begun {
-    pub(crate) number: Option<u64>,
-    /// True if the call has waited for the end.
-    pub(crate) ended: bool,
-}
-
 /// A record about one id: a call with its answer, or a step of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
@@ -111,11 +54,20 @@ pub(crate) enum What {
     Turn {
         uid: Uid,
         host: bool,
+        when_busy: WhenBusy,
         answer: Result<Begun, Refused>,
     },
     /// A caller has got the turn's result.
     Result {
         uid: Uid,
+    },
+    /// A caller has polled for the turn's result, and got none.
+    NoResult {
+        uid: Uid,
+    },
+    IsQueued {
+        uid: Uid,
+        answer: bool,
     },
     InterruptHandle {
         uid: Uid,
@@ -124,6 +76,7 @@ pub(crate) enum What {
         only: Option<u64>,
         answer: Result<(), Refused>,
     },
+    WaitIdle(Result<(), Refused>),
     Read(Result<View, Refused>),
     /// The session is in a list.
     Listed(View),
@@ -182,15 +135,6 @@ impl What {
             _ => None,
         }
     }
-}
-
-/// The error of `open_session`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Opened {
-    Refused(Refused),
-    /// The session was registered, and closed during its build.
-    Closed(Refused),
-    NotBuilt,
 }
 
 /// A record with its two stamps and its thread.
@@ -269,50 +213,10 @@ pub(crate) struct History {
     pub(crate) lives: Vec<Life>,
     /// The result of each turn, once for each caller that got it.
     pub(crate) results: Vec<(Uid, Ending)>,
-}
-
-impl Refused {
-    pub(crate) fn from(error: &SessionError) -> Self {
-        match error {
-            SessionError::NotFound { .. } => Self::NotFound,
-            SessionError::Busy { .. } => Self::Busy,
-            SessionError::NotRunning { .. } => Self::NotRunning,
-            SessionError::AlreadyExists { .. } => Self::AlreadyExists,
-            SessionError::CapacityExceeded { active, max } => Self::Capacity { active: *active, max: *max },
-            SessionError::ShuttingDown => Self::ShuttingDown,
-            SessionError::Faulted { .. } => Self::Faulted,
-            other => Self::Other(other.code()),
-        }
-    }
-}
-
-impl Ending {
-    pub(crate) fn of(result: &Result<RunResult, SessionError>) -> Self {
-        match result {
-            Ok(result) => result
-                .text
-                .parse()
-                .map_or(Self::Wrong("an answer that no agent gave"), |last| Self::Well { last, turns: result.turns }),
-            Err(SessionError::Agent { source, .. }) => Self::of_agent(source),
-            Err(SessionError::Faulted { .. }) => Self::Panicked,
-            Err(SessionError::Build { .. }) => Self::NotBuilt,
-            Err(other) => Self::Wrong(other.code()),
-        }
-    }
-
-    pub(crate) fn of_agent(error: &AgentError) -> Self {
-        match error {
-            AgentError::Cancelled { reason } => Self::Cancelled(*reason),
-            AgentError::Internal(_) => Self::Failed,
-            _ => Self::Wrong("an error that no agent gave"),
-        }
-    }
-}
-
-impl fmt::Debug for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}m {}t last {}", self.messages, self.tokens, self.last)
-    }
+    /// Whether the receiver of a turn has got events, for each turn that had one.
+    pub(crate) received: Vec<(Uid, bool)>,
+    /// The turns of each session in the order in which they were started. Empty without a subscriber of all sessions.
+    pub(crate) started: Vec<(Key, Uid)>,
 }
 
 impl fmt::Display for Event {

@@ -1,7 +1,8 @@
 //! Histories: many real threads make random calls of one service, and the contract has to explain their answers.
 //!
-//! 1. A *plan* lists the steps of each thread ([`plan`]): create, open, begin, wait, interrupt, read, list, export,
-//!    take, archive, inject, subscribe, shut down. Its agents answer, fail, panic, wait for a cancel, or ignore it.
+//! 1. A *plan* lists the steps of each thread ([`plan`]): create, open, begin, queue, supersede, withdraw, wait,
+//!    interrupt, read, list, export, take, archive, inject, subscribe, wait for an idle session, shut down. Its agents
+//!    answer, fail, panic, wait for a cancel, or ignore it. Queues have room for 0, 1 or 2 turns.
 //! 2. The plan runs on real threads ([`run`], [`player`]). Every call is recorded with a stamp before it and a stamp
 //!    after it, from one clock for the whole run. Agents record what happens to them ([`agent`]).
 //! 3. The *history* is checked ([`check`]):
@@ -14,7 +15,10 @@
 //! ([`run`]). When all threads wait, the run cancels the turns that wait for a cancel. It cancels nothing that has to
 //! end by itself, such as host mode in a draining session. If such a turn does not end, the run hangs and fails.
 //!
-//! Sub-agents, timeouts, comms and full event channels are not in the plans. The contract's own tests cover them.
+//! Sub-agents, timeouts of turns, comms and full event channels are not in the plans. The contract's own tests cover
+//! them.
+//!
+//! The runs of the default length have to cover every kind of answer about queues and waits for idleness ([`coverage`]).
 //!
 //! The checker has tests of its own ([`tests`]): histories that it must refuse, and histories that it must accept.
 //!
@@ -39,9 +43,12 @@
 #![allow(clippy::disallowed_types)]
 
 mod agent;
+mod answers;
 mod assemble;
 mod check;
+mod coverage;
 mod explore;
+mod generate;
 mod global;
 mod heard;
 mod history;

@@ -8,12 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use turnwise::crossbeam_channel::{bounded, RecvTimeoutError};
-use turnwise::{EphemeralSessionService, EventStream, SessionId, Subscription};
+use turnwise::{EphemeralSessionService, ServiceStats, SessionEvent, SessionId, Subscription};
 
 use crate::agent::{Director, Stage};
+use crate::answers::Ending;
 use crate::assemble::put_together;
 use crate::heard;
-use crate::history::{Ending, History, Uid};
+use crate::history::{History, Uid};
 use crate::plan::{Plan, NAMED};
 use crate::player::{Notes, Player, Scene, LONG};
 
@@ -25,7 +26,7 @@ const A_MOMENT: Duration = Duration::from_micros(300);
 /// The outcome of a run.
 pub(crate) enum Ran {
     /// The run ended: its history, and the failures that do not depend on it.
-    ToItsEnd(History, Vec<String>),
+    ToItsEnd(Box<History>, Vec<String>),
     /// The run hangs. The text has the step of each thread.
     Hangs(String),
     /// A thread of the run panicked inside of the library.
@@ -40,7 +41,7 @@ pub(crate) fn run(plan: &Plan) -> Ran {
     let runner = thread::Builder::new().name("runner".to_owned());
     let runner = runner.spawn(move || drop(finish.send(play(&own_plan, &own_places)))).expect("a thread for the run");
     match finished.recv_timeout(PATIENCE) {
-        Ok((history, wrongs)) => Ran::ToItsEnd(history, wrongs),
+        Ok((history, wrongs)) => Ran::ToItsEnd(Box::new(history), wrongs),
         Err(RecvTimeoutError::Disconnected) => {
             let payload = runner.join().expect_err("the runner has sent nothing, so it panicked");
             Ran::Panicked(payload.downcast_ref::<String>().cloned().unwrap_or_default())
@@ -70,6 +71,7 @@ fn play(plan: &Plan, places: &[AtomicUsize]) -> (History, Vec<String>) {
     let stage = Stage::new(plan.threads.len(), settings.max_running_turns);
     let mut config = EphemeralSessionService::configure(Director(Arc::clone(&stage)))
         .max_sessions(settings.max_sessions)
+        .turn_queue(settings.turn_queue)
         .idle_threads(settings.idle_threads);
     if let Some(limit) = settings.max_running_turns {
         config = config.max_running_turns(limit);
@@ -82,9 +84,12 @@ fn play(plan: &Plan, places: &[AtomicUsize]) -> (History, Vec<String>) {
     prompter.open_first(settings.opened);
     let mut all = play_threads(plan, &scene, places, &mut prompter);
     places[plan.threads.len()].store(1, Ordering::SeqCst);
-    let last = end(&scene, &mut all, prompter, settings.drained);
+    let (last, stats) = end(&scene, &mut all, prompter, settings.drained);
     all.push(last);
-    let history = put_together(plan, &scene, &mut all);
+    let everything = everything.map(|stream| heard::events_of(&stream, true));
+    let heard = everything.iter().flatten().flatten().cloned().collect::<Vec<_>>();
+    let history = put_together(plan, &scene, &mut all, &heard);
+    check_stats(&scene, &history, &stats);
     check_the_rest(&scene, &history, all, everything);
     let wrongs = std::mem::take(&mut *scene.stage.wrongs.lock().unwrap());
     (history, wrongs)
@@ -126,7 +131,7 @@ fn play_threads(plan: &Plan, scene: &Scene, places: &[AtomicUsize], prompter: &m
 }
 
 /// Shuts the service down, and gets every result that is left.
-fn end(scene: &Scene, all: &mut [Notes], mut player: Player<'_>, drained: bool) -> Notes {
+fn end(scene: &Scene, all: &mut [Notes], mut player: Player<'_>, drained: bool) -> (Notes, ServiceStats) {
     // A draining shutdown does not cancel the turns that wait for a cancel. So they are interrupted until none is left.
     let (interrupt, patience) = if drained { (false, A_MOMENT) } else { (true, LONG) };
     while !player.shutdown(interrupt, patience) {
@@ -138,7 +143,11 @@ fn end(scene: &Scene, all: &mut [Notes], mut player: Player<'_>, drained: bool) 
             player.wait(0);
         }
     }
-    let stats = scene.service.stats();
+    (player.notes, scene.service.stats())
+}
+
+/// Checks the figures of the service after its shutdown.
+fn check_stats(scene: &Scene, history: &History, stats: &ServiceStats) {
     if (stats.sessions, stats.running_turns) != (0, 0) {
         scene.stage.wrong(format!("C09: sessions or running turns are counted after the shutdown: {stats:?}"));
     }
@@ -146,11 +155,22 @@ fn end(scene: &Scene, all: &mut [Notes], mut player: Player<'_>, drained: bool) 
     if stats.turns_started != ended {
         scene.stage.wrong(format!("the count of started turns differs from that of ended turns: {stats:?}"));
     }
-    player.notes
+    let (accepted, at_most) = history.accepted_turns();
+    if !(accepted..=at_most).contains(&(stats.turns_started + stats.turns_withdrawn)) {
+        scene.stage.wrong(format!(
+            "C49: {accepted} to {at_most} turns were accepted, but not so many started or were \
+             withdrawn: {stats:?}"
+        ));
+    }
 }
 
 /// The checks that do not depend on the order of calls.
-fn check_the_rest(scene: &Scene, history: &History, all: Vec<Notes>, everything: Option<EventStream>) {
+fn check_the_rest(
+    scene: &Scene,
+    history: &History,
+    all: Vec<Notes>,
+    everything: Option<Result<Vec<SessionEvent>, String>>,
+) {
     let stage = &scene.stage;
     let (built, dropped) = (stage.agents_built.load(Ordering::SeqCst), stage.agents_dropped.load(Ordering::SeqCst));
     if built != dropped {
@@ -165,8 +185,10 @@ fn check_the_rest(scene: &Scene, history: &History, all: Vec<Notes>, everything:
         wrongs.extend(
             notes.interactions.into_iter().filter_map(|(uid, events)| heard::interaction(uid, events, history).err()),
         );
-        wrongs.extend(notes.streams.iter().filter_map(|stream| heard::session(stream, false).err()));
+        wrongs.extend(notes.streams.iter().filter_map(|stream| {
+            heard::events_of(stream, false).and_then(|events| heard::sessions(&events, false)).err()
+        }));
     }
-    wrongs.extend(everything.iter().filter_map(|stream| heard::session(stream, true).err()));
+    wrongs.extend(everything.and_then(|events| events.and_then(|events| heard::sessions(&events, true)).err()));
     wrongs.into_iter().for_each(|wrong| stage.wrong(wrong));
 }

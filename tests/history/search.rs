@@ -58,7 +58,7 @@ pub(crate) fn explain(mut events: Vec<Event>, mut facts: Facts) -> Verdict {
         let mut next: Vec<Point> = point.alone(&facts).into_iter().collect();
         let mut calls = point.under_way(&events);
         calls.sort_by_key(|call| std::cmp::Reverse(events[*call].ret));
-        next.extend(calls.into_iter().filter_map(|call| point.with(call, &events)));
+        next.extend(calls.into_iter().filter_map(|call| point.with(call, &events, &facts)));
         open.extend(next.into_iter().filter(|point| seen.insert(point.clone())));
     }
     Verdict::Impossible(furthest.report(&events, &facts))
@@ -79,8 +79,8 @@ impl Point {
         rest().take_while(|call| events[*call].call <= bound).collect()
     }
 
-    fn with(&self, call: usize, events: &[Event]) -> Option<Self> {
-        let (state, stage) = step(&self.state, &events[call].what, self.stages[call])?;
+    fn with(&self, call: usize, events: &[Event], facts: &Facts) -> Option<Self> {
+        let (state, stage) = step(&self.state, &events[call].what, self.stages[call], facts)?;
         let mut next = Self { state, ..self.clone() };
         next.stages[call] = stage;
         if stage == Stage::Done {
@@ -119,6 +119,9 @@ impl Point {
         let told: Vec<_> =
             facts.results.iter().filter(|(uid, _)| self.state.turn.is_some_and(|turn| turn.uid == **uid)).collect();
         let _ = writeln!(text, "callers of the turn in that state were told: {told:?}");
+        if let Some(started) = &facts.started {
+            let _ = writeln!(text, "a subscriber has seen turns start in this order: {started:?}");
+        }
         text
     }
 }

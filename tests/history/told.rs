@@ -1,11 +1,10 @@
 //! A builder of handwritten histories.
 
-use turnwise::{ArchiveMode, SessionState};
+use turnwise::{ArchiveMode, SessionState, WhenBusy};
 
+use crate::answers::{Begun, Ending, Figures, Refused, View};
 use crate::check::check;
-use crate::history::{
-    Begun, Count, Counted, Ending, Event, Figures, History, Key, Life, Listing, Refused, Stamp, Uid, View, What, Who,
-};
+use crate::history::{Count, Counted, Event, History, Key, Life, Listing, Stamp, Uid, What, Who};
 use crate::plan::Settings;
 
 pub(crate) const IDLE: SessionState = SessionState::Idle;
@@ -18,7 +17,15 @@ pub(crate) struct Told {
 }
 
 pub(crate) fn settings(max_sessions: usize) -> Settings {
-    Settings { max_sessions, max_running_turns: None, idle_threads: 0, subscribe_all: false, opened: 0, drained: false }
+    Settings {
+        max_sessions,
+        max_running_turns: None,
+        turn_queue: 2,
+        idle_threads: 0,
+        subscribe_all: false,
+        opened: 0,
+        drained: false,
+    }
 }
 
 pub(crate) fn told(max_sessions: usize) -> Told {
@@ -30,6 +37,8 @@ pub(crate) fn told(max_sessions: usize) -> Told {
         counts: Vec::new(),
         lives: Vec::new(),
         results: Vec::new(),
+        received: Vec::new(),
+        started: Vec::new(),
     };
     Told { history, now: 0 }
 }
@@ -51,6 +60,30 @@ impl Told {
     pub(crate) fn agent(self, what: What) -> Self {
         let now = self.now + 1;
         self.between(now, now, Who::Agent, what)
+    }
+
+    /// Adds a create whose first turn is `uid`, up to the beginning of the build.
+    pub(crate) fn created(self, uid: Uid) -> Self {
+        let (figures, answer) = (Figures::default(), Ok(Begun { number: Some(1), ended: false }));
+        self.then(What::Create { uid, figures, host: false, answer }).agent(What::BuildBegins { uid })
+    }
+
+    /// Adds the result of a turn, and a caller that gets it.
+    pub(crate) fn told(self, uid: Uid, ending: Ending) -> Self {
+        self.result(uid, ending).then(What::Result { uid })
+    }
+
+    /// Says whether the receiver of the turn has got events.
+    pub(crate) fn received(mut self, uid: Uid, any: bool) -> Self {
+        self.history.received.push((uid, any));
+        self
+    }
+
+    /// Says in which order a subscriber of all sessions has seen turns start.
+    pub(crate) fn started(mut self, uids: &[Uid]) -> Self {
+        self.history.settings.subscribe_all = true;
+        self.history.started = uids.iter().map(|uid| (0, *uid)).collect();
+        self
     }
 
     pub(crate) fn result(mut self, uid: Uid, ending: Ending) -> Self {
@@ -109,15 +142,30 @@ pub(crate) fn well(uid: Uid) -> Ending {
 }
 
 pub(crate) fn begun(uid: Uid, number: u64) -> What {
-    What::Turn { uid, host: false, answer: Ok(Begun { number: Some(number), ended: false }) }
+    accepted(uid, WhenBusy::Refuse, number)
 }
 
-pub(crate) fn busy(uid: Uid) -> What {
-    What::Turn { uid, host: false, answer: Err(Refused::Busy) }
+/// A turn that was admitted, or queued.
+pub(crate) fn accepted(uid: Uid, when_busy: WhenBusy, number: u64) -> What {
+    What::Turn { uid, host: false, when_busy, answer: Ok(Begun { number: Some(number), ended: false }) }
 }
 
-pub(crate) fn read(state: SessionState, figures: Figures) -> What {
-    What::Read(Ok(View { state, active: state == RUNNING, figures }))
+pub(crate) fn refused(uid: Uid, when_busy: WhenBusy, refused: Refused) -> What {
+    What::Turn { uid, host: false, when_busy, answer: Err(refused) }
+}
+
+/// A turn that was refused because turn `number` is admitted.
+pub(crate) fn busy(uid: Uid, number: u64) -> What {
+    refused(uid, WhenBusy::Refuse, Refused::Busy(Some(number)))
+}
+
+/// A read after the acceptance of `turns` turns.
+pub(crate) fn read(state: SessionState, turns: u64, figures: Figures) -> What {
+    read_queue(state, turns, 0, figures)
+}
+
+pub(crate) fn read_queue(state: SessionState, turns: u64, queued: usize, figures: Figures) -> What {
+    What::Read(Ok(View { state, active: state == RUNNING, turns, queued, figures }))
 }
 
 pub(crate) fn interrupted(answer: Result<(), Refused>) -> What {
@@ -146,7 +194,7 @@ impl Told {
     }
 
     pub(crate) fn listed(mut self, call: Stamp, ret: Stamp, keys: &[Key]) -> Self {
-        let view = View { state: IDLE, active: false, figures: Figures::default() };
+        let view = View { state: IDLE, active: false, turns: 0, queued: 0, figures: Figures::default() };
         let answer = Ok(keys.iter().map(|key| (*key, view)).collect());
         self.history.listings.push(Listing { who: Who::Thread(0), call, ret, after: None, limit: None, answer });
         self

@@ -4,8 +4,8 @@ use super::support::*;
 use super::{explore, join, spawn};
 use crate::sync::{bounded, unbounded};
 use crate::{
-    builder_fn, AgentEvent, CancelReason, EphemeralSessionService, Overflow, SessionAgentBuilder, SessionEvent,
-    SessionService, SessionSpec, Subscription, TurnContext,
+    builder_fn, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, Overflow, SessionAgentBuilder,
+    SessionEvent, SessionService, SessionSpec, Subscription, TurnContext,
 };
 
 fn delta(number: usize) -> AgentEvent {
@@ -200,6 +200,19 @@ fn c37_a_global_stream_gets_all_events_or_a_tail_and_then_ends() {
         let tail: Vec<_> = second.collect();
         let first = 4 - tail.len() as u64;
         assert_eq!(seqs(&tail), (first..4).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn c37_a_session_that_is_created_during_a_shutdown_is_in_a_global_stream() {
+    explore(|| {
+        let service = EphemeralSessionService::new(actors(talk), 1);
+        let everything = service.subscribe_all(Subscription::new());
+        let other = service.clone();
+        let creator = spawn(move || other.create_session(create("1")).is_ok());
+        assert_eq!(service.shutdown_with(ArchiveMode::Drain, FAR).stuck, []);
+        let expected = if join(creator) { vec![1, 2, 3] } else { Vec::new() };
+        assert_eq!(seqs(&everything.collect::<Vec<_>>()), expected);
     });
 }
 

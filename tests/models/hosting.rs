@@ -4,8 +4,9 @@ use super::support::*;
 use super::{explore, join, spawn};
 use crate::sync::Receiver;
 use crate::{
-    AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventSource, InjectError, SessionAgentBuilder,
-    SessionError, SessionId, SessionService, TurnHandle, Usage,
+    AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventSource, InjectError, InputRequest,
+    InputResponse, InteractionContent, SessionAgentBuilder, SessionError, SessionId, SessionService, StartTurnRequest,
+    TurnHandle, Usage, WhenBusy,
 };
 
 /// A service with one session whose first turn starts host mode. Host mode may not have begun yet.
@@ -179,6 +180,115 @@ fn c40_a_deadline_ends_host_mode() {
         let id = turn.session_id();
         assert_eq!(reason(&turn.wait()), Some(CancelReason::DeadlineExceeded));
         service.start_turn(id, super::support::turn("x")).expect("the session stays");
+        finish(&service);
+    });
+}
+
+#[test]
+fn c40_host_mode_fails_though_a_take_loses_against_an_interrupting_archive() {
+    explore(|| {
+        let (service, turn, id) = hosting();
+        let taking = service.clone();
+        let taker = spawn(move || taking.take_session(id, FAR).is_ok());
+        let archived = service.archive_with(id, ArchiveMode::Interrupt);
+        let result = turn.wait();
+        if !join(taker) {
+            assert!(archived.is_ok());
+            assert_eq!(reason(&result), Some(CancelReason::Archived), "{result:?}");
+        }
+        finish(&service);
+    });
+}
+
+#[test]
+fn c45_after_an_interrupt_an_interaction_takes_no_response() {
+    explore(|| {
+        let service = EphemeralSessionService::new(
+            actors(|prompt, turn| match prompt {
+                "ask" => Ok(turn.request_input(InputRequest::new("q", "?"))?),
+                other => Ok(other.to_owned()),
+            }),
+            1,
+        );
+        let hosting = service.begin_session(create("begun").host_mode(true)).unwrap();
+        let id = hosting.session_id();
+        let note =
+            service.event_injector(id).unwrap().inject_with_subscription("ask".into(), EventSource::Rpc).unwrap();
+        let input = loop {
+            match service.pending_inputs(id).unwrap().pop() {
+                Some(input) => break input.id,
+                None => super::yield_now(),
+            }
+        };
+        let other = service.clone();
+        let first = spawn(move || other.interrupt(id).is_ok());
+        if service.interrupt(id).is_ok() {
+            let late = service.respond(id, input, InputResponse::Answer("late".into()));
+            assert!(late.is_err(), "accepted after an interrupt has returned");
+        }
+        join(first);
+        drop(hosting.wait());
+        drop(note);
+        finish(&service);
+    });
+}
+
+#[test]
+fn c49_a_take_in_host_mode_waits_for_queued_and_withdrawn_turns() {
+    explore(|| {
+        let (service, turn, id) = hosting();
+        let taking = service.clone();
+        let taker = spawn(move || taking.take_session(id, FAR).is_ok());
+        let queuing = service.clone();
+        let queuer = spawn(move || {
+            let request = || StartTurnRequest::new("x").when_busy(WhenBusy::Queue);
+            let turns = [queuing.begin_turn(id, request().timeout(SOON)), queuing.begin_turn(id, request())];
+            if let Ok(second) = &turns[1] {
+                second.interrupt();
+            }
+            turns.map(|turn| turn.map(TurnHandle::wait))
+        });
+        let result = turn.wait();
+        assert!(result.is_ok(), "{result:?}");
+        assert!(join(taker));
+        drop(join(queuer));
+        finish(&service);
+    });
+}
+
+#[test]
+fn c52_messages_end_once_while_turns_are_superseded_and_drained() {
+    explore(|| {
+        let service = EphemeralSessionService::new(
+            actors(|_, turn| {
+                let taken = turn.drain_inbox().len();
+                Ok(format!("{} {taken}", turn.turn_id()))
+            }),
+            1,
+        );
+        let id = open(&service);
+        let first = service.begin_turn(id, StartTurnRequest::new("x")).unwrap();
+        let other = service.clone();
+        let superseding = spawn(move || {
+            other.begin_turn(id, StartTurnRequest::new("x").when_busy(WhenBusy::Interrupt)).ok().map(TurnHandle::wait)
+        });
+        let steering = service.clone();
+        let steerer = spawn(move || {
+            let notes = [(); 2].map(|()| steering.steer(id, None, InteractionContent::message("m")).ok());
+            notes.map(|note| note.map(|note| outcome(&note.events)))
+        });
+        service.archive(id).unwrap();
+        let one = first.wait();
+        let two = join(superseding);
+        let ends = join(steerer);
+        let completed: Vec<String> = ends.into_iter().flatten().filter_map(Result::ok).collect();
+        let taken: usize = [Some(one), two]
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+            .map(|result| result.text.split_once(' ').unwrap().1.parse::<usize>().unwrap())
+            .sum();
+        assert_eq!(completed.len(), taken);
         finish(&service);
     });
 }

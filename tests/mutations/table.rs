@@ -69,7 +69,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn keeps its permit while it waits for input",
         "src/turn/input.rs",
-        &[("    let permit = reentrancy::lend_permit_of(&shared.permit);", "    let permit = reentrancy::lend_permit_of(&shared.permit).filter(|_| false);")],
+        &[("        let permit = reentrancy::lend_permit_of(permit);", "        let permit = reentrancy::lend_permit_of(permit).filter(|_| false);")],
         Shuttle("c44_a_turn_that_waits"),
     ),
     mutation(
@@ -177,7 +177,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/session/thread.rs",
         &[
             ("if is_hosting { self.handle.close_if_nothing_queued() } else", "if is_hosting { gate.close() } else"),
-            ("        if is_hosting && !self.handle.status().queue_length.is_zero() {", "        if is_hosting && self.takeovers.len() > 9 {"),
+            ("        if is_hosting && self.handle.has_queued_turns() {", "        if is_hosting && self.takeovers.len() > 9 {"),
         ],
         Shuttle("c49_a_take_comes"),
     ),
@@ -192,6 +192,33 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/session/admission.rs",
         &[("            admissions.is_ending = true;\n            admissions.take_queue(self.status())", "            admissions.is_ending = false;\n            VecDeque::<QueuedTurn>::new()")],
         Contract("c51_a_failed_build"),
+    ),
+    mutation(
+        "a second cancel returns before the first has reached the child tokens",
+        "src/cancel.rs",
+        &[(
+            "            let children = std::mem::take(&mut hooks.children);\n",
+            "            let children = std::mem::take(&mut hooks.children);\n            drop(hooks);\n            crate::sync::yield_now();\n",
+        )],
+        Shuttle("c45_after_an_interrupt"),
+    ),
+    mutation(
+        "a take that has lost finishes the close of another thread",
+        "src/session/thread.rs",
+        &[("        if is_taken {\n", "        if is_taken || gate.state().is_closed() {\n")],
+        Shuttle("c40_host_mode_fails"),
+    ),
+    mutation(
+        "a turn that supersedes a build cancels it",
+        "src/session/admission.rs",
+        &[("let is_building = self.gate().state().is_building();", "let is_building = false;")],
+        Contract("c50_a_turn_that_supersedes_a_build"),
+    ),
+    mutation(
+        "an answer that was accepted before its event had room is lost",
+        "src/turn/input.rs",
+        &[("    let response = pending.end();\n", "    let response = pending.end().filter(|_| announced.is_ok());\n")],
+        Contract("c45_an_answer_counts"),
     ),
     // Steering, and the wait for a message.
     mutation(
@@ -346,7 +373,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an interaction has left the inbox before it is recorded as running",
         "src/inbox/queue.rs",
-        &[("                Some(next) => extra.running = Some((next.interaction.id, cancel.clone())),", "                Some(_) => {}"), ("        self.queue.change(|Contents { items, extra, .. }| {\n            let next = items.pop_front();", "        let taken = self.queue.change(|Contents { items, extra, .. }| {\n            let next = items.pop_front();"), ("                None => {}\n            }\n            next\n        })\n    }", "                None => {}\n            }\n            next\n        });\n        taken.iter().for_each(|next| self.begin_running(next, cancel));\n        taken\n    }")],
+        &[
+            ("            if !next.is_dismissal() {\n                extra.running = Some((next.interaction.id, cancel.clone()));\n            }\n            Some(next)\n        })\n", "            Some(next)\n        });\n        taken.iter().for_each(|next| self.begin_running(next, cancel));\n        taken\n"),
+            ("        self.queue.change(|Contents { items, extra, .. }| {\n            let next = take_oldest(items, extra)?;", "        let taken = self.queue.change(|Contents { items, extra, .. }| {\n            let next = take_oldest(items, extra)?;"),
+        ],
         Shuttle("c40_one_interaction"),
     ),
     mutation(
@@ -762,6 +792,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             ("        while self.events.try_recv().is_ok() {}\n", ""),
         ],
         Shuttle("c37"),
+    ),
+    mutation(
+        "a shutdown ends the list of the subscribers of all sessions without a look at the sessions",
+        "src/ephemeral/shutdown.rs",
+        &[("    for session in &sessions {\n        core.global_subscribers", "    for session in sessions.iter().take(0) {\n        core.global_subscribers")],
+        Shuttle("c37_a_session_that_is_created"),
     ),
     mutation(
         "the terminal event of a turn is not sent",

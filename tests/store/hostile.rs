@@ -224,6 +224,15 @@ fn c32_drops_of_host_values_that_panic_unwind_into_no_caller() {
         drop(service);
 
         let full = PersistentSessionService::new(echo(), 0, Turning::default());
+        // Refused before the session is prepared, because the id is taken.
+        let service = PersistentSessionService::new(echo(), 2, Arc::new(Watched::default()));
+        let taken = service.open_session(SessionSpec::new()).unwrap();
+        let refused = || SessionSpec::new().session_id(taken).extension(Arc::new(Bomb));
+        let error = service.open_session(refused()).unwrap_err();
+        assert!(matches!(error, SessionError::AlreadyExists { .. }), "{error:?}");
+        let error = service.begin_session(CreateSessionRequest::new("x").session(refused())).map(drop).unwrap_err();
+        assert!(matches!(error, SessionError::AlreadyExists { .. }), "{error:?}");
+        drop(service);
         let spec = || SessionSpec::new().extension(Arc::new(Bomb));
         assert_eq!(full.open_session(spec()).unwrap_err().code(), "CAPACITY_EXCEEDED");
         let full = EphemeralSessionService::new(echo(), 0);

@@ -1,13 +1,17 @@
 //! The lives of kept sessions: resume, unload, archive, take, delete, list.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use turnwise::store::{PersistentSessionService, SessionStore};
-use turnwise::testkit::{Gate, Recorder};
+use turnwise::crossbeam_channel::bounded;
+use turnwise::store::{PersistentSessionService, SessionStore, StoreError};
+use turnwise::testkit::{scripted, Gate, Recorder, Script};
 use turnwise::{
-    builder_fn, AgentError, EphemeralSessionService, RunResult, ServiceControl, Session, SessionAgent, SessionError,
-    SessionId, SessionQuery, SessionService, SessionSpec, SessionState, Subscription, TurnContext,
+    builder_fn, AgentError, ArchiveMode, EphemeralSessionService, InteractionContent, RunResult, ServiceControl,
+    Session, SessionAgent, SessionError, SessionId, SessionQuery, SessionService, SessionSpec, SessionState,
+    Subscription, TurnContext,
 };
 
 use crate::support::*;
@@ -489,5 +493,110 @@ fn c62_a_sub_session_of_a_kept_session_stays_archived() {
         assert_eq!(service.read(child).unwrap().state.state, SessionState::Archived);
         assert!(matches!(service.start_turn(child, turn("more")), Err(SessionError::Archived { .. })));
         assert_eq!(service.list_archived(SessionQuery::new()).unwrap().len(), 3);
+    });
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn c25_labels_of_stored_sessions_can_be_replaced() {
+    run(|| {
+        let (service, store) = watched();
+        let live =
+            service.create_session(create("hello").session(SessionSpec::new().model("small"))).unwrap().session_id;
+        let cold = service.create_session(create("hello")).unwrap().session_id;
+        service.unload(cold, LONG).unwrap();
+        for id in [live, cold] {
+            service.set_labels(id, labels(&[("topic", "maps")])).unwrap();
+            assert_eq!(service.read(id).unwrap().labels["topic"], "maps");
+            assert_eq!(store.load(id).unwrap().unwrap().labels, labels(&[("topic", "maps")]));
+        }
+        assert_eq!(&*service.read(live).unwrap().model, "small");
+        assert_eq!(service.list(SessionQuery::new().label("topic", "maps")).unwrap().len(), 2);
+        // A turn keeps them, also that of the next life.
+        for id in [live, cold] {
+            service.start_turn(id, turn("again")).unwrap();
+            assert_eq!(store.load(id).unwrap().unwrap().labels, labels(&[("topic", "maps")]));
+            assert_eq!(service.read(id).unwrap().labels["topic"], "maps");
+        }
+        // A save that fails leaves them as they were, and so does one that reports a failure.
+        for fault in [&store.fails, &store.lies] {
+            fault.store(true, Ordering::SeqCst);
+            let error = service.set_labels(live, labels(&[("topic", "other")])).unwrap_err();
+            assert!(StoreError::of(&error).is_some(), "{error:?}");
+            fault.store(false, Ordering::SeqCst);
+            assert_eq!(service.read(live).unwrap().labels["topic"], "maps");
+        }
+        service.unload(live, LONG).unwrap();
+        assert_eq!(service.read(live).unwrap().labels["topic"], "maps");
+        service.archive(cold).unwrap();
+        assert!(matches!(service.set_labels(cold, labels(&[])), Err(SessionError::Archived { .. })));
+        let unknown = SessionId::new();
+        assert!(matches!(service.set_labels(unknown, labels(&[])), Err(SessionError::NotFound { .. })));
+    });
+}
+
+#[test]
+fn c25_labels_that_are_set_while_a_session_comes_and_goes_are_not_lost() {
+    run(|| {
+        let (service, store) = watched();
+        let id = service.create_session(create("hello")).unwrap().session_id;
+        let coming_and_going = {
+            let service = service.clone();
+            std::thread::spawn(move || {
+                for _ in 0..200 {
+                    service.unload(id, LONG).unwrap();
+                    service.start_turn(id, turn("x")).unwrap();
+                }
+            })
+        };
+        let mut round = 0;
+        while !coming_and_going.is_finished() {
+            round += 1;
+            service.set_labels(id, labels(&[("round", &round.to_string())])).unwrap();
+            assert_eq!(service.read(id).unwrap().labels["round"], round.to_string());
+        }
+        coming_and_going.join().unwrap();
+        assert_eq!(service.read(id).unwrap().labels["round"], round.to_string());
+        assert_eq!(store.load(id).unwrap().unwrap().labels["round"], round.to_string());
+    });
+}
+
+#[test]
+fn c53_a_session_that_a_shutdown_has_closed_in_a_turn_is_not_idle() {
+    run(|| {
+        let gate = Gate::new();
+        let agents = scripted().on("hold", Script::new().wait_at_ignoring_cancel(&gate));
+        let service = PersistentSessionService::new(agents, 4, Arc::new(Watched::default()));
+        let held = service.begin_session(create("hold")).unwrap();
+        let id = held.session_id();
+        gate.wait_arrived(1);
+        let (waiting, (told, is_told)) = (service.clone(), bounded(1));
+        let waiter = std::thread::spawn(move || {
+            told.send(()).unwrap();
+            waiting.wait_idle(id, LONG)
+        });
+        is_told.recv().unwrap();
+        service.shutdown_with(ArchiveMode::Drain, Duration::ZERO);
+        let calls = [
+            waiter.join().unwrap(),
+            service.wait_idle(id, LONG),
+            service.interrupt(id),
+            service.steer(id, None, InteractionContent::message("x")).map(drop),
+        ];
+        for call in calls {
+            assert!(matches!(call, Err(SessionError::NotFound { .. })), "{call:?}");
+        }
+        let info = service.read(id).unwrap().state;
+        assert_eq!((info.state, info.is_active), (SessionState::Running, true));
+        let listed = service.list(SessionQuery::new()).unwrap();
+        assert_eq!((listed[0].state, listed[0].is_active), (SessionState::Running, true));
+        gate.open();
+        held.wait().unwrap();
+        service.shutdown(LONG);
+        service.wait_idle(id, LONG).unwrap();
+        assert_eq!(service.read(id).unwrap().state.state, SessionState::Idle);
     });
 }

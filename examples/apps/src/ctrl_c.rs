@@ -1,7 +1,8 @@
 //! The effect of Ctrl-C while no turn runs that it could stop.
 
 use std::io::{self, IsTerminal};
-use std::process;
+
+use crate::terminal;
 
 /// The exit code of a program that SIGINT has ended, as shells report it.
 pub const INTERRUPTED: u8 = 130;
@@ -30,7 +31,7 @@ impl AtRest {
     pub fn act(self) {
         match self {
             Self::Stay => {}
-            Self::End => process::exit(INTERRUPTED.into()),
+            Self::End => terminal::end(INTERRUPTED.into()),
         }
     }
 }

@@ -8,4 +8,4 @@ pub mod histories;
 pub mod lines;
 pub mod save;
 pub mod say;
-mod terminal;
+pub mod terminal;

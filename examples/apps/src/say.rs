@@ -7,7 +7,8 @@
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
-use std::process;
+
+use crate::terminal;
 
 /// The exit code of a program that SIGPIPE has ended, as shells report it: 128 and the signal's number.
 const BROKEN_PIPE: i32 = 141;
@@ -35,14 +36,14 @@ pub fn write_out(bytes: &[u8]) {
     if let Err(error) = written {
         end_where_reader_has_gone(&error);
         warn(format_args!("standard output: {error}"));
-        process::exit(1);
+        terminal::end(1);
     }
 }
 
 /// Ends the program quietly if the error is that of a closed pipe.
 pub fn end_where_reader_has_gone(error: &io::Error) {
     if error.kind() == ErrorKind::BrokenPipe {
-        process::exit(BROKEN_PIPE);
+        terminal::end(BROKEN_PIPE);
     }
 }
 

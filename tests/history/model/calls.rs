@@ -2,12 +2,11 @@
 
 use turnwise::{ArchiveMode, CancelReason};
 
-use super::{Life, Next, Phase, Stage, State};
-use crate::history::{Begun, Figures, Opened, Refused, Uid, View};
-
-pub(super) fn done(state: State) -> Next {
-    Some((state, Stage::Done))
-}
+use super::queue::cancel_all;
+use super::state::{Life, Phase, State};
+use super::{done, Facts, Next, Stage};
+use crate::answers::{Begun, Figures, Opened, Refused, View};
+use crate::history::Uid;
 
 pub(super) fn create(
     state: &State,
@@ -16,6 +15,7 @@ pub(super) fn create(
     host: Option<bool>,
     answer: Result<Begun, Refused>,
     stage: Stage,
+    facts: &Facts,
 ) -> Next {
     if let Stage::Waiting { .. } = stage {
         return state.if_so(!state.has_turn(uid));
@@ -25,7 +25,7 @@ pub(super) fn create(
             if state.shut || state.is_registered() || begun.number.unwrap_or(1) != 1 {
                 return None;
             }
-            let created = state.created(uid, figures, host);
+            let created = state.created(uid, figures, host, facts)?;
             let stage = if begun.ended { Stage::Waiting { life: created.lives } } else { Stage::Done };
             Some((created, stage))
         }
@@ -36,13 +36,21 @@ pub(super) fn create(
     }
 }
 
-pub(super) fn open(state: &State, uid: Uid, figures: Figures, answer: Result<(), Opened>, stage: Stage) -> Next {
+pub(super) fn open(
+    state: &State,
+    uid: Uid,
+    figures: Figures,
+    answer: Result<(), Opened>,
+    stage: Stage,
+    facts: &Facts,
+) -> Next {
     if let Err(Opened::Refused(refused)) = answer {
-        return create(state, uid, figures, None, Err(refused), stage);
+        return create(state, uid, figures, None, Err(refused), stage, facts);
     }
     match stage {
         Stage::New => {
-            let (created, _) = create(state, uid, figures, None, Ok(Begun { number: None, ended: false }), stage)?;
+            let begun = Begun { number: None, ended: false };
+            let (created, _) = create(state, uid, figures, None, Ok(begun), stage, facts)?;
             let life = created.lives;
             Some((created, Stage::Waiting { life }))
         }
@@ -60,45 +68,23 @@ pub(super) fn open(state: &State, uid: Uid, figures: Figures, answer: Result<(),
     }
 }
 
-pub(super) fn begin_turn(state: &State, uid: Uid, host: bool, answer: Result<Begun, Refused>, stage: Stage) -> Next {
-    if let Stage::Waiting { .. } = stage {
-        return state.if_so(!state.has_turn(uid));
-    }
+/// A wait until the session is idle.
+///
+/// - `Ok`: the session was idle at an instant of the call.
+/// - `NotFound`: it was closed or absent at an instant of the call. It may have been idle just before: the close may
+///   come before the report of the idle instant.
+/// - `Faulted`: it was open at the beginning, and faulted later. It may be closed by then, since a fault may come between
+///   the first step of a close and the close's report.
+/// - `TimedOut`: it was busy at an instant of the call. More is not certain: the waiting thread may be preempted between
+///   its last look and its return. The player checks that the timeout has passed.
+pub(super) fn wait_idle(state: &State, answer: Result<(), Refused>, stage: Stage) -> Next {
     let visible = state.visible().is_ok();
-    match answer {
-        Ok(begun) => {
-            let number = state.number + 1;
-            let fits = begun.number.unwrap_or(number) == number;
-            if !visible || state.faulted || state.is_busy() || !fits {
-                return None;
-            }
-            let mut next = state.clone();
-            next.admit(uid, number, host);
-            Some((next, if begun.ended { Stage::Waiting { life: state.lives } } else { Stage::Done }))
-        }
-        Err(Refused::Busy) => state.if_so(visible && !state.faulted && state.is_busy()),
-        Err(Refused::Faulted) => state.if_so(visible && state.faulted),
-        Err(Refused::NotFound) => state.if_so(!visible && !state.shut),
-        Err(Refused::ShuttingDown) => state.if_so(state.shut),
-        Err(_) => None,
-    }
-}
-
-pub(super) fn interrupt(state: &State, only: Option<u64>, answer: Result<(), Refused>, stage: Stage) -> Next {
-    match stage {
-        Stage::New if answer == Err(Refused::NotFound) => state.if_so(state.visible().is_err()),
-        Stage::New => state.find(),
-        Stage::Found { life } => {
-            let reached = state.turn.filter(|turn| {
-                !state.is_gone(life) && turn.phase != Phase::Sealed && (only.is_none() || only == Some(turn.number))
-            });
-            match (reached, answer) {
-                (Some(turn), Ok(())) => Some((state.clone(), Stage::Cancelling { life, uid: turn.uid })),
-                (None, Err(Refused::NotRunning)) => done(state.clone()),
-                _ => None,
-            }
-        }
-        Stage::Cancelling { uid, .. } => done(state.cancelled(uid, CancelReason::Interrupted)),
+    match (stage, answer) {
+        (Stage::New, Ok(())) => state.if_so(visible && !state.faulted && !state.is_busy()),
+        (Stage::New, Err(Refused::NotFound)) => state.if_so(!visible),
+        (Stage::New, Err(Refused::TimedOut)) => state.if_so(visible && !state.faulted && state.is_busy()),
+        (Stage::New, Err(Refused::Faulted)) => state.find(),
+        (Stage::Found { life }, Err(Refused::Faulted)) => state.if_so(!state.is_gone(life) && state.faulted),
         _ => None,
     }
 }
@@ -129,7 +115,8 @@ pub(super) fn export(state: &State, answer: Result<Figures, Refused>, stage: Sta
 }
 
 pub(super) fn take(state: &State, answer: Result<Figures, Refused>, stage: Stage) -> Next {
-    let between_turns = state.turn.is_none_or(|turn| turn.phase == Phase::Hosting);
+    // Host mode ends for a take only if no turn is queued behind it.
+    let between_turns = state.turn.is_none_or(|turn| turn.phase == Phase::Hosting && state.queue.is_empty());
     match (stage, answer) {
         (Stage::New, _) if state.visible().is_ok() => state.find(),
         (Stage::New, Err(Refused::NotFound)) => done(state.clone()),
@@ -148,18 +135,27 @@ pub(super) fn take(state: &State, answer: Result<Figures, Refused>, stage: Stage
     }
 }
 
-pub(super) fn archive(state: &State, mode: ArchiveMode, answer: Result<(), Refused>, stage: Stage) -> Next {
+pub(super) fn archive(
+    state: &State,
+    mode: ArchiveMode,
+    answer: Result<(), Refused>,
+    stage: Stage,
+    facts: &Facts,
+) -> Next {
     match (mode, answer, stage) {
-        (_, _, Stage::Found { life }) => done(state.told_to_stop(life, CancelReason::Archived)),
         (ArchiveMode::Drain, Ok(()), _) => {
             state.visible().ok()?;
             done(State { closed: true, ..state.clone() })
         }
         (ArchiveMode::Drain, Err(Refused::NotFound), _) => state.if_so(state.visible().is_err()),
-        (ArchiveMode::Interrupt, Ok(()), _) if state.is_registered() => {
-            Some((State { closed: true, ..state.clone() }, Stage::Found { life: state.lives }))
+        (ArchiveMode::Interrupt, Ok(()), Stage::New) if state.is_registered() => {
+            Some((State { closed: true, ..state.clone() }, Stage::Closing { life: state.lives }))
         }
         (ArchiveMode::Interrupt, Err(Refused::NotFound), _) => state.if_so(!state.is_registered()),
+        (ArchiveMode::Interrupt, Ok(()), _) => {
+            let (next, stage) = cancel_all(state, stage, CancelReason::Archived, facts)?;
+            Some((next, stage.unwrap_or(Stage::Done)))
+        }
         _ => None,
     }
 }
@@ -195,7 +191,7 @@ pub(super) fn inject(state: &State, dismissal: bool, answer: Result<(), Refused>
 }
 
 /// A shutdown marks the service, then closes each session, then cancels each turn, then waits.
-pub(super) fn shutdown(state: &State, mode: ArchiveMode, timed_out: bool, stage: Stage) -> Next {
+pub(super) fn shutdown(state: &State, mode: ArchiveMode, timed_out: bool, stage: Stage, facts: &Facts) -> Next {
     match stage {
         Stage::New => {
             let marked = State { shut: true, ..state.clone() };
@@ -206,14 +202,15 @@ pub(super) fn shutdown(state: &State, mode: ArchiveMode, timed_out: bool, stage:
             let closed = state.closed || !state.is_gone(life);
             let stage = match mode {
                 ArchiveMode::Drain => Stage::Waiting { life },
-                ArchiveMode::Interrupt => Stage::Cancelling { life, uid: 0 },
+                ArchiveMode::Interrupt => Stage::Closing { life },
             };
             Some((State { closed, ..state.clone() }, stage))
         }
-        Stage::Cancelling { life, .. } => {
-            Some((state.told_to_stop(life, CancelReason::Shutdown), Stage::Waiting { life }))
-        }
         Stage::Waiting { life } => state.if_so(timed_out || state.is_gone(life)),
+        Stage::Closing { life } | Stage::Cancelling { life, .. } | Stage::Answering { life, .. } => {
+            let (next, stage) = cancel_all(state, stage, CancelReason::Shutdown, facts)?;
+            Some((next, stage.unwrap_or(Stage::Waiting { life })))
+        }
         Stage::Done => None,
     }
 }

@@ -1,14 +1,18 @@
 //! Calls that start no turn: reads, lists, exports, the inbox, subscriptions, figures.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use turnwise::{EventSource, SessionQuery, SessionService, SessionState, Subscription};
+use turnwise::{EventSource, SessionQuery, SessionService, SessionSummary, Subscription};
 
 use super::{inject_refused, refused, Player, RawListing, Service, LONG};
 use crate::agent::{figures_of, give_way, last_of};
-use crate::history::{Counted, Figures, Refused, View, What, Who};
-use crate::plan::{Script, Slot};
+use crate::answers::{Figures, Refused, View};
+use crate::history::{Counted, What, Who};
+use crate::plan::{Patience, Script, Slot};
 use crate::task::Task;
+
+/// The shorter timeout of a wait until a session is idle.
+const SHORT: Duration = Duration::from_micros(200);
 
 impl Player<'_> {
     pub(super) fn read(&mut self, slot: Slot) {
@@ -17,6 +21,8 @@ impl Player<'_> {
             |service, id| service.read(id),
             |answer| {
                 What::Read(refused(answer.map(|view| View {
+                    turns: view.state.turns,
+                    queued: view.state.queued_turns,
                     state: view.state.state,
                     active: view.state.is_active,
                     figures: Figures {
@@ -37,17 +43,7 @@ impl Player<'_> {
         let call = self.now();
         let answer = refused(self.scene.service.list(query));
         let ret = self.now();
-        let answer = answer.map(|entries| {
-            let view = |state: SessionState, active, messages, tokens| View {
-                state,
-                active,
-                figures: Figures { messages, tokens, last: 0 },
-            };
-            let lines = entries.iter().map(|entry| {
-                (entry.session_id, view(entry.state, entry.is_active, entry.message_count, entry.total_tokens))
-            });
-            lines.collect()
-        });
+        let answer = answer.map(|entries| entries.iter().map(|entry| (entry.session_id, view_of(entry))).collect());
         let who = Who::Thread(self.number);
         self.notes.listings.push(RawListing { who, call, ret, after, limit, answer });
     }
@@ -109,6 +105,27 @@ impl Player<'_> {
         self.notes.streams.extend(stream);
     }
 
+    pub(super) fn wait_idle(&mut self, slot: Slot, patience: Patience) {
+        let timeout = match patience {
+            Patience::None => Duration::ZERO,
+            Patience::Short => SHORT,
+            Patience::Long => LONG,
+        };
+        let mut ended = Ok(());
+        let began = Instant::now();
+        self.wait_call(
+            slot,
+            |service, id| service.wait_idle(id, timeout),
+            |answer| {
+                ended = refused(answer);
+                What::WaitIdle(ended)
+            },
+        );
+        if ended == Err(Refused::TimedOut) && began.elapsed() < timeout {
+            self.scene.stage.wrong(format!("C53: a wait for an idle session ended before its timeout of {timeout:?}"));
+        }
+    }
+
     pub(super) fn stats(&mut self) {
         let call = self.now();
         let stats = self.scene.service.stats();
@@ -124,5 +141,16 @@ impl Player<'_> {
         let call = self.now();
         let answer = self.scene.service.wait_session_registered(seen, Duration::ZERO);
         self.count(call, Counted::RegisteredAfter { seen, answer });
+    }
+}
+
+/// The view in the entry of a list, which has no text.
+fn view_of(entry: &SessionSummary) -> View {
+    View {
+        state: entry.state,
+        active: entry.is_active,
+        turns: entry.turns,
+        queued: entry.queued_turns,
+        figures: Figures { messages: entry.message_count, tokens: entry.total_tokens, last: 0 },
     }
 }

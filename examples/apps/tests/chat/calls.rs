@@ -23,7 +23,7 @@ fn the_model_calls_tools() {
     chat.out.expect("84 in all\n");
     assert!(chat.end().success());
     let tools = server.asked().body["tools"].as_array().expect("tools").len();
-    assert_eq!(tools, 2);
+    assert_eq!(tools, 4);
     let asked = server.asked();
     let messages = asked.body["messages"].as_array().expect("messages");
     assert_eq!(messages[1]["tool_calls"][0]["function"]["arguments"], sum.2);

@@ -37,22 +37,23 @@ fn all_questions_are_answered_at_the_end_of_the_input() {
 #[test]
 fn several_conversations_are_answered_concurrently() {
     let (slow, answer) = held(words(&["slow"]));
-    let (server, mut chat) = talk(vec![slow, words(&["quick"])], &[]);
+    let (server, mut chat) = talk(vec![slow, words(&["quick"]), words(&["next"])], &[]);
     chat.type_line("think &");
     server.asked();
     // This conversation is busy, and another one is not.
-    chat.type_line("and");
-    chat.err.expect("that conversation is still being answered; /stop ends it\n");
+    chat.type_line("and &");
+    chat.err.expect("[queued, 1 waits]\n");
     chat.type_line("/new other");
     chat.type_line("now");
     chat.out.expect("quick\n");
     assert_eq!(server.asked().messages(), [("user", "now")]);
     chat.type_line("/list");
-    let listed = chat.out.expect("tokens\n* other            idle        2 messages       42 tokens\n");
+    let listed = chat.out.expect("tokens 1 queued\n* other            idle        2 messages       42 tokens\n");
     assert!(listed.starts_with("  main             running"), "{listed}");
     answer.send(()).expect("the server waits");
     chat.type_line("/wait");
     chat.out.expect("[main] slow\n");
+    chat.out.expect("[main] next\n");
     assert!(chat.end().success());
 }
 

@@ -2,11 +2,22 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_types)] // The library's rule about channels does not apply here.
 
+// The tests use only parts of these modules of the program.
+#[allow(dead_code)]
+#[path = "../../src/bin/chat/asking.rs"]
+mod asking;
 mod bare;
 mod calls;
+#[allow(dead_code)]
+#[path = "../../src/bin/chat/changes.rs"]
+mod changes;
+#[path = "../../src/bin/chat/columns.rs"]
+mod columns;
 mod conversations;
+#[allow(dead_code)]
+#[path = "../../src/bin/chat/draft.rs"]
+mod draft;
 mod ends;
-// The tests use only parts of these modules of the program.
 #[allow(dead_code)]
 #[path = "../../src/bin/chat/events.rs"]
 mod events;
@@ -16,16 +27,23 @@ mod interrupts;
 #[allow(dead_code)]
 #[path = "../../src/bin/chat/json.rs"]
 mod json;
+#[path = "../../src/bin/chat/keys.rs"]
+mod keys;
 mod options;
 #[path = "../support/program.rs"]
 mod program;
+mod questions;
+mod queue;
 mod reads;
 mod refusals;
 mod replies;
 mod retries;
 mod server;
+mod steering;
 mod streams;
 mod support;
 #[path = "../support/terminal.rs"]
 mod terminal;
 mod terminals;
+mod typing;
+mod writes;

@@ -1,9 +1,11 @@
 //! The shared parts of the chat's tests.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::program::{self, Program};
 use crate::server::{words, Act, Server};
+use crate::terminal::Terminal;
 
 /// The chat, without the variables of the environment that name endpoints.
 pub(crate) fn chat(url: &str) -> Command {
@@ -20,6 +22,15 @@ pub(crate) fn talk(acts: Vec<Act>, args: &[&str]) -> (Server, Program) {
     let server = Server::start(acts);
     let program = Program::start(chat(&server.url).args(args));
     (server, program)
+}
+
+/// A server with these acts, and a chat at its prompt in a terminal, with this working directory. `None` if the tool that
+/// makes terminals is missing.
+pub(crate) fn talk_in_terminal(acts: Vec<Act>, folder: &Path) -> Option<(Server, Terminal)> {
+    let server = Server::start(acts);
+    let mut terminal = Terminal::start(chat(&server.url).current_dir(folder))?;
+    terminal.program.out.expect("main> ");
+    Some((server, terminal))
 }
 
 /// Checks that a question with one attempt fails with this message, and that the same conversation continues

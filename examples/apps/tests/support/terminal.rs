@@ -1,5 +1,6 @@
 //! A program in a terminal of its own.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::program::Program;
@@ -11,7 +12,7 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Runs a program with its arguments. `None` if the tool that makes terminals is missing, or another tool has its
+    /// Runs a program with its arguments, in its working directory. `None` if the tool that makes terminals is missing, or another tool has its
     /// name.
     pub(crate) fn start(command: &Command) -> Option<Self> {
         Self::start_in("sh -c 'echo id=$$; exec \"$0\" \"$@\"' PROGRAM; echo code=$?; stty -a", command)
@@ -32,7 +33,9 @@ impl Terminal {
         }
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().expect("plain text"))).collect();
-        let mut program = Program::start(&mut script(&line.replace("PROGRAM", &words.join(" "))));
+        let mut script = script(&line.replace("PROGRAM", &words.join(" ")));
+        script.current_dir(command.get_current_dir().unwrap_or(Path::new(".")));
+        let mut program = Program::start(&mut script);
         program.out.expect("id=");
         let id = program.out.expect("\r\n");
         Some(Self { program, id })

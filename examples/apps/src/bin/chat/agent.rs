@@ -6,20 +6,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use turnwise::{
-    AgentError, AgentEvent, Cancelled, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext,
-    SessionSpec, StopReason, ToolResult, TurnContext, Usage,
+    AgentError, AgentEvent, Cancelled, InboxInteraction, Message, RunResult, Session, SessionAgent,
+    SessionAgentBuilder, SessionContext, SessionSpec, StopReason, ToolResult, TurnContext, Usage,
 };
 
 use crate::calls::ToolCall;
+use crate::consent::Consent;
 use crate::endpoint::Endpoint;
 use crate::options::Options;
 use crate::refusal::{Failed, LONGEST_DELAY};
 use crate::reply::{Piece, Reply};
 use crate::request::Dialect;
-use crate::tools;
+use crate::tools::Tool;
 
 /// How often the model is asked in one turn. It may answer the result of a tool with another call.
 const MOST_ROUNDS: u32 = 10;
+
+/// The answer of a tool. The error is a text for the model too.
+type ToolAnswer = Result<String, String>;
 
 pub(crate) struct ChatBuilder {
     pub(crate) options: Arc<Options>,
@@ -35,7 +39,8 @@ impl SessionAgentBuilder for ChatBuilder {
             history.set_system_prompt(prompt);
         }
         let endpoint = Endpoint::new(Arc::clone(&self.options), Arc::clone(&self.dialect));
-        Ok(Chat { history, endpoint, options: Arc::clone(&self.options) })
+        let consent = Consent::new(Arc::clone(&self.options));
+        Ok(Chat { history, endpoint, consent, options: Arc::clone(&self.options) })
     }
 }
 
@@ -45,19 +50,19 @@ impl SessionAgentBuilder for ChatBuilder {
 ///
 /// - A stopped reply is in the history, with the text that has arrived.
 /// - Every tool call has a result.
-/// - A question without any part of a reply is removed, so that it can be asked again.
+/// - A message of the user without any part of a reply is removed, so that it can be sent again.
 pub(crate) struct Chat {
     history: Session,
     endpoint: Endpoint,
+    consent: Consent,
     options: Arc<Options>,
 }
 
 impl SessionAgent for Chat {
     fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
         self.history.push(Message::user(prompt));
-        let asked = self.history.messages().len();
         let answered = self.answer(turn);
-        if answered.is_err() && self.history.messages().len() == asked {
+        if answered.is_err() && matches!(self.history.messages().last(), Some(Message::User { .. })) {
             self.history.messages_mut().pop();
         }
         answered
@@ -77,16 +82,30 @@ impl Chat {
             usage += reply.usage;
             let stop_reason = reply.stop.unwrap_or_default();
             turn.emit(AgentEvent::TurnCompleted { stop_reason, usage: reply.usage })?;
-            if reply.calls().is_empty() {
+            tool_calls += reply.calls().len() as u32;
+            let is_answer = reply.calls().is_empty();
+            if !is_answer {
+                self.run_tools(reply.calls(), turn)?;
+            }
+            // What arrives during the last round is not taken, because the model would not see it.
+            let goes_on = round < MOST_ROUNDS && self.take_in(turn);
+            if is_answer && !goes_on {
                 let result = turn.finish(reply.text).with_usage(usage).with_stop_reason(stop_reason);
                 return Ok(result.with_turns(round).with_tool_calls(tool_calls));
             }
-            tool_calls += reply.calls().len() as u32;
-            self.run_tools(reply.calls(), turn)?;
             // Reads of the session show each round after its end.
             turn.publish(self.snapshot());
         }
         Err(AgentError::MaxTurnsReached { turns: MOST_ROUNDS })
+    }
+
+    /// Takes in what the user has sent meanwhile, as one message. Returns whether there is anything.
+    fn take_in(&mut self, turn: &TurnContext) -> bool {
+        let lines: Vec<String> = turn.drain_inbox().iter().map(InboxInteraction::text).collect();
+        if !lines.is_empty() {
+            self.history.push(Message::user(lines.join("\n")));
+        }
+        !lines.is_empty()
     }
 
     /// Gets one reply of the model. Afterwards the reply is in the history, whole or as far as it has arrived.
@@ -160,7 +179,7 @@ impl Chat {
         let mut results = Vec::with_capacity(calls.len());
         let mut stopped = None;
         for call in calls {
-            let run = if stopped.is_none() { run_tool(call, turn) } else { Ok(not_run(call)) };
+            let run = if stopped.is_none() { self.run_tool(call, turn) } else { Ok(not_run(call)) };
             match run {
                 Ok(result) => results.push(result),
                 Err(cancelled) => {
@@ -172,6 +191,42 @@ impl Chat {
         self.history.push(Message::ToolResults { results });
         stopped.map_or(Ok(()), |cancelled| Err(cancelled.into()))
     }
+
+    /// Runs a call, if the user allows it. Calls are asked for one after the other, in their order.
+    fn run_tool(&mut self, call: &ToolCall, turn: &TurnContext) -> Result<ToolResult, Cancelled> {
+        let ToolCall { id, name, args, .. } = call.clone();
+        turn.emit(AgentEvent::ToolCallRequested { id: id.clone(), name: name.clone(), args })?;
+        let (answer, time) = self.tool_answer(call, turn)?;
+        let is_error = answer.is_err();
+        let (Ok(content) | Err(content)) = answer;
+        turn.emit(AgentEvent::ToolExecutionCompleted {
+            id: id.clone(),
+            name: name.clone(),
+            result: content.clone(),
+            is_error,
+            duration_ms: time.as_millis() as u64,
+        })?;
+        turn.emit(AgentEvent::ToolResultReceived { id: id.clone(), name, is_error })?;
+        Ok(ToolResult { tool_use_id: id, content, is_error })
+    }
+
+    /// The answer of a call, which may be a refusal, and the time that the tool took.
+    fn tool_answer(&mut self, call: &ToolCall, turn: &TurnContext) -> Result<(ToolAnswer, Duration), Cancelled> {
+        // An incomplete call does not run. Its result gives the reason to the model.
+        let tool = match call.arguments().and_then(|args| Tool::new(&call.name, args)) {
+            Ok(tool) => tool,
+            Err(error) => return Ok((Err(error), Duration::ZERO)),
+        };
+        if let Some(change) = tool.change() {
+            if let Some(refusal) = self.consent.refusal(&call.name, &change, turn)? {
+                return Ok((Err(refusal), Duration::ZERO));
+            }
+        }
+        turn.emit(AgentEvent::ToolExecutionStarted { id: call.id.clone(), name: call.name.clone() })?;
+        let begun = Instant::now();
+        let answer = tool.run();
+        Ok((answer, begun.elapsed()))
+    }
 }
 
 /// The end of a message about a reply: the reason for an unusual stop, or nothing.
@@ -181,28 +236,6 @@ pub(crate) fn why(stop: Option<StopReason>) -> &'static str {
         Some(StopReason::ContentFilter) => ": a content filter stopped it",
         _ => "",
     }
-}
-
-fn run_tool(call: &ToolCall, turn: &TurnContext) -> Result<ToolResult, Cancelled> {
-    let ToolCall { id, name, args, .. } = call.clone();
-    turn.emit(AgentEvent::ToolCallRequested { id: id.clone(), name: name.clone(), args: args.clone() })?;
-    turn.emit(AgentEvent::ToolExecutionStarted { id: id.clone(), name: name.clone() })?;
-    let begun = Instant::now();
-    // An incomplete call does not run. Its result gives the reason to the model.
-    let answer = call.arguments().and_then(|args| tools::run(&name, args));
-    let is_error = answer.is_err();
-    let (Ok(content) | Err(content)) = answer;
-    let duration_ms = begun.elapsed().as_millis() as u64;
-    let (result, tool_use_id) = (content.clone(), id.clone());
-    turn.emit(AgentEvent::ToolExecutionCompleted {
-        id: id.clone(),
-        name: name.clone(),
-        result,
-        is_error,
-        duration_ms,
-    })?;
-    turn.emit(AgentEvent::ToolResultReceived { id, name, is_error })?;
-    Ok(ToolResult { tool_use_id, content, is_error })
 }
 
 fn not_run(call: &ToolCall) -> ToolResult {

@@ -2,10 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use turnwise::{RunResult, SessionError, SessionId, SessionService, TurnHandle, TurnId, TurnStream, WeakService};
+use turnwise::{SessionId, SessionService, TurnHandle, TurnId, WeakService};
 use turnwise_apps::ctrl_c::AtRest;
-
-use crate::show;
 
 /// The turn that Ctrl-C interrupts.
 #[derive(Clone, Default)]
@@ -24,19 +22,9 @@ impl Foreground {
         Ok(foreground)
     }
 
-    /// Shows a turn until its end.
-    pub(crate) fn show(&self, stream: TurnStream) -> Result<RunResult, SessionError> {
-        let turn = stream.handle();
-        self.during(turn.session_id(), turn.turn_id(), || show::show(stream))
-    }
-
-    /// Waits for a turn that was begun in the background.
-    pub(crate) fn wait(&self, turn: TurnHandle) -> Result<RunResult, SessionError> {
-        self.during(turn.session_id(), turn.turn_id(), || show::wait(turn))
-    }
-
-    fn during<T>(&self, session: SessionId, turn: TurnId, shown: impl FnOnce() -> T) -> T {
-        self.set(Some((session, turn)));
+    /// Calls `shown`, during which Ctrl-C interrupts this turn and no other.
+    pub(crate) fn during<T>(&self, turn: &TurnHandle, shown: impl FnOnce() -> T) -> T {
+        self.set(Some((turn.session_id(), turn.turn_id())));
         let result = shown();
         self.set(None);
         result

@@ -6,8 +6,14 @@
 //! ```
 //!
 //! Every conversation is a session, and every question is a turn. The answer appears as it arrives. Ctrl-C stops the
-//! answer and closes the connection; the conversation keeps the text that has arrived. The model may call a clock and a
-//! calculator.
+//! answer and closes the connection; the conversation keeps the text that has arrived.
+//!
+//! The model may call a clock and a calculator, and two tools that change files in the working directory. Before one of
+//! those runs, the turn asks the user (`consent.rs`), and waits until the user has answered in the terminal (`front.rs`).
+//!
+//! A line that is typed while an answer is written is the next question. Its turn waits in the queue of the session
+//! (`meanwhile.rs`). With an exclamation mark in front the line goes to the running turn instead (`steering.rs`): the
+//! agent takes it in before its next request, or makes one more (`agent.rs`).
 //!
 //! Servers differ, and the chat accepts these variants:
 //!
@@ -27,17 +33,31 @@
 
 mod address;
 mod agent;
+mod asking;
+mod background;
 mod calls;
+mod changes;
+mod columns;
+mod consent;
+mod conversations;
+mod draft;
 mod endpoint;
 mod events;
+mod front;
 mod interrupts;
 mod json;
+mod keyboard;
+mod keys;
+mod meanwhile;
 mod options;
 mod prompt;
 mod refusal;
 mod reply;
 mod request;
+mod screen;
 mod show;
+mod shown;
+mod steering;
 mod tools;
 mod wire;
 
@@ -45,7 +65,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnwise::{CancelReason, CreateSessionRequest, EphemeralSessionService, SessionService, SessionSpec};
+use turnwise::{
+    CancelReason, CreateSessionRequest, EphemeralSessionService, SessionError, SessionService, SessionSpec, TurnStream,
+};
 use turnwise_apps::{
     args,
     ctrl_c::{self, AtRest},
@@ -53,13 +75,17 @@ use turnwise_apps::{
 };
 
 use agent::ChatBuilder;
+use front::{Front, Next, Reading};
 use interrupts::Foreground;
 use options::Options;
+use shown::Shown;
 
 /// The service with the conversations.
 type Service = EphemeralSessionService<ChatBuilder>;
 
 const MAX_CONVERSATIONS: usize = 64;
+/// How many questions may wait in a conversation.
+const MAX_QUEUED: usize = 8;
 /// How long conversations may take to end at the end of the program.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -83,8 +109,8 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<ExitCode, String> {
     let options = Arc::new(options);
     let builder = ChatBuilder { options: Arc::clone(&options), dialect: Arc::default() };
-    let config = EphemeralSessionService::configure(builder).max_sessions(MAX_CONVERSATIONS).thread_name_prefix("chat");
-    let service = config.build().map_err(|error| error.to_string())?;
+    let config = EphemeralSessionService::configure(builder).max_sessions(MAX_CONVERSATIONS).turn_queue(MAX_QUEUED);
+    let service = config.thread_name_prefix("chat").build().map_err(|error| error.to_string())?;
     let at_rest = AtRest::of(options.question.is_none());
     let foreground =
         Foreground::install(service.downgrade(), at_rest).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;
@@ -104,14 +130,30 @@ fn ask(service: &Service, options: &Options, foreground: &Foreground, question: 
     let mut spec = SessionSpec::new();
     spec.system_prompt.clone_from(&options.system);
     let request = CreateSessionRequest::new(question).session(spec).timeout(options.timeout);
-    let answered = service.stream_session(request).and_then(|stream| foreground.show(stream));
-    let error = match answered {
-        Ok(_) => return Ok(ExitCode::SUCCESS),
-        Err(error) => error,
+    let answered = match service.stream_session(request) {
+        Ok(stream) => show(service, options, foreground, stream),
+        Err(error) => {
+            warn(show::explain(&error));
+            Err(error)
+        }
     };
-    warn(show::explain(&error));
-    Ok(match error.cancel_reason() {
-        Some(CancelReason::Interrupted) => ExitCode::from(ctrl_c::INTERRUPTED),
-        _ => ExitCode::FAILURE,
+    Ok(match answered {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.cancel_reason() == Some(CancelReason::Interrupted) => ExitCode::from(ctrl_c::INTERRUPTED),
+        Err(_) => ExitCode::FAILURE,
     })
+}
+
+/// Shows the answer, and asks what its tools ask.
+fn show(service: &Service, options: &Options, foreground: &Foreground, stream: TurnStream) -> Result<(), SessionError> {
+    let reading = if options.can_ask { Reading::Answers } else { Reading::Never };
+    let mut front = Front::new(service, reading, String::new());
+    foreground.during(stream.handle(), || {
+        let shown = Shown::stream(&stream);
+        // The keyboard is read for answers only. Another line has no effect.
+        while !matches!(front.next(&shown), Next::Ended) {}
+    });
+    let ended = front.show_end(stream.wait());
+    front.end();
+    ended
 }

@@ -1,12 +1,15 @@
 //! The options, from the command line and the environment.
 
+use std::collections::HashSet;
 use std::env::{self, VarError};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 
 use crate::address::Address;
+use crate::tools::CHANGING;
 
 pub(crate) const USAGE: &str = "\
 usage: chat [OPTIONS] [QUESTION]
@@ -24,7 +27,12 @@ With a question: prints the answer and ends. Without: a prompt; /help lists what
   --attempts N       how often a request is sent that may well succeed later [4]
   --backoff SECONDS  how long to wait before the second attempt; doubles every time [0.5]
   --no-tools         for models that know no tools
+  --allow TOOL       run this tool without asking: write_file or note; may be given several times
+  --yes              run all tools without asking
 
+The tools write_file and note change files in the working directory, so the chat asks before it runs them. Without a
+terminal on standard input and standard error the chat cannot ask. Then a tool that no option allows is refused, and
+the model is told so.
 A pause that the server asks for (Retry-After) is made up to 60 seconds; a longer one fails the answer at once.
 Proxies are not used, and redirections are not followed.";
 
@@ -43,6 +51,10 @@ pub(crate) struct Options {
     pub(crate) attempts: u32,
     pub(crate) backoff: Duration,
     pub(crate) tools: bool,
+    /// The tools that run without a question to the user.
+    pub(crate) allow: HashSet<String>,
+    /// Whether there is a terminal to ask the user in.
+    pub(crate) can_ask: bool,
     pub(crate) question: Option<String>,
 }
 
@@ -64,6 +76,9 @@ fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
         attempts: 4,
         backoff: Duration::from_millis(500),
         tools: true,
+        allow: HashSet::new(),
+        // On other systems no keys are read while an answer is written.
+        can_ask: cfg!(unix) && io::stdin().is_terminal() && io::stderr().is_terminal(),
         question: None,
     };
     let mut words = Vec::new();
@@ -79,6 +94,8 @@ fn parse_all(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
             Long("attempts") => options.attempts = args.value()?.parse::<u32>()?.max(1),
             Long("backoff") => options.backoff = args.value()?.parse_with(seconds)?,
             Long("no-tools") => options.tools = false,
+            Long("allow") => _ = options.allow.insert(args.value()?.parse_with(changing)?),
+            Long("yes") => options.allow.extend(CHANGING.map(str::to_owned)),
             Long("help") | Short('h') => return Ok(None),
             Value(word) => words.push(word.string()?),
             unknown => return Err(unknown.unexpected()),
@@ -105,6 +122,14 @@ fn or_variable(given: Option<String>, name: &str) -> Result<Option<String>, Stri
         Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => Err(format!("the environment variable {name} is not UTF-8")),
+    }
+}
+
+/// The name of a tool that needs to be allowed.
+fn changing(name: &str) -> Result<String, String> {
+    match CHANGING.contains(&name) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("not one of {}", CHANGING.join(", "))),
     }
 }
 

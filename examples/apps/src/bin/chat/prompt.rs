@@ -1,79 +1,114 @@
-//! The prompt, with several conversations, of which one is current.
+//! The prompt: lines are questions to the current conversation, or commands.
 
-use std::collections::BTreeMap;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, IsTerminal};
-use std::time::Duration;
+use std::mem;
 
 use rustyline::DefaultEditor;
 use turnwise::{
-    ArchiveMode, AssistantBlock, Message, RunResult, Session, SessionError, SessionId, SessionQuery, SessionService,
-    SessionSpec, StartTurnRequest, TurnHandle,
+    InputId, SessionError, SessionId, SessionService, SessionState, StartTurnRequest, TurnHandle, TurnStream, WhenBusy,
 };
 use turnwise_apps::{
-    histories,
-    lines::read_line,
-    say::{plain_line, say, warn},
+    lines::continue_line,
+    say::{plain_line, warn},
 };
 
+use crate::conversations::Conversations;
+use crate::draft::{steering, Typed};
+use crate::front::Reading;
 use crate::interrupts::Foreground;
 use crate::options::Options;
-use crate::show::{explain, without_controls};
+use crate::show::explain;
+use crate::steering::Steering;
 use crate::Service;
 
 const HELP: &str = "\
 A line is a question to the conversation in front; a line that ends with a backslash goes on in the next.
 A line that ends with ' &' is answered in the background, and shown before the next prompt once it is there.
-Ctrl-C stops the answer that is being written and keeps what there is of it; Ctrl-D ends the program.
+A question to a conversation that is still being answered waits in its queue. A line that is typed while an answer is
+written is such a question. Commands that are typed meanwhile run after the answers, and so do the lines behind them;
+/answer, /help, /list, /stop, /unqueue and /usage run at once.
+A line that begins with '!', or that Alt-Enter ends while an answer is written, goes to that answer: the assistant takes
+it in before its next step, or goes on with it at the end of the answer.
+A tool that changes something asks first: y allows it once, a always in this conversation, and n refuses it.
+Ctrl-C stops the answer that is being written and keeps what there is of it; the questions that wait are answered next.
+Ctrl-D ends the program.
   /new NAME             begin a conversation
   /switch NAME          bring a conversation to the front
   /list                 all conversations
   /show [NAME]          all of a conversation
   /usage [NAME]         the tokens that it has used
   /stop [NAME]          stop a conversation's answer
+  /unqueue              withdraw the questions that wait in the conversation in front, and the commands behind them
+  /answer [TEXT]        what a tool asks in the conversation in front, and the answer: y, a, n, or n and the reason
   /wait                 wait for what is answered in the background
   /save FILE [NAME]     keep a conversation in a JSON file
   /load FILE NAME       go on with a conversation from such a file
   /archive [NAME]       end a conversation
   /quit                 end the program";
 
-/// How long an export waits for a running answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-struct Prompt<'a> {
-    service: &'a Service,
-    options: &'a Options,
-    foreground: &'a Foreground,
-    conversations: BTreeMap<String, SessionId>,
-    current: String,
+pub(crate) struct Prompt<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) options: &'a Options,
+    pub(crate) foreground: &'a Foreground,
+    pub(crate) conversations: Conversations<'a>,
     /// The turns in the background, with the names of their conversations.
-    background: Vec<(String, TurnHandle)>,
+    pub(crate) background: Vec<(String, TurnHandle)>,
+    /// The questions that were typed while an answer was written.
+    pub(crate) waiting: VecDeque<Asked>,
+    /// The lines that were typed meanwhile and run after the answers.
+    pub(crate) later: VecDeque<Typed>,
+    /// The lines that were typed meanwhile, for the history of the line editor.
+    pub(crate) typed: Vec<String>,
+    /// The lines that were sent to turns in the background.
+    pub(crate) steering: Steering,
+    /// The begin of the next line.
+    pub(crate) draft: String,
+    /// The questions of turns in the background that the user knows.
+    pub(crate) told: HashSet<(SessionId, InputId)>,
+}
+
+/// A question of the user to a model, with its answer.
+pub(crate) struct Asked {
+    pub(crate) question: String,
+    pub(crate) stream: TurnStream,
 }
 
 /// The effect of a line on the loop.
-enum Next {
+pub(crate) enum Next {
     Go,
     Quit,
 }
 
 pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground) -> Result<(), String> {
     let mut editor = DefaultEditor::new().map_err(|error| error.to_string())?;
-    let (conversations, current, background) = (BTreeMap::new(), "main".to_owned(), Vec::new());
-    let mut prompt = Prompt { service, options, foreground, conversations, current, background };
-    prompt.open("main", prompt.spec())?;
+    let mut prompt = Prompt {
+        service,
+        options,
+        foreground,
+        conversations: Conversations::begin(service, options)?,
+        background: Vec::new(),
+        waiting: VecDeque::new(),
+        later: VecDeque::new(),
+        typed: Vec::new(),
+        steering: Steering::default(),
+        draft: String::new(),
+        told: HashSet::new(),
+    };
     warn(format_args!("{} at {}; /help lists what there is", options.model, options.url));
-    while let Some(line) = read_line(&mut editor, &prompt.current)? {
-        let _ = editor.add_history_entry(line.as_str());
+    while let Some(line) = prompt.next_line(&mut editor)? {
         match prompt.on_line(line.trim()) {
             Ok(Next::Go) => {}
             Ok(Next::Quit) => break,
             Err(message) => warn(message),
         }
-        prompt.show_answered();
+        prompt.show_background();
     }
-    prompt.show_answered();
+    prompt.show_background();
     if !io::stdin().is_terminal() {
         // All questions from a file or a pipe are answered, although the input ends before their answers.
         prompt.wait();
+        prompt.show_background();
     }
     let stopped = prompt.background.len();
     if stopped > 0 {
@@ -83,34 +118,61 @@ pub(crate) fn run(service: &Service, options: &Options, foreground: &Foreground)
 }
 
 impl Prompt<'_> {
-    fn on_line(&mut self, line: &str) -> Result<Next, String> {
-        let Some(command) = line.strip_prefix('/') else {
-            if !line.is_empty() {
-                self.on_question(line)?;
+    /// The next line: one that was typed while an answer was written, or one from the editor.
+    fn next_line(&mut self, editor: &mut DefaultEditor) -> Result<Option<String>, String> {
+        for line in self.typed.drain(..) {
+            let _ = editor.add_history_entry(line);
+        }
+        let name = &self.conversations.current;
+        let line = match self.later.pop_front() {
+            Some(Typed::Line(line)) => line,
+            Some(Typed::Steer(line)) => format!("!{line}"),
+            Some(Typed::End) => return Ok(None),
+            None => {
+                let line = continue_line(editor, name, &mem::take(&mut self.draft))?;
+                self.typed.extend(line.clone());
+                return Ok(line);
             }
-            return Ok(Next::Go);
         };
+        warn(format_args!("{}> {line}", plain_line(name)));
+        Ok(Some(line))
+    }
+
+    fn on_line(&mut self, line: &str) -> Result<Next, String> {
+        if let Some(command) = line.strip_prefix('/') {
+            return self.on_command(command);
+        }
+        match steering(line) {
+            Some(line) => self.steer(line)?,
+            None if line.is_empty() => {}
+            None => self.on_question(line)?,
+        }
+        Ok(Next::Go)
+    }
+
+    pub(crate) fn on_command(&mut self, command: &str) -> Result<Next, String> {
         let words: Vec<&str> = command.split_whitespace().collect();
+        let conversations = &mut self.conversations;
+        let current = conversations.current.clone();
         match words[..] {
             ["help"] => warn(HELP),
-            ["new", name] => self.open(name, self.spec())?,
-            ["switch", name] => {
-                self.conversation(name)?;
-                self.current = name.to_owned();
-            }
-            ["list"] => self.list()?,
-            ["show"] => self.show(&self.current)?,
-            ["show", name] => self.show(name)?,
-            ["usage"] => self.usage(&self.current)?,
-            ["usage", name] => self.usage(name)?,
+            ["new", name] => conversations.new_one(name)?,
+            ["switch", name] => conversations.switch(name)?,
+            ["list"] => conversations.list()?,
+            ["show"] => conversations.show(&current)?,
+            ["show", name] => conversations.show(name)?,
+            ["usage"] => conversations.usage(&current)?,
+            ["usage", name] => conversations.usage(name)?,
             ["wait"] => self.wait(),
-            ["stop"] => self.stop(&self.current)?,
-            ["stop", name] => self.stop(name)?,
-            ["save", file] => self.save(file, &self.current)?,
-            ["save", file, name] => self.save(file, name)?,
-            ["load", file, name] => self.load(file, name)?,
-            ["archive"] => self.archive(&self.current.clone())?,
-            ["archive", name] => self.archive(name)?,
+            ["stop"] => conversations.stop(&current)?,
+            ["stop", name] => conversations.stop(name)?,
+            ["unqueue"] => self.unqueue(),
+            ["answer", ..] => self.answer(command.trim_start().strip_prefix("answer").unwrap_or_default())?,
+            ["save", file] => conversations.save(file, &current)?,
+            ["save", file, name] => conversations.save(file, name)?,
+            ["load", file, name] => conversations.load(file, name)?,
+            ["archive"] => conversations.archive(&current)?,
+            ["archive", name] => conversations.archive(name)?,
             ["quit"] => return Ok(Next::Quit),
             _ => return Err(format!("error: unknown command '/{command}'; /help lists them")),
         }
@@ -118,143 +180,71 @@ impl Prompt<'_> {
     }
 
     fn on_question(&mut self, line: &str) -> Result<(), String> {
-        let background = line.strip_suffix(" &");
-        let request = StartTurnRequest::new(background.unwrap_or(line)).timeout(self.options.timeout);
-        let conversation = self.conversation(&self.current)?;
-        if background.is_some() {
-            // The turn has no receiver of events, so it never waits for one.
-            let turn = self.service.begin_turn(conversation, request).map_err(|error| explain(&error))?;
-            self.background.push((self.current.clone(), turn));
+        let Some(question) = line.strip_suffix(" &") else {
+            let stream = self.begin(line, Service::stream_turn)?;
+            self.tell_queued(stream.handle());
+            self.show_answers(Asked { question: line.to_owned(), stream });
             return Ok(());
-        }
-        let stream = self.service.stream_turn(conversation, request).map_err(|error| explain(&error))?;
-        self.foreground.show(stream).map(drop).map_err(|error| explain(&error))
-    }
-
-    /// Shows the answers in the background that have arrived since the last call.
-    fn show_answered(&mut self) {
-        self.background.retain_mut(|(name, turn)| match turn.try_wait() {
-            Some(result) => {
-                show_answer(name, &result);
-                false
-            }
-            None => true,
-        });
-    }
-
-    fn wait(&mut self) {
-        for (name, turn) in self.background.drain(..) {
-            show_answer(&name, &self.foreground.wait(turn));
-        }
-    }
-
-    fn conversation(&self, name: &str) -> Result<SessionId, String> {
-        let unknown = || format!("error: there is no conversation '{name}'; /new {name} begins one");
-        self.conversations.get(name).copied().ok_or_else(unknown)
-    }
-
-    /// The specification of a new conversation.
-    fn spec(&self) -> SessionSpec {
-        let mut spec = SessionSpec::new();
-        spec.system_prompt.clone_from(&self.options.system);
-        spec
-    }
-
-    fn open(&mut self, name: &str, spec: SessionSpec) -> Result<(), String> {
-        if name != plain_line(name) {
-            return Err("error: a name is letters, and not what would tell the terminal something".into());
-        }
-        if self.conversations.contains_key(name) {
-            return Err(format!("error: there is a conversation '{name}' already"));
-        }
-        let id = self.service.open_session(spec.label("name", name)).map_err(|error| explain(&error))?;
-        self.conversations.insert(name.to_owned(), id);
-        self.current = name.to_owned();
+        };
+        // The turn has no receiver of events, so it never waits for one.
+        let turn = self.begin(question, Service::begin_turn)?;
+        self.tell_queued(&turn);
+        self.background.push((self.conversations.current.clone(), turn));
         Ok(())
     }
 
-    fn list(&self) -> Result<(), String> {
-        for conversation in self.service.list(SessionQuery::new()).map_err(|error| explain(&error))? {
-            let name = conversation.labels.get("name").map_or("", String::as_str);
-            let mark = if name == self.current { '*' } else { ' ' };
-            let (messages, tokens) = (conversation.message_count, conversation.total_tokens);
-            say(format_args!("{mark} {name:<16} {:<8} {messages:>4} messages {tokens:>8} tokens", conversation.state));
-        }
-        Ok(())
-    }
-
-    fn show(&self, name: &str) -> Result<(), String> {
-        for message in self.history(name)?.messages() {
-            match message {
-                Message::System { content } => say(format_args!("system: {}", without_controls(content))),
-                Message::User { content } => say(format_args!("you: {}", without_controls(content))),
-                Message::Assistant { blocks, .. } => blocks.iter().for_each(show_block),
-                Message::ToolResults { results } => {
-                    results.iter().for_each(|result| say(format_args!("tool: {}", without_controls(&result.content))));
+    /// Begins a turn of the current conversation. If its queue is full, the line is not lost: the editor shows it again,
+    /// or, without a terminal, the oldest question is answered first.
+    fn begin<T>(
+        &mut self,
+        question: &str,
+        begin: impl Fn(&Service, SessionId, StartTurnRequest) -> Result<T, SessionError>,
+    ) -> Result<T, String> {
+        let conversation = self.conversations.current_id()?;
+        loop {
+            match begin(self.service, conversation, self.request(conversation, question)) {
+                Err(SessionError::QueueFull { .. }) if !self.options.can_ask && self.wait_for_one() => {}
+                Err(error) => {
+                    if matches!(error, SessionError::QueueFull { .. }) {
+                        question.clone_into(&mut self.draft);
+                    }
+                    return Err(explain(&error));
                 }
+                Ok(begun) => return Ok(begun),
             }
         }
-        Ok(())
     }
 
-    fn usage(&self, name: &str) -> Result<(), String> {
-        let billing = self.service.read(self.conversation(name)?).map_err(|error| explain(&error))?.billing;
-        let usage = billing.usage;
-        say(format_args!(
-            "{} tokens in, {} out, {} in all",
-            usage.input_tokens, usage.output_tokens, billing.total_tokens
-        ));
-        Ok(())
+    /// The request of a question. Its time includes that of the answers before it, because the time in the queue counts.
+    pub(crate) fn request(&self, conversation: SessionId, question: &str) -> StartTurnRequest {
+        let ahead = self.service.read(conversation).map_or(0, |session| match session.state.state {
+            SessionState::Idle => 0,
+            _ => session.state.queued_turns as u32 + 1,
+        });
+        let timeout = self.options.timeout.saturating_mul(ahead + 1);
+        StartTurnRequest::new(question).timeout(timeout).when_busy(WhenBusy::Queue)
     }
 
-    fn stop(&self, name: &str) -> Result<(), String> {
-        self.service.interrupt(self.conversation(name)?).map_err(|error| explain(&error))
-    }
-
-    fn history(&self, name: &str) -> Result<Session, String> {
-        let exported = self.service.export_session_timeout(self.conversation(name)?, PATIENCE);
-        exported.map_err(|error| explain(&error))
-    }
-
-    fn save(&self, file: &str, name: &str) -> Result<(), String> {
-        let history = self.history(name)?;
-        histories::save(&history, file)?;
-        say(format_args!("{} messages of '{name}' are in {file}", history.messages().len()));
-        Ok(())
-    }
-
-    fn load(&mut self, file: &str, name: &str) -> Result<(), String> {
-        let history = histories::load(file, self.service)?;
-        self.open(name, SessionSpec::new().resume(history))
-    }
-
-    fn archive(&mut self, name: &str) -> Result<(), String> {
-        let conversation = self.conversation(name)?;
-        self.service.archive_with(conversation, ArchiveMode::Interrupt).map_err(|error| explain(&error))?;
-        self.conversations.remove(name);
-        if self.current == name {
-            if let Some(other) = self.conversations.keys().next() {
-                self.current.clone_from(other);
-            }
+    fn tell_queued(&self, turn: &TurnHandle) {
+        if let Some(message) = self.queued(turn) {
+            warn(format_args!("[{message}]"));
         }
-        Ok(())
     }
-}
 
-fn show_answer(name: &str, result: &Result<RunResult, SessionError>) {
-    let text = match result {
-        Ok(result) => without_controls(&result.text),
-        Err(error) => explain(error),
-    };
-    say(format_args!("[{name}] {}", text.trim_end()));
-}
+    /// The message about a turn that waits in the queue.
+    pub(crate) fn queued(&self, turn: &TurnHandle) -> Option<String> {
+        let count = self.service.read(turn.session_id()).ok()?.state.queued_turns;
+        let verb = if count == 1 { "waits" } else { "wait" };
+        // The turn may have been taken from the queue meanwhile.
+        (turn.is_queued() && count > 0).then(|| format!("queued, {count} {verb}"))
+    }
 
-fn show_block(block: &AssistantBlock) {
-    match block {
-        AssistantBlock::Text { text } => say(format_args!("assistant: {}", without_controls(text))),
-        AssistantBlock::ToolUse { name, args, .. } => {
-            say(format_args!("assistant: {}({})", without_controls(name), without_controls(args)))
+    /// How keys are read while an answer is written.
+    pub(crate) fn reading(&self) -> Reading {
+        if self.options.can_ask {
+            Reading::Always
+        } else {
+            Reading::Never
         }
-        AssistantBlock::Reasoning { .. } => {}
     }
 }

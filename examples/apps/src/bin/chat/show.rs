@@ -1,133 +1,48 @@
-//! The output of a turn: the answer on standard output, all other messages on standard error.
+//! Messages, answers and errors as text for the user.
 
-use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
-
-use turnwise::crossbeam_channel::RecvTimeoutError;
-use turnwise::{AgentEvent, CancelReason, RunResult, SessionError, TurnHandle, TurnStream};
-use turnwise_apps::say::{plain, warn, write_out};
-
-use crate::agent::why;
-
-/// The period of the progress sign.
-const TICK: Duration = Duration::from_millis(100);
-const SIGNS: [char; 4] = ['|', '/', '-', '\\'];
-
-/// Shows a turn until its end.
-pub(crate) fn show(stream: TurnStream) -> Result<RunResult, SessionError> {
-    let mut screen = Screen::new();
-    loop {
-        match stream.recv_timeout(TICK) {
-            Ok(event) => screen.on_event(event),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-        screen.on_time();
-    }
-    screen.end_line();
-    let result = stream.wait()?;
-    if !why(Some(result.stop_reason)).is_empty() {
-        screen.note(&format!("the answer is cut off{}", why(Some(result.stop_reason))));
-    }
-    Ok(result)
-}
-
-/// Waits for a turn without a receiver of events.
-pub(crate) fn wait(mut turn: TurnHandle) -> Result<RunResult, SessionError> {
-    let mut screen = Screen::new();
-    loop {
-        if let Some(result) = turn.wait_timeout(TICK) {
-            screen.clear_sign();
-            return result;
-        }
-        screen.on_time();
-    }
-}
-
-/// The state of the terminal. A failure to write the answer ends the program. A failure to write anything else is
-/// ignored.
-struct Screen {
-    begun: Instant,
-    /// The time of the last output.
-    shown: Instant,
-    ticks: usize,
-    /// Whether standard error is a terminal, which can show progress.
-    is_watched: bool,
-    /// Whether the progress sign is visible.
-    shows_sign: bool,
-    /// Whether the cursor is in a line of the answer.
-    in_line: bool,
-}
-
-impl Screen {
-    fn new() -> Self {
-        let is_watched = io::stderr().is_terminal();
-        let now = Instant::now();
-        Self { begun: now, shown: now, ticks: 0, is_watched, shows_sign: false, in_line: false }
-    }
-
-    fn on_event(&mut self, event: AgentEvent) {
-        match event {
-            AgentEvent::TextDelta { delta } => self.text(&delta),
-            AgentEvent::ToolExecutionCompleted { name, result, is_error, .. } => {
-                let failed = if is_error { "failed: " } else { "" };
-                self.note(&format!("{name}: {failed}{result}"));
-            }
-            AgentEvent::Retrying { attempt, max_attempts, error, delay_ms } => {
-                let delay = Duration::from_millis(delay_ms);
-                self.note(&format!("{error}; attempt {} of {max_attempts} in {delay:?}", attempt + 1));
-            }
-            _ => {}
-        }
-    }
-
-    fn text(&mut self, text: &str) {
-        self.clear_sign();
-        write_out(without_controls(text).as_bytes());
-        self.in_line = !text.ends_with('\n');
-    }
-
-    fn note(&mut self, text: &str) {
-        self.clear_sign();
-        self.end_line();
-        warn(format_args!("[{}]", without_controls(text)));
-    }
-
-    /// Shows progress if there was no output for a while, since a model may think for long.
-    fn on_time(&mut self) {
-        if self.shown.elapsed() < TICK {
-            return;
-        }
-        self.shown = Instant::now();
-        self.ticks += 1;
-        // In a line of the answer the sign would overwrite text.
-        if self.is_watched && !self.in_line {
-            let sign = SIGNS[self.ticks % SIGNS.len()];
-            let mut err = io::stderr().lock();
-            let _ = write!(err, "\r{sign} {} s", self.begun.elapsed().as_secs()).and_then(|()| err.flush());
-            self.shows_sign = true;
-        }
-    }
-
-    fn clear_sign(&mut self) {
-        self.shown = Instant::now();
-        if std::mem::take(&mut self.shows_sign) {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
-        }
-    }
-
-    fn end_line(&mut self) {
-        self.clear_sign();
-        if std::mem::take(&mut self.in_line) {
-            write_out(b"\n");
-        }
-    }
-}
+use turnwise::{AssistantBlock, CancelReason, Message, RunResult, SessionError};
+use turnwise_apps::say::{plain, say};
 
 /// The text of a model or a server without characters that control a terminal. Carriage returns are removed, not
 /// replaced, because some models and servers end their lines with them.
 pub(crate) fn without_controls(text: &str) -> String {
     plain(&text.replace('\r', ""))
+}
+
+/// A line that the user has typed, in one line although it continues in others.
+pub(crate) fn one_line(line: &str) -> String {
+    line.replace('\n', " ")
+}
+
+/// Shows a message of a conversation.
+pub(crate) fn show_message(message: &Message) {
+    match message {
+        Message::System { content } => say(format_args!("system: {}", without_controls(content))),
+        Message::User { content } => say(format_args!("you: {}", without_controls(content))),
+        Message::Assistant { blocks, .. } => blocks.iter().for_each(show_block),
+        Message::ToolResults { results } => {
+            results.iter().for_each(|result| say(format_args!("tool: {}", without_controls(&result.content))));
+        }
+    }
+}
+
+fn show_block(block: &AssistantBlock) {
+    match block {
+        AssistantBlock::Text { text } => say(format_args!("assistant: {}", without_controls(text))),
+        AssistantBlock::ToolUse { name, args, .. } => {
+            say(format_args!("assistant: {}({})", without_controls(name), without_controls(args)))
+        }
+        AssistantBlock::Reasoning { .. } => {}
+    }
+}
+
+/// Shows the answer of a turn in the background.
+pub(crate) fn show_answer(name: &str, result: &Result<RunResult, SessionError>) {
+    let text = match result {
+        Ok(result) => without_controls(&result.text),
+        Err(error) => explain(error),
+    };
+    say(format_args!("[{name}] {}", text.trim_end()));
 }
 
 /// The error in the words of conversations.
@@ -144,6 +59,12 @@ pub(crate) fn explain(error: &SessionError) -> String {
     match error {
         SessionError::Busy { .. } | SessionError::Timeout { .. } => {
             "error: that conversation is still being answered; /stop ends it".into()
+        }
+        SessionError::QueueFull { capacity, .. } => {
+            format!("error: the queue is full, {capacity} questions wait; /unqueue withdraws them")
+        }
+        SessionError::InboxFull { capacity, .. } => {
+            format!("error: {capacity} lines are sent to that answer and not taken in yet")
         }
         SessionError::NotRunning { .. } => "error: that conversation is not being answered".into(),
         other => format!("error: {other}"),

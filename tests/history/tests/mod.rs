@@ -2,12 +2,16 @@
 //!
 //! Each test begins with a correct history, and changes one thing in it.
 
+mod queue;
+mod waits;
+
 use std::sync::atomic::AtomicUsize;
 
-use turnwise::{ArchiveMode, CancelReason, SessionState};
+use turnwise::{ArchiveMode, CancelReason, SessionState, WhenBusy};
 
+use crate::answers::{Ending, Figures, Refused};
 use crate::check::check;
-use crate::history::{Counted, Ending, Figures, Refused, Stamp, What, Who, NEVER};
+use crate::history::{Counted, Stamp, What, Who, NEVER};
 use crate::plan::{Plan, Slot, Step};
 use crate::run::where_it_is;
 use crate::told::*;
@@ -18,13 +22,13 @@ const UNEXPLAINED: &str = "session 0 cannot be explained";
 fn a_correct_life_passes() {
     told(1)
         .opened()
-        .then(read(IDLE, figures(0, 0)))
+        .then(read(IDLE, 0, figures(0, 0)))
         .then(begun(1, 1))
-        .then(busy(2))
+        .then(busy(2, 1))
         .ran(1, 1, well(1))
         .then(What::Result { uid: 1 })
         .result(1, well(1))
-        .then(read(IDLE, figures(1, 1)))
+        .then(read(IDLE, 1, figures(1, 1)))
         .then(What::Export(Ok(figures(1, 1))))
         .then(archived(ArchiveMode::Drain))
         .then(What::Read(Err(Refused::NotFound)))
@@ -43,9 +47,9 @@ fn overlapping_calls_may_have_either_order() {
             second,
         )
     };
-    overlapping(busy(2), read(IDLE, figures(0, 0))).passes();
-    overlapping(read(RUNNING, figures(0, 0)), interrupted(Err(Refused::NotRunning))).passes();
-    overlapping(begun(2, 1), busy(3)).fails(UNEXPLAINED);
+    overlapping(busy(2, 1), read(IDLE, 0, figures(0, 0))).passes();
+    overlapping(read(RUNNING, 1, figures(0, 0)), interrupted(Err(Refused::NotRunning))).passes();
+    overlapping(begun(2, 1), busy(3, 1)).fails(UNEXPLAINED);
 }
 
 #[test]
@@ -58,22 +62,22 @@ fn two_admissions_at_once_are_refused() {
 #[test]
 fn a_stale_read_after_the_result_is_refused() {
     let ended = || told(1).opened().then(begun(1, 1)).ran(1, 1, well(1)).then(What::Result { uid: 1 });
-    ended().then(read(IDLE, figures(1, 1))).passes();
-    ended().then(read(IDLE, figures(0, 0))).fails(UNEXPLAINED);
-    ended().then(read(RUNNING, figures(1, 1))).fails(UNEXPLAINED);
-    ended().then(busy(2)).fails(UNEXPLAINED);
+    ended().then(read(IDLE, 1, figures(1, 1))).passes();
+    ended().then(read(IDLE, 1, figures(0, 0))).fails(UNEXPLAINED);
+    ended().then(read(RUNNING, 1, figures(1, 1))).fails(UNEXPLAINED);
+    ended().then(busy(2, 1)).fails(UNEXPLAINED);
 }
 
 #[test]
 fn state_and_figures_of_different_instants_are_refused() {
     let odd = Figures { messages: 1, ..Figures::default() };
     let running = || told(1).opened().then(begun(1, 1)).entered(1, 1);
-    running().then(read(RUNNING, odd)).passes();
-    running().then(read(RUNNING, figures(0, 0))).fails(UNEXPLAINED);
+    running().then(read(RUNNING, 1, odd)).passes();
+    running().then(read(RUNNING, 1, figures(0, 0))).fails(UNEXPLAINED);
     // The state is from before the turn, and the figures are from the middle of it.
     told(1)
         .opened()
-        .between(20, 90, Who::Thread(1), read(IDLE, odd))
+        .between(20, 90, Who::Thread(1), read(IDLE, 0, odd))
         .between(30, 35, Who::Thread(0), begun(1, 1))
         .entered(1, 1)
         .fails(UNEXPLAINED);
@@ -166,12 +170,12 @@ fn a_turn_after_the_close_is_refused() {
 #[test]
 fn a_session_that_runs_a_turn_after_a_panic_is_refused() {
     let faulted = || told(1).opened().then(begun(1, 1)).ran(1, 1, Ending::Panicked).then(What::Result { uid: 1 });
-    let refused = What::Turn { uid: 2, host: false, answer: Err(Refused::Faulted) };
+    let refused = refused(2, WhenBusy::Refuse, Refused::Faulted);
     // The figures that the agent published before its panic stay.
     let shown = Figures { messages: 1, ..Figures::default() };
-    faulted().then(refused).then(read(SessionState::Faulted, shown)).passes();
+    faulted().then(refused).then(read(SessionState::Faulted, 1, shown)).passes();
     faulted().then(begun(2, 2)).fails(UNEXPLAINED);
-    faulted().then(read(IDLE, shown)).fails(UNEXPLAINED);
+    faulted().then(read(IDLE, 1, shown)).fails(UNEXPLAINED);
 }
 
 #[test]
@@ -251,7 +255,7 @@ fn a_read_of_figures_that_are_not_published_yet_is_refused() {
             .opened()
             .between(20, 25, Who::Thread(0), begun(1, 1))
             .entered(1, 1)
-            .between(30, until, Who::Thread(1), read(IDLE, figures(1, 1)))
+            .between(30, until, Who::Thread(1), read(IDLE, 1, figures(1, 1)))
             .between(50, 50, Who::Agent, What::Leave { ending: well(1), figures: figures(1, 1) })
     };
     reading(60).passes();
