@@ -1032,7 +1032,7 @@ impl<S: SessionService + ?Sized> SessionService for Arc<S> {
     forward_session_service!(self => **self);
 }
 
-#[cfg(all(test, not(turnwise_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{agent_fn, EphemeralSessionService};

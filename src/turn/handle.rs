@@ -388,7 +388,7 @@ impl Answer {
 
     /// Stores the result that the caller will get. Call it once.
     pub(crate) fn prepare(&self, result: TurnResult) {
-        self.outcome.slot.lock().result = Some(result);
+        self.prepare_with_calls(result, TurnTimings::default());
     }
 
     /// As [`prepare`](Self::prepare), for a turn that was picked up, with the times of its calls.
