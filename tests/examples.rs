@@ -10,7 +10,7 @@ struct Example {
     prints: &'static str,
 }
 
-const EXAMPLES: [Example; 15] = [
+const EXAMPLES: [Example; 16] = [
     Example { name: "abort_socket", is_built: true, prints: "interrupted\nhello\n" },
     Example {
         name: "asking",
@@ -50,6 +50,11 @@ const EXAMPLES: [Example; 15] = [
             " INFO session{session_id=018f8f6e-9c6b-7000-8000-000000000001}:turn{session_id=018f8f6e-9c6b-7000-8000-",
             "000000000001 turn_id=2}: helps\n",
         ),
+    },
+    Example {
+        name: "steering",
+        is_built: true,
+        prints: "go north, then east, and rest\ntaken: true\ntaken: true\nSESSION_NOT_RUNNING\n",
     },
     Example { name: "store", is_built: cfg!(feature = "store"), prints: "turn 1: hello\nturn 2: again\n4 messages\n" },
     Example { name: "sub_agent", is_built: true, prints: "10\n" },

@@ -98,6 +98,39 @@
 //! # Ok::<(), SessionError>(())
 //! ```
 //!
+//! # Input to the turn that runs
+//!
+//! A queued turn comes after the running one. [`steer`](crate::SessionService::steer) sends a message into it: a
+//! correction, or an answer that the user gives unasked. The agent looks for messages where it can use them, for example
+//! between two calls of a model, with [`drain_inbox`](crate::TurnContext::drain_inbox), or waits for one with
+//! [`wait_inbox`](crate::TurnContext::wait_inbox). The message reaches this turn or none. What the turn has not taken
+//! when it ends fails, and its sender may send it again, as a prompt:
+//!
+//! ```
+//! use turnwise::{AgentEvent, InteractionContent, SessionError, SessionId, SessionService, StartTurnRequest, WhenBusy};
+//! # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService};
+//!
+//! /// Tells the running turn, or begins a turn with the same text.
+//! fn tell(service: &dyn SessionService, id: SessionId, text: &str) -> Result<(), SessionError> {
+//!     let was_taken = match service.steer(id, None, InteractionContent::message(text)) {
+//!         Ok(message) => matches!(message.last(), Some(AgentEvent::InteractionComplete { .. })), // waits for the turn
+//!         Err(SessionError::NotRunning { .. }) => false,
+//!         Err(error) => return Err(error),
+//!     };
+//!     if !was_taken {
+//!         service.start_turn(id, StartTurnRequest::new(text).when_busy(WhenBusy::Queue))?;
+//!     }
+//!     Ok(())
+//! }
+//! # let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+//! # let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+//! # tell(&service, id, "use metres")?;
+//! # assert_eq!(service.read(id)?.state.last_assistant_text.as_deref(), Some("use metres"));
+//! # Ok::<(), SessionError>(())
+//! ```
+//!
+//! `examples/steering.rs` shows it with a handle.
+//!
 //! # Waiting until a session is idle
 //!
 //! [`wait_idle`](crate::SessionService::wait_idle) waits until no turn is admitted or queued, at most for its timeout.

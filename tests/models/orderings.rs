@@ -64,6 +64,7 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(TokenSea
         service: crate::service::WeakService::none(),
         status: StatusSlab::default().building(0, turn, &snapshot(0)),
         id: SessionId::from_uuid(uuid::Uuid::nil()),
+        model: "".into(),
         labels: Labels::default(),
         snapshot: snapshot(0),
         inbox_capacity: 1,
