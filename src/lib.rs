@@ -176,8 +176,8 @@
 //! # More
 //!
 //! The [`guide`] answers common questions: how to port from an async session service, how to keep a service in a struct,
-//! what to do when a session is busy, how to ask a person, when to retry, how to use sub-agents, how to test an agent, and
-//! others.
+//! what to do when a session is busy, how to ask a person, when to retry, how to use sub-agents, how to observe a service,
+//! how to test an agent, and others.
 //!
 //! # Features
 //!
@@ -186,6 +186,7 @@
 //! | `serde` | no | `Serialize` and `Deserialize` for histories, events, results, and the results of `read` and `list` | serde |
 //! | `store` | no | the module `store`: sessions that outlive the process, in a crash-safe file | serde, serde_json, redb, crc32fast, tempfile |
 //! | `testkit` | no | the module `testkit`, for the tests of hosts; a clock and ids for a service | |
+//! | `tracing` | no | a span for each session and each turn, entered while the agent's code runs ([how](guide::observing)) | tracing |
 //!
 //! # Logging
 //!
@@ -219,6 +220,7 @@ mod permits;
 mod reentrancy;
 mod service;
 mod session;
+mod spans;
 mod status;
 #[cfg(feature = "store")]
 pub mod store;
@@ -249,7 +251,7 @@ pub use model::{
     AgentEvent, AssistantBlock, BudgetType, CallbackPending, EventSource, InboxInteraction, InputId, InputOption,
     InputOutcome, InputRequest, InputResponse, InteractionContent, InteractionId, InvalidId, Labels, Message,
     PendingInput, ResponseStatus, RunResult, Session, SessionEvent, SessionId, SessionSnapshot, SkillId, StopReason,
-    ToolResult, TurnId, Usage,
+    ToolResult, TurnId, TurnTimings, Usage,
 };
 pub use permits::reservation::Reservation;
 pub use service::{

@@ -646,13 +646,14 @@ impl WaitGraph {
 mod tests {
     use super::*;
     use crate::permits::semaphore::Semaphore;
+    use crate::time::clock::Clock;
 
     fn key(number: u64) -> WaitKey {
         WaitKey(number)
     }
 
     fn waiter(number: u64, turn: Option<u64>) -> Waiter {
-        let permit = TurnPermit::new(Semaphore::new(1));
+        let permit = TurnPermit::new(Semaphore::new(1), Clock::System);
         Waiter { id: SessionId::new(), key: key(number), permit, turn: turn.map(TurnId::new) }
     }
 

@@ -10,7 +10,7 @@ struct Example {
     prints: &'static str,
 }
 
-const EXAMPLES: [Example; 15] = [
+const EXAMPLES: [Example; 16] = [
     Example { name: "abort_socket", is_built: true, prints: "interrupted\nhello\n" },
     Example {
         name: "asking",
@@ -37,6 +37,20 @@ const EXAMPLES: [Example; 15] = [
                  1. take cover, turn 4\n2. sow, turn 2\n3. water, turn 3\n",
     },
     Example { name: "resume", is_built: true, prints: "before the export\nand after it\n" },
+    Example {
+        name: "spans",
+        is_built: cfg!(feature = "tracing"),
+        prints: concat!(
+            " INFO session{session_id=018f8f6e-9c6b-7000-8000-000000000001}:turn{session_id=018f8f6e-9c6b-7000-8000-",
+            "000000000001 turn_id=1}:sow{what=\"barley\"}: begins\n",
+            " INFO session{session_id=018f8f6e-9c6b-7000-8000-000000000001}:turn{session_id=018f8f6e-9c6b-7000-8000-",
+            "000000000001 turn_id=1}: helps\n",
+            " INFO session{session_id=018f8f6e-9c6b-7000-8000-000000000001}:turn{session_id=018f8f6e-9c6b-7000-8000-",
+            "000000000001 turn_id=2}:sow{what=\"oats\"}: begins\n",
+            " INFO session{session_id=018f8f6e-9c6b-7000-8000-000000000001}:turn{session_id=018f8f6e-9c6b-7000-8000-",
+            "000000000001 turn_id=2}: helps\n",
+        ),
+    },
     Example {
         name: "steering",
         is_built: true,

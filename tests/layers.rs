@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may use its own layer and those below it.
-const LAYERS: [&str; 24] = [
+const LAYERS: [&str; 25] = [
     "sync",
     "model",
     "error",
     "panics",
+    "spans",
     "ids",
     "wait",
     "time",

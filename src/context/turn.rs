@@ -100,6 +100,30 @@ impl TurnContext {
         self.events.turn_id()
     }
 
+    /// The turn's span, with the session's id and the turn's id as fields. On the session thread it is entered while the
+    /// agent's code runs. Another thread of the turn enters it itself.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|prompt, turn| {
+    ///     tracing::info!("in the turn's span");
+    ///     thread::scope(|scope| {
+    ///         scope.spawn(|| turn.span().in_scope(|| tracing::info!("in the turn's span too")));
+    ///     });
+    ///     Ok(turn.finish(prompt))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// service.create_session(CreateSessionRequest::new("hello"))?;
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    #[cfg(feature = "tracing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+    pub fn span(&self) -> &tracing::Span {
+        self.events.span().span()
+    }
+
     /// The results of tools that the host has run, as
     /// [the request](crate::StartTurnRequest::tool_results) has them.
     pub fn tool_results(&self) -> &[ToolResult] {

@@ -135,7 +135,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
         let handle = self.core.open(id)?;
-        let (queue, stream) = EventStream::new(options, self.core.clock().clone());
+        let (queue, stream) = self.core.new_stream(options);
         let attached = handle.bus().attach(&queue);
         attached.then(|| stream.of_session(handle.key())).ok_or(SessionError::NotFound { id })
     }

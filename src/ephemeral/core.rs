@@ -5,6 +5,9 @@ use crate::model::SessionId;
 use crate::permits::semaphore::{Permit, Semaphore};
 use crate::session::handle::SessionHandle;
 use crate::subscription::global::GlobalSubscribers;
+use crate::subscription::queue::Queue;
+use crate::subscription::stream::EventStream;
+use crate::subscription::Subscription;
 use crate::sync::Arc;
 use crate::time::clock::Clock;
 use crate::timers::TurnTimers;
@@ -46,6 +49,11 @@ impl Core {
     /// The clock that measures all durations.
     pub(crate) fn clock(&self) -> &Clock {
         &self.settings.clock
+    }
+
+    /// A stream for a subscriber, and its queue.
+    pub(crate) fn new_stream(&self, options: Subscription) -> (Arc<Queue>, EventStream) {
+        EventStream::new(options, self.clock().clone(), Arc::clone(&self.counters.subscriber_events_dropped))
     }
 
     /// How many sessions hold capacity. Reservations hold it too, and are not counted.

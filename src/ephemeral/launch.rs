@@ -36,6 +36,7 @@ use crate::session::handle::{Profile, SessionHandle};
 use crate::session::queue::NewTurn;
 use crate::session::running::Input;
 use crate::session::thread::{self, Start};
+use crate::spans::CallerSpan;
 use crate::sync::{bounded, Arc, Receiver};
 use crate::turn::events::EventSender;
 use crate::turn::handle::{Outcome, TurnHandle};
@@ -384,7 +385,8 @@ fn make_turn(core: &Core, id: SessionId, request: StartTurnRequest, cancel: Canc
     let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
     let (answer, outcome) = Outcome::new(id);
     let input = Input { prompt, skills, host_mode };
-    (NewTurn { input, tool_results, event_tx, cancel, deadline, answer }, outcome)
+    let caller = CallerSpan::current();
+    (NewTurn { input, tool_results, event_tx, cancel, deadline, caller, answer }, outcome)
 }
 
 fn turn_handle(

@@ -179,8 +179,8 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// # Blocking
     /// Does not block; reading the stream does.
     pub fn subscribe_all(&self, options: Subscription) -> EventStream {
-        let (queue, stream) = EventStream::new(options, self.inner.core.clock().clone());
         let core = &self.inner.core;
+        let (queue, stream) = core.new_stream(options);
         core.global_subscribers.add(&queue);
         for session in core.registry.all() {
             session.bus().attach(&queue);
@@ -200,6 +200,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
             max_sessions: core.capacity.limit(),
             threads: core.threads.count() + core.deadlines.threads(),
             running_turns: core.running.held(),
+            permit_waiting_turns: core.running.waiters(),
             waiting_turns: counters.waiting_turns.get(),
             sessions_created: counters.sessions_created.get(),
             turns_started: counters.turns_started.get(),
@@ -210,6 +211,8 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
             restarts: counters.restarts.get(),
             turns_withdrawn: counters.turns_withdrawn.get(),
             events_dropped: counters.events_dropped.get(),
+            subscriber_events_dropped: counters.subscriber_events_dropped.get(),
+            timings: counters.times.get(),
         }
     }
 
@@ -302,6 +305,10 @@ impl<B: SessionAgentBuilder> ServiceControl for EphemeralSessionService<B> {
 
     fn downgrade(&self) -> WeakService {
         Self::downgrade(self)
+    }
+
+    fn subscribe_all(&self, options: Subscription) -> EventStream {
+        Self::subscribe_all(self, options)
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [Retries and back-off](retries): which errors are worth a retry, and where to retry.
 //! - [Which limits to set](limits): capacity, permits, queues, timeouts.
 //! - [What to do at shutdown](shutdown): in which order.
+//! - [Observing a service](observing): statistics, the times of a turn, log records, spans.
 //!
 //! For the agent:
 //!
@@ -21,6 +22,7 @@ pub mod busy;
 pub mod in_a_struct;
 pub mod limits;
 pub mod not_send;
+pub mod observing;
 pub mod porting;
 pub mod retries;
 pub mod shutdown;

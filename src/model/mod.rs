@@ -9,6 +9,7 @@ mod labels;
 mod messages;
 mod result;
 mod snapshot;
+mod timings;
 mod transcript;
 
 pub(crate) use brief::Brief;
@@ -19,6 +20,7 @@ pub use interaction::{EventSource, InboxInteraction, InteractionContent, Respons
 pub use labels::Labels;
 pub use result::{RunResult, StopReason, Usage};
 pub use snapshot::SessionSnapshot;
+pub use timings::TurnTimings;
 #[cfg(feature = "store")]
 pub(crate) use transcript::HistoryChange;
 pub use transcript::{AssistantBlock, Message, Session, ToolResult};

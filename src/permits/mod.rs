@@ -4,3 +4,4 @@
 pub(crate) mod reservation;
 pub(crate) mod semaphore;
 pub(crate) mod turn_permit;
+pub(crate) mod wait_times;

@@ -166,7 +166,7 @@ impl Semaphore {
         (!self.leave_queue(&grant)).then(|| Permit::of(self))
     }
 
-    #[cfg(test)]
+    /// How many threads wait for a permit.
     pub(crate) fn waiters(&self) -> usize {
         self.queue.lock().len()
     }

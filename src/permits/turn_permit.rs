@@ -28,21 +28,31 @@
 //! - Liveness comes before the limit. A cancelled turn takes a permit beyond the limit, and so does a turn whose timed
 //!   wait for another session, or for capacity, is over. Such a turn may be the one that has to stop the others.
 //!
+//! It also measures how long the turn waits for permits, and for the input that its threads ask for
+//! ([`WaitTimes`]).
+//!
 //! It does not choose which turn gets a permit: the [`semaphore`](super::semaphore) does.
+
+use std::time::Duration;
 
 use crate::cancel::CancelToken;
 use crate::error::Cancelled;
 use crate::model::TurnId;
 use crate::permits::semaphore::{Permit, Semaphore};
-use crate::sync::{Arc, Mutex};
-use crate::time::clock::Deadline;
+use crate::sync::{Arc, AtomicBool, Instant, Mutex, Ordering};
+use crate::time::clock::{Clock, Deadline};
 use crate::wait::latch::Latch;
+
+use super::wait_times::{WaitTimes, Waited};
 
 /// The permit of a session's turn, and the token that ends its waits, for all threads of the turn. One for each
 /// session.
 #[derive(Debug)]
 pub(crate) struct TurnPermit {
     running: Arc<Semaphore>,
+    clock: Clock,
+    /// Whether `times` may have changed since the last call of the agent has ended.
+    has_waited: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -58,8 +68,16 @@ struct State {
     is_running: bool,
     permit: Option<Permit>,
     waits: usize,
+    times: WaitTimes,
     /// Set when the run ends. Made by its first wait.
     over: Option<Arc<Latch>>,
+}
+
+/// A wait of one thread for the host's input. A drop ends it.
+#[must_use = "dropping it ends the wait"]
+pub(crate) struct InputWait<'a> {
+    turn: &'a TurnPermit,
+    run: u64,
 }
 
 /// A wait of one thread, during which its turn holds no permit. [`end_wait`](Self::end_wait) or a drop ends it.
@@ -73,8 +91,8 @@ pub(crate) struct LentPermit {
 }
 
 impl TurnPermit {
-    pub(crate) fn new(running: Arc<Semaphore>) -> Arc<Self> {
-        Arc::new(Self { running, state: Mutex::default() })
+    pub(crate) fn new(running: Arc<Semaphore>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { running, clock, has_waited: AtomicBool::new(false), state: Mutex::default() })
     }
 
     /// Sets the token of a build. A build takes no permit.
@@ -85,17 +103,65 @@ impl TurnPermit {
 
     /// Waits for a permit and starts a run of `turn` with it.
     pub(crate) fn start(&self, turn: TurnId, cancel: &CancelToken) -> Result<(), Cancelled> {
-        let permit = self.running.acquire(cancel)?;
+        let (permit, waited) = self.acquire_first(cancel);
         let last = {
             let mut state = self.state.lock();
+            let times = WaitTimes::after_first_permit(waited);
+            let permit = match permit {
+                Ok(permit) => Some(permit),
+                Err(cancelled) => {
+                    state.times = times;
+                    return Err(cancelled);
+                }
+            };
             let run = state.run + 1;
             let cancel = Some(cancel.clone());
             let turn = Some(turn);
-            let next = State { cancel, turn, run, is_running: true, permit: Some(permit), waits: 0, over: None };
+            let next = State { cancel, turn, run, is_running: true, permit, waits: 0, times, over: None };
             std::mem::replace(&mut *state, next)
         };
         drop(last);
         Ok(())
+    }
+
+    /// Waits for the first permit of a run. Returns the time that the wait took; zero, without a look at the clock, if
+    /// a permit is free.
+    fn acquire_first(&self, cancel: &CancelToken) -> (Result<Permit, Cancelled>, Duration) {
+        if !cancel.is_cancelled() {
+            if let Ok(permit) = self.running.try_acquire() {
+                return (Ok(permit), Duration::ZERO);
+            }
+        }
+        self.note_wait();
+        let waiting = self.clock.stopwatch();
+        (self.running.acquire(cancel), waiting.elapsed())
+    }
+
+    /// Ends the agent's call at `now`. Returns the time that it has spent in waits.
+    pub(crate) fn end_call(&self, now: Instant) -> Waited {
+        // ORDERING: Relaxed. The waits of this thread come before, and so do those of threads that it has joined. A
+        // wait of any other thread may be missed: the call does not wait for it.
+        if self.has_waited.load(Ordering::Relaxed) {
+            self.has_waited.store(false, Ordering::Relaxed);
+            self.state.lock().times.end_call(now)
+        } else {
+            Waited::default()
+        }
+    }
+
+    /// Makes the end of the agent's call look at the times.
+    fn note_wait(&self) {
+        // ORDERING: Relaxed; see `end_call`.
+        self.has_waited.store(true, Ordering::Relaxed);
+    }
+
+    /// Begins a wait for input, until the guard is dropped.
+    pub(crate) fn begin_input(&self) -> InputWait<'_> {
+        self.note_wait();
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        state.times.begin_input(now);
+        InputWait { turn: self, run: state.run }
     }
 
     /// Ends the run, if there is one, and gives its permit back. The token stays, since the turn goes on.
@@ -167,6 +233,22 @@ impl TurnPermit {
         }
         Some(LentPermit { turn: Arc::clone(self), run, over, until })
     }
+
+    /// Changes the times of run `run`, if it is in progress.
+    fn change_times(&self, run: u64, change: impl FnOnce(&mut WaitTimes, Instant)) {
+        self.note_wait();
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        if state.run == run {
+            change(&mut state.times, now);
+        }
+    }
+}
+
+impl Drop for InputWait<'_> {
+    fn drop(&mut self) {
+        self.turn.change_times(self.run, WaitTimes::end_input);
+    }
 }
 
 /// The permit and the latch of a run that has ended.
@@ -237,14 +319,28 @@ impl LentPermit {
         // The drop ends it, on every other way out too.
         drop(self);
     }
+
+    /// Takes a permit again. `None` if the run has ended.
+    fn acquire_again(&self, cancel: &CancelToken) -> Option<Permit> {
+        let Self { turn, run, over, until } = self;
+        if !cancel.is_cancelled() {
+            if let Ok(permit) = turn.running.try_acquire() {
+                return Some(permit);
+            }
+        }
+        turn.change_times(*run, WaitTimes::begin_permit);
+        let permit = turn.running.acquire_or_exceed(cancel, until, over);
+        turn.change_times(*run, WaitTimes::end_permit);
+        permit
+    }
 }
 
 impl Drop for LentPermit {
     fn drop(&mut self) {
-        let Self { turn, run, over, until } = self;
+        let Self { turn, run, .. } = &*self;
         let last = turn.state.lock().end_wait_beside_others(*run);
         let Some(cancel) = last else { return };
-        let Some(permit) = turn.running.acquire_or_exceed(&cancel, until, over) else { return };
+        let Some(permit) = self.acquire_again(&cancel) else { return };
         let surplus = turn.state.lock().end_wait(*run, permit);
         if let Some(surplus) = surplus {
             surplus.release();
@@ -259,7 +355,7 @@ mod tests {
 
     fn running() -> (Arc<Semaphore>, Arc<TurnPermit>, CancelToken) {
         let (semaphore, cancel) = (Semaphore::new(1), CancelToken::new());
-        let turn = TurnPermit::new(Arc::clone(&semaphore));
+        let turn = TurnPermit::new(Arc::clone(&semaphore), Clock::System);
         turn.start(TurnId::new(1), &cancel).unwrap();
         (semaphore, turn, cancel)
     }

@@ -25,6 +25,7 @@ use crate::model::{
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{bounded, Arc, Weak};
+use crate::time::clock::Clock;
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 
@@ -979,8 +980,8 @@ impl fmt::Debug for WeakService {
     }
 }
 
-/// Controls the life of a service, for programs that hold services with different agent types behind `Box<dyn
-/// ServiceControl>`.
+/// Controls the life of a service and follows all of its sessions, for programs that hold services with different agent
+/// types behind `Box<dyn ServiceControl>` or `Arc<dyn ServiceControl>`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -1016,6 +1017,31 @@ pub trait ServiceControl: SessionService {
 
     /// A handle that does not keep the service alive.
     fn downgrade(&self) -> WeakService;
+
+    /// As [`EphemeralSessionService::subscribe_all`](crate::EphemeralSessionService::subscribe_all).
+    ///
+    /// The provided implementation returns a stream that has ended, for services that do not support the call.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, ServiceControl, SessionService};
+    /// use turnwise::Subscription;
+    ///
+    /// let echo = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 4);
+    /// let service: Arc<dyn ServiceControl> = Arc::new(echo);
+    /// let events = service.subscribe_all(Subscription::new());
+    /// service.create_session(CreateSessionRequest::new("hello"))?;
+    /// drop(service);
+    /// assert_eq!(events.count(), 2); // RunStarted, RunCompleted
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Blocking
+    /// Does not block; reading the stream does.
+    fn subscribe_all(&self, options: Subscription) -> EventStream {
+        // The stream ends with its queue.
+        EventStream::new(options, Clock::System, Arc::default()).1
+    }
 }
 
 macro_rules! forward_service_control {
@@ -1032,6 +1058,10 @@ macro_rules! forward_service_control {
 
             fn downgrade(&self) -> WeakService {
                 (**self).downgrade()
+            }
+
+            fn subscribe_all(&self, options: Subscription) -> EventStream {
+                (**self).subscribe_all(options)
             }
         }
     )*};
@@ -1059,4 +1089,40 @@ impl<S: SessionService + ?Sized> SessionService for Box<S> {
 /// A shared service is a service.
 impl<S: SessionService + ?Sized> SessionService for Arc<S> {
     forward_session_service!(self => **self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{agent_fn, EphemeralSessionService};
+
+    /// A service with none of the provided methods of [`ServiceControl`].
+    struct Minimal(Box<dyn ServiceControl>);
+
+    impl SessionService for Minimal {
+        forward_session_service!(self => self.0);
+    }
+
+    impl ServiceControl for Minimal {
+        fn stats(&self) -> ServiceStats {
+            self.0.stats()
+        }
+
+        fn shutdown_with(&self, mode: ArchiveMode, timeout: Duration) -> ShutdownReport {
+            self.0.shutdown_with(mode, timeout)
+        }
+
+        fn downgrade(&self) -> WeakService {
+            self.0.downgrade()
+        }
+    }
+
+    #[test]
+    fn a_service_without_subscribe_all_returns_a_stream_that_has_ended() {
+        let echo = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+        let service = Minimal(Box::new(echo));
+        let events = service.subscribe_all(Subscription::new());
+        service.create_session(CreateSessionRequest::new("x")).unwrap();
+        assert!(events.try_recv().unwrap_err().is_disconnected());
+    }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::model::{Brief, CallbackPending, Labels, SessionId, Usage};
+use crate::model::{Brief, CallbackPending, Labels, SessionId, TurnTimings, Usage};
 use crate::sync::Arc;
 
 /// The state of a session.
@@ -186,6 +186,10 @@ pub struct SessionInfo {
     /// A stored session keeps it.
     #[cfg_attr(feature = "serde", serde(default))]
     pub callback_pending: Option<CallbackPending>,
+    /// When the admitted turn was admitted, on the service's clock; `None` if there is none. A turn that was queued is
+    /// admitted when it leaves the queue, and a first turn when its session is created.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub turn_started_at: Option<SystemTime>,
     /// The number of the session's last event, with subscribers or without; 0 for none. The other fields are of this
     /// moment or a later one. So a client that shows them, and then [subscribes](crate::SessionService::subscribe)
     /// [from](crate::Subscription::from_seq) the number after this one, misses no event, as far as the session's
@@ -208,6 +212,7 @@ impl fmt::Debug for SessionInfo {
             .field("pending_inputs", &self.pending_inputs)
             .field("queued_turns", &self.queued_turns)
             .field("callback_pending", &self.callback_pending)
+            .field("turn_started_at", &self.turn_started_at)
             .field("last_seq", &self.last_seq)
             .finish()
     }
@@ -292,8 +297,14 @@ pub struct ServiceStats {
     #[cfg_attr(feature = "serde", serde(default))]
     pub threads: usize,
     /// The number of turns that hold a running permit. Not counted is a turn that waits for a permit, another session,
-    /// capacity, an interaction or room for an event, or that [sleeps](crate::TurnContext::sleep).
+    /// capacity, an interaction, input or room for an event, or that [sleeps](crate::TurnContext::sleep). Such a turn's
+    /// session is still [`Running`](SessionState::Running), or [`Waiting`](SessionState::Waiting).
     pub running_turns: usize,
+    /// The number of turns that wait for a running permit, because
+    /// [`max_running_turns`](crate::ServiceConfig::max_running_turns) turns hold one: before their agent is called, or at
+    /// the end of a wait. They are not in [`running_turns`](Self::running_turns).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub permit_waiting_turns: usize,
     /// The number of turns that have asked their host for input, and have no answer yet.
     #[cfg_attr(feature = "serde", serde(default))]
     pub waiting_turns: usize,
@@ -318,8 +329,16 @@ pub struct ServiceStats {
     #[cfg_attr(feature = "serde", serde(default))]
     pub turns_withdrawn: u64,
     /// Library events that a turn's own receiver missed, because it was full when the turn was cancelled.
-    /// [`EventStream::dropped`](crate::EventStream::dropped) counts what subscribers missed.
+    /// [`subscriber_events_dropped`](Self::subscriber_events_dropped) counts what subscribers missed.
     pub events_dropped: u64,
+    /// Events that subscribers missed: the sum of [`EventStream::dropped`](crate::EventStream::dropped) over all streams,
+    /// also those that exist no more.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub subscriber_events_dropped: u64,
+    /// The sums of the [timings](crate::TurnHandle::timings) of turns. `queued` has every turn that has left the queue,
+    /// admitted or withdrawn. The other three have every turn that has ended. Each sum saturates after 584 years.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub timings: TurnTimings,
 }
 
 impl ServiceStats {

@@ -8,6 +8,7 @@
 //! - [`QueueLength`](crate::status::queue_length::QueueLength) in the session's status is the length of the queue.
 
 use std::collections::VecDeque;
+use std::time::SystemTime;
 
 use crate::cancel::{CancelHook, CancelToken};
 use crate::error::{CancelReason, SessionError};
@@ -16,7 +17,7 @@ use crate::model::TurnId;
 use crate::service::WhenBusy;
 use crate::status::gate::{Gate, GateState, Refusal};
 use crate::status::slab::Status;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 use crate::turn::handle::Answer;
 
 use super::command::Command;
@@ -45,9 +46,26 @@ pub(super) struct Admissions {
 #[derive(Debug)]
 struct Active {
     /// `None` for a build without a turn: of a session that is opened, or restarted. An interrupt does not reach it.
-    turn: Option<TurnId>,
+    turn: Option<AdmittedTurn>,
     cancel: CancelToken,
     is_restart: bool,
+}
+
+/// A turn that is admitted.
+#[derive(Clone, Copy, Debug)]
+struct AdmittedTurn {
+    id: TurnId,
+    admitted_at: Instant,
+    /// The time of day of the admission. Derived by the first read, so that an admission reads one clock only.
+    started_at: Option<SystemTime>,
+}
+
+/// The admitted turn and the queue at one instant.
+pub(super) struct QueueView {
+    pub(super) gate: GateState,
+    pub(super) queued_turns: usize,
+    /// The time at which the admitted turn was admitted, if there is one.
+    pub(super) turn_started_at: Option<SystemTime>,
 }
 
 /// Seals the token of a turn or of a build, by [`seal`](Self::seal) or when dropped: a later interrupt has no effect.
@@ -63,6 +81,7 @@ pub(crate) struct TokenSeal {
 #[derive(Debug)]
 pub(crate) struct Admission {
     handle: Arc<SessionHandle>,
+    at: Instant,
     /// Whether the session thread has it, and so needs no wake-up.
     is_picked_up: bool,
     end: AdmissionEnd,
@@ -89,7 +108,7 @@ enum Next {
 /// A turn that was accepted.
 enum Accepted {
     /// The session was idle: the turn is admitted.
-    Admitted(TurnId, NewTurn),
+    Admitted(TurnId, Instant, NewTurn),
     Queued {
         turn_id: TurnId,
         /// The token of the turn that this one supersedes, if it can be cancelled now.
@@ -112,11 +131,24 @@ enum InterruptTarget {
     Queued(QueuedTurn),
 }
 
+impl AdmittedTurn {
+    fn new(id: TurnId, admitted_at: Instant) -> Self {
+        Self { id, admitted_at, started_at: None }
+    }
+
+    /// The time of day of the admission. Every call returns the same, whatever happens to the time of day.
+    fn started_at(&mut self, (now, time): (Instant, SystemTime)) -> SystemTime {
+        let passed = now.saturating_duration_since(self.admitted_at);
+        *self.started_at.get_or_insert_with(|| time.checked_sub(passed).unwrap_or(time))
+    }
+}
+
 impl Admissions {
     /// Those of a session that is being built, with its first turn or without one.
-    pub(super) fn building(first: Option<TurnId>, cancel: CancelToken) -> Self {
+    pub(super) fn building(first: Option<TurnId>, at: Instant, cancel: CancelToken) -> Self {
+        let turn = first.map(|first| AdmittedTurn::new(first, at));
         Self {
-            entry: Some(Active { turn: first, cancel, is_restart: false }),
+            entry: Some(Active { turn, cancel, is_restart: false }),
             queue: VecDeque::new(),
             restart: None,
             is_superseded: false,
@@ -124,8 +156,8 @@ impl Admissions {
         }
     }
 
-    fn admit(&mut self, turn: TurnId, cancel: &CancelToken) {
-        self.entry = Some(Active::of_turn(turn, cancel));
+    fn admit(&mut self, turn: TurnId, at: Instant, cancel: &CancelToken) {
+        self.entry = Some(Active::of_turn(turn, at, cancel));
     }
 
     /// The token of the admitted turn or of the build.
@@ -135,7 +167,12 @@ impl Admissions {
 
     /// The admitted turn.
     pub(super) fn turn(&self) -> Option<TurnId> {
-        self.entry.as_ref().and_then(|entry| entry.turn)
+        self.entry.as_ref().and_then(|entry| entry.turn).map(|turn| turn.id)
+    }
+
+    /// Whether a turn or a restart waits for the end of the admitted turn.
+    fn has_next(&self) -> bool {
+        self.restart.is_some() || !self.queue.is_empty()
     }
 
     /// Takes one turn out of the queue.
@@ -169,8 +206,8 @@ impl Admissions {
 }
 
 impl Active {
-    fn of_turn(turn: TurnId, cancel: &CancelToken) -> Self {
-        Self { turn: Some(turn), cancel: cancel.clone(), is_restart: false }
+    fn of_turn(turn: TurnId, at: Instant, cancel: &CancelToken) -> Self {
+        Self { turn: Some(AdmittedTurn::new(turn, at)), cancel: cancel.clone(), is_restart: false }
     }
 
     fn of_restart(restart: &Restart) -> Self {
@@ -179,9 +216,9 @@ impl Active {
 }
 
 impl Next {
-    fn entry(&self) -> Active {
+    fn entry(&self, at: Instant) -> Active {
         match self {
-            Self::Turn(QueuedTurn { turn_id, turn, .. }) => Active::of_turn(*turn_id, &turn.cancel),
+            Self::Turn(QueuedTurn { turn_id, turn, .. }) => Active::of_turn(*turn_id, at, &turn.cancel),
             Self::Restart(restart) => Active::of_restart(restart),
         }
     }
@@ -193,20 +230,21 @@ impl SessionHandle {
         self: &Arc<Self>,
         cancel: &CancelToken,
     ) -> Result<(TurnId, TokenSeal, Admission), SessionError> {
-        let turn = loop {
-            match self.try_admit(self.shared().numbers.last_turn(), cancel) {
-                Ok(turn) => break turn,
+        let (turn, at) = loop {
+            let now = self.shared().clock.now();
+            match self.try_admit(self.shared().numbers.last_turn(), now, cancel) {
+                Ok(turn) => break (turn, now),
                 Err(obstacle) => self.overcome(obstacle)?,
             }
         };
-        let (seal, admission) = self.guards(cancel.clone());
+        let (seal, admission) = self.guards(cancel.clone(), at);
         Ok((turn, seal, admission))
     }
 
-    fn try_admit(&self, reserved: u64, cancel: &CancelToken) -> Result<TurnId, Obstacle> {
+    fn try_admit(&self, reserved: u64, now: Instant, cancel: &CancelToken) -> Result<TurnId, Obstacle> {
         let mut admissions = self.admissions.lock();
         let turn = self.gate().admit(reserved).map_err(|refusal| self.obstacle(refusal, &admissions))?;
-        admissions.admit(turn, cancel);
+        admissions.admit(turn, now, cancel);
         Ok(turn)
     }
 
@@ -231,8 +269,8 @@ impl SessionHandle {
             }
         };
         match accepted {
-            Accepted::Admitted(turn_id, turn) => {
-                self.send(Command::Turn(turn.admitted(turn_id, self.guards(cancel))));
+            Accepted::Admitted(turn_id, at, turn) => {
+                self.send(Command::Turn(turn.admitted(turn_id, self.guards(cancel, at))));
                 Ok(turn_id)
             }
             Accepted::Queued { turn_id, superseded } => {
@@ -247,11 +285,12 @@ impl SessionHandle {
 
     #[allow(clippy::result_large_err)] // The turn itself is larger.
     fn try_accept(&self, reserved: u64, turn: NewTurn, when_busy: WhenBusy) -> Result<Accepted, (Obstacle, NewTurn)> {
+        let now = self.shared().clock.now();
         let mut admissions = self.admissions.lock();
         match self.gate().admit(reserved) {
             Ok(turn_id) => {
-                admissions.admit(turn_id, &turn.cancel);
-                return Ok(Accepted::Admitted(turn_id, turn));
+                admissions.admit(turn_id, now, &turn.cancel);
+                return Ok(Accepted::Admitted(turn_id, now, turn));
             }
             Err(Refusal::Busy) => {}
             Err(refusal) => return Err((self.obstacle(refusal, &admissions), turn)),
@@ -270,7 +309,7 @@ impl SessionHandle {
                 Err(refusal) => return Err((refusal, turn)),
             };
             turn.answer.set_queued(true);
-            let queued = QueuedTurn { turn_id, turn, hook: None };
+            let queued = QueuedTurn { turn_id, accepted_at: now, turn, hook: None };
             match when_busy {
                 WhenBusy::Interrupt => queue.push_front(queued),
                 WhenBusy::Refuse | WhenBusy::Queue => queue.push_back(queued),
@@ -322,7 +361,7 @@ impl SessionHandle {
     }
 
     fn cancel_queued(&self, queued: QueuedTurn, reason: CancelReason) {
-        queued.cancel(self.id(), reason, &self.shared().counters);
+        queued.cancel(self.id(), reason, self.shared());
         if !self.has_queued_turns() {
             // In host mode the session thread may be waiting for the queue to be empty, to decide a take.
             self.wake();
@@ -355,9 +394,9 @@ impl SessionHandle {
         })
     }
 
-    /// The guards of an admission: of a turn, or of the build.
-    pub(super) fn guards(self: &Arc<Self>, cancel: CancelToken) -> (TokenSeal, Admission) {
-        let admission = Admission { handle: Arc::clone(self), is_picked_up: false, end: AdmissionEnd::Turn };
+    /// The guards of an admission at `at`: of a turn, or of the build.
+    pub(super) fn guards(self: &Arc<Self>, cancel: CancelToken, at: Instant) -> (TokenSeal, Admission) {
+        let admission = Admission { handle: Arc::clone(self), at, is_picked_up: false, end: AdmissionEnd::Turn };
         (TokenSeal { cancel }, admission)
     }
 
@@ -378,6 +417,7 @@ impl SessionHandle {
     /// Begins a restart: the session is `Building` from now on. The session thread builds the agent, after the turn that
     /// has faulted has ended.
     pub(super) fn admit_restart(self: &Arc<Self>, restart: Restart) -> Result<(), SessionError> {
+        let now = self.shared().clock.now();
         let restart = {
             let mut admissions = self.admissions.lock();
             match self.gate().restart() {
@@ -392,7 +432,7 @@ impl SessionHandle {
                 }
             }
         };
-        self.send_admitted(Next::Restart(restart));
+        self.send_admitted(Next::Restart(restart), now);
         Ok(())
     }
 
@@ -414,22 +454,29 @@ impl SessionHandle {
             self.end_failed_restart(error);
             return false;
         }
-        let (next, last, gate) = {
+        let mut now = None;
+        let (next, last, gate) = loop {
             let mut admissions = self.admissions.lock();
-            let next = self.next_admission(&mut admissions);
+            // The clock is read with no lock held, and only if the admission is passed on.
+            if admissions.has_next() && now.is_none() {
+                drop(admissions);
+                now = Some(self.shared().clock.now());
+                continue;
+            }
+            let next = now.and_then(|now| self.next_admission(&mut admissions).map(|next| (next, now)));
             let gate = match (&next, end) {
                 (None, AdmissionEnd::Build) => self.gate().end_opening(),
                 (None, _) => self.gate().end_turn(),
                 (Some(_), AdmissionEnd::Build) => self.gate().end_build(),
                 (Some(_), _) => self.gate().state(),
             };
-            let entry = next.as_ref().map(Next::entry);
-            (next, std::mem::replace(&mut admissions.entry, entry), gate)
+            let entry = next.as_ref().map(|(next, now)| next.entry(*now));
+            break (next, std::mem::replace(&mut admissions.entry, entry), gate);
         };
         drop(last);
         self.report_if_idle(gate);
-        let Some(next) = next else { return false };
-        self.send_admitted(next);
+        let Some((next, now)) = next else { return false };
+        self.send_admitted(next, now);
         true
     }
 
@@ -444,7 +491,7 @@ impl SessionHandle {
         drop(last);
         self.report_fault();
         for queued in queued {
-            queued.withdraw(Err(error.clone()), &self.shared().counters).give();
+            queued.withdraw(Err(error.clone()), self.shared()).give();
         }
     }
 
@@ -469,14 +516,14 @@ impl SessionHandle {
     }
 
     /// Sends what is admitted to the session thread. If the session has ended, all queued turns are answered.
-    fn send_admitted(self: &Arc<Self>, next: Next) {
+    fn send_admitted(self: &Arc<Self>, next: Next, at: Instant) {
         let command = match next {
             Next::Turn(turn) => {
-                let guards = self.guards(turn.turn.cancel.clone());
-                Command::Turn(turn.admitted(guards))
+                let guards = self.guards(turn.turn.cancel.clone(), at);
+                Command::Turn(turn.admitted(guards, at, self.shared()))
             }
             Next::Restart(restart) => {
-                let (seal, admission) = self.guards(restart.cancel().clone());
+                let (seal, admission) = self.guards(restart.cancel().clone(), at);
                 Command::Restart(restart.admitted(seal, admission.of_restart()))
             }
         };
@@ -502,7 +549,7 @@ impl SessionHandle {
     fn find_interrupt_target(&self, only: Option<TurnId>) -> Option<InterruptTarget> {
         let mut admissions = self.admissions.lock();
         match &admissions.entry {
-            Some(Active { turn: Some(turn), cancel, .. }) if only.is_none_or(|only| only == *turn) => {
+            Some(Active { turn: Some(turn), cancel, .. }) if only.is_none_or(|only| only == turn.id) => {
                 Some(InterruptTarget::Admitted(cancel.clone()))
             }
             _ => admissions.remove(only?, self.status()).map(InterruptTarget::Queued),
@@ -526,7 +573,7 @@ impl SessionHandle {
     pub(super) fn fail_queue(&self, error: &SessionError) {
         let queued = self.admissions.lock().take_queue(self.status());
         for queued in queued {
-            queued.withdraw(Err(error.clone()), &self.shared().counters).give();
+            queued.withdraw(Err(error.clone()), self.shared()).give();
         }
     }
 
@@ -537,8 +584,7 @@ impl SessionHandle {
             admissions.is_ending = true;
             admissions.take_queue(self.status())
         };
-        let counters = &self.shared().counters;
-        queued.into_iter().map(|queued| queued.withdraw(Err(error.clone()), counters)).collect()
+        queued.into_iter().map(|queued| queued.withdraw(Err(error.clone()), self.shared())).collect()
     }
 
     /// Closes the gate between two interactions of host mode, unless a turn is queued. Returns whether this call
@@ -553,10 +599,26 @@ impl SessionHandle {
         !self.admissions.lock().queue.is_empty()
     }
 
-    /// The number of queued turns, and the gate, at one instant.
-    pub(super) fn queued_turns(&self) -> (usize, GateState) {
-        let admissions = self.admissions.lock();
-        (admissions.queue.len(), self.gate().state())
+    /// The admitted turn and the queue at one instant.
+    pub(super) fn queue_view(&self) -> QueueView {
+        // The clocks are read with no lock held, and only for a turn.
+        let mut now = None;
+        loop {
+            let mut admissions = self.admissions.lock();
+            let queued_turns = admissions.queue.len();
+            let turn = admissions.entry.as_mut().and_then(|entry| entry.turn.as_mut());
+            let turn_started_at = match (turn, now) {
+                (None, _) => None,
+                (Some(turn), Some(now)) => Some(turn.started_at(now)),
+                (Some(_), None) => {
+                    drop(admissions);
+                    let clock = &self.shared().clock;
+                    now = Some((clock.now(), clock.system_time()));
+                    continue;
+                }
+            };
+            return QueueView { gate: self.gate().state(), queued_turns, turn_started_at };
+        }
     }
 }
 
@@ -575,6 +637,11 @@ impl Drop for TokenSeal {
 }
 
 impl Admission {
+    /// The instant of the admission.
+    pub(super) fn at(&self) -> Instant {
+        self.at
+    }
+
     /// Marks the turn, or the build, as picked up by the session thread.
     pub(crate) fn pick_up(&mut self) {
         self.is_picked_up = true;

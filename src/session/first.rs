@@ -3,6 +3,7 @@
 use crate::agent::{SessionAgentBuilder, SessionContext};
 use crate::error::{BuildError, SessionError};
 use crate::model::SessionId;
+use crate::spans::SessionSpan;
 use crate::sync::{Arc, Sender};
 use crate::turn::handle::Answer;
 
@@ -107,10 +108,10 @@ impl BuildGuards {
 }
 
 impl FirstStep {
-    pub(super) fn take_up(first: First, handle: &SessionHandle) -> Self {
+    pub(super) fn take_up(first: First, handle: &SessionHandle, session: &SessionSpan) -> Self {
         match first {
             First::Turn(turn) => {
-                let (turn, input) = RunningTurn::take_up(turn, handle);
+                let (turn, input) = RunningTurn::take_up(turn, handle, session);
                 Self::Turn(turn, input)
             }
             First::Open(mut opening) => {
@@ -120,13 +121,19 @@ impl FirstStep {
         }
     }
 
-    /// Builds the agent. Events that it emits on this thread during the build belong to the first turn.
+    /// Builds the agent. Events that it emits on this thread during the build belong to the first turn, and what it
+    /// records belongs to that turn's span.
     pub(super) fn build<B: SessionAgentBuilder>(
         &mut self,
         blueprint: &mut Blueprint<B>,
         context: SessionContext,
+        session: &SessionSpan,
     ) -> Result<B::Agent, BuildError> {
-        let building = match self {
+        let _entered = match &*self {
+            Self::Turn(turn, _) => turn.context().events().span().enter(),
+            Self::Open(_) => session.enter(),
+        };
+        let building = match &*self {
             Self::Turn(turn, _) => Some(context.events().while_building(Arc::clone(turn.context().events()))),
             Self::Open(_) => None,
         };
@@ -143,8 +150,9 @@ impl FirstStep {
     /// Queued turns get the same error, since no turn of this session will run.
     pub(super) fn fail(self, error: SessionError, handle: &SessionHandle) -> LastReply {
         match self {
-            Self::Turn(turn, _) => {
+            Self::Turn(mut turn, _) => {
                 let result = Err(error.clone());
+                turn.end_call();
                 turn.end_steering();
                 turn.announce_end(&result);
                 // Before the end of the turn, which would admit the next one.

@@ -30,7 +30,7 @@ use crate::turn::shared::{Counters, SessionShared};
 use crate::wait::latch::Latch;
 use crate::wait::work_queue::WorkQueue;
 
-use super::admission::{Admission, Admissions, TokenSeal};
+use super::admission::{Admission, Admissions, QueueView, TokenSeal};
 use super::command::{Command, HistoryReply};
 use super::idle::{IdleReport, IdleWait, IdleWaiters};
 
@@ -117,6 +117,9 @@ impl SessionHandle {
         let service = profile.service;
         let Numbering { after, known_events, .. } = profile.numbering;
         let numbers = Numbers::new(profile.numbering);
+        let permit = TurnPermit::new(profile.running, clock.clone());
+        // The first turn is admitted with its session.
+        let now = clock.now();
         let shared = SessionShared {
             key: WaitKey::new(),
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
@@ -128,7 +131,7 @@ impl SessionHandle {
             counters,
             clock,
             numbers,
-            permit: TurnPermit::new(profile.running),
+            permit,
         };
         let handle = Arc::new(Self {
             id,
@@ -136,7 +139,7 @@ impl SessionHandle {
             model,
             labels: Mutex::new(labels),
             status,
-            admissions: Mutex::new(Admissions::building(first, cancel.clone())),
+            admissions: Mutex::new(Admissions::building(first, now, cancel.clone())),
             queue_capacity: profile.turn_queue,
             shared: Arc::new(shared),
             endpoints: Mutex::default(),
@@ -146,7 +149,7 @@ impl SessionHandle {
             ended: Latch::new(),
             idle_waiters: IdleWaiters::new(),
         });
-        let (seal, admission) = handle.guards(cancel);
+        let (seal, admission) = handle.guards(cancel, now);
         (handle, seal, admission)
     }
 
@@ -349,7 +352,7 @@ impl SessionHandle {
                 let (cancel, queued) = self.take_to_cancel();
                 let hooks = cancel.and_then(|cancel| cancel.cancel(reason));
                 for queued in queued {
-                    queued.cancel(self.id, reason, &self.shared.counters);
+                    queued.cancel(self.id, reason, &self.shared);
                 }
                 hooks
             }
@@ -423,8 +426,8 @@ impl SessionHandle {
 
     /// Whether the session is closed and no turn is queued, so that no caller needs its agent.
     pub(crate) fn needs_no_agent(&self) -> bool {
-        let (queued, gate) = self.queued_turns();
-        gate.is_closed() && queued == 0
+        let QueueView { gate, queued_turns, .. } = self.queue_view();
+        gate.is_closed() && queued_turns == 0
     }
 
     /// Reads state and figures of one instant; see the head of [`super`].
@@ -442,17 +445,18 @@ impl SessionHandle {
     pub(crate) fn view(&self) -> Option<SessionView> {
         // First: an event that is emitted meanwhile has a higher number, and its effect may show already.
         let last_seq = self.bus().last_seq();
-        let (pending_inputs, queued_turns, callback, gate, snapshot) = loop {
+        let (pending_inputs, queue, callback, snapshot) = loop {
             let (before, snapshot) = self.read_one_instant(SessionSnapshot::clone);
             // The flag WAITING changes only under the lock of the requests, so it agrees with their number.
             let (count, gate) = self.shared.inputs.with_count(|count| (count, self.gate().state()));
             // Changed only while RUNNING is set.
             let callback = self.shared.callback();
-            let (queued, with_queue) = self.queued_turns();
-            if gate == before && with_queue == before {
-                break (count, queued, callback, gate, snapshot);
+            let queue = self.queue_view();
+            if gate == before && queue.gate == before {
+                break (count, queue, callback, snapshot);
             }
         };
+        let QueueView { gate, queued_turns, turn_started_at } = queue;
         if gate.is_closed() {
             return None;
         }
@@ -468,6 +472,7 @@ impl SessionHandle {
             pending_inputs,
             queued_turns,
             callback_pending: callback.as_deref().cloned(),
+            turn_started_at,
             last_seq,
         };
         let billing = SessionUsage { total_tokens: snapshot.total_tokens, usage: snapshot.usage };
@@ -479,9 +484,9 @@ impl SessionHandle {
     pub(crate) fn summary(&self, labels: &Labels) -> Option<SessionSummary> {
         let (gate, queued_turns, figures) = loop {
             let (before, figures) = self.read_one_instant(Figures::of);
-            let (queued, gate) = self.queued_turns();
+            let QueueView { gate, queued_turns, .. } = self.queue_view();
             if gate == before {
-                break (gate, queued, figures);
+                break (gate, queued_turns, figures);
             }
         };
         (!gate.is_closed()).then(|| summarize(self.id, gate, queued_turns, figures, labels))

@@ -6,10 +6,11 @@
 use crate::cancel::{CancelHook, CancelToken};
 use crate::error::{CancelReason, Cancelled, SessionError};
 use crate::model::{AgentEvent, SessionId, ToolResult, TurnId};
-use crate::sync::Sender;
+use crate::spans::CallerSpan;
+use crate::sync::{Instant, Sender};
 use crate::timers::TimerGuard;
 use crate::turn::handle::{Answer, TurnResult};
-use crate::turn::shared::Counters;
+use crate::turn::shared::SessionShared;
 
 use super::admission::{Admission, TokenSeal};
 use super::running::{Input, Turn, TurnGuards};
@@ -24,6 +25,7 @@ pub(crate) struct NewTurn {
     pub(crate) event_tx: Option<Sender<AgentEvent>>,
     pub(crate) cancel: CancelToken,
     pub(crate) deadline: Option<TimerGuard>,
+    pub(crate) caller: CallerSpan,
     pub(crate) answer: Answer,
 }
 
@@ -31,6 +33,7 @@ pub(crate) struct NewTurn {
 #[derive(Debug)]
 pub(super) struct QueuedTurn {
     pub(super) turn_id: TurnId,
+    pub(super) accepted_at: Instant,
     pub(super) turn: NewTurn,
     /// Withdraws the turn when its token is cancelled. `None` until the caller has armed it.
     pub(super) hook: Option<CancelHook>,
@@ -39,9 +42,9 @@ pub(super) struct QueuedTurn {
 impl NewTurn {
     /// Joins the turn with its number and its admission.
     pub(crate) fn admitted(self, turn_id: TurnId, (seal, admission): (TokenSeal, Admission)) -> Turn {
-        let Self { input, tool_results, event_tx, cancel, deadline, answer } = self;
+        let Self { input, tool_results, event_tx, cancel, deadline, caller, answer } = self;
         let guards = TurnGuards::new(deadline, seal, admission, answer);
-        Turn { input, tool_results, event_tx, turn_id, cancel, guards }
+        Turn { input, tool_results, event_tx, turn_id, cancel, caller, guards }
     }
 }
 
@@ -51,27 +54,29 @@ impl QueuedTurn {
         self.turn.answer.set_queued(false);
     }
 
-    /// Joins the turn with its admission. No lock is held: the hook's guard waits for a hook that runs.
-    pub(super) fn admitted(self, guards: (TokenSeal, Admission)) -> Turn {
-        let Self { turn_id, turn, hook } = self;
+    /// Joins the turn with its admission at `now`. No lock is held: the hook's guard waits for a hook that runs.
+    pub(super) fn admitted(self, guards: (TokenSeal, Admission), now: Instant, shared: &SessionShared) -> Turn {
+        self.end_wait(now, shared);
+        let Self { turn_id, turn, hook, .. } = self;
         drop(hook);
         turn.admitted(turn_id, guards)
     }
 
     /// Withdraws a turn of session `id` as cancelled: for the reason in its token, or for `reason`. No lock is held.
-    pub(super) fn cancel(mut self, id: SessionId, reason: CancelReason, counters: &Counters) {
+    pub(super) fn cancel(mut self, id: SessionId, reason: CancelReason, shared: &SessionShared) {
         let cancel = self.turn.cancel.clone();
         // Before the cancellation, which would run it.
         drop(self.hook.take());
         drop(cancel.cancel(reason));
         let reason = cancel.reason().unwrap_or(reason);
         let source = Cancelled { reason }.into();
-        self.withdraw(Err(SessionError::Agent { id, source }), counters).give();
+        self.withdraw(Err(SessionError::Agent { id, source }), shared).give();
     }
 
     /// Withdraws the turn with this result. The caller holds no lock, and gives the answer. By then the turn's event
     /// channel has disconnected, without an event.
-    pub(super) fn withdraw(self, result: TurnResult, counters: &Counters) -> Answer {
+    pub(super) fn withdraw(self, result: TurnResult, shared: &SessionShared) -> Answer {
+        self.end_wait(shared.clock.now(), shared);
         let NewTurn { event_tx, cancel, deadline, answer, .. } = self.turn;
         drop(self.hook);
         cancel.seal();
@@ -79,8 +84,15 @@ impl QueuedTurn {
         if let Some(deadline) = deadline {
             deadline.disarm();
         }
-        counters.turns_withdrawn.add_one();
+        shared.counters.turns_withdrawn.add_one();
         answer.prepare(result);
         answer
+    }
+
+    /// Stores how long the turn was queued, and adds it to the statistics.
+    fn end_wait(&self, now: Instant, shared: &SessionShared) {
+        let queued = now.saturating_duration_since(self.accepted_at);
+        self.turn.answer.set_queued_for(queued);
+        shared.counters.times.add_queued(queued);
     }
 }

@@ -8,9 +8,11 @@ use std::fmt;
 use crate::cancel::CancelToken;
 use crate::context::turn::TurnContext;
 use crate::error::SessionError;
-use crate::model::{AgentEvent, Brief, RunResult, SkillId, StopReason, ToolResult, TurnId};
+use crate::model::{AgentEvent, Brief, RunResult, SkillId, StopReason, ToolResult, TurnId, TurnTimings};
 use crate::panics::{contain, contain_and_log};
+use crate::permits::wait_times::Waited;
 use crate::reentrancy::RunningPermit;
+use crate::spans::{CallerSpan, SessionSpan, TurnSpan};
 use crate::sync::{Arc, Instant, Sender};
 use crate::timers::TimerGuard;
 use crate::turn::events::TurnEvents;
@@ -29,6 +31,7 @@ pub(crate) struct Turn {
     pub(crate) event_tx: Option<Sender<AgentEvent>>,
     pub(crate) turn_id: TurnId,
     pub(crate) cancel: CancelToken,
+    pub(crate) caller: CallerSpan,
     pub(crate) guards: TurnGuards,
 }
 
@@ -69,23 +72,29 @@ pub(crate) struct TurnGuards {
 pub(crate) struct RunningTurn {
     context: TurnContext,
     guards: TurnGuards,
+    /// The beginning of the agent's call; for the first call, the admission. `None` between two calls.
+    since: Option<Instant>,
+    /// The times of the agent's calls so far.
+    timings: TurnTimings,
 }
 
 impl RunningTurn {
     /// Picks up an admitted turn, and emits its first event.
-    pub(crate) fn take_up(turn: Turn, handle: &SessionHandle) -> (Self, Input) {
-        let Turn { input, tool_results, event_tx, turn_id, cancel, mut guards } = turn;
+    pub(crate) fn take_up(turn: Turn, handle: &SessionHandle, session: &SessionSpan) -> (Self, Input) {
+        let Turn { input, tool_results, event_tx, turn_id, cancel, caller, mut guards } = turn;
         guards.pick_up();
         let shared = handle.shared();
+        let since = Some(guards.admission.at());
         shared.counters.turns_started.add_one();
-        let events = TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel);
+        let span = TurnSpan::new(session, handle.id(), turn_id, caller);
+        let events = TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel, span);
         let context = TurnContext::new(events, tool_results, Arc::clone(handle.service()), guards.deadline_at());
         context.events().emit_library_event(|| AgentEvent::RunStarted {
             session_id: context.session_id(),
             turn_id: context.turn_id(),
             prompt: input.prompt.clone(),
         });
-        (Self { context, guards }, input)
+        (Self { context, guards, since, timings: TurnTimings::default() }, input)
     }
 
     pub(crate) fn context(&self) -> &TurnContext {
@@ -99,7 +108,18 @@ impl RunningTurn {
 
     /// Begins an interaction of host mode, which `cancel` cancels without the turn.
     pub(crate) fn begin_interaction(&mut self, cancel: CancelToken) {
+        self.since = Some(self.context.events().shared().clock.now());
         self.context.begin_interaction(cancel);
+    }
+
+    /// Ends the time of the agent's call.
+    pub(crate) fn end_call(&mut self) {
+        if let Some(since) = self.since.take() {
+            let shared = self.context.events().shared();
+            let now = shared.clock.now();
+            let Waited { permit, input } = shared.permit.end_call(now);
+            self.timings.add_call(now.saturating_duration_since(since), permit, input);
+        }
     }
 
     /// Ends the interaction: later events belong to the whole turn again.
@@ -127,8 +147,10 @@ impl RunningTurn {
         match result {
             Ok(result) => events.settle(Ok(&result.text)),
             // The agent's text without the prefix: the subscriber knows which interaction it follows.
-            Err(error @ SessionError::Agent { source, .. }) => events.settle(Err(&text_of(source, error.code()))),
-            Err(error) => events.settle(Err(&text_of(error, error.code()))),
+            Err(error @ SessionError::Agent { source, .. }) => {
+                events.settle(Err(&self.text_of(source, error.code())));
+            }
+            Err(error) => events.settle(Err(&self.text_of(error, error.code()))),
         }
     }
 
@@ -147,7 +169,7 @@ impl RunningTurn {
 
     /// Ends the turn without the answer, for which the caller still waits.
     pub(crate) fn end_but_answer(self, result: TurnResult) -> Answer {
-        self.guards.prepare_answer(result);
+        self.guards.prepare_answer(result, self.timings);
         // The event channel disconnects.
         drop(self.context);
         self.guards.give_back()
@@ -155,6 +177,8 @@ impl RunningTurn {
 
     fn count(&self, result: &TurnResult) {
         let counters = &self.context.events().shared().counters;
+        // First, so that a reader of the statistics that sees the turn ended sees its times.
+        counters.times.add_calls(&self.timings);
         match result {
             Ok(RunResult { stop_reason: StopReason::Cancelled, .. }) => &counters.turns_cancelled,
             Ok(_) => &counters.turns_completed,
@@ -171,8 +195,14 @@ impl RunningTurn {
             Ok(RunResult { text, usage, .. }) => {
                 AgentEvent::RunCompleted { session_id, turn_id, result: text.clone(), usage: *usage }
             }
-            Err(error) => AgentEvent::RunFailed { session_id, turn_id, error: text_of(error, error.code()) },
+            Err(error) => AgentEvent::RunFailed { session_id, turn_id, error: self.text_of(error, error.code()) },
         }
+    }
+
+    /// The text of an error. An agent's error may be of any type, and its `Display` may panic: then `code` stands in.
+    fn text_of(&self, error: &impl fmt::Display, code: &str) -> String {
+        let _entered = self.context.events().span().enter();
+        contain(|| error.to_string()).unwrap_or_else(|_| code.to_owned())
     }
 }
 
@@ -204,9 +234,9 @@ impl TurnGuards {
         }
     }
 
-    /// Sets the result that the caller will get.
-    pub(super) fn prepare_answer(&self, result: TurnResult) {
-        self.answer.prepare(result);
+    /// Sets the result that the caller will get, and the times of the agent's calls.
+    pub(super) fn prepare_answer(&self, result: TurnResult, calls: TurnTimings) {
+        self.answer.prepare_with_calls(result, calls);
     }
 
     /// Gives back all guards but the answer, for which the caller still waits.
@@ -228,9 +258,4 @@ impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Input").field("prompt", &Brief(&self.prompt)).finish_non_exhaustive()
     }
-}
-
-/// The text of an error. An agent's error may be of any type, and its `Display` may panic: then `code` stands in.
-fn text_of(error: &impl fmt::Display, code: &str) -> String {
-    contain(|| error.to_string()).unwrap_or_else(|_| code.to_owned())
 }

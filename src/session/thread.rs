@@ -12,8 +12,9 @@ use crate::error::{AgentError, Cancelled, SessionError};
 use crate::inbox::queue::Incoming;
 use crate::model::{CallbackPending, InboxInteraction, RunResult, Session, TurnId};
 use crate::panics::{contain, contain_and_log, record, PanicMessage};
-use crate::reentrancy::CurrentSession;
+use crate::reentrancy::{CurrentSession, RunningPermit};
 use crate::service::{RestartPolicy, SessionSpec};
+use crate::spans::SessionSpan;
 use crate::sync::{never, select, Arc};
 use crate::turn::events::EventSender;
 use crate::turn::handle::TurnResult;
@@ -43,9 +44,10 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> 
     let id = handle.id();
     let cancel = context.cancel_token().clone();
     let own = CurrentSession::enter(id, handle.key(), Arc::clone(&handle.shared().permit), cancel);
-    let mut first = FirstStep::take_up(first, &handle);
+    let span = SessionSpan::new(id);
+    let mut first = FirstStep::take_up(first, &handle, &span);
     let mut blueprint = Blueprint::new(builder, spec);
-    let agent = match first.build(&mut blueprint, context) {
+    let agent = match first.build(&mut blueprint, context, &span) {
         Ok(agent) => agent,
         Err(source) => {
             blueprint.release();
@@ -68,6 +70,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> 
         is_warm: false,
         last_reply: None,
         own,
+        span,
     };
     thread.show_agent();
     // Each call of user code is contained on its own. This is the second barrier: an agent is never dropped while its
@@ -107,6 +110,7 @@ struct SessionThread<B: SessionAgentBuilder> {
     /// The reply of the turn with which the session has ended, because another writer has changed its record.
     last_reply: Option<LastReply>,
     own: CurrentSession,
+    span: SessionSpan,
 }
 
 /// What the session thread does next.
@@ -238,7 +242,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
     }
 
     fn on_turn(&mut self, turn: Turn) {
-        let (turn, input) = RunningTurn::take_up(turn, &self.handle);
+        let (turn, input) = RunningTurn::take_up(turn, &self.handle, &self.span);
         self.run_turn(turn, input);
     }
 
@@ -275,6 +279,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
     #[inline(never)] // See the head of this file.
     fn begin_hosting(&mut self, mut turn: RunningTurn, result: RunResult) {
         turn.release_permit();
+        let entered = turn.context().events().span().enter();
         self.update_endpoints();
         let comms = self.handle.comms();
         let comms_inbox = comms.and_then(|comms| {
@@ -289,6 +294,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
             comms: comms_inbox.unwrap_or_else(never),
             cancelled: turn.context().cancel_token().cancelled().clone(),
         };
+        entered.exit();
         record!(Debug, "turnwise::session", "session {}: in host mode", self.handle.id());
         self.hosting = Some(Hosting { turn, result, sources });
     }
@@ -385,21 +391,30 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         call: impl FnOnce(&mut B::Agent, &TurnContext) -> Result<RunResult, AgentError>,
     ) -> TurnResult {
         let id = self.handle.id();
-        if let Some(loss) = self.loss() {
-            return Err(loss.clone());
-        }
-        match self.own.start_turn(turn.context().turn_id(), turn.context().cancel_token()) {
+        let result = match self.start_call(turn) {
             Ok(permit) => {
                 turn.set_permit(permit);
                 record!(Debug, "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
+                let _entered = turn.context().events().span().enter();
                 let result = self.call_agent(turn, call);
                 let result = result.map_err(|error| self.loss().cloned().unwrap_or(error));
                 self.publish_unless_faulted(&result);
                 result
             }
-            // Cancelled before it could run: answered without a call of the agent.
-            Err(cancelled) => Err(SessionError::Agent { id, source: cancelled.into() }),
+            Err(error) => Err(error),
+        };
+        turn.end_call();
+        result
+    }
+
+    /// Waits for a running permit. An error is the turn's result, without a call of the agent.
+    fn start_call(&self, turn: &RunningTurn) -> Result<RunningPermit, SessionError> {
+        if let Some(loss) = self.loss() {
+            return Err(loss.clone());
         }
+        let context = turn.context();
+        let started = self.own.start_turn(context.turn_id(), context.cancel_token());
+        started.map_err(|cancelled| SessionError::Agent { id: self.handle.id(), source: cancelled.into() })
     }
 
     fn call_agent(
@@ -500,7 +515,9 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         let history = shared.history.get();
         let events = EventSender::new(Arc::clone(shared));
         let context = SessionContext::new(events, (**self.handle.service()).clone(), cancel);
+        let entered = self.span.enter();
         let built = self.blueprint.build_again(history, self.handle.labels(), context);
+        entered.exit();
         self.agent = Some(built.map_err(|source| source.into_session_error(id))?);
         self.show_agent();
         Ok(())
@@ -509,6 +526,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
     /// Drops the agent, its injector and its comms. One by one: a second panic while the first unwinds would abort the
     /// program.
     fn drop_agent(&mut self) {
+        let _entered = self.span.enter();
         let (injector, comms) = (self.handle.set_injector(None), self.handle.set_comms(None));
         contain_and_log("the drop of an agent's injector", move || drop(injector));
         contain_and_log("the drop of an agent's comms", move || drop(comms));
@@ -518,6 +536,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
 
     /// Shows an agent that has just been built: its snapshot, its history and its endpoints.
     fn show_agent(&self) {
+        let _entered = self.span.enter();
         self.publish();
         self.update_endpoints();
     }
@@ -570,6 +589,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
     /// The history, under the session's own id even if the agent returns another. Without an agent it is the committed
     /// history, and so it is if a restart has begun whose command has not been taken yet: the next agent begins with it.
     fn export(&self) -> Result<Session, SessionError> {
+        let _entered = self.span.enter();
         let id = self.handle.id();
         let agent = self.agent.as_ref().filter(|_| !self.handle.gate().state().is_building());
         let Some(agent) = agent else { return Ok(self.handle.shared().history.get()) };

@@ -482,6 +482,7 @@ fn view(stored: &StoredSession) -> SessionView {
             pending_inputs: 0,
             queued_turns: 0,
             callback_pending: stored.callback_pending.clone(),
+            turn_started_at: None,
             last_seq: stored.numbers.events,
         },
         billing: SessionUsage { total_tokens, usage },

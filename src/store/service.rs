@@ -330,6 +330,10 @@ impl<B: SessionAgentBuilder> ServiceControl for PersistentSessionService<B> {
     fn downgrade(&self) -> WeakService {
         Self::downgrade(self)
     }
+
+    fn subscribe_all(&self, options: Subscription) -> EventStream {
+        Self::subscribe_all(self, options)
+    }
 }
 
 impl<B: SessionAgentBuilder> Clone for PersistentSessionService<B> {

@@ -239,7 +239,7 @@ mod tests {
         bus.publish_last(TurnId::new(1), event());
         bus.publish_last(TurnId::new(1), event());
         let options = Subscription::new().from_seq(1).capacity(1).overflow(Overflow::Disconnect);
-        let (queue, stream) = EventStream::new(options, Clock::System);
+        let (queue, stream) = EventStream::new(options, Clock::System, Arc::default());
         assert!(bus.attach(&queue));
         bus.publish_last(TurnId::new(1), event());
         bus.publish_last(TurnId::new(1), event());
@@ -253,7 +253,7 @@ mod tests {
     fn dropped_streams_leave_no_queue_behind() {
         let bus = Bus::new(SessionId::new(), 0, 0, 0, Numbers::new(Numbering::default()));
         for _ in 0..100 {
-            let (queue, stream) = EventStream::new(Subscription::new(), Clock::System);
+            let (queue, stream) = EventStream::new(Subscription::new(), Clock::System, Arc::default());
             let receiver = stream.events().clone();
             assert!(bus.attach(&queue));
             drop(queue);
@@ -263,7 +263,7 @@ mod tests {
             assert_eq!(bus.state.lock().queues.len(), 1);
         }
         assert!(!bus.count_unobserved());
-        let permit = TurnPermit::new(Semaphore::new(1));
+        let permit = TurnPermit::new(Semaphore::new(1), Clock::System);
         bus.publish(
             None,
             AgentEvent::TextDelta { delta: String::new() },

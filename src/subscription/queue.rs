@@ -106,6 +106,8 @@ struct EmitterSide {
 pub(crate) struct SharedState {
     /// The number of events that the subscriber has missed. Written by emitters and by a replay.
     pub(super) dropped: AtomicU64,
+    /// The same for all streams of the service.
+    lost: Arc<LostEvents>,
     /// The number of emitters that wait for room.
     waiting: AtomicUsize,
     /// The wake-up for one of the emitters that wait. The stream sends it after a read, and an emitter at the end of
@@ -114,6 +116,10 @@ pub(crate) struct SharedState {
     /// Set when the stream is dropped. The channel does not show that: see the head of this module.
     pub(super) stream_dropped: Latch,
 }
+
+/// The number of events that all subscribers of a service have missed.
+#[derive(Debug, Default)]
+pub(crate) struct LostEvents(AtomicU64);
 
 /// The origin of an event. It decides what [`Overflow::Block`] does with an event without room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,10 +146,11 @@ pub(super) enum PushOutcome {
 
 impl Queue {
     /// Makes the queue of a subscription, and the receiver for its stream.
-    pub(super) fn new(options: &Subscription) -> (Arc<Self>, Receiver<SessionEvent>) {
+    pub(super) fn new(options: &Subscription, lost: Arc<LostEvents>) -> (Arc<Self>, Receiver<SessionEvent>) {
         let (sender, events) = unbounded();
         let shared = Arc::new(SharedState {
             dropped: AtomicU64::new(0),
+            lost,
             waiting: AtomicUsize::new(0),
             room: Signal::new(),
             stream_dropped: Latch::new(),
@@ -182,8 +189,7 @@ impl Queue {
     /// Pushes past events, which take no room: the limit rises by their number. Counts `missed` more events as dropped,
     /// because the session has them no more.
     pub(super) fn replay(&self, events: impl Iterator<Item = SessionEvent>, missed: u64) {
-        // ORDERING: Relaxed, for `dropped` everywhere: a figure for people, from which nothing follows.
-        self.shared.dropped.fetch_add(missed, Ordering::Relaxed);
+        self.shared.add_dropped(missed);
         let mut emitter_side = self.emitter_side.lock();
         for event in events {
             emitter_side.send(event);
@@ -205,13 +211,13 @@ impl Queue {
             Overflow::Block if origin == Origin::Library => {}
             Overflow::Block if origin == Origin::Agent && !session_closed.is_set() => {}
             Overflow::Block | Overflow::DropNewest => {
-                self.drop_one();
+                self.shared.add_dropped(1);
                 return PushOutcome::Done;
             }
             Overflow::DropOldest => {
                 // If the subscriber has just read it, there is room.
                 if self.unread_events.try_recv().is_ok() {
-                    self.drop_one();
+                    self.shared.add_dropped(1);
                 }
             }
             Overflow::Disconnect => {
@@ -225,11 +231,6 @@ impl Queue {
         } else {
             PushOutcome::Done
         }
-    }
-
-    fn drop_one(&self) {
-        // ORDERING: see `replay`.
-        self.shared.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     fn is_above_limit(&self) -> bool {
@@ -286,7 +287,20 @@ impl EmitterSide {
     }
 }
 
+impl LostEvents {
+    pub(crate) fn get(&self) -> u64 {
+        // ORDERING: Relaxed; see `add_dropped`.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl SharedState {
+    fn add_dropped(&self, events: u64) {
+        // ORDERING: Relaxed, for both counts everywhere: figures for people, from which nothing follows.
+        self.dropped.fetch_add(events, Ordering::Relaxed);
+        self.lost.0.fetch_add(events, Ordering::Relaxed);
+    }
+
     /// Wakes one of the emitters that wait for room, if there are any.
     pub(super) fn notify_room(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {

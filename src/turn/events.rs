@@ -15,6 +15,7 @@ use crate::error::Cancelled;
 use crate::model::{AgentEvent, TurnId};
 use crate::panics::record;
 use crate::reentrancy::{self, PermitDuringWait};
+use crate::spans::TurnSpan;
 use crate::subscription::bus::{Bus, Origin};
 use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySendError};
 use crate::turn::interactions::Interactions;
@@ -29,6 +30,7 @@ pub(crate) struct TurnEvents {
     receiver_dropped: AtomicBool,
     interactions: Interactions,
     cancel: CancelToken,
+    span: TurnSpan,
 }
 
 impl TurnEvents {
@@ -37,9 +39,10 @@ impl TurnEvents {
         turn_id: TurnId,
         receiver: Option<Sender<AgentEvent>>,
         cancel: CancelToken,
+        span: TurnSpan,
     ) -> Self {
         let receiver_dropped = AtomicBool::new(receiver.is_none());
-        Self { shared, turn_id, receiver, receiver_dropped, interactions: Interactions::default(), cancel }
+        Self { shared, turn_id, receiver, receiver_dropped, interactions: Interactions::default(), cancel, span }
     }
 
     pub(crate) fn shared(&self) -> &SessionShared {
@@ -52,6 +55,11 @@ impl TurnEvents {
 
     pub(crate) fn cancel_token(&self) -> &CancelToken {
         &self.cancel
+    }
+
+    /// The turn's span, which is entered while the agent's code runs.
+    pub(crate) fn span(&self) -> &TurnSpan {
+        &self.span
     }
 
     fn bus(&self) -> &Bus {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cancel::CancelToken;
 use crate::error::{CancelReason, SessionError};
-use crate::model::{RunResult, SessionId, TurnId};
+use crate::model::{RunResult, SessionId, TurnId, TurnTimings};
 use crate::panics::contain_and_log;
 use crate::reentrancy::{OnBehalf, TurnRef, Wait, WaitError, WaitKey};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Receiver};
@@ -131,6 +131,24 @@ impl TurnHandle {
     /// Whether the result is there.
     pub fn is_finished(&self) -> bool {
         self.outcome.finished().is_set()
+    }
+
+    /// How the turn has spent its time; `None` until it has ended. [`TurnTimings`] says what each part is.
+    ///
+    /// [`wait`](Self::wait) consumes the handle. [`wait_timeout`](Self::wait_timeout), [`try_wait`](Self::try_wait) and a
+    /// wait for [`finished`](Self::finished) keep it.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+    /// let turn = service.begin_session(CreateSessionRequest::new("hello"))?;
+    /// turn.finished().recv().unwrap_err(); // the end of the turn disconnects it
+    /// assert!(!turn.timings().expect("the turn has ended").running.is_zero());
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    pub fn timings(&self) -> Option<TurnTimings> {
+        self.outcome.timings()
     }
 
     /// Returns the result, if it is there: for frame loops.
@@ -300,14 +318,20 @@ impl fmt::Debug for TurnHandle {
 
 pub(crate) type TurnResult = Result<RunResult, SessionError>;
 
-/// The slot for a turn's result. The result is stored before `finished` is set.
+/// The slot for a turn's result and its timings. Both are stored before `finished` is set.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     session_id: SessionId,
-    result: Mutex<Option<TurnResult>>,
+    slot: Mutex<Slot>,
     finished: Latch,
     /// Whether the turn waits in the queue of its session. Changed together with the queue.
     is_queued: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    result: Option<TurnResult>,
+    timings: TurnTimings,
 }
 
 /// The obligation to give one result: the one stored by [`prepare`](Answer::prepare), or [`SessionError::NotFound`].
@@ -320,8 +344,8 @@ pub(crate) struct Answer {
 
 impl Outcome {
     pub(crate) fn new(session_id: SessionId) -> (Answer, Arc<Self>) {
-        let (result, is_queued) = (Mutex::new(None), AtomicBool::new(false));
-        let outcome = Arc::new(Self { session_id, result, finished: Latch::new(), is_queued });
+        let (slot, is_queued) = (Mutex::default(), AtomicBool::new(false));
+        let outcome = Arc::new(Self { session_id, slot, finished: Latch::new(), is_queued });
         (Answer { outcome: Arc::clone(&outcome) }, outcome)
     }
 
@@ -334,7 +358,12 @@ impl Outcome {
         if !self.finished.is_set() {
             return None;
         }
-        self.result.lock().clone()
+        self.slot.lock().result.clone()
+    }
+
+    /// The timings, once the turn is over.
+    fn timings(&self) -> Option<TurnTimings> {
+        self.finished.is_set().then(|| self.slot.lock().timings)
     }
 
     /// The result itself, once the turn is over: for the last call.
@@ -342,7 +371,7 @@ impl Outcome {
         if !self.finished.is_set() {
             return None;
         }
-        self.result.lock().take()
+        self.slot.lock().result.take()
     }
 }
 
@@ -352,9 +381,21 @@ impl Answer {
         self.outcome.is_queued.store(is_queued, Ordering::SeqCst);
     }
 
+    /// Stores how long the turn was queued.
+    pub(crate) fn set_queued_for(&self, queued: Duration) {
+        self.outcome.slot.lock().timings.queued = queued;
+    }
+
     /// Stores the result that the caller will get. Call it once.
     pub(crate) fn prepare(&self, result: TurnResult) {
-        *self.outcome.result.lock() = Some(result);
+        self.prepare_with_calls(result, TurnTimings::default());
+    }
+
+    /// As [`prepare`](Self::prepare), for a turn that was picked up, with the times of its calls.
+    pub(crate) fn prepare_with_calls(&self, result: TurnResult, calls: TurnTimings) {
+        let mut slot = self.outcome.slot.lock();
+        slot.result = Some(result);
+        slot.timings = TurnTimings { queued: slot.timings.queued, ..calls };
     }
 
     /// Gives the result to the caller.
@@ -377,7 +418,7 @@ impl Drop for Outcome {
 impl Drop for Answer {
     fn drop(&mut self) {
         let id = self.outcome.session_id;
-        self.outcome.result.lock().get_or_insert(Err(SessionError::NotFound { id }));
+        self.outcome.slot.lock().result.get_or_insert(Err(SessionError::NotFound { id }));
         self.outcome.finished.set();
     }
 }

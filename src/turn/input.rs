@@ -32,7 +32,7 @@
 use crate::cancel::CancelToken;
 use crate::error::{Cancelled, InputError};
 use crate::model::{AgentEvent, InputId, InputOutcome, InputRequest, InputResponse, PendingInput, TurnId};
-use crate::permits::turn_permit::TurnPermit;
+use crate::permits::turn_permit::{InputWait, TurnPermit};
 use crate::reentrancy;
 use crate::status::slab::Status;
 use crate::sync::{select, Arc, Mutex, OnceLock};
@@ -153,7 +153,7 @@ impl PendingInputs {
 
 impl Pending<'_> {
     /// Waits for a response, the cancellation or the deadline, without the running permit.
-    fn wait(&self, cancel: &CancelToken, deadline: &Deadline, permit: &Arc<TurnPermit>) {
+    fn wait(&self, cancel: &CancelToken, deadline: &Deadline, permit: &Arc<TurnPermit>, waits: InputWait<'_>) {
         let permit = reentrancy::lend_permit_of(permit);
         let alarm = deadline.alarm();
         select! {
@@ -163,7 +163,7 @@ impl Pending<'_> {
         }
         // Off the list before the wait for a permit: then the state is that of a running turn.
         self.take_off();
-        drop(alarm);
+        drop((waits, alarm));
         if let Some(permit) = permit {
             permit.end_wait();
         }
@@ -198,13 +198,16 @@ pub(crate) fn request(events: &TurnEvents, cancel: &CancelToken, request: InputR
     let shared = events.shared();
     let waiting = shared.clock.stopwatch();
     let deadline = request.timeout.map_or_else(Deadline::never, |timeout| waiting.deadline(timeout));
+    let waits = shared.permit.begin_input();
     let pending = shared.inputs.push(events.turn_id(), request.clone(), cancel);
     let input_id = pending.id;
     // The request is pending by now, so a reader of the event can respond at once.
     let announced =
         events.emit_input_request(AgentEvent::InputRequested { input_id, request: Box::new(request) }, cancel);
     if announced.is_ok() {
-        pending.wait(cancel, &deadline, &shared.permit);
+        pending.wait(cancel, &deadline, &shared.permit, waits);
+    } else {
+        drop(waits);
     }
     // Also if the turn was cancelled before its event had room: a response that was accepted by then counts.
     let response = pending.end();

@@ -6,12 +6,13 @@ use crate::cancel::CancelToken;
 use crate::error::Cancelled;
 use crate::ids::numbers::Numbers;
 use crate::inbox::queue::Inbox;
-use crate::model::{CallbackPending, SessionId};
+use crate::model::{CallbackPending, SessionId, TurnTimings};
 use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy::{self, WaitKey};
 use crate::status::history::CommittedHistory;
 use crate::status::published::Published;
 use crate::subscription::bus::Bus;
+use crate::subscription::queue::LostEvents;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::time::clock::Clock;
 use crate::turn::input::PendingInputs;
@@ -50,6 +51,9 @@ pub(crate) struct Counters {
     pub(crate) faults: Counter,
     pub(crate) restarts: Counter,
     pub(crate) events_dropped: Counter,
+    pub(crate) times: TimeTotals,
+    /// An allocation of its own, since streams count into it.
+    pub(crate) subscriber_events_dropped: Arc<LostEvents>,
     /// The turns that wait for input now.
     pub(crate) waiting_turns: Gauge,
 }
@@ -57,6 +61,19 @@ pub(crate) struct Counters {
 /// A counter that only rises.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
+
+/// The sums of the times of turns.
+#[derive(Debug, Default)]
+pub(crate) struct TimeTotals {
+    queued: TimeTotal,
+    permit: TimeTotal,
+    input: TimeTotal,
+    running: TimeTotal,
+}
+
+/// A sum of durations, in nanoseconds.
+#[derive(Debug, Default)]
+struct TimeTotal(AtomicU64);
 
 /// A number that rises and falls.
 #[derive(Debug, Default)]
@@ -92,6 +109,46 @@ impl SessionShared {
             permit.end_wait();
         }
         cancel.check()
+    }
+}
+
+impl TimeTotals {
+    /// Adds the wait of a turn that has left the queue.
+    pub(crate) fn add_queued(&self, queued: Duration) {
+        self.queued.add(queued);
+    }
+
+    /// Adds the times of the agent's calls in a turn.
+    pub(crate) fn add_calls(&self, timings: &TurnTimings) {
+        self.permit.add(timings.permit);
+        self.input.add(timings.input);
+        self.running.add(timings.running);
+    }
+
+    pub(crate) fn get(&self) -> TurnTimings {
+        TurnTimings {
+            queued: self.queued.get(),
+            permit: self.permit.get(),
+            input: self.input.get(),
+            running: self.running.get(),
+        }
+    }
+}
+
+impl TimeTotal {
+    fn add(&self, time: Duration) {
+        // Most turns wait for nothing.
+        if time.is_zero() {
+            return;
+        }
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        // ORDERING: Relaxed, here and below: a figure on which no code depends. The count of the turn, which follows,
+        // releases it. It always stores: the closure returns no `None`.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |sum| Some(sum.saturating_add(nanos)));
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
     }
 }
 

@@ -32,5 +32,6 @@ mod sub_sessions;
 mod subscriptions;
 mod support;
 mod threads;
+mod timings;
 mod turns;
 mod waits;

@@ -21,6 +21,7 @@ use crate::session::command::Command;
 use crate::session::handle::{Profile, SessionHandle};
 use crate::session::queue::NewTurn;
 use crate::session::running::Input;
+use crate::spans::CallerSpan;
 use crate::status::slab::StatusSlab;
 use crate::subscription::bus::{Bus, Origin};
 use crate::subscription::stream::EventStream;
@@ -188,7 +189,8 @@ fn new_turn(cancel: &CancelToken) -> (NewTurn, Arc<Outcome>) {
     let (answer, outcome) = Outcome::new(SessionId::from_uuid(uuid::Uuid::nil()));
     let input = Input { prompt: String::new(), skills: None, host_mode: false };
     let cancel = cancel.clone();
-    (NewTurn { input, tool_results: Vec::new(), event_tx: None, cancel, deadline: None, answer }, outcome)
+    let (tool_results, caller) = (Vec::new(), CallerSpan::current());
+    (NewTurn { input, tool_results, event_tx: None, cancel, deadline: None, caller, answer }, outcome)
 }
 
 /// Ends the turn whose command is in the queue of commands, if there is one.
@@ -550,7 +552,7 @@ fn c37_an_unobserved_event_is_numbered_before_all_that_a_subscriber_gets() {
     check(|| {
         let bus =
             Arc::new(Bus::new(SessionId::from_uuid(uuid::Uuid::nil()), 0, 0, 0, Numbers::new(Numbering::default())));
-        let permit = TurnPermit::new(Semaphore::new(1));
+        let permit = TurnPermit::new(Semaphore::new(1), Clock::default());
         let (emitting, lent) = (Arc::clone(&bus), Arc::clone(&permit));
         let emitter = spawn(move || {
             let mut unheard = 0;
@@ -564,7 +566,7 @@ fn c37_an_unobserved_event_is_numbered_before_all_that_a_subscriber_gets() {
             }
             unheard
         });
-        let (queue, stream) = EventStream::new(Subscription::new(), Clock::default());
+        let (queue, stream) = EventStream::new(Subscription::new(), Clock::default(), Arc::default());
         assert!(bus.attach(&queue));
         drop(queue);
         // From here on every event is observed.

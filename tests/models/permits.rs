@@ -5,13 +5,13 @@ use crate::cancel::CancelToken;
 use crate::permits::semaphore::Semaphore;
 use crate::permits::turn_permit::TurnPermit;
 use crate::sync::{bounded, Arc};
-use crate::time::clock::Deadline;
+use crate::time::clock::{Clock, Deadline};
 
 #[test]
 fn c60_a_turn_whose_threads_wait_never_waits_for_its_own_permit() {
     explore(|| {
         let (semaphore, cancel) = (Semaphore::new(1), CancelToken::new());
-        let [one, other] = [(); 2].map(|()| TurnPermit::new(Arc::clone(&semaphore)));
+        let [one, other] = [(); 2].map(|()| TurnPermit::new(Arc::clone(&semaphore), Clock::default()));
         one.start(crate::model::TurnId::new(1), &cancel).unwrap();
         let (finish, finished) = bounded::<()>(1);
         let tool = Arc::clone(&one);

@@ -110,7 +110,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an interrupt of one turn cancels any turn",
         "src/session/admission.rs",
-        &[("if only.is_none_or(|only| only == *turn)", "if only.is_none_or(|_| turn.get() > 0)")],
+        &[("if only.is_none_or(|only| only == turn.id)", "if only.is_none_or(|_| turn.id.get() > 0)")],
         Contract("c19"),
     ),
     // The queue of turns.
@@ -376,8 +376,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the gate opens before the active entry is cleared",
         "src/session/admission.rs",
         &[(
-            "            (next, std::mem::replace(&mut admissions.entry, entry), gate)",
-            "            drop(admissions);\n            let mut admissions = self.admissions.lock();\n            (next, std::mem::replace(&mut admissions.entry, entry), gate)",
+            "            break (next, std::mem::replace(&mut admissions.entry, entry), gate);",
+            "            drop(admissions);\n            let mut admissions = self.admissions.lock();\n            break (next, std::mem::replace(&mut admissions.entry, entry), gate);",
         )],
         Shuttle("c20"),
     ),
@@ -385,8 +385,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a turn is answered before the gate opens",
         "src/turn/handle.rs",
         &[(
-            "        *self.outcome.result.lock() = Some(result);",
-            "        *self.outcome.result.lock() = Some(result);\n        self.outcome.finished.set();",
+            "        slot.timings = TurnTimings { queued: slot.timings.queued, ..calls };",
+            "        slot.timings = TurnTimings { queued: slot.timings.queued, ..calls };\n        self.outcome.finished.set();",
         )],
         Shuttle("c11"),
     ),
@@ -394,8 +394,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the outcome is announced before it is stored",
         "src/turn/handle.rs",
         &[(
-            "        *self.outcome.result.lock() = Some(result);",
-            "        self.outcome.finished.set();\n        *self.outcome.result.lock() = Some(result);",
+            "        let mut slot = self.outcome.slot.lock();",
+            "        self.outcome.finished.set();\n        let mut slot = self.outcome.slot.lock();",
         )],
         Loom("c11"),
     ),

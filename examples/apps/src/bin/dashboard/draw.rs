@@ -25,7 +25,7 @@ pub(crate) struct Notes<'a> {
 pub(crate) const AROUND: u16 = HEADER + CHARTS + FOOTER + 3;
 /// The number of columns that all parts need.
 pub(crate) const WIDTH: u16 = 112;
-const HEADER: u16 = 4;
+const HEADER: u16 = 5;
 const CHARTS: u16 = 8;
 const FOOTER: u16 = 2;
 /// The height of a question in a low terminal.
@@ -80,9 +80,11 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, picture: &Picture, paused: boo
         block = block.title(mark.alignment(Alignment::Right));
     }
     let time = |time: Option<std::time::Duration>| time.map_or("-".into(), short_time);
-    let dropped = stats.events_dropped + picture.missed;
+    // Of receivers of turns, and of subscribers such as this dashboard.
+    let dropped = stats.events_dropped + stats.subscriber_events_dropped;
     // Not `stats.running_turns`, which counts permits: most of these agents sleep most of the time, without a permit.
     let running = picture.rows.iter().filter(|row| row.state == SessionState::Running).count();
+    let permits = stats.permit_waiting_turns;
     let now = [
         ("sessions", format!("{} of {}", stats.sessions, stats.max_sessions), Color::Reset),
         ("running", running.to_string(), Color::Green),
@@ -101,7 +103,15 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, picture: &Picture, paused: boo
         ("p50", time(picture.p50), Color::Reset),
         ("p99", time(picture.p99), Color::Reset),
     ];
-    frame.render_widget(Paragraph::new(vec![figures(&now), figures(&so_far)]).block(block), area);
+    let spent = [
+        ("time in queues", short_time(stats.timings.queued), Color::Reset),
+        ("for permits", short_time(stats.timings.permit), Color::Reset),
+        ("for answers", short_time(stats.timings.input), Color::Reset),
+        ("in agents", short_time(stats.timings.running), Color::Reset),
+        ("permits wanted now", permits.to_string(), warn(permits as u64, Color::Yellow)),
+    ];
+    let lines = vec![figures(&now), figures(&so_far), figures(&spent)];
+    frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
 /// A colour for a figure that is of interest unless it is zero.

@@ -30,8 +30,6 @@ pub(crate) enum Outcome {
 pub(crate) struct Picture {
     pub(crate) up: Duration,
     pub(crate) stats: ServiceStats,
-    /// Events that this dashboard has missed.
-    pub(crate) missed: u64,
     /// The number of turns in the queues of all sessions.
     pub(crate) queued: usize,
     pub(crate) turns_per_second: f64,
@@ -131,7 +129,6 @@ impl Model {
         sessions: &[SessionSummary],
         mut asks: HashMap<SessionId, Vec<PendingInput>>,
         stats: ServiceStats,
-        missed: u64,
         now: Duration,
     ) -> Picture {
         let listed: HashSet<SessionId> = sessions.iter().map(|session| session.session_id).collect();
@@ -149,7 +146,6 @@ impl Model {
         Picture {
             up: now,
             stats,
-            missed,
             queued: sessions.iter().map(|session| session.queued_turns).sum(),
             turns_per_second: self.turns.per_second(now),
             events_per_second,
@@ -240,14 +236,14 @@ mod tests {
         }
         model.on_ended(ended(listed[0].session_id, 40, Outcome::Completed), at(1_900));
         model.on_ended(ended(listed[0].session_id, 2_000, Outcome::Cancelled), at(1_950));
-        let picture = model.picture(&listed, HashMap::new(), ServiceStats::default(), 3, at(1_999));
+        let picture = model.picture(&listed, HashMap::new(), ServiceStats::default(), at(1_999));
         let [a, b] = &picture.rows[..] else { panic!("two rows: {picture:?}") };
         assert_eq!((a.name.as_str(), a.turns, a.state), ("a", 2, SessionState::Idle));
         assert!((a.events_per_second - 10.0).abs() < 0.1, "{}", a.events_per_second);
         assert_eq!((a.last, a.p50, a.p99), (Some(at(2_000)), Some(at(40)), Some(at(2_000))));
         assert_eq!(a.outcome, Some(Outcome::Cancelled));
         assert_eq!((b.turns, b.events_per_second, b.last, &b.outcome), (0, 0.0, None, &None));
-        assert_eq!((picture.p50, picture.p99, picture.missed), (Some(at(40)), Some(at(2_000)), 3));
+        assert_eq!((picture.p50, picture.p99), (Some(at(40)), Some(at(2_000))));
         assert_eq!(picture.histogram, [0, 0, 1, 0, 0, 1, 0]);
     }
 
@@ -263,7 +259,7 @@ mod tests {
         let mut listed = sessions(&["a", "b", "c"]);
         (listed[0].queued_turns, listed[2].queued_turns) = (2, 3);
         let of_b = HashMap::from([(listed[1].session_id, asks.clone())]);
-        let picture = Model::new().picture(&listed, of_b, ServiceStats::default(), 0, at(0));
+        let picture = Model::new().picture(&listed, of_b, ServiceStats::default(), at(0));
         let rows: Vec<_> = picture.rows.into_iter().map(|row| (row.queued, row.asks)).collect();
         assert_eq!((picture.queued, rows), (5, vec![(2, vec![]), (0, asks), (3, vec![])]));
     }
@@ -274,7 +270,7 @@ mod tests {
         let mut model = Model::new();
         model.on_event(&event(listed[1].session_id, 7, 0), at(100));
         model.on_ended(ended(listed[1].session_id, 5_000, Outcome::Failed("x".into())), at(100));
-        let picture = model.picture(&listed[..1], HashMap::new(), ServiceStats::default(), 0, at(1_000));
+        let picture = model.picture(&listed[..1], HashMap::new(), ServiceStats::default(), at(1_000));
         assert_eq!((picture.rows.len(), picture.row_of(listed[1].session_id)), (1, None));
         assert_eq!(picture.row_of(listed[0].session_id), Some(0));
         assert_eq!((picture.events_per_second, picture.histogram[BOUNDS.len()]), (1.0, 1));
@@ -288,9 +284,9 @@ mod tests {
         for step in 1..=40 {
             stats.turns_completed += 2;
             stats.faults += u64::from(step % 10 == 0);
-            model.picture(&[], HashMap::new(), stats, 0, at(step * 100));
+            model.picture(&[], HashMap::new(), stats, at(step * 100));
         }
-        let picture = model.picture(&[], HashMap::new(), stats, 0, at(3_999));
+        let picture = model.picture(&[], HashMap::new(), stats, at(3_999));
         assert!((picture.turns_per_second - 21.0).abs() < 1.5, "{}", picture.turns_per_second);
         assert_eq!(picture.history, [0; 8]);
     }

@@ -87,7 +87,7 @@ impl Dashboard {
         // The list comes after the events, so that a session with events that is not listed has ended.
         let sessions = self.service.list(SessionQuery::new()).map_err(|error| error.to_string())?;
         let asks = self.asks(&sessions);
-        let picture = self.model.picture(&sessions, asks, self.service.stats(), self.events.dropped(), now);
+        let picture = self.model.picture(&sessions, asks, self.service.stats(), now);
         if !self.paused {
             self.picture = picture;
             self.selection.follow(&self.picture);
