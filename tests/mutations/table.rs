@@ -168,7 +168,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a withdrawn turn is not counted",
         "src/session/queue.rs",
-        &[("        counters.turns_withdrawn.add_one();\n", "        let _ = counters;\n")],
+        &[("        shared.counters.turns_withdrawn.add_one();\n", "        let _ = shared;\n")],
         History,
     ),
     mutation(
