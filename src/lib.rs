@@ -206,6 +206,8 @@
 
 mod agent;
 mod cancel;
+#[cfg(feature = "redis")]
+pub mod cluster;
 mod comms;
 mod context;
 mod ephemeral;

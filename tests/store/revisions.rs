@@ -341,64 +341,15 @@ fn c66_a_save_is_told_what_was_added_and_what_was_rewritten() {
     });
 }
 
-/// The same changes in a file, in memory, and in a file that is opened again after each of them.
+/// The same changes in a file, in memory, and in a file that is opened again now and then.
 #[test]
 fn c66_appends_and_rewrites_in_a_file_are_those_in_memory() {
     run(|| {
         let folder = Folder::new();
-        let mut store = folder.store();
-        let model = Watched::default();
-        let mut sessions: Vec<(StoredSession, Option<Revision>)> =
-            (0..3).map(|_| (StoredSession::new(Session::new()), None)).collect();
-        let mut state = 7_u64;
-        let mut random = move |below: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 33) as usize % below
-        };
-        for step in 0..400 {
-            let of = random(3);
-            let (session, seen) = &mut sessions[of];
-            let message = |n: usize| Message::user(format!("{step} {}", "text ".repeat(n)));
-            let before = session.history.iter().len();
-            let is_rewrite = seen.is_none() || random(8) == 0;
-            if is_rewrite {
-                let (from, len) = (random(before + 1), random(40));
-                session.history.messages_mut().drain(from..);
-                session.history.push_batch((0..len).map(message));
-            } else {
-                // Also no message, and one that is longer than a page.
-                let len = random(4);
-                let size = [0, 10, 300, 2_000][random(4)];
-                session.history.push_batch((0..len).map(|_| message(size)));
-            }
-            let added: Vec<Message> = session.history.iter().skip(before).cloned().collect();
-            let header = session.header();
-            let change = if is_rewrite { Change::Rewritten(&session.history) } else { Change::Appended(&added) };
-            let save = Save::new(&header, change, *seen);
-            for _ in 0..1 + random(2) {
-                store.save(&save).unwrap();
-                model.save(&save).unwrap();
-            }
-            let late = Save::new(&header, change, *seen);
-            assert!(matches!(store.save(&late), Err(StoreError::Conflict { .. })));
-            *seen = Some(save.next);
-            if random(10) == 0 {
-                drop(store);
-                store = folder.store();
-            }
-            for (session, _) in &sessions {
-                let loaded = store.load(session.id()).unwrap();
-                assert!(loaded == model.load(session.id()).unwrap(), "step {step}: {loaded:?}");
-                assert!(loaded.is_none_or(|(loaded, _)| loaded == *session));
-            }
-        }
-        for (session, seen) in sessions {
-            let id = session.id();
-            assert_eq!(store.delete(id, Some(Revision::new())).unwrap_err().code(), "STORE_CONFLICT");
-            assert!(store.delete(id, seen).unwrap());
-            assert_eq!(store.load(id).unwrap(), None);
-        }
-        assert!(store.list().unwrap().is_empty());
+        check_random_saves(folder.store(), |store| {
+            drop(store);
+            folder.store()
+        });
     });
 }
 

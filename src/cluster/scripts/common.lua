@@ -1,0 +1,266 @@
+-- Comes behind the first line of every script but `meet`.
+--
+-- KEYS[1] is the namespace with a colon, ARGV[1] its id. Numbers that may grow for ever (turns, epochs, counts of
+-- answers) are changed by HINCRBY and INCR and passed on as strings: a number of Lua is a double.
+local ns = KEYS[1]
+if redis.call('HGET', ns .. 'meta', 'id') ~= ARGV[1] then
+    return { 'replaced' }
+end
+
+-- How long the verdict of a request is kept, in milliseconds. A client repeats a request for half of that.
+local VERDICT_TTL = 600000
+-- How many revisions a record remembers, so that a repeated save is known after other saves.
+local PAST_REVISIONS = 8
+
+local function session_key(id)
+    return ns .. 's:' .. id
+end
+
+local function words(text)
+    local list = {}
+    for word in string.gmatch(text or '', '%S+') do
+        list[#list + 1] = word
+    end
+    return list
+end
+
+local function position(list, word)
+    for index, other in ipairs(list) do
+        if other == word then
+            return index
+        end
+    end
+    return nil
+end
+
+-- Whether one decimal number is below another.
+local function below(one, other)
+    if #one ~= #other then
+        return #one < #other
+    end
+    return one < other
+end
+
+-- The capacity, the limit of queued turns and the state of a worker, or nil if its lease is gone.
+local function lease_of(wid)
+    if not wid or wid == '' then
+        return nil
+    end
+    local value = words(redis.call('GET', ns .. 'w:' .. wid .. ':l') or '')
+    return tonumber(value[1]), tonumber(value[2]), value[3]
+end
+
+-- Tells a worker that there is something to do for a session. What that is stands in the session's hash.
+local function wake(wid, id)
+    redis.call('XADD', ns .. 'w:' .. wid .. ':q', 'NOMKSTREAM', 'MAXLEN', '~', '10000', '*', 'id', id)
+end
+
+-- Sends a message to each of these clients that still has a stream.
+local function tell(cids, ...)
+    for _, cid in ipairs(cids) do
+        redis.call('XADD', ns .. 'c:' .. cid, 'NOMKSTREAM', '*', ...)
+    end
+end
+
+-- Keeps what a request has led to, for a client that repeats it.
+local function note_request(request, ...)
+    local key = ns .. 'req:' .. request
+    redis.call('HSET', key, ...)
+    redis.call('PEXPIRE', key, VERDICT_TTL)
+end
+
+-- Removes a session that was never built, or is deleted.
+local function remove(id)
+    redis.call('UNLINK', session_key(id), session_key(id) .. ':h')
+    redis.call('ZREM', ns .. 'idx', id)
+end
+
+-- Ends a turn that is in flight, with its only verdict: takes it out of the list, keeps the verdict for its request, and
+-- tells its clients. Returns how many turns of the session have been answered.
+local function answer(id, turn, kind, body)
+    local key, field = session_key(id), 't:' .. turn .. ':'
+    local found = redis.call('HMGET', key, 'wid', 'flight', field .. 'req', field .. 'cid', field .. 'in', field .. 'msg')
+    local wid, flight, request = found[1], words(found[2]), found[3]
+    table.remove(flight, position(flight, turn))
+    redis.call('HSET', key, 'flight', table.concat(flight, ' '))
+    local fields = { field .. 'req', field .. 'cid', field .. 'body', field .. 'cancel', field .. 'in', field .. 'msg' }
+    for _, input in ipairs(words(found[5])) do
+        fields[#fields + 1] = 'i:' .. input
+        fields[#fields + 1] = 'i:' .. input .. ':opt'
+        fields[#fields + 1] = 'r:' .. input
+    end
+    for _, message in ipairs(words(found[6])) do
+        -- The worker reports what becomes of a message. One that is gone cannot.
+        if kind == 'lost' then
+            tell({ redis.call('HGET', key, 'm:' .. message .. ':cid') }, 'steered', message, 'kind', kind)
+        end
+        fields[#fields + 1] = 'm:' .. message
+        fields[#fields + 1] = 'm:' .. message .. ':cid'
+    end
+    redis.call('HDEL', key, unpack(fields))
+    if #flight == 0 then
+        redis.call('SREM', ns .. 'w:' .. wid .. ':b', id)
+    end
+    redis.call('HINCRBY', key, 'answers', 1)
+    local answers = redis.call('HGET', key, 'answers')
+    note_request(request, 'id', id, 'turn', turn, 'kind', kind, 'body', body, 'answers', answers)
+    tell(words(found[4]), 'verdict', request, 'id', id, 'turn', turn, 'kind', kind, 'body', body, 'answers', answers)
+    return answers
+end
+
+-- Takes a session from a worker whose lease is gone: every turn in flight is lost. A session that was never built is
+-- removed. Returns whether the session is still there.
+local function abandon(id)
+    local key = session_key(id)
+    local found = redis.call('HMGET', key, 'wid', 'flight', 'rev')
+    for _, turn in ipairs(words(found[2])) do
+        answer(id, turn, 'lost', '')
+    end
+    redis.call('SREM', ns .. 'w:' .. found[1] .. ':s', id)
+    redis.call('SREM', ns .. 'w:' .. found[1] .. ':b', id)
+    redis.call('HSET', key, 'wid', '')
+    if not found[3] then
+        remove(id)
+        return false
+    end
+    return true
+end
+
+-- Abandons a session if its worker is gone. Returns whether the session is there, and its worker or ''.
+local function settle_owner(id)
+    local key = session_key(id)
+    if redis.call('HEXISTS', key, 'made') == 0 then
+        return false, ''
+    end
+    local wid = redis.call('HGET', key, 'wid') or ''
+    if wid ~= '' and not lease_of(wid) then
+        return abandon(id), ''
+    end
+    return true, wid
+end
+
+-- Marks a turn as cancelled, with the first reason. Its input requests that have no response end with that.
+local function cancel(id, turn, reason)
+    local key, field = session_key(id), 't:' .. turn .. ':'
+    if redis.call('HSETNX', key, field .. 'cancel', reason) == 1 then
+        for _, input in ipairs(words(redis.call('HGET', key, field .. 'in'))) do
+            redis.call('HDEL', key, 'i:' .. input, 'i:' .. input .. ':opt')
+        end
+    end
+end
+
+-- The live worker with the fewest busy sessions, then the fewest sessions, that has room. A session without a turn in
+-- flight can be evicted, so it takes no room.
+local function choose_worker()
+    local best, best_busy, best_all
+    for _, wid in ipairs(redis.call('SMEMBERS', ns .. 'workers')) do
+        local max, _, state = lease_of(wid)
+        if max and state == 'open' then
+            local busy = redis.call('SCARD', ns .. 'w:' .. wid .. ':b')
+            local all = redis.call('SCARD', ns .. 'w:' .. wid .. ':s')
+            local is_better = not best or busy < best_busy or (busy == best_busy and all < best_all)
+                or (busy == best_busy and all == best_all and wid < best)
+            if busy < max and is_better then
+                best, best_busy, best_all = wid, busy, all
+            end
+        end
+    end
+    return best
+end
+
+-- Gives a session to a worker, with a new epoch.
+local function give(id, wid)
+    redis.call('INCR', ns .. 'epoch')
+    redis.call('HSET', session_key(id), 'wid', wid, 'epoch', redis.call('GET', ns .. 'epoch'))
+    redis.call('SADD', ns .. 'w:' .. wid .. ':s', id)
+end
+
+-- Puts a turn into the list of those in flight, and wakes the worker.
+local function put_in_flight(id, wid, flight, turn, request, cid, body)
+    local key, field = session_key(id), 't:' .. turn .. ':'
+    redis.call('HSET', key, 'flight', table.concat(flight, ' '), field .. 'req', request, field .. 'cid', cid,
+        field .. 'body', body)
+    redis.call('SADD', ns .. 'w:' .. wid .. ':b', id)
+    note_request(request, 'id', id, 'turn', turn)
+    wake(wid, id)
+end
+
+-- The answer to a request that was seen before, or nil. The client may have a new stream: it is told too.
+local function repeated(id, request, cid)
+    local known = redis.call('HMGET', ns .. 'req:' .. request, 'turn', 'kind', 'body', 'answers')
+    if known[2] == 'tombstone' then
+        return { 'tombstone' }
+    elseif known[2] then
+        return { 'answered', known[1], known[2], known[3], known[4] }
+    elseif known[1] then
+        local key, field = session_key(id), 't:' .. known[1] .. ':cid'
+        local cids = words(redis.call('HGET', key, field))
+        if not position(cids, cid) then
+            cids[#cids + 1] = cid
+            redis.call('HSET', key, field, table.concat(cids, ' '))
+        end
+        return { 'begun', known[1] }
+    end
+    return nil
+end
+
+-- Whether a worker has the session with this epoch: the fence.
+local function is_owner(id, wid, epoch)
+    local owner = redis.call('HMGET', session_key(id), 'wid', 'epoch')
+    return owner[1] == wid and owner[2] == epoch
+end
+
+-- Writes a record whose arguments begin at ARGV[first]: the revision that the writer has seen ('' for a new record), the
+-- next one, how many messages are stored ('' to replace them), the time of creation in milliseconds, the header, the
+-- summary, the labels, whether it is archived, the last turn that may have been numbered, and the messages. Labels and
+-- archive are left as they are where `keeps_settings` is set, if the record has them. Returns 'ok', 'already',
+-- 'conflict', or 'damaged' with the number of messages.
+local function write_record(id, first, keeps_settings)
+    local seen, next, stored, created = ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
+    local key = session_key(id)
+    local list = key .. ':h'
+    local found = redis.call('HMGET', key, 'rev', 'past')
+    local past = words(found[2])
+    if position(past, next) then
+        return 'already'
+    elseif (found[1] or '') ~= seen then
+        return 'conflict'
+    end
+    if stored == '' then
+        redis.call('UNLINK', list)
+    else
+        local len = redis.call('LLEN', list)
+        if tostring(len) ~= stored then
+            return 'damaged', tostring(len)
+        end
+    end
+    for from = first + 9, #ARGV, 1000 do
+        redis.call('RPUSH', list, unpack(ARGV, from, math.min(from + 999, #ARGV)))
+    end
+    past[#past + 1] = next
+    if #past > PAST_REVISIONS then
+        table.remove(past, 1)
+    end
+    redis.call('HSET', key, 'made', '1', 'rev', next, 'past', table.concat(past, ' '), 'head', ARGV[first + 4],
+        'sum', ARGV[first + 5])
+    if not keeps_settings then
+        redis.call('HSET', key, 'labels', ARGV[first + 6], 'archived', ARGV[first + 7])
+    else
+        redis.call('HSETNX', key, 'labels', ARGV[first + 6])
+        redis.call('HSETNX', key, 'archived', ARGV[first + 7])
+    end
+    if below(redis.call('HGET', key, 'turn') or '0', ARGV[first + 8]) then
+        redis.call('HSET', key, 'turn', ARGV[first + 8])
+    end
+    if seen == '' then
+        redis.call('ZADD', ns .. 'idx', created, id)
+    end
+    return 'ok'
+end
+
+-- What a list shows of a session.
+local function list_row(id, created)
+    local record = redis.call('HMGET', session_key(id), 'sum', 'labels', 'archived', 'wid', 'flight')
+    local flight = lease_of(record[4]) and words(record[5]) or {}
+    return { id, created, record[1] or '', record[2] or '', record[3] or '', tostring(#flight) }
+end

@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- finish: ends the first turn in flight with its result. The history, the verdict and the messages to all clients are
+-- one step, so no client learns of a turn that is not kept.
+--
+-- ARGV: id, wid, epoch, turn, request, the result; then a record, or nothing where the history is as before.
+-- Returns {'ok', answers, the turns that are left in flight}; {'already', answers} if this call was run before;
+-- {'conflict'} if the worker has not got the session with that epoch, the turn is not the first one, or the record has
+-- another revision; {'damaged', messages}.
+-- Twice: {'already'}.
+local id, wid, epoch, turn, request, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local verdict = redis.call('HMGET', ns .. 'req:' .. request, 'kind', 'answers')
+if verdict[1] == 'done' then
+    return { 'already', verdict[2] }
+elseif not is_owner(id, wid, epoch) then
+    return { 'conflict' }
+elseif words(redis.call('HGET', session_key(id), 'flight'))[1] ~= turn then
+    return { 'conflict' }
+end
+if ARGV[8] then
+    local result, messages = write_record(id, 8, true)
+    if result == 'conflict' or result == 'damaged' then
+        return { result, messages }
+    end
+end
+local answers = answer(id, turn, 'done', body)
+return { 'ok', answers, redis.call('HGET', session_key(id), 'flight') }

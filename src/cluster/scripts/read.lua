@@ -1,0 +1,22 @@
+#!lua flags=no-writes
+-- read: reads the state of a session without asking its worker.
+--
+-- ARGV: id.
+-- Returns {'missing'}, or {'ok', header or '' during the first build, labels, archived, the last turn, turns in flight,
+-- {input, request}...}. The turns and the input requests of a worker that is gone are left out.
+local key = session_key(ARGV[2])
+local found = redis.call('HMGET', key, 'made', 'head', 'labels', 'archived', 'turn', 'wid', 'flight')
+local is_live = lease_of(found[6])
+if not found[1] or (not found[2] and not is_live) then
+    return { 'missing' }
+end
+local flight, inputs = is_live and found[7] or '', {}
+for _, turn in ipairs(words(flight)) do
+    for _, input in ipairs(words(redis.call('HGET', key, 't:' .. turn .. ':in'))) do
+        local request = redis.call('HGET', key, 'i:' .. input)
+        if request then
+            inputs[#inputs + 1] = { input, request }
+        end
+    end
+end
+return { 'ok', found[2] or '', found[3] or '', found[4] or '0', found[5] or '0', flight, inputs }

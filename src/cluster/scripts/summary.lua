@@ -1,0 +1,11 @@
+#!lua flags=no-writes
+-- summary: reads what a list shows of one session.
+--
+-- ARGV: id.
+-- Returns {'none'}, or {'ok', {id, creation time, summary, labels, archived, turns in flight}} as `list`.
+local id = ARGV[2]
+local created = redis.call('ZSCORE', ns .. 'idx', id)
+if not created then
+    return { 'none' }
+end
+return { 'ok', list_row(id, created) }

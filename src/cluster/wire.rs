@@ -1,0 +1,215 @@
+//! Connections to the server. The only module that names the client crate.
+//!
+//! A [`Connection`] sends commands in a pipeline and returns one answer for each. It is dropped after every failure of
+//! the transport, whatever the failure was: a late reply to an abandoned command would be taken for the reply to the
+//! next one.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::{ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, Value};
+
+use crate::sync::Arc;
+
+use super::error::EngineError;
+
+/// The address of a server, with the user and the password.
+pub(super) struct Address {
+    info: redis::ConnectionInfo,
+}
+
+/// One command with its arguments.
+#[derive(Clone)]
+pub(super) struct Command {
+    parts: Vec<Vec<u8>>,
+}
+
+/// The answer to a command.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    Nil,
+    Int(i64),
+    Text(Vec<u8>),
+    List(Vec<Reply>),
+}
+
+/// An answer that refuses a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The server does not have the script. The command has changed nothing.
+    NoScript,
+    Error(EngineError),
+}
+
+/// One connection.
+pub(super) struct Connection(redis::Connection);
+
+impl Address {
+    /// Reads a URL: `redis://user:password@host:port/database`, or `unix:///path`.
+    pub(super) fn parse(url: &str) -> Result<Self, EngineError> {
+        if ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(EngineError::TlsNotSupported);
+        }
+        Ok(Self { info: url.into_connection_info().map_err(|_| EngineError::InvalidUrl)? })
+    }
+
+    /// Connects, and authenticates. `timeout` limits the connect, and later each wait for the server.
+    pub(super) fn connect(&self, timeout: Duration) -> Result<Connection, EngineError> {
+        let client = redis::Client::open(self.info.clone()).map_err(|error| from_redis(&error))?;
+        let connection = client.get_connection_with_timeout(timeout).map_err(|error| from_redis(&error))?;
+        connection.set_read_timeout(Some(timeout)).map_err(|error| from_redis(&error))?;
+        connection.set_write_timeout(Some(timeout)).map_err(|error| from_redis(&error))?;
+        Ok(Connection(connection))
+    }
+}
+
+/// Shows neither the user nor the password.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) => write!(f, "{host}:{port}"),
+            ConnectionAddr::Unix(path) => write!(f, "{}", path.display()),
+            _ => f.write_str("another address"),
+        }
+    }
+}
+
+impl Command {
+    pub(super) fn new(name: &str) -> Self {
+        Self { parts: vec![name.into()] }
+    }
+
+    #[must_use]
+    pub(super) fn arg(mut self, arg: impl Into<Vec<u8>>) -> Self {
+        self.parts.push(arg.into());
+        self
+    }
+
+    #[must_use]
+    pub(super) fn args(mut self, args: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        self.parts.extend(args);
+        self
+    }
+}
+
+impl Connection {
+    /// Sends the commands at once, and returns the answer to each, in order.
+    ///
+    /// # Errors
+    /// A failure of the transport: nothing is known about any of the commands, and the connection must be dropped.
+    pub(super) fn send<'a>(
+        &mut self,
+        commands: impl IntoIterator<Item = &'a Command>,
+    ) -> Result<Vec<Result<Reply, Refusal>>, EngineError> {
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
+        for command in commands {
+            let [name, args @ ..] = command.parts.as_slice() else { continue };
+            let mut packed = redis::Cmd::new();
+            packed.arg(name.as_slice());
+            args.iter().for_each(|arg| {
+                packed.arg(arg.as_slice());
+            });
+            pipeline.add_command(packed);
+        }
+        let answers: Vec<Result<Value, RedisError>> =
+            pipeline.query(&mut self.0).map_err(|error| from_redis(&error))?;
+        answers
+            .into_iter()
+            .map(|answer| {
+                answer.map_err(|error| refusal(&error)).and_then(reply).map_or_else(transport, |reply| Ok(Ok(reply)))
+            })
+            .collect()
+    }
+}
+
+/// An answer that says that this connection is of no use: the server loads its data or is a replica now.
+fn transport(refusal: Refusal) -> Result<Result<Reply, Refusal>, EngineError> {
+    match refusal {
+        Refusal::Error(error) if error.is_passing() => Err(error),
+        refusal => Ok(Err(refusal)),
+    }
+}
+
+fn reply(value: Value) -> Result<Reply, Refusal> {
+    Ok(match value {
+        Value::Nil => Reply::Nil,
+        Value::Int(number) => Reply::Int(number),
+        Value::BulkString(text) => Reply::Text(text),
+        Value::SimpleString(text) => Reply::Text(text.into_bytes()),
+        Value::Okay => Reply::Text(b"OK".to_vec()),
+        Value::Array(values) => Reply::List(values.into_iter().map(reply).collect::<Result<_, _>>()?),
+        // The connection speaks RESP2, which has no other types.
+        _ => return Err(Refusal::Error(EngineError::failed("an answer of an unknown type"))),
+    })
+}
+
+fn refusal(error: &RedisError) -> Refusal {
+    match error.kind() {
+        ErrorKind::Server(ServerErrorKind::NoScript) => Refusal::NoScript,
+        _ => Refusal::Error(from_redis(error)),
+    }
+}
+
+fn from_redis(error: &RedisError) -> EngineError {
+    let reason: Arc<str> = if error.is_timeout() { "it took too long".into() } else { error.to_string().into() };
+    match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm), _)
+        | (_, Some("NOAUTH" | "WRONGPASS")) => EngineError::Denied { reason },
+        // The server has no code of its own for a script whose user may not run a command or use a key.
+        _ if reason.contains("The user executing the script") => EngineError::Denied { reason },
+        (_, Some("OOM")) => EngineError::OutOfMemory,
+        // A write that found the disk full, or too few replicas: the server answers, and the call may succeed later.
+        (
+            ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly),
+            _,
+        )
+        | (_, Some("BUSY" | "MISCONF" | "NOREPLICAS" | "UNBLOCKED")) => EngineError::Unavailable { reason },
+        (ErrorKind::Io | ErrorKind::Parse, _) => EngineError::Unreachable { reason },
+        (ErrorKind::InvalidClientConfig, _) => EngineError::InvalidUrl,
+        _ => EngineError::Failed { reason },
+    }
+}
+
+impl Reply {
+    pub(super) fn text(&self) -> Option<&[u8]> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn list(&self) -> Option<&[Reply]> {
+        match self {
+            Self::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The texts of a list of texts.
+    pub(super) fn words(&self) -> Option<Vec<&[u8]>> {
+        self.list()?.iter().map(Self::text).collect()
+    }
+
+    /// Whether this is a list that begins with this word.
+    pub(super) fn is_list_of(&self, word: &str) -> bool {
+        self.list().and_then(<[Self]>::first).and_then(Self::text) == Some(word.as_bytes())
+    }
+}
+
+/// Shows no text, which may be that of a conversation.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nil => f.write_str("Nil"),
+            Self::Int(number) => write!(f, "Int({number})"),
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::List(items) => f.debug_list().entries(items).finish(),
+        }
+    }
+}
+
+/// The digest by which the server knows a script.
+pub(super) fn digest(source: &str) -> String {
+    redis::Script::new(source).get_hash().to_owned()
+}

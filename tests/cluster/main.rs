@@ -1,0 +1,16 @@
+//! Sessions on a server: the tests start a `redis-server` of their own, on a free port and in a folder that is removed.
+//!
+//! Where the program is not installed, each of these tests says so in one line and proves nothing. With the environment
+//! variable `TURNWISE_REQUIRE_REDIS` its absence is a failure.
+
+// The library's rule about locks does not apply to its tests.
+#![allow(clippy::disallowed_types)]
+
+mod opening;
+mod scripts;
+mod server;
+mod storing;
+/// The helpers of the tests of every store.
+#[allow(dead_code)]
+#[path = "../store/support.rs"]
+mod support;
