@@ -165,7 +165,8 @@
 //! # Keeping sessions
 //!
 //! An [`EphemeralSessionService`] keeps sessions in memory only. With the feature `store`, the service in the module
-//! `store` saves every finished turn before it returns the result. If a session is not live, its next turn resumes it.
+//! `store` saves every finished turn before it returns the result. If a session is not live, its next turn resumes it. With
+//! the feature `redis`, the module `cluster` has a store on a server that several machines share.
 //!
 //! # Tests
 //!
@@ -184,6 +185,7 @@
 //! | Feature | Default | What it adds | Dependencies |
 //! |---|---|---|---|
 //! | `serde` | no | `Serialize` and `Deserialize` for histories, events, results, and the results of `read` and `list` | serde |
+//! | `redis` | no | the module `cluster`: sessions on a Redis or Valkey server, which several machines share | those of `store`, redis |
 //! | `store` | no | the module `store`: sessions that outlive the process, in a crash-safe file | serde, serde_json, redb, crc32fast, tempfile |
 //! | `testkit` | no | the module `testkit`, for the tests of hosts; a clock and ids for a service | |
 //! | `tracing` | no | a span for each session and each turn, entered while the agent's code runs ([how](guide::observing)) | tracing |

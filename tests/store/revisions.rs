@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use turnwise::store::{
-    Change, FileStore, PersistentSessionService, Revision, Save, SessionStore, StoreError, StoredSession, TurnOutcome,
+    Change, FileStore, PersistentSessionService, Save, SessionStore, StoreError, StoredSession, TurnOutcome,
 };
 use turnwise::testkit::Gate;
 use turnwise::{
