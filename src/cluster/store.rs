@@ -44,7 +44,7 @@ use super::wire::Reply;
 /// ```
 ///
 /// # Errors
-/// A failure of the engine is a [`StoreError::Failed`] with an [`EngineError`]:
+/// A failure of the engine is a [`StoreError::Failed`] with an [`EngineError`](super::EngineError):
 ///
 /// ```
 /// use turnwise::cluster::EngineError;

@@ -99,6 +99,10 @@ fn run(package: &Path, proof: Proof) -> Output {
             command.args(["--all-features", "--test", "store"]);
             ("", "contract", filter)
         }
+        Proof::Cluster(filter) => {
+            command.args(["--all-features", "--test", "cluster"]).env("TURNWISE_REQUIRE_REDIS", "1");
+            ("", "contract", filter)
+        }
         Proof::History => {
             command.args(["--all-features", "--test", "history"]);
             ("", "contract", "histories_are_explained")
@@ -159,6 +163,7 @@ impl std::fmt::Display for Proof {
         match self {
             Self::Contract(filter) => write!(f, "contract {filter}"),
             Self::Store(filter) => write!(f, "store {filter}"),
+            Self::Cluster(filter) => write!(f, "cluster {filter}"),
             Self::History => write!(f, "history"),
             Self::Shuttle(filter) => write!(f, "shuttle {filter}"),
             Self::Loom(filter) => write!(f, "loom {filter}"),

@@ -1,6 +1,6 @@
 //! The table of mutations. Each has a file, its edits, and the tests of which one has to fail.
 
-use Proof::{Contract, History, Loom, Shuttle, Store};
+use Proof::{Cluster, Contract, History, Loom, Shuttle, Store};
 
 /// A deliberate breakage of a protocol.
 pub(crate) struct Mutation {
@@ -19,6 +19,8 @@ pub(crate) enum Proof {
     Contract(&'static str),
     /// The tests of kept sessions, on real threads and real files.
     Store(&'static str),
+    /// The tests on Redis servers.
+    Cluster(&'static str),
     /// Random histories, on real threads. Only for a breakage that every run of the default length finds.
     History,
     /// The scenarios under shuttle.
@@ -1250,5 +1252,144 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             ("|| empty.metadata().map_err(failed)?.len() != 0", "|| empty.metadata().map_err(failed)?.len() > 4096"),
         ],
         Store("no_store"),
+    ),
+    // Many machines.
+    mutation(
+        "a save on a server does not compare revisions",
+        "src/cluster/scripts/common.lua",
+        &[("    elseif (found[1] or '') ~= seen then", "    elseif false then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a save on a server is known by the last revision only",
+        "src/cluster/scripts/common.lua",
+        &[("    if #past > PAST_REVISIONS then", "    if #past > 1 then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a save of a worker is not fenced",
+        "src/cluster/scripts/common.lua",
+        &[("    return owner[1] == wid and owner[2] == epoch", "    return true")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a save of a worker is fenced by its epoch alone",
+        "src/cluster/scripts/common.lua",
+        &[("    return owner[1] == wid and owner[2] == epoch", "    return owner[2] == epoch")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "each session has epochs of its own",
+        "src/cluster/scripts/common.lua",
+        &[("    redis.call('HSET', session_key(id), 'wid', wid, 'epoch', redis.call('GET', ns .. 'epoch'))", "    redis.call('HINCRBY', session_key(id), 'epoch', 1)\n    redis.call('HSET', session_key(id), 'wid', wid)")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "the turns of a worker that is gone are not answered",
+        "src/cluster/scripts/common.lua",
+        &[("        answer(id, turn, 'lost', '')", "        redis.call('HSET', key, 'flight', '')")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "the renewal of a lease makes one",
+        "src/cluster/scripts/renew.lua",
+        &[("if redis.call('PEXPIRE', ns .. kind .. ':' .. name .. ':l', ttl) == 0 then", "if not redis.call('SET', ns .. kind .. ':' .. name .. ':l', '1 1 open', 'PX', ttl) then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a request is not known after its turn",
+        "src/cluster/scripts/common.lua",
+        &[("    note_request(request, 'id', id, 'turn', turn, 'kind', kind, 'body', body, 'answers', answers)", "    redis.call('DEL', ns .. 'req:' .. request)")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a response is accepted after the interrupt, on a server",
+        "src/cluster/scripts/common.lua",
+        &[("            redis.call('HDEL', key, 'i:' .. input, 'i:' .. input .. ':opt')", "            redis.call('HGET', key, 'i:' .. input)")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a second response replaces the first, on a server",
+        "src/cluster/scripts/respond.lua",
+        &[("elseif redis.call('HEXISTS', key, 'i:' .. input) == 0 then", "elseif false then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a finish answers no client",
+        "src/cluster/scripts/finish.lua",
+        &[("local answers = answer(id, turn, 'done', body)", "redis.call('HDEL', session_key(id), 't:' .. turn .. ':cid')\nlocal answers = answer(id, turn, 'done', body)")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a turn that is not the first one is finished",
+        "src/cluster/scripts/finish.lua",
+        &[("elseif words(redis.call('HGET', session_key(id), 'flight'))[1] ~= turn then", "elseif not position(words(redis.call('HGET', session_key(id), 'flight')), turn) then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a refused build leaves its session",
+        "src/cluster/scripts/refuse.lua",
+        &[("    remove(id)", "    redis.call('HGET', key, 'rev')")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a late begin is not refused after its outcome was asked for",
+        "src/cluster/scripts/common.lua",
+        &[("    if known[2] == 'tombstone' then", "    if known[2] == 'none' then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a client that has seen more answers is served",
+        "src/cluster/scripts/begin.lua",
+        &[("elseif below(answers, seen) then", "elseif false then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a draining worker gets the next turn",
+        "src/cluster/scripts/begin.lua",
+        &[("if #flight == 0 and state ~= 'open' then", "if #flight == 0 and wid == '' then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "the last sessions of a page are listed again",
+        "src/cluster/scripts/list.lua",
+        &[("        if id <= ARGV[3] then", "        if id < ARGV[3] then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "scripts do not compare the id of the namespace",
+        "src/cluster/scripts/common.lua",
+        &[("if redis.call('HGET', ns .. 'meta', 'id') ~= ARGV[1] then", "if false then")],
+        Cluster("c83_a_server_without"),
+    ),
+    mutation(
+        "an engine sends only once",
+        "src/cluster/engine.rs",
+        &[("                Err(error) if error.is_passing() && patience.leaves_more_than(pause) => {", "                Err(error) if false && error.is_passing() && patience.leaves_more_than(pause) => {")],
+        Cluster("c82_concurrent"),
+    ),
+    mutation(
+        "a connection is kept after a failure",
+        "src/cluster/engine.rs",
+        &[("        let mut results = connection.send(to_load.iter().chain(commands))?;\n        *self.connection.lock() = Some(connection);", "        let results = connection.send(to_load.iter().chain(commands));\n        *self.connection.lock() = Some(connection);\n        let mut results = results?;")],
+        Cluster("c83_a_server_that_is_stopped"),
+    ),
+    mutation(
+        "a script that the server has forgotten is not loaded",
+        "src/cluster/engine.rs",
+        &[("                    to_load = scripts(&refused).iter().map(|script| script.load()).collect();", "                    to_load = Vec::new();\n                    let _ = scripts(&refused);")],
+        Cluster("c80_a_suitable"),
+    ),
+    mutation(
+        "a server that evicts keys is accepted",
+        "src/cluster/engine.rs",
+        &[("    if policy != \"noeviction\" {", "    if policy == \"none\" {")],
+        Cluster("c80_unsuitable"),
+    ),
+    mutation(
+        "labels on a server are those of the header",
+        "src/cluster/store.rs",
+        &[("        summary.archived = self.archived == b\"1\";", "        summary.archived = false;")],
+        Cluster("c82_a_record"),
     ),
 ];
