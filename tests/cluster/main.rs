@@ -6,6 +6,8 @@
 // The library's rule about locks does not apply to its tests.
 #![allow(clippy::disallowed_types)]
 
+#[cfg(unix)]
+mod killed;
 mod opening;
 mod scripts;
 mod server;
