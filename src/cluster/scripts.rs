@@ -5,6 +5,97 @@
 //! the id of the namespace and has the functions that several scripts use.
 //!
 //! `tests/cluster/scripts` holds them to a sequential model.
+//!
+//! # Two sets of steps
+//!
+//! The store uses `meet`, `found`, `save`, `load`, `list`, `summary` and `delete`. The others share out the turns of
+//! sessions over *workers*, for *clients*. A worker is a process that hosts sessions; a client is a process that begins
+//! their turns. Neither is written yet. This is the protocol that they will follow.
+//!
+//! # Rules
+//!
+//! 1. **The lease is liveness, the fence is safety.** A worker has a lease, which it renews. Its end only tells others that
+//!    they may take the worker's sessions. What decides whether a result is kept is the fence: the pair of the worker's
+//!    name and the session's epoch, compared by the step that writes. No clock decides what is kept.
+//! 2. **The hash decides, streams only wake.** All that a worker has to do for a session is in the session's hash, until
+//!    the turn ends. An entry of a worker's stream names a session to look at. An entry that is lost is found by a sweep.
+//! 3. **No turn is repeated by the engine.** Each `begin` ends in exactly one of `finish`, `refuse`, a withdrawal and an
+//!    abandonment. The step that ends the turn keeps the verdict and tells the clients.
+//! 4. **Every step may be repeated** with the same arguments, after a lost reply. Steps that begin something are known by
+//!    the name of the request for ten minutes; a client repeats a request for five. A save is known by its revision.
+//! 5. **Numbers that grow for ever are strings** in scripts, because numbers of Lua are doubles: turns, epochs, counts of
+//!    answers.
+//!
+//! # Keys
+//!
+//! Each begins with the namespace and a colon.
+//!
+//! | Key | Type | Content |
+//! |---|---|---|
+//! | `meta` | hash | `version` of the scripts, `id` of the namespace |
+//! | `epoch` | number | the last epoch of any session: an id that is deleted and made again never meets an old one |
+//! | `s:{id}` | hash | the session, see below |
+//! | `s:{id}:h` | list | its messages, each as JSON |
+//! | `idx` | sorted set | ids of sessions that have a record, by creation in milliseconds |
+//! | `workers` | set | names of workers, also of those whose lease has ended and whose sessions are not taken yet |
+//! | `w:{wid}:l` | string with expiry | the lease: capacity, limit of queued turns, `open` or `draining` |
+//! | `w:{wid}:q` | stream | `id` of a session to look at |
+//! | `w:{wid}:s`, `w:{wid}:b` | sets | the sessions of the worker; those with a turn in flight. Their sizes are its load |
+//! | `c:{cid}:l`, `c:{cid}` | string, stream with expiry | the lease of a client; its verdicts |
+//! | `req:{request}` | hash with expiry | `id`, `turn`, and once it is decided `kind`, `body` and `answers` |
+//!
+//! A worker and a client take a new name in each incarnation, so that no key of a dead one is revived.
+//!
+//! # The hash of a session
+//!
+//! | Field | Content |
+//! |---|---|
+//! | `made` | there is a session, or the first build of one |
+//! | `rev`, `past` | the revision of the record; the last eight. Without `rev` the session was never built |
+//! | `head`, `sum` | the header and the summary, as JSON |
+//! | `labels`, `archived` | these stand over those of the header, since clients change them without the worker |
+//! | `wid`, `epoch` | the worker, empty for none; the epoch of its last assignment |
+//! | `turn`, `answers` | the last turn; how many turns were answered |
+//! | `flight` | the turns in flight, in the order in which they run. 0 stands for a build without a turn |
+//! | `t:{turn}:req`, `:cid`, `:body`, `:cancel`, `:in`, `:msg` | a turn in flight: request, clients, what the worker needs, cancel reason, names of inputs and messages |
+//! | `i:{input}`, `i:{input}:opt` | an input request that is pending, and its options |
+//! | `r:{input}` | its response; empty if the worker's timeout came first |
+//! | `m:{request}`, `m:{request}:cid` | a message that steers the turn, and its client |
+//!
+//! # Messages to a client
+//!
+//! `verdict {request} id {id} turn {turn} kind {kind} body {body} answers {count}` ends a turn. The kind is `done` with the
+//! result, `refused` with the worker's reason, `withdrawn` with the cancel reason, `lost` if the worker's lease has ended,
+//! or `deleted`. `steered {request} kind lost` reports a message whose worker is gone.
+//!
+//! A client that sees a count of answers passes the highest one to `begin`. A server that has fewer has lost some in a
+//! fail-over: `shorter`.
+//!
+//! # The life of a turn
+//!
+//! ```text
+//! client            server                                   worker
+//! begin ──────────▶ chooses a worker, or keeps the one that
+//!                   has the session; new epoch if it moves
+//!                   puts the turn in flight; wakes ────────▶ look: what is in flight, with prompts
+//!                                                            runs it, if its own lease still lasts
+//! interrupt ──────▶ first in flight: marks it; wakes ──────▶ look: cancels it
+//!                   queued: withdraws it
+//! respond ────────▶ claims the input; wakes ───────────────▶ settle
+//!                   fence, first in flight, revision? ◀───── finish: history and result
+//!        ◀───────── history, verdict and message in one step
+//! ```
+//!
+//! If the worker's lease ends in between, the next step that touches the session, or a sweep, answers all that is in flight
+//! as lost, and the session has no worker. The old worker's `finish` then fails at the fence. Its local copy of the session
+//! is dropped unsaved.
+//!
+//! # Threads
+//!
+//! A worker has one thread that renews the lease and sweeps, and one that blocks in a read of its stream and does nothing
+//! else. The threads of its sessions call steps themselves, over the lanes of the engine. A client has one thread that
+//! blocks in a read of its stream, and renews its lease between two reads. Before a worker runs a turn it checks, on its
+//! own monotonic clock, that the lease lasted at the time of the last renewal that was *sent*.
 
 use crate::sync::WriteOnce;
 
