@@ -195,7 +195,8 @@
 //! The library logs through the `log` crate:
 //!
 //! - *debug*: the life of sessions and turns (`turnwise::session`), creates and shutdowns (`turnwise::service`).
-//! - *warn*: a dropped event receiver (`turnwise::events`), a failed save or read of a store (`turnwise::store`).
+//! - *warn*: a dropped event receiver (`turnwise::events`), a failed save or read of a store (`turnwise::store`), a server
+//!   that is away, and that is back (`turnwise::cluster`).
 //! - *error*: a panic (`turnwise::session`).
 //!
 //! Prompts, answers, panic messages and the texts of a store's errors are never logged; `Debug` shows at most their

@@ -3,8 +3,8 @@
 //! # Lanes
 //!
 //! An engine has two lanes, one for calls that write and one for calls that read. A lane has one connection. The calls
-//! that are made while the connection is in use form a batch, and the next caller sends the whole batch in one pipeline.
-//! So many threads share a connection, and under load a round trip serves many calls.
+//! that are made while the connection is in use form a batch, which one of their threads sends in one pipeline. So many
+//! threads share a connection, and under load a round trip serves many calls. No lock is held meanwhile.
 //!
 //! # Repeats
 //!
@@ -24,12 +24,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::store::batches::Batches;
+use crate::panics::record;
 use crate::sync::{never, Arc, AtomicBool, Mutex, Ordering};
 use crate::time::clock::{Clock, Deadline};
 
 use super::config::{Durability, EngineConfig};
 use super::error::EngineError;
+use super::pipeline::Pipeline;
 use super::scripts::{self, Script};
 use super::wire::{Address, Command, Connection, Refusal, Reply};
 
@@ -68,7 +69,7 @@ struct Shared {
 type Answer = Result<Arc<Reply>, EngineError>;
 
 struct Lane {
-    batches: Batches<Call, Answer>,
+    calls: Pipeline<Call, Answer>,
     /// Taken out by the caller that sends a batch. `None` before the first call, and after a failure.
     connection: Mutex<Option<Connection>>,
 }
@@ -96,7 +97,8 @@ impl Engine {
     /// - [`EngineError::OutOfMemory`] if the namespace is new and the memory of the server is full.
     ///
     /// # Blocking
-    /// For the network, at most for one lease and one wait for the server, which is a third of the lease or 5 seconds.
+    /// For the network and for the resolution of the host's name. While the server does not answer, each of three steps
+    /// repeats itself for one [lease](EngineConfig::lease).
     pub fn open(url: &str, config: EngineConfig) -> Result<Self, EngineError> {
         config.check()?;
         let address = Address::parse(url)?;
@@ -194,12 +196,12 @@ impl Lane {
     const LOADS: usize = 8;
 
     fn new() -> Self {
-        Self { batches: Batches::new(), connection: Mutex::new(None) }
+        Self { calls: Pipeline::new(), connection: Mutex::new(None) }
     }
 
     /// Sends a call, alone or with those that other threads make meanwhile.
     fn call(&self, address: &Address, config: &EngineConfig, id: &str, call: Call) -> Answer {
-        let answer = self.batches.write(call, |calls| {
+        let answer = self.calls.send(call, |calls| {
             let commands: Vec<Command> = calls.iter().map(|call| call.command(&config.namespace, id)).collect();
             let load = |refused: &[usize]| refused.iter().map(|&index| calls[index].script).collect();
             self.send_all(address, config, &commands, load)
@@ -207,10 +209,10 @@ impl Lane {
         answer.unwrap_or_else(|| Err(EngineError::failed("a call has got lost")))
     }
 
-    /// Sends a command that is no script.
+    /// Sends a command that is no script, before the lane has any other caller.
     fn command(&self, address: &Address, config: &EngineConfig, command: &Command) -> Answer {
         let commands = std::slice::from_ref(command);
-        let answers = self.batches.alone(|| self.send_all(address, config, commands, |_| Vec::new()));
+        let answers = self.send_all(address, config, commands, |_| Vec::new());
         answers.into_iter().next().unwrap_or_else(|| Err(EngineError::failed("a command has got lost")))
     }
 
@@ -226,7 +228,7 @@ impl Lane {
         let patience = Clock::System.deadline(config.lease);
         let mut answers: Vec<Option<Answer>> = vec![None; commands.len()];
         let mut open: Vec<usize> = (0..commands.len()).collect();
-        let (mut pause, mut loads) = (Self::FIRST_PAUSE, 0);
+        let (mut pause, mut loads, mut has_failed) = (Self::FIRST_PAUSE, 0, false);
         let mut to_load: Vec<Command> = Vec::new();
         while !open.is_empty() {
             let sent = self.send(address, config, &to_load, open.iter().map(|&index| &commands[index]));
@@ -248,11 +250,19 @@ impl Lane {
                     open = refused;
                 }
                 Err(error) if error.is_passing() && patience.leaves_more_than(pause) => {
+                    if !has_failed {
+                        let (code, count) = (error.code(), open.len());
+                        record!(Warn, "turnwise::cluster", "the engine is away ({code}): {count} calls are repeated");
+                    }
+                    has_failed = true;
                     wait(&Clock::System.deadline(pause));
                     pause = (pause * 2).min(Self::MAX_PAUSE);
                 }
                 Err(error) => open.drain(..).for_each(|index| answers[index] = Some(Err(error.clone()))),
             }
+        }
+        if has_failed && answers.iter().flatten().any(Result::is_ok) {
+            record!(Warn, "turnwise::cluster", "the engine is back");
         }
         let lost = || Err(EngineError::failed("a call has no answer"));
         answers.into_iter().map(|answer| answer.unwrap_or_else(lost)).collect()

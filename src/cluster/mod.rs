@@ -52,6 +52,8 @@
 //!
 //! Whoever may write to the namespace is trusted. The connection is not encrypted: use a private network or a tunnel.
 //!
+//! A server that is away, and its return, are logged as warnings, once for each batch of calls.
+//!
 //! # Versions
 //!
 //! A namespace has a version, which changes with the scripts. A program of another version gets
@@ -60,6 +62,7 @@
 mod config;
 mod engine;
 mod error;
+pub(crate) mod pipeline;
 mod scripts;
 mod store;
 mod wire;

@@ -30,6 +30,8 @@ use crate::sync::{Builder, JoinHandle};
 mod admission;
 #[cfg(not(turnwise_loom))]
 mod asking;
+#[cfg(all(feature = "redis", not(turnwise_loom)))]
+mod cluster;
 #[cfg(not(turnwise_loom))]
 mod comms;
 #[cfg(not(turnwise_loom))]

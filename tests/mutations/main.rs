@@ -108,7 +108,7 @@ fn run(package: &Path, proof: Proof) -> Output {
             ("", "contract", "histories_are_explained")
         }
         Proof::Shuttle(filter) => {
-            command.args(["--release", "--features", "store", "--lib"]).env("TURNWISE_SCHEDULES", "2000");
+            command.args(["--release", "--features", "redis", "--lib"]).env("TURNWISE_SCHEDULES", "2000");
             ("--cfg turnwise_shuttle", "shuttle", filter)
         }
         Proof::Loom(filter) => {

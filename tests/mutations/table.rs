@@ -1381,6 +1381,18 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Cluster("c80_a_suitable"),
     ),
     mutation(
+        "the leadership of a pipeline ends while calls wait",
+        "src/cluster/pipeline.rs",
+        &[("            queue.has_leader = next.is_some();", "            queue.has_leader = false;")],
+        Shuttle("c81_each_call"),
+    ),
+    mutation(
+        "the leadership of a pipeline is not passed on",
+        "src/cluster/pipeline.rs",
+        &[("            let _ = next.try_send(Message::Lead);", "            drop(next);")],
+        Shuttle("c81_each_call"),
+    ),
+    mutation(
         "a server that evicts keys is accepted",
         "src/cluster/engine.rs",
         &[("    if policy != \"noeviction\" {", "    if policy == \"none\" {")],
