@@ -186,6 +186,7 @@
 //! |---|---|---|---|
 //! | `serde` | no | `Serialize` and `Deserialize` for histories, events, results, and the results of `read` and `list` | serde |
 //! | `redis` | no | the module `cluster`: sessions on a Redis or Valkey server, which several machines share | those of `store`, redis |
+//! | `redis-tls` | no | connections to that server over TLS, with the system's root certificates or the program's own | rustls |
 //! | `store` | no | the module `store`: sessions that outlive the process, in a crash-safe file | serde, serde_json, redb, crc32fast, tempfile |
 //! | `testkit` | no | the module `testkit`, for the tests of hosts; a clock and ids for a service | |
 //! | `tracing` | no | a span for each session and each turn, entered while the agent's code runs ([how](guide::observing)) | tracing |

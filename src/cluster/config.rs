@@ -25,6 +25,9 @@ pub struct EngineConfig {
     /// What the server must do against the loss of answered turns. The default is
     /// [`Durability::AppendOnlyFile`].
     pub durability: Durability,
+    /// With TLS: the certificates, in PEM, of which one must have signed the server's. `None`, the default, takes those
+    /// that the system knows. Without TLS they are not used.
+    pub root_certificates: Option<Vec<u8>>,
 }
 
 /// What a server must do against the loss of answered turns. The module describes what each setting of a server
@@ -48,7 +51,12 @@ impl EngineConfig {
 
     /// The defaults. The same as `default()`.
     pub fn new() -> Self {
-        Self { namespace: "turnwise".into(), lease: Duration::from_secs(15), durability: Durability::default() }
+        Self {
+            namespace: "turnwise".into(),
+            lease: Duration::from_secs(15),
+            durability: Durability::default(),
+            root_certificates: None,
+        }
     }
 
     /// Sets the namespace.
@@ -69,6 +77,13 @@ impl EngineConfig {
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// Sets the certificates that vouch for the server, in PEM.
+    #[must_use]
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificates = Some(pem.into());
         self
     }
 

@@ -84,7 +84,8 @@ impl Engine {
     /// Connects to a server, checks that it can keep sessions, and makes the namespace if it is new.
     ///
     /// The URL is `redis://user:password@host:port/database`. Each part but the host may be left out: the default port
-    /// is 6379, and the default database 0. The schemes `valkey` and, on Unix, `unix` for a socket work too.
+    /// is 6379, and the default database 0. The schemes `valkey` and, on Unix, `unix` for a socket work too. With the
+    /// feature `redis-tls` the schemes `rediss` and `valkeys` encrypt the connection and check the server's certificate.
     ///
     /// # Errors
     /// - [`EngineError::InvalidConfig`], [`EngineError::InvalidUrl`], [`EngineError::TlsNotSupported`].
@@ -101,7 +102,7 @@ impl Engine {
     /// repeats itself for one [lease](EngineConfig::lease).
     pub fn open(url: &str, config: EngineConfig) -> Result<Self, EngineError> {
         config.check()?;
-        let address = Address::parse(url)?;
+        let address = Address::parse(url, config.root_certificates.as_deref())?;
         let (writes, reads) = (Lane::new(), Lane::new());
         let info = writes.command(&address, &config, &Command::new("INFO").arg("default"))?;
         check_server(&info, config.durability)?;

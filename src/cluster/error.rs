@@ -28,7 +28,7 @@ pub enum EngineError {
     },
     /// The URL is not that of a Redis or Valkey server. The URL itself is not shown, because it may have a password.
     InvalidUrl,
-    /// The URL asks for TLS, which this version does not support.
+    /// The URL asks for TLS, and the feature `redis-tls` is not enabled.
     TlsNotSupported,
     /// The server does not answer: it cannot be reached, the connection was cut, or it took too long. Whether it has run
     /// the call is not known.
@@ -119,7 +119,9 @@ impl fmt::Display for EngineError {
         match self {
             Self::InvalidConfig { option, reason } => write!(f, "{option}: {reason}"),
             Self::InvalidUrl => f.write_str("the URL of the engine is not that of a Redis or Valkey server"),
-            Self::TlsNotSupported => f.write_str("the URL of the engine asks for TLS, which is not supported"),
+            Self::TlsNotSupported => {
+                f.write_str("the URL of the engine asks for TLS, which needs the feature redis-tls")
+            }
             Self::Unreachable { reason } => write!(f, "the engine does not answer: {reason}"),
             Self::Unavailable { reason } => write!(f, "the engine cannot serve the call now: {reason}"),
             Self::Denied { reason } => write!(f, "the engine refuses the user: {reason}"),

@@ -50,7 +50,8 @@
 //! ACL SETUSER turnwise on >password ~turnwise:* +@all -@admin -@dangerous +info
 //! ```
 //!
-//! Whoever may write to the namespace is trusted. The connection is not encrypted: use a private network or a tunnel.
+//! Whoever may write to the namespace is trusted. A connection is encrypted if the URL begins with `rediss`, which needs the
+//! feature `redis-tls`.
 //!
 //! A server that is away, and its return, are logged as warnings, once for each batch of calls.
 //!

@@ -15,7 +15,7 @@ use super::error::EngineError;
 
 /// The address of a server, with the user and the password.
 pub(super) struct Address {
-    info: redis::ConnectionInfo,
+    client: redis::Client,
 }
 
 /// One command with its arguments.
@@ -45,29 +45,59 @@ pub(super) enum Refusal {
 pub(super) struct Connection(redis::Connection);
 
 impl Address {
-    /// Reads a URL: `redis://user:password@host:port/database`, or `unix:///path`.
-    pub(super) fn parse(url: &str) -> Result<Self, EngineError> {
-        if ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme)) {
+    /// Reads a URL: `redis://user:password@host:port/database`, `rediss://` for TLS, or `unix:///path`. With TLS the
+    /// server's certificate must be signed by one of `roots`, in PEM, or by one that the system knows.
+    pub(super) fn parse(url: &str, roots: Option<&[u8]>) -> Result<Self, EngineError> {
+        let has_tls = ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme));
+        if has_tls && !cfg!(feature = "redis-tls") {
             return Err(EngineError::TlsNotSupported);
         }
-        Ok(Self { info: url.into_connection_info().map_err(|_| EngineError::InvalidUrl)? })
+        let info = url.into_connection_info().map_err(|_| EngineError::InvalidUrl)?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+            return Err(EngineError::InvalidUrl);
+        }
+        let client = if has_tls { tls(info, roots)? } else { open(info)? };
+        Ok(Self { client })
     }
 
     /// Connects, and authenticates. `timeout` limits the connect, and later each wait for the server.
     pub(super) fn connect(&self, timeout: Duration) -> Result<Connection, EngineError> {
-        let client = redis::Client::open(self.info.clone()).map_err(|error| from_redis(&error))?;
-        let connection = client.get_connection_with_timeout(timeout).map_err(|error| from_redis(&error))?;
+        let connection = self.client.get_connection_with_timeout(timeout).map_err(|error| from_redis(&error))?;
         connection.set_read_timeout(Some(timeout)).map_err(|error| from_redis(&error))?;
         connection.set_write_timeout(Some(timeout)).map_err(|error| from_redis(&error))?;
         Ok(Connection(connection))
     }
 }
 
+fn open(info: redis::ConnectionInfo) -> Result<redis::Client, EngineError> {
+    redis::Client::open(info).map_err(|_| EngineError::InvalidUrl)
+}
+
+#[cfg(not(feature = "redis-tls"))]
+fn tls(_: redis::ConnectionInfo, _: Option<&[u8]>) -> Result<redis::Client, EngineError> {
+    Err(EngineError::TlsNotSupported)
+}
+
+#[cfg(feature = "redis-tls")]
+fn tls(info: redis::ConnectionInfo, roots: Option<&[u8]>) -> Result<redis::Client, EngineError> {
+    // The client takes the provider of the process. If the program has chosen one, that stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Some(roots) = roots else { return open(info) };
+    let reason = "it must have a certificate in PEM";
+    let invalid = || EngineError::InvalidConfig { option: "root_certificates", reason };
+    // The client takes a text without any certificate for an empty list, which trusts no server.
+    if !String::from_utf8_lossy(roots).contains("-----BEGIN CERTIFICATE-----") {
+        return Err(invalid());
+    }
+    let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(roots.to_vec()) };
+    redis::Client::build_with_tls(info, certificates).map_err(|_| invalid())
+}
+
 /// Shows neither the user nor the password.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.info.addr() {
-            ConnectionAddr::Tcp(host, port) => write!(f, "{host}:{port}"),
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => write!(f, "{host}:{port}"),
             ConnectionAddr::Unix(path) => write!(f, "{}", path.display()),
             _ => f.write_str("another address"),
         }

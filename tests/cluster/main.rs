@@ -16,3 +16,5 @@ mod storing;
 #[allow(dead_code)]
 #[path = "../store/support.rs"]
 mod support;
+#[cfg(feature = "redis-tls")]
+mod tls;

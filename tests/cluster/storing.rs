@@ -239,7 +239,8 @@ fn c82_a_save_that_is_repeated_after_other_saves_was_written_once() {
 fn c83_a_server_that_is_stopped_for_less_than_a_lease_costs_nothing() {
     let Some(server) = Server::start(&[]) else { return };
     run(move || {
-        let service = service(&server);
+        let store = open(&server);
+        let service = PersistentSessionService::new(echo(), 4, store.clone());
         let id = service.create_session(create("one")).unwrap().session_id;
         server.signal("STOP");
         std::thread::scope(|scope| {
@@ -249,6 +250,10 @@ fn c83_a_server_that_is_stopped_for_less_than_a_lease_costs_nothing() {
             server.signal("CONT");
             assert_eq!(answer.join().unwrap().unwrap().text, "two");
         });
+        // A late answer to the call that was given up is not taken for the answer to another one.
+        let header = StoredSession::new(Session::with_id(id)).header();
+        let late = Save::new(&header, Change::Appended(&[]), Some(Revision::new()));
+        assert_eq!(store.save(&late).unwrap_err().code(), "STORE_CONFLICT");
         assert_eq!(said(&service.export_session(id).unwrap()), ["one", "= one", "two", "= two"]);
     });
 }
