@@ -18,6 +18,7 @@ use crate::service::{
 };
 use crate::session::command::{Command, HistoryReply, HistoryRequest, TakeCondition, Taken};
 use crate::session::handle::SessionHandle;
+use crate::subscription::queue::Scope;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{bounded, Arc};
@@ -135,7 +136,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
         let handle = self.core.open(id)?;
-        let (queue, stream) = self.core.new_stream(options);
+        let (queue, stream) = self.core.new_stream(options, Scope::OneSession);
         let attached = handle.bus().attach(&queue);
         attached.then(|| stream.of_session(handle.key())).ok_or(SessionError::NotFound { id })
     }

@@ -5,7 +5,7 @@ use crate::model::SessionId;
 use crate::permits::semaphore::{Permit, Semaphore};
 use crate::session::handle::SessionHandle;
 use crate::subscription::global::GlobalSubscribers;
-use crate::subscription::queue::Queue;
+use crate::subscription::queue::{Queue, Scope};
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::Arc;
@@ -52,8 +52,8 @@ impl Core {
     }
 
     /// A stream for a subscriber, and its queue.
-    pub(crate) fn new_stream(&self, options: Subscription) -> (Arc<Queue>, EventStream) {
-        EventStream::new(options, self.clock().clone(), Arc::clone(&self.counters.subscriber_events_dropped))
+    pub(crate) fn new_stream(&self, options: Subscription, scope: Scope) -> (Arc<Queue>, EventStream) {
+        EventStream::new(options, scope, self.clock().clone(), Arc::clone(&self.counters.subscriber_events_dropped))
     }
 
     /// How many sessions hold capacity. Reservations hold it too, and are not counted.

@@ -22,6 +22,7 @@ use crate::model::{
     AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, PendingInput, RunResult, Session, SessionId,
     TurnId,
 };
+use crate::subscription::queue::Scope;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{bounded, Arc, Weak};
@@ -1040,7 +1041,7 @@ pub trait ServiceControl: SessionService {
     /// Does not block; reading the stream does.
     fn subscribe_all(&self, options: Subscription) -> EventStream {
         // The stream ends with its queue.
-        EventStream::new(options, Clock::System, Arc::default()).1
+        EventStream::new(options, Scope::AllSessions, Clock::System, Arc::default()).1
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct SessionHandle {
     commands: WorkQueue<Command>,
     /// No turn is admitted any more, and a close that cancels has cancelled the admitted turn.
     close_is_done: AtomicBool,
+    /// Set before the gate is closed by an unload: callers wait for the end of the session, and resume it.
+    pub(super) is_unloading: AtomicBool,
     ended: Latch,
     idle_waiters: IdleWaiters,
 }
@@ -85,6 +87,8 @@ pub(crate) struct Profile {
     pub(crate) service: WeakService,
     /// The most turns that may be queued.
     pub(crate) turn_queue: usize,
+    /// Whether the service may unload the session while it is idle.
+    pub(crate) may_be_unloaded: bool,
 }
 
 /// The agent's endpoints for messages, apart from prompts.
@@ -132,6 +136,7 @@ impl SessionHandle {
             clock,
             numbers,
             permit,
+            last_use: profile.may_be_unloaded.then(|| Mutex::new(now)),
         };
         let handle = Arc::new(Self {
             id,
@@ -146,6 +151,7 @@ impl SessionHandle {
             fault: Mutex::new(Arc::from("")),
             commands: WorkQueue::new(),
             close_is_done: AtomicBool::new(false),
+            is_unloading: AtomicBool::new(false),
             ended: Latch::new(),
             idle_waiters: IdleWaiters::new(),
         });
@@ -211,6 +217,12 @@ impl SessionHandle {
     pub(crate) fn injector(&self) -> Arc<dyn SubscribableInjector> {
         let own = self.endpoints.lock().injector.clone();
         own.unwrap_or_else(|| Arc::clone(&self.shared.inbox) as Arc<dyn SubscribableInjector>)
+    }
+
+    /// Whether the agent has an injector or a comms runtime of its own. What they hold is not known here.
+    pub(super) fn has_own_endpoints(&self) -> bool {
+        let endpoints = self.endpoints.lock();
+        endpoints.injector.is_some() || endpoints.comms.is_some()
     }
 
     pub(crate) fn comms(&self) -> Option<Arc<dyn CommsRuntime>> {
@@ -578,6 +590,7 @@ mod tests {
             running: Semaphore::new(1),
             service: WeakService::none(),
             turn_queue: 0,
+            may_be_unloaded: false,
         };
         let (handle, seal, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
         admission.pick_up();

@@ -118,6 +118,7 @@ impl RunningTurn {
             let shared = self.context.events().shared();
             let now = shared.clock.now();
             let Waited { permit, input } = shared.permit.end_call(now);
+            shared.set_last_use(now);
             self.timings.add_call(now.saturating_duration_since(since), permit, input);
         }
     }

@@ -26,6 +26,7 @@ use super::handle::SessionHandle;
 use super::hosting::{HostSources, Hosting};
 use super::restart::{AdmittedRestart, Blueprint, RestartLimit};
 use super::running::{Input, RunningTurn, Turn};
+use super::unload::{UnloadDecision, UnloadPolicy, UnloadRequest, Unloading};
 
 /// The start data of a session thread.
 pub(crate) struct Start<B> {
@@ -35,12 +36,13 @@ pub(crate) struct Start<B> {
     pub(crate) handle: Arc<SessionHandle>,
     pub(crate) first: First,
     pub(crate) restart_policy: Option<RestartPolicy>,
+    pub(crate) unload_policy: UnloadPolicy,
 }
 
 /// Runs a session from its build to its end, on the calling thread. If the build has failed, or another writer has changed
 /// the session's record, it returns the last reply, still unsent.
 pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> {
-    let Start { builder, spec, context, handle, first, restart_policy } = start;
+    let Start { builder, spec, context, handle, first, restart_policy, unload_policy } = start;
     let id = handle.id();
     let cancel = context.cancel_token().clone();
     let own = CurrentSession::enter(id, handle.key(), Arc::clone(&handle.shared().permit), cancel);
@@ -63,6 +65,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> 
         agent: Some(agent),
         blueprint,
         restart_limit: RestartLimit::new(restart_policy),
+        unloading: Unloading::new(unload_policy),
         handle,
         takeovers: Vec::new(),
         hosting: None,
@@ -73,6 +76,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> 
         span,
     };
     thread.show_agent();
+    thread.begin_idle_time();
     // Each call of user code is contained on its own. This is the second barrier: an agent is never dropped while its
     // thread unwinds, because a second panic would abort the program.
     contain_and_log("a session's thread", || {
@@ -98,6 +102,7 @@ struct SessionThread<B: SessionAgentBuilder> {
     agent: Option<B::Agent>,
     blueprint: Blueprint<B>,
     restart_limit: RestartLimit,
+    unloading: Unloading,
     handle: Arc<SessionHandle>,
     /// Requests that arrived while a turn was admitted. They are decided after it.
     takeovers: Vec<HistoryRequest>,
@@ -133,12 +138,17 @@ enum Ready {
 
 impl<B: SessionAgentBuilder> SessionThread<B> {
     fn serve(&mut self) {
-        while let Some(event) = self.next_event() {
+        loop {
+            if self.unloading.is_room_awaited() {
+                self.unload_if_unused();
+            }
+            let Some(event) = self.next_event() else { return };
             match event {
                 Event::Command(Command::Turn(turn)) => self.on_turn(turn),
                 Event::Command(Command::Restart(restart)) => self.on_restart(restart),
                 Event::Command(Command::Export(request)) => self.on_export(&request),
                 Event::Command(Command::Take(request)) => self.takeovers.push(request),
+                Event::Command(Command::Unload(request)) => self.on_unload(request),
                 Event::Command(Command::Wake) => {}
                 Event::Interaction(incoming, cancel) => self.on_interaction(incoming, cancel),
                 Event::HostingOver(end) => self.on_hosting_over(end),
@@ -601,6 +611,50 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
                 Err(SessionError::Agent { id, source })
             }
         }
+    }
+
+    /// Starts the time that ends with the unloading of the idle session.
+    fn begin_idle_time(&mut self) {
+        let shared = self.handle.shared();
+        if shared.last_use.is_some() {
+            shared.set_last_use(shared.clock.now());
+            self.unloading.set_alarm(None, &self.handle);
+        }
+    }
+
+    #[inline(never)] // See the head of this file.
+    fn on_unload(&mut self, request: UnloadRequest) {
+        if request.is_of_caller() {
+            request.decide(self.unload_if_unused());
+            return;
+        }
+        let Some(last_use) = self.handle.last_use() else { return };
+        let left = self.unloading.left(last_use, &self.handle.shared().clock);
+        if left.is_some_and(|left| left.is_zero()) && self.unload_if_unused() == UnloadDecision::Unloaded {
+            return;
+        }
+        self.unloading.set_alarm(left, &self.handle);
+    }
+
+    /// Unloads the session if nothing uses it, after the record has all of its history.
+    #[inline(never)] // See the head of this file.
+    fn unload_if_unused(&mut self) -> UnloadDecision {
+        // The save is not needed for a session that stays anyway.
+        if !self.handle.is_unused() || !self.takeovers.is_empty() {
+            return UnloadDecision::InUse;
+        }
+        let id = self.handle.id();
+        let saved = self.export().and_then(|history| self.handle.shared().numbers.catch_up(history));
+        if let Err(error) = saved {
+            record!(Warn, "turnwise::session", "session {id}: not unloaded: {}", error.code());
+            contain_and_log("the drop of a store's error", move || drop(error));
+            return UnloadDecision::Unsaved;
+        }
+        if !self.handle.close_if_unused() {
+            return UnloadDecision::InUse;
+        }
+        record!(Debug, "turnwise::session", "session {id}: unloaded");
+        UnloadDecision::Unloaded
     }
 
     /// Hands the history over to the first request whose caller still waits, and closes the session. Later requests

@@ -64,17 +64,45 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     pub(super) fn resume(&self, id: SessionId) -> Result<(), SessionError> {
-        match self.live.read(id) {
-            // Another thread builds the session, which may fail.
-            Ok(view) if view.state.state == SessionState::Building => Err(SessionError::Busy { id, turn: None }),
-            Ok(_) => Ok(()),
-            Err(_) => {
-                let (spec, launch) = self.launch_stored(id)?;
-                let opened = self.live.open_session(spec).map_err(still_ending);
-                launch.finish();
-                opened.map(drop)
+        let mut room = None;
+        loop {
+            match self.live.read(id) {
+                // Another thread builds the session, which may fail.
+                Ok(view) if view.state.state == SessionState::Building => {
+                    return Err(SessionError::Busy { id, turn: None });
+                }
+                Ok(_) => return Ok(()),
+                Err(_) => {
+                    if let Some((spec, launch)) = self.launch_stored_with_room(id, &mut room)? {
+                        let opened = self.live.open_session(spec).map_err(still_ending);
+                        launch.finish();
+                        return opened.map(drop);
+                    }
+                }
             }
         }
+    }
+
+    /// Makes a session live for a call that needs a live session, if the service unloads sessions by itself. Returns whether
+    /// the caller should look again.
+    fn resume_unloaded(&self, id: SessionId) -> Result<bool, SessionError> {
+        if !self.unloads() {
+            return Ok(false);
+        }
+        match self.resume(id) {
+            Ok(()) => Ok(true),
+            // Another thread resumes it, and registers it in a moment.
+            Err(SessionError::Busy { .. }) if self.table.is_launching(id) || self.is_open(id) => {
+                yield_now();
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the session is live and not closed.
+    fn is_open(&self, id: SessionId) -> bool {
+        self.live.life(id).is_some_and(|life| life.is_open())
     }
 
     pub(super) fn unload(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
@@ -325,17 +353,33 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn event_injector(&self, id: SessionId) -> Option<Arc<dyn SubscribableInjector>> {
-        self.live.event_injector(id)
+        loop {
+            let injector = self.live.event_injector(id);
+            if injector.is_some() || !self.resume_unloaded(id).unwrap_or(false) {
+                return injector;
+            }
+        }
     }
 
     fn comms_runtime(&self, id: SessionId) -> Option<Arc<dyn CommsRuntime>> {
-        self.live.comms_runtime(id)
+        loop {
+            let comms = self.live.comms_runtime(id);
+            if comms.is_some() || self.is_open(id) || !self.resume_unloaded(id).unwrap_or(false) {
+                return comms;
+            }
+        }
     }
 
     fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
-        match self.live.subscribe(id, options) {
-            Err(SessionError::NotFound { .. }) if self.is_archived(id)? => Err(SessionError::Archived { id }),
-            subscribed => subscribed,
+        loop {
+            match self.live.subscribe(id, options.clone()) {
+                Err(SessionError::NotFound { .. }) if self.is_archived(id)? => {
+                    return Err(SessionError::Archived { id });
+                }
+                Err(error @ SessionError::NotFound { .. }) if !self.resume_unloaded(id)? => return Err(error),
+                Err(SessionError::NotFound { .. }) => {}
+                subscribed => return subscribed,
+            }
         }
     }
 
@@ -402,22 +446,27 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
-        let lease = match self.lease(id)? {
-            // The record is final.
-            Lease::Stored(lease) => return take_stored(&lease),
-            // Held from before the end of the session until it is archived, so that no caller resumes it in between.
-            Lease::Live(lease) => lease,
-        };
-        match self.take_live(id, timeout) {
-            // If another writer has changed the record, it is that record which is archived and taken.
-            Ok((taken, _ended)) => Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(taken)),
-            // It has ended since, or is being launched.
-            Err(SessionError::NotFound { .. }) => {
-                lease.drop_share();
-                let lease = self.table.reserve(id)?.ok_or_else(|| self.table.refusal(id))?;
-                take_stored(&lease)
+        loop {
+            let lease = match self.lease(id)? {
+                // The record is final.
+                Lease::Stored(lease) => return take_stored(&lease),
+                // Held from before the end of the session until it is archived, so that no caller resumes it in between.
+                Lease::Live(lease) => lease,
+            };
+            match self.take_live(id, timeout) {
+                // If another writer has changed the record, it is that record which is archived and taken.
+                Ok((taken, _ended)) => return Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(taken)),
+                // It has ended since, or is being launched.
+                Err(SessionError::NotFound { .. }) => {
+                    lease.drop_share();
+                    if self.wait_for_unload(id, timeout)? {
+                        continue;
+                    }
+                    let lease = self.table.reserve(id)?.ok_or_else(|| self.table.refusal(id))?;
+                    return take_stored(&lease);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
         }
     }
 }

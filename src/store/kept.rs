@@ -770,6 +770,10 @@ impl NumberRecord for Owner {
         Ok(reserved)
     }
 
+    fn catch_up(&self, history: Session) -> Result<(), SessionError> {
+        self.0.catch_up(|| Ok(history)).map_err(|error| error.about(self.0.id))
+    }
+
     fn finish(&self, used: LastNumbers) {
         self.save_last_numbers(used);
         self.end_claim();

@@ -10,6 +10,7 @@ use crate::ephemeral::EphemeralSessionService;
 use crate::error::SessionError;
 use crate::model::SessionId;
 use crate::panics::contain_and_log;
+use crate::permits::reservation::SharedReservation;
 use crate::service::{CreateSessionRequest, RefusedTurn, SessionSpec, StartTurnRequest, WhenBusy};
 use crate::sync::{yield_now, Arc};
 use crate::turn::handle::TurnHandle;
@@ -18,6 +19,9 @@ use super::agent::{Launch, SavingBuilder};
 use super::kept::{LaunchClaim, LaunchInProgress};
 use super::record::StoredSession;
 use super::service::Inner;
+
+/// The specification that starts a session, and the launch that ends after the start.
+pub(super) type Launched<'a, B> = (SessionSpec, PendingLaunch<'a, B>);
 
 type Live<B> = EphemeralSessionService<SavingBuilder<B>>;
 
@@ -66,10 +70,7 @@ impl<B: SessionAgentBuilder> FirstTurn<'_, B> {
 
 impl<B: SessionAgentBuilder> Inner<B> {
     /// Reserves the id of a new session, and begins its record. The returned specification starts it.
-    pub(super) fn launch_new(
-        &self,
-        mut spec: SessionSpec,
-    ) -> Result<(SessionSpec, PendingLaunch<'_, B>), SessionError> {
+    pub(super) fn launch_new(&self, mut spec: SessionSpec) -> Result<Launched<'_, B>, SessionError> {
         match self.try_launch_new(&mut spec) {
             Ok(launch) => Ok((spec, launch)),
             Err(error) => {
@@ -82,6 +83,9 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     fn try_launch_new(&self, spec: &mut SessionSpec) -> Result<PendingLaunch<'_, B>, SessionError> {
         self.live.claim_reservation(spec)?;
+        if spec.reservation.is_none() {
+            spec.reservation = self.make_room(None)?.map(SharedReservation::new);
+        }
         let id = self.live.identify(spec);
         if self.live.is_shut_down() {
             return Err(SessionError::ShuttingDown);
@@ -96,7 +100,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     /// Reserves the record of a stored session. The returned specification resumes it.
-    pub(super) fn launch_stored(&self, id: SessionId) -> Result<(SessionSpec, PendingLaunch<'_, B>), SessionError> {
+    pub(super) fn launch_stored(&self, id: SessionId) -> Result<Launched<'_, B>, SessionError> {
         let claim = self.table.reserve_launch(id)?.ok_or_else(|| self.table.refusal(id))?;
         let mut spec = claim.resume()?.spec();
         let launch = self.leave_lease(id, claim, &mut spec);
@@ -138,14 +142,15 @@ impl<B: SessionAgentBuilder> Inner<B> {
         begin: impl Fn(&Live<B>, SessionId, StartTurnRequest) -> Result<T, RefusedTurn>,
         start: impl FnOnce(FirstTurn<'a, B>) -> Result<T, SessionError>,
     ) -> Result<T, RefusedTurn> {
-        let mut was_launching = true;
+        let (mut was_launching, mut room) = (true, None);
         loop {
             request = match begin(&self.live, id, request) {
                 Err(RefusedTurn { error: SessionError::NotFound { .. }, request, .. }) => request,
                 begun => return begun,
             };
-            match self.launch_stored(id) {
-                Ok(stored) => {
+            match self.launch_stored_with_room(id, &mut room) {
+                Ok(None) => {}
+                Ok(Some(stored)) => {
                     let spare = request.spare();
                     let started = self.prepare_stored(stored, request).and_then(start);
                     return started.map_err(|error| RefusedTurn::new(error, spare));
@@ -164,7 +169,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// Prepares a stored session with the first turn of its next life.
     fn prepare_stored<'a>(
         &'a self,
-        (session, launch): (SessionSpec, PendingLaunch<'a, B>),
+        (session, launch): Launched<'a, B>,
         turn: StartTurnRequest,
     ) -> Result<FirstTurn<'a, B>, SessionError> {
         let session = self.live.prepare_session(CreateSessionRequest { session, turn }).map_err(still_ending)?;

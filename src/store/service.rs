@@ -9,7 +9,6 @@ use crate::ephemeral::{EphemeralSessionService, ServiceConfig, Settings};
 use crate::error::{ConfigError, SessionError};
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
-use crate::panics::contain_and_log;
 use crate::permits::reservation::Reservation;
 use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionQuery,
@@ -22,11 +21,10 @@ use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 
 use super::agent::SavingBuilder;
+use super::config::PersistentConfig;
 use super::kept::RecordTable;
+use super::room::Candidates;
 use super::SessionStore;
-
-/// The stack that a session and a commit of redb need: 96 KiB in debug builds, with thousands of sessions in the file.
-const MIN_STACK: usize = 128 << 10;
 
 /// Hosts sessions and saves them: an [`EphemeralSessionService`] with a [`SessionStore`]. See the [module](super).
 ///
@@ -43,7 +41,8 @@ const MIN_STACK: usize = 128 << 10;
 /// - [`list`](SessionService::list) includes them, oldest conversation first, live or not. It reads all of them for
 ///   every page. It leaves out unreadable records, and logs each.
 /// - [`subscribe`](SessionService::subscribe), [`event_injector`](SessionService::event_injector) and
-///   [`comms_runtime`](SessionService::comms_runtime) need a live session: see [`resume`](Self::resume).
+///   [`comms_runtime`](SessionService::comms_runtime) need a live session: see [`resume`](Self::resume). If the service
+///   unloads sessions by itself, they resume the session, and wait for that as `resume` does. See [`PersistentConfig`].
 /// - [`archive`](SessionService::archive) is final: the session stays readable and runs no more turns. From then on a
 ///   call that would start, interrupt, resume, take or archive it, or subscribe to it, fails with
 ///   [`SessionError::Archived`], also while its last turn drains.
@@ -103,13 +102,14 @@ pub struct PersistentSessionService<B: SessionAgentBuilder> {
 pub(super) struct Inner<B: SessionAgentBuilder> {
     pub(super) live: EphemeralSessionService<SavingBuilder<B>>,
     pub(super) table: Arc<RecordTable>,
+    pub(super) candidates: Candidates,
     weak: Weak<Inner<B>>,
 }
 
 impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// Creates a service with at most `max_sessions` live at a time, and any number of sessions in `store`.
     pub fn new(builder: B, max_sessions: usize, store: impl SessionStore) -> Self {
-        Self::with_settings(builder, Settings { max_sessions, ..Settings::default() }, store)
+        Self::with_settings(builder, Settings { max_sessions, ..Settings::default() }, Box::new(store))
     }
 
     /// Creates a service with other settings than the defaults.
@@ -126,24 +126,22 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`ServiceConfig::build`], and a `stack_size` below 128 KiB, because session threads save their
-    /// sessions.
+    /// Those of [`PersistentConfig::build`].
     pub fn with_config(config: ServiceConfig<B>, store: impl SessionStore) -> Result<Self, ConfigError> {
-        match config.check(MIN_STACK) {
-            Ok((builder, settings)) => Ok(Self::with_settings(builder, settings, store)),
-            Err(error) => {
-                contain_and_log("the drop of a store", move || drop(store));
-                Err(error)
-            }
-        }
+        Self::configure(config, store).build()
     }
 
-    fn with_settings(builder: B, settings: Settings, store: impl SessionStore) -> Self {
-        let table = RecordTable::new(Box::new(store));
+    /// Configures a service that unloads idle sessions, or makes room for others.
+    pub fn configure(config: ServiceConfig<B>, store: impl SessionStore) -> PersistentConfig<B> {
+        PersistentConfig::new(config, Box::new(store))
+    }
+
+    pub(super) fn with_settings(builder: B, settings: Settings, store: Box<dyn SessionStore>) -> Self {
+        let table = RecordTable::new(store);
         let inner = Arc::new_cyclic(|weak: &Weak<Inner<B>>| {
             let outer = WeakService::new(weak.clone());
             let live = EphemeralSessionService::inside_of(outer, SavingBuilder { builder }, settings);
-            Inner { live, table, weak: weak.clone() }
+            Inner { live, table, candidates: Candidates::default(), weak: weak.clone() }
         });
         Self { inner }
     }
@@ -168,9 +166,11 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// Those of [`EphemeralSessionService::reserve`].
     ///
     /// # Blocking
-    /// Until a unit is free and every earlier `reserve` has one, at most for `timeout`.
+    /// Until a unit is free and every earlier `reserve` has one, at most for `timeout`. With
+    /// [`PersistentConfig::unload_when_full`] it unloads an idle session; without one, the next session that becomes idle
+    /// gives way.
     pub fn reserve(&self, timeout: Duration) -> Result<Reservation, SessionError> {
-        self.inner.live.reserve(timeout)
+        self.inner.reserve(timeout)
     }
 
     /// Whether a session has a thread. A stored session without one is resumed on its next turn.

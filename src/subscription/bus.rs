@@ -12,7 +12,7 @@ use crate::wait::latch::Latch;
 
 use super::queue::{PushOutcome, Queue};
 
-pub(crate) use super::queue::Origin;
+pub(crate) use super::queue::{Origin, Scope};
 
 /// In `next`: there is a subscriber, or a history is kept.
 const OBSERVED: u64 = 1;
@@ -51,6 +51,8 @@ struct State {
     queues: Vec<Arc<Queue>>,
     /// The last events, oldest first.
     history: VecDeque<SessionEvent>,
+    /// No queue is added any more: the session has ended, or is being unloaded.
+    takes_no_queue: bool,
     ended: bool,
 }
 
@@ -80,10 +82,11 @@ impl Bus {
     }
 
     /// Adds `queue`: it gets every event from now on, and the past events that its subscription asks for. A queue that
-    /// was added before stays as it is, also if it is disconnected by now. Returns `false` if the session has ended.
+    /// was added before stays as it is, also if it is disconnected by now. Returns `false` if the session has ended, or is
+    /// being unloaded.
     pub(crate) fn attach(&self, queue: &Arc<Queue>) -> bool {
         let mut state = self.state.lock();
-        if state.ended {
+        if state.takes_no_queue {
             return false;
         }
         // A session without events would keep queues without a stream for ever.
@@ -183,6 +186,20 @@ impl Bus {
         above_limit
     }
 
+    /// Whether the session itself has a subscriber. A subscriber to all sessions does not count.
+    pub(crate) fn has_subscriber(&self) -> bool {
+        self.state.lock().has_subscriber()
+    }
+
+    /// Runs `close` if the session itself has no subscriber. If `close` returns true, no queue is added any more: a
+    /// subscriber that comes later is refused, and does not get a stream that ends at once.
+    pub(crate) fn close_if_unsubscribed(&self, close: impl FnOnce() -> bool) -> bool {
+        let mut state = self.state.lock();
+        let is_closed = !state.has_subscriber() && close();
+        state.takes_no_queue |= is_closed;
+        is_closed
+    }
+
     /// Ends the waits for room: the session is closed.
     pub(crate) fn close(&self) {
         self.closed.set();
@@ -193,11 +210,19 @@ impl Bus {
         self.closed.set();
         let (queues, history) = {
             let mut state = self.state.lock();
+            state.takes_no_queue = true;
             state.ended = true;
             self.next.fetch_and(!OBSERVED, Ordering::SeqCst);
             (std::mem::take(&mut state.queues), std::mem::take(&mut state.history))
         };
         drop((queues, history));
+    }
+}
+
+impl State {
+    fn has_subscriber(&self) -> bool {
+        let mut own = self.queues.iter().filter(|queue| queue.scope == Scope::OneSession);
+        own.any(|queue| !queue.is_stream_dropped() && !queue.is_disconnected())
     }
 }
 
@@ -239,7 +264,7 @@ mod tests {
         bus.publish_last(TurnId::new(1), event());
         bus.publish_last(TurnId::new(1), event());
         let options = Subscription::new().from_seq(1).capacity(1).overflow(Overflow::Disconnect);
-        let (queue, stream) = EventStream::new(options, Clock::System, Arc::default());
+        let (queue, stream) = EventStream::new(options, Scope::OneSession, Clock::System, Arc::default());
         assert!(bus.attach(&queue));
         bus.publish_last(TurnId::new(1), event());
         bus.publish_last(TurnId::new(1), event());
@@ -253,7 +278,8 @@ mod tests {
     fn dropped_streams_leave_no_queue_behind() {
         let bus = Bus::new(SessionId::new(), 0, 0, 0, Numbers::new(Numbering::default()));
         for _ in 0..100 {
-            let (queue, stream) = EventStream::new(Subscription::new(), Clock::System, Arc::default());
+            let (queue, stream) =
+                EventStream::new(Subscription::new(), Scope::OneSession, Clock::System, Arc::default());
             let receiver = stream.events().clone();
             assert!(bus.attach(&queue));
             drop(queue);

@@ -566,7 +566,8 @@ fn c37_an_unobserved_event_is_numbered_before_all_that_a_subscriber_gets() {
             }
             unheard
         });
-        let (queue, stream) = EventStream::new(Subscription::new(), Clock::default(), Arc::default());
+        let (queue, stream) =
+            EventStream::new(Subscription::new(), Scope::OneSession, Clock::default(), Arc::default());
         assert!(bus.attach(&queue));
         drop(queue);
         // From here on every event is observed.

@@ -19,3 +19,4 @@ mod revisions;
 mod saving;
 mod sessions;
 mod support;
+mod unloading;
