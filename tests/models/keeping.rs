@@ -13,7 +13,7 @@ use crate::{
 
 /// A store that keeps its records in a map. Under the model checker another thread may run before and after every call.
 #[derive(Default)]
-struct Memory(Mutex<BTreeMap<SessionId, (StoredSession, Revision)>>, Fails);
+pub(super) struct Memory(Mutex<BTreeMap<SessionId, (StoredSession, Revision)>>, Fails);
 
 /// True if the next save fails.
 type Fails = Mutex<bool>;
@@ -58,11 +58,11 @@ fn with_cold_session() -> (PersistentSessionService<impl SessionAgentBuilder>, A
     (service, store, id)
 }
 
-fn messages(store: &Memory, id: SessionId) -> usize {
+pub(super) fn messages(store: &Memory, id: SessionId) -> usize {
     store.0.lock().get(&id).map_or(0, |(stored, _)| stored.history.iter().len())
 }
 
-fn end(service: &impl ServiceControl) {
+pub(super) fn end(service: &impl ServiceControl) {
     assert!(service.shutdown(FAR).stuck.is_empty());
     assert_eq!(service.stats().sessions, 0);
 }

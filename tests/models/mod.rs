@@ -60,6 +60,8 @@ mod steering;
 mod sub_sessions;
 #[cfg(not(turnwise_loom))]
 mod support;
+#[cfg(all(feature = "store", not(turnwise_loom)))]
+mod unloading;
 #[cfg(not(turnwise_loom))]
 mod wakeups;
 

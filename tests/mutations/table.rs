@@ -1230,6 +1230,67 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("results.get(index)", "results.get(index * 0)")],
         Shuttle("answered_with_its_own"),
     ),
+    // Unloading.
+    mutation(
+        "an interaction is accepted between the check of the inbox and the unload",
+        "src/session/unload.rs",
+        &[("self.shared().inbox.close_if_empty(close_gate)", "!self.shared().inbox.has_items() && close_gate()")],
+        Shuttle("c55_a_message_that_is_accepted"),
+    ),
+    mutation(
+        "a subscriber is added to a session that is being unloaded",
+        "src/subscription/bus.rs",
+        &[("        state.takes_no_queue |= is_closed;\n", "")],
+        Shuttle("c55_a_subscriber_that_meets"),
+    ),
+    mutation(
+        "a session is unloaded while it is subscribed to",
+        "src/subscription/bus.rs",
+        &[("let is_closed = !state.has_subscriber() && close();", "let is_closed = close();")],
+        Shuttle("c55_a_subscriber_that_meets"),
+    ),
+    mutation(
+        "a caller does not wait for an unload",
+        "src/store/room.rs",
+        &[("match self.live.life(id).filter(Life::is_unloading) {", "match self.live.life(id).filter(|_| false) {")],
+        Shuttle("c55_a_turn_that_meets"),
+    ),
+    mutation(
+        "a request to unload stays behind a turn",
+        "src/session/unload.rs",
+        &[("        if self.gate().state().refusal().is_ok() || self.is_unloading() {\n", "        if self.last_use().is_some() {\n")],
+        Shuttle("c55_a_caller_that_needs_room"),
+    ),
+    mutation(
+        "one look decides that there is no room",
+        "src/store/room.rs",
+        &[("} else if last_look.as_ref() == Some(&states) {", "} else if last_look.as_ref() != Some(&states) {")],
+        Shuttle("c55_one_of_two_sessions"),
+    ),
+    mutation(
+        "a session that becomes idle does not give way to a caller that waits",
+        "src/session/unload.rs",
+        &[("is_some_and(|capacity| capacity.has_waiters())", "is_some_and(|capacity| capacity.limit() == 0)")],
+        Shuttle("c55_a_reservation_gets"),
+    ),
+    mutation(
+        "a candidate that was used since is unloaded",
+        "src/store/room.rs",
+        &[("self.live.unused_since(id) == Some(last_use)", "self.live.unused_since(id) >= Some(last_use)")],
+        Store("c55_where_room"),
+    ),
+    mutation(
+        "the idle time counts from the resume",
+        "src/session/running.rs",
+        &[("            shared.set_last_use(now);\n", "")],
+        Store("c55_an_idle_session"),
+    ),
+    mutation(
+        "a session that is not saved is unloaded",
+        "src/session/thread.rs",
+        &[("            return UnloadDecision::Unsaved;\n", "")],
+        Store("c55_a_session_that_cannot_be_saved"),
+    ),
     mutation(
         "a record's checksum is not checked",
         "src/store/file/encoding.rs",
