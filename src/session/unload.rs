@@ -99,6 +99,7 @@ pub(super) struct Unloading {
     alarm: Option<TimerGuard>,
 }
 
+#[cfg(feature = "store")]
 impl UnloadReply {
     /// Set when the request is decided, or never will be.
     pub(crate) fn decided(&self) -> &Latch {
@@ -112,6 +113,7 @@ impl UnloadReply {
 }
 
 impl UnloadRequest {
+    #[cfg(feature = "store")]
     fn new() -> (Self, Arc<UnloadReply>) {
         let reply = Arc::new(UnloadReply { decision: OnceLock::new(), decided: Latch::new() });
         (Self { reply: Some(Arc::clone(&reply)) }, reply)
@@ -123,6 +125,7 @@ impl UnloadRequest {
     }
 
     /// Whether this is the request that `reply` belongs to.
+    #[cfg(feature = "store")]
     pub(super) fn is_answered_to(&self, reply: &UnloadReply) -> bool {
         self.reply.as_ref().is_some_and(|own| std::ptr::eq(&**own, reply))
     }
@@ -161,11 +164,13 @@ impl SessionHandle {
 
     /// Whether the session was closed to be unloaded, and can be resumed after its end. Also true for a moment while it
     /// is decided.
+    #[cfg(feature = "store")]
     pub(crate) fn is_unloading(&self) -> bool {
         self.is_unloading.load(Ordering::SeqCst) && !self.is_open()
     }
 
     /// Asks the session thread to unload the session. `None` if a turn is admitted, which would come first.
+    #[cfg(feature = "store")]
     pub(crate) fn request_unload(&self) -> Option<Arc<UnloadReply>> {
         let (request, reply) = UnloadRequest::new();
         self.send(Command::Unload(request));
@@ -179,6 +184,7 @@ impl SessionHandle {
     }
 
     /// Takes a request back, if the session thread has not taken it yet.
+    #[cfg(feature = "store")]
     fn take_back_unload(&self, reply: &UnloadReply) {
         let request = self.commands().change(|contents| {
             let is_it =

@@ -23,7 +23,7 @@ use crate::session::queue::NewTurn;
 use crate::session::running::Input;
 use crate::spans::CallerSpan;
 use crate::status::slab::StatusSlab;
-use crate::subscription::bus::{Bus, Origin};
+use crate::subscription::bus::{Bus, Origin, Scope};
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
@@ -78,6 +78,7 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(TokenSea
         callback: None,
         running: Semaphore::new(1),
         turn_queue: 2,
+        may_be_unloaded: false,
     };
     let cancel = first.cloned().unwrap_or_else(CancelToken::new);
     let (handle, seal, mut admission) = SessionHandle::new(profile, turn, cancel);
