@@ -75,6 +75,8 @@ fn c55_a_message_that_is_accepted_is_not_lost_by_an_unload() {
         let id = ids[0];
         let rival = in_need_of_room!(service);
         let injector = service.event_injector(id).expect("it is resumed");
+        // About as long as the other thread takes until it asks for the unload.
+        service.start_turn(ids[1], turn("x")).expect("there is room");
         let injected = injector.inject("x".into(), EventSource::Rpc);
         assert!(matches!(injected, Ok(()) | Err(InjectError::Closed(_))));
         join(rival);
@@ -90,6 +92,8 @@ fn c55_a_subscriber_that_meets_an_unload_sees_the_next_turn() {
         let (service, _, ids) = full(2);
         let id = ids[0];
         let rival = in_need_of_room!(service);
+        // About as long as the other thread takes until it asks for the unload.
+        service.start_turn(ids[1], turn("x")).expect("there is room");
         let events = service.subscribe(id, Subscription::new()).expect("it is resumed");
         service.start_turn(id, turn("x")).expect("there is room");
         join(rival);

@@ -1250,9 +1250,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Shuttle("c55_a_subscriber_that_meets"),
     ),
     mutation(
-        "a caller does not wait for an unload",
+        "a turn that meets an unload is refused",
         "src/store/room.rs",
-        &[("match self.live.life(id).filter(Life::is_unloading) {", "match self.live.life(id).filter(|_| false) {")],
+        &[
+            ("match self.live.life(id).filter(Life::is_unloading) {", "match self.live.life(id).filter(|_| false) {"),
+            ("if self.unloads() && self.is_in_motion(id) => {", "if self.unloads() && self.is_in_motion(id) && id == SessionId::new() => {"),
+        ],
         Shuttle("c55_a_turn_that_meets"),
     ),
     mutation(
