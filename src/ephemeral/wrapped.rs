@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::agent::SessionAgentBuilder;
 use crate::error::SessionError;
 use crate::ids::numbers::NumberRecord;
-use crate::model::SessionId;
+use crate::model::{Session, SessionId};
 use crate::permits::reservation::{Reservation, SharedReservation};
 use crate::service::{ArchiveMode, CreateSessionRequest, RefusedTurn, SessionSpec, StartTurnRequest};
 use crate::session::command::{TakeCondition, Taken};
@@ -40,6 +40,11 @@ impl Life {
     /// Whether a turn is admitted, in an open session or in a closed one.
     pub(crate) fn is_running(&self) -> bool {
         self.handle.gate().state().is_running()
+    }
+
+    /// The committed history and its boundary, of an open session or a closed one.
+    pub(crate) fn history_at(&self) -> (Session, u64) {
+        self.handle.shared().history.get_with_boundary()
     }
 
     /// Waits until the thread of a closed session holds nothing of it.
