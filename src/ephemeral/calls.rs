@@ -111,6 +111,10 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         handle.and_then(|handle| handle.view()).ok_or(SessionError::NotFound { id })
     }
 
+    fn history_at(&self, id: SessionId) -> Result<(Session, u64), SessionError> {
+        Ok(self.core.open(id)?.shared().history.get_with_boundary())
+    }
+
     fn list(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
         self.core.registry.list(&query)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::agent::SessionAgentBuilder;
 use crate::error::SessionError;
 use crate::ids::numbers::NumberRecord;
-use crate::model::SessionId;
+use crate::model::{Session, SessionId};
 use crate::permits::reservation::{Reservation, SharedReservation};
 use crate::reentrancy;
 use crate::service::{ArchiveMode, CreateSessionRequest, RefusedTurn, SessionSpec, StartTurnRequest};
@@ -74,6 +74,11 @@ impl Life {
         let waited = reentrancy::receive(reply.decided().receiver(), &Deadline::never());
         waited.map_err(|error| error.into_session_error(self.handle.id(), &self.clock.stopwatch()))?;
         Ok(reply.decision())
+    }
+
+    /// The committed history and its boundary, of an open session or a closed one.
+    pub(crate) fn history_at(&self) -> (Session, u64) {
+        self.handle.shared().history.get_with_boundary()
     }
 
     /// Waits until the thread of a closed session holds nothing of it.

@@ -128,7 +128,7 @@ impl SessionHandle {
             key: WaitKey::new(),
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
             published: Published::new(status.clone(), snapshot),
-            history: CommittedHistory::new(profile.history),
+            history: CommittedHistory::new(profile.history, after.event),
             callback: Mutex::new(profile.callback.map(Arc::new)),
             inputs: PendingInputs::new(status.clone(), Arc::clone(&counters)),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),

@@ -15,6 +15,7 @@ use crate::panics::{contain, contain_and_log, record, PanicMessage};
 use crate::reentrancy::{CurrentSession, RunningPermit};
 use crate::service::{RestartPolicy, SessionSpec};
 use crate::spans::SessionSpan;
+use crate::status::history::{Commit, CommittedHistory};
 use crate::sync::{never, select, Arc};
 use crate::turn::events::EventSender;
 use crate::turn::handle::TurnResult;
@@ -270,7 +271,11 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         if !host_mode || result.is_err() {
             turn.end_steering();
         }
-        turn.settle(&result);
+        if host_mode && result.is_ok() {
+            turn.settle_in_host_mode(&result);
+        } else {
+            turn.settle(&result);
+        }
         match result {
             Ok(result) if host_mode => self.begin_hosting(turn, result),
             result if host_mode => self.end_hosting(turn, result),
@@ -316,14 +321,14 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         let is_dismissal = incoming.is_dismissal();
         let interaction = hosting.turn.context().events().interactions().add(incoming);
         if is_dismissal {
-            hosting.turn.context().events().settle(Ok(""));
+            hosting.turn.context().events().settle(Ok(""), Commit::Stay);
             hosting.discard_token(&cancel);
             self.hosting = Some(hosting);
             return;
         }
         hosting.turn.begin_interaction(cancel);
         let result = self.step(&mut hosting.turn, |agent, context| agent.run_interaction(interaction, context));
-        hosting.turn.settle(&result);
+        hosting.turn.settle_in_host_mode(&result);
         self.handle.shared().inbox.end_running();
         hosting.turn.end_interaction();
         hosting.turn.release_permit();
@@ -394,7 +399,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
     }
 
     /// Calls the agent once in a turn: waits for a running permit, calls, and publishes the agent's snapshot. The caller
-    /// settles the interactions that the agent has taken.
+    /// settles the interactions that the agent has taken, and commits the history that the turn has from here.
     fn step(
         &mut self,
         turn: &mut RunningTurn,
@@ -405,10 +410,12 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
             Ok(permit) => {
                 turn.set_permit(permit);
                 record!(Debug, "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
-                let _entered = turn.context().events().span().enter();
+                let entered = turn.context().events().span().enter();
                 let result = self.call_agent(turn, call);
                 let result = result.map_err(|error| self.loss().cloned().unwrap_or(error));
-                self.publish_unless_faulted(&result);
+                let commit = self.publish_unless_faulted(&result);
+                entered.exit();
+                turn.set_commit(commit);
                 result
             }
             Err(error) => Err(error),
@@ -547,23 +554,29 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
     /// Shows an agent that has just been built: its snapshot, its history and its endpoints.
     fn show_agent(&self) {
         let _entered = self.span.enter();
-        self.publish();
+        self.publish(CommittedHistory::replace);
         self.update_endpoints();
     }
 
-    fn publish_unless_faulted(&self, result: &TurnResult) {
-        if !matches!(result, Err(SessionError::Faulted { .. })) {
-            self.publish();
+    fn publish_unless_faulted(&self, result: &TurnResult) -> Commit {
+        match result {
+            Err(SessionError::Faulted { .. }) => Commit::Stay,
+            _ => {
+                self.publish(CommittedHistory::stage);
+                Commit::Advance
+            }
         }
     }
 
-    /// Publishes the agent's snapshot, and commits its history. If a call panics, the last value stays.
-    fn publish(&self) {
+    /// Publishes the agent's snapshot, and exports its history with `export`. If a call panics, the last value stays.
+    fn publish(&self, export: impl FnOnce(&CommittedHistory, Session)) {
         if let Some(snapshot) = self.query_agent("snapshot", SessionAgent::snapshot) {
             self.handle.shared().published.publish(snapshot);
         }
-        if let Some(history) = self.query_agent("session_clone", SessionAgent::session_clone) {
-            self.handle.shared().history.commit(history.owned_by(self.handle.id()));
+        let committed = &self.handle.shared().history;
+        match self.query_agent("session_clone", SessionAgent::session_clone) {
+            Some(history) => export(committed, history.owned_by(self.handle.id())),
+            None => committed.note_behind(),
         }
     }
 

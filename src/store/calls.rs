@@ -63,6 +63,36 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(stored)
     }
 
+    /// The history of a session that is not open in the ephemeral service, and its boundary. Events of the next life
+    /// have higher numbers.
+    ///
+    /// The record of a session in use has numbers that are reserved and not used yet. A boundary among them would hide
+    /// events. So the boundary of a life is that of its committed history, and the record has it only before the life
+    /// and after it:
+    ///
+    /// - A life that is not registered yet has reserved nothing: [`launch`](crate::ephemeral::launch) registers first.
+    /// - A life that has ended has written its exact numbers before it leaves the registry.
+    fn stored_history_at(&self, id: SessionId) -> Result<(Session, u64), SessionError> {
+        loop {
+            let lease = self.lease(id)?;
+            let recorded = lease.recorded_history()?;
+            if let Lease::Live(lease) = &lease {
+                if lease.is_lost() {
+                    let StoredSession { history, numbers, .. } = self.stored(id)?;
+                    return Ok((history, numbers.reserved().event));
+                }
+                if let Some(life) = self.live.life(id) {
+                    return Ok(life.history_at());
+                }
+                if !recorded.is_over && lease.recorded_history()?.is_over {
+                    // The life has begun before the record was read, and has ended since.
+                    continue;
+                }
+            }
+            return Ok((recorded.history, recorded.last_event));
+        }
+    }
+
     pub(super) fn resume(&self, id: SessionId) -> Result<(), SessionError> {
         let mut room = None;
         loop {
@@ -305,6 +335,13 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
                 }
                 Ok(view)
             }
+            read => read,
+        }
+    }
+
+    fn history_at(&self, id: SessionId) -> Result<(Session, u64), SessionError> {
+        match self.live.history_at(id) {
+            Err(SessionError::NotFound { .. }) => self.stored_history_at(id),
             read => read,
         }
     }

@@ -36,7 +36,7 @@
 //! queue is below its limit. [`Overflow`] says what happens to an event without room. Only with [`Overflow::Block`] is
 //! it pushed all the same, so that the queue is above its limit. These events are above the limit:
 //!
-//! - one event of each emitter that waits
+//! - one event of each emitter that waits; if several interactions end together, one event for each of them
 //! - the event of an emitter whose wait has ended early, because its turn is cancelled or the session is closed
 //! - an event of the library whose emitter does not wait: the last event of a turn, and any event after a cancellation
 //!   or after the close

@@ -39,6 +39,8 @@ mod events;
 #[cfg(not(turnwise_loom))]
 mod faults;
 #[cfg(not(turnwise_loom))]
+mod histories;
+#[cfg(not(turnwise_loom))]
 mod hosting;
 #[cfg(not(turnwise_loom))]
 mod idle;

@@ -661,6 +661,115 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("        self.idle_waiters.report_end(IdleReport::Faulted);\n", "        let _ = IdleReport::Faulted;\n")],
         Contract("c53_a_close_or_a_fault"),
     ),
+    // The committed history and its boundary.
+    mutation(
+        "the boundary is published before the history",
+        "src/status/history.rs",
+        &[("        committed.boundary = boundary;\n", "        committed.boundary = boundary;\n        drop(committed);\n        let mut committed = self.0.lock();\n")],
+        Loom("c57"),
+    ),
+    mutation(
+        "history and boundary are read under two locks",
+        "src/status/history.rs",
+        &[("        let committed = self.0.lock();\n        (committed.history.clone(), committed.boundary)", "        let history = self.get();\n        (history, self.0.lock().boundary)")],
+        Loom("c57"),
+    ),
+    mutation(
+        "the boundary stays when the history advances",
+        "src/status/history.rs",
+        &[("        committed.boundary = boundary;\n", "        let _ = boundary;\n")],
+        History,
+    ),
+    mutation(
+        "subscribers get the terminal event before the commit",
+        "src/subscription/bus.rs",
+        &[
+            ("        let committed = commit(first + count - 1);\n", ""),
+            ("        (above_limit, committed)\n", "        drop(state);\n        (above_limit, commit(first + count - 1))\n"),
+        ],
+        Shuttle("c57_a_receiver_or_subscriber"),
+    ),
+    mutation(
+        "the boundary is before the terminal event",
+        "src/subscription/bus.rs",
+        &[("commit(first + count - 1)", "commit(first - 1)")],
+        Contract("c57_the_history_is_that"),
+    ),
+    mutation(
+        "the boundary is behind the terminal event if there is no subscriber",
+        "src/subscription/bus.rs",
+        &[("return Some((next + events) / ONE - 1)", "return Some((next + events) / ONE)")],
+        Contract("c57_a_client_that_has_the_last"),
+    ),
+    mutation(
+        "a receiver gets the terminal event before the commit",
+        "src/turn/events.rs",
+        &[(
+            "            self.commit(commit, last);\n            if !self.has_no_receiver() {\n                self.send_or_wait(event(), &self.cancel, PermitDuringWait::GivenBack);\n            }\n            return;",
+            "            if !self.has_no_receiver() {\n                self.send_or_wait(event(), &self.cancel, PermitDuringWait::GivenBack);\n            }\n            self.commit(commit, last);\n            return;",
+        )],
+        Shuttle("c57_a_receiver_or_subscriber"),
+    ),
+    mutation(
+        "a receiver gets the terminal event before the subscribers",
+        "src/turn/events.rs",
+        &[(
+            "        self.publish_last(iter::once(event), commit);\n        if let Some(event) = copy {\n            self.send_or_wait(event, &self.cancel, PermitDuringWait::GivenBack);\n        }\n",
+            "        if let Some(event) = copy {\n            self.send_or_wait(event, &self.cancel, PermitDuringWait::GivenBack);\n        }\n        self.publish_last(iter::once(event), commit);\n",
+        )],
+        Shuttle("c57_a_receiver_or_subscriber"),
+    ),
+    mutation(
+        "an interaction ends before it is committed",
+        "src/turn/events.rs",
+        &[
+            ("        let above_limit = match self.bus().count_last_unobserved(terminals.len()) {", "        replies.into_iter().zip(&terminals).for_each(|(reply, terminal)| reply.end_with(terminal.clone()));\n        let above_limit = match self.bus().count_last_unobserved(terminals.len()) {"),
+            ("        replies.into_iter().zip(&terminals).for_each(|(reply, terminal)| reply.end_with(terminal.clone()));\n        if !self.has_no_receiver() {", "        if !self.has_no_receiver() {"),
+        ],
+        Shuttle("c57_a_caller_of_an_interaction"),
+    ),
+    mutation(
+        "host mode is committed at its end alone",
+        "src/session/running.rs",
+        &[("        self.settle_with(result, self.commit);", "        self.settle_with(result, Commit::Stay);")],
+        Contract("c57_in_host_mode"),
+    ),
+    mutation(
+        "a history that could not be exported moves the boundary",
+        "src/session/thread.rs",
+        &[("            None => committed.note_behind(),", "            None => {}")],
+        Contract("c57_a_failed_export"),
+    ),
+    mutation(
+        "a turn that has not run leaves the boundary",
+        "src/session/running.rs",
+        &[("commit: Commit::Advance }, input)", "commit: Commit::Stay }, input)")],
+        Contract("c57_a_turn_cancelled_before"),
+    ),
+    mutation(
+        "a new life begins with the boundary of no event",
+        "src/session/handle.rs",
+        &[("CommittedHistory::new(profile.history, after.event)", "CommittedHistory::new(profile.history, 0)")],
+        Store("c57_a_kept_session"),
+    ),
+    mutation(
+        "the record of a session in use is read as if it were at rest",
+        "src/store/calls.rs",
+        &[("                if let Some(life) = self.live.life(id) {\n                    return Ok(life.history_at());", "                if let Some(life) = self.live.life(id).filter(|_| id.as_uuid().is_nil()) {\n                    return Ok(life.history_at());")],
+        Store("c57_an_archived_session"),
+    ),
+    mutation(
+        "a record is read in the middle of a life that has ended since",
+        "src/store/calls.rs",
+        &[("                if !recorded.is_over && lease.recorded_history()?.is_over {", "                if !recorded.is_over && id.as_uuid().is_nil() {")],
+        Shuttle("keeping_c57"),
+    ),
+    mutation(
+        "the boundary of a killed life is that of its last save",
+        "src/store/kept.rs",
+        &[("(session.history.clone(), session.numbers.reserved().event)", "(session.history.clone(), session.numbers.events)")],
+        Store("c57_after_a_kill"),
+    ),
     // Restarts of faulted sessions.
     mutation(
         "a restart is refused until the faulted turn has ended",
@@ -737,7 +846,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a fault commits a half-written history",
         "src/session/thread.rs",
-        &[("        if !matches!(result, Err(SessionError::Faulted { .. })) {", "        if !matches!(result, Err(SessionError::ShuttingDown)) {")],
+        &[("            Err(SessionError::Faulted { .. }) => Commit::Stay,", "            Err(SessionError::ShuttingDown) => Commit::Stay,")],
         Contract("c56_a_restart_builds"),
     ),
     mutation(
@@ -748,8 +857,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a history is committed after the build alone",
-        "src/session/thread.rs",
-        &[("            self.handle.shared().history.commit(history.owned_by(self.handle.id()));", "            if !self.handle.gate().state().is_running() || self.handle.gate().state().is_building() {\n                self.handle.shared().history.commit(history.owned_by(self.handle.id()));\n            }")],
+        "src/status/history.rs",
+        &[("committed.staged.take();", "committed.staged.take().filter(|_| boundary == 0);")],
         Contract("c56_a_restart_builds"),
     ),
     mutation(

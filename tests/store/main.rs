@@ -7,6 +7,7 @@
 mod asking;
 mod created;
 mod files;
+mod history;
 mod hostile;
 mod killed;
 mod lives;
