@@ -19,6 +19,9 @@ use crate::support::*;
 /// The event of a message that the agent has added to its history.
 const SAID: &str = "said";
 
+/// The texts of a history and its boundary.
+type Pair = (Vec<String>, u64);
+
 /// What the tests share with the agents.
 #[derive(Clone, Default)]
 struct Stage {
@@ -28,7 +31,7 @@ struct Stage {
     /// The senders for events outside of turns, one for each build.
     senders: Arc<Mutex<Vec<EventSender>>>,
     /// What the agent has read of its own session.
-    looked: Arc<Mutex<Vec<(Vec<String>, u64)>>>,
+    looked: Arc<Mutex<Vec<Pair>>>,
     breaks_in_clone: Arc<AtomicBool>,
 }
 
@@ -114,9 +117,8 @@ fn texts(history: &Session) -> Vec<String> {
     history.iter().map(|message| message.text().into_owned()).collect()
 }
 
-/// The texts of the history and its boundary.
 #[track_caller]
-fn at(service: &impl SessionService, id: SessionId) -> (Vec<String>, u64) {
+fn at(service: &impl SessionService, id: SessionId) -> Pair {
     let (history, seq) = service.history_at(id).unwrap();
     let texts = texts(&history);
     assert_eq!(history.id(), id);
@@ -486,7 +488,7 @@ fn c57_a_session_that_is_closed_or_unknown_is_not_found() {
 #[test]
 fn c57_every_kind_of_service_answers() {
     run(|| {
-        fn ask(service: impl SessionService, id: SessionId) -> (Vec<String>, u64) {
+        fn ask(service: impl SessionService, id: SessionId) -> Pair {
             assert_eq!(texts(&service.history(id).unwrap()), at(&service, id).0);
             at(&service, id)
         }
