@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
 use crate::error::SessionError;
-use crate::ids::numbers::NumberRecord;
+use crate::ids::numbers::{LastNumbers, NumberRecord};
 use crate::model::{Session, SessionId};
 use crate::permits::reservation::{Reservation, SharedReservation};
-use crate::reentrancy;
+use crate::reentrancy::{self, Wait, WaitError};
 use crate::service::{ArchiveMode, CreateSessionRequest, RefusedTurn, SessionSpec, StartTurnRequest};
 use crate::session::command::{TakeCondition, Taken};
 use crate::session::handle::SessionHandle;
@@ -67,12 +67,29 @@ impl Life {
         self.handle.is_unloading()
     }
 
+    pub(crate) fn id(&self) -> SessionId {
+        self.handle.id()
+    }
+
+    /// The last numbers that the session has given out.
+    pub(crate) fn last_numbers(&self) -> LastNumbers {
+        let turn = self.handle.gate().state().turns();
+        LastNumbers { turn, event: self.handle.bus().last_seq() }
+    }
+
+    /// Makes the session thread look whether a caller waits for capacity.
+    pub(crate) fn wake(&self) {
+        self.handle.wake();
+    }
+
     /// Asks for the unloading of the session, and waits for the decision, which does not wait for a turn. `None` if the
     /// session has ended.
     pub(crate) fn unload(&self) -> Result<Option<UnloadDecision>, SessionError> {
+        let waiting = self.clock.stopwatch();
+        let failed = |error: WaitError| error.into_session_error(self.handle.id(), &waiting);
+        let wait = Wait::on(self.handle.key()).map_err(failed)?;
         let Some(reply) = self.handle.request_unload() else { return Ok(Some(UnloadDecision::InUse)) };
-        let waited = reentrancy::receive(reply.decided().receiver(), &Deadline::never());
-        waited.map_err(|error| error.into_session_error(self.handle.id(), &self.clock.stopwatch()))?;
+        wait.receive(reply.decided().receiver(), &Deadline::never()).map_err(failed)?;
         Ok(reply.decision())
     }
 
@@ -113,6 +130,14 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
 
     pub(crate) fn stopwatch(&self) -> Stopwatch {
         self.inner.core.clock().stopwatch()
+    }
+
+    /// Fails if this thread's turn is cancelled.
+    pub(crate) fn check_cancelled(&self, waiting: &Stopwatch) -> Result<(), SessionError> {
+        match reentrancy::check() {
+            Err(error @ WaitError::Interrupted { waiter, .. }) => Err(error.into_session_error(waiter, waiting)),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {

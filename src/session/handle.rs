@@ -305,7 +305,7 @@ impl SessionHandle {
 
     /// Makes the session thread check the gate. One wake-up in the queue is enough. Another command is not: its caller
     /// may take it back.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.commands.change(|contents| {
             if !contents.is_closed && !contents.items.iter().any(|command| matches!(command, Command::Wake)) {
                 contents.push(Command::Wake);

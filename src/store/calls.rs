@@ -8,6 +8,7 @@ use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
 use crate::ephemeral::started::event_channel;
 use crate::error::SessionError;
+use crate::ids::numbers::LastNumbers;
 use crate::inbox::injector::{InteractionSubscription, SubscribableInjector};
 use crate::model::{
     AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, PendingInput, RunResult, Session, SessionId,
@@ -121,18 +122,13 @@ impl<B: SessionAgentBuilder> Inner<B> {
         }
         match self.resume(id) {
             Ok(()) => Ok(true),
-            // Another thread resumes it, and registers it in a moment.
-            Err(SessionError::Busy { .. }) if self.table.is_launching(id) || self.is_open(id) => {
+            // Another thread builds it, or has unloaded it again.
+            Err(SessionError::Busy { .. }) if self.is_in_motion(id) => {
                 yield_now();
                 Ok(true)
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Whether the session is live and not closed.
-    fn is_open(&self, id: SessionId) -> bool {
-        self.live.life(id).is_some_and(|life| life.is_open())
     }
 
     pub(super) fn unload(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
@@ -329,7 +325,12 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {
         match self.live.read(id) {
             Err(SessionError::NotFound { .. }) => {
+                // Before the record is read: it has the exact numbers only after the end of the life.
+                let life = self.live.life(id);
                 let mut view = self.stored(id).map(|stored| view(&stored))?;
+                if let Some(LastNumbers { turn, event }) = life.map(|life| life.last_numbers()) {
+                    (view.state.turns, view.state.last_seq) = (turn, event);
+                }
                 if self.is_running(id) {
                     show_running(&mut view.state.state, &mut view.state.is_active);
                 }
@@ -483,6 +484,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
+        let waiting = self.live.stopwatch();
         loop {
             let lease = match self.lease(id)? {
                 // The record is final.
@@ -496,7 +498,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
                 // It has ended since, or is being launched.
                 Err(SessionError::NotFound { .. }) => {
                     lease.drop_share();
-                    if self.wait_for_unload(id, timeout)? {
+                    if self.wait_for_unload(id, &waiting, timeout)? || (self.unloads() && self.is_open(id)) {
                         continue;
                     }
                     let lease = self.table.reserve(id)?.ok_or_else(|| self.table.refusal(id))?;

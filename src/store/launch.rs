@@ -18,6 +18,7 @@ use crate::turn::handle::TurnHandle;
 use super::agent::{Launch, SavingBuilder};
 use super::kept::{LaunchClaim, LaunchInProgress};
 use super::record::StoredSession;
+use super::room::Resume;
 use super::service::Inner;
 
 /// The specification that starts a session, and the launch that ends after the start.
@@ -30,21 +31,29 @@ pub(super) struct PendingLaunch<'a, B: SessionAgentBuilder> {
     live: &'a Live<B>,
     id: SessionId,
     launch: LaunchInProgress,
+    /// Dropped last: other callers of the session look again once it is registered.
+    resume: Option<Resume<'a>>,
 }
 
-impl<B: SessionAgentBuilder> PendingLaunch<'_, B> {
+impl<'a, B: SessionAgentBuilder> PendingLaunch<'a, B> {
+    /// Keeps the right to resume the session until the launch has ended.
+    pub(super) fn keep(&mut self, resume: Resume<'a>) {
+        self.resume = Some(resume);
+    }
+
     /// Ends the launch, after the session has started or failed to start.
     ///
     /// A caller that archived or deleted the session before its registration did not find it in the ephemeral service.
     /// So the launch archives it.
     pub(super) fn finish(self) {
-        let Self { live, id, launch } = self;
+        let Self { live, id, launch, resume } = self;
         if launch.is_closed() {
             if let Some(life) = live.life(id).filter(|life| life.counts_in(&launch.record)) {
                 let _ = life.archive(launch.archive_mode());
             }
         }
         launch.end();
+        drop(resume);
     }
 }
 
@@ -83,10 +92,10 @@ impl<B: SessionAgentBuilder> Inner<B> {
 
     fn try_launch_new(&self, spec: &mut SessionSpec) -> Result<PendingLaunch<'_, B>, SessionError> {
         self.live.claim_reservation(spec)?;
-        if spec.reservation.is_none() {
-            spec.reservation = self.make_room(None)?.map(SharedReservation::new);
-        }
         let id = self.live.identify(spec);
+        if spec.reservation.is_none() {
+            spec.reservation = self.make_room(|| self.check_free(id))?.map(SharedReservation::new);
+        }
         if self.live.is_shut_down() {
             return Err(SessionError::ShuttingDown);
         }
@@ -97,6 +106,14 @@ impl<B: SessionAgentBuilder> Inner<B> {
         }
         claim.begin(StoredSession::of_new(spec, id));
         Ok(self.leave_lease(id, claim, spec))
+    }
+
+    /// Checks that no session has the id, before another session is unloaded for it.
+    fn check_free(&self, id: SessionId) -> Result<(), SessionError> {
+        if self.table.find(id).is_some() || self.table.summary(id)?.is_some() {
+            return Err(SessionError::AlreadyExists { id });
+        }
+        Ok(())
     }
 
     /// Reserves the record of a stored session. The returned specification resumes it.
@@ -111,7 +128,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     fn leave_lease(&self, id: SessionId, claim: LaunchClaim, spec: &mut SessionSpec) -> PendingLaunch<'_, B> {
         let (lease, launch) = claim.leave_to(spec);
         spec.extension = Some(Arc::new(Launch { lease, extension: spec.extension.take() }));
-        PendingLaunch { live: &self.live, id, launch }
+        PendingLaunch { live: &self.live, id, launch, resume: None }
     }
 
     /// Prepares a new session with its first turn.
@@ -149,7 +166,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
                 begun => return begun,
             };
             match self.launch_stored_with_room(id, &mut room) {
-                Ok(None) => {}
+                Ok(None) => was_launching = true,
                 Ok(Some(stored)) => {
                     let spare = request.spare();
                     let started = self.prepare_stored(stored, request).and_then(start);

@@ -23,7 +23,7 @@ use crate::turn::stream::TurnStream;
 use super::agent::SavingBuilder;
 use super::config::PersistentConfig;
 use super::kept::RecordTable;
-use super::room::Candidates;
+use super::room::{Candidates, Resumes};
 use super::SessionStore;
 
 /// Hosts sessions and saves them: an [`EphemeralSessionService`] with a [`SessionStore`]. See the [module](super).
@@ -103,6 +103,7 @@ pub(super) struct Inner<B: SessionAgentBuilder> {
     pub(super) live: EphemeralSessionService<SavingBuilder<B>>,
     pub(super) table: Arc<RecordTable>,
     pub(super) candidates: Candidates,
+    pub(super) resumes: Resumes,
     weak: Weak<Inner<B>>,
 }
 
@@ -141,7 +142,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         let inner = Arc::new_cyclic(|weak: &Weak<Inner<B>>| {
             let outer = WeakService::new(weak.clone());
             let live = EphemeralSessionService::inside_of(outer, SavingBuilder { builder }, settings);
-            Inner { live, table, candidates: Candidates::default(), weak: weak.clone() }
+            Inner { live, table, candidates: Candidates::default(), resumes: Resumes::default(), weak: weak.clone() }
         });
         Self { inner }
     }
