@@ -191,7 +191,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         };
         let guards = match admitted {
             Ok(admitted) => Some(admitted),
-            Err(SessionError::Busy { .. }) if when_busy != WhenBusy::Refuse => None,
+            Err(SessionError::Busy { .. }) if when_busy != WhenBusy::Refuse || self.may_follow_opening(&handle) => None,
             Err(error) => return Err(RefusedTurn::new(self.core.refusal(error), request)),
         };
         let wait = match announce(handle.key()) {
@@ -204,6 +204,12 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let (turn, outcome) = make_turn(&self.core, id, request, cancel.clone());
         handle.send(Command::Turn(turn.admitted(turn_id, (seal, admission))));
         Ok((turn_handle(&self.core, &handle, turn_id, cancel, outcome), wait))
+    }
+
+    /// Whether the session is only busy because another caller resumes it, in a service that unloads sessions. Without the
+    /// unload the session would be idle. So a turn that does not queue waits for the build.
+    fn may_follow_opening(&self, handle: &SessionHandle) -> bool {
+        self.core.settings.unload.is_on() && handle.is_opening()
     }
 
     /// The open session, and its admission of a turn.
@@ -386,7 +392,7 @@ fn unload_policy(core: &Core) -> UnloadPolicy {
     let UnloadSettings { idle_after, when_full } = core.settings.unload;
     UnloadPolicy {
         idle: idle_after.map(|after| (after, core.deadlines.alarms())),
-        capacity: when_full.then(|| Arc::clone(&core.capacity)),
+        demand: when_full.then(|| Arc::clone(&core.demand)),
     }
 }
 

@@ -33,6 +33,7 @@ use crate::wait::work_queue::WorkQueue;
 use super::admission::{Admission, Admissions, QueueView, TokenSeal};
 use super::command::{Command, HistoryReply};
 use super::idle::{IdleReport, IdleWait, IdleWaiters};
+use super::unload::Claim;
 
 /// The shared half of a session.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub(crate) struct SessionHandle {
     close_is_done: AtomicBool,
     /// Set before the gate is closed by an unload: callers wait for the end of the session, and resume it.
     pub(super) is_unloading: AtomicBool,
+    /// Of a session that is unloaded for a caller that waits for capacity.
+    pub(super) claim: Mutex<Option<Claim>>,
     ended: Latch,
     idle_waiters: IdleWaiters,
 }
@@ -152,6 +155,7 @@ impl SessionHandle {
             commands: WorkQueue::new(),
             close_is_done: AtomicBool::new(false),
             is_unloading: AtomicBool::new(false),
+            claim: Mutex::new(None),
             ended: Latch::new(),
             idle_waiters: IdleWaiters::new(),
         });

@@ -140,8 +140,10 @@ enum Ready {
 impl<B: SessionAgentBuilder> SessionThread<B> {
     fn serve(&mut self) {
         loop {
-            if self.unloading.is_room_awaited() {
-                self.unload_if_unused();
+            if let Some(claim) = self.unloading.claim() {
+                if self.unload_if_unused() == UnloadDecision::Unloaded {
+                    self.handle.keep_claim(claim);
+                }
             }
             let Some(event) = self.next_event() else { return };
             match event {
@@ -502,6 +504,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
                 self.handle.shared().counters.restarts.add_one();
                 // Before the gate: a caller that finds the session idle can inject.
                 self.handle.shared().inbox.reopen();
+                self.begin_idle_time();
                 guards.end_build();
             }
             Err(error) => {
@@ -661,6 +664,9 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         if let Err(error) = saved {
             record!(Warn, "turnwise::session", "session {id}: not unloaded: {}", error.code());
             contain_and_log("the drop of a store's error", move || drop(error));
+            if self.loss().is_some() {
+                self.handle.note_lost_by_unload();
+            }
             return UnloadDecision::Unsaved;
         }
         if !self.handle.close_if_unused() {

@@ -50,7 +50,7 @@
 use std::time::Duration;
 
 use crate::permits::semaphore::Semaphore;
-use crate::sync::{Arc, Instant, OnceLock, Ordering, Weak};
+use crate::sync::{Arc, AtomicUsize, Instant, OnceLock, Ordering, Weak};
 use crate::time::clock::Clock;
 use crate::timers::{Alarms, OnAlarm, TimerGuard};
 use crate::wait::latch::Latch;
@@ -63,8 +63,53 @@ use super::handle::SessionHandle;
 pub(crate) struct UnloadPolicy {
     /// The time after which an idle session is unloaded, and the alarms that tell the sessions.
     pub(crate) idle: Option<(Duration, Alarms)>,
-    /// The capacity that a session gives up when it becomes idle while a caller waits for capacity.
-    pub(crate) capacity: Option<Arc<Semaphore>>,
+    /// The capacity, for a session that becomes idle while a caller waits for capacity.
+    pub(crate) demand: Option<Arc<Demand>>,
+}
+
+/// The callers that wait for capacity, and the sessions that are being unloaded for them. One session is unloaded for each
+/// caller, however many become idle before the first unit has come back.
+#[derive(Debug)]
+pub(crate) struct Demand {
+    capacity: Arc<Semaphore>,
+    under_way: AtomicUsize,
+}
+
+/// One session that is being unloaded for a caller that waits. Dropped before its unit comes back: then a second session
+/// may be unloaded in vain, but no caller is forgotten.
+#[must_use = "dropping it lets another session be unloaded"]
+#[derive(Debug)]
+pub(crate) struct Claim(Arc<Demand>);
+
+impl Demand {
+    pub(crate) fn new(capacity: Arc<Semaphore>) -> Arc<Self> {
+        Arc::new(Self { capacity, under_way: AtomicUsize::new(0) })
+    }
+
+    /// A claim, if more callers wait than sessions are being unloaded for them.
+    fn claim(self: &Arc<Self>) -> Option<Claim> {
+        if !self.capacity.has_waiters() {
+            return None;
+        }
+        let waiters = self.capacity.waiters();
+        let one_more = |under_way: usize| (under_way < waiters).then_some(under_way + 1);
+        let claimed = self.under_way.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        claimed.is_ok().then(|| Claim(Arc::clone(self)))
+    }
+}
+
+impl Claim {
+    /// Ends the claim.
+    pub(crate) fn end(self) {
+        // The drop ends it, on every other way out too.
+        drop(self);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// The caller's end of a request to unload a session.
@@ -195,6 +240,26 @@ impl SessionHandle {
         drop(request);
     }
 
+    /// For the session thread: the session is about to be closed by a conflict that an unload has found. Its next turn
+    /// loads the record, so callers wait for its end.
+    pub(super) fn note_lost_by_unload(&self) {
+        self.is_unloading.store(true, Ordering::SeqCst);
+    }
+
+    /// For the session thread: keeps the claim of an unload until the capacity is about to come back.
+    pub(super) fn keep_claim(&self, claim: Claim) {
+        let last = self.claim.lock().replace(claim);
+        drop(last);
+    }
+
+    /// Ends the claim of an unload, if there is one.
+    pub(crate) fn end_claim(&self) {
+        let claim = self.claim.lock().take();
+        if let Some(claim) = claim {
+            claim.end();
+        }
+    }
+
     /// For the session thread: closes the session to unload it, if nothing uses it. See the head of this file.
     pub(super) fn close_if_unused(&self) -> bool {
         if self.has_own_endpoints() {
@@ -225,10 +290,10 @@ impl Unloading {
         Self { policy, alarm: None }
     }
 
-    /// Whether a caller waits for capacity. The caller is among the waiters before it looks for an idle session, and this
-    /// is read after the session became idle: so one of the two finds the other.
-    pub(super) fn is_room_awaited(&self) -> bool {
-        self.policy.capacity.as_ref().is_some_and(|capacity| capacity.has_waiters())
+    /// A claim to be unloaded for a caller that waits for capacity. The caller is among the waiters before it looks for an
+    /// idle session, and this is read after the session became idle: so one of the two finds the other.
+    pub(super) fn claim(&self) -> Option<Claim> {
+        self.policy.demand.as_ref()?.claim()
     }
 
     /// How long the session still has to be idle before it is unloaded because of that. `None` if it never is.

@@ -50,7 +50,7 @@ use crate::permits::reservation::Reservation;
 use crate::reentrancy;
 use crate::session::unload::UnloadDecision;
 use crate::sync::{yield_now, Arc, Instant, Mutex};
-use crate::time::clock::{Deadline, Stopwatch};
+use crate::time::clock::Stopwatch;
 use crate::wait::latch::Latch;
 
 use super::launch::Launched;
@@ -236,7 +236,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let resume = match self.resumes.begin(id) {
             Ok(resume) => resume,
             Err(other) => {
-                let waited = reentrancy::receive(other.receiver(), &Deadline::never());
+                let waited = reentrancy::receive(other.receiver(), &waiting.deadline(Duration::MAX));
                 waited.map_err(|error| error.into_session_error(id, &waiting))?;
                 return Ok(None);
             }

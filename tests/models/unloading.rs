@@ -168,3 +168,33 @@ fn c55_one_of_two_sessions_that_one_caller_uses_in_turn_gives_way() {
         end(&service);
     });
 }
+
+#[test]
+fn c55_two_callers_of_one_stored_session_make_room_once() {
+    explore(|| {
+        let (service, store, ids) = full(1);
+        // The first session is stored now.
+        service.open_session(SessionSpec::new()).expect("the first one is unloaded");
+        let (other, id) = (service.clone(), ids[0]);
+        let second = spawn(move || other.start_turn(id, turn("x").when_busy(WhenBusy::Queue)).map(drop));
+        service.start_turn(id, turn("x").when_busy(WhenBusy::Queue)).expect("there is room");
+        join(second).expect("there is room");
+        assert_eq!(messages(&store, id), 2);
+        assert_eq!(service.stats().unloads, 2);
+        end(&service);
+    });
+}
+
+#[test]
+fn c55_a_turn_that_does_not_queue_meets_a_subscriber_that_resumes() {
+    explore(|| {
+        let (service, store, ids) = full(1);
+        service.open_session(SessionSpec::new()).expect("the first one is unloaded");
+        let (other, id) = (service.clone(), ids[0]);
+        let subscriber = spawn(move || drop(other.subscribe(id, Subscription::new()).expect("it is resumed")));
+        service.start_turn(id, turn("x")).expect("no other turn runs");
+        join(subscriber);
+        assert_eq!(messages(&store, id), 1);
+        end(&service);
+    });
+}

@@ -147,7 +147,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the queue takes one turn more than its capacity",
         "src/session/admission.rs",
-        &[("if admissions.queue.len() >= capacity {", "if admissions.queue.len() > capacity {")],
+        &[("admissions.queue.len() >= capacity {", "admissions.queue.len() > capacity {")],
         History,
     ),
     mutation(
@@ -196,7 +196,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a full queue cancels the admitted turn all the same",
         "src/session/admission.rs",
         &[(
-            "        if admissions.queue.len() >= capacity {\n",
+            "        if when_busy != WhenBusy::Refuse && admissions.queue.len() >= capacity {\n",
             "        if admissions.queue.len() >= capacity {\n            admissions.token().map(|token| token.cancel(CancelReason::Superseded));\n",
         )],
         Contract("c49_a_full_queue"),
@@ -369,7 +369,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn is answered before its snapshot is published",
         "src/session/thread.rs",
-        &[("                self.publish_unless_faulted(&result);\n", "")],
+        &[("let commit = self.publish_unless_faulted(&result);", "let commit = Commit::Advance;")],
         Shuttle("c11"),
     ),
     mutation(
@@ -561,7 +561,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a thread that queues does not check for a free permit again",
         "src/permits/semaphore.rs",
-        &[("        self.grant_free_permits();\n        let alarm", "        let alarm")],
+        &[("        self.grant_free_permits();\n        in_queue();", "        in_queue();")],
         Loom("c16"),
     ),
     mutation(
@@ -798,7 +798,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a restart opens the gate before the inbox",
         "src/session/thread.rs",
-        &[("                self.handle.shared().inbox.reopen();\n                guards.end_build();", "                guards.end_build();\n                self.handle.shared().inbox.reopen();")],
+        &[("                self.handle.shared().inbox.reopen();\n                self.begin_idle_time();\n                guards.end_build();", "                guards.end_build();\n                self.handle.shared().inbox.reopen();")],
         Shuttle("c56_reads_show"),
     ),
     mutation(
@@ -1043,7 +1043,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an earlier deadline does not wake the timer thread",
         "src/timers.rs",
-        &[("        if is_first {\n            self.shared.changed.notify();", "        if is_first && false {\n            self.shared.changed.notify();")],
+        &[("        if is_first {\n            self.changed.notify();", "        if is_first && false {\n            self.changed.notify();")],
         Shuttle("c23"),
     ),
     // Events.
@@ -1077,7 +1077,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the terminal event of a turn is not sent",
         "src/session/running.rs",
-        &[("        self.context.events().emit_last(|| self.terminal_event(result));\n", "        let _ = self.terminal_event(&result);\n")],
+        &[("        self.context.events().emit_last(|| self.terminal_event(result), self.commit);\n", "        let _ = self.terminal_event(&result);\n")],
         Shuttle("c35"),
     ),
     // Inbox, host mode, comms.
@@ -1146,8 +1146,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a session that is taken can be resumed before it is archived",
         "src/store/calls.rs",
         &[(
-            "            Ok((taken, _ended)) => Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(taken)),",
-            "            Ok((taken, _ended)) => {\n                drop(lease);\n                self.lease(id)?.archive(ArchiveMode::Drain)?;\n                Ok(taken)\n            }",
+            "Ok((taken, _ended)) => return Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(taken)),",
+            "Ok((taken, _ended)) => {\n                    drop(lease);\n                    self.lease(id)?.archive(ArchiveMode::Drain)?;\n                    return Ok(taken);\n                }",
         )],
         Shuttle("keeping"),
     ),
@@ -1227,7 +1227,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an event is numbered before its number is reserved",
         "src/subscription/bus.rs",
-        &[("            if next <= self.numbers.last_event() {", "            if next <= self.numbers.last_event() || true {")],
+        &[("            if last <= self.numbers.last_event() {", "            if last <= self.numbers.last_event() || true {")],
         Store("c64"),
     ),
     mutation(
@@ -1363,7 +1363,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/store/room.rs",
         &[
             ("match self.live.life(id).filter(Life::is_unloading) {", "match self.live.life(id).filter(|_| false) {"),
-            ("if self.unloads() && self.is_in_motion(id) => {", "if self.unloads() && self.is_in_motion(id) && id == SessionId::new() => {"),
+            ("if self.is_in_motion(id) => {", "if self.is_in_motion(id) && id == SessionId::new() => {"),
         ],
         Shuttle("c55_a_turn_that_meets"),
     ),
@@ -1376,13 +1376,31 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "one look decides that there is no room",
         "src/store/room.rs",
-        &[("} else if last_look.as_ref() == Some(&states) {", "} else if last_look.as_ref() != Some(&states) {")],
+        &[("last_look.as_ref() == Some(&states) {", "last_look.as_ref() != Some(&states) {")],
         Shuttle("c55_one_of_two_sessions"),
+    ),
+    mutation(
+        "two callers of one stored session make room for it",
+        "src/store/room.rs",
+        &[("            Some(other) => Err(Arc::clone(other)),\n", "            Some(_) => Ok(Resume { resumes: self, id }),\n")],
+        Shuttle("c55_two_callers"),
+    ),
+    mutation(
+        "a turn that does not queue is refused because a subscriber resumes its session",
+        "src/ephemeral/launch.rs",
+        &[("when_busy != WhenBusy::Refuse || self.may_follow_opening(&handle)", "when_busy != WhenBusy::Refuse")],
+        Shuttle("c55_a_turn_that_does_not_queue"),
+    ),
+    mutation(
+        "every session whose turn ends is unloaded for one caller that waits",
+        "src/session/unload.rs",
+        &[("(under_way < waiters).then_some(under_way + 1)", "(under_way < waiters + 1_000).then_some(under_way + 1)")],
+        Store("c55_one_session_is_unloaded"),
     ),
     mutation(
         "a session that becomes idle does not give way to a caller that waits",
         "src/session/unload.rs",
-        &[("is_some_and(|capacity| capacity.has_waiters())", "is_some_and(|capacity| capacity.limit() == 0)")],
+        &[("        if !self.capacity.has_waiters() {\n", "        if self.capacity.limit() > 0 {\n")],
         Shuttle("c55_a_reservation_gets"),
     ),
     mutation(

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use turnwise::store::{FileStore, PersistentSessionService, StoreError};
+use turnwise::store::{
+    FileStore, PersistentSessionService, Revision, Save, SessionStore, StoreError, StoredSession, StoredSummary,
+};
 use turnwise::testkit::{Gate, ManualClock};
 use turnwise::{
     agent_fn, builder_fn, AgentError, ArchiveMode, ConfigError, EphemeralSessionService, EventSource, InjectError,
@@ -188,7 +190,7 @@ fn c55_a_session_that_is_subscribed_to_stays() {
 }
 
 #[test]
-fn c55_a_session_with_mail_stays() {
+fn c55_a_session_with_a_message_in_its_inbox_stays() {
     run(|| {
         let agent = agent_fn(|prompt, turn| {
             turn.drain_inbox();
@@ -585,4 +587,234 @@ fn call(service: &impl SessionService, id: SessionId, kind: u64, count: &mut dyn
             count();
         }
     }
+}
+
+/// A store whose loads wait at a gate, once it is told so.
+#[derive(Default)]
+struct SlowLoads {
+    store: Watched,
+    is_slow: AtomicBool,
+    gate: Gate,
+}
+
+impl SessionStore for SlowLoads {
+    fn save(&self, save: &Save<'_>) -> Result<(), StoreError> {
+        self.store.save(save)
+    }
+
+    fn load(&self, id: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
+        if self.is_slow.load(Ordering::SeqCst) {
+            self.gate.pass_regardless();
+        }
+        self.store.load(id)
+    }
+
+    fn list(&self) -> Result<Vec<SessionId>, StoreError> {
+        self.store.list()
+    }
+
+    fn delete(&self, id: SessionId, seen: Option<Revision>) -> Result<bool, StoreError> {
+        self.store.delete(id, seen)
+    }
+
+    fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {
+        Ok(self.store.load(id)?.map(|(stored, _)| stored.summary()))
+    }
+}
+
+#[test]
+fn c55_callers_of_one_stored_session_make_room_once() {
+    run(|| {
+        let (store, clock) = (Arc::new(SlowLoads::default()), ManualClock::new());
+        let config = EphemeralSessionService::configure(echo()).max_sessions(1).clock(clock.clone());
+        let config = PersistentSessionService::configure(config, Arc::clone(&store));
+        let service = config.unload_when_full(true).build().unwrap();
+        let stored = service.create_session(create("one")).unwrap().session_id;
+        let other = service.create_session(create("two")).unwrap().session_id;
+        store.is_slow.store(true, Ordering::SeqCst);
+        thread::scope(|scope| {
+            let queued = || service.start_turn(stored, turn("x").when_busy(WhenBusy::Queue)).map(drop);
+            let first = scope.spawn(queued);
+            // The first caller has the unit of the other session, and its own is not live yet.
+            store.gate.wait_arrived(1);
+            assert!(!service.is_live(other));
+            let second = scope.spawn(queued);
+            let subscriber = scope.spawn(|| service.subscribe(stored, Subscription::new()).map(drop));
+            let injector = scope.spawn(|| service.event_injector(stored).is_some());
+            clock.wait_for_waiters(3);
+            store.gate.open();
+            first.join().unwrap().unwrap();
+            second.join().unwrap().unwrap();
+            subscriber.join().unwrap().unwrap();
+            assert!(injector.join().unwrap());
+        });
+        assert_eq!(service.stats().unloads, 2);
+    });
+}
+
+#[test]
+fn c55_a_turn_that_does_not_queue_follows_a_build_that_a_subscriber_began() {
+    run(|| {
+        let (clock, gate, is_held) = (ManualClock::new(), Gate::new(), Arc::new(AtomicBool::new(false)));
+        let (own, held) = (gate.clone(), Arc::clone(&is_held));
+        let agent = builder_fn(move |spec, context| {
+            if held.load(Ordering::SeqCst) {
+                own.pass_regardless();
+            }
+            echo().build_agent(spec, context)
+        });
+        let service = unloading(agent, &clock);
+        let id = service.create_session(create("one")).unwrap().session_id;
+        clock.advance(IDLE);
+        wait_until_unloaded(&service);
+        is_held.store(true, Ordering::SeqCst);
+        thread::scope(|scope| {
+            let subscriber = scope.spawn(|| service.subscribe(id, Subscription::new()).unwrap());
+            gate.wait_arrived(1);
+            let begun = service.begin_turn(id, turn("two")).unwrap();
+            // A second one would wait for a turn.
+            let error = service.begin_turn(id, turn("three")).unwrap_err();
+            assert!(matches!(error, SessionError::Busy { .. }), "{error}");
+            gate.open();
+            assert_eq!(begun.wait().unwrap().text, "two");
+            drop(subscriber.join().unwrap());
+        });
+    });
+}
+
+#[test]
+fn c55_the_numbers_do_not_go_back_during_an_unload() {
+    run(|| {
+        let (service, _clock, id, gate) = with_unload_in_progress();
+        let during = service.read(id).unwrap().state;
+        gate.open();
+        wait_until_unloaded(&service);
+        let after = service.read(id).unwrap().state;
+        assert_eq!((during.turns, during.last_seq), (after.turns, after.last_seq));
+        assert_eq!((after.turns, after.last_seq), (1, 2));
+        assert_eq!(service.history_at(id).unwrap().1, 2);
+    });
+}
+
+#[test]
+fn c55_a_create_with_an_id_in_use_unloads_nothing() {
+    run(|| {
+        let service = making_room(echo(), 1);
+        let stored = service.create_session(create("one")).unwrap().session_id;
+        let live = service.create_session(create("two")).unwrap().session_id;
+        let before = service.stats().unloads;
+        for id in [stored, live] {
+            let mut spec = SessionSpec::new();
+            spec.session_id = Some(id);
+            let error = service.open_session(spec).unwrap_err();
+            assert!(matches!(error, SessionError::AlreadyExists { .. }), "{error}");
+        }
+        assert!(service.is_live(live));
+        assert_eq!(service.stats().unloads, before);
+    });
+}
+
+#[test]
+fn c55_one_session_is_unloaded_for_one_reservation() {
+    const SESSIONS: usize = 8;
+    run(|| {
+        let (turns, drops) = (Gate::new(), Gate::new());
+        let (own, held) = (turns.clone(), drops.clone());
+        let agent =
+            builder_fn(move |spec, _| Ok(Held { history: spec.history(), turns: own.clone(), drops: held.clone() }));
+        let clock = ManualClock::new();
+        let config = EphemeralSessionService::configure(agent).max_sessions(SESSIONS).clock(clock.clone());
+        let config = PersistentSessionService::configure(config, FileStore::in_memory().unwrap());
+        let service = config.unload_when_full(true).build().unwrap();
+        let running: Vec<_> = (0..SESSIONS).map(|_| service.begin_session(create("x")).unwrap()).collect();
+        turns.wait_arrived(SESSIONS);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| service.reserve(Duration::MAX).unwrap());
+            clock.wait_for_waiters(1);
+            turns.open();
+            for turn in running {
+                let id = turn.session_id();
+                turn.wait().unwrap();
+                // Answered after the thread has looked for callers that wait.
+                service.export_session(id).unwrap();
+            }
+            drops.wait_arrived(1);
+            assert_eq!(service.stats().unloads, 1);
+            drops.open();
+            drop(waiting.join().unwrap());
+        });
+        assert_eq!(service.stats().unloads, 1);
+    });
+}
+
+/// An agent whose turns wait at one gate, and whose drop waits at another.
+struct Held {
+    history: Session,
+    turns: Gate,
+    drops: Gate,
+}
+
+impl SessionAgent for Held {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.turns.pass(turn.cancel_token())?;
+        Ok(turn.finish(prompt))
+    }
+
+    fn session_clone(&self) -> Session {
+        self.history.clone()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.drops.pass_regardless();
+    }
+}
+
+/// An agent whose export waits at a gate, once it is told so.
+struct SlowExport(Session, Arc<AtomicBool>, Gate);
+
+impl SessionAgent for SlowExport {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        Ok(turn.finish(prompt))
+    }
+
+    fn session_clone(&self) -> Session {
+        if self.1.load(Ordering::SeqCst) {
+            self.2.pass_regardless();
+        }
+        self.0.clone()
+    }
+}
+
+#[test]
+fn c55_a_reservation_keeps_its_timeout_while_a_session_is_slow_to_decide() {
+    run(|| {
+        let (is_slow, gate) = (Arc::new(AtomicBool::new(false)), Gate::new());
+        let (slow, own) = (Arc::clone(&is_slow), gate.clone());
+        let agent = builder_fn(move |spec, _| Ok(SlowExport(spec.history(), Arc::clone(&slow), own.clone())));
+        let service = making_room(agent, 1);
+        service.create_session(create("one")).unwrap();
+        is_slow.store(true, Ordering::SeqCst);
+        let error = service.reserve(Duration::from_millis(1)).unwrap_err();
+        assert!(matches!(error, SessionError::CapacityExceeded { .. }), "{error}");
+        gate.open();
+    });
+}
+
+#[test]
+fn c55_the_idle_time_counts_from_a_restart() {
+    run(|| {
+        let clock = ManualClock::new();
+        let service = unloading(echo(), &clock);
+        let id = service.create_session(create("one")).unwrap().session_id;
+        service.start_turn(id, turn("panic")).unwrap_err();
+        clock.advance(IDLE - Duration::from_secs(1));
+        service.restart(id, LONG).unwrap();
+        clock.advance(IDLE - Duration::from_secs(1));
+        settle(&service, &clock, id);
+        assert!(service.is_live(id));
+        clock.advance(Duration::from_secs(1));
+        wait_until_unloaded(&service);
+    });
 }
