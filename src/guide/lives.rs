@@ -1,17 +1,17 @@
 //! # A service that outlives its process and its memory
 //!
-//! This page is about the feature `store`. A `PersistentSessionService` saves every session in a store. So a conversation
-//! may last longer than the process, and there may be more conversations than threads.
+//! This page is about the feature `store`. A `PersistentSessionService` saves every session in a store. So a
+//! conversation may last longer than the process, and there may be more conversations than threads.
 //!
 //! # What survives
 //!
 //! A caller that has the result of a turn will find that turn again: it is on the disk before the result is returned. A
 //! process that is killed loses the turns that were running, and nothing else. After a restart of the program every
-//! session is there. It has its history, labels, numbers and settings. Its agent is built again with the next turn, from
-//! [`SessionSpec::history`](crate::SessionSpec::history).
+//! session is there. It has its history, labels, numbers and settings. Its agent is built again with the next turn,
+//! from [`SessionSpec::history`](crate::SessionSpec::history).
 //!
-//! What an agent needs beyond its history does not survive by itself. Put it into the history, into the labels, or get it
-//! from the builder.
+//! What an agent needs beyond its history does not survive by itself. Put it into the history, into the labels, or get
+//! it from the builder.
 //!
 #![cfg_attr(feature = "store", doc = "```")]
 #![cfg_attr(not(feature = "store"), doc = "```ignore")]
@@ -60,31 +60,31 @@
 //! | `unload_when_full` | at the limit, the session that has been idle for longest gives way. Without it, the call that needs room fails with [`CapacityExceeded`](crate::SessionError::CapacityExceeded) |
 //! | `unload_idle_after` | a session that has been idle for this time gives way, needed or not |
 //!
-//! With `unload_when_full` set `max_sessions` to what the memory has room for. A turn of a session that is not live costs a
-//! load and a build more. If the agent's build is slow, because it loads a model say, set `unload_idle_after` to none and
-//! `max_sessions` high.
+//! With `unload_when_full` set `max_sessions` to what the memory has room for. A turn of a session that is not live
+//! costs a load and a build more. If the agent's build is slow, because it loads a model say, set `unload_idle_after`
+//! to none and `max_sessions` high.
 //!
-//! No session in use is unloaded: not with a turn that runs, waits or is queued, not in host mode, not with a stream of its
-//! own, not with a message in its inbox. So a display that stays subscribed keeps its session live. If it should not, let
-//! it subscribe to [all sessions](crate::ServiceControl::subscribe_all), or drop the stream between two turns and subscribe
-//! again [from the next number](crate::Subscription::from_seq).
+//! No session in use is unloaded: not with a turn that runs, waits or is queued, not in host mode, not with a stream of
+//! its own, not with a message in its inbox. So a display that stays subscribed keeps its session live. If it should
+//! not, let it subscribe to [all sessions](crate::ServiceControl::subscribe_all), or drop the stream between two turns
+//! and subscribe again [from the next number](crate::Subscription::from_seq).
 //!
 //! # What a kept turn costs
 //!
-//! A turn writes what it adds. The history of ten thousand turns makes the next one no slower, if the agent pushes to the
-//! [`Session`](crate::Session) that it was given. An agent that changes earlier messages, or builds a new `Session` for
-//! every [`session_clone`](crate::SessionAgent::session_clone), pays for its whole history in every turn.
+//! A turn writes what it adds. The history of ten thousand turns makes the next one no slower, if the agent pushes to
+//! the [`Session`](crate::Session) that it was given. An agent that changes earlier messages, or builds a new `Session`
+//! for every [`session_clone`](crate::SessionAgent::session_clone), pays for its whole history in every turn.
 //!
 //! # Faults
 //!
 //! An agent that panics faults its session, and the record keeps the turn before. With
-//! [`restart_faulted`](crate::ServiceConfig::restart_faulted) the session is built again by itself, a few times. A store
-//! that fails makes the turn fail with [`SessionError::Store`](crate::SessionError::Store) or with the store's error; the
-//! next turn saves both.
+//! [`restart_faulted`](crate::ServiceConfig::restart_faulted) the session is built again by itself, a few times. A
+//! store that fails makes the turn fail with [`SessionError::Store`](crate::SessionError::Store) or with the store's
+//! error; the next turn saves both.
 //!
 //! # Several processes
 //!
-//! `FileStore` belongs to one process at a time. A store of your own may be shared: every save names the revision that it
-//! replaces. A service that is out of date gets a `StoreError::Conflict`, ends its session, and loads the newer record for
-//! the next turn. So no answered turn is undone, whichever process had the session. The turn that met the conflict has
-//! failed, and its caller repeats it.
+//! `FileStore` belongs to one process at a time. A store of your own may be shared: every save names the revision that
+//! it replaces. A service that is out of date gets a `StoreError::Conflict`, ends its session, and loads the newer
+//! record for the next turn. So no answered turn is undone, whichever process had the session. The turn that met the
+//! conflict has failed, and its caller repeats it.

@@ -1,8 +1,8 @@
 //! The commands of a session thread.
 //!
 //! **Invariant.** Every command answers when it is dropped, run or not: a turn by the answer among its
-//! [guards](super::running::TurnGuards), a restart or an unload by its reply, a request for the history by its latch. So no caller waits for a command that
-//! was dropped with its queue.
+//! [guards](super::running::TurnGuards), a restart or an unload by its reply, a request for the history by its latch.
+//! So no caller waits for a command that was dropped with its queue.
 
 use std::fmt;
 

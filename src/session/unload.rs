@@ -1,12 +1,12 @@
 //! The unloading of a session that nothing uses: its thread and its capacity become free, and its record stays.
 //!
-//! Only a service that keeps its sessions unloads them. It asks for it with a command, when the session has been idle for
-//! the set time, or when another session needs the capacity. The session thread decides, between two commands.
+//! Only a service that keeps its sessions unloads them. It asks for it with a command, when the session has been idle
+//! for the set time, or when another session needs the capacity. The session thread decides, between two commands.
 //!
 //! # The decision
 //!
-//! A session is *unused* if a turn would be admitted now, its inbox is empty, no stream of its own reads its events, and
-//! its agent has no endpoints of its own. First the session thread saves what the record lacks. Then it closes the
+//! A session is *unused* if a turn would be admitted now, its inbox is empty, no stream of its own reads its events,
+//! and its agent has no endpoints of its own. First the session thread saves what the record lacks. Then it closes the
 //! session, if it is still unused, in one step for every other thread:
 //!
 //! ```text
@@ -23,7 +23,8 @@
 //! - A turn is admitted by an exchange at the gate too, so one of the two comes first. If the turn does, the session
 //!   stays.
 //! - An interaction is put in under the lock of the inbox. If it comes first, the session stays. If it comes later, its
-//!   sender gets `Closed`. With the inbox closed in a second step, an interaction could be accepted in between, and lost.
+//!   sender gets `Closed`. With the inbox closed in a second step, an interaction could be accepted in between, and
+//!   lost.
 //! - A subscriber is added under the lock of the bus. If it comes first, the session stays. If it comes later, it is
 //!   refused, and its caller resumes the session. With a check before the close alone, it could get a stream that ends
 //!   at once.
@@ -44,8 +45,8 @@
 //! reads the gate: busy; takes it back
 //! ```
 //!
-//! If it reads idle, a turn that is admitted later is behind the request in the queue. Then the session thread finds the
-//! gate busy, and refuses before it runs the turn.
+//! If it reads idle, a turn that is admitted later is behind the request in the queue. Then the session thread finds
+//! the gate busy, and refuses before it runs the turn.
 
 use std::time::Duration;
 
@@ -67,16 +68,16 @@ pub(crate) struct UnloadPolicy {
     pub(crate) demand: Option<Arc<Demand>>,
 }
 
-/// The callers that wait for capacity, and the sessions that are being unloaded for them. One session is unloaded for each
-/// caller, however many become idle before the first unit has come back.
+/// The callers that wait for capacity, and the sessions that are being unloaded for them. One session is unloaded for
+/// each caller, however many become idle before the first unit has come back.
 #[derive(Debug)]
 pub(crate) struct Demand {
     capacity: Arc<Semaphore>,
     under_way: AtomicUsize,
 }
 
-/// One session that is being unloaded for a caller that waits. Dropped before its unit comes back: then a second session
-/// may be unloaded in vain, but no caller is forgotten.
+/// One session that is being unloaded for a caller that waits. Dropped before its unit comes back: then a second
+/// session may be unloaded in vain, but no caller is forgotten.
 #[must_use = "dropping it lets another session be unloaded"]
 #[derive(Debug)]
 pub(crate) struct Claim(Arc<Demand>);
@@ -290,8 +291,8 @@ impl Unloading {
         Self { policy, alarm: None }
     }
 
-    /// A claim to be unloaded for a caller that waits for capacity. The caller is among the waiters before it looks for an
-    /// idle session, and this is read after the session became idle: so one of the two finds the other.
+    /// A claim to be unloaded for a caller that waits for capacity. The caller is among the waiters before it looks for
+    /// an idle session, and this is read after the session became idle: so one of the two finds the other.
     pub(super) fn claim(&self) -> Option<Claim> {
         self.policy.demand.as_ref()?.claim()
     }

@@ -18,19 +18,24 @@ const MIN_STACK: usize = 128 << 10;
 ///
 /// # Sessions that come and go
 ///
-/// A live session has a thread, an agent and a place in the capacity; a stored one costs nothing but its record. With the
-/// two settings here the service decides which sessions are live. A session is unloaded only while nothing uses it: it
-/// runs no turn, waits for no input, queues no turn and is not in host mode; no [stream](crate::EventStream) of its own
-/// reads its events; nothing is in its inbox. A stream of
-/// [all sessions](PersistentSessionService::subscribe_all) does not count, nor does one that was dropped. A session that has
-/// faulted stays. So does a session whose agent has an
-/// [`event_injector`](crate::SessionAgent::event_injector) or a [`comms_runtime`](crate::SessionAgent::comms_runtime) of
-/// its own, because the service does not know what is in them.
+/// A live session has a thread, an agent and a unit of the capacity. A stored one costs nothing but its record. With
+/// the two settings here the service decides which sessions are live. It unloads a session only while nothing uses it:
 ///
-/// The next turn of an unloaded session resumes it: same history, labels and numbers. Its agent is built again.
-/// [`subscribe`](crate::SessionService::subscribe), [`event_injector`](crate::SessionService::event_injector) and
-/// [`comms_runtime`](crate::SessionService::comms_runtime) resume it too. An injector from before is
+/// - The session runs no turn, waits for no input, queues no turn and is not in host mode. It has not faulted.
+/// - No [stream](crate::EventStream) of its own reads its events. A stream of
+///   [all sessions](PersistentSessionService::subscribe_all) does not count, nor does one that was dropped.
+/// - Nothing is in its inbox. Its agent has no [`event_injector`](crate::SessionAgent::event_injector) and no
+///   [`comms_runtime`](crate::SessionAgent::comms_runtime) of its own, since the service does not know what is in them.
+///
+/// The next turn of an unloaded session resumes it: same history, labels and numbers. Its agent is built again, without
+/// the [`extension`](crate::SessionSpec::extension) of its creation. [`subscribe`](crate::SessionService::subscribe),
+/// [`event_injector`](crate::SessionService::event_injector) and
+/// [`comms_runtime`](crate::SessionService::comms_runtime) resume it too. They wait for the disk and for the build. The
+/// two that return an `Option` return `None` if the session cannot be resumed. An injector from before is
 /// [`Closed`](crate::InjectError::Closed).
+///
+/// A call that needs a session while the service unloads it waits for the end: for a save, and for the drop of the
+/// agent. So the drop of an agent should not take long.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,11 +69,12 @@ impl<B: SessionAgentBuilder> PersistentConfig<B> {
         Self { config, store }
     }
 
-    /// Unloads a session that has been idle for this time: since its last turn or interaction, or since it became live. A
-    /// session that is in use when its time is over is looked at again after the same time. So it is unloaded at most
-    /// twice this time after its last use, if it is unused from then on. Default: never.
+    /// Unloads a session that has been idle for this time: since its last turn or interaction, or since it became live.
+    /// A session that is in use at the end of this time is looked at again after the same time. So it is unloaded at
+    /// most twice this time after its last use, if it is unused from then on. Default: never.
     ///
-    /// The service measures with its clock, and starts one thread for it.
+    /// The service measures with its clock, and starts one thread for it. Choose a time that is long beside a build: a
+    /// caller that subscribes, and then begins a turn, should find the session live in between.
     pub fn unload_idle_after(mut self, idle: Duration) -> Self {
         self.config.settings.unload.idle_after = Some(idle);
         self
@@ -77,7 +83,7 @@ impl<B: SessionAgentBuilder> PersistentConfig<B> {
     /// Makes room for a session when the capacity is used up: the session that has been idle for longest is unloaded. A
     /// create, or a turn of a stored session, waits for the end of that session: for its save, and for the drop of its
     /// agent. If no session can be unloaded, the call fails with
-    /// [`SessionError::CapacityExceeded`](crate::SessionError::CapacityExceeded) as without this setting.
+    /// [`SessionError::CapacityExceeded`](crate::SessionError::CapacityExceeded), as without this setting.
     /// [`reserve`](PersistentSessionService::reserve) makes room too, unless its timeout is zero. Default: `false`.
     pub fn unload_when_full(mut self, when_full: bool) -> Self {
         self.config.settings.unload.when_full = when_full;

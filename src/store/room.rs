@@ -2,11 +2,11 @@
 //!
 //! # Which session is unloaded to make room
 //!
-//! The one that has been idle for longest. The list of candidates is made by one look at all live sessions, in the order
-//! of their last use, and serves the callers one after the other until it is empty. A candidate that was used meanwhile is
-//! skipped. All others have not been used since, and every session that is not in the list was used later. So the first
-//! candidate is the one that has been idle for longest, without a look at all sessions for each caller. (A session that
-//! was in use without a turn, by a stream say, is a candidate from the next list on.)
+//! The one that has been idle for longest. The list of candidates is made by one look at all live sessions, in the
+//! order of their last use, and serves the callers one after the other until it is empty. A candidate that was used
+//! meanwhile is skipped. All others have not been used since, and every session that is not in the list was used later.
+//! So the first candidate is the one that has been idle for longest, without a look at all sessions for each caller. (A
+//! session that was in use without a turn, by a stream say, is a candidate from the next list on.)
 //!
 //! A candidate is taken out of the list, so that two callers do not wait for one session.
 //!
@@ -21,23 +21,23 @@
 //! # Room before the record
 //!
 //! A launch holds the lease of its record, and other callers wait for the launch. So a caller makes room before it
-//! reserves the lease, and takes the unit of capacity as a reservation. Another caller may be faster for the unit that a
-//! session has given back. Then the caller unloads the next session.
+//! reserves the lease, and takes the unit of capacity as a reservation. Another caller may be faster for the unit that
+//! a session has given back. Then the caller unloads the next session.
 //!
-//! A look that finds no candidate is repeated a limited number of times, since sessions that are used all the time would
-//! otherwise keep a caller busy for ever.
+//! A look that finds no candidate is repeated a limited number of times, since sessions that are used all the time
+//! would otherwise keep a caller busy for ever.
 //!
 //! # One caller resumes a session
 //!
-//! A caller that resumes a session may wait for room. Meanwhile it holds a unit of capacity, and the session is neither live
-//! nor free. A second caller of the same session must not make room for it too, nor fail for want of it. So it waits until
-//! the first one has registered the session or has failed, and looks again ([`Resumes`]).
+//! A caller that resumes a session may wait for room. Meanwhile it holds a unit of capacity, and the session is neither
+//! live nor free. A second caller of the same session must not make room for it too, nor fail for want of it. So it
+//! waits until the first one has registered the session or has failed, and looks again ([`Resumes`]).
 //!
 //! # A session that is being unloaded
 //!
 //! A caller that finds no open session may have met one that the service unloads at this moment. It waits for the end,
-//! and looks again. It must not fail: without the unload it would have found the session. The end comes with the release of
-//! id, capacity and lease, in the order that [`Registration`](crate::ephemeral::core::Registration) states.
+//! and looks again. It must not fail: without the unload it would have found the session. The end comes with the
+//! release of id, capacity and lease, in the order that [`Registration`](crate::ephemeral::core::Registration) states.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -60,8 +60,8 @@ use super::service::Inner;
 #[derive(Debug, Default)]
 pub(super) struct Candidates(Mutex<VecDeque<(Instant, SessionId)>>);
 
-/// The stored sessions that a caller resumes at this moment, in a service that unloads sessions. The latch is set when the
-/// caller has registered the session, or has failed.
+/// The stored sessions that a caller resumes at this moment, in a service that unloads sessions. The latch is set when
+/// the caller has registered the session, or has failed.
 #[derive(Debug, Default)]
 pub(super) struct Resumes(Mutex<HashMap<SessionId, Arc<Latch>>>);
 
@@ -118,8 +118,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
     }
 
     /// One unit of the capacity for a session that becomes live: a free one, or that of an idle session. `None` if the
-    /// service makes no room; the session then takes a free unit itself. `check` is called before a session is unloaded,
-    /// and its error ends the call.
+    /// service makes no room; the session then takes a free unit itself. `check` is called before a session is
+    /// unloaded, and its error ends the call.
     pub(super) fn make_room(
         &self,
         check: impl Fn() -> Result<(), SessionError>,
@@ -163,8 +163,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
         if !self.live.unload_settings().when_full {
             return self.live.reserve(timeout);
         }
-        // Only wakes the session: it finds this thread among the waiters, and unloads itself. So does every session whose
-        // turn ends from here on.
+        // Only wakes the session: it finds this thread among the waiters, and unloads itself. So does every session
+        // whose turn ends from here on.
         self.live.reserve_with(timeout, || {
             if let Some(life) = self.longest_idle(&HashSet::new()) {
                 life.wake();
@@ -205,8 +205,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
         }
     }
 
-    /// Waits for the end of a session that is being unloaded. Returns whether there was one. A session that is archived or
-    /// deleted meanwhile is not waited for: it is not resumed.
+    /// Waits for the end of a session that is being unloaded. Returns whether there was one. A session that is archived
+    /// or deleted meanwhile is not waited for: it is not resumed.
     pub(super) fn wait_for_unload(
         &self,
         id: SessionId,
@@ -222,8 +222,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
         }
     }
 
-    /// Reserves the record of a stored session, and makes room for it. `None` if the caller should look again for the live
-    /// session. `room` is the room that an earlier attempt has made.
+    /// Reserves the record of a stored session, and makes room for it. `None` if the caller should look again for the
+    /// live session. `room` is the room that an earlier attempt has made.
     pub(super) fn launch_stored_with_room(
         &self,
         id: SessionId,
@@ -258,7 +258,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
         };
         // An unload frees the lease before it frees the id.
         if let Some(life) = self.live.life(id).filter(Life::is_unloading) {
-            // Before the wait: other callers wait for the launch, and one of them may have the permit that this one needs.
+            // Before the wait: other callers wait for the launch, and one of them may have the permit that this one
+            // needs.
             drop((spec, launch));
             life.wait_until_ended(&waiting, Duration::MAX)?;
             return Ok(None);

@@ -54,17 +54,19 @@ use super::SessionStore;
 ///   with the [`StoreError`](super::StoreError) as its error. The agent still has it in its history, and the next turn
 ///   saves both.
 /// - If another writer has changed a session's record, the session is out of date: its next save is a
-///   [`StoreError::Conflict`](super::StoreError::Conflict). The session ends unsaved. Its turn and its queued turns fail
-///   with [`SessionError::Store`] once its place is free, and its next turn loads the record.
+///   [`StoreError::Conflict`](super::StoreError::Conflict). The session ends unsaved. Its turn and its queued turns
+///   fail with [`SessionError::Store`] once its place is free, and its next turn loads the record.
+/// - With [`PersistentConfig`] the service unloads sessions by itself. Then a call that needs a session may wait for
+///   the end of an unload: of this session, or of one that makes room for it.
 /// - Calls may wait for the disk, even those that do not block otherwise, and beyond their timeouts: creating and
 ///   beginning sessions, resuming, archiving, and reading sessions that are not live; beginning a turn and emitting an
 ///   event, when a block of numbers is used up. If another caller works on the same record, they wait for that call
 ///   too.
 ///
 /// A session is saved from the build of its agent on. In host mode every interaction is saved before it is answered. A
-/// failed turn is saved as far as the agent's history goes. After a panic the end of the turn is saved and nothing of the
-/// history. The session can be [restarted](SessionService::restart), or [unloaded](Self::unload) and resumed from the
-/// turn before.
+/// failed turn is saved as far as the agent's history goes. After a panic the end of the turn is saved and nothing of
+/// the history. The session can be [restarted](SessionService::restart), or [unloaded](Self::unload) and resumed from
+/// the turn before.
 ///
 /// A turn costs what it adds to the history, if the agent keeps one [`Session`] and pushes to it. A change of earlier
 /// messages, or another `Session` in every [`session_clone`](crate::SessionAgent::session_clone), saves the whole
@@ -147,8 +149,8 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         Self { inner }
     }
 
-    /// As [`EphemeralSessionService::reserve`]: one unit of the capacity of live sessions, for a later create or open. A
-    /// turn that resumes a stored session takes capacity too, but cannot spend a reservation.
+    /// As [`EphemeralSessionService::reserve`]: one unit of the capacity of live sessions, for a later create or open.
+    /// A turn that resumes a stored session takes capacity too, but cannot spend a reservation.
     ///
     /// ```
     /// use std::time::Duration;
@@ -168,8 +170,7 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     ///
     /// # Blocking
     /// Until a unit is free and every earlier `reserve` has one, at most for `timeout`. With
-    /// [`PersistentConfig::unload_when_full`] it unloads an idle session; without one, the next session that becomes idle
-    /// gives way.
+    /// [`PersistentConfig::unload_when_full`] an idle session is unloaded for it, or the next one whose turn ends.
     pub fn reserve(&self, timeout: Duration) -> Result<Reservation, SessionError> {
         self.inner.reserve(timeout)
     }
