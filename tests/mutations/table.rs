@@ -1270,7 +1270,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn is answered with its conflict before the session has ended",
         "src/session/thread.rs",
-        &[("        self.last_reply = Some(LastReply::of_turns(turn.end_but_answer(result), queued));", "        LastReply::of_turns(turn.end_but_answer(result), queued).send();")],
+        &[("        self.last_reply = Some(Box::new(LastReply::of_turns(turn.end_but_answer(result), queued)));", "        LastReply::of_turns(turn.end_but_answer(result), queued).send();")],
         Shuttle("keeping_c59"),
     ),
     mutation(
