@@ -1406,7 +1406,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a candidate that was used since is unloaded",
         "src/store/room.rs",
-        &[("self.live.unused_since(id) == Some(last_use)", "self.live.unused_since(id) >= Some(last_use)")],
+        &[("life.unused_since() == Some(last_use)", "life.unused_since() >= Some(last_use)")],
         Store("c55_where_room"),
     ),
     mutation(
