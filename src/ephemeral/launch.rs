@@ -78,7 +78,6 @@ pub(super) struct OpeningReply {
     pub(super) opened: Receiver<Result<SessionId, SessionError>>,
 }
 
-/// The accepted turn and the guards of its admission, or its number in the queue.
 impl<B: SessionAgentBuilder> Inner<B> {
     pub(super) fn weak_service(&self) -> WeakService {
         WeakService::new(self.weak.clone())
