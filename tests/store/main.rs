@@ -7,9 +7,11 @@
 mod asking;
 mod created;
 mod files;
+mod history;
 mod hostile;
 mod killed;
 mod lives;
+mod making_room;
 mod queue;
 mod races;
 mod requests;
@@ -19,3 +21,4 @@ mod revisions;
 mod saving;
 mod sessions;
 mod support;
+mod unloading;
