@@ -11,6 +11,8 @@ use std::io;
 use std::iter::successors;
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+use crate::model::RequestId;
 use crate::model::{Brief, CallbackPending, InputId, InvalidId, SessionId, TurnId};
 use crate::sync::Arc;
 
@@ -307,6 +309,40 @@ pub enum SessionError {
         /// The store's error.
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// The worker of a cluster that ran or queued the turn is gone. The turn is not in the history, and never will be.
+    /// What its agent did outside of the session may have happened.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    WorkerLost {
+        /// The session's id.
+        id: SessionId,
+        /// The turn.
+        turn: TurnId,
+    },
+    /// The engine of a cluster was away for so long that the client gave up. What has become of the request is not known.
+    /// [`ClusterService::outcome`](crate::cluster::ClusterService::outcome) asks for it later.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    OutcomeUnknown {
+        /// The session's id.
+        id: SessionId,
+        /// The request.
+        request: RequestId,
+        /// The turn, if the engine had accepted it.
+        turn: Option<TurnId>,
+    },
+    /// The engine of a cluster has lost turns that were answered, in a fail-over of the server. Nothing was begun. The next
+    /// request goes on from what is left.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    HistoryLost {
+        /// The session's id.
+        id: SessionId,
+        /// How many of the session's turns this client knows to be answered.
+        seen: u64,
+        /// How many the engine knows.
+        found: u64,
+    },
 }
 
 impl SessionError {
@@ -336,6 +372,12 @@ impl SessionError {
             Self::InvalidId { .. } => "INVALID_ID",
             Self::Spawn { .. } => "THREAD_SPAWN_FAILED",
             Self::Store { .. } => "STORE_FAILED",
+            #[cfg(feature = "redis")]
+            Self::WorkerLost { .. } => "WORKER_LOST",
+            #[cfg(feature = "redis")]
+            Self::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
+            #[cfg(feature = "redis")]
+            Self::HistoryLost { .. } => "HISTORY_LOST",
         }
     }
 
@@ -360,6 +402,8 @@ impl SessionError {
             | Self::Build { id, .. }
             | Self::Agent { id, .. } => Some(*id),
             Self::Store { id, .. } => *id,
+            #[cfg(feature = "redis")]
+            Self::WorkerLost { id, .. } | Self::OutcomeUnknown { id, .. } | Self::HistoryLost { id, .. } => Some(*id),
             Self::CapacityExceeded { .. }
             | Self::InvalidReservation
             | Self::ShuttingDown
@@ -470,6 +514,16 @@ impl fmt::Display for SessionError {
             Self::InvalidId { source } => write!(f, "{source}"),
             Self::Spawn { source } => write!(f, "no thread for another session: {source}"),
             Self::Store { source, .. } => write!(f, "{source}"),
+            #[cfg(feature = "redis")]
+            Self::WorkerLost { id, turn } => write!(f, "the worker of turn {turn} of session {id} is gone"),
+            #[cfg(feature = "redis")]
+            Self::OutcomeUnknown { id, request, .. } => {
+                write!(f, "the engine was away: the outcome of request {request} of session {id} is not known")
+            }
+            #[cfg(feature = "redis")]
+            Self::HistoryLost { id, seen, found } => {
+                write!(f, "the engine has lost turns of session {id}: {seen} were answered, and it knows {found}")
+            }
         }
     }
 }
@@ -517,6 +571,12 @@ impl fmt::Debug for SessionError {
             Self::InvalidId { source } => show!(f, "InvalidId", source),
             Self::Spawn { source } => show!(f, "Spawn", source),
             Self::Store { id, source } => show!(f, "Store", id source),
+            #[cfg(feature = "redis")]
+            Self::WorkerLost { id, turn } => show!(f, "WorkerLost", id turn),
+            #[cfg(feature = "redis")]
+            Self::OutcomeUnknown { id, request, turn } => show!(f, "OutcomeUnknown", id request turn),
+            #[cfg(feature = "redis")]
+            Self::HistoryLost { id, seen, found } => show!(f, "HistoryLost", id seen found),
         }
     }
 }

@@ -253,6 +253,9 @@ pub use context::turn::TurnContext;
 pub use ephemeral::{EphemeralSessionService, ServiceConfig};
 pub use error::{AgentError, BuildError, CancelReason, Cancelled, ConfigError, InputError, LlmFailure, SessionError};
 pub use inbox::injector::{EventInjector, InjectError, InteractionSubscription, SubscribableInjector};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use model::RequestId;
 pub use model::{
     AgentEvent, AssistantBlock, BudgetType, CallbackPending, EventSource, InboxInteraction, InputId, InputOption,
     InputOutcome, InputRequest, InputResponse, InteractionContent, InteractionId, InvalidId, Labels, Message,

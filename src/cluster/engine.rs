@@ -32,7 +32,7 @@ use super::config::{Durability, EngineConfig};
 use super::error::EngineError;
 use super::pipeline::Pipeline;
 use super::scripts::{self, Script};
-use super::wire::{Address, Command, Connection, Refusal, Reply};
+use super::wire::{Address, Command, Connection, Listener, Refusal, Reply};
 
 /// The version of the keys and the scripts. Programs with different versions must not share a namespace.
 pub(super) const VERSION: u32 = 1;
@@ -138,6 +138,18 @@ impl Engine {
     /// Calls a script that reads.
     pub(super) fn read(&self, call: Call) -> Answer {
         self.call(&self.shared.reads, call)
+    }
+
+    /// A connection of its own that waits for the entries of a stream. The stream's name comes behind the namespace.
+    pub(super) fn listen(&self, stream: &str) -> Result<Listener, EngineError> {
+        let Shared { address, config, .. } = &*self.shared;
+        Listener::new(address, format!("{}:{stream}", config.namespace), config.socket_timeout())
+    }
+
+    /// Whether a call has found that the namespace is another one.
+    pub(super) fn is_replaced(&self) -> bool {
+        // ORDERING: Relaxed, see `call`.
+        self.shared.is_replaced.load(Ordering::Relaxed)
     }
 
     fn call(&self, lane: &Lane, call: Call) -> Answer {

@@ -63,6 +63,7 @@
 mod config;
 mod engine;
 mod error;
+mod messages;
 pub(crate) mod pipeline;
 mod scripts;
 mod store;

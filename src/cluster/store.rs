@@ -112,7 +112,7 @@ struct Row<'a> {
 impl<'a> Row<'a> {
     fn new(row: &'a Reply) -> Option<Self> {
         let words = row.words()?;
-        let &[id, created, summary, labels, archived, _] = words.as_slice() else { return None };
+        let &[id, created, summary, labels, archived, ..] = words.as_slice() else { return None };
         let (id, created) = (std::str::from_utf8(id).ok()?, std::str::from_utf8(created).ok()?);
         Some(Self { id, created, summary, labels, archived })
     }

@@ -201,6 +201,75 @@ fn from_redis(error: &RedisError) -> EngineError {
     }
 }
 
+/// A connection that waits for the entries of one stream, and does nothing else.
+pub(super) struct Listener {
+    connection: redis::Connection,
+    stream: String,
+    /// The id of the last entry that was read.
+    last: String,
+}
+
+/// An entry of a stream: names and values by turns, in the order of the script that has added it.
+pub(super) type Entry = Vec<Vec<u8>>;
+
+impl Listener {
+    /// Connects. Entries that are in the stream already are read too.
+    pub(super) fn new(address: &Address, stream: String, timeout: Duration) -> Result<Self, EngineError> {
+        let Connection(connection) = address.connect(timeout)?;
+        Ok(Self { connection, stream, last: "0".into() })
+    }
+
+    /// Goes on behind an entry that an earlier connection has read.
+    pub(super) fn after(self, last: String) -> Self {
+        Self { last, ..self }
+    }
+
+    /// The id of the last entry that was read.
+    pub(super) fn last(&self) -> &str {
+        &self.last
+    }
+
+    /// Removes the entries that were read before, and returns those that follow. Without any it waits for `block`.
+    ///
+    /// # Errors
+    /// After any error the connection must be dropped.
+    pub(super) fn read(&mut self, block: Duration) -> Result<Vec<Entry>, EngineError> {
+        const MOST: usize = 256;
+        // Longer than the wait, so that the end of the wait is an answer and not a failure.
+        let patience = block + Duration::from_secs(5);
+        self.connection.set_read_timeout(Some(patience)).map_err(|error| from_redis(&error))?;
+        let mut pipeline = redis::pipe();
+        if self.last != "0" {
+            pipeline.cmd("XTRIM").arg(&self.stream).arg("MINID").arg(&self.last).ignore();
+        }
+        let millis = u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1);
+        pipeline.cmd("XREAD").arg("COUNT").arg(MOST).arg("BLOCK").arg(millis);
+        pipeline.arg("STREAMS").arg(&self.stream).arg(&self.last);
+        let (found,): (Value,) = pipeline.query(&mut self.connection).map_err(|error| from_redis(&error))?;
+        let invalid = || EngineError::failed("an entry of a stream that cannot be read");
+        let found = reply(found).map_err(|_| invalid())?;
+        if found == Reply::Nil {
+            return Ok(Vec::new());
+        }
+        let stream = found.list().and_then(<[_]>::first).and_then(Reply::list).ok_or_else(invalid)?;
+        let entries = stream.get(1).and_then(Reply::list).ok_or_else(invalid)?;
+        let mut read = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let Some([Reply::Text(id), fields]) = entry.list() else { return Err(invalid()) };
+            // An entry that was deleted has no fields.
+            read.push(fields.words().unwrap_or_default().into_iter().map(<[u8]>::to_vec).collect());
+            self.last = String::from_utf8_lossy(id).into_owned();
+        }
+        Ok(read)
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
 impl Reply {
     pub(super) fn text(&self) -> Option<&[u8]> {
         match self {

@@ -116,6 +116,21 @@ uuid_id! {
     InteractionId
 }
 
+#[cfg(feature = "redis")]
+uuid_id! {
+    /// The id of a request to a cluster, by which a client asks later what has become of it:
+    /// [`ClusterService::outcome`](crate::cluster::ClusterService::outcome).
+    ///
+    /// ```
+    /// use turnwise::RequestId;
+    ///
+    /// let id = RequestId::new();
+    /// assert_eq!(id.to_string().parse::<RequestId>()?, id);
+    /// # Ok::<(), turnwise::InvalidId>(())
+    /// ```
+    RequestId
+}
+
 /// The id of a turn in its session: 1 for the first turn, rising by one with every admitted turn.
 ///
 /// A session in memory that resumes a history counts from 1 again. A stored session continues counting across unloads

@@ -14,6 +14,8 @@ mod transcript;
 
 pub(crate) use brief::Brief;
 pub use event::{AgentEvent, BudgetType, SessionEvent};
+#[cfg(feature = "redis")]
+pub use id::RequestId;
 pub use id::{InteractionId, InvalidId, SessionId, SkillId, TurnId};
 pub use input::{CallbackPending, InputId, InputOption, InputOutcome, InputRequest, InputResponse, PendingInput};
 pub use interaction::{EventSource, InboxInteraction, InteractionContent, ResponseStatus};

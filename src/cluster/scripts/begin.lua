@@ -4,7 +4,7 @@
 -- ARGV: id, request, cid, the highest count of answers that the client has seen, what to do if the session is busy
 -- ('refuse', 'queue' or 'interrupt'), what the worker needs.
 -- Returns {'begun', turn}; or why not: {'missing'}, {'archived'}, {'shorter', answers} if fewer turns were answered than
--- the client has seen, {'busy', turn}, {'full', queued, limit}, {'capacity'}.
+-- the client has seen, {'faulted', message}, {'busy', turn}, {'full', queued, limit}, {'capacity'}.
 -- Twice: {'begun', turn} while the turn is in flight, then {'answered', turn, kind, body, answers} for ten minutes.
 -- {'tombstone'} if `outcome` has asked for the request before it came.
 local id, request, cid, seen, when_busy, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -16,31 +16,27 @@ if known then
 elseif not there then
     return { 'missing' }
 end
-local found = redis.call('HMGET', key, 'archived', 'answers', 'flight')
+local found = redis.call('HMGET', key, 'archived', 'answers', 'flight', 'fault')
 local answers, flight = found[2] or '0', words(found[3])
 if found[1] == '1' then
     return { 'archived' }
 elseif below(answers, seen) then
     return { 'shorter', answers }
+elseif found[4] and flight[1] ~= '0' then
+    return { 'faulted', found[4] }
 end
-local _, limit, state = lease_of(wid)
+local _, limit = lease_of(wid)
 local queued = #flight - 1
 if #flight > 0 and when_busy == 'refuse' then
     return { 'busy', flight[1] }
 elseif #flight > 0 and queued >= limit then
     return { 'full', tostring(queued), tostring(limit) }
 end
-if #flight == 0 and state ~= 'open' then
-    local chosen = choose_worker()
-    if not chosen then
+if #flight == 0 then
+    wid = place(id, wid)
+    if not wid then
         return { 'capacity' }
     end
-    if wid ~= '' then
-        redis.call('SREM', ns .. 'w:' .. wid .. ':s', id)
-        wake(wid, id)
-    end
-    wid = chosen
-    give(id, wid)
 end
 redis.call('HINCRBY', key, 'turn', 1)
 local turn = redis.call('HGET', key, 'turn')

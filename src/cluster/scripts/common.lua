@@ -90,10 +90,9 @@ local function answer(id, turn, kind, body)
         fields[#fields + 1] = 'r:' .. input
     end
     for _, message in ipairs(words(found[6])) do
-        -- The worker reports what becomes of a message. One that is gone cannot.
-        if kind == 'lost' then
-            tell({ redis.call('HGET', key, 'm:' .. message .. ':cid') }, 'steered', message, 'kind', kind)
-        end
+        -- The worker reports what becomes of a message that it has seen. It sees no more of them.
+        local cid = redis.call('HGET', key, 'm:' .. message .. ':cid')
+        tell({ cid }, 'steered', message, 'kind', kind == 'lost' and kind or 'over', 'body', '')
         fields[#fields + 1] = 'm:' .. message
         fields[#fields + 1] = 'm:' .. message .. ':cid'
     end
@@ -173,6 +172,24 @@ local function give(id, wid)
     redis.call('INCR', ns .. 'epoch')
     redis.call('HSET', session_key(id), 'wid', wid, 'epoch', redis.call('GET', ns .. 'epoch'))
     redis.call('SADD', ns .. 'w:' .. wid .. ':s', id)
+end
+
+-- The worker that runs the next turn of a session without one in flight: its own, or another one if that has no lease or
+-- gets no more sessions. Returns nil if no worker has room.
+local function place(id, wid)
+    local _, _, state = lease_of(wid)
+    if state == 'open' then
+        return wid
+    end
+    local chosen = choose_worker()
+    if chosen then
+        if wid ~= '' then
+            redis.call('SREM', ns .. 'w:' .. wid .. ':s', id)
+            wake(wid, id)
+        end
+        give(id, chosen)
+    end
+    return chosen
 end
 
 -- Puts a turn into the list of those in flight, and wakes the worker.
@@ -260,7 +277,7 @@ end
 
 -- What a list shows of a session.
 local function list_row(id, created)
-    local record = redis.call('HMGET', session_key(id), 'sum', 'labels', 'archived', 'wid', 'flight')
-    local flight = lease_of(record[4]) and words(record[5]) or {}
-    return { id, created, record[1] or '', record[2] or '', record[3] or '', tostring(#flight) }
+    local record = redis.call('HMGET', session_key(id), 'sum', 'labels', 'archived', 'wid', 'flight', 'fault')
+    local flight = lease_of(record[4]) and record[5] or ''
+    return { id, created, record[1] or '', record[2] or '', record[3] or '', flight, record[6] and '1' or '0' }
 end

@@ -2,7 +2,8 @@
 -- finish: ends the first turn in flight with its result. The history, the verdict and the messages to all clients are
 -- one step, so no client learns of a turn that is not kept.
 --
--- ARGV: id, wid, epoch, turn, request, the result; then a record, or nothing where the history is as before.
+-- ARGV: id, wid, epoch, turn, request, the result, the message of the panic that has left the session faulted or '';
+-- then a record, or nothing where the history is as before. The end of a build (turn 0) ends a fault.
 -- Returns {'ok', answers, the turns that are left in flight}; {'already', answers} if this call was run before;
 -- {'conflict'} if the worker has not got the session with that epoch, the turn is not the first one, or the record has
 -- another revision; {'damaged', messages}.
@@ -16,11 +17,16 @@ elseif not is_owner(id, wid, epoch) then
 elseif words(redis.call('HGET', session_key(id), 'flight'))[1] ~= turn then
     return { 'conflict' }
 end
-if ARGV[8] then
-    local result, messages = write_record(id, 8, true)
+if ARGV[9] then
+    local result, messages = write_record(id, 9, true)
     if result == 'conflict' or result == 'damaged' then
         return { result, messages }
     end
+end
+if ARGV[8] ~= '' then
+    redis.call('HSET', session_key(id), 'fault', ARGV[8])
+elseif turn == '0' then
+    redis.call('HDEL', session_key(id), 'fault')
 end
 local answers = answer(id, turn, 'done', body)
 return { 'ok', answers, redis.call('HGET', session_key(id), 'flight') }

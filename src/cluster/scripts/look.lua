@@ -2,12 +2,13 @@
 -- look: reads what a worker has to do for one of its sessions.
 --
 -- ARGV: id, wid.
--- Returns {'gone'} if the worker does not have the session any more, else {'ok', epoch, archived, turns}. A turn is
+-- Returns {'gone'} if the worker does not have the session any more, else {'ok', epoch, archived, turns, feeds}. A feed is
+-- {feed, cid, options}. A turn is
 -- {turn, request, cid, body, cancel reason or '', messages, responses}. A message is {request, cid, text}, a response
 -- {input, response or '' if the worker claimed it}.
 -- What a turn has stays until its end, so a lost reply loses nothing: the worker knows what it has taken.
 local key = session_key(ARGV[2])
-local found = redis.call('HMGET', key, 'wid', 'epoch', 'archived', 'flight')
+local found = redis.call('HMGET', key, 'wid', 'epoch', 'archived', 'flight', 'feeds')
 if found[1] ~= ARGV[3] then
     return { 'gone' }
 end
@@ -29,4 +30,9 @@ for _, turn in ipairs(words(found[4])) do
     end
     turns[#turns + 1] = { turn, part[1], part[2], part[3], part[4] or '', messages, responses }
 end
-return { 'ok', found[2], found[3] or '0', turns }
+local feeds = {}
+for _, feed in ipairs(words(found[5])) do
+    local part = redis.call('HMGET', key, 'f:' .. feed .. ':cid', 'f:' .. feed)
+    feeds[#feeds + 1] = { feed, part[1], part[2] }
+end
+return { 'ok', found[2], found[3] or '0', turns, feeds }

@@ -3,9 +3,9 @@
 --
 -- ARGV: id.
 -- Returns {'missing'}, or {'ok', header or '' during the first build, labels, archived, the last turn, turns in flight,
--- {input, request}...}. The turns and the input requests of a worker that is gone are left out.
+-- {input, request}..., {the message of its fault} or {}}. The turns and the input requests of a worker that is gone are left out.
 local key = session_key(ARGV[2])
-local found = redis.call('HMGET', key, 'made', 'head', 'labels', 'archived', 'turn', 'wid', 'flight')
+local found = redis.call('HMGET', key, 'made', 'head', 'labels', 'archived', 'turn', 'wid', 'flight', 'fault')
 local is_live = lease_of(found[6])
 if not found[1] or (not found[2] and not is_live) then
     return { 'missing' }
@@ -19,4 +19,4 @@ for _, turn in ipairs(words(flight)) do
         end
     end
 end
-return { 'ok', found[2] or '', found[3] or '', found[4] or '0', found[5] or '0', flight, inputs }
+return { 'ok', found[2] or '', found[3] or '', found[4] or '0', found[5] or '0', flight, inputs, found[8] and { found[8] } or {} }

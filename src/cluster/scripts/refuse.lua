@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- refuse: ends a turn in flight that its worker will not run, with the reason. The record is left as it is. If the
--- session was never kept, because its build has failed, every turn in flight gets the reason and no key remains.
+-- refuse: ends a turn in flight that its worker will not run, with the reason. The record is left as it is. If a build
+-- (turn 0) has failed, every turn in flight gets the reason. If the session was never kept, no key remains.
 --
 -- ARGV: id, wid, epoch, turn, request, the reason.
 -- Returns {'ok'}, {'already'}, or {'conflict'} as `finish`.
@@ -15,13 +15,15 @@ end
 local flight = words(redis.call('HGET', key, 'flight'))
 if not position(flight, turn) then
     return { 'conflict' }
-elseif redis.call('HEXISTS', key, 'rev') == 0 then
-    for _, other in ipairs(flight) do
+end
+local is_kept = redis.call('HEXISTS', key, 'rev') == 1
+for _, other in ipairs(flight) do
+    if other == turn or turn == '0' or not is_kept then
         answer(id, other, 'refused', body)
     end
+end
+if not is_kept then
     redis.call('SREM', ns .. 'w:' .. wid .. ':s', id)
     remove(id)
-else
-    answer(id, turn, 'refused', body)
 end
 return { 'ok' }

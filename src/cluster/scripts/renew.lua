@@ -9,5 +9,6 @@ if redis.call('PEXPIRE', ns .. kind .. ':' .. name .. ':l', ttl) == 0 then
 end
 if kind == 'c' then
     redis.call('PEXPIRE', ns .. 'c:' .. name, ttl)
+    redis.call('PEXPIRE', ns .. 'c:' .. name .. ':f', ttl)
 end
 return { 'ok' }

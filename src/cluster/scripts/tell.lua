@@ -1,0 +1,11 @@
+#!lua flags=allow-oom
+-- tell: reports to a client what becomes of a message that steers a turn.
+--
+-- ARGV: cid, the message's request, 'taken', 'event' or 'end', an event as JSON or ''.
+-- Returns {'ok'}, or {'gone'} if the client is gone.
+-- Twice: the client is told twice, and drops what comes after the end.
+local stream = ns .. 'c:' .. ARGV[2]
+if redis.call('XADD', stream, 'NOMKSTREAM', '*', 'steered', ARGV[3], 'kind', ARGV[4], 'body', ARGV[5]) then
+    return { 'ok' }
+end
+return { 'gone' }
