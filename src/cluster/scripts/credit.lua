@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- credit: lets the worker of a session send more events of a feed, or no more.
 --
--- ARGV: id, cid, feed, the sum of costs up to which the client takes events ('closed' if it wants no more, '' if the feed
+-- ARGV: id, cid, the feed and its epoch with a colon, the sum of costs up to which the client takes events ('closed' if it wants no more, '' if the feed
 -- has ended).
 -- Returns {'ok'}, or {'over'} if the client has no lease.
 -- Twice: the second call changes nothing. A lower sum changes nothing.

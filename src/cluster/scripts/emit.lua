@@ -8,7 +8,7 @@
 -- Twice: the client drops what it has seen.
 local cid, feed = ARGV[2], ARGV[3]
 local stream = ns .. 'c:' .. cid
-local credit = redis.call('HGET', stream .. ':f', feed) or ''
+local credit = redis.call('HGET', stream .. ':f', feed .. ':' .. ARGV[4]) or ''
 if credit == 'closed' or redis.call('EXISTS', stream) == 0 then
     return { 'gone' }
 end
