@@ -6,6 +6,7 @@
 
 mod model;
 mod resp;
+mod steps;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use crate::server::Server;
 use model::Model;
 use resp::{Client, Value};
+use steps::{scene, Step};
 
 /// A script with its arguments behind the id of the namespace.
 #[derive(Clone, Debug)]
@@ -24,69 +26,10 @@ pub(crate) struct Call {
     args: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Enrol { worker: u8, max: u8, queue: u8 },
-    Kill { worker: u8 },
-    Renew { worker: u8 },
-    Drain { worker: u8 },
-    Abandon { worker: u8, gives_up: bool },
-    Open { session: u8, client: u8, with_turn: bool },
-    Begin { session: u8, client: u8, when_busy: u8, seen: u8 },
-    Keep { session: u8, fence: u8, change: u8 },
-    Finish { session: u8, fence: u8, turn: u8, change: u8 },
-    Refuse { session: u8, fence: u8, turn: u8 },
-    Interrupt { session: u8, turn: u8 },
-    Ask { session: u8, fence: u8, input: u8, has_options: bool },
-    Respond { session: u8, input: u8, answer: u8 },
-    Settle { session: u8, fence: u8, input: u8 },
-    Steer { session: u8, client: u8, turn: u8 },
-    Archive { session: u8, interrupts: bool },
-    Label { session: u8 },
-    Save { session: u8, stale: bool, change: u8 },
-    Delete { session: u8, seen: u8 },
-    Unload { session: u8, fence: u8 },
-    Outcome { request: u8 },
-    Again { call: u8 },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    use Step::*;
-    let (session, worker, client) = (0..3_u8, 0..3_u8, 0..2_u8);
-    // Mostly the owner with its epoch; see `fence`.
-    let fence = || prop_oneof![9 => Just(0_u8), 1 => 1..4_u8];
-    let input = || prop_oneof![4 => Just(0_u8), 1 => Just(1_u8)];
-    let turn = || prop_oneof![6 => Just(0_u8), 4 => 1..4_u8];
-    prop_oneof![
-        2 => (worker.clone(), 1..3_u8, 0..3_u8).prop_map(|(worker, max, queue)| Enrol { worker, max, queue }),
-        1 => worker.clone().prop_map(|worker| Kill { worker }),
-        1 => worker.clone().prop_map(|worker| Renew { worker }),
-        1 => worker.clone().prop_map(|worker| Drain { worker }),
-        1 => (worker, any::<bool>()).prop_map(|(worker, gives_up)| Abandon { worker, gives_up }),
-        4 => (session.clone(), client.clone(), any::<bool>())
-            .prop_map(|(session, client, with_turn)| Open { session, client, with_turn }),
-        12 => (session.clone(), client.clone(), 0..3_u8, 0..12_u8)
-            .prop_map(|(session, client, when_busy, seen)| Begin { session, client, when_busy, seen }),
-        4 => (session.clone(), fence(), 0..4_u8).prop_map(|(session, fence, change)| Keep { session, fence, change }),
-        8 => (session.clone(), fence(), turn(), 0..4_u8)
-            .prop_map(|(session, fence, turn, change)| Finish { session, fence, turn, change }),
-        2 => (session.clone(), fence(), turn()).prop_map(|(session, fence, turn)| Refuse { session, fence, turn }),
-        3 => (session.clone(), turn()).prop_map(|(session, turn)| Interrupt { session, turn }),
-        4 => (session.clone(), fence(), input(), any::<bool>())
-            .prop_map(|(session, fence, input, has_options)| Ask { session, fence, input, has_options }),
-        4 => (session.clone(), input(), 0..3_u8)
-            .prop_map(|(session, input, answer)| Respond { session, input, answer }),
-        2 => (session.clone(), fence(), input()).prop_map(|(session, fence, input)| Settle { session, fence, input }),
-        3 => (session.clone(), client, turn()).prop_map(|(session, client, turn)| Steer { session, client, turn }),
-        2 => (session.clone(), any::<bool>()).prop_map(|(session, interrupts)| Archive { session, interrupts }),
-        1 => session.clone().prop_map(|session| Label { session }),
-        2 => (session.clone(), any::<bool>(), 0..4_u8)
-            .prop_map(|(session, stale, change)| Save { session, stale, change }),
-        1 => (session.clone(), 0..3_u8).prop_map(|(session, seen)| Delete { session, seen }),
-        2 => (session, fence()).prop_map(|(session, fence)| Unload { session, fence }),
-        2 => any::<u8>().prop_map(|request| Outcome { request }),
-        12 => any::<u8>().prop_map(|call| Again { call }),
-    ]
+impl Call {
+    fn new(script: &'static str, args: &[&str]) -> Self {
+        Self { script, args: args.iter().map(|arg| (*arg).to_owned()).collect() }
+    }
 }
 
 /// A play of one plan: the model, the calls so far, and how many names were given.
@@ -94,14 +37,15 @@ struct Play {
     model: Model,
     calls: Vec<Call>,
     requests: Vec<String>,
-    incarnations: BTreeMap<u8, usize>,
+    /// Of workers, and of clients.
+    incarnations: [BTreeMap<u8, usize>; 2],
     named: usize,
 }
 
 impl Play {
     fn new() -> Self {
         let (model, calls, requests) = (Model::default(), Vec::new(), Vec::new());
-        Self { model, calls, requests, incarnations: BTreeMap::new(), named: 0 }
+        Self { model, calls, requests, incarnations: Default::default(), named: 0 }
     }
 
     fn name(&mut self, kind: &str) -> String {
@@ -116,7 +60,11 @@ impl Play {
     }
 
     fn wid(&self, worker: u8) -> String {
-        format!("w{worker}-{}", self.incarnations.get(&worker).copied().unwrap_or(0))
+        format!("w{worker}-{}", self.incarnations[0].get(&worker).copied().unwrap_or(0))
+    }
+
+    fn cid(&self, client: u8) -> String {
+        format!("c{client}-{}", self.incarnations[1].get(&client).copied().unwrap_or(0))
     }
 
     /// The pair by which a worker shows that it has a session; where `fence` is not 0, another one.
@@ -156,42 +104,52 @@ impl Play {
     fn call(&mut self, step: Step) -> Option<Call> {
         use Step::*;
         let id = |session: u8| format!("s{session}");
-        let cid = |client: u8| format!("c{client}");
+        let lease = |longer: bool| if longer { "7200000".to_owned() } else { LEASE.to_owned() };
         let (script, args): (_, Vec<String>) = match step {
             Enrol { worker, max, queue } => {
-                *self.incarnations.entry(worker).or_default() += 1;
+                *self.incarnations[0].entry(worker).or_default() += 1;
                 let wid = self.wid(worker);
-                ("enrol", vec!["w".into(), wid, "3600000".into(), max.to_string(), queue.to_string()])
+                ("enrol", vec!["w".into(), wid, LEASE.into(), max.to_string(), queue.to_string()])
             }
-            Kill { worker } => ("kill", vec![self.wid(worker)]),
-            Renew { worker } => ("renew", vec!["w".into(), self.wid(worker), "3600000".into()]),
+            EnrolClient { client } => {
+                *self.incarnations[1].entry(client).or_default() += 1;
+                ("enrol", vec!["c".into(), self.cid(client), LEASE.into()])
+            }
+            Kill { worker } => ("kill", vec!["w".into(), self.wid(worker)]),
+            KillClient { client } => ("kill", vec!["c".into(), self.cid(client)]),
+            Renew { worker, longer } => ("renew", vec!["w".into(), self.wid(worker), lease(longer)]),
+            RenewClient { client, longer } => ("renew", vec!["c".into(), self.cid(client), lease(longer)]),
             Drain { worker } => ("drain", vec![self.wid(worker)]),
             Abandon { worker, gives_up } => {
                 ("abandon", vec![self.wid(worker), "100".into(), if gives_up { "1" } else { "0" }.into()])
             }
             Open { session, client, with_turn } => {
                 let turn = if with_turn { "1" } else { "0" };
-                ("open", vec![id(session), self.request(), cid(client), turn.into(), "spec".into()])
+                ("open", vec![id(session), self.request(), self.cid(client), turn.into(), "spec".into()])
             }
             Begin { session, client, when_busy, seen } => {
                 let when_busy = ["refuse", "queue", "interrupt"][usize::from(when_busy)];
                 // Mostly fewer than were answered.
                 let seen = if seen == 11 { "1000" } else { "0" };
                 let request = self.request();
-                ("begin", [&id(session), &request, &cid(client), seen, when_busy, "prompt"].map(str::to_owned).into())
+                (
+                    "begin",
+                    [&id(session), &request, &self.cid(client), seen, when_busy, "prompt"].map(str::to_owned).into(),
+                )
             }
             Keep { session, fence, change } => {
                 let record = self.record(&id(session), fence == 3, change);
                 let fence = self.fence(&id(session), fence);
                 ("keep", [id(session)].into_iter().chain(fence).chain(record).collect())
             }
-            Finish { session, fence, turn, change } => {
+            Finish { session, fence, turn, change, faults } => {
                 let turn = self.turn(&id(session), turn);
                 let request = self.model.request_of(&id(session), &turn);
                 // Without a record where the history is as before.
                 let record = if change == 1 { Vec::new() } else { self.record(&id(session), false, change) };
                 let fence = self.fence(&id(session), fence);
-                let head = [id(session)].into_iter().chain(fence).chain([turn, request, "result".into()]);
+                let fault = if faults { self.name("fault ") } else { String::new() };
+                let head = [id(session)].into_iter().chain(fence).chain([turn, request, "result".into(), fault]);
                 ("finish", head.chain(record).collect())
             }
             Refuse { session, fence, turn } => {
@@ -227,7 +185,7 @@ impl Play {
             }
             Steer { session, client, turn } => {
                 let turn = if turn == 3 { String::new() } else { self.turn(&id(session), turn) };
-                ("steer", vec![id(session), turn, self.name("m"), cid(client), "message".into()])
+                ("steer", vec![id(session), turn, self.name("m"), self.cid(client), "message".into()])
             }
             Archive { session, interrupts } => {
                 let mode = if interrupts { "interrupt" } else { "drain" };
@@ -245,6 +203,31 @@ impl Play {
                     _ => "none-such".into(),
                 };
                 ("delete", vec![id(session), self.name("r"), seen])
+            }
+            Take { session, stale } => {
+                let seen = if stale { "none-such".into() } else { self.model.record(&id(session)).0 };
+                ("take", vec![id(session), self.name("r"), seen])
+            }
+            Restart { session, client } => {
+                ("restart", vec![id(session), self.request(), self.cid(client), "order".into()])
+            }
+            Follow { session, client, feed, ends } => {
+                let options = if ends { String::new() } else { self.name("options ") };
+                ("follow", vec![id(session), self.cid(client), format!("f{feed}"), options])
+            }
+            Credit { session, client, feed, epoch, sum } => {
+                // As decimal numbers, they are not in the order of their texts.
+                let sum = ["999", "1000", "20000", "20001", "3000", "3001", "closed", ""][usize::from(sum)];
+                ("credit", vec![id(session), self.cid(client), format!("f{feed}:{epoch}"), sum.into()])
+            }
+            Emit { client, feed, epoch, count, is_last } => {
+                let last = if is_last { "1" } else { "0" };
+                let part = [epoch.to_string(), "1".into(), count.to_string(), last.into(), self.name("events ")];
+                ("emit", [self.cid(client), format!("f{feed}")].into_iter().chain(part).collect())
+            }
+            Tell { client, kind } => {
+                let kind = ["taken", "event", "end"][usize::from(kind)];
+                ("tell", vec![self.cid(client), "m1".into(), kind.into(), "event".into()])
             }
             Unload { session, fence } => {
                 ("unload", [id(session)].into_iter().chain(self.fence(&id(session), fence)).collect())
@@ -266,83 +249,122 @@ impl Play {
     }
 }
 
-/// The beginning of every plan: two workers, and two sessions of which one is built.
-const FIRST_STEPS: [Step; 6] = [
+/// The lease of a worker or a client, in milliseconds.
+const LEASE: &str = "3600000";
+
+/// The beginning of every plan: two clients, two workers, and two sessions of which one is built.
+const FIRST_STEPS: [Step; 8] = [
+    Step::EnrolClient { client: 0 },
+    Step::EnrolClient { client: 1 },
     Step::Enrol { worker: 0, max: 2, queue: 2 },
     Step::Enrol { worker: 1, max: 1, queue: 1 },
     Step::Open { session: 0, client: 0, with_turn: true },
     Step::Keep { session: 0, fence: 0, change: 2 },
-    Step::Finish { session: 0, fence: 0, turn: 0, change: 0 },
+    Step::Finish { session: 0, fence: 0, turn: 0, change: 0, faults: false },
     Step::Open { session: 1, client: 1, with_turn: false },
 ];
 
 /// How often each script has begun its answer with each word.
 type Coverage = BTreeMap<(&'static str, String), usize>;
 
+/// What is read of a session after each step.
+fn reads(model: &Model) -> Vec<Call> {
+    let of = |session| {
+        let (owner, _) = model.owner(session);
+        ["read", "load", "summary"]
+            .map(|script| Call::new(script, &[session]))
+            .into_iter()
+            .chain([Call::new("look", &[session, &owner])])
+    };
+    ["s0", "s1", "s2"].into_iter().flat_map(of).collect()
+}
+
 fn play(client: &mut Client, namespace: &str, steps: &[Step], coverage: &mut Coverage) -> Result<(), TestCaseError> {
     let id = client.meet(namespace);
-    for cid in ["c0", "c1"] {
-        client.script(namespace, &id, "enrol", &["c".into(), cid.into(), "3600000".into()]);
-    }
     let mut play = Play::new();
+    let mut compare = |client: &mut Client, model: &mut Model, calls: &[Call], what: &str| {
+        let told = client.calls(namespace, &id, calls);
+        for (call, told) in calls.iter().zip(told) {
+            prop_assert_eq!(&told, &model.apply(call.script, &call.args), "{}: {:?}", what, call);
+            *coverage.entry((call.script, told.list()[0].text().to_owned())).or_default() += 1;
+        }
+        Ok(())
+    };
     for (at, step) in FIRST_STEPS.into_iter().chain(steps.iter().copied()).enumerate() {
         let Some(call) = play.call(step) else { continue };
-        let told = match call.script {
-            // The lease ends, which no script does.
-            "kill" => {
-                client.command(&["DEL", &format!("{namespace}:w:{}:l", call.args[0])]);
-                Value::ok()
-            }
-            script => client.script(namespace, &id, script, &call.args),
-        };
-        let expected = play.model.apply(call.script, &call.args);
-        prop_assert_eq!(&told, &expected, "step {}: {:?}", at, call);
-        *coverage.entry((call.script, told.list()[0].text().to_owned())).or_default() += 1;
-        play.calls.push(call);
-        for session in ["s0", "s1", "s2"] {
-            for script in ["read", "load", "summary"] {
-                let args = [session.to_owned()];
-                let told = client.script(namespace, &id, script, &args);
-                prop_assert_eq!(told, play.model.apply(script, &args), "step {}: then {} of {}", at, script, session);
-            }
-            let args = [session.to_owned(), play.model.owner(session).0];
-            let told = client.script(namespace, &id, "look", &args);
-            prop_assert_eq!(told, play.model.apply("look", &args), "step {}: then look at {}", at, session);
+        let what = format!("step {at}, {call:?}");
+        if call.script == "kill" {
+            client.end_lease(namespace, &call.args[0], &call.args[1]);
+            play.model.apply("kill", &call.args);
+        } else {
+            compare(client, &mut play.model, std::slice::from_ref(&call), &what)?;
         }
+        play.calls.push(call);
+        let reads = reads(&play.model);
+        compare(client, &mut play.model, &reads, &what)?;
     }
-    let page = ["".to_owned(), "".to_owned(), "2".to_owned()];
-    prop_assert_eq!(client.script(namespace, &id, "list", &page), play.model.apply("list", &page));
-    let rest = ["1001".to_owned(), "s1".to_owned(), "500".to_owned()];
-    prop_assert_eq!(client.script(namespace, &id, "list", &rest), play.model.apply("list", &rest));
+    let looks = ["s0", "s1", "s2"].map(|session| Call::new("look", &[session, "none-such"]));
+    let pages = [["", "", "2"], ["1001", "s1", "500"]].map(|page| Call::new("list", &page));
+    compare(client, &mut play.model, &looks, "at the end")?;
+    compare(client, &mut play.model, &pages, "at the end")?;
     prop_assert_eq!(client.dump(namespace), play.model.dump());
-    for cid in ["c0", "c1"] {
-        prop_assert_eq!(client.messages(namespace, cid), play.model.messages(cid));
-    }
+    prop_assert_eq!(client.streams(namespace), play.model.streams());
     Ok(())
 }
 
 /// The answers that the plans must have met: every one that a script gives.
-const ANSWERS: [(&str, &[&str]); 19] = [
+const ANSWERS: [(&str, &[&str]); 31] = [
     ("abandon", &["ok", "alive"]),
     ("archive", &["ok", "missing", "archived"]),
     ("ask", &["ok", "cancelled", "conflict"]),
-    ("begin", &["begun", "missing", "archived", "shorter", "busy", "full", "capacity", "answered", "tombstone"]),
+    (
+        "begin",
+        &["begun", "missing", "archived", "shorter", "faulted", "busy", "full", "capacity", "answered", "tombstone"],
+    ),
+    ("credit", &["ok", "over"]),
     ("delete", &["ok", "conflict"]),
     ("drain", &["ok", "over"]),
+    ("emit", &["ok", "gone"]),
     ("enrol", &["ok", "taken"]),
     ("finish", &["ok", "already", "conflict", "damaged"]),
+    ("follow", &["ok", "missing", "archived"]),
     ("interrupt", &["ok", "missing", "archived", "idle"]),
     ("keep", &["ok", "conflict", "damaged"]),
     ("label", &["ok", "missing", "archived"]),
+    ("list", &["ok"]),
+    ("load", &["ok", "none"]),
+    ("look", &["ok", "gone"]),
     ("open", &["begun", "exists", "capacity", "answered", "tombstone"]),
     ("outcome", &["answered", "running", "tombstone"]),
+    ("read", &["ok", "missing"]),
     ("refuse", &["ok", "already", "conflict"]),
+    ("renew", &["ok", "over"]),
     ("respond", &["ok", "missing", "settled", "invalid"]),
+    ("restart", &["begun", "missing", "archived", "busy", "sound", "capacity", "answered", "tombstone"]),
     ("save", &["ok", "conflict", "damaged"]),
     ("settle", &["answered", "claimed", "cancelled", "conflict"]),
     ("steer", &["ok", "missing", "archived", "idle"]),
+    ("summary", &["ok", "none"]),
+    ("take", &["ok", "missing", "archived", "busy", "conflict"]),
+    ("tell", &["ok", "gone"]),
     ("unload", &["ok", "begun", "over"]),
 ];
+
+#[test]
+fn c81_the_table_of_answers_has_every_script_and_every_answer_in_its_text() {
+    let mut names: Vec<&str> = ANSWERS.iter().map(|(script, _)| *script).collect();
+    names.sort_unstable();
+    let mut scripts = resp::all_scripts();
+    scripts.sort_unstable();
+    assert_eq!(names, scripts);
+    for (script, answers) in ANSWERS {
+        let text = resp::text_of(script);
+        let given = text.split("return { '").skip(1).map(|rest| rest.split('\'').next().expect("the rest"));
+        for answer in given {
+            assert!(answers.contains(&answer), "{script} answers {answer}");
+        }
+    }
+}
 
 /// The plans are the same in every run, unless `TURNWISE_SCRIPT_PLANS` has a number: then as many random ones.
 fn runner() -> TestRunner {
@@ -359,10 +381,10 @@ fn runner() -> TestRunner {
 fn c81_the_scripts_answer_as_a_sequential_model_does() {
     let Some(server) = Server::start(&["--appendonly", "no"]) else { return };
     let state = RefCell::new((Client::connect(&server), Coverage::new(), 0));
-    let played = runner().run(&prop::collection::vec(step(), 1..100), |steps| {
+    let played = runner().run(&prop::collection::vec(scene(), 1..80), |scenes| {
         let (client, coverage, count) = &mut *state.borrow_mut();
         *count += 1;
-        let result = play(client, &format!("plan{count}"), &steps, coverage);
+        let result = play(client, &format!("plan{count}"), &scenes.concat(), coverage);
         client.command(&["FLUSHALL"]);
         result
     });
