@@ -96,7 +96,9 @@ local function answer(id, turn, kind, body)
         fields[#fields + 1] = 'm:' .. message
         fields[#fields + 1] = 'm:' .. message .. ':cid'
     end
-    redis.call('HDEL', key, unpack(fields))
+    for from = 1, #fields, 1000 do
+        redis.call('HDEL', key, unpack(fields, from, math.min(from + 999, #fields)))
+    end
     if #flight == 0 then
         redis.call('SREM', ns .. 'w:' .. wid .. ':b', id)
     end
