@@ -411,3 +411,31 @@ fn c81_every_script_refuses_a_namespace_with_another_id() {
     }
     assert_eq!(client.command(&["DBSIZE"]), Value::Word("1".into()), "nothing was written");
 }
+
+/// A script passes at most 8,000 values to one command.
+#[test]
+fn c81_a_turn_with_thousands_of_messages_and_inputs_ends() {
+    let Some(server) = Server::start(&["--appendonly", "no"]) else { return };
+    let mut client = Client::connect(&server);
+    let (id, mut model) = (client.meet("ns"), Model::default());
+    let mut calls = vec![
+        Call::new("enrol", &["c", "c", LEASE]),
+        Call::new("enrol", &["w", "w", LEASE, "1", "0"]),
+        Call::new("open", &["s0", "r", "c", "1", "order"]),
+    ];
+    for number in 0..3_000 {
+        let name = |kind: &str| format!("{kind}{number}");
+        calls.push(Call::new("ask", &["s0", "w", "1", "1", &name("i"), "question", ""]));
+        calls.push(Call::new("steer", &["s0", "1", &name("m"), "c", "message"]));
+    }
+    calls.push(Call::new("keep", &["s0", "w", "1", "", "v1", "0", "1000", "head", "sum", "{}", "0", "0"]));
+    calls.push(Call::new("finish", &["s0", "w", "1", "1", "r", "result", ""]));
+    // Fewer than fill the buffers of the connection.
+    for part in calls.chunks(100) {
+        for (call, told) in part.iter().zip(client.calls("ns", &id, part)) {
+            assert_eq!(told, model.apply(call.script, &call.args), "{call:?}");
+        }
+    }
+    assert_eq!(client.dump("ns"), model.dump());
+    assert_eq!(client.streams("ns")["c:c"], model.streams()["c:c"]);
+}
