@@ -68,8 +68,10 @@ pub(crate) mod pipeline;
 mod scripts;
 mod store;
 mod wire;
+mod worker;
 
 pub use config::{Durability, EngineConfig};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use store::RedisStore;
+pub use worker::{DrainReport, StartError, Worker, WorkerStats};

@@ -178,6 +178,7 @@ scripts! {
     SETTLE = "settle",
     STEER = "steer",
     SUMMARY = "summary",
+    SWEEP = "sweep",
     TAKE = "take",
     TELL = "tell",
     UNLOAD = "unload",
