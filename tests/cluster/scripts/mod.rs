@@ -217,7 +217,7 @@ impl Play {
             }
             Credit { session, client, feed, epoch, sum } => {
                 // As decimal numbers, they are not in the order of their texts.
-                let sum = ["999", "1000", "20000", "20001", "3000", "3001", "closed", ""][usize::from(sum)];
+                let sum = ["999", "1000", "3000", "3001", "2000000", "2000001", "closed", ""][usize::from(sum)];
                 ("credit", vec![id(session), self.cid(client), format!("f{feed}:{epoch}"), sum.into()])
             }
             Emit { client, feed, epoch, count, is_last } => {
@@ -300,7 +300,8 @@ fn play(client: &mut Client, namespace: &str, steps: &[Step], coverage: &mut Cov
             compare(client, &mut play.model, std::slice::from_ref(&call), &what)?;
         }
         play.calls.push(call);
-        let reads = reads(&play.model);
+        let mut reads = reads(&play.model);
+        reads.extend([0, 1, 2].map(|worker| Call::new("sweep", &[&play.wid(worker)])));
         compare(client, &mut play.model, &reads, &what)?;
     }
     let looks = ["s0", "s1", "s2"].map(|session| Call::new("look", &[session, "none-such"]));
@@ -313,7 +314,7 @@ fn play(client: &mut Client, namespace: &str, steps: &[Step], coverage: &mut Cov
 }
 
 /// The answers that the plans must have met: every one that a script gives.
-const ANSWERS: [(&str, &[&str]); 31] = [
+const ANSWERS: [(&str, &[&str]); 32] = [
     ("abandon", &["ok", "alive"]),
     ("archive", &["ok", "missing", "archived"]),
     ("ask", &["ok", "cancelled", "conflict"]),
@@ -345,6 +346,7 @@ const ANSWERS: [(&str, &[&str]); 31] = [
     ("settle", &["answered", "claimed", "cancelled", "conflict"]),
     ("steer", &["ok", "missing", "archived", "idle"]),
     ("summary", &["ok", "none"]),
+    ("sweep", &["ok"]),
     ("take", &["ok", "missing", "archived", "busy", "conflict"]),
     ("tell", &["ok", "gone"]),
     ("unload", &["ok", "begun", "over"]),

@@ -216,7 +216,11 @@ impl Model {
         }
         let session = self.sessions.get_mut(id).unwrap();
         session.wid = Some(String::new());
-        if session.record.is_none() {
+        let (is_built, is_archived) = (session.record.is_some(), session.is_archived());
+        if !is_built || is_archived {
+            self.end_feeds(id);
+        }
+        if !is_built {
             self.sessions.remove(id);
         }
     }
@@ -432,7 +436,11 @@ impl Model {
                 false => say(["over"]),
                 true if !self.sessions[id].flight.is_empty() => say(["begun"]),
                 true => {
-                    self.sessions.get_mut(id).unwrap().wid = Some(String::new());
+                    let session = self.sessions.get_mut(id).unwrap();
+                    session.wid = Some(String::new());
+                    if session.is_archived() {
+                        self.end_feeds(id);
+                    }
                     Value::ok()
                 }
             },
@@ -440,6 +448,7 @@ impl Model {
             ("load", &[id]) => self.load(id),
             ("read", &[id]) => self.read(id),
             ("look", &[id, wid]) => self.look(id, wid),
+            ("sweep", &[wid]) => self.sweep(wid),
             ("summary", &[id]) => match self.list("", "", "500") {
                 Value::List(rows) => match rows.into_iter().find(|row| is_of(row, id)) {
                     Some(row) => Value::List(vec![Value::word("ok"), row]),
@@ -604,6 +613,7 @@ impl Model {
             self.answer(id, 0, "refused", body);
         }
         if !is_built {
+            self.end_feeds(id);
             self.sessions.remove(id);
         }
         Value::ok()
@@ -723,6 +733,9 @@ impl Model {
         }
         self.note(request, id, None, "archived");
         self.wake_owner(id);
+        if self.sessions[id].wid().is_empty() {
+            self.end_feeds(id);
+        }
         Value::ok()
     }
 
@@ -762,6 +775,7 @@ impl Model {
 
     fn remove(&mut self, id: &str, request: &str) {
         self.wake_owner(id);
+        self.end_feeds(id);
         self.sessions.remove(id);
         self.note(request, id, None, "deleted");
     }
@@ -844,6 +858,13 @@ impl Model {
         let feeds = session.feeds.iter().flatten();
         parts.push(Value::List(feeds.map(|Feed { name, cid, options }| say([name, cid, options])).collect()));
         Value::List(parts)
+    }
+
+    fn sweep(&self, wid: &str) -> Value {
+        let is_busy = |session: &Session| session.wid() == wid && !session.flight.is_empty();
+        let busy = self.sessions.iter().filter(|(_, session)| is_busy(session)).map(|(id, _)| id.clone());
+        let gone = self.workers.iter().filter(|(_, worker)| !worker.has_lease).map(|(wid, _)| wid.clone());
+        Value::List(vec![Value::word("ok"), say(busy), say(gone)])
     }
 
     fn list(&self, created: &str, after: &str, limit: &str) -> Value {

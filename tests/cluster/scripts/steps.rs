@@ -125,6 +125,17 @@ pub(super) fn scene() -> impl Strategy<Value = Vec<Step>> {
                 false => vec![begin, steer(0), steer(1), Again { call: 0 }],
             }
         });
+    // Feeds, whose session may end with the next step.
+    let fed = (session.clone(), client.clone(), 0..2_u8, 0..5_u8).prop_map(|(session, client, feed, end)| {
+        let follow = Follow { session, client, feed, ends: false };
+        let end = match end {
+            0 => Take { session, stale: false },
+            1 => Delete { session, seen: 0 },
+            2 => Kill { worker: session },
+            _ => Archive { session, interrupts: end == 3 },
+        };
+        vec![follow, end, Unload { session, fence: 0 }]
+    });
     let drained =
         (0..3_u8).prop_map(|worker| vec![Enrol { worker, max: 2, queue: 1 }, Drain { worker }, Again { call: 1 }]);
     // A request whose outcome is asked for before it comes again.
@@ -142,6 +153,7 @@ pub(super) fn scene() -> impl Strategy<Value = Vec<Step>> {
         4 => faulted,
         6 => restarted,
         6 => talked,
+        3 => fed,
         1 => drained,
         4 => asked,
     ]

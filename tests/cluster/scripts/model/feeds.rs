@@ -56,6 +56,16 @@ impl Model {
         Value::ok()
     }
 
+    /// No events of the session follow.
+    pub(super) fn end_feeds(&mut self, id: &str) {
+        let session = self.sessions.get_mut(id).unwrap();
+        let epoch = session.epoch.to_string();
+        for Feed { name, cid, .. } in session.feeds.take().unwrap_or_default() {
+            let entry = ["events", &name, "epoch", &epoch, "first", "0", "count", "0", "last", "1", "body", "[]"];
+            self.tell(&cid, &entry);
+        }
+    }
+
     pub(super) fn credit(&mut self, id: &str, cid: &str, feed: &str, sum: &str) -> Value {
         let Some(client) = self.clients.get_mut(cid) else { return say(["over"]) };
         if sum.is_empty() {
