@@ -3,7 +3,8 @@
 -- with it.
 --
 -- ARGV: id, cid, feed, its options ('' removes it).
--- Returns {'ok'}, {'missing'} or {'archived'}.
+-- Returns {'ok'}, {'missing'} or {'archived'}. An archived session gets no more feeds. A removal does not wake the
+-- worker: `credit` tells it that the client wants no more.
 -- Twice: the second call changes nothing.
 local id, cid, feed, options = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local key = session_key(id)
