@@ -219,6 +219,16 @@ local function put_in_flight(id, wid, flight, turn, request, cid, body)
     wake(wid, id)
 end
 
+-- Adds a client to those that are told how a turn in flight ends.
+local function add_client(id, turn, cid)
+    local key, field = session_key(id), 't:' .. turn .. ':cid'
+    local cids = words(redis.call('HGET', key, field))
+    if not position(cids, cid) then
+        cids[#cids + 1] = cid
+        redis.call('HSET', key, field, table.concat(cids, ' '))
+    end
+end
+
 -- The answer to a request that was seen before, or nil. The client may have a new stream: it is told too.
 local function repeated(id, request, cid)
     local known = redis.call('HMGET', ns .. 'req:' .. request, 'turn', 'kind', 'body', 'answers')
@@ -227,12 +237,7 @@ local function repeated(id, request, cid)
     elseif known[2] then
         return { 'answered', known[1], known[2], known[3], known[4] }
     elseif known[1] then
-        local key, field = session_key(id), 't:' .. known[1] .. ':cid'
-        local cids = words(redis.call('HGET', key, field))
-        if not position(cids, cid) then
-            cids[#cids + 1] = cid
-            redis.call('HSET', key, field, table.concat(cids, ' '))
-        end
+        add_client(id, known[1], cid)
         return { 'begun', known[1] }
     end
     return nil
