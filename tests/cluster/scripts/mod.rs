@@ -9,14 +9,14 @@ mod resp;
 mod steps;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::server::Server;
-use model::Model;
-use resp::{Client, Value};
+use model::{Model, Stream};
+use resp::{Client, Dump, Value};
 use steps::{scene, Step};
 
 /// A script with its arguments behind the id of the namespace.
@@ -37,6 +37,8 @@ struct Play {
     model: Model,
     calls: Vec<Call>,
     requests: Vec<String>,
+    /// Requests that the engine does not remember any more.
+    forgotten: BTreeSet<String>,
     /// Of workers, and of clients.
     incarnations: [BTreeMap<u8, usize>; 2],
     named: usize,
@@ -44,8 +46,8 @@ struct Play {
 
 impl Play {
     fn new() -> Self {
-        let (model, calls, requests) = (Model::default(), Vec::new(), Vec::new());
-        Self { model, calls, requests, incarnations: Default::default(), named: 0 }
+        let (model, calls, requests, forgotten) = (Model::default(), Vec::new(), Vec::new(), BTreeSet::new());
+        Self { model, calls, requests, forgotten, incarnations: Default::default(), named: 0 }
     }
 
     fn name(&mut self, kind: &str) -> String {
@@ -65,6 +67,12 @@ impl Play {
 
     fn cid(&self, client: u8) -> String {
         format!("c{client}-{}", self.incarnations[1].get(&client).copied().unwrap_or(0))
+    }
+
+    /// A request that was made lately, or one that the engine has not seen.
+    fn late_request(&self, request: u8) -> String {
+        let last = self.requests.iter().rev().nth(usize::from(request) % 8);
+        last.cloned().unwrap_or_else(|| "r-unknown".into())
     }
 
     /// The pair by which a worker shows that it has a session; where `fence` is not 0, another one.
@@ -96,7 +104,12 @@ impl Play {
         let mut args = vec![seen, next.clone(), stored, created, format!("head {next}"), format!("sum {next}")];
         args.extend(["{}".into(), "0".into(), if change == 2 { "5" } else { "0" }.to_string()]);
         let added = [1, 0, 2, 1][usize::from(change % 4)];
-        args.extend((0..added).map(|index| format!("message {index} of {next}")));
+        let added = if change == 2 && self.named % 4 == 0 { 66 } else { added };
+        args.extend((0..added).map(|index| match (index + self.named) % 3 {
+            0 => format!(r#"{{"role":"assistant","content":[{{"type":"text","text":"{index} of {next}"}}]}}"#),
+            1 => format!(r#"{{"role":"assistant","content":["{index} of {next}"]}}"#),
+            _ => format!(r#"{{"role":"user","content":[{{"type":"text","text":"{index} of {next}"}}]}}"#),
+        }));
         args
     }
 
@@ -232,17 +245,23 @@ impl Play {
             Unload { session, fence } => {
                 ("unload", [id(session)].into_iter().chain(self.fence(&id(session), fence)).collect())
             }
-            Outcome { request } => {
-                // A request that was made lately, or one that the engine has not seen.
-                let last = self.requests.iter().rev().nth(usize::from(request) % 8);
-                let request = last.cloned().unwrap_or_else(|| "r-unknown".into());
-                ("outcome", vec!["s0".into(), request])
+            Outcome { request, client } => {
+                let mut args = vec!["s0".into(), self.late_request(request)];
+                args.extend((client < 2).then(|| self.cid(client)));
+                ("outcome", args)
+            }
+            Forget { request } => {
+                let request = self.late_request(request);
+                self.forgotten.insert(request.clone());
+                ("forget", vec![request])
             }
             // Mostly one of the last calls.
             Again { call } => {
                 let of = if call < 200 { 8 } else { usize::MAX };
                 let of = of.min(self.calls.len()).max(1);
-                return self.calls.iter().rev().nth(usize::from(call) % of).cloned();
+                let call = self.calls.iter().rev().nth(usize::from(call) % of).cloned();
+                // A client does not repeat a request for so long.
+                return call.filter(|call| call.args.get(1).is_none_or(|request| !self.forgotten.contains(request)));
             }
         };
         Some(Call { script, args })
@@ -271,10 +290,13 @@ type Coverage = BTreeMap<(&'static str, String), usize>;
 fn reads(model: &Model) -> Vec<Call> {
     let of = |session| {
         let (owner, _) = model.owner(session);
-        ["read", "load", "summary"]
-            .map(|script| Call::new(script, &[session]))
-            .into_iter()
-            .chain([Call::new("look", &[session, &owner])])
+        [
+            Call::new("read", &[session]),
+            Call::new("read", &[session, "1"]),
+            Call::new("load", &[session]),
+            Call::new("summary", &[session]),
+            Call::new("look", &[session, &owner]),
+        ]
     };
     ["s0", "s1", "s2"].into_iter().flat_map(of).collect()
 }
@@ -293,11 +315,14 @@ fn play(client: &mut Client, namespace: &str, steps: &[Step], coverage: &mut Cov
     for (at, step) in FIRST_STEPS.into_iter().chain(steps.iter().copied()).enumerate() {
         let Some(call) = play.call(step) else { continue };
         let what = format!("step {at}, {call:?}");
-        if call.script == "kill" {
-            client.end_lease(namespace, &call.args[0], &call.args[1]);
-            play.model.apply("kill", &call.args);
-        } else {
-            compare(client, &mut play.model, std::slice::from_ref(&call), &what)?;
+        match call.script {
+            // What time does, and no script.
+            "kill" => client.end_lease(namespace, &call.args[0], &call.args[1]),
+            "forget" => drop(client.command(&["DEL", &format!("{namespace}:req:{}", call.args[0])])),
+            _ => compare(client, &mut play.model, std::slice::from_ref(&call), &what)?,
+        }
+        if ["kill", "forget"].contains(&call.script) {
+            play.model.apply(call.script, &call.args);
         }
         play.calls.push(call);
         let mut reads = reads(&play.model);
@@ -308,8 +333,27 @@ fn play(client: &mut Client, namespace: &str, steps: &[Step], coverage: &mut Cov
     let pages = [["", "", "2"], ["1001", "s1", "500"]].map(|page| Call::new("list", &page));
     compare(client, &mut play.model, &looks, "at the end")?;
     compare(client, &mut play.model, &pages, "at the end")?;
-    prop_assert_eq!(client.dump(namespace), play.model.dump());
-    prop_assert_eq!(client.streams(namespace), play.model.streams());
+    let (dump, streams) = (client.dump(namespace), client.streams(namespace));
+    prop_assert_eq!(&dump, &play.model.dump());
+    prop_assert_eq!(&streams, &play.model.streams());
+    each_request_has_one_end(&dump, &streams)
+}
+
+/// A turn is in flight until its request has a verdict. No client is told of a verdict, or of the end of a message, twice.
+fn each_request_has_one_end(dump: &Dump, streams: &BTreeMap<String, Stream>) -> Result<(), TestCaseError> {
+    for (key, known) in dump.iter().filter(|(key, known)| key.starts_with("req:") && known.contains_key("turn")) {
+        let field = format!("t:{}:req", known["turn"]);
+        let session = dump.get(&format!("s:{}", known["id"]));
+        let is_in_flight = session.and_then(|session| session.get(&field)).is_some_and(|request| key[4..] == *request);
+        prop_assert_eq!(is_in_flight, !known.contains_key("kind"), "{}: {:?}", key, known);
+    }
+    for (key, entries) in streams.iter().filter(|(key, _)| key.starts_with("c:")) {
+        let mut ends = BTreeSet::new();
+        for entry in entries.iter().filter(|entry| entry[0] == "verdict" || entry[0] == "steered") {
+            let is_end = entry[0] == "verdict" || ["over", "lost"].contains(&entry[3].as_str());
+            prop_assert!(!is_end || ends.insert(&entry[1]), "{} is told twice: {:?}", key, entry);
+        }
+    }
     Ok(())
 }
 

@@ -199,8 +199,9 @@ impl Model {
         for [request, cid, _] in &turn.messages {
             self.tell(cid, &["steered", request, "kind", fate, "body", ""]);
         }
-        let request = self.requests.entry(turn.request.clone()).or_default();
-        (request.kind, request.verdict) = (Some(kind), Some((body.into(), answers)));
+        let verdict = Some((body.into(), answers));
+        let known = Request { id: id.into(), turn: Some(turn.number), kind: Some(kind), verdict };
+        self.requests.insert(turn.request.clone(), known);
         let (number, count) = (turn.number.to_string(), answers.to_string());
         let verdict =
             ["verdict", &turn.request, "id", id, "turn", &number, "kind", kind, "body", body, "answers", &count];
@@ -444,9 +445,15 @@ impl Model {
                     Value::ok()
                 }
             },
-            ("outcome", &[id, request]) => self.outcome(id, request),
+            ("outcome", &[id, request]) => self.outcome(id, request, None),
+            ("outcome", &[id, request, cid]) => self.outcome(id, request, Some(cid)),
+            ("forget", &[request]) => {
+                self.requests.remove(request);
+                Value::ok()
+            }
             ("load", &[id]) => self.load(id),
-            ("read", &[id]) => self.read(id),
+            ("read", &[id]) => self.read(id, false),
+            ("read", &[id, "1"]) => self.read(id, true),
             ("look", &[id, wid]) => self.look(id, wid),
             ("sweep", &[wid]) => self.sweep(wid),
             ("summary", &[id]) => match self.list("", "", "500") {
@@ -780,22 +787,25 @@ impl Model {
         self.note(request, id, None, "deleted");
     }
 
-    fn outcome(&mut self, id: &str, request: &str) -> Value {
+    fn outcome(&mut self, id: &str, request: &str, cid: Option<&str>) -> Value {
         let of = self.requests.get(request).map_or_else(|| id.to_owned(), |known| known.id.clone());
         self.settle_owner(&of);
         let known = self.requests.get(request).cloned().unwrap_or_default();
-        let turn = known.turn.map(|turn| turn.to_string()).unwrap_or_default();
-        match (known.kind, known.verdict) {
-            (None, _) if known.turn.is_some() => say(["running", &turn]),
-            (Some(kind), verdict) if kind != "tombstone" => {
-                let (body, answers) = verdict.map(|(body, answers)| (body, answers.to_string())).unwrap_or_default();
-                say(["answered", &turn, kind, &body, &answers])
-            }
-            _ => {
-                self.note(request, id, None, "tombstone");
-                say(["tombstone"])
-            }
+        if let Some(kind) = known.kind.filter(|&kind| kind != "tombstone") {
+            let turn = known.turn.map(|turn| turn.to_string()).unwrap_or_default();
+            let (body, answers) = known.verdict.map(|(body, count)| (body, count.to_string())).unwrap_or_default();
+            return say(["answered", &turn, kind, &body, &answers]);
         }
+        // Also if the request is not remembered.
+        let flight = self.sessions.get_mut(&of).map(|session| &mut session.flight);
+        let Some(turn) = flight.and_then(|flight| flight.iter_mut().find(|turn| turn.request == request)) else {
+            self.note(request, &of, None, "tombstone");
+            return say(["tombstone"]);
+        };
+        if let Some(cid) = cid.filter(|&cid| !turn.cids.iter().any(|other| other == cid)) {
+            turn.cids.push(cid.into());
+        }
+        say(["running", &turn.number.to_string()])
     }
 
     fn load(&self, id: &str) -> Value {
@@ -811,7 +821,7 @@ impl Model {
         Value::List(parts)
     }
 
-    fn read(&self, id: &str) -> Value {
+    fn read(&self, id: &str, with_text: bool) -> Value {
         let Some(session) = self.sessions.get(id) else { return say(["missing"]) };
         let is_live = self.has_lease(session.wid());
         if session.record.is_none() && !is_live {
@@ -828,6 +838,12 @@ impl Model {
         let pending = inputs.filter(|(_, input)| matches!(input, Input::Pending { .. }));
         parts.push(Value::List(pending.map(|(input, _)| say([input, "question"])).collect()));
         parts.push(say(session.fault.clone()));
+        if with_text {
+            let messages = session.record.iter().flat_map(|record| record.messages.iter().rev().take(64));
+            let is_text =
+                |text: &&String| text.starts_with(r#"{"role":"assistant""#) && text.contains(r#""type":"text""#);
+            parts.push(say(messages.into_iter().find(is_text).cloned()));
+        }
         Value::List(parts)
     }
 

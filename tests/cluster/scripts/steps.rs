@@ -35,7 +35,8 @@ pub(super) enum Step {
     Emit { client: u8, feed: u8, epoch: u8, count: u8, is_last: bool },
     Tell { client: u8, kind: u8 },
     Unload { session: u8, fence: u8 },
-    Outcome { request: u8 },
+    Outcome { request: u8, client: u8 },
+    Forget { request: u8 },
     Again { call: u8 },
 }
 
@@ -87,7 +88,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, feed, epoch, count, is_last)| Emit { client, feed, epoch, count, is_last }),
         1 => (client, 0..3_u8).prop_map(|(client, kind)| Tell { client, kind }),
         2 => (session, fence()).prop_map(|(session, fence)| Unload { session, fence }),
-        2 => any::<u8>().prop_map(|request| Outcome { request }),
+        2 => (any::<u8>(), 0..3_u8).prop_map(|(request, client)| Outcome { request, client }),
+        1 => any::<u8>().prop_map(|request| Forget { request }),
         12 => any::<u8>().prop_map(|call| Again { call }),
     ]
 }
@@ -138,14 +140,18 @@ pub(super) fn scene() -> impl Strategy<Value = Vec<Step>> {
     });
     let drained =
         (0..3_u8).prop_map(|worker| vec![Enrol { worker, max: 2, queue: 1 }, Drain { worker }, Again { call: 1 }]);
-    // A request whose outcome is asked for before it comes again.
-    let asked = (session, client, 0..3_u8).prop_map(|(session, client, script)| {
+    // A request whose outcome is asked for before it comes again, or when it is remembered no more.
+    let asked = (session, client, 0..3_u8, any::<bool>()).prop_map(|(session, client, script, waits)| {
         let request = match script {
             0 => Open { session, client, with_turn: true },
             1 => Begin { session, client, when_busy: 0, seen: 0 },
             _ => Restart { session, client },
         };
-        vec![request, Outcome { request: 0 }, Again { call: 1 }]
+        let outcome = Outcome { request: 0, client: 1 - client };
+        match waits {
+            true => vec![request, Forget { request: 0 }, outcome],
+            false => vec![request, outcome, Again { call: 1 }],
+        }
     });
     prop_oneof![
         100 => step().prop_map(|step| vec![step]),
