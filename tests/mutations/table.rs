@@ -1722,6 +1722,24 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Cluster("c81_a_turn_with"),
     ),
     mutation(
+        "a client that asks for an outcome is not told of it",
+        "src/cluster/scripts/outcome.lua",
+        &[("if cid then", "if false then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a turn is forgotten with its request",
+        "src/cluster/scripts/outcome.lua",
+        &[("            turn = other", "            turn = nil")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a sweep does not find the workers that are gone",
+        "src/cluster/scripts/sweep.lua",
+        &[("    if not lease_of(wid) then", "    if false then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
         "scripts do not compare the id of the namespace",
         "src/cluster/scripts/common.lua",
         &[("if redis.call('HGET', ns .. 'meta', 'id') ~= ARGV[1] then", "if false then")],

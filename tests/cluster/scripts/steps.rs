@@ -115,18 +115,18 @@ pub(super) fn scene() -> impl Strategy<Value = Vec<Step>> {
         let begin = Begin { session, client, when_busy: 1, seen: 0 };
         vec![Restart { session, client }, begin, Again { call: 1 }, end, Again { call: 3 }]
     });
-    // A question, or two, that is answered in each way; steering by both clients.
-    let talked =
-        (session.clone(), client.clone(), 0..3_u8, any::<bool>()).prop_map(|(session, client, answer, asks)| {
-            let begin = Begin { session, client, when_busy: 0, seen: 0 };
-            let ask = |input| Ask { session, fence: 0, input, has_options: true };
-            let (respond, settle) = (Respond { session, input: 0, answer }, Settle { session, fence: 0, input: 0 });
-            let steer = |client| Steer { session, client, turn: 0 };
-            match asks {
-                true => vec![begin, ask(0), respond, ask(1), settle, Again { call: 0 }],
-                false => vec![begin, steer(0), steer(1), Again { call: 0 }],
-            }
-        });
+    // A question with each kind of response, then one without; a response after an interrupt; messages of both clients.
+    let talked = (session.clone(), client.clone(), 0..3_u8, 0..3_u8).prop_map(|(session, client, answer, way)| {
+        let begin = Begin { session, client, when_busy: 0, seen: 0 };
+        let ask = |input| Ask { session, fence: 0, input, has_options: true };
+        let (respond, settle) = (Respond { session, input: 0, answer }, Settle { session, fence: 0, input: 0 });
+        let steer = |client| Steer { session, client, turn: 0 };
+        match way {
+            0 => vec![begin, ask(0), respond, ask(1), settle, Again { call: 0 }],
+            1 => vec![begin, ask(0), Interrupt { session, turn: 0 }, respond, settle],
+            _ => vec![begin, steer(0), steer(1), Again { call: 0 }],
+        }
+    });
     // Feeds, whose session may end with the next step.
     let fed = (session.clone(), client.clone(), 0..2_u8, 0..5_u8).prop_map(|(session, client, feed, end)| {
         let follow = Follow { session, client, feed, ends: false };
@@ -136,7 +136,7 @@ pub(super) fn scene() -> impl Strategy<Value = Vec<Step>> {
             2 => Kill { worker: session },
             _ => Archive { session, interrupts: end == 3 },
         };
-        vec![follow, end, Unload { session, fence: 0 }]
+        vec![follow, end, Unload { session, fence: 0 }, Again { call: 1 }]
     });
     let drained =
         (0..3_u8).prop_map(|worker| vec![Enrol { worker, max: 2, queue: 1 }, Drain { worker }, Again { call: 1 }]);
