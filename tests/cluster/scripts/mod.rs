@@ -104,7 +104,7 @@ impl Play {
         let mut args = vec![seen, next.clone(), stored, created, format!("head {next}"), format!("sum {next}")];
         args.extend(["{}".into(), "0".into(), if change == 2 { "5" } else { "0" }.to_string()]);
         let added = [1, 0, 2, 1][usize::from(change % 4)];
-        let added = if change == 2 && self.named % 4 == 0 { 66 } else { added };
+        let added = if change == 2 && self.named.is_multiple_of(4) { 66 } else { added };
         args.extend((0..added).map(|index| match (index + self.named) % 3 {
             0 => format!(r#"{{"role":"assistant","content":[{{"type":"text","text":"{index} of {next}"}}]}}"#),
             1 => format!(r#"{{"role":"assistant","content":["{index} of {next}"]}}"#),
