@@ -60,6 +60,7 @@
 //! A namespace has a version, which changes with the scripts. A program of another version gets
 //! [`EngineError::OtherVersion`] at the open, so that mixed versions never work on one namespace.
 
+mod client;
 mod config;
 mod engine;
 mod error;
@@ -69,6 +70,7 @@ mod scripts;
 mod store;
 mod wire;
 
+pub use client::{ClusterService, RequestOutcome};
 pub use config::{Durability, EngineConfig};
 pub use engine::Engine;
 pub use error::EngineError;
