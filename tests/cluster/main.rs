@@ -9,6 +9,10 @@
 #[cfg(unix)]
 mod killed;
 mod opening;
+#[cfg(unix)]
+mod players;
+#[cfg(unix)]
+mod proxy;
 mod scripts;
 mod server;
 mod storing;
@@ -18,3 +22,5 @@ mod storing;
 mod support;
 #[cfg(feature = "redis-tls")]
 mod tls;
+#[cfg(unix)]
+mod workers;
