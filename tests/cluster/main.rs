@@ -10,6 +10,8 @@
 mod killed;
 mod opening;
 #[cfg(unix)]
+mod operations;
+#[cfg(unix)]
 mod players;
 #[cfg(unix)]
 mod proxy;

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU8, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,26 +19,36 @@ pub(crate) enum Network {
 /// Passes connections on to a port of this machine.
 pub(crate) struct Proxy {
     port: u16,
-    network: Arc<AtomicU8>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    network: AtomicU8,
+    server: AtomicU16,
 }
 
 impl Proxy {
     pub(crate) fn start(server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let (port, network) = (listener.local_addr().expect("its address").port(), Arc::new(AtomicU8::new(0)));
-        let shared = Arc::clone(&network);
+        let port = listener.local_addr().expect("its address").port();
+        let shared = Arc::new(Shared { network: AtomicU8::new(0), server: AtomicU16::new(server) });
+        let own = Arc::clone(&shared);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
-                let pairs = [(&client, &server, true), (&server, &client, false)];
-                for (from, to, is_request) in pairs {
+                let port = own.server.load(Ordering::SeqCst);
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                for (from, to, is_request) in [(&client, &server, true), (&server, &client, false)] {
                     let (from, to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
-                    let network = Arc::clone(&shared);
-                    std::thread::spawn(move || pass(from, to, is_request, &network));
+                    let shared = Arc::clone(&own);
+                    std::thread::spawn(move || pass(from, to, is_request, port, &shared));
                 }
             }
         });
-        Self { port, network }
+        Self { port, shared }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn url(&self) -> String {
@@ -48,12 +58,17 @@ impl Proxy {
     /// From now on the network is like that. What gets lost is not sent again: a connection that has lost something is closed
     /// when the network is whole again.
     pub(crate) fn set(&self, network: Network) {
-        self.network.store(network as u8, Ordering::SeqCst);
+        self.shared.network.store(network as u8, Ordering::SeqCst);
+    }
+
+    /// Closes all connections. From now on they lead to another server.
+    pub(crate) fn lead_to(&self, server: u16) {
+        self.shared.server.store(server, Ordering::SeqCst);
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, is_request: bool, network: &AtomicU8) {
-    let passes = || match network.load(Ordering::SeqCst) {
+fn pass(mut from: TcpStream, mut to: TcpStream, is_request: bool, port: u16, shared: &Shared) {
+    let passes = || match shared.network.load(Ordering::SeqCst) {
         0 => true,
         1 => is_request,
         _ => false,
@@ -61,7 +76,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, is_request: bool, network: &Atom
     let mut bytes = vec![0; 1 << 16];
     let mut has_lost = false;
     let _ = from.set_read_timeout(Some(Duration::from_millis(20)));
-    loop {
+    while shared.server.load(Ordering::SeqCst) == port {
         if has_lost && passes() {
             break;
         }
