@@ -249,6 +249,9 @@ pub use comms::local::{LocalComms, LocalPeer, NameTaken};
 pub use comms::{CommsError, CommsRuntime};
 pub use context::service::TurnService;
 pub use context::sub_session::SubSession;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use context::turn::Fence;
 pub use context::turn::TurnContext;
 pub use ephemeral::{EphemeralSessionService, ServiceConfig};
 pub use error::{AgentError, BuildError, CancelReason, Cancelled, ConfigError, InputError, LlmFailure, SessionError};

@@ -242,7 +242,7 @@ impl fmt::Debug for RedisStore {
 }
 
 /// The arguments of a record; `write_record` in `scripts/common.lua` describes them.
-fn record(save: &Save<'_>) -> Result<Vec<Vec<u8>>, StoreError> {
+pub(super) fn record(save: &Save<'_>) -> Result<Vec<Vec<u8>>, StoreError> {
     let header = save.header;
     let (stored, messages): (String, Vec<Vec<u8>>) = match save.change {
         Change::Appended(added) => {

@@ -65,6 +65,34 @@ pub struct TurnContext {
     service: Arc<WeakService>,
     /// Made by the first sub-session.
     sub_sessions: OnceLock<SubSessions>,
+    /// Set if another process has begun the turn.
+    #[cfg(feature = "redis")]
+    remote: OnceLock<Remote>,
+}
+
+/// The process that has begun a turn, as its worker sees it.
+#[cfg(feature = "redis")]
+pub(crate) struct Remote {
+    pub(crate) epoch: u64,
+    pub(crate) host: Arc<dyn input::RemoteHost>,
+}
+
+/// What a turn hands to a system outside, so that this system can refuse the calls of an older holder of the session.
+///
+/// A worker of a cluster that was frozen may wake up and go on with a turn that was given up long ago. It cannot save
+/// anything, but a tool of its agent may still call out. A system that keeps the highest `epoch` it has seen for the
+/// session, and refuses calls with a lower one, is safe from that. Within one epoch the turns have rising numbers.
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Fence {
+    /// The session.
+    pub session: SessionId,
+    /// Rises whenever the session moves to a worker. No two sessions have the same epoch.
+    pub epoch: u64,
+    /// The turn.
+    pub turn: TurnId,
 }
 
 impl TurnContext {
@@ -75,7 +103,16 @@ impl TurnContext {
         deadline: Option<Instant>,
     ) -> Self {
         let sub_sessions = OnceLock::new();
-        Self { events: Arc::new(events), interaction: None, tool_results, deadline, service, sub_sessions }
+        Self {
+            events: Arc::new(events),
+            interaction: None,
+            tool_results,
+            deadline,
+            service,
+            sub_sessions,
+            #[cfg(feature = "redis")]
+            remote: OnceLock::new(),
+        }
     }
 
     /// Begins an interaction of host mode, which `cancel` ends alone.
@@ -98,6 +135,29 @@ impl TurnContext {
     /// The id of the turn.
     pub fn turn_id(&self) -> TurnId {
         self.events.turn_id()
+    }
+
+    /// The fence of a turn that a worker of a cluster runs; `None` in every other service.
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService};
+    ///
+    /// let agent = agent_fn(|_, turn| {
+    ///     let key = match turn.fence() {
+    ///         Some(fence) => format!("{}/{}/{}", fence.session, fence.epoch, fence.turn),
+    ///         None => "one process".to_owned(),
+    ///     };
+    ///     Ok(turn.finish(key))
+    /// });
+    /// let service = EphemeralSessionService::new(agent, 1);
+    /// assert_eq!(service.create_session(CreateSessionRequest::new("pay"))?.text, "one process");
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn fence(&self) -> Option<Fence> {
+        let remote = self.remote.get()?;
+        Some(Fence { session: self.session_id(), epoch: remote.epoch, turn: self.turn_id() })
     }
 
     /// The turn's span, with the session's id and the turn's id as fields. On the session thread it is entered while the
@@ -292,7 +352,7 @@ impl TurnContext {
     /// events. The turn gives its running permit back during the wait, and takes one again, in arrival order, before
     /// this returns. The turn's own deadline goes on.
     pub fn request_input(&self, request: InputRequest) -> Result<String, InputError> {
-        input::request(&self.events, self.cancel_token(), request)
+        input::request(&self.events, self.cancel_token(), request, self.remote())
     }
 
     /// Receives from a channel of the agent's own; `None` once it is disconnected.
@@ -507,6 +567,22 @@ impl TurnContext {
 
     pub(super) fn weak_service(&self) -> &WeakService {
         &self.service
+    }
+
+    /// Tells that another process has begun the turn. Only the first call has an effect.
+    #[cfg(feature = "redis")]
+    pub(crate) fn set_remote(&self, remote: Remote) {
+        self.remote.get_or_init(|| remote);
+    }
+
+    #[cfg(feature = "redis")]
+    fn remote(&self) -> Option<&dyn input::RemoteHost> {
+        self.remote.get().map(|remote| &*remote.host)
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn remote(&self) -> Option<&dyn input::RemoteHost> {
+        None
     }
 
     pub(super) fn sub_sessions(&self) -> &OnceLock<SubSessions> {

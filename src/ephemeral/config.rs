@@ -302,6 +302,12 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
         Ok(EphemeralSessionService::with_settings(builder, settings))
     }
 
+    /// Puts the builder inside of another one.
+    #[cfg(feature = "redis")]
+    pub(crate) fn map_builder<C>(self, map: impl FnOnce(B) -> C) -> ServiceConfig<C> {
+        ServiceConfig { builder: map(self.builder), settings: self.settings }
+    }
+
     /// Checks the settings, and returns the builder and the settings.
     pub(crate) fn check(self, min_stack: usize) -> Result<(B, Settings), ConfigError> {
         let Self { builder, settings } = self;

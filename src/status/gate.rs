@@ -87,6 +87,18 @@ impl Gate {
         })
     }
 
+    /// Leaves out the numbers up to this one, which another process has given out. Changes nothing while a turn is
+    /// admitted, or if a higher number was given out here.
+    #[cfg(feature = "redis")]
+    pub(crate) fn skip_turns(&self, last: u64) {
+        let skip = |gate: u64| {
+            let seen = GateState(gate);
+            (!seen.is_running() && seen.turns() < last).then_some(gate & !(u64::MAX << TURN) | last << TURN)
+        };
+        // Without a change there is nothing to store.
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, skip);
+    }
+
     /// Takes the next turn number, and stores the rest of the word that `next` returns.
     fn take_number(&self, reserved: u64, next: impl Fn(GateState) -> Result<u64, Refusal>) -> Result<TurnId, Refusal> {
         let mut seen = self.state();
@@ -306,6 +318,21 @@ mod tests {
         gate.close();
         assert_eq!(gate.restart(), Err(gate.state()));
         assert!(gate.state().is_faulted());
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn numbers_are_left_out_between_turns_only_and_never_given_out_again() {
+        let gate = Gate::building(3, None);
+        gate.skip_turns(7);
+        gate.end_build();
+        gate.end_turn();
+        gate.skip_turns(7);
+        assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(8)));
+        gate.skip_turns(20);
+        gate.end_turn();
+        gate.skip_turns(5);
+        assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(9)));
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl StoreError {
     }
 
     /// Converts it to the error of a call about this session.
-    pub(super) fn about(self, id: SessionId) -> SessionError {
+    pub(crate) fn about(self, id: SessionId) -> SessionError {
         SessionError::Store { id: Some(id), source: Arc::new(self) }
     }
 }

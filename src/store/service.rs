@@ -314,6 +314,24 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.live.shutdown_with(mode, timeout)
     }
 
+    /// Leaves out the numbers of turns up to `last`, if the session is live and idle. Another process has given them out.
+    #[cfg(feature = "redis")]
+    pub(crate) fn skip_turns(&self, id: SessionId, last: u64) {
+        if let Some(life) = self.inner.live.life(id) {
+            life.skip_turns(last);
+        }
+    }
+
+    /// Ends the life of a session, if there is one, and waits for its end. Its record is not archived. A running turn is
+    /// cancelled.
+    #[cfg(feature = "redis")]
+    pub(crate) fn end_life(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
+        let Some(life) = self.inner.live.life(id) else { return Ok(()) };
+        // Another caller may have closed it.
+        let _ = life.archive(ArchiveMode::Interrupt);
+        life.archive_wait(timeout)
+    }
+
     /// Returns a handle that does not keep the service alive.
     pub fn downgrade(&self) -> WeakService {
         WeakService::new(self.inner.weak.clone())

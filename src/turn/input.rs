@@ -192,8 +192,25 @@ impl Drop for Pending<'_> {
     }
 }
 
+/// The host of a session in another process. It decides together with the list here: a response that arrives there
+/// counts, although the wait here has ended.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(crate) trait RemoteHost: Send + Sync {
+    /// Makes a request known, which is pending here by now. Fails if the turn is told to stop.
+    fn ask(&self, input: InputId, request: &InputRequest) -> Result<(), Cancelled>;
+
+    /// Ends the wait for a request without a response here. From now on no response is accepted. Returns the one that was
+    /// accepted before.
+    fn settle(&self, input: InputId) -> Option<InputResponse>;
+}
+
 /// Asks the host, and waits for the response. `cancel` is the token of the turn or of its interaction.
-pub(crate) fn request(events: &TurnEvents, cancel: &CancelToken, request: InputRequest) -> Result<String, InputError> {
+pub(crate) fn request(
+    events: &TurnEvents,
+    cancel: &CancelToken,
+    request: InputRequest,
+    remote: Option<&dyn RemoteHost>,
+) -> Result<String, InputError> {
     cancel.check()?;
     let shared = events.shared();
     let waiting = shared.clock.stopwatch();
@@ -201,6 +218,9 @@ pub(crate) fn request(events: &TurnEvents, cancel: &CancelToken, request: InputR
     let waits = shared.permit.begin_input();
     let pending = shared.inputs.push(events.turn_id(), request.clone(), cancel);
     let input_id = pending.id;
+    if let Some(remote) = remote {
+        remote.ask(input_id, &request)?;
+    }
     // The request is pending by now, so a reader of the event can respond at once.
     let announced =
         events.emit_input_request(AgentEvent::InputRequested { input_id, request: Box::new(request) }, cancel);
@@ -210,7 +230,7 @@ pub(crate) fn request(events: &TurnEvents, cancel: &CancelToken, request: InputR
         drop(waits);
     }
     // Also if the turn was cancelled before its event had room: a response that was accepted by then counts.
-    let response = pending.end();
+    let response = pending.end().or_else(|| remote.and_then(|remote| remote.settle(input_id)));
     let result = match response {
         Some(InputResponse::Answer(text)) => Ok(text),
         Some(InputResponse::Declined { reason }) => Err(InputError::Declined { reason }),

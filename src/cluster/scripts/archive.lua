@@ -30,5 +30,7 @@ end
 note_request(request, 'id', id, 'kind', 'archived')
 if wid ~= '' then
     wake(wid, id)
+else
+    end_feeds(id)
 end
 return { 'ok' }

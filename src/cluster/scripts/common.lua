@@ -69,8 +69,21 @@ local function note_request(request, ...)
     redis.call('PEXPIRE', key, VERDICT_TTL)
 end
 
+-- Ends the feeds of a session: no events follow.
+local function end_feeds(id)
+    local key = session_key(id)
+    local found = redis.call('HMGET', key, 'feeds', 'epoch')
+    for _, feed in ipairs(words(found[1])) do
+        tell({ redis.call('HGET', key, 'f:' .. feed .. ':cid') }, 'events', feed, 'epoch', found[2] or '0', 'first', '0',
+            'count', '0', 'last', '1', 'body', '[]')
+        redis.call('HDEL', key, 'f:' .. feed, 'f:' .. feed .. ':cid')
+    end
+    redis.call('HDEL', key, 'feeds')
+end
+
 -- Removes a session that was never built, or is deleted.
 local function remove(id)
+    end_feeds(id)
     redis.call('UNLINK', session_key(id), session_key(id) .. ':h')
     redis.call('ZREM', ns .. 'idx', id)
 end
@@ -121,6 +134,8 @@ local function abandon(id)
     if not found[3] then
         remove(id)
         return false
+    elseif redis.call('HGET', key, 'archived') == '1' then
+        end_feeds(id)
     end
     return true
 end

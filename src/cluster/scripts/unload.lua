@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- unload: a worker gives up a session that it has dropped already.
+-- unload: a worker gives up a session that it has dropped already. If it is archived, its feeds end.
 --
 -- ARGV: id, wid, epoch.
 -- Returns {'ok'}, {'begun'} if a turn has come meanwhile: the worker loads the session again; or {'over'} if it does not
@@ -14,4 +14,7 @@ elseif #words(redis.call('HGET', key, 'flight')) > 0 then
 end
 redis.call('HSET', key, 'wid', '')
 redis.call('SREM', ns .. 'w:' .. wid .. ':s', id)
+if redis.call('HGET', key, 'archived') == '1' then
+    end_feeds(id)
+end
 return { 'ok' }

@@ -1,0 +1,595 @@
+//! The attendant of a session: the thread that does for it what the engine asks, one thing after the other.
+//!
+//! An attendant exists while there is something to do, and for a moment longer. It reads what is in flight, starts the
+//! first turn, passes cancellations, responses and messages on, and answers what no save has answered. It may wait for
+//! the engine, for a build, for a cancel hook, or for the end of a turn. No other session waits for it.
+//!
+//! # What it reads
+//!
+//! A wake-up names the session and nothing else. The attendant then [looks](Look) at the session's hash, which has all that
+//! is to be done until the turn ends. So a wake-up that is lost, repeated or late does no harm, if another look follows:
+//! the sweep sees to that.
+//!
+//! # Who answers a turn
+//!
+//! ```text
+//! session thread                              attendant
+//! the agent returns
+//! finish: history and result, in one step
+//! the end of the local turn  ───────────────▶ a save has answered it: nothing to do
+//!
+//! the turn does not run, or its save fails ─▶ refuse, with the error
+//! ```
+//!
+//! The engine takes the first of both. A `refuse` behind a `finish` whose reply was lost finds no such turn in flight.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::agent::SessionAgentBuilder;
+use crate::error::{CancelReason, SessionError};
+use crate::inbox::injector::InteractionSubscription;
+use crate::model::{
+    AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, RunResult, SessionId, TurnId,
+};
+use crate::panics::record;
+use crate::service::{CreateSessionRequest, SessionService, StartTurnRequest, WhenBusy};
+use crate::subscription::stream::EventStream;
+use crate::subscription::{Overflow, Subscription};
+use crate::sync::{bounded, never, select, Arc, Receiver};
+use crate::time::clock::{Clock, Deadline};
+use crate::turn::handle::TurnHandle;
+use crate::wait::latch::Latch;
+
+use super::super::engine::{unexpected, Call};
+use super::super::error::EngineError;
+use super::super::messages::{reason_of, Failure, FeedOptions, Order, Verdict};
+use super::super::scripts;
+use super::super::wire::Reply;
+use super::feed::{Feed, FeedEnd};
+use super::hosting::{Hosted, Owner};
+use super::lease::Incarnation;
+use super::store::{fenced, finish};
+use super::{spawn, Shared};
+
+/// How long an attendant without anything to do waits for more.
+const LINGER: Duration = Duration::from_secs(1);
+/// The capacity of the channel between a turn and its feed.
+const EVENTS: usize = 256;
+/// How long the end of a local life may take before the session is left as it is.
+const END: Duration = Duration::from_secs(10);
+
+pub(super) struct Attendant<B: SessionAgentBuilder> {
+    shared: Arc<Shared<B>>,
+    id: SessionId,
+    wake: Receiver<()>,
+    current: Option<Current>,
+}
+
+/// The local turn.
+struct Current {
+    number: u64,
+    request: String,
+    handle: TurnHandle,
+    /// The messages and responses that were passed on.
+    seen: HashSet<String>,
+    is_cancelled: bool,
+}
+
+/// What there is to do for a session.
+struct Look {
+    owner: Owner,
+    is_archived: bool,
+    turns: Vec<InFlight>,
+    /// Name, client and options.
+    feeds: Vec<[String; 3]>,
+}
+
+/// A turn in flight.
+struct InFlight {
+    number: u64,
+    request: String,
+    cid: String,
+    order: Vec<u8>,
+    cancel: Option<CancelReason>,
+    /// Request, client and content.
+    messages: Vec<(String, String, Vec<u8>)>,
+    /// Input, and the response; empty if this worker has claimed it.
+    responses: Vec<(String, Vec<u8>)>,
+}
+
+/// What comes after a step.
+enum Next {
+    /// Waits for a wake-up or the end of the turn.
+    Wait,
+    Look,
+    End,
+}
+
+impl<B: SessionAgentBuilder> Attendant<B> {
+    pub(super) fn new(shared: Arc<Shared<B>>, id: SessionId, wake: Receiver<()>) -> Self {
+        Self { shared, id, wake, current: None }
+    }
+
+    /// Works until there is nothing to do.
+    pub(super) fn run(mut self) {
+        let mut next = Next::Look;
+        loop {
+            next = match next {
+                Next::Look => self.look(),
+                Next::Wait => self.wait(),
+                // Under the lock of the table, in which a wake-up would find this attendant.
+                Next::End if self.shared.end_attendant(self.id, &self.wake) => return,
+                Next::End => Next::Look,
+            };
+        }
+    }
+
+    /// Waits for a wake-up, the end of the local turn, or the end of the incarnation.
+    fn wait(&mut self) -> Next {
+        let Some(incarnation) = self.shared.incarnation() else { return self.give_up() };
+        let finished = self.current.as_ref().map_or_else(never, |current| current.handle.finished().clone());
+        let linger = if self.current.is_some() { Deadline::never() } else { Clock::System.deadline(LINGER) };
+        let alarm = linger.alarm();
+        select! {
+            recv(self.wake) -> _ => Next::Look,
+            recv(finished) -> _ => self.end_turn(),
+            recv(incarnation.over().receiver()) -> _ => self.give_up(),
+            recv(alarm.receiver()) -> _ => Next::End,
+        }
+    }
+
+    /// Reads what there is to do, and does it.
+    fn look(&mut self) -> Next {
+        let Some(incarnation) = self.shared.incarnation().filter(|incarnation| !incarnation.over().is_set()) else {
+            return self.give_up();
+        };
+        let look = match self.read(&incarnation) {
+            Ok(Some(look)) => look,
+            Ok(None) => return self.give_up(),
+            Err(error) => {
+                let (id, code) = (self.id, error.code());
+                record!(Warn, "turnwise::cluster", "session {id}: the engine does not tell what to do: {code}");
+                // The sweep after the outage wakes it.
+                return if self.current.is_some() { Next::Wait } else { Next::End };
+            }
+        };
+        let hosted = self.shared.hosting.enter(self.id);
+        if hosted.owner().as_ref() != Some(&look.owner) {
+            // It was given away and has come back: what is here is of an older epoch.
+            if !self.end_life(&hosted) {
+                return self.refuse_all(&look);
+            }
+            hosted.set_owner(look.owner.clone());
+        }
+        hosted.notify_credit();
+        if let Some(current) = &mut self.current {
+            match look.turns.iter().find(|turn| turn.number == current.number) {
+                Some(turn) => current.attend(&self.shared, self.id, turn),
+                // Answered by a save, or taken back because the session was deleted.
+                None if hosted.is_answered(TurnId::new(current.number)) => {}
+                None => current.cancel(CancelReason::Archived),
+            }
+            return Next::Wait;
+        }
+        match look.turns.first() {
+            Some(turn) => self.begin(&incarnation, &hosted, &look, turn),
+            None => {
+                if look.is_archived {
+                    return self.leave(&look.owner);
+                }
+                if self.shared.service().is_live(self.id) {
+                    self.follow(&hosted, &look);
+                }
+                Next::Wait
+            }
+        }
+    }
+
+    fn read(&self, incarnation: &Incarnation) -> Result<Option<Look>, EngineError> {
+        let call = Call::new(&scripts::LOOK).arg(self.id.to_string()).arg(&*incarnation.wid);
+        let answer = self.shared.engine.read(call)?;
+        if answer.is_list_of("gone") {
+            return Ok(None);
+        }
+        Look::new(&answer, &incarnation.wid).map(Some).ok_or_else(|| unexpected(&scripts::LOOK))
+    }
+
+    /// Begins what is first in flight.
+    fn begin(&mut self, incarnation: &Incarnation, hosted: &Arc<Hosted>, look: &Look, turn: &InFlight) -> Next {
+        if !incarnation.may_begin(&self.shared.engine) {
+            return self.give_up();
+        }
+        let order: Order = match serde_json::from_slice(&turn.order) {
+            Ok(order) => order,
+            Err(_) => {
+                let text = "the worker cannot read the request".to_owned();
+                return self.refuse(hosted, turn.number, &turn.request, &Failure::Other { text });
+            }
+        };
+        if turn.number == 0 {
+            return self.build(hosted, turn, order);
+        }
+        match self.begin_turn(hosted, look, turn, order) {
+            Ok(handle) if handle.turn_id().get() == turn.number => {
+                self.shared.counters.begun.add_one();
+                let (number, request) = (turn.number, turn.request.clone());
+                let mut current = Current { number, request, handle, seen: HashSet::new(), is_cancelled: false };
+                current.attend(&self.shared, self.id, turn);
+                self.current = Some(current);
+                Next::Wait
+            }
+            Ok(handle) => {
+                let owner = hosted.owner();
+                self.end_life(hosted);
+                owner.into_iter().for_each(|owner| hosted.set_owner(owner));
+                let text = format!("the worker has turn {} in place of {}", handle.turn_id(), turn.number);
+                self.refuse(hosted, turn.number, &turn.request, &Failure::Other { text })
+            }
+            Err(error) => {
+                if matches!(error, SessionError::Faulted { .. }) {
+                    // The next turn builds the agent again.
+                    self.end_life(hosted);
+                }
+                self.refuse(hosted, turn.number, &turn.request, &Failure::new(&error))
+            }
+        }
+    }
+
+    fn begin_turn(
+        &mut self,
+        hosted: &Arc<Hosted>,
+        look: &Look,
+        turn: &InFlight,
+        order: Order,
+    ) -> Result<TurnHandle, SessionError> {
+        let (id, number) = (self.id, turn.number);
+        let Some(ordered) = order.turn else { return Err(SessionError::NotRunning { id }) };
+        let feed = ordered.has_feed.then(|| bounded(EVENTS));
+        let mut request = ordered.into_request().when_busy(WhenBusy::Queue);
+        hosted.begin_turn(TurnId::new(number), turn.request.as_str().into());
+        let events = feed.map(|(event_tx, events)| {
+            request.event_tx = Some(event_tx);
+            events
+        });
+        let service = self.shared.service();
+        let begun = match order.spec {
+            Some(spec) => {
+                service.begin_session(CreateSessionRequest::new("").session(spec.into_spec(id)).turn(request))
+            }
+            None => {
+                if !look.feeds.is_empty() {
+                    // Before the turn, so that the clients get its first event.
+                    self.follow(hosted, look);
+                }
+                self.begin_stored(number, request)
+            }
+        };
+        // Also for a turn that does not begin: the client waits for the end of its feed.
+        if let Some((events, owner)) = events.zip(hosted.owner()) {
+            self.shared.spawn_feed(
+                Feed {
+                    engine: self.shared.engine.clone(),
+                    hosted: Arc::clone(hosted),
+                    owner,
+                    name: turn.request.clone(),
+                    cid: turn.cid.clone(),
+                },
+                events,
+            );
+        }
+        begun
+    }
+
+    /// Begins a turn of a session that has a record. A life that is ending is waited for.
+    fn begin_stored(&self, number: u64, mut request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
+        let patience = Clock::System.deadline(self.shared.engine.config().lease / 2);
+        let mut pause = Duration::from_millis(1);
+        loop {
+            self.shared.service().skip_turns(self.id, number - 1);
+            let refused = match self.shared.service().try_begin_turn(self.id, request) {
+                Ok(handle) => return Ok(handle),
+                Err(refused) => refused,
+            };
+            match refused.error {
+                SessionError::Busy { .. } if patience.leaves_more_than(pause) => {
+                    super::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                    request = refused.request;
+                }
+                error => return Err(error),
+            }
+        }
+    }
+
+    /// Builds the agent for no turn: of a new session, or of one that is faulted.
+    fn build(&mut self, hosted: &Arc<Hosted>, turn: &InFlight, order: Order) -> Next {
+        let built = match order.spec {
+            Some(spec) => self.shared.service().open_session(spec.into_spec(self.id)).map(drop),
+            None if self.end_life_now() => self.shared.service().resume(self.id),
+            None => Err(SessionError::Busy { id: self.id, turn: None }),
+        };
+        match built {
+            Ok(()) => {
+                let result = RunResult::new(self.id, TurnId::new(0), "");
+                self.answer(hosted, 0, &turn.request, &Ok(result))
+            }
+            Err(error) => self.refuse(hosted, 0, &turn.request, &Failure::new(&error)),
+        }
+    }
+
+    /// The local turn has ended: answers it, if no save has.
+    fn end_turn(&mut self) -> Next {
+        let Some(mut current) = self.current.take() else { return Next::Look };
+        let Some(hosted) = self.shared.hosting.find(self.id) else { return Next::Look };
+        let result = current.handle.try_wait();
+        let is_faulted = matches!(result, Some(Err(SessionError::Faulted { .. })));
+        self.shared.counters.ended.add_one();
+        let next = match hosted.end_turn() {
+            Some(true) => Next::Look,
+            Some(false) => Next::Wait,
+            None => {
+                let gone = Err(SessionError::NotFound { id: self.id });
+                match result.unwrap_or(gone) {
+                    // A turn in host mode: its interactions were saved one by one.
+                    Ok(result) => self.answer(&hosted, current.number, &current.request, &Ok(result)),
+                    Err(error) => self.refuse(&hosted, current.number, &current.request, &Failure::new(&error)),
+                }
+            }
+        };
+        if is_faulted && !self.shared.restarts {
+            // Its capacity is of more use to others. A restart builds the agent from the record.
+            self.end_life_now();
+        }
+        next
+    }
+
+    fn answer(&mut self, hosted: &Hosted, number: u64, request: &str, verdict: &Verdict) -> Next {
+        let Some(owner) = hosted.owner() else { return Next::Look };
+        match finish(self.id, &owner, number, request, verdict, "") {
+            Ok(call) => self.write(call),
+            Err(_) => self.refuse(hosted, number, request, &Failure::Other { text: "the result has no JSON".into() }),
+        }
+    }
+
+    fn refuse(&mut self, hosted: &Hosted, number: u64, request: &str, failure: &Failure) -> Next {
+        hosted.end_turn();
+        let Some(owner) = hosted.owner() else { return Next::Look };
+        self.shared.counters.refused.add_one();
+        let verdict: Result<&RunResult, &Failure> = Err(failure);
+        let body = serde_json::to_vec(&verdict).unwrap_or_default();
+        let call = fenced(&scripts::REFUSE, self.id, &owner).arg(number.to_string()).arg(request).arg(body);
+        self.write(call)
+    }
+
+    fn refuse_all(&mut self, look: &Look) -> Next {
+        let hosted = Hosted::of(self.id, look.owner.clone());
+        for turn in &look.turns {
+            self.refuse(&hosted, turn.number, &turn.request, &Failure::Busy { turn: None });
+        }
+        Next::Wait
+    }
+
+    /// Runs a step that ends something, and looks for what comes next.
+    fn write(&self, call: Call) -> Next {
+        match self.shared.engine.write(call) {
+            Ok(_) => Next::Look,
+            Err(error) => {
+                let (id, code) = (self.id, error.code());
+                record!(Warn, "turnwise::cluster", "session {id}: a turn is not answered: {code}");
+                Next::Look
+            }
+        }
+    }
+
+    /// Adds the feeds that are not running, and ends those that are not wanted any more.
+    fn follow(&self, hosted: &Arc<Hosted>, look: &Look) {
+        self.shared.feeds.keep(self.id, |name| look.feeds.iter().any(|[feed, ..]| feed == name));
+        for [name, cid, options] in &look.feeds {
+            let Some(end) = self.shared.feeds.add(self.id, name) else { continue };
+            let options: FeedOptions = serde_json::from_str(options).unwrap_or(FeedOptions { from_seq: None });
+            // A slow client is waited for. One that does not want that reads all the same, and drops what it has no room for.
+            let mut subscription = Subscription::new().capacity(EVENTS).overflow(Overflow::Block);
+            subscription.from_seq = options.from_seq;
+            match self.shared.service().subscribe(self.id, subscription) {
+                Ok(stream) => {
+                    let feed = Feed {
+                        engine: self.shared.engine.clone(),
+                        hosted: Arc::clone(hosted),
+                        owner: look.owner.clone(),
+                        name: name.clone(),
+                        cid: cid.clone(),
+                    };
+                    self.shared.spawn_session_feed(feed, stream, end);
+                }
+                Err(error) => {
+                    self.shared.feeds.remove(self.id, name);
+                    let (id, code) = (self.id, error.code());
+                    record!(Debug, "turnwise::cluster", "session {id}: no events for a client: {code}");
+                }
+            }
+        }
+    }
+
+    /// The worker does not have the session any more: what is here is of no use.
+    fn give_up(&mut self) -> Next {
+        if let Some(hosted) = self.shared.hosting.find(self.id) {
+            if self.end_life(&hosted) {
+                self.shared.hosting.remove(self.id);
+            }
+        }
+        self.current = None;
+        Next::End
+    }
+
+    /// Gives an archived session back.
+    fn leave(&mut self, owner: &Owner) -> Next {
+        self.end_life_now();
+        let _ = self.shared.engine.write(fenced(&scripts::UNLOAD, self.id, owner));
+        Next::Look
+    }
+
+    /// Ends the local life without a save. Returns whether it has ended.
+    fn end_life(&mut self, hosted: &Hosted) -> bool {
+        hosted.release();
+        if let Some(current) = self.current.take() {
+            self.shared.counters.lost.add_one();
+            current.handle.cancel_token().cancel_and_run_hooks(CancelReason::Shutdown);
+        }
+        self.end_life_now()
+    }
+
+    /// Ends the local life. While this worker has the session its last save is kept.
+    fn end_life_now(&mut self) -> bool {
+        self.shared.feeds.keep(self.id, |_| false);
+        let ended = self.shared.service().end_life(self.id, END);
+        if let Err(error) = &ended {
+            let (id, code) = (self.id, error.code());
+            record!(Warn, "turnwise::cluster", "session {id}: its agent has not ended: {code}");
+        }
+        ended.is_ok()
+    }
+}
+
+impl Current {
+    /// Passes on what has come for the turn.
+    fn attend<B: SessionAgentBuilder>(&mut self, shared: &Arc<Shared<B>>, id: SessionId, turn: &InFlight) {
+        for (input, response) in turn.responses.iter().filter(|(_, response)| !response.is_empty()) {
+            if self.seen.insert(input.clone()) {
+                let parsed = input.parse().map(InputId::new).ok().zip(serde_json::from_slice(response).ok());
+                if let Some((input, response)) = parsed {
+                    let response: InputResponse = response;
+                    // Where the turn has stopped waiting it asks the engine, which has the response.
+                    let _ = shared.service().respond(id, input, response);
+                }
+            }
+        }
+        for (request, cid, content) in &turn.messages {
+            if self.seen.insert(request.clone()) {
+                shared.steer(id, TurnId::new(self.number), request, cid, content);
+            }
+        }
+        if let Some(reason) = turn.cancel {
+            self.cancel(reason);
+        }
+    }
+
+    fn cancel(&mut self, reason: CancelReason) {
+        if !std::mem::replace(&mut self.is_cancelled, true) {
+            self.handle.cancel_token().cancel_and_run_hooks(reason);
+        }
+    }
+}
+
+impl<B: SessionAgentBuilder> Shared<B> {
+    fn spawn_feed(self: &Arc<Self>, feed: Feed, events: Receiver<AgentEvent>) {
+        let Some(incarnation) = self.incarnation() else { return };
+        spawn("feed", move || {
+            if let FeedEnd::Drained(progress) = feed.run(&events, || events.try_recv().ok(), incarnation.over()) {
+                feed.end(progress);
+            }
+        });
+    }
+
+    /// Passes the events of the session on. The end of the local life is not the end of the feed: the next one goes on.
+    fn spawn_session_feed(self: &Arc<Self>, feed: Feed, stream: EventStream, end: Arc<Latch>) {
+        let shared = Arc::clone(self);
+        spawn("feed", move || {
+            let id = feed.hosted.id;
+            if let FeedEnd::Unwanted = feed.run(stream.events(), || stream.try_recv().ok(), &end) {
+                let call = Call::new(&scripts::FOLLOW).arg(id.to_string()).arg(feed.cid.as_str());
+                let _ = shared.engine.write(call.arg(feed.name.as_str()).arg(""));
+            }
+            shared.feeds.remove(id, &feed.name);
+        });
+    }
+
+    /// Passes a message on to the turn, and what becomes of it to the client.
+    fn steer(self: &Arc<Self>, id: SessionId, turn: TurnId, request: &str, cid: &str, content: &[u8]) {
+        let tell = Tell { shared: Arc::clone(self), request: request.to_owned(), cid: cid.to_owned() };
+        let steered = match serde_json::from_slice::<InteractionContent>(content) {
+            Ok(content) => self.service().steer(id, Some(turn), content).map_err(|error| error.to_string()),
+            Err(_) => Err("the worker cannot read the message".to_owned()),
+        };
+        match steered {
+            Ok(subscription) => {
+                tell.send("taken", None);
+                spawn("steering", move || tell.follow(subscription));
+            }
+            Err(error) => {
+                let interaction_id = InteractionId::new();
+                tell.send("end", Some(&AgentEvent::InteractionFailed { interaction_id, error }));
+            }
+        }
+    }
+}
+
+/// Reports to a client what becomes of its message.
+struct Tell<B: SessionAgentBuilder> {
+    shared: Arc<Shared<B>>,
+    request: String,
+    cid: String,
+}
+
+impl<B: SessionAgentBuilder> Tell<B> {
+    fn follow(&self, subscription: InteractionSubscription) {
+        for event in subscription.events.iter() {
+            let is_end = matches!(event, AgentEvent::InteractionComplete { .. } | AgentEvent::InteractionFailed { .. });
+            self.send(if is_end { "end" } else { "event" }, Some(&event));
+        }
+    }
+
+    fn send(&self, kind: &str, event: Option<&AgentEvent>) {
+        let body = event.map(|event| serde_json::to_vec(event).unwrap_or_default()).unwrap_or_default();
+        let call = Call::new(&scripts::TELL).arg(self.cid.as_str()).arg(self.request.as_str()).arg(kind).arg(body);
+        if let Err(error) = self.shared.engine.write(call) {
+            record!(Warn, "turnwise::cluster", "a message's report is lost: {}", error.code());
+        }
+    }
+}
+
+impl Look {
+    fn new(answer: &Reply, wid: &Arc<str>) -> Option<Self> {
+        let [word, epoch, archived, turns, feeds] = answer.list()? else { return None };
+        if word.text()? != b"ok" {
+            return None;
+        }
+        let owner = Owner { wid: Arc::clone(wid), epoch: text(epoch)?.into() };
+        let turns = turns.list()?.iter().map(InFlight::new).collect::<Option<_>>()?;
+        let feed = |feed: &Reply| match feed.list()? {
+            [name, cid, options] => Some([text(name)?, text(cid)?, text(options)?]),
+            _ => None,
+        };
+        let feeds = feeds.list()?.iter().map(feed).collect::<Option<_>>()?;
+        Some(Self { owner, is_archived: archived.text()? == b"1", turns, feeds })
+    }
+}
+
+impl InFlight {
+    fn new(turn: &Reply) -> Option<Self> {
+        let [number, request, cids, order, cancel, messages, responses] = turn.list()? else { return None };
+        let cancel = cancel.text()?;
+        let message = |message: &Reply| match message.list()? {
+            [request, cid, content] => Some((text(request)?, text(cid)?, content.text()?.to_vec())),
+            _ => None,
+        };
+        let response = |response: &Reply| match response.list()? {
+            [input, response] => Some((text(input)?, response.text()?.to_vec())),
+            _ => None,
+        };
+        Some(Self {
+            number: text(number)?.parse().ok()?,
+            request: text(request)?,
+            // The latest name of the client that has begun the turn.
+            cid: text(cids)?.split(' ').next_back().unwrap_or_default().to_owned(),
+            order: order.text()?.to_vec(),
+            cancel: (!cancel.is_empty()).then(|| reason_of(cancel)),
+            messages: messages.list()?.iter().map(message).collect::<Option<_>>()?,
+            responses: responses.list()?.iter().map(response).collect::<Option<_>>()?,
+        })
+    }
+}
+
+fn text(reply: &Reply) -> Option<String> {
+    reply.text().map(|text| String::from_utf8_lossy(text).into_owned())
+}

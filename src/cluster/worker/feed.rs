@@ -1,0 +1,141 @@
+//! Feeds: the threads that pass a session's events on to clients.
+//!
+//! A feed reads a channel of the local session and sends what is there in batches. A client gives *credit*: it takes events
+//! up to a sum of costs. Without credit the feed stops reading, so the channel fills up, and the emitter waits as for any
+//! slow reader. A client that is gone or wants no more ends the feed; the turn goes on.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::panics::record;
+use crate::sync::{bounded, select, Arc, Receiver};
+use crate::wait::latch::Latch;
+
+use super::super::engine::{Call, Engine};
+use super::super::messages::{cost, WINDOW};
+use super::super::scripts;
+use super::hosting::{Hosted, Owner};
+
+/// How many events one message has at most, and how many bytes it has after which no event is added.
+const MOST_EVENTS: u64 = 64;
+const MOST_BYTES: usize = 64 << 10;
+/// How often a feed without credit asks for it, in case that the message of it was lost.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) struct Feed {
+    pub(super) engine: Engine,
+    pub(super) hosted: Arc<Hosted>,
+    pub(super) owner: Owner,
+    pub(super) name: String,
+    pub(super) cid: String,
+}
+
+/// How a feed has ended.
+pub(super) enum FeedEnd {
+    /// The channel has no more events.
+    Drained(Progress),
+    /// The client is gone, or wants no more.
+    Unwanted,
+    /// The engine is away, or the session is given up.
+    Cut,
+}
+
+/// What a feed has sent.
+pub(super) struct Progress {
+    next: u64,
+    sent: u64,
+    credit: u64,
+}
+
+/// Events that go in one message.
+#[derive(Default)]
+struct Batch {
+    json: Vec<u8>,
+    count: u64,
+    cost: u64,
+}
+
+impl Feed {
+    /// Passes events on until the channel disconnects, the client wants no more, or `over` is set. `next` reads the channel
+    /// without a wait. Returns whether the client wants more.
+    pub(super) fn run<T: Serialize>(
+        &self,
+        events: &Receiver<T>,
+        next: impl Fn() -> Option<T>,
+        over: &Latch,
+    ) -> FeedEnd {
+        let (notify, notified) = bounded(1);
+        self.hosted.add_credit_waiter(notify);
+        let mut progress = Progress { next: 1, sent: 0, credit: WINDOW };
+        loop {
+            let first = select! {
+                recv(events) -> event => event.ok(),
+                recv(over.receiver()) -> _ => return FeedEnd::Cut,
+            };
+            let Some(first) = first else { return FeedEnd::Drained(progress) };
+            let mut batch = Batch::default();
+            batch.push(&first);
+            while batch.count < MOST_EVENTS && batch.json.len() < MOST_BYTES {
+                let Some(event) = next() else { break };
+                batch.push(&event);
+            }
+            while progress.sent >= progress.credit {
+                // Without events it only reads the credit.
+                if let Err(end) = self.emit(Batch::default(), &mut progress, false) {
+                    return end;
+                }
+                if progress.sent >= progress.credit {
+                    select! {
+                        recv(notified) -> _ => {}
+                        recv(over.receiver()) -> _ => return FeedEnd::Cut,
+                        default(ASK_AGAIN) => {}
+                    }
+                }
+            }
+            if let Err(end) = self.emit(batch, &mut progress, false) {
+                return end;
+            }
+        }
+    }
+
+    /// Tells the client that no more events follow.
+    pub(super) fn end(&self, mut progress: Progress) {
+        let _ = self.emit(Batch::default(), &mut progress, true);
+    }
+
+    /// Sends a message.
+    fn emit(&self, batch: Batch, progress: &mut Progress, is_last: bool) -> Result<(), FeedEnd> {
+        let Batch { mut json, count, cost } = batch;
+        json.push(if json.is_empty() { b'[' } else { b' ' });
+        json.push(b']');
+        let call = Call::new(&scripts::EMIT).arg(self.cid.as_str()).arg(self.name.as_str()).arg(&*self.owner.epoch);
+        let call = call.arg(progress.next.to_string()).arg(count.to_string());
+        let answer = match self.engine.write(call.arg(if is_last { "1" } else { "0" }).arg(json)) {
+            Ok(answer) => answer,
+            Err(error) => {
+                let (id, code) = (self.hosted.id, error.code());
+                record!(Warn, "turnwise::cluster", "session {id}: events are lost: {code}");
+                return Err(FeedEnd::Cut);
+            }
+        };
+        let words = answer.words();
+        let Some([b"ok", credit]) = words.as_deref() else { return Err(FeedEnd::Unwanted) };
+        progress.next += count;
+        progress.sent += cost;
+        let granted = std::str::from_utf8(credit).ok().and_then(|credit| credit.parse().ok());
+        progress.credit = progress.credit.max(granted.unwrap_or(0));
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn push<T: Serialize>(&mut self, event: &T) {
+        // The events have no maps with other keys than texts, so this does not fail.
+        let Ok(json) = serde_json::to_vec(event) else { return };
+        self.json.push(if self.json.is_empty() { b'[' } else { b',' });
+        self.json.extend_from_slice(&json);
+        self.count += 1;
+        self.cost += cost(json.len());
+    }
+}

@@ -1,0 +1,166 @@
+//! What a worker knows of the sessions that the engine has given to it. Its store, its agents and its attendants share it.
+//!
+//! **Invariant.** A session is in the table from its assignment until the local life has ended. While it is there, its
+//! record is written only with the fence of the assignment. A session that was given up stays in the table, *released*,
+//! until no local agent can save it any more: every save is then a conflict.
+
+use std::collections::HashMap;
+
+use crate::error::SessionError;
+use crate::model::{SessionId, TurnId};
+use crate::sync::{Arc, Mutex, Sender};
+
+use super::super::messages::{Failure, Verdict};
+
+/// The sessions of a worker.
+#[derive(Default)]
+pub(super) struct Hosting {
+    sessions: Mutex<HashMap<SessionId, Arc<Hosted>>>,
+}
+
+/// A session that was given to this worker.
+pub(super) struct Hosted {
+    pub(super) id: SessionId,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` after the release.
+    owner: Option<Owner>,
+    /// The number that the next turn has at the engine; 0 if none is about to begin.
+    next_turn: u64,
+    turn: Option<HostedTurn>,
+    /// Those who wait for the credit of a client.
+    credit: Vec<Sender<()>>,
+}
+
+/// The fence: the incarnation of the worker, and the session's epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) wid: Arc<str>,
+    pub(super) epoch: Arc<str>,
+}
+
+/// The turn in flight that runs here, and is not answered yet.
+struct HostedTurn {
+    id: TurnId,
+    request: Arc<str>,
+    /// What the agent has returned.
+    verdict: Option<Verdict>,
+    /// What is left in flight after the answer.
+    left: Option<bool>,
+}
+
+/// A turn that the next save of its session ends.
+pub(super) struct Ending {
+    pub(super) request: Arc<str>,
+    pub(super) verdict: Verdict,
+}
+
+impl Hosting {
+    pub(super) fn find(&self, id: SessionId) -> Option<Arc<Hosted>> {
+        self.sessions.lock().get(&id).cloned()
+    }
+
+    /// The session, which is added if it is new.
+    pub(super) fn enter(&self, id: SessionId) -> Arc<Hosted> {
+        let new = || Arc::new(Hosted { id, state: Mutex::default() });
+        Arc::clone(self.sessions.lock().entry(id).or_insert_with(new))
+    }
+
+    /// Removes a session whose local life has ended.
+    pub(super) fn remove(&self, id: SessionId) {
+        self.sessions.lock().remove(&id);
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Hosted>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sessions.lock().len()
+    }
+}
+
+impl Hosted {
+    /// A session that is in no table.
+    pub(super) fn of(id: SessionId, owner: Owner) -> Self {
+        Self { id, state: Mutex::new(State { owner: Some(owner), ..State::default() }) }
+    }
+
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.state.lock().owner.clone()
+    }
+
+    pub(super) fn set_owner(&self, owner: Owner) {
+        self.state.lock().owner = Some(owner);
+    }
+
+    /// From now on every save of the session is a conflict.
+    pub(super) fn release(&self) {
+        let mut state = self.state.lock();
+        state.owner = None;
+        state.turn = None;
+    }
+
+    pub(super) fn next_turn(&self) -> u64 {
+        self.state.lock().next_turn
+    }
+
+    /// Notes the turn that is about to begin here.
+    pub(super) fn begin_turn(&self, id: TurnId, request: Arc<str>) {
+        let mut state = self.state.lock();
+        state.next_turn = id.get();
+        state.turn = Some(HostedTurn { id, request, verdict: None, left: None });
+    }
+
+    /// Notes what the agent has returned from its call, before the call's history is saved.
+    pub(super) fn set_verdict(&self, turn: TurnId, verdict: Verdict) {
+        if let Some(own) = self.state.lock().turn.as_mut().filter(|own| own.id == turn) {
+            own.verdict = Some(verdict);
+        }
+    }
+
+    /// The turn that a save at its end answers. `None` if it is answered already, or runs for no client.
+    pub(super) fn ending(&self, turn: TurnId) -> Option<Ending> {
+        let state = self.state.lock();
+        let own = state.turn.as_ref().filter(|own| own.id == turn && own.left.is_none())?;
+        let panicked = || Err(Failure::new(&SessionError::Faulted { id: self.id, message: "it panicked".into() }));
+        Some(Ending { request: Arc::clone(&own.request), verdict: own.verdict.clone().unwrap_or_else(panicked) })
+    }
+
+    /// Notes that the turn is answered.
+    pub(super) fn set_answered(&self, turn: TurnId, left: bool) {
+        if let Some(own) = self.state.lock().turn.as_mut().filter(|own| own.id == turn) {
+            own.left = Some(left);
+        }
+    }
+
+    /// Ends the turn. Returns whether turns are left in flight, if a save has answered it.
+    pub(super) fn end_turn(&self) -> Option<bool> {
+        let mut state = self.state.lock();
+        state.next_turn = 0;
+        state.turn.take().and_then(|own| own.left)
+    }
+
+    /// Whether no turn runs here.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state.lock().turn.is_none()
+    }
+
+    /// Whether a save has answered this turn.
+    pub(super) fn is_answered(&self, turn: TurnId) -> bool {
+        self.state.lock().turn.as_ref().is_none_or(|own| own.id != turn || own.left.is_some())
+    }
+
+    pub(super) fn add_credit_waiter(&self, waiter: Sender<()>) {
+        self.state.lock().credit.push(waiter);
+    }
+
+    /// Tells those who wait for credit to look again.
+    pub(super) fn notify_credit(&self) {
+        let mut state = self.state.lock();
+        state.credit.retain(|waiter| !matches!(waiter.try_send(()), Err(crate::sync::TrySendError::Disconnected(()))));
+    }
+}

@@ -1,0 +1,503 @@
+//! Workers: processes that host the sessions of an engine.
+//!
+//! A [`Worker`] is a [`PersistentSessionService`] that takes its turns from the engine. Any number of them, on any machines,
+//! share the sessions of one namespace. A session is given to a worker when it is used, and stays with it until the worker
+//! is drained or dies, or until it makes room for another one.
+//!
+//! # Threads
+//!
+//! - the *supervisor*: makes the worker known, then blocks in a read of the worker's stream, which names sessions to attend
+//! - the *renewer*: renews the lease, takes over what dead workers have left, and sweeps
+//! - one [attendant](attendant) for each session that has something to do
+//! - one feed for each turn whose client wants events, for each subscription, and for each message to a turn
+//! - the threads of the sessions
+//!
+//! # A dead worker, a frozen one, and an outage
+//!
+//! A worker renews its lease four times in the time that the lease lasts. If it does not, any process that touches one of
+//! its sessions takes all of them away, and the turns that were in flight are answered as lost. A worker that only was
+//! frozen finds out at its next step: the incarnation is over. It drops its sessions without a save, takes a new name, and
+//! goes on as a new worker. An outage of the engine that is longer than the lease does the same to every worker.
+
+mod agent;
+mod attendant;
+mod feed;
+mod feeds;
+mod hosting;
+mod lease;
+mod stats;
+mod store;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::agent::SessionAgentBuilder;
+use crate::ephemeral::ServiceConfig;
+use crate::error::{ConfigError, SessionError};
+use crate::model::SessionId;
+use crate::panics::{contain, record};
+use crate::service::ArchiveMode;
+use crate::store::{PersistentSessionService, StoreError};
+use crate::sync::{bounded, never, Arc, Builder, JoinHandle, Mutex, Receiver, Sender};
+use crate::time::clock::Clock;
+use crate::turn::shared::Counter;
+use crate::wait::latch::Latch;
+
+use super::engine::{Call, Engine};
+use super::error::EngineError;
+use super::scripts;
+use super::store::RedisStore;
+use super::wire::Reply;
+use agent::ReportingBuilder;
+use attendant::Attendant;
+use feeds::Feeds;
+use hosting::{Hosted, Hosting};
+use lease::Incarnation;
+pub use stats::{DrainReport, WorkerStats};
+use store::{fenced, HostedStore};
+
+/// Hosts sessions of an engine, for the [clients](super::ClusterService) of any process.
+///
+/// The settings of the service are those of any service. [`max_sessions`](ServiceConfig::max_sessions) is how many sessions
+/// are live at a time: sessions without a turn make room for others.
+/// [`turn_queue`](ServiceConfig::turn_queue) is how many turns may wait for a session.
+///
+/// The agents' own service, [`TurnContext::service`](crate::TurnContext::service), is the worker's: sub-agents run in the
+/// same process, and share its capacity.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use turnwise::cluster::{Engine, EngineConfig, Worker};
+/// use turnwise::{agent_fn, EphemeralSessionService};
+///
+/// let engine = Engine::open("redis://localhost", EngineConfig::new())?;
+/// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt)));
+/// let worker = Worker::start(EphemeralSessionService::configure(agent).max_sessions(100), engine)?;
+/// // until the program is told to stop
+/// let report = worker.drain(Duration::from_secs(60));
+/// assert_eq!(report.busy, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Drop
+/// Gives the sessions up at once. Turns that run are lost: their callers get
+/// [`WorkerLost`](crate::SessionError::WorkerLost). [`drain`](Self::drain) lets them finish first. Waits for the engine, at
+/// most for one [lease](super::EngineConfig::lease), and for no agent.
+#[must_use = "dropping it gives its sessions up"]
+pub struct Worker {
+    control: Box<dyn Control>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A worker could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting of the service is out of range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The engine refuses the worker, or does not answer.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The system refuses a thread.
+    #[error("no thread for the worker: {0}")]
+    Spawn(#[from] io::Error),
+}
+
+/// A worker, whatever the type of its agents.
+trait Control: Send + Sync {
+    fn stats(&self) -> WorkerStats;
+    fn drain(&self, timeout: Duration) -> DrainReport;
+    fn stop(&self);
+}
+
+/// What the threads of a worker share.
+struct Shared<B: SessionAgentBuilder> {
+    engine: Engine,
+    hosting: Arc<Hosting>,
+    service: PersistentSessionService<ReportingBuilder<B>>,
+    /// Whether the service restarts faulted sessions itself.
+    restarts: bool,
+    capacity: usize,
+    queue: usize,
+    /// `None` before the first one, and after the end of the worker.
+    incarnation: Mutex<Option<Arc<Incarnation>>>,
+    /// The attendants, each with the channel that wakes it.
+    attendants: Mutex<HashMap<SessionId, Sender<()>>>,
+    feeds: Feeds,
+    counters: Counters,
+    stopped: Latch,
+}
+
+#[derive(Default)]
+struct Counters {
+    begun: Counter,
+    ended: Counter,
+    refused: Counter,
+    lost: Counter,
+    incarnations: Counter,
+    reconnects: Counter,
+}
+
+impl Worker {
+    /// Starts a worker: it is known to the engine when the call returns.
+    ///
+    /// # Errors
+    /// [`StartError`]. Nothing is left of the worker then.
+    ///
+    /// # Blocking
+    /// For the engine. While it does not answer, for one [lease](super::EngineConfig::lease).
+    pub fn start<B: SessionAgentBuilder>(config: ServiceConfig<B>, engine: Engine) -> Result<Self, StartError> {
+        let hosting = Arc::new(Hosting::default());
+        let settings = &config.settings;
+        let (capacity, queue, restarts) =
+            (settings.max_sessions, settings.turn_queue, settings.restart_faulted.is_some());
+        let store = HostedStore {
+            plain: RedisStore::new(engine.clone()),
+            hosting: Arc::clone(&hosting),
+            marks_faults: !restarts,
+        };
+        let wrap = |builder| ReportingBuilder { builder, engine: engine.clone(), hosting: Arc::clone(&hosting) };
+        let config = PersistentSessionService::configure(config.map_builder(wrap), store).unload_when_full(true);
+        let service = config.build()?;
+        let shared = Arc::new(Shared {
+            engine,
+            hosting,
+            service,
+            restarts,
+            capacity,
+            queue,
+            incarnation: Mutex::default(),
+            attendants: Mutex::default(),
+            feeds: Feeds::default(),
+            counters: Counters::default(),
+            stopped: Latch::new(),
+        });
+        let first = shared.enrol()?;
+        let mut worker = Self { control: Box::new(Arc::clone(&shared)), threads: Vec::new() };
+        let renewer = Arc::clone(&shared);
+        worker.threads.push(builder("renewer").spawn(move || renewer.renew())?);
+        worker.threads.push(builder("supervisor").spawn(move || shared.supervise(first))?);
+        Ok(worker)
+    }
+
+    /// Takes no more sessions, lets the turns in flight finish, and gives the sessions up: each with its last save. They go
+    /// to other workers when they are used next.
+    ///
+    /// Turns that are still in flight after `timeout` are not touched. They are lost when the worker is dropped.
+    ///
+    /// # Blocking
+    /// Until no turn is in flight here, at most for `timeout`; then for the engine.
+    pub fn drain(&self, timeout: Duration) -> DrainReport {
+        self.control.drain(timeout)
+    }
+
+    /// The figures of the worker.
+    ///
+    /// # Blocking
+    /// Does not block.
+    pub fn stats(&self) -> WorkerStats {
+        self.control.stats()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.control.stop();
+        for thread in self.threads.drain(..) {
+            // A panic of it was reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl<B: SessionAgentBuilder> Shared<B> {
+    fn service(&self) -> &PersistentSessionService<ReportingBuilder<B>> {
+        &self.service
+    }
+
+    fn incarnation(&self) -> Option<Arc<Incarnation>> {
+        self.incarnation.lock().clone()
+    }
+
+    fn enrol(&self) -> Result<Arc<Incarnation>, EngineError> {
+        let incarnation = Arc::new(Incarnation::enrol(&self.engine, self.capacity, self.queue)?);
+        self.counters.incarnations.add_one();
+        *self.incarnation.lock() = Some(Arc::clone(&incarnation));
+        Ok(incarnation)
+    }
+
+    /// The supervisor: one incarnation after the other.
+    fn supervise(self: &Arc<Self>, first: Arc<Incarnation>) {
+        let mut incarnation = first;
+        loop {
+            self.listen(&incarnation);
+            incarnation.end();
+            self.give_up_all();
+            incarnation = loop {
+                if self.stopped.is_set() || self.engine.is_replaced() {
+                    *self.incarnation.lock() = None;
+                    return;
+                }
+                match self.enrol() {
+                    Ok(incarnation) => break incarnation,
+                    Err(error) => {
+                        record!(Warn, "turnwise::cluster", "the worker is not known: {}", error.code());
+                        self.pause(Duration::from_millis(200));
+                    }
+                }
+            };
+        }
+    }
+
+    /// Reads the worker's stream until the incarnation is over.
+    fn listen(self: &Arc<Self>, incarnation: &Incarnation) {
+        // Short enough to notice the end of the incarnation soon.
+        let block = (self.engine.config().lease / 8).min(Duration::from_secs(1));
+        let mut last = "0".to_owned();
+        let mut is_first = true;
+        while !incarnation.over().is_set() && !self.stopped.is_set() {
+            if !std::mem::take(&mut is_first) {
+                self.counters.reconnects.add_one();
+            }
+            let mut listener = match self.engine.listen(&format!("w:{}:q", incarnation.wid)) {
+                Ok(listener) => listener.after(last.clone()),
+                Err(_) => {
+                    self.pause(Duration::from_millis(100));
+                    continue;
+                }
+            };
+            // Messages may have been lost while there was no connection.
+            self.sweep(incarnation);
+            while !incarnation.over().is_set() && !self.stopped.is_set() {
+                match listener.read(block) {
+                    Ok(entries) => {
+                        for entry in entries {
+                            if let [name, id] = entry.as_slice() {
+                                let id = std::str::from_utf8(id).ok().filter(|_| name == b"id");
+                                id.and_then(|id| id.parse().ok()).into_iter().for_each(|id| self.attend(id));
+                            }
+                        }
+                        last = listener.last().to_owned();
+                    }
+                    Err(error) => {
+                        record!(Debug, "turnwise::cluster", "the worker connects again: {}", error.code());
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The renewer: renews the lease and sweeps, until the worker ends.
+    fn renew(self: &Arc<Self>) {
+        let every = self.engine.config().lease / 4;
+        while !self.pause(every) {
+            if let Some(incarnation) = self.incarnation().filter(|incarnation| !incarnation.over().is_set()) {
+                match incarnation.renew(&self.engine) {
+                    Ok(()) => self.sweep(&incarnation),
+                    Err(error) => {
+                        record!(Warn, "turnwise::cluster", "the lease is not renewed: {}", error.code());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits. Returns whether the worker has been stopped.
+    fn pause(&self, duration: Duration) -> bool {
+        let _ = Clock::System.deadline(duration).receive(self.stopped.receiver());
+        self.stopped.is_set()
+    }
+
+    /// Looks for what messages may have been missed, takes over what dead workers have left, and gives up sessions that have
+    /// made room for others.
+    fn sweep(self: &Arc<Self>, incarnation: &Incarnation) {
+        let Ok(answer) = self.engine.read(Call::new(&scripts::SWEEP).arg(&*incarnation.wid)) else { return };
+        let Some([_, busy, gone]) = answer.list().filter(|_| answer.is_list_of("ok")) else { return };
+        let texts = |reply: &Reply| -> Vec<String> {
+            let words = reply.words().unwrap_or_default();
+            words.into_iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+        };
+        texts(busy).iter().filter_map(|id| id.parse().ok()).for_each(|id| self.attend(id));
+        texts(gone).iter().for_each(|wid| self.abandon(wid, false));
+        for hosted in self.hosting.all() {
+            let is_attended = self.attendants.lock().contains_key(&hosted.id);
+            if !is_attended && !self.service.is_live(hosted.id) {
+                self.leave(hosted.id);
+            }
+        }
+    }
+
+    /// Gives up a session without a local life.
+    fn leave(self: &Arc<Self>, id: SessionId) {
+        let Some(owner) = self.hosting.find(id).and_then(|hosted| hosted.owner()) else { return };
+        let answer = self.engine.write(fenced(&scripts::UNLOAD, id, &owner));
+        match answer {
+            // A turn has come in between.
+            Ok(answer) if answer.is_list_of("begun") => self.attend(id),
+            // An attendant of the same moment would enter it again.
+            Ok(_) if !self.attendants.lock().contains_key(&id) => self.hosting.remove(id),
+            _ => {}
+        }
+    }
+
+    /// Gives up an idle session, with its last save.
+    fn unload(&self, hosted: &Hosted) -> Result<(), SessionError> {
+        const END: Duration = Duration::from_secs(10);
+        let id = hosted.id;
+        self.feeds.keep(id, |_| false);
+        if self.service.is_live(id) {
+            self.service.unload(id, END)?;
+        }
+        if let Some(owner) = hosted.owner() {
+            let call = fenced(&scripts::UNLOAD, id, &owner);
+            self.engine.write(call).map_err(|error| StoreError::failed(error).about(id))?;
+        }
+        self.hosting.remove(id);
+        Ok(())
+    }
+
+    /// Answers what a dead worker had in flight, and takes its sessions from it.
+    fn abandon(&self, wid: &str, is_own: bool) {
+        const AT_ONCE: &str = "100";
+        let own = if is_own { "1" } else { "0" };
+        loop {
+            let call = Call::new(&scripts::ABANDON).arg(wid).arg(AT_ONCE).arg(own);
+            match self.engine.write(call).ok().as_deref().and_then(Reply::words).as_deref() {
+                Some([b"ok", left]) if *left != b"0" => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Sees to it that an attendant looks at a session.
+    fn attend(self: &Arc<Self>, id: SessionId) {
+        let mut attendants = self.attendants.lock();
+        if let Some(wake) = attendants.get(&id) {
+            // If it is full the attendant looks anyway.
+            let _ = wake.try_send(());
+            return;
+        }
+        let (wake, woken) = bounded(1);
+        let attendant = Attendant::new(Arc::clone(self), id, woken);
+        let shared = Arc::clone(self);
+        let spawned = builder("attendant").spawn(move || {
+            if contain(|| attendant.run()).is_err() {
+                record!(Error, "turnwise::cluster", "session {id}: its attendant panicked");
+                // The sweep wakes another one.
+                shared.attendants.lock().remove(&id);
+            }
+        });
+        if spawned.is_ok() {
+            attendants.insert(id, wake);
+            return;
+        }
+        drop(attendants);
+        // The sweep tries again.
+        record!(Error, "turnwise::cluster", "session {id}: the system has no thread for it");
+    }
+
+    /// Ends the attendant, unless it was woken meanwhile.
+    fn end_attendant(&self, id: SessionId, wake: &Receiver<()>) -> bool {
+        let mut attendants = self.attendants.lock();
+        let is_idle = wake.try_recv().is_err();
+        if is_idle {
+            attendants.remove(&id);
+        }
+        is_idle
+    }
+
+    /// Drops what the last incarnation had. Sessions with an attendant are dropped by it.
+    fn give_up_all(self: &Arc<Self>) {
+        for hosted in self.hosting.all() {
+            hosted.release();
+            self.attend(hosted.id);
+        }
+    }
+}
+
+impl<B: SessionAgentBuilder> Control for Arc<Shared<B>> {
+    fn stats(&self) -> WorkerStats {
+        let incarnation = self.incarnation();
+        let counters = &self.counters;
+        WorkerStats {
+            sessions: self.hosting.len(),
+            attended: self.attendants.lock().len(),
+            turns_begun: counters.begun.get(),
+            turns_ended: counters.ended.get(),
+            turns_refused: counters.refused.get(),
+            turns_lost: counters.lost.get(),
+            lease_age: incarnation.filter(|incarnation| !incarnation.over().is_set()).map(|own| own.age()),
+            incarnations: counters.incarnations.get(),
+            reconnects: counters.reconnects.get(),
+            service: self.service.stats(),
+        }
+    }
+
+    fn drain(&self, timeout: Duration) -> DrainReport {
+        let mut report = DrainReport::default();
+        let Some(incarnation) = self.incarnation() else { return report };
+        let until = Clock::System.deadline(timeout);
+        let call = || Call::new(&scripts::DRAIN).arg(&*incarnation.wid);
+        if let Err(error) = self.engine.write(call()) {
+            record!(Warn, "turnwise::cluster", "the worker is not drained: {}", error.code());
+        }
+        let mut pause = Duration::from_millis(2);
+        loop {
+            let answer = self.engine.read(Call::new(&scripts::SWEEP).arg(&*incarnation.wid));
+            let busy = match answer.as_deref().map(Reply::list) {
+                Ok(Some([_, busy, _])) => busy.list().map_or(0, <[Reply]>::len),
+                _ => report.busy,
+            };
+            report.busy = busy;
+            if busy == 0 || !until.leaves_more_than(pause) {
+                break;
+            }
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+        for hosted in self.hosting.all() {
+            if hosted.is_idle() && self.unload(&hosted).is_ok() {
+                report.given_up += 1;
+            }
+        }
+        report
+    }
+
+    fn stop(&self) {
+        self.stopped.set();
+        if let Some(incarnation) = self.incarnation() {
+            incarnation.end();
+            // First, so that others go on at once.
+            self.abandon(&incarnation.wid, true);
+        }
+        self.give_up_all();
+        // Cancels what runs. Agents that do not stop are left alone.
+        self.service.shutdown_with(ArchiveMode::Interrupt, Duration::ZERO);
+    }
+}
+
+/// A thread of a worker, with a name for debuggers.
+fn builder(name: &str) -> Builder {
+    Builder::new().name(format!("turnwise-{name}"))
+}
+
+/// Starts a thread that nobody waits for. Without a thread the work is dropped.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    if builder(name).spawn(work).is_err() {
+        record!(Error, "turnwise::cluster", "the system has no thread for a {name}");
+    }
+}
+
+fn sleep(duration: Duration) {
+    let _ = Clock::System.deadline(duration).receive(&never::<()>());
+}
