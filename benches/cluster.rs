@@ -1,6 +1,6 @@
-//! The costs of sessions on a Redis server. The floor is the same data on a bare connection to the same server: a header
-//! of a record and two messages, written by `MULTI`, `HSET`, `RPUSH` and `EXEC` in one round trip. `cargo bench --features
-//! redis,testkit --bench cluster`
+//! The costs of sessions on a Redis server, and of turns that workers run. The floor of a kept turn is the same data on a
+//! bare connection to the same server: a header of a record and two messages, written by `MULTI`, `HSET`, `RPUSH` and `EXEC`
+//! in one round trip. `workers` has the floors of the others. `cargo bench --features redis,testkit --bench cluster`
 //!
 //! The bench starts a `redis-server` of its own, once with `appendfsync always` and once with `everysec`. Without the
 //! program it measures nothing.
@@ -8,17 +8,20 @@
 // The library's rule about locks does not apply to its benches.
 #![allow(clippy::disallowed_types)]
 
+#[path = "cluster/bare.rs"]
+mod bare;
 mod common;
 #[allow(dead_code)]
 #[path = "../tests/cluster/server.rs"]
 mod server;
+#[path = "cluster/workers.rs"]
+mod workers;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
 
+use bare::Bare;
 use common::failures::{attempt, exit_code};
 use common::times::{interleaved, time, times, Times};
 use common::{full_or_quick, report, title};
@@ -34,10 +37,14 @@ type Service = PersistentSessionService<Agent>;
 const TEXT: usize = 200;
 
 fn main() -> ExitCode {
+    if workers::is_worker() {
+        return ExitCode::SUCCESS;
+    }
     for sync in ["always", "everysec"] {
         let _ = attempt(sync, || {
             if let Some(server) = Server::start(&["--appendfsync", sync]) {
                 measure(&server, sync);
+                workers::measure(&server, sync);
             }
         });
     }
@@ -92,40 +99,4 @@ fn many_callers(service: &Service, ids: &[SessionId], bare: &[Mutex<Bare>]) {
 
 fn run(service: &Service, id: SessionId) {
     service.start_turn(id, StartTurnRequest::new("p".repeat(TEXT))).expect("a turn");
-}
-
-/// A bare connection.
-struct Bare(BufReader<TcpStream>);
-
-impl Bare {
-    fn connect(server: &Server) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", server.port())).expect("the server listens");
-        stream.set_nodelay(true).expect("no delay");
-        Self(BufReader::new(stream))
-    }
-
-    /// Writes what a turn writes, in one round trip.
-    fn write(&mut self, record: usize) {
-        let (key, list) = (format!("bare:{record}"), format!("bare:{record}:h"));
-        let (header, summary, message) = ("h".repeat(500), "s".repeat(300), "m".repeat(TEXT + 40));
-        let commands: [&[&str]; 4] = [
-            &["MULTI"],
-            &["HSET", &key, "head", &header, "sum", &summary],
-            &["RPUSH", &list, &message, &message],
-            &["EXEC"],
-        ];
-        let mut text = String::new();
-        for command in commands {
-            text.push_str(&format!("*{}\r\n", command.len()));
-            command.iter().for_each(|part| text.push_str(&format!("${}\r\n{part}\r\n", part.len())));
-        }
-        self.0.get_mut().write_all(text.as_bytes()).expect("the commands are sent");
-        // OK, QUEUED, QUEUED, an array of two, and its two numbers.
-        let mut line = String::new();
-        for _ in 0..6 {
-            line.clear();
-            self.0.read_line(&mut line).expect("an answer");
-            assert!(!line.starts_with('-'), "{line}");
-        }
-    }
 }

@@ -9,8 +9,8 @@
 //! # Two sets of steps
 //!
 //! The store uses `meet`, `found`, `save`, `load`, `list`, `summary` and `delete`. The others share out the turns of
-//! sessions over *workers*, for *clients*. A worker is a process that hosts sessions; a client is a process that begins
-//! their turns. Neither is written yet. This is the protocol that they will follow.
+//! sessions over *workers*, for *clients*. A [worker](super::worker) is a process that hosts sessions; a client is a process
+//! that begins their turns.
 //!
 //! # Rules
 //!
@@ -41,7 +41,8 @@
 //! | `w:{wid}:l` | string with expiry | the lease: capacity, limit of queued turns, `open` or `draining` |
 //! | `w:{wid}:q` | stream | `id` of a session to look at |
 //! | `w:{wid}:s`, `w:{wid}:b` | sets | the sessions of the worker; those with a turn in flight. Their sizes are its load |
-//! | `c:{cid}:l`, `c:{cid}` | string, stream with expiry | the lease of a client; its verdicts |
+//! | `c:{cid}:l`, `c:{cid}` | string, stream with expiry | the lease of a client; its messages |
+//! | `c:{cid}:f` | hash with expiry | by feed and epoch, the credit of the client, or `closed` |
 //! | `req:{request}` | hash with expiry | `id`, `turn`, and once it is decided `kind`, `body` and `answers` |
 //!
 //! A worker and a client take a new name in each incarnation, so that no key of a dead one is revived.
@@ -61,12 +62,22 @@
 //! | `i:{input}`, `i:{input}:opt` | an input request that is pending, and its options |
 //! | `r:{input}` | its response; empty if the worker's timeout came first |
 //! | `m:{request}`, `m:{request}:cid` | a message that steers the turn, and its client |
+//! | `fault` | the message of the panic that has left the session faulted |
+//! | `feeds` | names of the feeds of the session's events |
+//! | `f:{feed}`, `f:{feed}:cid` | the options of a feed, and its client |
 //!
 //! # Messages to a client
 //!
 //! `verdict {request} id {id} turn {turn} kind {kind} body {body} answers {count}` ends a turn. The kind is `done` with the
 //! result, `refused` with the worker's reason, `withdrawn` with the cancel reason, `lost` if the worker's lease has ended,
-//! or `deleted`. `steered {request} kind lost` reports a message whose worker is gone.
+//! or `deleted`.
+//!
+//! `events {feed} epoch {epoch} first {number} count {count} last {0 or 1} body {events}` has events of a feed. A turn has a
+//! feed with the name of its request, if its client wants that; a subscription has one of its own. The worker sends events
+//! while the sum of their costs is below the client's credit. It counts by epoch: the next worker of a session begins again.
+//!
+//! `steered {request} kind {kind} body {event}` reports what becomes of a message: `taken`, `event`, `end` from the worker;
+//! `over` and `lost` from the step that ends the turn.
 //!
 //! A client that sees a count of answers passes the highest one to `begin`. A server that has fewer has lost some in a
 //! fail-over: `shorter`.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::time::UNIX_EPOCH;
 
 use serde::de::DeserializeOwned;
@@ -65,10 +66,10 @@ pub struct RedisStore {
     engine: Engine,
 }
 
-impl RedisStore {
-    /// The most sessions that one answer of the server lists.
-    const PAGE: usize = 500;
+/// The most sessions that one answer of the server lists.
+const PAGE: usize = 500;
 
+impl RedisStore {
     /// Creates a store of the sessions in the engine's namespace.
     pub fn new(engine: Engine) -> Self {
         Self { engine }
@@ -79,50 +80,91 @@ impl RedisStore {
         &self.engine
     }
 
-    /// Lists the records page by page, and makes each row an item.
+    /// Lists the records, and makes each row an item.
     fn rows<T>(&self, mut item: impl FnMut(Row<'_>) -> T) -> Result<Vec<T>, StoreError> {
-        let (mut items, mut created, mut id) = (Vec::new(), String::new(), String::new());
-        loop {
-            let call = Call::new(&scripts::LIST).arg(created.as_str()).arg(id.as_str()).arg(Self::PAGE.to_string());
-            let answer = self.engine.read(call).map_err(StoreError::failed)?;
-            let Some([_, rows @ ..]) = answer.list().filter(|_| answer.is_list_of("ok")) else {
-                return Err(StoreError::failed(unexpected(&scripts::LIST)));
-            };
-            for row in rows {
-                let row = Row::new(row).ok_or_else(|| StoreError::failed(unexpected(&scripts::LIST)))?;
-                (created, id) = (row.created.to_owned(), row.id.to_owned());
-                items.push(item(row));
+        let mut items = Vec::new();
+        each_row(&self.engine, None, |row| {
+            items.push(item(row));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(items)
+    }
+}
+
+/// Reads the records behind a place, page by page, in the order of their creation.
+pub(super) fn each_row(
+    engine: &Engine,
+    after: Option<(String, SessionId)>,
+    mut each: impl FnMut(Row<'_>) -> Result<ControlFlow<()>, StoreError>,
+) -> Result<(), StoreError> {
+    let (mut created, mut id) = after.map_or_else(Default::default, |(created, id)| (created, id.to_string()));
+    loop {
+        let call = Call::new(&scripts::LIST).arg(created.as_str()).arg(id.as_str()).arg(PAGE.to_string());
+        let answer = engine.read(call).map_err(StoreError::failed)?;
+        let Some([_, rows @ ..]) = answer.list().filter(|_| answer.is_list_of("ok")) else {
+            return Err(StoreError::failed(unexpected(&scripts::LIST)));
+        };
+        for row in rows {
+            let row = Row::new(row).ok_or_else(|| StoreError::failed(unexpected(&scripts::LIST)))?;
+            (created, id) = (row.created.to_owned(), row.id.to_owned());
+            if each(row)?.is_break() {
+                return Ok(());
             }
-            if rows.len() < Self::PAGE {
-                return Ok(items);
-            }
+        }
+        if rows.len() < PAGE {
+            return Ok(());
         }
     }
 }
 
+/// The record of a session as `summary` reads it; `None` if there is none.
+pub(super) fn with_row<T>(
+    engine: &Engine,
+    id: SessionId,
+    read: impl FnOnce(Row<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let answer = engine.read(Call::new(&scripts::SUMMARY).arg(id.to_string())).map_err(StoreError::failed)?;
+    match answer.list() {
+        Some([_]) if answer.is_list_of("none") => Ok(None),
+        Some([_, row]) if answer.is_list_of("ok") => {
+            let row = Row::new(row).ok_or_else(|| StoreError::failed(unexpected(&scripts::SUMMARY)))?;
+            read(row).map(Some)
+        }
+        _ => Err(StoreError::failed(unexpected(&scripts::SUMMARY))),
+    }
+}
+
 /// One record of a list.
-struct Row<'a> {
+pub(super) struct Row<'a> {
     id: &'a str,
-    created: &'a str,
+    /// When it was made, in milliseconds.
+    pub(super) created: &'a str,
     summary: &'a [u8],
     labels: &'a [u8],
     archived: &'a [u8],
+    /// The turns in flight, separated by spaces.
+    pub(super) flight: &'a [u8],
+    fault: &'a [u8],
 }
 
 impl<'a> Row<'a> {
     fn new(row: &'a Reply) -> Option<Self> {
         let words = row.words()?;
-        let &[id, created, summary, labels, archived, ..] = words.as_slice() else { return None };
+        let &[id, created, summary, labels, archived, flight, fault] = words.as_slice() else { return None };
         let (id, created) = (std::str::from_utf8(id).ok()?, std::str::from_utf8(created).ok()?);
-        Some(Self { id, created, summary, labels, archived })
+        Some(Self { id, created, summary, labels, archived, flight, fault })
     }
 
     /// The id; `None` if it is none of this crate's.
-    fn session_id(&self) -> Option<SessionId> {
+    pub(super) fn session_id(&self) -> Option<SessionId> {
         self.id.parse().ok()
     }
 
-    fn summary(&self, id: SessionId) -> Result<StoredSummary, StoreError> {
+    pub(super) fn is_faulted(&self) -> bool {
+        self.fault == b"1"
+    }
+
+    pub(super) fn summary(&self, id: SessionId) -> Result<StoredSummary, StoreError> {
         let mut summary: StoredSummary = from_json(id, "summary", self.summary)?;
         check_id(id, summary.session_id)?;
         summary.labels = labels(id, self.labels)?.into();
@@ -161,14 +203,7 @@ impl SessionStore for RedisStore {
         let text = |reply: &Reply| reply.text().map(<[u8]>::to_vec).unwrap_or_default();
         let revision = std::str::from_utf8(&text(revision)).ok().and_then(|text| text.parse::<Uuid>().ok());
         let revision = revision.map(Revision::from_uuid).ok_or_else(|| corrupt(id, "its revision is none".into()))?;
-        let mut header: StoredHeader = from_json(id, "header", &text(header))?;
-        check_id(id, header.session_id)?;
-        header.labels = labels(id, &text(own_labels))?;
-        header.archived = text(archived) == b"1";
-        if header.format_version > Session::FORMAT_VERSION {
-            let (version, supported) = (header.format_version, Session::FORMAT_VERSION);
-            return Err(StoreError::Newer { id, version, supported });
-        }
+        let header = header_of(id, &text(header), &text(own_labels), &text(archived))?;
         let messages = messages.words().unwrap_or_default();
         let messages: Vec<Message> =
             messages.into_iter().map(|text| from_json(id, "message", text)).collect::<Result<_, _>>()?;
@@ -180,15 +215,7 @@ impl SessionStore for RedisStore {
     }
 
     fn summary(&self, id: SessionId) -> Result<Option<StoredSummary>, StoreError> {
-        let answer = self.engine.read(Call::new(&scripts::SUMMARY).arg(id.to_string())).map_err(StoreError::failed)?;
-        match answer.list() {
-            Some([_]) if answer.is_list_of("none") => Ok(None),
-            Some([_, row]) if answer.is_list_of("ok") => {
-                let row = Row::new(row).ok_or_else(|| StoreError::failed(unexpected(&scripts::SUMMARY)))?;
-                row.summary(id).map(Some)
-            }
-            _ => Err(StoreError::failed(unexpected(&scripts::SUMMARY))),
-        }
+        with_row(&self.engine, id, |row| row.summary(id))
     }
 
     fn summaries(&self) -> Result<Vec<Result<StoredSummary, StoreError>>, StoreError> {
@@ -236,11 +263,24 @@ pub(super) fn record(save: &Save<'_>) -> Result<Vec<Vec<u8>>, StoreError> {
     Ok(args)
 }
 
+/// The header of a record. Its own labels and archive stand over those in the text.
+pub(super) fn header_of(id: SessionId, text: &[u8], own: &[u8], archived: &[u8]) -> Result<StoredHeader, StoreError> {
+    let mut header: StoredHeader = from_json(id, "header", text)?;
+    check_id(id, header.session_id)?;
+    header.labels = labels(id, own)?;
+    header.archived = archived == b"1";
+    if header.format_version > Session::FORMAT_VERSION {
+        let (version, supported) = (header.format_version, Session::FORMAT_VERSION);
+        return Err(StoreError::Newer { id, version, supported });
+    }
+    Ok(header)
+}
+
 fn json(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(StoreError::failed)
 }
 
-fn from_json<T: DeserializeOwned>(id: SessionId, what: &str, text: &[u8]) -> Result<T, StoreError> {
+pub(super) fn from_json<T: DeserializeOwned>(id: SessionId, what: &str, text: &[u8]) -> Result<T, StoreError> {
     // The error of a parser may quote the text, so it is not passed on.
     serde_json::from_slice(text).map_err(|_| corrupt(id, format!("its {what} cannot be read")))
 }

@@ -142,7 +142,7 @@ pub(crate) enum Origin {
 }
 
 /// The result of a push.
-pub(super) enum PushOutcome {
+pub(crate) enum PushOutcome {
     /// The event is in the queue, or it is dropped and counted. The emitter does not wait.
     Done,
     /// The event is in the queue, which is above its limit now. The emitter should wait.
@@ -185,7 +185,7 @@ impl Queue {
     }
 
     /// Drops the sender when the stream is dropped, so that receivers that were cloned from the stream see the end.
-    pub(super) fn disconnect(&self) {
+    pub(crate) fn disconnect(&self) {
         let sender = self.emitter_side.lock().sender.take();
         drop(sender);
     }
@@ -193,6 +193,11 @@ impl Queue {
     /// Whether it takes no events any more: its stream was dropped, or was too slow for [`Overflow::Disconnect`].
     pub(super) fn is_disconnected(&self) -> bool {
         self.emitter_side.lock().sender.is_none()
+    }
+
+    /// Set when the stream is dropped.
+    pub(crate) fn stream_dropped(&self) -> &Latch {
+        &self.shared.stream_dropped
     }
 
     pub(super) fn is_stream_dropped(&self) -> bool {
@@ -212,7 +217,7 @@ impl Queue {
     }
 
     /// Pushes an event, or handles the overflow. Never waits, because the caller holds the lock of its bus.
-    pub(super) fn push(&self, event: SessionEvent, origin: Origin, session_closed: &Latch) -> PushOutcome {
+    pub(crate) fn push(&self, event: SessionEvent, origin: Origin, session_closed: &Latch) -> PushOutcome {
         let mut emitter_side = self.emitter_side.lock();
         if emitter_side.sender.is_none() || self.is_stream_dropped() {
             return PushOutcome::Disconnected;
@@ -259,7 +264,7 @@ impl Queue {
     /// signals no receive from an unbounded channel. For that case the emitter checks again by itself, at growing
     /// intervals. They are measured on the system's clock, whatever the service's clock is, since a check changes
     /// nothing that a caller sees.
-    pub(super) fn wait_for_room(&self, session_closed: &Latch, cancel: Option<&CancelToken>) {
+    pub(crate) fn wait_for_room(&self, session_closed: &Latch, cancel: Option<&CancelToken>) {
         const FIRST_LOOK: Duration = Duration::from_micros(50);
         const LAST_LOOK: Duration = Duration::from_millis(10);
         let cancelled = cancel.map_or_else(never, |cancel| cancel.cancelled().clone());

@@ -9,6 +9,12 @@
 #[cfg(unix)]
 mod killed;
 mod opening;
+#[cfg(unix)]
+mod operations;
+#[cfg(unix)]
+mod players;
+#[cfg(unix)]
+mod proxy;
 mod scripts;
 mod server;
 mod storing;
@@ -18,3 +24,5 @@ mod storing;
 mod support;
 #[cfg(feature = "redis-tls")]
 mod tls;
+#[cfg(unix)]
+mod workers;

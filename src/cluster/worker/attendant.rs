@@ -265,7 +265,8 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                 self.begin_stored(number, request)
             }
         };
-        if let Some((events, owner)) = events.zip(hosted.owner()).filter(|_| begun.is_ok()) {
+        // Also for a turn that does not begin: the client waits for the end of its feed.
+        if let Some((events, owner)) = events.zip(hosted.owner()) {
             self.shared.spawn_feed(
                 Feed {
                     engine: self.shared.engine.clone(),

@@ -139,7 +139,9 @@ impl Hosted {
 
     /// Ends the turn. Returns whether turns are left in flight, if a save has answered it.
     pub(super) fn end_turn(&self) -> Option<bool> {
-        self.state.lock().turn.take().and_then(|own| own.left)
+        let mut state = self.state.lock();
+        state.next_turn = 0;
+        state.turn.take().and_then(|own| own.left)
     }
 
     /// Whether no turn runs here.

@@ -83,7 +83,8 @@ use store::{fenced, HostedStore};
 ///
 /// # Drop
 /// Gives the sessions up at once. Turns that run are lost: their callers get
-/// [`WorkerLost`](crate::SessionError::WorkerLost). [`drain`](Self::drain) lets them finish first.
+/// [`WorkerLost`](crate::SessionError::WorkerLost). [`drain`](Self::drain) lets them finish first. Waits for the engine, at
+/// most for one [lease](super::EngineConfig::lease), and for no agent.
 #[must_use = "dropping it gives its sessions up"]
 pub struct Worker {
     control: Box<dyn Control>,

@@ -1,0 +1,34 @@
+//! What has become of a request, for a caller that was not told.
+
+use crate::error::SessionError;
+use crate::model::{RequestId, RunResult, SessionId, TurnId};
+
+use super::core::{engine_failed, Outcome};
+use super::ClusterService;
+
+/// What has become of a request. Returned by [`ClusterService::outcome`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RequestOutcome {
+    /// Its turn has ended with this result.
+    Answered(Result<RunResult, SessionError>),
+    /// It was about no turn: the agent of a session was to be built, and this is the result.
+    Built(Result<(), SessionError>),
+    /// It is in flight: the turn runs, or waits in the queue of its session. `None` if it is about no turn.
+    Running(Option<TurnId>),
+    /// The engine has never seen it. If it comes later, it is refused, so that it may be made again as another request.
+    NeverSeen,
+}
+
+impl ClusterService {
+    pub fn outcome(&self, id: SessionId, request: RequestId) -> Result<RequestOutcome, SessionError> {
+        let outcome = self.core().outcome(id, request, false).map_err(|error| engine_failed(Some(id), error))?;
+        Ok(match outcome {
+            Outcome::Ended(ended) if ended.turn.get() == 0 => RequestOutcome::Built(ended.result(id).map(drop)),
+            Outcome::Ended(ended) => RequestOutcome::Answered(ended.result(id)),
+            Outcome::Running(0) => RequestOutcome::Running(None),
+            Outcome::Running(turn) => RequestOutcome::Running(Some(TurnId::new(turn))),
+            Outcome::NeverSeen => RequestOutcome::NeverSeen,
+        })
+    }
+}
