@@ -79,7 +79,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an answer that was accepted is lost to an interrupt",
         "src/turn/input.rs",
-        &[("    let response = pending.end();", "    let response = pending.end().filter(|_| !cancel.is_cancelled());")],
+        &[("    let response = pending.end().or_else(", "    let response = pending.end().filter(|_| !cancel.is_cancelled()).or_else(")],
         Contract("c45_of_a_response_and_an_interrupt"),
     ),
     mutation(
@@ -260,7 +260,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an answer that was accepted before its event had room is lost",
         "src/turn/input.rs",
-        &[("    let response = pending.end();\n", "    let response = pending.end().filter(|_| announced.is_ok());\n")],
+        &[("    let response = pending.end().or_else(", "    let response = pending.end().filter(|_| announced.is_ok()).or_else(")],
         Contract("c45_an_answer_counts"),
     ),
     // Steering, and the wait for a message.
