@@ -34,7 +34,7 @@ fn waiting_worker(url: &str, gate: &Gate) -> Worker {
         if prompt == "wait" {
             gate.pass(turn.cancel_token())?;
         }
-        Ok(turn.finish(format!("= {prompt}")))
+        Ok(turn.finish(prompt))
     });
     Worker::start(EphemeralSessionService::configure(agent), engine(url)).expect("the worker starts")
 }
@@ -66,17 +66,17 @@ fn c89_a_drained_worker_gives_its_sessions_up_and_another_goes_on() {
             let draining = scope.spawn(|| first.drain(LONG));
             // The others are given away at once, while one turn still runs.
             for id in &ids[1..] {
-                assert_eq!(ask(&client, *id, "again").unwrap().text, "= again");
+                assert_eq!(ask(&client, *id, "again").unwrap().text, "again");
             }
             assert!(!busy.is_finished());
             gate.open();
             draining.join().unwrap()
         });
         assert_eq!(report.busy, 0);
-        assert_eq!(busy.wait().unwrap().text, "= wait");
+        assert_eq!(busy.wait().unwrap().text, "wait");
         drop(first);
         for (n, id) in ids.iter().enumerate() {
-            assert_eq!(ask(&client, *id, "last").unwrap().text, "= last");
+            assert_eq!(ask(&client, *id, "last").unwrap().text, "last");
             assert_eq!(said(&client.history(*id).unwrap()).len(), 6, "session {n}");
         }
         assert_eq!(second.stats().sessions, 4);
@@ -102,7 +102,7 @@ fn c89_a_dropped_worker_loses_what_it_runs_and_nothing_else() {
             Err(SessionError::WorkerLost { id: lost, turn }) => assert_eq!((lost, turn), (id, number)),
             other => panic!("{other:?}"),
         }
-        assert_eq!(ask(&client, id, "two").unwrap().text, "= two");
+        assert_eq!(ask(&client, id, "two").unwrap().text, "two");
         assert_eq!(said(&client.history(id).unwrap()), ["one", "= one", "two", "= two"]);
     });
 }
@@ -123,7 +123,7 @@ fn c88_a_worker_that_is_cut_off_takes_a_new_name_and_goes_on() {
         let asked = Instant::now();
         assert_eq!(lost.wait().unwrap_err().code(), "WORKER_LOST");
         assert!(asked.elapsed() < LEASE * 3, "{:?}", asked.elapsed());
-        assert_eq!(ask(&client, id, "two").unwrap().text, "= two");
+        assert_eq!(ask(&client, id, "two").unwrap().text, "two");
         // What the first worker still runs cannot be saved any more.
         gate.open();
         network.set(Network::Whole);
@@ -132,7 +132,7 @@ fn c88_a_worker_that_is_cut_off_takes_a_new_name_and_goes_on() {
             assert!(Instant::now() < deadline, "{:?}", cut_off.stats());
             std::thread::yield_now();
         }
-        assert_eq!(ask(&client, id, "three").unwrap().text, "= three");
+        assert_eq!(ask(&client, id, "three").unwrap().text, "three");
         assert_eq!(said(&client.history(id).unwrap()), ["one", "= one", "two", "= two", "three", "= three"]);
         let more: Vec<_> = (0..8).map(|_| client.create_session(create("more")).unwrap().session_id).collect();
         assert_eq!(more.len(), 8);
@@ -180,10 +180,10 @@ fn c83_a_full_server_begins_no_turn_and_keeps_those_that_run() {
         let refused = ask(&client, other, "two").unwrap_err();
         assert_eq!(engine_error(&refused), Some(&EngineError::OutOfMemory), "{refused}");
         gate.open();
-        assert_eq!(running.wait().unwrap().text, "= wait");
+        assert_eq!(running.wait().unwrap().text, "wait");
         assert_eq!(said(&client.history(id).unwrap()).len(), 4);
         server.command(&["CONFIG", "SET", "maxmemory", "0"]);
-        assert_eq!(ask(&client, other, "two").unwrap().text, "= two");
+        assert_eq!(ask(&client, other, "two").unwrap().text, "two");
     });
 }
 
@@ -210,7 +210,7 @@ fn c83_an_outage_beyond_the_lease_ends_turns_and_nothing_else() {
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
         };
-        assert_eq!(answered, "= after");
+        assert_eq!(answered, "after");
         assert_eq!(said(&client.history(id).unwrap()), ["one", "= one", "after", "= after"]);
         assert!(worker.stats().incarnations >= 2);
     });
@@ -259,7 +259,7 @@ fn c83_a_promoted_replica_that_lagged_is_noticed() {
         let id = client.create_session(create("one")).unwrap().session_id;
         primary.command(&["WAIT", "1", "0"]);
         replication.set(Network::Cut);
-        assert_eq!(ask(&client, id, "lost").unwrap().text, "= lost");
+        assert_eq!(ask(&client, id, "lost").unwrap().text, "lost");
         replica.command(&["REPLICAOF", "NO", "ONE"]);
         network.lead_to(replica.port());
         primary.kill();
@@ -278,7 +278,7 @@ fn c83_a_promoted_replica_that_lagged_is_noticed() {
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
         };
-        assert_eq!(answered, "= three");
+        assert_eq!(answered, "three");
         assert_eq!(said(&client.history(id).unwrap()), ["one", "= one", "three", "= three"]);
     });
 }
