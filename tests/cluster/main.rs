@@ -17,6 +17,8 @@ mod players;
 mod proxy;
 mod scripts;
 mod server;
+#[cfg(unix)]
+mod service;
 mod storing;
 /// The helpers of the tests of every store.
 #[allow(dead_code)]

@@ -1,4 +1,38 @@
-//! The client of a cluster: [`ClusterService`].
+//! The client of a cluster: [`ClusterService`], which begins turns of sessions that workers host.
+//!
+//! # Parts
+//!
+//! - `begin`: sends the requests of turns and builds; `requests`: those without an end; `verdict`: how they end
+//! - `listener`: the thread that reads the client's stream, and renews its lease
+//! - `sender`: the thread that sends interrupts, has the timers, and asks for requests
+//! - `feed`: events in batches, and credit; `turn_events`: a thread for the receiver of one turn; `subscriptions`: a thread
+//!   for one subscription; `feeds`: the table of both
+//! - `steering`: messages to turns
+//! - `reading`, `waiting`: reads, and waits that look again
+//! - `known`: what the client remembers of sessions
+//! - `core`: what all of them share
+//!
+//! # The end of a turn
+//!
+//! ```text
+//! caller                 engine                    listener                 thread of the events
+//! enters the request
+//! begin ───────────────▶ accepts it; wakes a worker
+//!        ◀────────────── turn 7
+//! has the handle         events ─────────────────▶ passes them on ────────▶ gives them to the receiver
+//!        ◀─────────────────────────────────────────────────────────────────  credit, when they are taken
+//!                        finish: verdict ────────▶ takes the request out
+//!                                                  with events: ──────────▶ behind the last one: answers
+//!                                                  without: answers
+//! wait() returns
+//! ```
+//!
+//! The verdict may come before the reply of `begin`; so the request is entered first. What is lost on the way is asked for:
+//! after each new connection of the listener for every request, and in each quarter of a lease for one request of each
+//! session.
+//!
+//! **Invariants.** Neither the listener nor the sender waits for a channel of the host, or runs its code. No lock is held
+//! during a call of the engine. A request is answered once, by whoever takes its answer out.
 
 mod begin;
 mod calls;
@@ -32,6 +66,98 @@ use self::sender::Job;
 
 pub use outcome::RequestOutcome;
 
+/// The sessions of an engine, from any process: a [`SessionService`](crate::SessionService) whose turns run in
+/// [workers](super::Worker).
+///
+/// A cheap handle: clones share one client. Host code that uses a service need not change. The calls are those of any
+/// service; what is different follows.
+///
+/// ```no_run
+/// use turnwise::cluster::{ClusterService, Engine, EngineConfig};
+/// use turnwise::{CreateSessionRequest, SessionService, StartTurnRequest};
+///
+/// let service = ClusterService::new(Engine::open("redis://localhost", EngineConfig::new())?)?;
+/// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+/// for event in service.stream_turn(id, StartTurnRequest::new("tell me more"))? {
+///     println!("{event:?}"); // from whatever machine
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Blocking
+/// Every call waits for the engine: for one round trip, and while the engine does not answer for one
+/// [lease](super::EngineConfig::lease). Calls that wait for a turn wait longer, as their descriptions in the trait say.
+/// [`TurnHandle::interrupt`](crate::TurnHandle::interrupt) and the drop of handles and streams do not wait.
+///
+/// # Errors
+/// - [`SessionError::Store`] with an [`EngineError`] if the engine fails a call. Nothing was begun then.
+/// - [`SessionError::OutcomeUnknown`](crate::SessionError::OutcomeUnknown) if the engine went away while it may have begun a
+///   turn or a session. [`outcome`](Self::outcome) asks for it later.
+/// - [`SessionError::WorkerLost`](crate::SessionError::WorkerLost) as the result of a turn whose worker is gone.
+/// - [`SessionError::HistoryLost`](crate::SessionError::HistoryLost), once, if the engine has fewer answered turns of a
+///   session than this client has seen.
+/// - [`SessionError::CapacityExceeded`](crate::SessionError::CapacityExceeded) if no worker has room, or none is there. The
+///   engine does not say how many sessions there are: both figures are 0.
+/// - [`SessionError::Archived`](crate::SessionError::Archived) for archived sessions, as in every service that stores them.
+/// - An error of the agent keeps its kind, and its text. The type of an [`AgentError::Other`](crate::AgentError::Other) stays
+///   in the worker.
+///
+/// # Turns
+/// - A turn whose end is not heard of stays open while the engine is away, for five minutes. Then its result is
+///   [`OutcomeUnknown`](crate::SessionError::OutcomeUnknown). If the engine comes back as another one, the result is
+///   [`SessionError::Store`] with [`EngineError::Replaced`].
+/// - [`TurnHandle::is_queued`](crate::TurnHandle::is_queued) is true if the turn waited when it was begun. It turns false with
+///   the first event, or the end: a turn without a receiver of events may run already.
+/// - [`TurnHandle::timings`](crate::TurnHandle::timings) are zero: they stay with the worker.
+/// - A request with a timeout is cancelled by the worker and by this client, whichever clock is first.
+/// - [`SessionSpec::extension`](crate::SessionSpec::extension) cannot be passed on. Such a request is refused as
+///   [`SessionError::Build`](crate::SessionError::Build) with [`AgentError::Config`](crate::AgentError::Config), and one with a
+///   [reservation](crate::SessionSpec::reservation) as
+///   [`SessionError::InvalidReservation`](crate::SessionError::InvalidReservation).
+/// - On a session thread waits behave as those for sessions of a local service. Circles of waits are found among the
+///   sessions that one client waits for, not across processes: agents that wait for each other through a cluster need
+///   timeouts.
+///
+/// # Events
+/// - A turn waits while its receiver is behind by a window of 1 MiB or 256 small events, and its channels are full.
+/// - Where events are missing, a [`StreamTruncated`](crate::AgentEvent::StreamTruncated) event takes their place. Of a turn
+///   whose worker is gone, the last event is made from the result.
+/// - A subscription goes on when the session moves to another worker, behind a `StreamTruncated` event without a turn, with
+///   the number of the event before it. Gaps in the numbers show what was lost. Only a worker that has the session live has
+///   its past events, for [`from_seq`](crate::Subscription::from_seq).
+/// - [`event_injector`](crate::SessionService::event_injector) and [`comms_runtime`](crate::SessionService::comms_runtime)
+///   return `None`, and [`interrupt_interaction`](crate::SessionService::interrupt_interaction) finds none. Messages for a
+///   running turn go by [`steer`](crate::SessionService::steer).
+///
+/// # Reads
+/// [`read`](crate::SessionService::read), [`list`](crate::SessionService::list) and the history come from the engine in one
+/// round trip for each session or page, whatever the workers do. They show the last save and the turns in flight. So:
+///
+/// - `turn_started_at` is unknown. `last_seq` is the number at the last save. `requested_at` of a pending input is the time of
+///   the read. `last_assistant_text` is looked for in the last 64 messages. A session that builds its first agent shows
+///   no figures.
+/// - In a list, a session that waits for input is `Running`. `is_live` says that a turn of it is in flight at a live worker:
+///   whether an idle session is live in its worker is not known. The order is that of creation in milliseconds, then of ids.
+/// - [`history_at`](crate::SessionService::history_at) returns the stored history, and the number of the last event when it
+///   was saved. A turn is saved before its last events are numbered. So a subscriber that follows from the next number on
+///   may get the `RunCompleted` or `RunFailed` of the last turn in the history, and the ends of its interactions, once more;
+///   nothing else twice.
+/// - The history of a session that builds its first agent is [`Busy`](crate::SessionError::Busy) without a turn.
+///
+/// # Waits
+/// The engine does not report the ends of other clients' turns. So [`wait_idle`](crate::SessionService::wait_idle),
+/// [`export_session`](crate::SessionService::export_session), [`archive_wait`](crate::SessionService::archive_wait) and
+/// [`take_session`](crate::SessionService::take_session) look again, at first after 5 milliseconds, then at most every 50.
+///
+/// - An export waits until the first turn in flight has ended, in host mode too, and reads the record then.
+/// - `archive_wait` waits until no turn is in flight. The worker drops the agent a moment later.
+/// - `take_session` removes the session, while no turn is in flight.
+///
+/// # Drop
+/// The drop of the last handle ends the client without a wait: its lease is given up, its threads end within about one lease,
+/// mostly at once. Turns go on. Their handles get [`OutcomeUnknown`](crate::SessionError::OutcomeUnknown).
+///
+/// [`SessionError::Store`]: crate::SessionError::Store
 #[derive(Clone)]
 pub struct ClusterService {
     handles: Arc<Handles>,
@@ -46,6 +172,15 @@ impl ClusterService {
     /// The longest lease. A request is repeated for as long, and the engine knows it for ten minutes.
     const MAX_LEASE: Duration = Duration::from_secs(300);
 
+    /// Makes a client known to the engine, and starts its two threads. The client takes one more connection.
+    ///
+    /// # Errors
+    /// - [`EngineError::InvalidConfig`] if the lease is longer than 5 minutes.
+    /// - Those of any call of the engine: [`EngineError::Unreachable`], [`EngineError::OutOfMemory`] and others.
+    /// - [`EngineError::Failed`] if the system refuses a thread.
+    ///
+    /// # Blocking
+    /// For the engine. While it does not answer, for one [lease](super::EngineConfig::lease).
     pub fn new(engine: Engine) -> Result<Self, EngineError> {
         if engine.config().lease > Self::MAX_LEASE {
             let reason = "it must be at most 5 minutes for a client";
@@ -85,6 +220,7 @@ impl Drop for Handles {
     }
 }
 
+/// Shows the engine and counts, no text of a conversation.
 impl fmt::Debug for ClusterService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterService")

@@ -21,6 +21,37 @@ pub enum RequestOutcome {
 }
 
 impl ClusterService {
+    /// Asks the engine what has become of a request: after a
+    /// [`SessionError::OutcomeUnknown`], which has the name of the request. Any client may ask, for the ten minutes after the
+    /// end of the request. Later it is [`RequestOutcome::NeverSeen`] too, so ask soon.
+    ///
+    /// ```no_run
+    /// use turnwise::cluster::{ClusterService, Engine, EngineConfig, RequestOutcome};
+    /// use turnwise::{RunResult, SessionError, SessionId, SessionService, StartTurnRequest};
+    ///
+    /// /// Runs a turn, exactly once, although the engine may be away at the wrong moment.
+    /// fn ask(service: &ClusterService, session: SessionId, prompt: &str) -> Result<RunResult, SessionError> {
+    ///     loop {
+    ///         match service.start_turn(session, StartTurnRequest::new(prompt)) {
+    ///             Err(SessionError::OutcomeUnknown { id, request, .. }) => loop {
+    ///                 match service.outcome(id, request) {
+    ///                     Ok(RequestOutcome::Answered(result)) => return result,
+    ///                     Ok(RequestOutcome::NeverSeen) => break, // and never will be: another request is made
+    ///                     // It runs, or the engine is still away.
+    ///                     _ => std::thread::sleep(std::time::Duration::from_millis(200)),
+    ///                 }
+    ///             },
+    ///             result => return result,
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::Store`] with the [`EngineError`](crate::cluster::EngineError). Then nothing was decided.
+    ///
+    /// # Blocking
+    /// For the engine. While it does not answer, for one [lease](crate::cluster::EngineConfig::lease).
     pub fn outcome(&self, id: SessionId, request: RequestId) -> Result<RequestOutcome, SessionError> {
         let outcome = self.core().outcome(id, request, false).map_err(|error| engine_failed(Some(id), error))?;
         Ok(match outcome {

@@ -8,7 +8,7 @@ use crate::cluster::scripts;
 use crate::cluster::store::{each_row, from_json, header_of, with_row, RedisStore, Row};
 use crate::cluster::wire::Reply;
 use crate::error::SessionError;
-use crate::model::{Labels, Message, PendingInput, Session, SessionId};
+use crate::model::{InputId, InputRequest, Labels, Message, PendingInput, Session, SessionId, TurnId};
 use crate::panics::record;
 use crate::service::{SessionInfo, SessionQuery, SessionState, SessionSummary, SessionUsage, SessionView};
 use crate::store::{Revision, SessionStore, StoreError, StoredHeader, StoredSession};
@@ -133,8 +133,15 @@ impl Look {
             b"" => None,
             found => Some(header_of(id, found, text(labels), text(archived))?),
         };
+        let flight = numbers(text(flight));
+        // Only the first turn in flight runs.
+        let turn_id = TurnId::new(flight.first().copied().unwrap_or(0));
         let inputs = inputs.list().unwrap_or_default().iter().filter_map(|input| match input.words()?.as_slice() {
-            [_, request] => Some(from_json(id, "input request", request)),
+            [input, request] => {
+                let request = from_json::<InputRequest>(id, "input request", request);
+                let input = InputId::new(number(input)?);
+                Some(request.map(|request| PendingInput::new(input, turn_id, request)))
+            }
             _ => None,
         });
         let first = |reply: &Reply| reply.words().and_then(|words| words.first().map(|word| word.to_vec()));
@@ -147,7 +154,7 @@ impl Look {
             header,
             is_archived,
             turn: number(text(turn)).unwrap_or(0),
-            flight: numbers(text(flight)),
+            flight,
             inputs: inputs.collect::<Result<_, _>>()?,
             fault: first(fault).map(|message| String::from_utf8_lossy(&message).into()),
             last_text,
@@ -254,7 +261,6 @@ fn numbers(text: &[u8]) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{InputId, InputRequest, TurnId};
     use crate::service::SessionQuery;
     use crate::store::StoredSummary;
 
@@ -286,8 +292,8 @@ mod tests {
     }
 
     fn input() -> Reply {
-        let pending = PendingInput::new(InputId::new(1), TurnId::new(9), InputRequest::new("question", "?"));
-        Reply::List(vec![word("1"), word(&serde_json::to_string(&pending).unwrap())])
+        let request = InputRequest::new("question", "?");
+        Reply::List(vec![word("1"), word(&serde_json::to_string(&request).unwrap())])
     }
 
     #[test]

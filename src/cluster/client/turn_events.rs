@@ -8,6 +8,8 @@
 //! cannot come any more, a [`StreamTruncated`](AgentEvent::StreamTruncated) event stands for what is missing, and the last
 //! event of the turn is made from the result.
 
+use std::time::Duration;
+
 use crate::cluster::engine::Call;
 use crate::cluster::scripts;
 use crate::error::SessionError;
@@ -22,6 +24,9 @@ use super::feed::{Batch, Feed};
 use super::requests::Request;
 use super::sender::end_of_credit;
 use super::verdict::Kind;
+
+/// How long the events of a turn are waited for that was refused, and of which none has come.
+const UNKNOWN_FEED: Duration = Duration::from_secs(1);
 
 /// A message to the thread.
 pub(super) enum FeedMessage {
@@ -107,18 +112,23 @@ impl TurnEvents {
             FeedMessage::Begin { .. } => {}
             FeedMessage::Batch(batch) => self.on_batch(&batch),
             FeedMessage::Ended { result, kind } => {
-                self.deadline = Clock::System.deadline(self.core.engine.config().lease);
                 self.ended = Some(result);
                 let may_send_more = match kind {
-                    Kind::Done => true,
-                    // A worker that has not begun the turn has sent nothing.
-                    Kind::Refused => self.has_started,
+                    Kind::Done | Kind::Refused => true,
                     Kind::Withdrawn | Kind::Lost | Kind::Deleted | Kind::Unknown => false,
                 };
+                // A turn that was refused in the queue has no feed at all.
+                let is_feed_known = kind == Kind::Done || self.feed.epoch() > 0;
+                self.wait_for_more(if is_feed_known { Duration::MAX } else { UNKNOWN_FEED });
                 return self.has_last || self.is_closed || !may_send_more;
             }
         }
         self.has_last && self.ended.is_some()
+    }
+
+    /// The worker may be gone, and then no event follows. It may be slow only as long as its lease lasts.
+    fn wait_for_more(&mut self, at_most: Duration) {
+        self.deadline = Clock::System.deadline(self.core.engine.config().lease.min(at_most));
     }
 
     fn on_batch(&mut self, batch: &Batch) {
@@ -143,6 +153,10 @@ impl TurnEvents {
             self.has_last = true;
             // Disconnects the receiver, a moment before the session is free.
             self.receiver = None;
+        }
+        if self.ended.is_some() {
+            // The receiver may have taken its time.
+            self.wait_for_more(Duration::MAX);
         }
     }
 

@@ -1,0 +1,167 @@
+//! Several clients, clients that end, and what a client asks for later.
+
+use std::time::Duration;
+
+use turnwise::cluster::{EngineConfig, RequestOutcome};
+use turnwise::testkit::Gate;
+use turnwise::{AgentEvent, RequestId, SessionError, SessionService, SessionSpec, Subscription, WhenBusy};
+
+use super::*;
+use crate::support::*;
+
+/// The names of the clients that have a lease.
+fn clients(server: &Server) -> Vec<String> {
+    let keys = server.command(&["KEYS", "turnwise:c:*:l"]);
+    keys.lines().filter(|line| line.starts_with("turnwise:c:")).map(str::to_owned).collect()
+}
+
+#[test]
+fn c84_two_clients_share_a_session() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (one, other, gate) = (client(&server), client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let running = one.begin_session(create("wait")).unwrap();
+        let id = running.session_id();
+        gate.wait_arrived(1);
+        assert_eq!(code(other.begin_turn(id, turn("x"))), "SESSION_BUSY");
+        let queued = other.begin_turn(id, turn("queued").when_busy(WhenBusy::Queue)).unwrap();
+        gate.open();
+        assert_eq!(running.wait().unwrap().text, "wait");
+        assert_eq!(queued.wait().unwrap().text, "queued");
+        assert_eq!(one.history(id).unwrap().messages().len(), 4);
+    });
+}
+
+#[test]
+fn c84_the_drop_of_the_last_handle_gives_the_lease_up_and_leaves_the_turns() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (first, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let clone = first.clone();
+        let turn = first.begin_session(create("wait")).unwrap();
+        let id = turn.session_id();
+        gate.wait_arrived(1);
+        let events = first.subscribe(id, Subscription::new()).unwrap();
+        drop(first);
+        assert_eq!(clients(&server).len(), 1);
+        assert!(!turn.is_finished());
+        drop(clone);
+        assert!(matches!(turn.wait(), Err(SessionError::OutcomeUnknown { turn: Some(_), .. })));
+        assert_eq!(events.count(), 0);
+        eventually("the end of the lease", || clients(&server).is_empty().then_some(()));
+        gate.open();
+        let second = client(&server);
+        second.wait_idle(id, LONG).unwrap();
+        assert_eq!(said(&second.history(id).unwrap()), ["wait", "= wait"]);
+    });
+}
+
+#[test]
+fn c84_a_client_whose_lease_has_ended_takes_another_name_and_misses_no_result() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let running = client.begin_session(create("wait")).unwrap();
+        let id = running.session_id();
+        gate.wait_arrived(1);
+        let mut followed = client.subscribe(id, Subscription::new()).unwrap();
+        let first = clients(&server);
+        // As if the client had been frozen for longer than its lease.
+        for key in &first {
+            let stream = key.strip_suffix(":l").unwrap();
+            server.command(&["DEL", key, stream, &format!("{stream}:f")]);
+        }
+        let second = eventually("another name", || {
+            let names = clients(&server);
+            (!names.is_empty() && names != first).then_some(names)
+        });
+        assert_eq!(second.len(), 1);
+        gate.open();
+        assert_eq!(running.wait().unwrap().text, "wait");
+        assert_eq!(client.start_turn(id, turn("emit 1")).unwrap().text, "emit 1");
+        // The subscription goes on under the new name.
+        assert!(followed.any(|event| matches!(event.event, AgentEvent::TextDelta { .. })));
+    });
+}
+
+#[test]
+fn c84_a_result_that_was_sent_to_an_ended_name_is_asked_for() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let running = client.begin_session(create("wait")).unwrap();
+        let id = running.session_id();
+        gate.wait_arrived(1);
+        let lease = clients(&server).remove(0);
+        let stream = lease.strip_suffix(":l").unwrap().to_owned();
+        // The message of the result gets lost. The lease goes on.
+        server.command(&["DEL", &stream]);
+        gate.open();
+        assert_eq!(running.wait().unwrap().text, "wait");
+        assert_eq!(client.history(id).unwrap().messages().len(), 2);
+    });
+}
+
+#[test]
+fn c84_a_request_that_was_never_seen_is_refused_from_then_on() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        let request = RequestId::new();
+        assert!(matches!(client.outcome(id, request), Ok(RequestOutcome::NeverSeen)));
+        assert!(matches!(client.outcome(id, request), Ok(RequestOutcome::NeverSeen)));
+    });
+}
+
+#[test]
+fn c84_a_turn_that_began_behind_an_outage_is_found_by_its_request() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let gate = Gate::new();
+        let lease = Duration::from_secs(1);
+        let config = || EngineConfig::new().lease(lease);
+        let open = || turnwise::cluster::Engine::open(&server.url(), config()).unwrap();
+        // The worker has a longer lease than the outage takes.
+        let _worker = worker(&server, &gate);
+        let client = turnwise::cluster::ClusterService::new(open()).unwrap();
+        let id = client.create_session(create("one")).unwrap().session_id;
+        server.signal("STOP");
+        let unknown = client.start_turn(id, turn("two")).unwrap_err();
+        server.signal("CONT");
+        let SessionError::OutcomeUnknown { request, turn: None, .. } = unknown else { panic!("{unknown:?}") };
+        let outcome = eventually("an outcome", || match client.outcome(id, request) {
+            Ok(RequestOutcome::Running(_)) | Err(_) => None,
+            Ok(outcome) => Some(outcome),
+        });
+        let texts = said(&client.history(id).unwrap());
+        match outcome {
+            RequestOutcome::Answered(Ok(result)) => {
+                assert_eq!(result.text, "two");
+                assert_eq!(texts, ["one", "= one", "two", "= two"]);
+            }
+            RequestOutcome::NeverSeen => assert_eq!(texts, ["one", "= one"]),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn c84_neither_debug_output_nor_errors_show_prompts() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let turn = client.begin_session(create("wait secret")).unwrap();
+        let shown = format!("{client:?} {turn:?}");
+        assert!(shown.contains("ClusterService") && !shown.contains("secret"), "{shown}");
+        gate.open();
+        let outcome = format!("{:?}", turn.wait().unwrap());
+        assert!(!outcome.contains("secret"), "{outcome}");
+    });
+}

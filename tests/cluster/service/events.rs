@@ -1,0 +1,216 @@
+//! Events of turns and sessions.
+
+use turnwise::crossbeam_channel::{bounded, TryRecvError};
+use turnwise::testkit::Gate;
+use turnwise::{
+    AgentEvent, CancelReason, EphemeralSessionService, Overflow, SessionEvent, SessionService, SessionSpec,
+    Subscription, WhenBusy,
+};
+
+use super::*;
+use crate::support::*;
+
+#[test]
+fn c85_a_stream_has_all_events_of_its_turn_in_order() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let mut stream = client.stream_session(create("emit 3000")).unwrap();
+        let events: Vec<AgentEvent> = stream.by_ref().collect();
+        assert_eq!(stream.wait().unwrap().text, "emit 3000");
+        assert_eq!(numbers(&events), (0..3000).collect::<Vec<_>>());
+        let kinds = kinds(&events);
+        assert_eq!((kinds[0], kinds[3001], kinds.len()), ("started", "completed", 3002));
+        // Once the stream has ended, the session is free.
+        let id = client.list(turnwise::SessionQuery::new()).unwrap()[0].session_id;
+        let mut shown = Vec::new();
+        client.start_turn_with(id, turn("emit 2"), &mut |event| shown.push(event)).unwrap();
+        assert_eq!(super::kinds(&shown), ["started", "delta", "delta", "completed"]);
+    });
+}
+
+#[test]
+fn c85_a_turn_waits_for_a_reader_that_is_behind_by_the_window() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let worker = worker(&server, &gate);
+        let mut stream = client.stream_session(create("emit 5000")).unwrap();
+        let id = stream.handle().session_id();
+        // The worker's agent ends only if all is sent. It does not while nothing is read.
+        eventually("a full stream", || (stream.events().len() == stream.events().capacity().unwrap()).then_some(()));
+        std::thread::sleep(LEASE / 3);
+        assert_eq!(worker.stats().turns_ended, 0);
+        assert!(!stream.handle().is_finished() && client.read(id).unwrap().state.is_active);
+        let events: Vec<AgentEvent> = stream.by_ref().collect();
+        assert_eq!(numbers(&events), (0..5000).collect::<Vec<_>>());
+        stream.wait().unwrap();
+    });
+}
+
+#[test]
+fn c85_an_interrupt_ends_the_wait_of_a_turn_for_its_reader() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let other = super::client(&server);
+        let _worker = worker(&server, &gate);
+        for by_handle in [true, false] {
+            let (event_tx, events) = bounded(1);
+            let turn = client.begin_session(create("emit 100000").event_tx(event_tx)).unwrap();
+            eventually("a full channel", || events.is_full().then_some(()));
+            match by_handle {
+                true => turn.interrupt(),
+                // From another process, so to speak.
+                false => other.interrupt(turn.session_id()).unwrap(),
+            }
+            assert_eq!(turn.wait().unwrap_err().cancel_reason(), Some(CancelReason::Interrupted));
+            assert!(matches!(events.try_recv(), Ok(AgentEvent::RunStarted { .. })));
+            assert_eq!(events.try_recv(), Err(TryRecvError::Disconnected));
+        }
+    });
+}
+
+#[test]
+fn c85_a_turn_goes_on_without_its_receiver() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let (event_tx, events) = bounded(1);
+        let turn = client.begin_session(create("emit 5000").event_tx(event_tx)).unwrap();
+        eventually("a full channel", || events.is_full().then_some(()));
+        drop(events);
+        assert_eq!(turn.wait().unwrap().text, "emit 5000");
+    });
+}
+
+#[test]
+fn c85_events_of_failed_withdrawn_and_refused_turns_end_as_local_ones() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let mut failed = client.stream_session(create("config x")).unwrap();
+        let id = failed.handle().session_id();
+        let events: Vec<AgentEvent> = failed.by_ref().collect();
+        assert_eq!(kinds(&events), ["started", "failed"]);
+        failed.wait().unwrap_err();
+        let running = client.begin_turn(id, turn("wait")).unwrap();
+        gate.wait_arrived(1);
+        let (event_tx, events) = bounded(8);
+        let refused = client.try_begin_turn(id, turn("x").event_tx(event_tx)).unwrap_err();
+        assert!(refused.request.event_tx.is_some());
+        drop(refused);
+        assert_eq!(events.recv().ok(), None);
+        let queued = client.stream_turn(id, turn("x").when_busy(WhenBusy::Queue)).unwrap();
+        queued.handle().interrupt();
+        assert_eq!(queued.count(), 0);
+        gate.open();
+        running.wait().unwrap();
+    });
+}
+
+#[test]
+fn c85_the_stream_of_a_lost_turn_ends_and_says_so() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let worker = worker(&server, &gate);
+        let mut stream = client.stream_session(create("wait")).unwrap();
+        assert!(matches!(stream.next(), Some(AgentEvent::RunStarted { .. })));
+        drop(worker);
+        let events: Vec<AgentEvent> = stream.by_ref().collect();
+        assert_eq!(code(stream.wait()), "WORKER_LOST");
+        assert_eq!(kinds(&events), ["truncated", "failed"]);
+    });
+}
+
+#[test]
+fn c85_a_subscription_has_the_events_of_all_turns_of_all_clients() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let other = super::client(&server);
+        let _worker = worker(&server, &gate);
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        let events = client.subscribe(id, Subscription::new()).unwrap();
+        client.start_turn(id, turn("emit 2")).unwrap();
+        other.start_turn(id, turn("emit 1")).unwrap();
+        client.archive_wait(id, LONG).unwrap();
+        // It ends with the session.
+        let events: Vec<SessionEvent> = events.collect();
+        let of: Vec<_> = events.iter().map(|event| (event.turn_id.unwrap().get(), kind(&event.event))).collect();
+        let expected = [
+            (1, "started"),
+            (1, "delta"),
+            (1, "delta"),
+            (1, "completed"),
+            (2, "started"),
+            (2, "delta"),
+            (2, "completed"),
+        ];
+        assert_eq!(of, expected);
+        assert!(events.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1));
+        assert_eq!(code(client.subscribe(id, Subscription::new())), "SESSION_ARCHIVED");
+    });
+}
+
+#[test]
+fn c85_a_subscription_goes_on_at_the_next_worker() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let first = worker(&server, &gate);
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        let mut events = client.subscribe(id, Subscription::new()).unwrap();
+        client.start_turn(id, turn("emit 1")).unwrap();
+        let before: Vec<SessionEvent> = events.by_ref().take(3).collect();
+        let _second = worker(&server, &gate);
+        first.drain(LONG);
+        client.start_turn(id, turn("emit 1")).unwrap();
+        let after: Vec<SessionEvent> = events.by_ref().take(4).collect();
+        let kinds: Vec<_> = after.iter().map(|event| kind(&event.event)).collect();
+        assert_eq!(kinds, ["truncated", "started", "delta", "completed"]);
+        let (last, marker) = (&before[2], &after[0]);
+        assert_eq!((marker.seq, marker.turn_id), (last.seq, None));
+        assert!(after[1].seq > last.seq);
+        client.archive(id).unwrap();
+        assert!(events.next().is_none());
+    });
+}
+
+#[test]
+fn c85_a_subscriber_that_blocks_makes_the_turns_wait_and_loses_nothing() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let _worker = work(&server, EphemeralSessionService::configure(obedient(&gate)));
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        let options = Subscription::new().capacity(4).overflow(Overflow::Block);
+        let mut events = client.subscribe(id, options).unwrap();
+        let turn = client.begin_turn(id, turn("emit 2000")).unwrap();
+        let read: Vec<AgentEvent> = events.by_ref().take(2002).map(|event| event.event).collect();
+        assert_eq!(numbers(&read), (0..2000).collect::<Vec<_>>());
+        assert_eq!(events.dropped(), 0);
+        turn.wait().unwrap();
+    });
+}
+
+#[test]
+fn c85_a_dropped_subscription_is_removed_from_the_session() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        let feeds = || server.command(&["HGET", &format!("turnwise:s:{id}"), "feeds"]);
+        let events = client.subscribe(id, Subscription::new()).unwrap();
+        assert!(feeds().len() > 36, "{}", feeds());
+        client.start_turn(id, turn("emit 300")).unwrap();
+        drop(events);
+        eventually("the end of the feed", || feeds().starts_with("$0").then_some(()));
+        client.start_turn(id, turn("emit 300")).unwrap();
+    });
+}
