@@ -1748,7 +1748,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an engine sends only once",
         "src/cluster/engine.rs",
-        &[("                Err(error) if error.is_passing() && patience.leaves_more_than(pause) => {", "                Err(error) if false && error.is_passing() && patience.leaves_more_than(pause) => {")],
+        &[("                Err(error) if error.is_passing() && patience.leaves_more_than(pause) && is_in_time() => {", "                Err(error) if false && error.is_passing() && patience.leaves_more_than(pause) && is_in_time() => {")],
         Cluster("c82_concurrent"),
     ),
     mutation(

@@ -3,8 +3,7 @@
 -- with it.
 --
 -- ARGV: id, cid, feed, its options ('' removes it).
--- Returns {'ok'}, {'missing'} or {'archived'}. An archived session gets no more feeds. A removal does not wake the
--- worker: `credit` tells it that the client wants no more.
+-- Returns {'ok'}, {'missing'} or {'archived'}. An archived session gets no more feeds.
 -- Twice: the second call changes nothing.
 local id, cid, feed, options = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local key = session_key(id)
@@ -19,6 +18,9 @@ if options == '' then
         table.remove(feeds, at)
         redis.call('HDEL', key, 'f:' .. feed, 'f:' .. feed .. ':cid')
         redis.call('HSET', key, 'feeds', table.concat(feeds, ' '))
+        if wid ~= '' then
+            wake(wid, id)
+        end
     end
     return { 'ok' }
 elseif redis.call('HGET', key, 'archived') == '1' then
