@@ -52,10 +52,10 @@ impl Life {
         archive(&self.handle, mode)
     }
 
-    /// Leaves out the numbers of turns up to `last`, which were given out elsewhere, unless a turn is admitted.
+    /// Numbers the next turn behind `last`, unless a turn is admitted.
     #[cfg(feature = "redis")]
-    pub(crate) fn skip_turns(&self, last: u64) {
-        self.handle.gate().skip_turns(last);
+    pub(crate) fn set_last_turn(&self, last: u64) {
+        self.handle.gate().set_last_turn(last);
     }
 
     /// Whether a turn is admitted, in an open session or in a closed one.

@@ -87,16 +87,16 @@ impl Gate {
         })
     }
 
-    /// Leaves out the numbers up to this one, which another process has given out. Changes nothing while a turn is
-    /// admitted, or if a higher number was given out here.
+    /// Sets the number behind which the next turn is numbered. Another process gives the numbers out, each once, and not
+    /// in the order in which the turns run. Changes nothing while a turn is admitted.
     #[cfg(feature = "redis")]
-    pub(crate) fn skip_turns(&self, last: u64) {
-        let skip = |gate: u64| {
+    pub(crate) fn set_last_turn(&self, last: u64) {
+        let set = |gate: u64| {
             let seen = GateState(gate);
-            (!seen.is_running() && seen.turns() < last).then_some(gate & !(u64::MAX << TURN) | last << TURN)
+            (!seen.is_running() && seen.turns() != last).then_some(gate & !(u64::MAX << TURN) | last << TURN)
         };
         // Without a change there is nothing to store.
-        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, skip);
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set);
     }
 
     /// Takes the next turn number, and stores the rest of the word that `next` returns.
@@ -322,17 +322,18 @@ mod tests {
 
     #[cfg(feature = "redis")]
     #[test]
-    fn numbers_are_left_out_between_turns_only_and_never_given_out_again() {
+    fn the_last_number_is_set_between_turns_only() {
         let gate = Gate::building(3, None);
-        gate.skip_turns(7);
+        gate.set_last_turn(7);
         gate.end_build();
         gate.end_turn();
-        gate.skip_turns(7);
+        gate.set_last_turn(7);
         assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(8)));
-        gate.skip_turns(20);
+        gate.set_last_turn(20);
         gate.end_turn();
-        gate.skip_turns(5);
-        assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(9)));
+        // A turn that was queued before, and runs now.
+        gate.set_last_turn(5);
+        assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(6)));
     }
 
     #[test]

@@ -314,11 +314,11 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.live.shutdown_with(mode, timeout)
     }
 
-    /// Leaves out the numbers of turns up to `last`, if the session is live and idle. Another process has given them out.
+    /// Numbers the next turn behind `last`, if the session is live and idle. Another process gives the numbers out.
     #[cfg(feature = "redis")]
-    pub(crate) fn skip_turns(&self, id: SessionId, last: u64) {
+    pub(crate) fn set_last_turn(&self, id: SessionId, last: u64) {
         if let Some(life) = self.inner.live.life(id) {
-            life.skip_turns(last);
+            life.set_last_turn(last);
         }
     }
 

@@ -18,6 +18,9 @@ if options == '' then
         table.remove(feeds, at)
         redis.call('HDEL', key, 'f:' .. feed, 'f:' .. feed .. ':cid')
         redis.call('HSET', key, 'feeds', table.concat(feeds, ' '))
+        if wid ~= '' then
+            wake(wid, id)
+        end
     end
     return { 'ok' }
 elseif redis.call('HGET', key, 'archived') == '1' then

@@ -163,6 +163,8 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             hosted.set_owner(look.owner.clone());
         }
         hosted.notify_credit();
+        // Also while a turn runs: it may wait for a client that wants no more.
+        self.shared.feeds.keep(self.id, |name| look.feeds.iter().any(|[feed, ..]| feed == name));
         if let Some(current) = &mut self.current {
             match look.turns.iter().find(|turn| turn.number == current.number) {
                 Some(turn) => current.attend(&self.shared, self.id, turn),
@@ -286,7 +288,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         let patience = Clock::System.deadline(self.shared.engine.config().lease / 2);
         let mut pause = Duration::from_millis(1);
         loop {
-            self.shared.service().skip_turns(self.id, number - 1);
+            self.shared.service().set_last_turn(self.id, number - 1);
             let refused = match self.shared.service().try_begin_turn(self.id, request) {
                 Ok(handle) => return Ok(handle),
                 Err(refused) => refused,
@@ -382,9 +384,8 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         }
     }
 
-    /// Adds the feeds that are not running, and ends those that are not wanted any more.
+    /// Adds the feeds that are not running.
     fn follow(&self, hosted: &Arc<Hosted>, look: &Look) {
-        self.shared.feeds.keep(self.id, |name| look.feeds.iter().any(|[feed, ..]| feed == name));
         for [name, cid, options] in &look.feeds {
             let Some(end) = self.shared.feeds.add(self.id, name) else { continue };
             let options: FeedOptions = serde_json::from_str(options).unwrap_or(FeedOptions { from_seq: None });
