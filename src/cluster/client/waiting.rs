@@ -137,7 +137,11 @@ impl Core {
             let call = Call::new(&scripts::TAKE).arg(id.to_string()).arg(request).arg(revision.to_string());
             let answer = self.engine.write(call).map_err(|error| engine_failed(Some(id), error))?;
             match answer.words().as_deref() {
-                Some([b"ok"]) => Ok(Some(stored.history)),
+                Some([b"ok"]) => {
+                    // A session that is made with this id later begins to count again.
+                    self.known.get(id).forget_answers();
+                    Ok(Some(stored.history))
+                }
                 Some([b"missing"]) => Err(SessionError::NotFound { id }),
                 Some([b"archived"]) => Err(SessionError::Archived { id }),
                 // A turn has begun, or has been saved, since the record was read.

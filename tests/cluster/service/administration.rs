@@ -19,8 +19,8 @@ fn c86_an_archived_session_drains_or_is_interrupted() {
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
-        let running = client.begin_session(create("wait")).unwrap();
-        let id = running.session_id();
+        let id = client.create_session(create("one")).unwrap().session_id;
+        let running = client.begin_turn(id, turn("wait")).unwrap();
         gate.wait_arrived(1);
         let queued = client.begin_turn(id, turn("next").when_busy(WhenBusy::Queue)).unwrap();
         client.archive(id).unwrap();
