@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use turnwise::cluster::{ClusterService, Durability, Engine, EngineConfig, Worker};
-use turnwise::{CreateSessionRequest, SessionId, SessionService, StartTurnRequest};
+use turnwise::{CreateSessionRequest, ServiceConfig, SessionId, SessionService, StartTurnRequest};
 
 use crate::bare::Bare;
 use crate::common::failures::attempt;
@@ -25,10 +25,15 @@ const LEASE: Duration = Duration::from_secs(2);
 /// Runs a worker until the process is killed, if this process is to be one.
 pub(crate) fn is_worker() -> bool {
     let Ok(url) = std::env::var(WORKER) else { return false };
-    let _worker = Worker::start(common::configure(common::block), engine(&url, "workers")).expect("a worker");
+    let _worker = Worker::start(configure(common::block), engine(&url, "workers")).expect("a worker");
     loop {
         thread::park();
     }
+}
+
+/// The settings of a worker. An agent that is kept needs a larger stack than the others.
+fn configure(work: common::Work) -> ServiceConfig<common::Workers> {
+    common::configure(work).stack_size(2 * common::STACK)
 }
 
 fn engine(url: &str, namespace: &str) -> Engine {
@@ -48,7 +53,7 @@ pub(crate) fn measure(server: &Server, sync: &str) {
 /// One caller, one worker, no work.
 fn one_turn(server: &Server) {
     let engine = engine(&server.url(), "one-turn");
-    let _worker = Worker::start(common::configure(common::nothing), engine.clone()).expect("a worker");
+    let _worker = Worker::start(configure(common::nothing), engine.clone()).expect("a worker");
     let client = ClusterService::new(engine).expect("a client");
     let id = common::open(&client, 1)[0];
     let stop = AtomicBool::new(false);
@@ -94,7 +99,7 @@ fn run(client: &ClusterService, id: SessionId, prompt: &str) {
 fn two_workers(server: &Server) {
     let engine = engine(&server.url(), "two-workers");
     let start = || {
-        let config = common::configure(common::block).max_sessions(64).max_running_turns(8);
+        let config = configure(common::block).max_sessions(64).max_running_turns(8);
         Worker::start(config, engine.clone()).expect("a worker")
     };
     let client = ClusterService::new(engine.clone()).expect("a client");
@@ -121,7 +126,7 @@ fn two_workers(server: &Server) {
 
 fn events(server: &Server) {
     let engine = engine(&server.url(), "events");
-    let _worker = Worker::start(common::configure(common::emit), engine.clone()).expect("a worker");
+    let _worker = Worker::start(configure(common::emit), engine.clone()).expect("a worker");
     let client = ClusterService::new(engine).expect("a client");
     let id = common::open(&client, 1)[0];
     let count = full_or_quick(100_000, 200);
@@ -141,7 +146,7 @@ fn events(server: &Server) {
 /// From the interrupt of a waiting turn to its result.
 fn interrupts(server: &Server) {
     let engine = engine(&server.url(), "interrupts");
-    let _worker = Worker::start(common::configure(common::wait), engine.clone()).expect("a worker");
+    let _worker = Worker::start(configure(common::wait), engine.clone()).expect("a worker");
     let client = ClusterService::new(engine).expect("a client");
     let first = client.create_session(CreateSessionRequest::new("")).expect("a session");
     let mut floor = Bare::connect(server);
@@ -167,15 +172,23 @@ fn fail_over(server: &Server) {
     };
     let mut workers: Vec<Child> = (0..2).map(|_| start()).collect();
     let client = ClusterService::new(engine(&server.url(), "workers")).expect("a client");
-    let open = || loop {
+    let open = |workers: &mut Vec<Child>| loop {
         match client.create_session(CreateSessionRequest::new("0")) {
             Ok(first) => break first.session_id,
-            Err(error) => assert_eq!(error.code(), "CAPACITY_EXCEEDED"),
+            // No worker is there yet.
+            Err(error) => {
+                assert_eq!(error.code(), "CAPACITY_EXCEEDED");
+                assert!(
+                    workers.iter_mut().all(|worker| worker.try_wait().expect("a process").is_none()),
+                    "a worker ended"
+                );
+                thread::sleep(Duration::from_millis(5));
+            }
         }
     };
     let mut all = Times::default();
     for _ in 0..full_or_quick(5, 1) {
-        let id = open();
+        let id = open(&mut workers);
         let lost = client.begin_turn(id, StartTurnRequest::new("60000")).expect("a turn");
         thread::sleep(Duration::from_millis(100));
         let killed = Instant::now();

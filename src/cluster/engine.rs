@@ -9,7 +9,7 @@
 //! # Repeats
 //!
 //! A call whose connection fails may have been run or not. It is repeated over a new connection, until one lease has
-//! passed since its batch was taken. So every script gives the same answer when it is run twice with the same arguments;
+//! passed since its batch was taken, or five minutes. So every script gives the same answer when it is run twice with the same arguments;
 //! the head of each says how. A script that the server has forgotten (`NOSCRIPT`) has changed nothing: it is loaded, and
 //! only the calls that were refused are repeated, in their order. The other calls of the pipeline have their answers.
 //!
@@ -20,7 +20,7 @@
 //! id or none. From then on the engine refuses every call.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
@@ -238,7 +238,12 @@ impl Lane {
         commands: &[Command],
         scripts: impl Fn(&[usize]) -> Vec<&'static Script>,
     ) -> Vec<Answer> {
-        let patience = Clock::System.deadline(config.lease);
+        // Requests are remembered for ten minutes.
+        const MOST: Duration = Duration::from_secs(300);
+        let patience = Clock::System.deadline(config.lease.min(MOST));
+        // The clock of the machine goes on while it is suspended, which the other one need not.
+        let since = SystemTime::now();
+        let is_in_time = || since.elapsed().is_ok_and(|passed| passed < MOST);
         let mut answers: Vec<Option<Answer>> = vec![None; commands.len()];
         let mut open: Vec<usize> = (0..commands.len()).collect();
         let (mut pause, mut loads, mut has_failed) = (Self::FIRST_PAUSE, 0, false);
@@ -262,7 +267,7 @@ impl Lane {
                     loads += 1;
                     open = refused;
                 }
-                Err(error) if error.is_passing() && patience.leaves_more_than(pause) => {
+                Err(error) if error.is_passing() && patience.leaves_more_than(pause) && is_in_time() => {
                     if !has_failed {
                         let (code, count) = (error.code(), open.len());
                         record!(Warn, "turnwise::cluster", "the engine is away ({code}): {count} calls are repeated");

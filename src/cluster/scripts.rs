@@ -37,6 +37,7 @@
 //! | `s:{id}` | hash | the session, see below |
 //! | `s:{id}:h` | list | its messages, each as JSON |
 //! | `idx` | sorted set | ids of sessions that have a record, by creation in milliseconds |
+//! | `answers` | number | the highest count of answers of a session that was removed |
 //! | `workers` | set | names of workers, also of those whose lease has ended and whose sessions are not taken yet |
 //! | `w:{wid}:l` | string with expiry | the lease: capacity, limit of queued turns, `open` or `draining` |
 //! | `w:{wid}:q` | stream | `id` of a session to look at |

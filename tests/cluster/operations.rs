@@ -29,6 +29,10 @@ fn client(url: &str) -> ClusterService {
 
 /// A worker whose turn "wait" runs until it is cancelled or the gate is open.
 fn waiting_worker(url: &str, gate: &Gate) -> Worker {
+    waiting_worker_of(engine(url), gate)
+}
+
+fn waiting_worker_of(engine: Engine, gate: &Gate) -> Worker {
     let gate = gate.clone();
     let agent = agent_fn(move |prompt: String, turn: &TurnContext| {
         if prompt == "wait" {
@@ -36,7 +40,7 @@ fn waiting_worker(url: &str, gate: &Gate) -> Worker {
         }
         Ok(turn.finish(prompt))
     });
-    Worker::start(EphemeralSessionService::configure(agent), engine(url)).expect("the worker starts")
+    Worker::start(EphemeralSessionService::configure(agent), engine).expect("the worker starts")
 }
 
 fn engine_error(error: &SessionError) -> Option<&EngineError> {
@@ -88,17 +92,21 @@ fn c89_a_drained_worker_gives_its_sessions_up_and_another_goes_on() {
 fn c89_a_dropped_worker_loses_what_it_runs_and_nothing_else() {
     run(|| {
         let Some(server) = Server::start(&[]) else { return };
-        let client = client(&server.url());
+        let lease = Duration::from_secs(60);
+        let engine = || Engine::open(&server.url(), EngineConfig::new().lease(lease)).unwrap();
+        let client = ClusterService::new(engine()).unwrap();
         let gate = Gate::new();
-        let first = waiting_worker(&server.url(), &gate);
+        let first = waiting_worker_of(engine(), &gate);
         let id = client.create_session(create("one")).unwrap().session_id;
         let busy = client.begin_turn(id, turn("wait")).unwrap();
         let number = busy.turn_id();
         gate.wait_arrived(1);
-        let _second = worker(&server.url());
+        let _second = Worker::start(EphemeralSessionService::configure(echo()), engine()).unwrap();
+        let dropped = Instant::now();
         drop(first);
-        // At once, not after the lease.
-        match busy.wait() {
+        let ended = busy.wait();
+        assert!(dropped.elapsed() < lease / 2, "not after the lease, but at once: {:?}", dropped.elapsed());
+        match ended {
             Err(SessionError::WorkerLost { id: lost, turn }) => assert_eq!((lost, turn), (id, number)),
             other => panic!("{other:?}"),
         }

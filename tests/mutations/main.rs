@@ -143,6 +143,18 @@ fn lay_out(copy: &Path) -> io::Result<()> {
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     if from.is_dir() {
         fs::create_dir_all(to)?;
+        // A file that was moved or removed since the last run would be compiled too.
+        for entry in fs::read_dir(to)? {
+            let entry = entry?;
+            let (path, is_folder) = (entry.path(), entry.file_type()?.is_dir());
+            if entry.file_name() != "target" && !from.join(entry.file_name()).exists() {
+                if is_folder {
+                    fs::remove_dir_all(path)?
+                } else {
+                    fs::remove_file(path)?
+                }
+            }
+        }
         for entry in fs::read_dir(from)? {
             let entry = entry?;
             if entry.file_name() != "target" {

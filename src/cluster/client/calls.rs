@@ -172,7 +172,8 @@ impl Core {
     fn interrupt(&self, id: SessionId, turn: Option<TurnId>) -> Result<(), SessionError> {
         let turn = turn.map(|turn| turn.to_string()).unwrap_or_default();
         let call = Call::new(&scripts::INTERRUPT).arg(id.to_string()).arg(turn);
-        let answer = self.engine.write(call.arg(reason_word(CancelReason::Interrupted)));
+        let request = Uuid::now_v7().to_string();
+        let answer = self.engine.write(call.arg(reason_word(CancelReason::Interrupted)).arg(request));
         let answer = answer.map_err(|error| engine_failed(Some(id), error))?;
         match answer.words().as_deref() {
             Some([b"ok", _]) => Ok(()),

@@ -145,7 +145,7 @@ impl Look {
             _ => None,
         });
         let first = |reply: &Reply| reply.words().and_then(|words| words.first().map(|word| word.to_vec()));
-        let last_text = match rest.first().and_then(first) {
+        let last_text = match rest.get(1).and_then(first) {
             Some(message) => Some(from_json::<Message>(id, "message", &message)?.text().into()),
             None => None,
         };

@@ -135,7 +135,8 @@ impl SenderThread<'_> {
         };
         let call = Call::new(&scripts::INTERRUPT).arg(request.id.to_string()).arg(turn.to_string());
         // Every answer will do: a turn that is not in flight has ended.
-        if let Err(error) = self.core.engine.write(call.arg(reason_word(reason))) {
+        let own = format!("{}:{}", request.request, reason_word(reason));
+        if let Err(error) = self.core.engine.write(call.arg(reason_word(reason)).arg(own)) {
             self.repeat(Job::Interrupt(request), &error);
         }
     }

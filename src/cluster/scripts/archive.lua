@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- archive: a session gets no more turns. Those in flight may finish, or are told to stop.
+-- archive: a session gets no more turns. Those in flight may finish, or are told to stop. If no worker has the session,
+-- its feeds end.
 --
 -- ARGV: id, request, 'drain' or 'interrupt'.
 -- Returns {'ok'}, {'missing'}, or {'archived'} if it is archived and there is nothing to tell to stop.

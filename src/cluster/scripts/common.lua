@@ -84,6 +84,11 @@ end
 -- Removes a session that was never built, or is deleted.
 local function remove(id)
     end_feeds(id)
+    -- A session that is made again under the id counts on from here, so that no client takes its count for a lost one.
+    local answers, last = redis.call('HGET', session_key(id), 'answers') or '0', redis.call('GET', ns .. 'answers') or '0'
+    if below(last, answers) then
+        redis.call('SET', ns .. 'answers', answers)
+    end
     redis.call('UNLINK', session_key(id), session_key(id) .. ':h')
     redis.call('ZREM', ns .. 'idx', id)
 end
@@ -109,7 +114,9 @@ local function answer(id, turn, kind, body)
         fields[#fields + 1] = 'm:' .. message
         fields[#fields + 1] = 'm:' .. message .. ':cid'
     end
-    redis.call('HDEL', key, unpack(fields))
+    for from = 1, #fields, 1000 do
+        redis.call('HDEL', key, unpack(fields, from, math.min(from + 999, #fields)))
+    end
     if #flight == 0 then
         redis.call('SREM', ns .. 'w:' .. wid .. ':b', id)
     end

@@ -2,7 +2,7 @@
 -- enrol: makes a worker or a client known, with a lease and a stream.
 --
 -- ARGV: 'w' or 'c', its id, the lease in milliseconds, and for a worker its capacity and its limit of queued turns.
--- Returns {'ok'}, or {'taken'}.
+-- Returns {'ok'}, or {'taken'} if a worker has that id with other numbers, or drains.
 -- Twice: the second call is {'ok'} while the first one's lease lasts.
 local kind, name, ttl = ARGV[2], ARGV[3], ARGV[4]
 local lease, stream = ns .. kind .. ':' .. name .. ':l', ns .. kind .. ':' .. name

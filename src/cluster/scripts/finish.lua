@@ -3,7 +3,8 @@
 -- one step, so no client learns of a turn that is not kept.
 --
 -- ARGV: id, wid, epoch, turn, request, the result, the message of the panic that has left the session faulted or '';
--- then a record, or nothing where the history is as before. The end of a build (turn 0) ends a fault.
+-- then a record, or nothing where the history is as before. A fault refuses the turns that are queued, with the same
+-- result. The end of a build (turn 0) ends a fault.
 -- Returns {'ok', answers, the turns that are left in flight}; {'already', answers} if this call was run before;
 -- {'conflict'} if the worker has not got the session with that epoch, the turn is not the first one, or the record has
 -- another revision; {'damaged', messages}.
@@ -29,4 +30,9 @@ elseif turn == '0' then
     redis.call('HDEL', session_key(id), 'fault')
 end
 local answers = answer(id, turn, 'done', body)
+if ARGV[8] ~= '' then
+    for _, queued in ipairs(words(redis.call('HGET', session_key(id), 'flight'))) do
+        answers = answer(id, queued, 'refused', body)
+    end
+end
 return { 'ok', answers, redis.call('HGET', session_key(id), 'flight') }

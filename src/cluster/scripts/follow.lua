@@ -3,7 +3,7 @@
 -- with it.
 --
 -- ARGV: id, cid, feed, its options ('' removes it).
--- Returns {'ok'}, {'missing'} or {'archived'}.
+-- Returns {'ok'}, {'missing'} or {'archived'}. An archived session gets no more feeds.
 -- Twice: the second call changes nothing.
 local id, cid, feed, options = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local key = session_key(id)

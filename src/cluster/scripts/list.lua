@@ -3,8 +3,9 @@
 --
 -- ARGV: the creation time in milliseconds and the id behind which the page begins ('' and '' for the first), the
 -- maximum of sessions, at most 500.
--- Returns {'ok', {id, creation time, summary, labels, archived, turns in flight}...}. A turn of a worker that is gone is
--- not counted. The page begins behind the given place also if that session was deleted meanwhile.
+-- Returns {'ok', {id, creation time, summary, labels, archived, turns in flight, '1' if it is faulted or '0'}...}. The
+-- turns of a worker that is gone are left out. The page begins behind the given place also if that session was deleted
+-- meanwhile.
 local index = ns .. 'idx'
 local start = 0
 if ARGV[3] ~= '' then

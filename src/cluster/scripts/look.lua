@@ -2,10 +2,9 @@
 -- look: reads what a worker has to do for one of its sessions.
 --
 -- ARGV: id, wid.
--- Returns {'gone'} if the worker does not have the session any more, else {'ok', epoch, archived, turns, feeds}. A feed is
--- {feed, cid, options}. A turn is
--- {turn, request, cid, body, cancel reason or '', messages, responses}. A message is {request, cid, text}, a response
--- {input, response or '' if the worker claimed it}.
+-- Returns {'gone'} if the worker does not have the session any more, else {'ok', epoch, archived, turns, feeds}. A turn
+-- is {turn, request, its clients, body, cancel reason or '', messages, responses}. A message is {request, cid, text}, a
+-- response {input, response or '' if the worker claimed it}. A feed is {feed, cid, options}.
 -- What a turn has stays until its end, so a lost reply loses nothing: the worker knows what it has taken.
 local key = session_key(ARGV[2])
 local found = redis.call('HMGET', key, 'wid', 'epoch', 'archived', 'flight', 'feeds')

@@ -17,7 +17,7 @@ local wid = choose_worker()
 if not wid then
     return { 'capacity' }
 end
-redis.call('HSET', session_key(id), 'made', '1', 'turn', turn, 'answers', '0')
+redis.call('HSET', session_key(id), 'made', '1', 'turn', turn, 'answers', redis.call('GET', ns .. 'answers') or '0')
 give(id, wid)
 put_in_flight(id, wid, { turn }, turn, request, cid, body)
 return { 'begun', turn }

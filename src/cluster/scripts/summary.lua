@@ -2,7 +2,7 @@
 -- summary: reads what a list shows of one session.
 --
 -- ARGV: id.
--- Returns {'none'}, or {'ok', {id, creation time, summary, labels, archived, turns in flight}} as `list`.
+-- Returns {'none'}, or {'ok', row} with a row as in `list`.
 local id = ARGV[2]
 local created = redis.call('ZSCORE', ns .. 'idx', id)
 if not created then

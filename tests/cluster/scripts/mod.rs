@@ -6,16 +6,18 @@
 
 mod model;
 mod resp;
+mod steps;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::server::Server;
-use model::Model;
-use resp::{Client, Value};
+use model::{Model, Stream};
+use resp::{Client, Dump, Value};
+use steps::{scene, Step};
 
 /// A script with its arguments behind the id of the namespace.
 #[derive(Clone, Debug)]
@@ -24,69 +26,10 @@ pub(crate) struct Call {
     args: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Enrol { worker: u8, max: u8, queue: u8 },
-    Kill { worker: u8 },
-    Renew { worker: u8 },
-    Drain { worker: u8 },
-    Abandon { worker: u8, gives_up: bool },
-    Open { session: u8, client: u8, with_turn: bool },
-    Begin { session: u8, client: u8, when_busy: u8, seen: u8 },
-    Keep { session: u8, fence: u8, change: u8 },
-    Finish { session: u8, fence: u8, turn: u8, change: u8 },
-    Refuse { session: u8, fence: u8, turn: u8 },
-    Interrupt { session: u8, turn: u8 },
-    Ask { session: u8, fence: u8, input: u8, has_options: bool },
-    Respond { session: u8, input: u8, answer: u8 },
-    Settle { session: u8, fence: u8, input: u8 },
-    Steer { session: u8, client: u8, turn: u8 },
-    Archive { session: u8, interrupts: bool },
-    Label { session: u8 },
-    Save { session: u8, stale: bool, change: u8 },
-    Delete { session: u8, seen: u8 },
-    Unload { session: u8, fence: u8 },
-    Outcome { request: u8 },
-    Again { call: u8 },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    use Step::*;
-    let (session, worker, client) = (0..3_u8, 0..3_u8, 0..2_u8);
-    // Mostly the owner with its epoch; see `fence`.
-    let fence = || prop_oneof![9 => Just(0_u8), 1 => 1..4_u8];
-    let input = || prop_oneof![4 => Just(0_u8), 1 => Just(1_u8)];
-    let turn = || prop_oneof![6 => Just(0_u8), 4 => 1..4_u8];
-    prop_oneof![
-        2 => (worker.clone(), 1..3_u8, 0..3_u8).prop_map(|(worker, max, queue)| Enrol { worker, max, queue }),
-        1 => worker.clone().prop_map(|worker| Kill { worker }),
-        1 => worker.clone().prop_map(|worker| Renew { worker }),
-        1 => worker.clone().prop_map(|worker| Drain { worker }),
-        1 => (worker, any::<bool>()).prop_map(|(worker, gives_up)| Abandon { worker, gives_up }),
-        4 => (session.clone(), client.clone(), any::<bool>())
-            .prop_map(|(session, client, with_turn)| Open { session, client, with_turn }),
-        12 => (session.clone(), client.clone(), 0..3_u8, 0..12_u8)
-            .prop_map(|(session, client, when_busy, seen)| Begin { session, client, when_busy, seen }),
-        4 => (session.clone(), fence(), 0..4_u8).prop_map(|(session, fence, change)| Keep { session, fence, change }),
-        8 => (session.clone(), fence(), turn(), 0..4_u8)
-            .prop_map(|(session, fence, turn, change)| Finish { session, fence, turn, change }),
-        2 => (session.clone(), fence(), turn()).prop_map(|(session, fence, turn)| Refuse { session, fence, turn }),
-        3 => (session.clone(), turn()).prop_map(|(session, turn)| Interrupt { session, turn }),
-        4 => (session.clone(), fence(), input(), any::<bool>())
-            .prop_map(|(session, fence, input, has_options)| Ask { session, fence, input, has_options }),
-        4 => (session.clone(), input(), 0..3_u8)
-            .prop_map(|(session, input, answer)| Respond { session, input, answer }),
-        2 => (session.clone(), fence(), input()).prop_map(|(session, fence, input)| Settle { session, fence, input }),
-        3 => (session.clone(), client, turn()).prop_map(|(session, client, turn)| Steer { session, client, turn }),
-        2 => (session.clone(), any::<bool>()).prop_map(|(session, interrupts)| Archive { session, interrupts }),
-        1 => session.clone().prop_map(|session| Label { session }),
-        2 => (session.clone(), any::<bool>(), 0..4_u8)
-            .prop_map(|(session, stale, change)| Save { session, stale, change }),
-        1 => (session.clone(), 0..3_u8).prop_map(|(session, seen)| Delete { session, seen }),
-        2 => (session, fence()).prop_map(|(session, fence)| Unload { session, fence }),
-        2 => any::<u8>().prop_map(|request| Outcome { request }),
-        12 => any::<u8>().prop_map(|call| Again { call }),
-    ]
+impl Call {
+    fn new(script: &'static str, args: &[&str]) -> Self {
+        Self { script, args: args.iter().map(|arg| (*arg).to_owned()).collect() }
+    }
 }
 
 /// A play of one plan: the model, the calls so far, and how many names were given.
@@ -94,14 +37,17 @@ struct Play {
     model: Model,
     calls: Vec<Call>,
     requests: Vec<String>,
-    incarnations: BTreeMap<u8, usize>,
+    /// Requests that the engine does not remember any more.
+    forgotten: BTreeSet<String>,
+    /// Of workers, and of clients.
+    incarnations: [BTreeMap<u8, usize>; 2],
     named: usize,
 }
 
 impl Play {
     fn new() -> Self {
-        let (model, calls, requests) = (Model::default(), Vec::new(), Vec::new());
-        Self { model, calls, requests, incarnations: BTreeMap::new(), named: 0 }
+        let (model, calls, requests, forgotten) = (Model::default(), Vec::new(), Vec::new(), BTreeSet::new());
+        Self { model, calls, requests, forgotten, incarnations: Default::default(), named: 0 }
     }
 
     fn name(&mut self, kind: &str) -> String {
@@ -116,7 +62,17 @@ impl Play {
     }
 
     fn wid(&self, worker: u8) -> String {
-        format!("w{worker}-{}", self.incarnations.get(&worker).copied().unwrap_or(0))
+        format!("w{worker}-{}", self.incarnations[0].get(&worker).copied().unwrap_or(0))
+    }
+
+    fn cid(&self, client: u8) -> String {
+        format!("c{client}-{}", self.incarnations[1].get(&client).copied().unwrap_or(0))
+    }
+
+    /// A request that was made lately, or one that the engine has not seen.
+    fn late_request(&self, request: u8) -> String {
+        let last = self.requests.iter().rev().nth(usize::from(request) % 8);
+        last.cloned().unwrap_or_else(|| "r-unknown".into())
     }
 
     /// The pair by which a worker shows that it has a session; where `fence` is not 0, another one.
@@ -148,7 +104,12 @@ impl Play {
         let mut args = vec![seen, next.clone(), stored, created, format!("head {next}"), format!("sum {next}")];
         args.extend(["{}".into(), "0".into(), if change == 2 { "5" } else { "0" }.to_string()]);
         let added = [1, 0, 2, 1][usize::from(change % 4)];
-        args.extend((0..added).map(|index| format!("message {index} of {next}")));
+        let added = if change == 2 && self.named.is_multiple_of(4) { 66 } else { added };
+        args.extend((0..added).map(|index| match (index + self.named) % 3 {
+            0 => format!(r#"{{"role":"assistant","content":[{{"type":"text","text":"{index} of {next}"}}]}}"#),
+            1 => format!(r#"{{"role":"assistant","content":["{index} of {next}"]}}"#),
+            _ => format!(r#"{{"role":"user","content":[{{"type":"text","text":"{index} of {next}"}}]}}"#),
+        }));
         args
     }
 
@@ -156,42 +117,52 @@ impl Play {
     fn call(&mut self, step: Step) -> Option<Call> {
         use Step::*;
         let id = |session: u8| format!("s{session}");
-        let cid = |client: u8| format!("c{client}");
+        let lease = |longer: bool| if longer { "7200000".to_owned() } else { LEASE.to_owned() };
         let (script, args): (_, Vec<String>) = match step {
             Enrol { worker, max, queue } => {
-                *self.incarnations.entry(worker).or_default() += 1;
+                *self.incarnations[0].entry(worker).or_default() += 1;
                 let wid = self.wid(worker);
-                ("enrol", vec!["w".into(), wid, "3600000".into(), max.to_string(), queue.to_string()])
+                ("enrol", vec!["w".into(), wid, LEASE.into(), max.to_string(), queue.to_string()])
             }
-            Kill { worker } => ("kill", vec![self.wid(worker)]),
-            Renew { worker } => ("renew", vec!["w".into(), self.wid(worker), "3600000".into()]),
+            EnrolClient { client } => {
+                *self.incarnations[1].entry(client).or_default() += 1;
+                ("enrol", vec!["c".into(), self.cid(client), LEASE.into()])
+            }
+            Kill { worker } => ("kill", vec!["w".into(), self.wid(worker)]),
+            KillClient { client } => ("kill", vec!["c".into(), self.cid(client)]),
+            Renew { worker, longer } => ("renew", vec!["w".into(), self.wid(worker), lease(longer)]),
+            RenewClient { client, longer } => ("renew", vec!["c".into(), self.cid(client), lease(longer)]),
             Drain { worker } => ("drain", vec![self.wid(worker)]),
             Abandon { worker, gives_up } => {
                 ("abandon", vec![self.wid(worker), "100".into(), if gives_up { "1" } else { "0" }.into()])
             }
             Open { session, client, with_turn } => {
                 let turn = if with_turn { "1" } else { "0" };
-                ("open", vec![id(session), self.request(), cid(client), turn.into(), "spec".into()])
+                ("open", vec![id(session), self.request(), self.cid(client), turn.into(), "spec".into()])
             }
             Begin { session, client, when_busy, seen } => {
                 let when_busy = ["refuse", "queue", "interrupt"][usize::from(when_busy)];
                 // Mostly fewer than were answered.
                 let seen = if seen == 11 { "1000" } else { "0" };
                 let request = self.request();
-                ("begin", [&id(session), &request, &cid(client), seen, when_busy, "prompt"].map(str::to_owned).into())
+                (
+                    "begin",
+                    [&id(session), &request, &self.cid(client), seen, when_busy, "prompt"].map(str::to_owned).into(),
+                )
             }
             Keep { session, fence, change } => {
                 let record = self.record(&id(session), fence == 3, change);
                 let fence = self.fence(&id(session), fence);
                 ("keep", [id(session)].into_iter().chain(fence).chain(record).collect())
             }
-            Finish { session, fence, turn, change } => {
+            Finish { session, fence, turn, change, faults } => {
                 let turn = self.turn(&id(session), turn);
                 let request = self.model.request_of(&id(session), &turn);
                 // Without a record where the history is as before.
                 let record = if change == 1 { Vec::new() } else { self.record(&id(session), false, change) };
                 let fence = self.fence(&id(session), fence);
-                let head = [id(session)].into_iter().chain(fence).chain([turn, request, "result".into()]);
+                let fault = if faults { self.name("fault ") } else { String::new() };
+                let head = [id(session)].into_iter().chain(fence).chain([turn, request, "result".into(), fault]);
                 ("finish", head.chain(record).collect())
             }
             Refuse { session, fence, turn } => {
@@ -227,7 +198,7 @@ impl Play {
             }
             Steer { session, client, turn } => {
                 let turn = if turn == 3 { String::new() } else { self.turn(&id(session), turn) };
-                ("steer", vec![id(session), turn, self.name("m"), cid(client), "message".into()])
+                ("steer", vec![id(session), turn, self.name("m"), self.cid(client), "message".into()])
             }
             Archive { session, interrupts } => {
                 let mode = if interrupts { "interrupt" } else { "drain" };
@@ -246,103 +217,200 @@ impl Play {
                 };
                 ("delete", vec![id(session), self.name("r"), seen])
             }
+            Take { session, stale } => {
+                let seen = if stale { "none-such".into() } else { self.model.record(&id(session)).0 };
+                ("take", vec![id(session), self.name("r"), seen])
+            }
+            Restart { session, client } => {
+                ("restart", vec![id(session), self.request(), self.cid(client), "order".into()])
+            }
+            Follow { session, client, feed, ends } => {
+                let options = if ends { String::new() } else { self.name("options ") };
+                ("follow", vec![id(session), self.cid(client), format!("f{feed}"), options])
+            }
+            Credit { session, client, feed, epoch, sum } => {
+                // As decimal numbers, they are not in the order of their texts.
+                let sum = ["999", "1000", "3000", "3001", "2000000", "2000001", "closed", ""][usize::from(sum)];
+                ("credit", vec![id(session), self.cid(client), format!("f{feed}:{epoch}"), sum.into()])
+            }
+            Emit { client, feed, epoch, count, is_last } => {
+                let last = if is_last { "1" } else { "0" };
+                let part = [epoch.to_string(), "1".into(), count.to_string(), last.into(), self.name("events ")];
+                ("emit", [self.cid(client), format!("f{feed}")].into_iter().chain(part).collect())
+            }
+            Tell { client, kind } => {
+                let kind = ["taken", "event", "end"][usize::from(kind)];
+                ("tell", vec![self.cid(client), "m1".into(), kind.into(), "event".into()])
+            }
             Unload { session, fence } => {
                 ("unload", [id(session)].into_iter().chain(self.fence(&id(session), fence)).collect())
             }
-            Outcome { request } => {
-                // A request that was made lately, or one that the engine has not seen.
-                let last = self.requests.iter().rev().nth(usize::from(request) % 8);
-                let request = last.cloned().unwrap_or_else(|| "r-unknown".into());
-                ("outcome", vec!["s0".into(), request])
+            Outcome { request, client } => {
+                let mut args = vec!["s0".into(), self.late_request(request)];
+                args.extend((client < 2).then(|| self.cid(client)));
+                ("outcome", args)
+            }
+            Forget { request } => {
+                let request = self.late_request(request);
+                self.forgotten.insert(request.clone());
+                ("forget", vec![request])
             }
             // Mostly one of the last calls.
             Again { call } => {
                 let of = if call < 200 { 8 } else { usize::MAX };
                 let of = of.min(self.calls.len()).max(1);
-                return self.calls.iter().rev().nth(usize::from(call) % of).cloned();
+                let call = self.calls.iter().rev().nth(usize::from(call) % of).cloned();
+                // A client does not repeat a request for so long.
+                return call.filter(|call| call.args.get(1).is_none_or(|request| !self.forgotten.contains(request)));
             }
         };
         Some(Call { script, args })
     }
 }
 
-/// The beginning of every plan: two workers, and two sessions of which one is built.
-const FIRST_STEPS: [Step; 6] = [
+/// The lease of a worker or a client, in milliseconds.
+const LEASE: &str = "3600000";
+
+/// The beginning of every plan: two clients, two workers, and two sessions of which one is built.
+const FIRST_STEPS: [Step; 8] = [
+    Step::EnrolClient { client: 0 },
+    Step::EnrolClient { client: 1 },
     Step::Enrol { worker: 0, max: 2, queue: 2 },
     Step::Enrol { worker: 1, max: 1, queue: 1 },
     Step::Open { session: 0, client: 0, with_turn: true },
     Step::Keep { session: 0, fence: 0, change: 2 },
-    Step::Finish { session: 0, fence: 0, turn: 0, change: 0 },
+    Step::Finish { session: 0, fence: 0, turn: 0, change: 0, faults: false },
     Step::Open { session: 1, client: 1, with_turn: false },
 ];
 
 /// How often each script has begun its answer with each word.
 type Coverage = BTreeMap<(&'static str, String), usize>;
 
+/// What is read of a session after each step.
+fn reads(model: &Model) -> Vec<Call> {
+    let of = |session| {
+        let (owner, _) = model.owner(session);
+        [
+            Call::new("read", &[session]),
+            Call::new("read", &[session, "1"]),
+            Call::new("load", &[session]),
+            Call::new("summary", &[session]),
+            Call::new("look", &[session, &owner]),
+        ]
+    };
+    ["s0", "s1", "s2"].into_iter().flat_map(of).collect()
+}
+
 fn play(client: &mut Client, namespace: &str, steps: &[Step], coverage: &mut Coverage) -> Result<(), TestCaseError> {
     let id = client.meet(namespace);
-    for cid in ["c0", "c1"] {
-        client.script(namespace, &id, "enrol", &["c".into(), cid.into(), "3600000".into()]);
-    }
     let mut play = Play::new();
+    let mut compare = |client: &mut Client, model: &mut Model, calls: &[Call], what: &str| {
+        let told = client.calls(namespace, &id, calls);
+        for (call, told) in calls.iter().zip(told) {
+            prop_assert_eq!(&told, &model.apply(call.script, &call.args), "{}: {:?}", what, call);
+            *coverage.entry((call.script, told.list()[0].text().to_owned())).or_default() += 1;
+        }
+        Ok(())
+    };
     for (at, step) in FIRST_STEPS.into_iter().chain(steps.iter().copied()).enumerate() {
         let Some(call) = play.call(step) else { continue };
-        let told = match call.script {
-            // The lease ends, which no script does.
-            "kill" => {
-                client.command(&["DEL", &format!("{namespace}:w:{}:l", call.args[0])]);
-                Value::ok()
-            }
-            script => client.script(namespace, &id, script, &call.args),
-        };
-        let expected = play.model.apply(call.script, &call.args);
-        prop_assert_eq!(&told, &expected, "step {}: {:?}", at, call);
-        *coverage.entry((call.script, told.list()[0].text().to_owned())).or_default() += 1;
-        play.calls.push(call);
-        for session in ["s0", "s1", "s2"] {
-            for script in ["read", "load", "summary"] {
-                let args = [session.to_owned()];
-                let told = client.script(namespace, &id, script, &args);
-                prop_assert_eq!(told, play.model.apply(script, &args), "step {}: then {} of {}", at, script, session);
-            }
-            let args = [session.to_owned(), play.model.owner(session).0];
-            let told = client.script(namespace, &id, "look", &args);
-            prop_assert_eq!(told, play.model.apply("look", &args), "step {}: then look at {}", at, session);
+        let what = format!("step {at}, {call:?}");
+        match call.script {
+            // What time does, and no script.
+            "kill" => client.end_lease(namespace, &call.args[0], &call.args[1]),
+            "forget" => drop(client.command(&["DEL", &format!("{namespace}:req:{}", call.args[0])])),
+            _ => compare(client, &mut play.model, std::slice::from_ref(&call), &what)?,
         }
+        if ["kill", "forget"].contains(&call.script) {
+            play.model.apply(call.script, &call.args);
+        }
+        play.calls.push(call);
+        let mut reads = reads(&play.model);
+        reads.extend([0, 1, 2].map(|worker| Call::new("sweep", &[&play.wid(worker)])));
+        compare(client, &mut play.model, &reads, &what)?;
     }
-    let page = ["".to_owned(), "".to_owned(), "2".to_owned()];
-    prop_assert_eq!(client.script(namespace, &id, "list", &page), play.model.apply("list", &page));
-    let rest = ["1001".to_owned(), "s1".to_owned(), "500".to_owned()];
-    prop_assert_eq!(client.script(namespace, &id, "list", &rest), play.model.apply("list", &rest));
-    prop_assert_eq!(client.dump(namespace), play.model.dump());
-    for cid in ["c0", "c1"] {
-        prop_assert_eq!(client.messages(namespace, cid), play.model.messages(cid));
+    let looks = ["s0", "s1", "s2"].map(|session| Call::new("look", &[session, "none-such"]));
+    let pages = [["", "", "2"], ["1001", "s1", "500"]].map(|page| Call::new("list", &page));
+    compare(client, &mut play.model, &looks, "at the end")?;
+    compare(client, &mut play.model, &pages, "at the end")?;
+    let (dump, streams) = (client.dump(namespace), client.streams(namespace));
+    prop_assert_eq!(&dump, &play.model.dump());
+    prop_assert_eq!(&streams, &play.model.streams());
+    each_request_has_one_end(&dump, &streams)
+}
+
+/// A turn is in flight until its request has a verdict. No client is told of a verdict, or of the end of a message, twice.
+fn each_request_has_one_end(dump: &Dump, streams: &BTreeMap<String, Stream>) -> Result<(), TestCaseError> {
+    for (key, known) in dump.iter().filter(|(key, known)| key.starts_with("req:") && known.contains_key("turn")) {
+        let field = format!("t:{}:req", known["turn"]);
+        let session = dump.get(&format!("s:{}", known["id"]));
+        let is_in_flight = session.and_then(|session| session.get(&field)).is_some_and(|request| key[4..] == *request);
+        prop_assert_eq!(is_in_flight, !known.contains_key("kind"), "{}: {:?}", key, known);
+    }
+    for (key, entries) in streams.iter().filter(|(key, _)| key.starts_with("c:")) {
+        let mut ends = BTreeSet::new();
+        for entry in entries.iter().filter(|entry| entry[0] == "verdict" || entry[0] == "steered") {
+            let is_end = entry[0] == "verdict" || ["over", "lost"].contains(&entry[3].as_str());
+            prop_assert!(!is_end || ends.insert(&entry[1]), "{} is told twice: {:?}", key, entry);
+        }
     }
     Ok(())
 }
 
 /// The answers that the plans must have met: every one that a script gives.
-const ANSWERS: [(&str, &[&str]); 19] = [
+const ANSWERS: [(&str, &[&str]); 32] = [
     ("abandon", &["ok", "alive"]),
     ("archive", &["ok", "missing", "archived"]),
     ("ask", &["ok", "cancelled", "conflict"]),
-    ("begin", &["begun", "missing", "archived", "shorter", "busy", "full", "capacity", "answered", "tombstone"]),
+    (
+        "begin",
+        &["begun", "missing", "archived", "shorter", "faulted", "busy", "full", "capacity", "answered", "tombstone"],
+    ),
+    ("credit", &["ok", "over"]),
     ("delete", &["ok", "conflict"]),
     ("drain", &["ok", "over"]),
+    ("emit", &["ok", "gone"]),
     ("enrol", &["ok", "taken"]),
     ("finish", &["ok", "already", "conflict", "damaged"]),
+    ("follow", &["ok", "missing", "archived"]),
     ("interrupt", &["ok", "missing", "archived", "idle"]),
     ("keep", &["ok", "conflict", "damaged"]),
     ("label", &["ok", "missing", "archived"]),
+    ("list", &["ok"]),
+    ("load", &["ok", "none"]),
+    ("look", &["ok", "gone"]),
     ("open", &["begun", "exists", "capacity", "answered", "tombstone"]),
     ("outcome", &["answered", "running", "tombstone"]),
+    ("read", &["ok", "missing"]),
     ("refuse", &["ok", "already", "conflict"]),
+    ("renew", &["ok", "over"]),
     ("respond", &["ok", "missing", "settled", "invalid"]),
+    ("restart", &["begun", "missing", "archived", "busy", "sound", "capacity", "answered", "tombstone"]),
     ("save", &["ok", "conflict", "damaged"]),
     ("settle", &["answered", "claimed", "cancelled", "conflict"]),
     ("steer", &["ok", "missing", "archived", "idle"]),
+    ("summary", &["ok", "none"]),
+    ("sweep", &["ok"]),
+    ("take", &["ok", "missing", "archived", "busy", "conflict"]),
+    ("tell", &["ok", "gone"]),
     ("unload", &["ok", "begun", "over"]),
 ];
+
+#[test]
+fn c81_the_table_of_answers_has_every_script_and_every_answer_in_its_text() {
+    let mut names: Vec<&str> = ANSWERS.iter().map(|(script, _)| *script).collect();
+    names.sort_unstable();
+    let mut scripts = resp::all_scripts();
+    scripts.sort_unstable();
+    assert_eq!(names, scripts);
+    for (script, answers) in ANSWERS {
+        let text = resp::text_of(script);
+        let given = text.split("return { '").skip(1).map(|rest| rest.split('\'').next().expect("the rest"));
+        for answer in given {
+            assert!(answers.contains(&answer), "{script} answers {answer}");
+        }
+    }
+}
 
 /// The plans are the same in every run, unless `TURNWISE_SCRIPT_PLANS` has a number: then as many random ones.
 fn runner() -> TestRunner {
@@ -359,10 +427,10 @@ fn runner() -> TestRunner {
 fn c81_the_scripts_answer_as_a_sequential_model_does() {
     let Some(server) = Server::start(&["--appendonly", "no"]) else { return };
     let state = RefCell::new((Client::connect(&server), Coverage::new(), 0));
-    let played = runner().run(&prop::collection::vec(step(), 1..100), |steps| {
+    let played = runner().run(&prop::collection::vec(scene(), 1..80), |scenes| {
         let (client, coverage, count) = &mut *state.borrow_mut();
         *count += 1;
-        let result = play(client, &format!("plan{count}"), &steps, coverage);
+        let result = play(client, &format!("plan{count}"), &scenes.concat(), coverage);
         client.command(&["FLUSHALL"]);
         result
     });
@@ -388,4 +456,32 @@ fn c81_every_script_refuses_a_namespace_with_another_id() {
         assert_eq!(client.script("gone", &id, &script, &args), Value::words(["replaced"]), "{script}");
     }
     assert_eq!(client.command(&["DBSIZE"]), Value::Word("1".into()), "nothing was written");
+}
+
+/// A script passes at most 8,000 values to one command.
+#[test]
+fn c81_a_turn_with_thousands_of_messages_and_inputs_ends() {
+    let Some(server) = Server::start(&["--appendonly", "no"]) else { return };
+    let mut client = Client::connect(&server);
+    let (id, mut model) = (client.meet("ns"), Model::default());
+    let mut calls = vec![
+        Call::new("enrol", &["c", "c", LEASE]),
+        Call::new("enrol", &["w", "w", LEASE, "1", "0"]),
+        Call::new("open", &["s0", "r", "c", "1", "order"]),
+    ];
+    for number in 0..3_000 {
+        let name = |kind: &str| format!("{kind}{number}");
+        calls.push(Call::new("ask", &["s0", "w", "1", "1", &name("i"), "question", ""]));
+        calls.push(Call::new("steer", &["s0", "1", &name("m"), "c", "message"]));
+    }
+    calls.push(Call::new("keep", &["s0", "w", "1", "", "v1", "0", "1000", "head", "sum", "{}", "0", "0"]));
+    calls.push(Call::new("finish", &["s0", "w", "1", "1", "r", "result", ""]));
+    // Fewer than fill the buffers of the connection.
+    for part in calls.chunks(100) {
+        for (call, told) in part.iter().zip(client.calls("ns", &id, part)) {
+            assert_eq!(told, model.apply(call.script, &call.args), "{call:?}");
+        }
+    }
+    assert_eq!(client.dump("ns"), model.dump());
+    assert_eq!(client.streams("ns")["c:c"], model.streams()["c:c"]);
 }

@@ -1,16 +1,20 @@
 //! The sequential model: what each script promises, in plain data.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod dump;
+mod feeds;
 
-use super::resp::{Dump, Value};
+use std::collections::BTreeMap;
+
+use super::resp::Value;
+use feeds::{Client, Feed};
 
 #[derive(Default)]
 pub(crate) struct Model {
     workers: BTreeMap<String, Worker>,
+    /// Those that have a lease.
+    clients: BTreeMap<String, Client>,
     sessions: BTreeMap<String, Session>,
     requests: BTreeMap<String, Request>,
-    /// The messages to each client.
-    told: BTreeMap<String, Vec<[String; 3]>>,
     epoch: u64,
 }
 
@@ -19,7 +23,13 @@ struct Worker {
     queue: usize,
     state: &'static str,
     has_lease: bool,
+    lease: u64,
+    /// The entries of its stream.
+    woken: Stream,
 }
+
+/// Each entry of a stream as its words.
+pub(crate) type Stream = Vec<Vec<String>>;
 
 #[derive(Default)]
 struct Session {
@@ -34,6 +44,9 @@ struct Session {
     flight: Vec<Turn>,
     /// Whether a turn was ever in flight.
     has_flown: bool,
+    fault: Option<String>,
+    /// `None` if there was never one.
+    feeds: Option<Vec<Feed>>,
 }
 
 #[derive(Default)]
@@ -138,8 +151,11 @@ impl Model {
         (session.map(Session::rev).unwrap_or_default(), len, created.into())
     }
 
-    pub(crate) fn messages(&self, cid: &str) -> Vec<[String; 3]> {
-        self.told.get(cid).cloned().unwrap_or_default()
+    /// The streams that the server must have, and no others.
+    pub(crate) fn streams(&self) -> BTreeMap<String, Stream> {
+        let clients = self.clients.iter().map(|(cid, client)| (format!("c:{cid}"), client.told.clone()));
+        let workers = self.workers.iter().map(|(wid, worker)| (format!("w:{wid}:q"), worker.woken.clone()));
+        clients.chain(workers).collect()
     }
 
     // The parts of the scripts.
@@ -162,21 +178,35 @@ impl Model {
         room.min_by_key(|(wid, _)| (self.busy(wid), self.all(wid), (*wid).clone())).map(|(wid, _)| wid.clone())
     }
 
+    fn wake(&mut self, wid: &str, id: &str) {
+        if let Some(worker) = self.workers.get_mut(wid) {
+            worker.woken.push(owned(&["id", id]));
+        }
+    }
+
+    fn wake_owner(&mut self, id: &str) {
+        let wid = self.sessions[id].wid().to_owned();
+        self.wake(&wid, id);
+    }
+
     fn answer(&mut self, id: &str, at: usize, kind: &'static str, body: &str) -> u64 {
         let session = self.sessions.get_mut(id).unwrap();
         let turn = session.flight.remove(at);
         let answers = session.answers.get_or_insert(0);
         *answers += 1;
         let answers = *answers;
-        if kind == "lost" {
-            for [request, cid, _] in &turn.messages {
-                self.told.entry(cid.clone()).or_default().push(["steered".into(), request.clone(), kind.into()]);
-            }
+        let fate = if kind == "lost" { "lost" } else { "over" };
+        for [request, cid, _] in &turn.messages {
+            self.tell(cid, &["steered", request, "kind", fate, "body", ""]);
         }
-        let request = self.requests.entry(turn.request.clone()).or_default();
-        (request.kind, request.verdict) = (Some(kind), Some((body.into(), answers)));
+        let verdict = Some((body.into(), answers));
+        let known = Request { id: id.into(), turn: Some(turn.number), kind: Some(kind), verdict };
+        self.requests.insert(turn.request.clone(), known);
+        let (number, count) = (turn.number.to_string(), answers.to_string());
+        let verdict =
+            ["verdict", &turn.request, "id", id, "turn", &number, "kind", kind, "body", body, "answers", &count];
         for cid in turn.cids {
-            self.told.entry(cid).or_default().push(["verdict".into(), turn.request.clone(), kind.into()]);
+            self.tell(&cid, &verdict);
         }
         answers
     }
@@ -187,7 +217,11 @@ impl Model {
         }
         let session = self.sessions.get_mut(id).unwrap();
         session.wid = Some(String::new());
-        if session.record.is_none() {
+        let (is_built, is_archived) = (session.record.is_some(), session.is_archived());
+        if !is_built || is_archived {
+            self.end_feeds(id);
+        }
+        if !is_built {
             self.sessions.remove(id);
         }
     }
@@ -209,6 +243,18 @@ impl Model {
         (session.wid, session.epoch) = (Some(wid.into()), self.epoch);
     }
 
+    /// Gives a session without a turn in flight to a worker that may run one. Returns whether there is one.
+    fn place(&mut self, id: &str) -> bool {
+        let wid = self.sessions[id].wid().to_owned();
+        if self.workers.get(&wid).is_some_and(|worker| worker.has_lease && worker.state == "open") {
+            return true;
+        }
+        let Some(chosen) = self.choose() else { return false };
+        self.wake(&wid, id);
+        self.give(id, &chosen);
+        true
+    }
+
     fn put_in_flight(&mut self, id: &str, at: usize, number: u64, request: &str, cid: &str, body: &str) -> Value {
         let session = self.sessions.get_mut(id).unwrap();
         let turn = Turn {
@@ -224,6 +270,7 @@ impl Model {
         session.has_flown = true;
         let known = Request { id: id.into(), turn: Some(number), ..Request::default() };
         self.requests.insert(request.into(), known);
+        self.wake_owner(id);
         say(["begun".to_owned(), number.to_string()])
     }
 
@@ -310,14 +357,27 @@ impl Model {
     pub(crate) fn apply(&mut self, script: &str, args: &[String]) -> Value {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         match (script, args.as_slice()) {
-            ("enrol", &["w", wid, _, max, queue]) => self.enrol(wid, max, queue),
-            ("kill", &[wid]) => {
+            ("enrol", &["w", wid, lease, max, queue]) => self.enrol(wid, lease, max, queue),
+            ("enrol", &["c", cid, lease]) => self.enrol_client(cid, lease),
+            ("kill", &["w", wid]) => {
                 if let Some(worker) = self.workers.get_mut(wid) {
                     worker.has_lease = false;
                 }
                 Value::ok()
             }
-            ("renew", &["w", wid, _]) => say([if self.has_lease(wid) { "ok" } else { "over" }]),
+            ("kill", &["c", cid]) => {
+                self.clients.remove(cid);
+                Value::ok()
+            }
+            ("renew", &[kind, name, lease]) => {
+                let own = match kind {
+                    "w" => self.workers.get_mut(name).filter(|worker| worker.has_lease).map(|worker| &mut worker.lease),
+                    _ => self.clients.get_mut(name).map(|client| &mut client.lease),
+                };
+                let Some(own) = own else { return say(["over"]) };
+                *own = lease.parse().unwrap();
+                Value::ok()
+            }
             ("drain", &[wid]) => match self.workers.get_mut(wid).filter(|worker| worker.has_lease) {
                 Some(worker) => {
                     worker.state = "draining";
@@ -338,8 +398,8 @@ impl Model {
                 true => say(["conflict"]),
                 false => say(self.write_record(id, &owned(record), false)),
             },
-            ("finish", &[id, wid, epoch, turn, request, body, ref record @ ..]) => {
-                self.finish(id, [wid, epoch], turn, request, body, &owned(record))
+            ("finish", &[id, wid, epoch, turn, request, body, fault, ref record @ ..]) => {
+                self.finish(id, [wid, epoch], turn, request, body, fault, &owned(record))
             }
             ("refuse", &[id, wid, epoch, turn, request, body]) => self.refuse(id, [wid, epoch], turn, request, body),
             ("interrupt", &[id, turn, reason]) => self.interrupt(id, turn, reason),
@@ -355,22 +415,47 @@ impl Model {
                 true if self.sessions[id].is_archived() => say(["archived"]),
                 true => {
                     self.sessions.get_mut(id).unwrap().labels = Some(labels.into());
+                    self.wake_owner(id);
                     Value::ok()
                 }
             },
             ("delete", &[id, request, seen]) => self.delete(id, request, seen),
+            ("take", &[id, request, seen]) => self.take(id, request, seen),
+            ("restart", &[id, request, cid, body]) => self.restart(id, request, cid, body),
+            ("follow", &[id, cid, feed, options]) => self.follow(id, cid, feed, options),
+            ("credit", &[id, cid, feed, sum]) => self.credit(id, cid, feed, sum),
+            ("emit", &[cid, feed, epoch, first, count, last, body]) => {
+                self.emit(cid, feed, epoch, [first, count, last], body)
+            }
+            ("tell", &[cid, request, kind, body]) => {
+                match self.tell(cid, &["steered", request, "kind", kind, "body", body]) {
+                    true => Value::ok(),
+                    false => say(["gone"]),
+                }
+            }
             ("unload", &[id, wid, epoch]) => match self.is_owner(id, wid, epoch) {
                 false => say(["over"]),
                 true if !self.sessions[id].flight.is_empty() => say(["begun"]),
                 true => {
-                    self.sessions.get_mut(id).unwrap().wid = Some(String::new());
+                    let session = self.sessions.get_mut(id).unwrap();
+                    session.wid = Some(String::new());
+                    if session.is_archived() {
+                        self.end_feeds(id);
+                    }
                     Value::ok()
                 }
             },
-            ("outcome", &[id, request]) => self.outcome(id, request),
+            ("outcome", &[id, request]) => self.outcome(id, request, None),
+            ("outcome", &[id, request, cid]) => self.outcome(id, request, Some(cid)),
+            ("forget", &[request]) => {
+                self.requests.remove(request);
+                Value::ok()
+            }
             ("load", &[id]) => self.load(id),
-            ("read", &[id]) => self.read(id),
+            ("read", &[id]) => self.read(id, false),
+            ("read", &[id, "1"]) => self.read(id, true),
             ("look", &[id, wid]) => self.look(id, wid),
+            ("sweep", &[wid]) => self.sweep(wid),
             ("summary", &[id]) => match self.list("", "", "500") {
                 Value::List(rows) => match rows.into_iter().find(|row| is_of(row, id)) {
                     Some(row) => Value::List(vec![Value::word("ok"), row]),
@@ -383,16 +468,17 @@ impl Model {
         }
     }
 
-    fn enrol(&mut self, wid: &str, max: &str, queue: &str) -> Value {
-        let (max, queue) = (max.parse().unwrap(), queue.parse().unwrap());
-        if let Some(worker) = self.workers.get(wid).filter(|worker| worker.has_lease) {
-            return say([if (worker.max, worker.queue, worker.state) == (max, queue, "open") {
-                "ok"
-            } else {
-                "taken"
-            }]);
+    fn enrol(&mut self, wid: &str, lease: &str, max: &str, queue: &str) -> Value {
+        let (lease, max, queue) = (lease.parse().unwrap(), max.parse().unwrap(), queue.parse().unwrap());
+        let known = self.workers.get(wid);
+        if let Some(worker) = known.filter(|worker| worker.has_lease) {
+            let is_same = (worker.max, worker.queue, worker.state) == (max, queue, "open");
+            return say([if is_same { "ok" } else { "taken" }]);
         }
-        self.workers.insert(wid.into(), Worker { max, queue, state: "open", has_lease: true });
+        // The stream stays until the sessions of the worker are taken.
+        let mut woken = known.map(|worker| worker.woken.clone()).unwrap_or_default();
+        woken.push(owned(&["enrolled", wid]));
+        self.workers.insert(wid.into(), Worker { max, queue, state: "open", has_lease: true, lease, woken });
         Value::ok()
     }
 
@@ -435,17 +521,20 @@ impl Model {
         } else if answers < seen.parse().unwrap() {
             return say(["shorter".into(), answers.to_string()]);
         }
-        let worker = self.workers.get(session.wid());
+        // A turn may wait for the build of a restart.
+        let is_restarting = session.flight.first().is_some_and(|turn| turn.number == 0);
+        if let Some(fault) = session.fault.as_ref().filter(|_| !is_restarting) {
+            return say(["faulted", fault]);
+        }
         if in_flight > 0 {
-            let limit = worker.unwrap().queue;
+            let limit = self.workers[session.wid()].queue;
             if when_busy == "refuse" {
                 return say(["busy".into(), session.flight[0].number.to_string()]);
             } else if in_flight > limit {
                 return say(["full".into(), (in_flight - 1).to_string(), limit.to_string()]);
             }
-        } else if worker.is_none_or(|worker| worker.state != "open") {
-            let Some(chosen) = self.choose() else { return say(["capacity"]) };
-            self.give(id, &chosen);
+        } else if !self.place(id) {
+            return say(["capacity"]);
         }
         let session = self.sessions.get_mut(id).unwrap();
         let number = session.turn.unwrap_or(0) + 1;
@@ -462,7 +551,37 @@ impl Model {
         self.put_in_flight(id, at, number, request, cid, body)
     }
 
-    fn finish(&mut self, id: &str, fence: [&str; 2], turn: &str, request: &str, body: &str, rest: &[String]) -> Value {
+    fn restart(&mut self, id: &str, request: &str, cid: &str, body: &str) -> Value {
+        let is_there = self.settle_owner(id);
+        if let Some(known) = self.repeated(id, request, cid) {
+            return known;
+        } else if !is_there {
+            return say(["missing"]);
+        }
+        let session = &self.sessions[id];
+        if session.is_archived() {
+            return say(["archived"]);
+        } else if let Some(first) = session.flight.first() {
+            return say(["busy".into(), first.number.to_string()]);
+        } else if session.fault.is_none() {
+            return say(["sound"]);
+        } else if !self.place(id) {
+            return say(["capacity"]);
+        }
+        self.put_in_flight(id, 0, 0, request, cid, body)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn finish(
+        &mut self,
+        id: &str,
+        fence: [&str; 2],
+        turn: &str,
+        request: &str,
+        body: &str,
+        fault: &str,
+        rest: &[String],
+    ) -> Value {
         if self.is_known(request, "done") {
             let answers = self.requests[request].verdict.as_ref().unwrap().1;
             return say(["already".into(), answers.to_string()]);
@@ -475,6 +594,12 @@ impl Model {
                 return say(written);
             }
         }
+        let session = self.sessions.get_mut(id).unwrap();
+        if !fault.is_empty() {
+            session.fault = Some(fault.into());
+        } else if turn == "0" {
+            session.fault = None;
+        }
         let answers = self.answer(id, 0, "done", body);
         say(["ok".into(), answers.to_string(), self.sessions[id].numbers()])
     }
@@ -486,13 +611,17 @@ impl Model {
             return say(["conflict"]);
         }
         let Some(at) = self.sessions[id].position(turn) else { return say(["conflict"]) };
-        if self.sessions[id].record.is_none() {
-            while !self.sessions[id].flight.is_empty() {
-                self.answer(id, 0, "refused", body);
-            }
-            self.sessions.remove(id);
-        } else {
+        let is_built = self.sessions[id].record.is_some();
+        if is_built && turn != "0" {
             self.answer(id, at, "refused", body);
+            return Value::ok();
+        }
+        while !self.sessions[id].flight.is_empty() {
+            self.answer(id, 0, "refused", body);
+        }
+        if !is_built {
+            self.end_feeds(id);
+            self.sessions.remove(id);
         }
         Value::ok()
     }
@@ -513,6 +642,7 @@ impl Model {
         } else {
             session.cancel(0, reason);
         }
+        self.wake_owner(id);
         say(["ok", &number])
     }
 
@@ -545,6 +675,7 @@ impl Model {
             Some(pending @ Input::Pending { .. }) => {
                 *pending = Input::Settled(response.into());
                 self.note(request, id, None, "responded");
+                self.wake_owner(id);
                 Value::ok()
             }
             _ => say(["settled"]),
@@ -583,6 +714,7 @@ impl Model {
         }
         first.messages.push([request, cid, text].map(str::to_owned));
         self.note(request, id, Some(number), "steered");
+        self.wake_owner(id);
         say(["ok".into(), number.to_string()])
     }
 
@@ -607,6 +739,10 @@ impl Model {
             }
         }
         self.note(request, id, None, "archived");
+        self.wake_owner(id);
+        if self.sessions[id].wid().is_empty() {
+            self.end_feeds(id);
+        }
         Value::ok()
     }
 
@@ -622,27 +758,54 @@ impl Model {
         while !self.sessions[id].flight.is_empty() {
             self.answer(id, 0, "deleted", "");
         }
-        self.sessions.remove(id);
-        self.note(request, id, None, "deleted");
+        self.remove(id, request);
         say(["ok", "1"])
     }
 
-    fn outcome(&mut self, id: &str, request: &str) -> Value {
+    fn take(&mut self, id: &str, request: &str, seen: &str) -> Value {
+        if self.is_known(request, "deleted") {
+            return Value::ok();
+        } else if !self.settle_owner(id) {
+            return say(["missing"]);
+        }
+        let session = &self.sessions[id];
+        if session.is_archived() {
+            return say(["archived"]);
+        } else if let Some(first) = session.flight.first() {
+            return say(["busy".into(), first.number.to_string()]);
+        } else if session.record.is_none() || session.rev() != seen {
+            return say(["conflict"]);
+        }
+        self.remove(id, request);
+        Value::ok()
+    }
+
+    fn remove(&mut self, id: &str, request: &str) {
+        self.wake_owner(id);
+        self.end_feeds(id);
+        self.sessions.remove(id);
+        self.note(request, id, None, "deleted");
+    }
+
+    fn outcome(&mut self, id: &str, request: &str, cid: Option<&str>) -> Value {
         let of = self.requests.get(request).map_or_else(|| id.to_owned(), |known| known.id.clone());
         self.settle_owner(&of);
         let known = self.requests.get(request).cloned().unwrap_or_default();
-        let turn = known.turn.map(|turn| turn.to_string()).unwrap_or_default();
-        match (known.kind, known.verdict) {
-            (None, _) if known.turn.is_some() => say(["running", &turn]),
-            (Some(kind), verdict) if kind != "tombstone" => {
-                let (body, answers) = verdict.map(|(body, answers)| (body, answers.to_string())).unwrap_or_default();
-                say(["answered", &turn, kind, &body, &answers])
-            }
-            _ => {
-                self.note(request, id, None, "tombstone");
-                say(["tombstone"])
-            }
+        if let Some(kind) = known.kind.filter(|&kind| kind != "tombstone") {
+            let turn = known.turn.map(|turn| turn.to_string()).unwrap_or_default();
+            let (body, answers) = known.verdict.map(|(body, count)| (body, count.to_string())).unwrap_or_default();
+            return say(["answered", &turn, kind, &body, &answers]);
         }
+        // Also if the request is not remembered.
+        let flight = self.sessions.get_mut(&of).map(|session| &mut session.flight);
+        let Some(turn) = flight.and_then(|flight| flight.iter_mut().find(|turn| turn.request == request)) else {
+            self.note(request, &of, None, "tombstone");
+            return say(["tombstone"]);
+        };
+        if let Some(cid) = cid.filter(|&cid| !turn.cids.iter().any(|other| other == cid)) {
+            turn.cids.push(cid.into());
+        }
+        say(["running", &turn.number.to_string()])
     }
 
     fn load(&self, id: &str) -> Value {
@@ -658,7 +821,7 @@ impl Model {
         Value::List(parts)
     }
 
-    fn read(&self, id: &str) -> Value {
+    fn read(&self, id: &str, with_text: bool) -> Value {
         let Some(session) = self.sessions.get(id) else { return say(["missing"]) };
         let is_live = self.has_lease(session.wid());
         if session.record.is_none() && !is_live {
@@ -674,6 +837,13 @@ impl Model {
         let inputs = session.flight.iter().filter(|_| is_live).flat_map(|turn| &turn.inputs);
         let pending = inputs.filter(|(_, input)| matches!(input, Input::Pending { .. }));
         parts.push(Value::List(pending.map(|(input, _)| say([input, "question"])).collect()));
+        parts.push(say(session.fault.clone()));
+        if with_text {
+            let messages = session.record.iter().flat_map(|record| record.messages.iter().rev().take(64));
+            let is_text =
+                |text: &&String| text.starts_with(r#"{"role":"assistant""#) && text.contains(r#""type":"text""#);
+            parts.push(say(messages.into_iter().find(is_text).cloned()));
+        }
         Value::List(parts)
     }
 
@@ -701,7 +871,16 @@ impl Model {
         let archived = session.archived.clone().unwrap_or_else(|| "0".into());
         let mut parts: Vec<Value> = ["ok".into(), session.epoch.to_string(), archived].map(Value::Word).into();
         parts.push(Value::List(session.flight.iter().map(turn).collect()));
+        let feeds = session.feeds.iter().flatten();
+        parts.push(Value::List(feeds.map(|Feed { name, cid, options }| say([name, cid, options])).collect()));
         Value::List(parts)
+    }
+
+    fn sweep(&self, wid: &str) -> Value {
+        let is_busy = |session: &Session| session.wid() == wid && !session.flight.is_empty();
+        let busy = self.sessions.iter().filter(|(_, session)| is_busy(session)).map(|(id, _)| id.clone());
+        let gone = self.workers.iter().filter(|(_, worker)| !worker.has_lease).map(|(wid, _)| wid.clone());
+        Value::List(vec![Value::word("ok"), say(busy), say(gone)])
     }
 
     fn list(&self, created: &str, after: &str, limit: &str) -> Value {
@@ -718,122 +897,18 @@ impl Model {
         found.truncate(limit.parse().unwrap());
         let mut page = vec![Value::word("ok")];
         page.extend(found.into_iter().map(|(created, id, session, record)| {
-            let flight = if self.has_lease(session.wid()) { session.flight.len() } else { 0 };
+            let flight = if self.has_lease(session.wid()) { session.numbers() } else { String::new() };
             say([
                 id.clone(),
                 created.to_string(),
                 record.summary.clone(),
                 session.labels.clone().unwrap_or_default(),
                 session.archived.clone().unwrap_or_default(),
-                flight.to_string(),
+                flight,
+                if session.fault.is_some() { "1" } else { "0" }.into(),
             ])
         }));
         Value::List(page)
-    }
-
-    /// The keys that the server must have, and no others.
-    pub(crate) fn dump(&self) -> Dump {
-        let mut dump = Dump::new();
-        let names = |names: BTreeSet<String>| names.into_iter().map(|name| (name, String::new())).collect();
-        for cid in ["c0", "c1"] {
-            dump.insert(format!("c:{cid}"), BTreeMap::new());
-            dump.insert(format!("c:{cid}:l"), BTreeMap::new());
-        }
-        if self.epoch > 0 {
-            dump.insert("epoch".into(), BTreeMap::new());
-        }
-        if !self.workers.is_empty() {
-            dump.insert("workers".into(), names(self.workers.keys().cloned().collect()));
-        }
-        for (wid, worker) in &self.workers {
-            dump.insert(format!("w:{wid}:q"), BTreeMap::new());
-            if worker.has_lease {
-                dump.insert(format!("w:{wid}:l"), BTreeMap::new());
-            }
-            let own = || self.sessions.iter().filter(|(_, session)| session.wid() == wid);
-            let all: BTreeSet<String> = own().map(|(id, _)| id.clone()).collect();
-            let is_busy = |session: &Session| !session.flight.is_empty();
-            let busy: BTreeSet<String> =
-                own().filter(|(_, session)| is_busy(session)).map(|(id, _)| id.clone()).collect();
-            for (name, ids) in [("s", all), ("b", busy)] {
-                if !ids.is_empty() {
-                    dump.insert(format!("w:{wid}:{name}"), names(ids));
-                }
-            }
-        }
-        for (request, known) in &self.requests {
-            let mut fields = BTreeMap::from([("id".to_owned(), known.id.clone())]);
-            fields.extend(known.turn.map(|turn| ("turn".to_owned(), turn.to_string())));
-            fields.extend(known.kind.map(|kind| ("kind".to_owned(), kind.to_owned())));
-            if let Some((body, answers)) = &known.verdict {
-                fields.extend([("body".to_owned(), body.clone()), ("answers".to_owned(), answers.to_string())]);
-            }
-            dump.insert(format!("req:{request}"), fields);
-        }
-        let kept: BTreeSet<String> =
-            self.sessions.iter().filter(|(_, session)| session.record.is_some()).map(|(id, _)| id.clone()).collect();
-        if !kept.is_empty() {
-            dump.insert("idx".into(), names(kept));
-        }
-        for (id, session) in &self.sessions {
-            dump.insert(format!("s:{id}"), session.fields());
-            if session.record.as_ref().is_some_and(|record| !record.messages.is_empty()) {
-                dump.insert(format!("s:{id}:h"), BTreeMap::new());
-            }
-        }
-        dump
-    }
-}
-
-impl Session {
-    /// The fields of the session's hash.
-    fn fields(&self) -> BTreeMap<String, String> {
-        let mut fields: BTreeMap<String, String> = BTreeMap::new();
-        let mut set = |name: &str, value: Option<String>| {
-            if let Some(value) = value {
-                fields.insert(name.into(), value);
-            }
-        };
-        set("made", Some("1".into()));
-        set("wid", self.wid.clone());
-        set("epoch", (self.epoch > 0).then(|| self.epoch.to_string()));
-        set("turn", self.turn.map(|turn| turn.to_string()));
-        set("answers", self.answers.map(|answers| answers.to_string()));
-        set("flight", self.has_flown.then(|| self.numbers()));
-        set("labels", self.labels.clone());
-        set("archived", self.archived.clone());
-        if let Some(record) = &self.record {
-            set("rev", record.past.last().cloned());
-            set("past", Some(record.past.join(" ")));
-            set("head", Some(record.header.clone()));
-            set("sum", Some(record.summary.clone()));
-        }
-        for turn in &self.flight {
-            let of = format!("t:{}:", turn.number);
-            set(&format!("{of}req"), Some(turn.request.clone()));
-            set(&format!("{of}cid"), Some(turn.cids.join(" ")));
-            set(&format!("{of}body"), Some(turn.body.clone()));
-            set(&format!("{of}cancel"), turn.cancel.clone());
-            let inputs: Vec<&str> = turn.inputs.iter().map(|(input, _)| input.as_str()).collect();
-            set(&format!("{of}in"), (!inputs.is_empty()).then(|| inputs.join(" ")));
-            for (input, state) in &turn.inputs {
-                match state {
-                    Input::Pending { options } => {
-                        set(&format!("i:{input}"), Some("question".into()));
-                        set(&format!("i:{input}:opt"), (!options.is_empty()).then(|| options.clone()));
-                    }
-                    Input::Settled(response) => set(&format!("r:{input}"), Some(response.clone())),
-                    Input::Cancelled => {}
-                }
-            }
-            let messages: Vec<&str> = turn.messages.iter().map(|[request, ..]| request.as_str()).collect();
-            set(&format!("{of}msg"), (!messages.is_empty()).then(|| messages.join(" ")));
-            for [request, cid, text] in &turn.messages {
-                set(&format!("m:{request}"), Some(text.clone()));
-                set(&format!("m:{request}:cid"), Some(cid.clone()));
-            }
-        }
-        fields
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Call;
 use crate::server::Server;
 
 /// An answer. Numbers are words, and no value is an empty list.
@@ -44,6 +45,9 @@ impl Value {
     }
 }
 
+/// The field that stands for the time to live of a key, in tens of minutes, rounded up.
+pub(crate) const EXPIRES: &str = "(expires)";
+
 /// A key of the namespace with what it holds, as far as a model can tell.
 pub(crate) type Dump = BTreeMap<String, BTreeMap<String, String>>;
 
@@ -66,21 +70,25 @@ pub(crate) fn all_scripts() -> Vec<String> {
     names
 }
 
+/// The text of a script, without the common part.
+pub(crate) fn text_of(name: &str) -> String {
+    fs::read_to_string(folder().join(format!("{name}.lua"))).expect("a script")
+}
+
 impl Client {
     pub(crate) fn connect(server: &Server) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", server.port())).expect("the server listens");
         stream.set_read_timeout(Some(Duration::from_secs(120))).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
-        let common = fs::read_to_string(folder().join("common.lua")).expect("the common part");
+        let common = text_of("common");
         let mut scripts = BTreeMap::new();
         for name in all_scripts() {
-            let text = fs::read_to_string(folder().join(format!("{name}.lua"))).expect("a script");
+            let text = text_of(&name);
             let (flags, rest) = text.split_once('\n').expect("a line of flags");
             assert!(flags.starts_with("#!lua"), "{name}: {flags}");
             scripts.insert(name, format!("{flags}\n{common}{rest}"));
         }
-        let found = fs::read_to_string(folder().join("found.lua")).expect("a script");
-        scripts.insert("found".into(), found);
+        scripts.insert("found".into(), text_of("found"));
         let mut client = Self { stream: BufReader::new(stream), digests: BTreeMap::new() };
         for (name, text) in scripts {
             let digest = client.command(&["SCRIPT", "LOAD", &text]).text().to_owned();
@@ -90,10 +98,14 @@ impl Client {
     }
 
     pub(crate) fn command(&mut self, parts: &[&str]) -> Value {
+        self.send(parts);
+        self.answer()
+    }
+
+    fn send(&mut self, parts: &[&str]) {
         let mut text = format!("*{}\r\n", parts.len());
         parts.iter().for_each(|part| text.push_str(&format!("${}\r\n{part}\r\n", part.len())));
         self.stream.get_mut().write_all(text.as_bytes()).expect("the command is sent");
-        self.answer()
     }
 
     fn answer(&mut self) -> Value {
@@ -124,13 +136,35 @@ impl Client {
     }
 
     pub(crate) fn script(&mut self, namespace: &str, id: &str, name: &str, args: &[String]) -> Value {
+        self.send_script(namespace, id, name, args);
+        self.answer()
+    }
+
+    /// Makes calls, one behind another, and returns their answers.
+    pub(crate) fn calls(&mut self, namespace: &str, id: &str, calls: &[Call]) -> Vec<Value> {
+        calls.iter().for_each(|call| self.send_script(namespace, id, call.script, &call.args));
+        calls.iter().map(|_| self.answer()).collect()
+    }
+
+    fn send_script(&mut self, namespace: &str, id: &str, name: &str, args: &[String]) {
         let (script, prefix) = (self.digests[name].clone(), format!("{namespace}:"));
         let head = ["EVALSHA", &script, "1", &prefix, id];
         let parts: Vec<&str> = head.into_iter().chain(args.iter().map(String::as_str)).collect();
-        self.command(&parts)
+        self.send(&parts);
     }
 
-    /// The keys of a namespace: the fields of hashes, the members of sets and lists. Of the others only the name.
+    /// Ends the lease of a worker ('w') or of a client ('c'), which no script does. The keys of a client end with it.
+    pub(crate) fn end_lease(&mut self, namespace: &str, kind: &str, name: &str) {
+        let key = format!("{namespace}:{kind}:{name}");
+        let lease = format!("{key}:l");
+        match kind {
+            "w" => self.command(&["DEL", &lease]),
+            _ => self.command(&["DEL", &lease, &key, &format!("{key}:f")]),
+        };
+    }
+
+    /// The keys of a namespace: the fields of hashes, the members of sets and lists. Of the others only the name. With
+    /// the time to live of those that expire.
     pub(crate) fn dump(&mut self, namespace: &str) -> Dump {
         let prefix = format!("{namespace}:");
         let keys = self.command(&["KEYS", "*"]);
@@ -141,31 +175,41 @@ impl Client {
             if name == "meta" {
                 continue;
             }
-            let held = match self.command(&["TYPE", &key]).text() {
+            let kind = self.command(&["TYPE", &key]).text().to_owned();
+            let held = match kind.as_str() {
                 "hash" => self.command(&["HGETALL", &key]),
                 "set" => self.command(&["SMEMBERS", &key]),
                 "zset" => self.command(&["ZRANGE", &key, "0", "-1"]),
                 _ => Value::List(Vec::new()),
             };
             let words: Vec<&str> = held.list().iter().map(Value::text).collect();
-            let is_hash = name.starts_with("s:") && !name.ends_with(":h") || name.starts_with("req:");
-            let fields = match is_hash {
-                true => words.chunks(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect(),
-                false => words.iter().map(|word| ((*word).to_owned(), String::new())).collect(),
+            let mut fields: BTreeMap<String, String> = match kind.as_str() {
+                "hash" => words.chunks(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect(),
+                _ => words.iter().map(|word| ((*word).to_owned(), String::new())).collect(),
             };
+            // Far more time than a plan takes.
+            let ttl: i64 = self.command(&["PTTL", &key]).text().parse().expect("a time to live");
+            if ttl >= 0 {
+                fields.insert(EXPIRES.into(), ttl.unsigned_abs().div_ceil(600_000).to_string());
+            }
             dump.insert(name, fields);
         }
         dump
     }
 
-    /// The messages that a client was sent, each as its first two words and its kind.
-    pub(crate) fn messages(&mut self, namespace: &str, cid: &str) -> Vec<[String; 3]> {
-        let entries = self.command(&["XRANGE", &format!("{namespace}:c:{cid}"), "-", "+"]);
-        let told = entries.list().iter().skip(1).map(|entry| {
-            let fields: Vec<&str> = entry.list()[1].list().iter().map(Value::text).collect();
-            let kind = fields.chunks(2).find(|pair| pair[0] == "kind").map_or("", |pair| pair[1]);
-            [fields[0], fields[1], kind].map(str::to_owned)
-        });
-        told.collect()
+    /// The streams of a namespace, with the words of each entry.
+    pub(crate) fn streams(&mut self, namespace: &str) -> BTreeMap<String, Vec<Vec<String>>> {
+        let prefix = format!("{namespace}:");
+        let keys = self.command(&["KEYS", "*"]);
+        let mut streams = BTreeMap::new();
+        for key in keys.list().iter().map(Value::text) {
+            if self.command(&["TYPE", key]).text() == "stream" {
+                let entries = self.command(&["XRANGE", key, "-", "+"]);
+                let words = |entry: &Value| entry.list()[1].list().iter().map(|word| word.text().to_owned()).collect();
+                let name = key.strip_prefix(&prefix).expect("a key of the namespace").to_owned();
+                streams.insert(name, entries.list().iter().map(words).collect());
+            }
+        }
+        streams
     }
 }

@@ -116,7 +116,7 @@ fn work(url: &str) -> Result<(), Box<dyn Error>> {
     let report = worker.drain(Duration::from_secs(30));
     let stats = worker.stats();
     say(format_args!(
-        "worker {} has given {} sessions up after {} turns; {} are still busy",
+        "worker {} has ended. Sessions given up: {}, turns run: {}, still busy: {}",
         std::process::id(),
         report.given_up,
         stats.turns_ended,
