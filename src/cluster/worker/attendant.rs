@@ -64,6 +64,8 @@ pub(super) struct Attendant<B: SessionAgentBuilder> {
     id: SessionId,
     wake: Receiver<()>,
     current: Option<Current>,
+    /// Whether the session was archived at the last look.
+    is_archived: bool,
 }
 
 /// The local turn.
@@ -108,7 +110,7 @@ enum Next {
 
 impl<B: SessionAgentBuilder> Attendant<B> {
     pub(super) fn new(shared: Arc<Shared<B>>, id: SessionId, wake: Receiver<()>) -> Self {
-        Self { shared, id, wake, current: None }
+        Self { shared, id, wake, current: None, is_archived: false }
     }
 
     /// Works until there is nothing to do.
@@ -154,6 +156,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                 return if self.current.is_some() { Next::Wait } else { Next::End };
             }
         };
+        self.is_archived = look.is_archived;
         let hosted = self.shared.hosting.enter(self.id);
         if hosted.owner().as_ref() != Some(&look.owner) {
             // It was given away and has come back: what is here is of an older epoch.
@@ -328,8 +331,9 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         let is_faulted = matches!(result, Some(Err(SessionError::Faulted { .. })));
         self.shared.counters.ended.add_one();
         let next = match hosted.end_turn() {
-            Some(true) => Next::Look,
-            Some(false) => Next::Wait,
+            Some(false) if !self.is_archived => Next::Wait,
+            // The next turn, or an archived session to give back.
+            Some(_) => Next::Look,
             None => {
                 let gone = Err(SessionError::NotFound { id: self.id });
                 match result.unwrap_or(gone) {
