@@ -81,7 +81,7 @@ impl Core {
         let id = id_of(&session);
         check_spec(id, &session)?;
         let order = json(id, &Order::session(&session, Some(&turn)))?;
-        let accepted = self.submit_new(id, turn.event_tx.is_some(), |of, name| open_call(of, name, "1", order))?;
+        let accepted = self.submit(id, turn.event_tx.is_some(), |of, name| open_call(of, name, "1", order))?;
         Ok(self.started(accepted, turn.event_tx.take(), &turn))
     }
 
@@ -90,8 +90,7 @@ impl Core {
         let id = id_of(spec);
         check_spec(id, spec)?;
         let order = json(id, &Order::session(spec, None))?;
-        let accepted = self.submit_new(id, false, |of, name| open_call(of, name, "0", order))?;
-        Ok((id, accepted))
+        self.submit(id, false, |of, name| open_call(of, name, "0", order)).map(|accepted| (id, accepted))
     }
 
     /// Begins another build of a faulted session.
@@ -101,21 +100,6 @@ impl Core {
             let call = Call::new(&scripts::RESTART).arg(id.to_string()).arg(of.request.to_string());
             call.arg(name).arg(order)
         })
-    }
-
-    /// As [`submit`](Self::submit), for a new session. The answers of an earlier one with this id do not count.
-    fn submit_new(
-        self: &Arc<Self>,
-        id: SessionId,
-        has_feed: bool,
-        call: impl FnOnce(&Request, &[u8]) -> Call,
-    ) -> Result<Accepted, SessionError> {
-        let has_answers = self.known.get(id).answers() > 0;
-        let accepted = self.submit(id, has_feed, call)?;
-        if has_answers {
-            accepted.request.known.forget_answers();
-        }
-        Ok(accepted)
     }
 
     /// Makes a request, and sends its call.
@@ -246,10 +230,7 @@ fn begun(reply: &Reply, id: SessionId, request: RequestId, known: &Known) -> Res
             Some(ended) => return Ok(Answer::Ended(ended)),
             None => return Err(NotBegun::Unknown),
         },
-        [b"missing"] => {
-            known.forget_answers();
-            SessionError::NotFound { id }
-        }
+        [b"missing"] => SessionError::NotFound { id },
         [b"archived"] => SessionError::Archived { id },
         [b"exists"] => SessionError::AlreadyExists { id },
         [b"sound"] => SessionError::NotFaulted { id },

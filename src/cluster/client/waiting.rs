@@ -121,7 +121,7 @@ impl Core {
             Err(error) => return Err(error),
         }
         // A session that is deleted meanwhile has ended too.
-        self.wait_until(&waiting, || Ok(self.look(id)?.is_none_or(|look| look.flight.is_empty()).then_some(())))
+        self.wait_until(&waiting, || Ok(self.look(id)?.is_none_or(|look| look.has_ended()).then_some(())))
     }
 
     pub(super) fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
@@ -137,11 +137,7 @@ impl Core {
             let call = Call::new(&scripts::TAKE).arg(id.to_string()).arg(request).arg(revision.to_string());
             let answer = self.engine.write(call).map_err(|error| engine_failed(Some(id), error))?;
             match answer.words().as_deref() {
-                Some([b"ok"]) => {
-                    // A session that is made with this id later begins to count again.
-                    self.known.get(id).forget_answers();
-                    Ok(Some(stored.history))
-                }
+                Some([b"ok"]) => Ok(Some(stored.history)),
                 Some([b"missing"]) => Err(SessionError::NotFound { id }),
                 Some([b"archived"]) => Err(SessionError::Archived { id }),
                 // A turn has begun, or has been saved, since the record was read.
