@@ -152,6 +152,30 @@ fn c84_a_turn_that_began_behind_an_outage_is_found_by_its_request() {
 }
 
 #[test]
+fn c84_a_turn_whose_caller_knows_nothing_of_it_does_not_wait_for_a_reader() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let gate = Gate::new();
+        let engine = |lease| {
+            let config = EngineConfig::new().lease(Duration::from_secs(lease));
+            turnwise::cluster::Engine::open(&server.url(), config).unwrap()
+        };
+        let config = turnwise::EphemeralSessionService::configure(obedient(&gate));
+        let _worker = turnwise::cluster::Worker::start(config, engine(20)).unwrap();
+        let client = turnwise::cluster::ClusterService::new(engine(1)).unwrap();
+        let id = client.create_session(create("one")).unwrap().session_id;
+        server.signal("STOP");
+        let unknown = client.stream_turn(id, turn("emit 20000")).unwrap_err();
+        server.signal("CONT");
+        assert_eq!(unknown.code(), "OUTCOME_UNKNOWN");
+        eventually("the end of the turn", || client.wait_idle(id, LONG).ok());
+        let SessionError::OutcomeUnknown { request, .. } = unknown else { return };
+        let outcome = eventually("an outcome", || client.outcome(id, request).ok());
+        assert!(matches!(outcome, RequestOutcome::Answered(Ok(_)) | RequestOutcome::NeverSeen), "{outcome:?}");
+    });
+}
+
+#[test]
 fn c84_neither_debug_output_nor_errors_show_prompts() {
     let Some(server) = Server::start(&[]) else { return };
     run(move || {
