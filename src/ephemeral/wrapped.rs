@@ -52,12 +52,6 @@ impl Life {
         archive(&self.handle, mode)
     }
 
-    /// Numbers the next turn behind `last`, unless a turn is admitted.
-    #[cfg(feature = "redis")]
-    pub(crate) fn set_last_turn(&self, last: u64) {
-        self.handle.gate().set_last_turn(last);
-    }
-
     /// Whether a turn is admitted, in an open session or in a closed one.
     pub(crate) fn is_running(&self) -> bool {
         self.handle.gate().state().is_running()

@@ -314,12 +314,10 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.live.shutdown_with(mode, timeout)
     }
 
-    /// Numbers the next turn behind `last`, if the session is live and idle. Another process gives the numbers out.
+    /// Whether the session has a life here, which may be about to end.
     #[cfg(feature = "redis")]
-    pub(crate) fn set_last_turn(&self, id: SessionId, last: u64) {
-        if let Some(life) = self.inner.live.life(id) {
-            life.set_last_turn(last);
-        }
+    pub(crate) fn has_life(&self, id: SessionId) -> bool {
+        self.inner.live.life(id).is_some()
     }
 
     /// Ends the life of a session, if there is one, and waits for its end. Its record is not archived. A running turn is

@@ -51,7 +51,7 @@ impl SessionStore for HostedStore {
         // A session of an agent's own, which the engine has given to no worker.
         let Some(hosted) = self.hosting.find(id) else { return self.plain.save(save) };
         let Some(owner) = hosted.owner() else { return Err(StoreError::Conflict { id }) };
-        match save.turn.and_then(|end| hosted.ending(end.turn_id)) {
+        match save.turn.and_then(|end| hosted.ending(end)) {
             Some(ending) => self.finish(&hosted, &owner, save, ending),
             None => self.keep(&owner, save),
         }
