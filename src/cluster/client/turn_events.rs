@@ -53,6 +53,8 @@ pub(super) struct TurnEvents {
     feed: Feed,
     has_started: bool,
     has_last: bool,
+    /// Whether the engine has a credit of this feed.
+    has_credit: bool,
     /// Whether the worker was told that the client wants no more.
     is_closed: bool,
     ended: Option<TurnResult>,
@@ -71,6 +73,7 @@ impl TurnEvents {
             feed: Feed::default(),
             has_started: false,
             has_last: false,
+            has_credit: false,
             is_closed: false,
             ended: None,
             deadline: Deadline::never(),
@@ -194,7 +197,8 @@ impl TurnEvents {
 
     /// Tells the worker how much it may send. Without this its turn may wait for ever, so it is repeated while the turn
     /// is open.
-    fn credit(&self, value: &str) {
+    fn credit(&mut self, value: &str) {
+        self.has_credit = true;
         let (core, request) = (&self.core, &self.request);
         loop {
             let field = format!("{}:{}", request.request, self.feed.epoch());
@@ -218,7 +222,7 @@ impl TurnEvents {
         let feed = request.request.to_string();
         core.feeds.remove(&feed);
         request.answer(result);
-        if self.feed.epoch() > 0 {
+        if self.has_credit {
             // Without an answer of the engine the credit ends with the lease of the client.
             let _ = core.engine.write(end_of_credit(request.id, &core.name(), &feed, self.feed.epoch()));
         }

@@ -121,7 +121,7 @@ impl Core {
             Err(error) => return Err(error),
         }
         // A session that is deleted meanwhile has ended too.
-        self.wait_until(&waiting, || Ok(self.look(id)?.is_none_or(|look| look.flight.is_empty()).then_some(())))
+        self.wait_until(&waiting, || Ok(self.look(id)?.is_none_or(|look| look.has_ended()).then_some(())))
     }
 
     pub(super) fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
