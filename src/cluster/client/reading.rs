@@ -30,6 +30,8 @@ pub(super) struct Look {
     pub(super) inputs: Vec<PendingInput>,
     /// The message of the panic that has left the session faulted.
     pub(super) fault: Option<Arc<str>>,
+    /// Whether a live worker has the session, idle or not.
+    has_worker: bool,
     last_text: Option<Arc<str>>,
 }
 
@@ -157,8 +159,14 @@ impl Look {
             flight,
             inputs: inputs.collect::<Result<_, _>>()?,
             fault: first(fault).map(|message| String::from_utf8_lossy(&message).into()),
+            has_worker: rest.first().is_some_and(|has_worker| text(has_worker) == b"1"),
             last_text,
         })
+    }
+
+    /// Of an archived session: whether its turns have ended, and its worker has dropped its agent.
+    pub(super) fn has_ended(&self) -> bool {
+        self.flight.is_empty() && !self.has_worker
     }
 
     fn state(&self) -> SessionState {
@@ -318,6 +326,18 @@ mod tests {
         let state = &view.state;
         assert_eq!((state.message_count, state.turns, state.queued_turns, state.pending_inputs), (1, 9, 2, 1));
         assert!(state.is_active && view.labels["user"] == "ada");
+    }
+
+    #[test]
+    fn c86_a_session_has_ended_once_no_worker_has_it() {
+        let ended = |flight: &str, rest: &[&str]| {
+            let labels = r#"{"user":"ada"}"#;
+            let (inputs, fault) = (Reply::List(vec![]), Reply::List(vec![]));
+            let mut parts = vec![word(&header()), word(labels), word("1"), word("9"), word(flight), inputs, fault];
+            parts.extend(rest.iter().map(|text| word(text)));
+            Look::new(history().id(), &parts).unwrap().has_ended()
+        };
+        assert_eq!([ended("9", &["1"]), ended("", &["1"]), ended("", &["0"])], [false, false, true]);
     }
 
     #[test]

@@ -4,14 +4,16 @@
 //! first after 5 milliseconds, then at most every 50. On a session thread each is a wait for the session, as that for a
 //! turn: it is refused in a circle, it ends with the turn's cancellation, and it lends the running permit.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
 use crate::cluster::engine::{unexpected, Call};
+use crate::cluster::error::EngineError;
 use crate::cluster::scripts;
+use crate::cluster::wire::Reply;
 use crate::error::SessionError;
-use crate::model::{Session, SessionId};
+use crate::model::{RequestId, Session, SessionId};
 use crate::reentrancy::{self, Wait, WaitError};
 use crate::service::ArchiveMode;
 use crate::sync::{never, Arc};
@@ -22,6 +24,8 @@ use super::reading::Look;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_millis(50);
+/// How long a removal is repeated whose answer was lost. The last repeat may take one lease more.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A wait with its end.
 pub(super) struct Waiting {
@@ -121,7 +125,7 @@ impl Core {
             Err(error) => return Err(error),
         }
         // A session that is deleted meanwhile has ended too.
-        self.wait_until(&waiting, || Ok(self.look(id)?.is_none_or(|look| look.flight.is_empty()).then_some(())))
+        self.wait_until(&waiting, || Ok(self.look(id)?.is_none_or(|look| look.has_ended()).then_some(())))
     }
 
     pub(super) fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
@@ -133,9 +137,7 @@ impl Core {
                 return Ok(None);
             }
             let (stored, revision) = self.loaded(id)?;
-            let request = Uuid::now_v7().to_string();
-            let call = Call::new(&scripts::TAKE).arg(id.to_string()).arg(request).arg(revision.to_string());
-            let answer = self.engine.write(call).map_err(|error| engine_failed(Some(id), error))?;
+            let answer = self.take(id, &revision.to_string())?;
             match answer.words().as_deref() {
                 Some([b"ok"]) => Ok(Some(stored.history)),
                 Some([b"missing"]) => Err(SessionError::NotFound { id }),
@@ -145,6 +147,29 @@ impl Core {
                 _ => Err(engine_failed(Some(id), unexpected(&scripts::TAKE))),
             }
         })
+    }
+
+    /// Removes a session whose record has this revision. While the engine is away, the call is repeated: the record in
+    /// hand is the only one if the session was removed.
+    fn take(&self, id: SessionId, revision: &str) -> Result<Arc<Reply>, SessionError> {
+        let request = RequestId::new();
+        let patience = Clock::System.deadline(PATIENCE);
+        // The clock of the machine goes on while it is suspended. The engine knows the request for ten minutes.
+        let since = SystemTime::now();
+        let is_in_time = || patience.leaves_more_than(Duration::ZERO) && since.elapsed().is_ok_and(|passed| passed < PATIENCE);
+        let mut has_failed = false;
+        loop {
+            let call = Call::new(&scripts::TAKE).arg(id.to_string()).arg(request.to_string()).arg(revision);
+            match self.engine.write(call) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if error.is_passing() && is_in_time() => has_failed = true,
+                Err(EngineError::Replaced) => return Err(engine_failed(Some(id), EngineError::Replaced)),
+                Err(error) if error.is_passing() || has_failed => {
+                    return Err(SessionError::OutcomeUnknown { id, request, turn: None });
+                }
+                Err(error) => return Err(engine_failed(Some(id), error)),
+            }
+        }
     }
 
     pub(super) fn restart(self: &Arc<Self>, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
