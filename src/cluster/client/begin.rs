@@ -68,7 +68,7 @@ impl Core {
         match submitted {
             Ok(accepted) => {
                 if request.when_busy != WhenBusy::Refuse && self.is_queued(id, accepted.turn) {
-                    accepted.request.set_queued(true);
+                    accepted.request.set_queued();
                 }
                 Ok(self.started(accepted, request.event_tx.take(), &request))
             }

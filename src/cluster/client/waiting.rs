@@ -156,7 +156,8 @@ impl Core {
         let patience = Clock::System.deadline(PATIENCE);
         // The clock of the machine goes on while it is suspended. The engine knows the request for ten minutes.
         let since = SystemTime::now();
-        let is_in_time = || patience.leaves_more_than(Duration::ZERO) && since.elapsed().is_ok_and(|passed| passed < PATIENCE);
+        let is_in_time =
+            || patience.leaves_more_than(Duration::ZERO) && since.elapsed().is_ok_and(|passed| passed < PATIENCE);
         let mut has_failed = false;
         loop {
             let call = Call::new(&scripts::TAKE).arg(id.to_string()).arg(request.to_string()).arg(revision);
