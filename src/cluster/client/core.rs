@@ -9,6 +9,7 @@ use crate::cluster::wire::{Entry, Reply};
 use crate::error::SessionError;
 use crate::model::{RequestId, SessionId};
 use crate::panics::record;
+use crate::reentrancy::{self, WaitKey};
 use crate::store::StoreError;
 use crate::sync::{Arc, Instant, Mutex, Sender};
 use crate::time::clock::Clock;
@@ -16,7 +17,7 @@ use crate::wait::latch::Latch;
 
 use super::feed::Batch;
 use super::feeds::Feeds;
-use super::known::KnownSessions;
+use super::known::{Known, KnownSessions};
 use super::requests::{Closed, Request, Requests};
 use super::sender::{Job, PAUSE};
 use super::steering::Steered;
@@ -119,6 +120,17 @@ impl Core {
     pub(super) fn ask_for(&self, request: &Arc<Request>) {
         // Fails only if the client has stopped.
         let _ = self.jobs.send(Job::Ask(Arc::downgrade(request)));
+    }
+
+    /// The key of waits for a session.
+    pub(super) fn key_of(&self, id: SessionId) -> WaitKey {
+        self.wait_key(&self.known.get(id), id)
+    }
+
+    /// The same. On a thread of the session itself, in a worker of this process, it is the key of that life: a wait of the
+    /// session for itself is refused.
+    pub(super) fn wait_key(&self, known: &Known, id: SessionId) -> WaitKey {
+        reentrancy::waiter_key(id).unwrap_or(known.key)
     }
 
     /// Waits before a call is repeated that has failed. The end of the client ends the wait.

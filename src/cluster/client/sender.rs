@@ -16,11 +16,14 @@ use crate::cluster::engine::Call;
 use crate::cluster::error::EngineError;
 use crate::cluster::messages::reason_word;
 use crate::cluster::scripts;
+use crate::cluster::store::RedisStore;
 use crate::error::CancelReason;
 use crate::model::{InteractionId, SessionId, TurnId};
 use crate::panics::record;
+use crate::store::SessionStore;
 use crate::sync::{Arc, Instant, Receiver, Weak};
 use crate::time::clock::Clock;
+use crate::turn::handle::Outcome as Slot;
 
 use super::core::{Core, Outcome};
 use super::requests::Request;
@@ -40,8 +43,21 @@ pub(super) enum Job {
     Unfollow(FeedCredit),
     /// Remove the credit of a feed at an instant. A worker that waits for it has seen by then that it is closed.
     EndCredit(Instant, FeedCredit),
+    /// Look at an instant whether a turn still waits in the queue of its session.
+    LookForQueue(QueueLook),
+    /// Remove a new session whose caller got an error, once it is built. It is archived already.
+    Withdraw(SessionId, Arc<Slot>),
     /// The last handle was dropped.
     Stop,
+}
+
+/// A look for a queued turn. Each comes after twice the time of the one before, so that a turn shows as queued for at most
+/// twice as long as it was, and a quarter of a lease.
+pub(super) struct QueueLook {
+    request: Weak<Request>,
+    turn: TurnId,
+    at: Instant,
+    pause: Duration,
 }
 
 /// An interrupt of an accepted turn whose token was cancelled.
@@ -131,6 +147,7 @@ impl<'a> SenderThread<'a> {
                 }
                 Job::EndSteering(_, message) => self.core.steered.give_up(message),
                 Job::EndCredit(_, credit) => self.end_credit(credit),
+                Job::LookForQueue(look) => self.look_for_queue(look),
                 other => self.run(other),
             }
         }
@@ -162,7 +179,9 @@ impl<'a> SenderThread<'a> {
             // Those that the list has are accepted too.
             Job::AskForAll => self.to_ask = self.core.requests.accepted().iter().map(Arc::downgrade).collect(),
             Job::Deadline(at, _) | Job::EndSteering(at, _) | Job::EndCredit(at, _) => self.run_at(at, job),
+            Job::LookForQueue(QueueLook { at, .. }) => self.run_at(at, job),
             Job::Unfollow(feed) => self.unfollow(feed),
+            Job::Withdraw(id, outcome) => self.withdraw(id, outcome),
             Job::Stop => {}
         }
     }
@@ -244,6 +263,40 @@ impl<'a> SenderThread<'a> {
         }
     }
 
+    fn look_for_queue(&mut self, look: QueueLook) {
+        let Some(request) = look.request.upgrade().filter(|request| request.is_open()) else { return };
+        match self.core.is_queued(request.id, look.turn) {
+            Ok(false) => request.begin(),
+            Ok(true) | Err(_) => {
+                let next = look.next(sweep_period(self.core));
+                self.run_at(next.at, Job::LookForQueue(next));
+            }
+        }
+    }
+
+    /// Deletes a session that nobody knows, unless it was made again by another caller.
+    fn withdraw(&mut self, id: SessionId, outcome: Arc<Slot>) {
+        let is_done = match outcome.get() {
+            None => false,
+            // There is no session.
+            Some(Err(_)) => true,
+            Some(Ok(_)) => self.delete_archived(id) || self.core.engine.is_replaced(),
+        };
+        if !is_done {
+            self.run_at(Clock::System.now() + PAUSE, Job::Withdraw(id, outcome));
+        }
+    }
+
+    /// Returns whether there is no such session any more.
+    fn delete_archived(&self, id: SessionId) -> bool {
+        let store = RedisStore::new(self.core.engine.clone());
+        match store.load(id) {
+            // It may have been saved meanwhile: then it is looked at again.
+            Ok(Some((stored, revision))) if stored.archived => store.delete(id, Some(revision)).is_ok(),
+            found => found.is_ok(),
+        }
+    }
+
     /// Sends what was asked for before the last handle was dropped. A failure ends that, so that the client ends.
     fn send_rest(&mut self, jobs: &Receiver<Job>) {
         let timers = std::mem::take(&mut self.timers).into_values();
@@ -257,6 +310,19 @@ impl<'a> SenderThread<'a> {
                 return;
             }
         }
+    }
+}
+
+impl QueueLook {
+    const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+    pub(super) fn first(request: Weak<Request>, turn: TurnId) -> Self {
+        Self { request, turn, at: Clock::System.now() + Self::FIRST_PAUSE, pause: Self::FIRST_PAUSE }
+    }
+
+    fn next(self, max: Duration) -> Self {
+        let pause = (self.pause * 2).min(max);
+        Self { at: Clock::System.now() + pause, pause, ..self }
     }
 }
 

@@ -57,7 +57,7 @@ impl Core {
         options: Subscription,
     ) -> Result<EventStream, SessionError> {
         let known = self.known.get(id);
-        let (key, from_seq) = (known.key, options.from_seq);
+        let (key, from_seq) = (self.wait_key(&known, id), options.from_seq);
         let (queue, stream) = EventStream::new(options, Scope::OneSession, Clock::System, Arc::default());
         let (reader, messages) = unbounded();
         let name = Uuid::now_v7().to_string();

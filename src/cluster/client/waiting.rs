@@ -60,7 +60,7 @@ impl Core {
     ) -> Result<T, SessionError> {
         // Dropped behind the wait, since its drop may wait for a permit, which is no wait for the session.
         let mut permit = None;
-        let _wait = Wait::on(self.known.get(waiting.id).key).map_err(|error| waiting.error(error))?;
+        let _wait = Wait::on(self.key_of(waiting.id)).map_err(|error| waiting.error(error))?;
         let mut pause = FIRST_PAUSE;
         loop {
             if let Some(found) = look()? {
@@ -119,7 +119,7 @@ impl Core {
     pub(super) fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         let waiting = Waiting::new(id, Some(timeout));
         // Before anything is archived.
-        reentrancy::refuse_cycle(self.known.get(id).key).map_err(|error| waiting.error(error))?;
+        reentrancy::refuse_cycle(self.key_of(id)).map_err(|error| waiting.error(error))?;
         match self.archive(id, ArchiveMode::Drain) {
             Ok(()) | Err(SessionError::Archived { .. }) => {}
             Err(error) => return Err(error),
@@ -176,7 +176,7 @@ impl Core {
     pub(super) fn restart(self: &Arc<Self>, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         let waiting = Waiting::new(id, Some(timeout));
         // Before the build begins: a refused wait has no effect.
-        let wait = Wait::on(self.known.get(id).key).map_err(|error| waiting.error(error))?;
+        let wait = Wait::on(self.key_of(id)).map_err(|error| waiting.error(error))?;
         let outcome = self.begin_restart(id)?.outcome;
         wait.wait_for(outcome.finished(), waiting.deadline()).map_err(|error| waiting.error(error))?;
         outcome.take().unwrap_or(Err(SessionError::NotFound { id })).map(drop)
