@@ -184,7 +184,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         announce: impl Fn(WaitKey) -> Result<W, SessionError>,
     ) -> Result<(TurnHandle, W), RefusedTurn> {
         let (cancel, when_busy) = (CancelToken::new(), request.when_busy);
-        let (handle, admitted) = match self.try_admit(id, request.timeout, &cancel) {
+        let (handle, admitted) = match self.try_admit(id, &request, &cancel) {
             Ok(found) => found,
             Err(error) => return Err(RefusedTurn::new(error, request)),
         };
@@ -215,12 +215,12 @@ impl<B: SessionAgentBuilder> Inner<B> {
     fn try_admit(
         &self,
         id: SessionId,
-        timeout: Option<Duration>,
+        request: &StartTurnRequest,
         cancel: &CancelToken,
     ) -> Result<(Arc<SessionHandle>, Result<Admitted, SessionError>), SessionError> {
         let handle = self.core.open(id).map_err(|error| self.core.refusal(error))?;
-        self.prepare_timeout(timeout)?;
-        let admitted = handle.admit(cancel);
+        self.prepare_timeout(request.timeout)?;
+        let admitted = handle.admit(cancel, request.number);
         Ok((handle, admitted))
     }
 
@@ -238,7 +238,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         match handle.accept(turn, when_busy) {
             Ok(turn_id) => Ok(turn_handle(&self.core, handle, turn_id, cancel, outcome)),
             Err((error, turn)) => {
-                let NewTurn { input: Input { prompt, skills, host_mode }, tool_results, event_tx, .. } = turn;
+                let NewTurn { number, input: Input { prompt, skills, host_mode }, tool_results, event_tx, .. } = turn;
                 let skill_references = skills;
                 let request = StartTurnRequest {
                     prompt,
@@ -248,6 +248,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
                     timeout,
                     tool_results,
                     when_busy,
+                    number,
                 };
                 Err(RefusedTurn::new(self.core.refusal(error), request))
             }
@@ -399,12 +400,14 @@ fn unload_policy(core: &Core) -> UnloadPolicy {
 
 /// Creates a turn, and the slot for its result. Arms its deadline.
 fn make_turn(core: &Core, id: SessionId, request: StartTurnRequest, cancel: CancelToken) -> (NewTurn, Arc<Outcome>) {
-    let StartTurnRequest { prompt, event_tx, host_mode, skill_references: skills, timeout, tool_results, .. } = request;
+    let StartTurnRequest {
+        prompt, event_tx, host_mode, skill_references: skills, timeout, tool_results, number, ..
+    } = request;
     let deadline = timeout.and_then(|timeout| core.deadlines.arm(timeout, &cancel));
     let (answer, outcome) = Outcome::new(id);
     let input = Input { prompt, skills, host_mode };
     let caller = CallerSpan::current();
-    (NewTurn { input, tool_results, event_tx, cancel, deadline, caller, answer }, outcome)
+    (NewTurn { number, input, tool_results, event_tx, cancel, deadline, caller, answer }, outcome)
 }
 
 fn turn_handle(

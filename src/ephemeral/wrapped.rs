@@ -52,12 +52,6 @@ impl Life {
         archive(&self.handle, mode)
     }
 
-    /// Leaves out the numbers of turns up to `last`, which were given out elsewhere, unless a turn is admitted.
-    #[cfg(feature = "redis")]
-    pub(crate) fn skip_turns(&self, last: u64) {
-        self.handle.gate().skip_turns(last);
-    }
-
     /// Whether a turn is admitted, in an open session or in a closed one.
     pub(crate) fn is_running(&self) -> bool {
         self.handle.gate().state().is_running()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::SessionError;
 use crate::ids::numbers::Numbering;
-use crate::model::{AgentEvent, Brief, CallbackPending, Session, SessionId, SkillId, ToolResult};
+use crate::model::{AgentEvent, Brief, CallbackPending, Session, SessionId, SkillId, ToolResult, TurnId};
 use crate::permits::reservation::{Reservation, SharedReservation};
 use crate::sync::{Arc, Sender};
 
@@ -340,9 +340,18 @@ pub struct StartTurnRequest {
     pub tool_results: Vec<ToolResult>,
     /// What happens if the session is busy. Default: the request is refused.
     pub when_busy: WhenBusy,
+    /// The number of the turn, if another process has given it out.
+    pub(crate) number: Option<TurnId>,
 }
 
 impl StartTurnRequest {
+    /// Sets the number of the turn, which another process has given out.
+    #[cfg(feature = "redis")]
+    pub(crate) fn number(mut self, number: TurnId) -> Self {
+        self.number = Some(number);
+        self
+    }
+
     /// A request with this prompt, and defaults otherwise.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self { prompt: prompt.into(), ..Self::default() }
@@ -428,6 +437,7 @@ impl StartTurnRequest {
             timeout: self.timeout,
             tool_results: self.tool_results.clone(),
             when_busy: self.when_busy,
+            number: self.number,
         }
     }
 }

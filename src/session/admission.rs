@@ -234,10 +234,11 @@ impl SessionHandle {
     pub(crate) fn admit(
         self: &Arc<Self>,
         cancel: &CancelToken,
+        number: Option<TurnId>,
     ) -> Result<(TurnId, TokenSeal, Admission), SessionError> {
         let (turn, at) = loop {
             let now = self.shared().clock.now();
-            match self.try_admit(self.shared().numbers.last_turn(), now, cancel) {
+            match self.try_admit(self.shared().numbers.last_turn(), now, cancel, number) {
                 Ok(turn) => break (turn, now),
                 Err(obstacle) => self.overcome(obstacle)?,
             }
@@ -246,9 +247,15 @@ impl SessionHandle {
         Ok((turn, seal, admission))
     }
 
-    fn try_admit(&self, reserved: u64, now: Instant, cancel: &CancelToken) -> Result<TurnId, Obstacle> {
+    fn try_admit(
+        &self,
+        reserved: u64,
+        now: Instant,
+        cancel: &CancelToken,
+        number: Option<TurnId>,
+    ) -> Result<TurnId, Obstacle> {
         let mut admissions = self.admissions.lock();
-        let turn = self.gate().admit(reserved).map_err(|refusal| self.obstacle(refusal, &admissions))?;
+        let turn = self.gate().admit_as(reserved, number).map_err(|refusal| self.obstacle(refusal, &admissions))?;
         admissions.admit(turn, now, cancel);
         Ok(turn)
     }
@@ -292,7 +299,7 @@ impl SessionHandle {
     fn try_accept(&self, reserved: u64, turn: NewTurn, when_busy: WhenBusy) -> Result<Accepted, (Obstacle, NewTurn)> {
         let now = self.shared().clock.now();
         let mut admissions = self.admissions.lock();
-        match self.gate().admit(reserved) {
+        match self.gate().admit_as(reserved, turn.number) {
             Ok(turn_id) => {
                 admissions.admit(turn_id, now, &turn.cancel);
                 return Ok(Accepted::Admitted(turn_id, now, turn));
@@ -313,7 +320,7 @@ impl SessionHandle {
             return Err((Obstacle::Refused(SessionError::QueueFull { id, capacity }), turn));
         }
         let accepted = admissions.change_queue(self.status(), |queue, gate| {
-            let turn_id = match gate.accept(reserved) {
+            let turn_id = match gate.accept_as(reserved, turn.number) {
                 Ok(turn_id) => turn_id,
                 Err(refusal) => return Err((refusal, turn)),
             };

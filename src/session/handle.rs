@@ -610,7 +610,7 @@ mod tests {
                 }
             });
             for turn in 0..1_000_000 {
-                let (_, seal, mut admission) = handle.admit(&CancelToken::new()).unwrap();
+                let (_, seal, mut admission) = handle.admit(&CancelToken::new(), None).unwrap();
                 admission.pick_up();
                 for message_count in [2 * turn + 1, 2 * turn + 2] {
                     handle.shared.published.publish(SessionSnapshot { message_count, ..snapshot.clone() });

@@ -20,6 +20,8 @@ use super::running::{Input, Turn, TurnGuards};
 /// The answer is the last field: a turn that never runs drops its event sender first, then disarms its deadline.
 #[derive(Debug)]
 pub(crate) struct NewTurn {
+    /// The number that another process has given to the turn.
+    pub(crate) number: Option<TurnId>,
     pub(crate) input: Input,
     pub(crate) tool_results: Vec<ToolResult>,
     pub(crate) event_tx: Option<Sender<AgentEvent>>,
@@ -42,7 +44,7 @@ pub(super) struct QueuedTurn {
 impl NewTurn {
     /// Joins the turn with its number and its admission.
     pub(crate) fn admitted(self, turn_id: TurnId, (seal, admission): (TokenSeal, Admission)) -> Turn {
-        let Self { input, tool_results, event_tx, cancel, deadline, caller, answer } = self;
+        let Self { input, tool_results, event_tx, cancel, deadline, caller, answer, .. } = self;
         let guards = TurnGuards::new(deadline, seal, admission, answer);
         Turn { input, tool_results, event_tx, turn_id, cancel, caller, guards }
     }

@@ -69,14 +69,26 @@ impl Gate {
 
     /// Admits the next turn if its number is at most `reserved`, or returns why not. Of several concurrent calls one
     /// succeeds.
+    #[cfg(test)]
     pub(crate) fn admit(&self, reserved: u64) -> Result<TurnId, Refusal> {
-        self.take_number(reserved, |seen| seen.refusal().map(|()| RUNNING))
+        self.admit_as(reserved, None)
+    }
+
+    /// As [`admit`](Self::admit), under a number that another process has given out.
+    pub(crate) fn admit_as(&self, reserved: u64, number: Option<TurnId>) -> Result<TurnId, Refusal> {
+        self.take_number(reserved, number, |seen| seen.refusal().map(|()| RUNNING))
     }
 
     /// Accepts a turn for the queue of a session with an admitted turn, if its number is at most `reserved`, or returns
     /// why not. Called under the lock of the session's admissions, which keeps RUNNING set.
+    #[cfg(test)]
     pub(crate) fn accept(&self, reserved: u64) -> Result<TurnId, Refusal> {
-        self.take_number(reserved, |seen| {
+        self.accept_as(reserved, None)
+    }
+
+    /// As `accept`, under a number that another process has given out, if there is one.
+    pub(crate) fn accept_as(&self, reserved: u64, number: Option<TurnId>) -> Result<TurnId, Refusal> {
+        self.take_number(reserved, number, |seen| {
             seen.final_refusal()?;
             // Without RUNNING the build has failed, and the session is about to end.
             if seen.is_running() {
@@ -87,28 +99,25 @@ impl Gate {
         })
     }
 
-    /// Leaves out the numbers up to this one, which another process has given out. Changes nothing while a turn is
-    /// admitted, or if a higher number was given out here.
-    #[cfg(feature = "redis")]
-    pub(crate) fn skip_turns(&self, last: u64) {
-        let skip = |gate: u64| {
-            let seen = GateState(gate);
-            (!seen.is_running() && seen.turns() < last).then_some(gate & !(u64::MAX << TURN) | last << TURN)
-        };
-        // Without a change there is nothing to store.
-        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, skip);
-    }
-
     /// Takes the next turn number, and stores the rest of the word that `next` returns.
-    fn take_number(&self, reserved: u64, next: impl Fn(GateState) -> Result<u64, Refusal>) -> Result<TurnId, Refusal> {
+    /// A number that is given may be lower than the last one. Then the count of changes makes the difference.
+    fn take_number(
+        &self,
+        reserved: u64,
+        number: Option<TurnId>,
+        next: impl Fn(GateState) -> Result<u64, Refusal>,
+    ) -> Result<TurnId, Refusal> {
         let mut seen = self.state();
         loop {
             let rest = next(seen)?;
-            let number = seen.turns() + 1;
+            let number = number.map_or(seen.turns() + 1, TurnId::get);
             if number > reserved {
-                return Err(Refusal::Unreserved { last: seen.turns() });
+                return Err(Refusal::Unreserved { last: number - 1 });
             }
-            let next = number << TURN | rest;
+            let next = match number > seen.turns() {
+                true => number << TURN | rest,
+                false => seen.turns() << TURN | rest & !CHANGES | count_change(seen.0) & CHANGES,
+            };
             match self.0.compare_exchange_weak(seen.0, next, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return Ok(TurnId::new(number)),
                 Err(other) => seen = GateState(other),
@@ -320,18 +329,20 @@ mod tests {
         assert!(gate.state().is_faulted());
     }
 
-    #[cfg(feature = "redis")]
     #[test]
-    fn numbers_are_left_out_between_turns_only_and_never_given_out_again() {
+    fn a_turn_may_bring_its_number_and_leaves_another_value_than_before() {
         let gate = Gate::building(3, None);
-        gate.skip_turns(7);
         gate.end_build();
-        gate.end_turn();
-        gate.skip_turns(7);
-        assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(8)));
-        gate.skip_turns(20);
-        gate.end_turn();
-        gate.skip_turns(5);
+        let idle = gate.end_turn();
+        assert_eq!(gate.admit_as(u64::MAX, Some(TurnId::new(8))), Ok(TurnId::new(8)));
+        assert_eq!(gate.accept_as(u64::MAX, Some(TurnId::new(6))), Ok(TurnId::new(6)));
+        let eighth = gate.end_turn();
+        assert_eq!((eighth.turns(), eighth.is_running()), (8, false));
+        assert_eq!(gate.admit_as(u64::MAX, Some(TurnId::new(6))), Ok(TurnId::new(6)));
+        let sixth = gate.end_turn();
+        assert_eq!(sixth.turns(), 8);
+        assert!(idle != eighth && eighth != sixth);
+        assert_eq!(gate.admit_as(8, Some(TurnId::new(9))), Err(Refusal::Unreserved { last: 8 }));
         assert_eq!(gate.admit(u64::MAX), Ok(TurnId::new(9)));
     }
 

@@ -314,12 +314,10 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.live.shutdown_with(mode, timeout)
     }
 
-    /// Leaves out the numbers of turns up to `last`, if the session is live and idle. Another process has given them out.
+    /// Whether the session has a life here, which may be about to end.
     #[cfg(feature = "redis")]
-    pub(crate) fn skip_turns(&self, id: SessionId, last: u64) {
-        if let Some(life) = self.inner.live.life(id) {
-            life.skip_turns(last);
-        }
+    pub(crate) fn has_life(&self, id: SessionId) -> bool {
+        self.inner.live.life(id).is_some()
     }
 
     /// Ends the life of a session, if there is one, and waits for its end. Its record is not archived. A running turn is

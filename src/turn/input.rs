@@ -219,7 +219,11 @@ pub(crate) fn request(
     let pending = shared.inputs.push(events.turn_id(), request.clone(), cancel);
     let input_id = pending.id;
     if let Some(remote) = remote {
-        remote.ask(input_id, &request)?;
+        if let Err(cancelled) = remote.ask(input_id, &request) {
+            // The cancellation is on its way to the turn. It is rolled back only if its token knows of it.
+            events.cancel_token().cancel_and_run_hooks(cancelled.reason);
+            return Err(cancelled.into());
+        }
     }
     // The request is pending by now, so a reader of the event can respond at once.
     let announced =

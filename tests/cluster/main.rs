@@ -7,6 +7,8 @@
 #![allow(clippy::disallowed_types)]
 
 #[cfg(unix)]
+mod hosting;
+#[cfg(unix)]
 mod killed;
 mod opening;
 #[cfg(unix)]

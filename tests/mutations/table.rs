@@ -1646,7 +1646,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the credit of a feed is that of another epoch",
         "src/cluster/scripts/emit.lua",
-        &[("feed .. ':' .. ARGV[4]", "feed .. ':1'")],
+        &[("feed .. ':' .. ARGV[4]) or ''", "feed .. ':1') or ''")],
         Cluster("c81_the_scripts"),
     ),
     mutation(
@@ -1664,7 +1664,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the feeds of a session that is removed stay open",
         "src/cluster/scripts/common.lua",
-        &[("    end_feeds(id)\n    redis.call('UNLINK'", "    redis.call('UNLINK'")],
+        &[("    end_feeds(id)\n    -- A session that is made", "    -- A session that is made")],
         Cluster("c81_the_scripts"),
     ),
     mutation(
@@ -1737,6 +1737,30 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a sweep does not find the workers that are gone",
         "src/cluster/scripts/sweep.lua",
         &[("    if not lease_of(wid) then", "    if false then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "an interrupt that is repeated stops a later turn",
+        "src/cluster/scripts/interrupt.lua",
+        &[("if known[1] == 'interrupted' then", "if false then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a fault leaves the turns that are queued",
+        "src/cluster/scripts/finish.lua",
+        &[("for _, queued in ipairs(words(redis.call('HGET', session_key(id), 'flight'))) do", "for _, queued in ipairs({}) do")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a session that is made again counts its answers from the start",
+        "src/cluster/scripts/common.lua",
+        &[("    if below(last, answers) then", "    if false then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "the credit of a feed outlives its last events",
+        "src/cluster/scripts/emit.lua",
+        &[("    if ARGV[7] == '1' then", "    if false then")],
         Cluster("c81_the_scripts"),
     ),
     mutation(

@@ -18,7 +18,7 @@ use crate::sync::Arc;
 use crate::turn::input::RemoteHost;
 
 use super::super::engine::{Call, Engine};
-use super::super::messages::{Failure, Verdict};
+use super::super::messages::{reason_of, Failure, Verdict};
 use super::super::scripts;
 use super::hosting::{Hosted, Hosting};
 use super::store::fenced;
@@ -176,9 +176,10 @@ impl RemoteHost for TurnHost {
         let call = call.arg(self.turn.to_string()).arg(input.to_string()).arg(text).arg(options);
         match self.engine.write(call) {
             Ok(answer) if answer.is_list_of("ok") => Ok(()),
-            // The cancellation is on its way to the turn's token, with its reason.
-            Ok(answer) if answer.is_list_of("cancelled") => Err(Cancelled { reason: CancelReason::Interrupted }),
-            Ok(_) => Err(LOST),
+            Ok(answer) => Err(match answer.words().as_deref() {
+                Some([b"cancelled", reason]) => Cancelled { reason: reason_of(reason) },
+                _ => LOST,
+            }),
             Err(error) => {
                 self.report(error.code());
                 Err(LOST)

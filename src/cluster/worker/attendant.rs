@@ -36,17 +36,17 @@ use crate::panics::record;
 use crate::service::{CreateSessionRequest, SessionService, StartTurnRequest, WhenBusy};
 use crate::subscription::stream::EventStream;
 use crate::subscription::{Overflow, Subscription};
-use crate::sync::{bounded, never, select, Arc, Receiver};
+use crate::sync::{bounded, never, select, Arc, Mutex, Ordering, Receiver};
 use crate::time::clock::{Clock, Deadline};
 use crate::turn::handle::TurnHandle;
-use crate::wait::latch::Latch;
 
 use super::super::engine::{unexpected, Call};
 use super::super::error::EngineError;
 use super::super::messages::{reason_of, Failure, FeedOptions, Order, Verdict};
 use super::super::scripts;
 use super::super::wire::Reply;
-use super::feed::{Feed, FeedEnd};
+use super::feed::{Feed, FeedEnd, Progress};
+use super::feeds::RunningFeed;
 use super::hosting::{Hosted, Owner};
 use super::lease::Incarnation;
 use super::store::{fenced, finish};
@@ -64,6 +64,8 @@ pub(super) struct Attendant<B: SessionAgentBuilder> {
     id: SessionId,
     wake: Receiver<()>,
     current: Option<Current>,
+    /// Whether a look during the local turn has found something to do after it.
+    has_more: bool,
 }
 
 /// The local turn.
@@ -108,7 +110,7 @@ enum Next {
 
 impl<B: SessionAgentBuilder> Attendant<B> {
     pub(super) fn new(shared: Arc<Shared<B>>, id: SessionId, wake: Receiver<()>) -> Self {
-        Self { shared, id, wake, current: None }
+        Self { shared, id, wake, current: None, has_more: false }
     }
 
     /// Works until there is nothing to do.
@@ -129,7 +131,11 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     fn wait(&mut self) -> Next {
         let Some(incarnation) = self.shared.incarnation() else { return self.give_up() };
         let finished = self.current.as_ref().map_or_else(never, |current| current.handle.finished().clone());
-        let linger = if self.current.is_some() { Deadline::never() } else { Clock::System.deadline(LINGER) };
+        let linger = match self.current {
+            Some(_) => Deadline::never(),
+            None if self.shared.is_draining.load(Ordering::SeqCst) => return Next::End,
+            None => Clock::System.deadline(LINGER),
+        };
         let alarm = linger.alarm();
         select! {
             recv(self.wake) -> _ => Next::Look,
@@ -162,8 +168,12 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             }
             hosted.set_owner(look.owner.clone());
         }
+        if self.shared.service().is_live(self.id) {
+            self.follow(&hosted, &look);
+        }
         hosted.notify_credit();
         if let Some(current) = &mut self.current {
+            self.has_more = look.is_archived || look.turns.iter().any(|turn| turn.number != current.number);
             match look.turns.iter().find(|turn| turn.number == current.number) {
                 Some(turn) => current.attend(&self.shared, self.id, turn),
                 // Answered by a save, or taken back because the session was deleted.
@@ -177,9 +187,6 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             None => {
                 if look.is_archived {
                     return self.leave(&look.owner);
-                }
-                if self.shared.service().is_live(self.id) {
-                    self.follow(&hosted, &look);
                 }
                 Next::Wait
             }
@@ -199,6 +206,12 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     fn begin(&mut self, incarnation: &Incarnation, hosted: &Arc<Hosted>, look: &Look, turn: &InFlight) -> Next {
         if !incarnation.may_begin(&self.shared.engine) {
             return self.give_up();
+        }
+        let is_in_flight = |number| look.turns.iter().any(|turn| turn.number == number);
+        if hosted.was_begun(is_in_flight, turn.number) {
+            // Its end could not be kept. To run it again is not the engine's to decide.
+            let text = "the worker could not keep the end of the turn".to_owned();
+            return self.refuse(hosted, turn.number, &turn.request, &Failure::Store { text });
         }
         let order: Order = match serde_json::from_slice(&turn.order) {
             Ok(order) => order,
@@ -220,16 +233,15 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                 Next::Wait
             }
             Ok(handle) => {
-                let owner = hosted.owner();
-                self.end_life(hosted);
-                owner.into_iter().for_each(|owner| hosted.set_owner(owner));
+                // Only a life that began for another turn counts like that.
+                self.end_life_and_keep(hosted);
                 let text = format!("the worker has turn {} in place of {}", handle.turn_id(), turn.number);
                 self.refuse(hosted, turn.number, &turn.request, &Failure::Other { text })
             }
             Err(error) => {
                 if matches!(error, SessionError::Faulted { .. }) {
                     // The next turn builds the agent again.
-                    self.end_life(hosted);
+                    self.end_life_now();
                 }
                 self.refuse(hosted, turn.number, &turn.request, &Failure::new(&error))
             }
@@ -247,7 +259,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         let Some(ordered) = order.turn else { return Err(SessionError::NotRunning { id }) };
         let feed = ordered.has_feed.then(|| bounded(EVENTS));
         let mut request = ordered.into_request().when_busy(WhenBusy::Queue);
-        hosted.begin_turn(TurnId::new(number), turn.request.as_str().into());
+        hosted.begin_turn(TurnId::new(number), turn.request.as_str().into(), request.host_mode);
         let events = feed.map(|(event_tx, events)| {
             request.event_tx = Some(event_tx);
             events
@@ -262,7 +274,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                     // Before the turn, so that the clients get its first event.
                     self.follow(hosted, look);
                 }
-                self.begin_stored(number, request)
+                self.begin_stored(request.number(TurnId::new(number)))
             }
         };
         // Also for a turn that does not begin: the client waits for the end of its feed.
@@ -282,11 +294,10 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     }
 
     /// Begins a turn of a session that has a record. A life that is ending is waited for.
-    fn begin_stored(&self, number: u64, mut request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
+    fn begin_stored(&self, mut request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
         let patience = Clock::System.deadline(self.shared.engine.config().lease / 2);
         let mut pause = Duration::from_millis(1);
         loop {
-            self.shared.service().skip_turns(self.id, number - 1);
             let refused = match self.shared.service().try_begin_turn(self.id, request) {
                 Ok(handle) => return Ok(handle),
                 Err(refused) => refused,
@@ -326,10 +337,14 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         let is_faulted = matches!(result, Some(Err(SessionError::Faulted { .. })));
         self.shared.counters.ended.add_one();
         let next = match hosted.end_turn() {
-            Some(true) => Next::Look,
-            Some(false) => Next::Wait,
+            Some(has_more) if has_more || std::mem::take(&mut self.has_more) => Next::Look,
+            Some(_) => Next::Wait,
             None => {
                 let gone = Err(SessionError::NotFound { id: self.id });
+                if matches!(result, Some(Err(SessionError::Store { .. }))) {
+                    // The agent has the turn, and the next save would have it too. The record is what counts.
+                    self.end_life_and_keep(&hosted);
+                }
                 match result.unwrap_or(gone) {
                     // A turn in host mode: its interactions were saved one by one.
                     Ok(result) => self.answer(&hosted, current.number, &current.request, &Ok(result)),
@@ -377,7 +392,8 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             Err(error) => {
                 let (id, code) = (self.id, error.code());
                 record!(Warn, "turnwise::cluster", "session {id}: a turn is not answered: {code}");
-                Next::Look
+                // The sweep looks again.
+                Next::Wait
             }
         }
     }
@@ -386,11 +402,11 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     fn follow(&self, hosted: &Arc<Hosted>, look: &Look) {
         self.shared.feeds.keep(self.id, |name| look.feeds.iter().any(|[feed, ..]| feed == name));
         for [name, cid, options] in &look.feeds {
-            let Some(end) = self.shared.feeds.add(self.id, name) else { continue };
+            let Some(running) = self.shared.feeds.start(self.id, name, &look.owner.epoch) else { continue };
             let options: FeedOptions = serde_json::from_str(options).unwrap_or(FeedOptions { from_seq: None });
             // A slow client is waited for. One that does not want that reads all the same, and drops what it has no room for.
             let mut subscription = Subscription::new().capacity(EVENTS).overflow(Overflow::Block);
-            subscription.from_seq = options.from_seq;
+            subscription.from_seq = options.from_seq.filter(|_| running.is_first());
             match self.shared.service().subscribe(self.id, subscription) {
                 Ok(stream) => {
                     let feed = Feed {
@@ -400,10 +416,10 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                         name: name.clone(),
                         cid: cid.clone(),
                     };
-                    self.shared.spawn_session_feed(feed, stream, end);
+                    self.shared.spawn_session_feed(feed, stream, running);
                 }
                 Err(error) => {
-                    self.shared.feeds.remove(self.id, name);
+                    self.shared.feeds.end(self.id, name, &running);
                     let (id, code) = (self.id, error.code());
                     record!(Debug, "turnwise::cluster", "session {id}: no events for a client: {code}");
                 }
@@ -416,6 +432,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         if let Some(hosted) = self.shared.hosting.find(self.id) {
             if self.end_life(&hosted) {
                 self.shared.hosting.remove(self.id);
+                self.shared.feeds.keep(self.id, |_| false);
             }
         }
         self.current = None;
@@ -439,10 +456,19 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         self.end_life_now()
     }
 
+    /// Ends the local life without a save. The session stays this worker's, in the same epoch, if the life has ended.
+    fn end_life_and_keep(&mut self, hosted: &Hosted) {
+        let owner = hosted.owner();
+        if self.end_life(hosted) {
+            hosted.restore(owner);
+        }
+    }
+
     /// Ends the local life. While this worker has the session its last save is kept.
     fn end_life_now(&mut self) -> bool {
-        self.shared.feeds.keep(self.id, |_| false);
         let ended = self.shared.service().end_life(self.id, END);
+        // Behind the end, so that the feeds have its last events.
+        self.shared.feeds.stop(self.id);
         if let Err(error) = &ended {
             let (id, code) = (self.id, error.code());
             record!(Warn, "turnwise::cluster", "session {id}: its agent has not ended: {code}");
@@ -485,37 +511,38 @@ impl<B: SessionAgentBuilder> Shared<B> {
     fn spawn_feed(self: &Arc<Self>, feed: Feed, events: Receiver<AgentEvent>) {
         let Some(incarnation) = self.incarnation() else { return };
         spawn("feed", move || {
-            if let FeedEnd::Drained(progress) = feed.run(&events, || events.try_recv().ok(), incarnation.over()) {
-                feed.end(progress);
+            let progress = Mutex::new(Progress::new());
+            if feed.run(&events, || events.try_recv().ok(), incarnation.over(), &progress) == FeedEnd::Drained {
+                feed.end(&progress);
             }
         });
     }
 
     /// Passes the events of the session on. The end of the local life is not the end of the feed: the next one goes on.
-    fn spawn_session_feed(self: &Arc<Self>, feed: Feed, stream: EventStream, end: Arc<Latch>) {
+    fn spawn_session_feed(self: &Arc<Self>, feed: Feed, stream: EventStream, running: RunningFeed) {
         let shared = Arc::clone(self);
         spawn("feed", move || {
             let id = feed.hosted.id;
-            if let FeedEnd::Unwanted = feed.run(stream.events(), || stream.try_recv().ok(), &end) {
+            let end = feed.run(stream.events(), || stream.try_recv().ok(), &running.end, &running.progress);
+            if end == FeedEnd::Unwanted {
                 let call = Call::new(&scripts::FOLLOW).arg(id.to_string()).arg(feed.cid.as_str());
                 let _ = shared.engine.write(call.arg(feed.name.as_str()).arg(""));
             }
-            shared.feeds.remove(id, &feed.name);
+            shared.feeds.end(id, &feed.name, &running);
         });
     }
 
     /// Passes a message on to the turn, and what becomes of it to the client.
     fn steer(self: &Arc<Self>, id: SessionId, turn: TurnId, request: &str, cid: &str, content: &[u8]) {
         let tell = Tell { shared: Arc::clone(self), request: request.to_owned(), cid: cid.to_owned() };
+        // Before the turn has it: the turn may end at once.
+        tell.send("taken", None);
         let steered = match serde_json::from_slice::<InteractionContent>(content) {
             Ok(content) => self.service().steer(id, Some(turn), content).map_err(|error| error.to_string()),
             Err(_) => Err("the worker cannot read the message".to_owned()),
         };
         match steered {
-            Ok(subscription) => {
-                tell.send("taken", None);
-                spawn("steering", move || tell.follow(subscription));
-            }
+            Ok(subscription) => spawn("steering", move || tell.follow(subscription)),
             Err(error) => {
                 let interaction_id = InteractionId::new();
                 tell.send("end", Some(&AgentEvent::InteractionFailed { interaction_id, error }));

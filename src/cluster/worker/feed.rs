@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::panics::record;
-use crate::sync::{bounded, select, Arc, Receiver};
+use crate::sync::{bounded, select, Arc, Mutex, Receiver};
 use crate::wait::latch::Latch;
 
 use super::super::engine::{Call, Engine};
@@ -32,9 +32,10 @@ pub(super) struct Feed {
 }
 
 /// How a feed has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FeedEnd {
     /// The channel has no more events.
-    Drained(Progress),
+    Drained,
     /// The client is gone, or wants no more.
     Unwanted,
     /// The engine is away, or the session is given up.
@@ -56,64 +57,89 @@ struct Batch {
     cost: u64,
 }
 
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self { next: 1, sent: 0, credit: WINDOW }
+    }
+
+    pub(super) fn is_first(&self) -> bool {
+        self.next == 1
+    }
+
+    fn has_credit(&self) -> bool {
+        self.sent < self.credit
+    }
+}
+
 impl Feed {
-    /// Passes events on until the channel disconnects, the client wants no more, or `over` is set. `next` reads the channel
-    /// without a wait. Returns whether the client wants more.
+    /// Passes events on until the channel disconnects, the client wants no more, or `over` is set and the channel is empty.
+    /// `next` reads the channel without a wait.
     pub(super) fn run<T: Serialize>(
         &self,
         events: &Receiver<T>,
         next: impl Fn() -> Option<T>,
         over: &Latch,
+        progress: &Mutex<Progress>,
     ) -> FeedEnd {
         let (notify, notified) = bounded(1);
         self.hosted.add_credit_waiter(notify);
-        let mut progress = Progress { next: 1, sent: 0, credit: WINDOW };
         loop {
-            let first = select! {
-                recv(events) -> event => event.ok(),
-                recv(over.receiver()) -> _ => return FeedEnd::Cut,
+            // Without a wait first: if both are ready, `select!` picks either.
+            let first = match next() {
+                Some(event) => Some(event),
+                None => select! {
+                    recv(events) -> event => event.ok(),
+                    recv(over.receiver()) -> _ => return FeedEnd::Cut,
+                },
             };
-            let Some(first) = first else { return FeedEnd::Drained(progress) };
+            let Some(first) = first else { return FeedEnd::Drained };
             let mut batch = Batch::default();
             batch.push(&first);
             while batch.count < MOST_EVENTS && batch.json.len() < MOST_BYTES {
                 let Some(event) = next() else { break };
                 batch.push(&event);
             }
-            while progress.sent >= progress.credit {
+            while !progress.lock().has_credit() {
                 // Without events it only reads the credit.
-                if let Err(end) = self.emit(Batch::default(), &mut progress, false) {
+                if let Err(end) = self.emit(Batch::default(), progress, false) {
                     return end;
                 }
-                if progress.sent >= progress.credit {
+                if !progress.lock().has_credit() {
                     select! {
                         recv(notified) -> _ => {}
-                        recv(over.receiver()) -> _ => return FeedEnd::Cut,
+                        recv(over.receiver()) -> _ => {
+                            // The numbers tell the client that these are missing.
+                            progress.lock().next += batch.count + std::iter::from_fn(&next).count() as u64;
+                            return FeedEnd::Cut;
+                        }
                         default(ASK_AGAIN) => {}
                     }
                 }
             }
-            if let Err(end) = self.emit(batch, &mut progress, false) {
+            if let Err(end) = self.emit(batch, progress, false) {
                 return end;
             }
         }
     }
 
     /// Tells the client that no more events follow.
-    pub(super) fn end(&self, mut progress: Progress) {
-        let _ = self.emit(Batch::default(), &mut progress, true);
+    pub(super) fn end(&self, progress: &Mutex<Progress>) {
+        let _ = self.emit(Batch::default(), progress, true);
     }
 
     /// Sends a message.
-    fn emit(&self, batch: Batch, progress: &mut Progress, is_last: bool) -> Result<(), FeedEnd> {
+    fn emit(&self, batch: Batch, progress: &Mutex<Progress>, is_last: bool) -> Result<(), FeedEnd> {
         let Batch { mut json, count, cost } = batch;
         json.push(if json.is_empty() { b'[' } else { b' ' });
         json.push(b']');
+        // Held over the call: the thread of the last life may still send.
+        let mut progress = progress.lock();
         let call = Call::new(&scripts::EMIT).arg(self.cid.as_str()).arg(self.name.as_str()).arg(&*self.owner.epoch);
         let call = call.arg(progress.next.to_string()).arg(count.to_string());
         let answer = match self.engine.write(call.arg(if is_last { "1" } else { "0" }).arg(json)) {
             Ok(answer) => answer,
             Err(error) => {
+                drop(progress);
                 let (id, code) = (self.hosted.id, error.code());
                 record!(Warn, "turnwise::cluster", "session {id}: events are lost: {code}");
                 return Err(FeedEnd::Cut);

@@ -1,4 +1,7 @@
-//! The feeds of sessions' events that run in a worker.
+//! The feeds of sessions' events that a worker has.
+//!
+//! A feed has one thread at a time, for as long as the session has a local life. Its numbers go on within one epoch, from
+//! one life to the next.
 
 use std::collections::HashMap;
 
@@ -6,40 +9,83 @@ use crate::model::SessionId;
 use crate::sync::{Arc, Mutex};
 use crate::wait::latch::Latch;
 
-/// Each feed by its session and its name, with the latch that ends it.
+use super::feed::Progress;
+
 #[derive(Default)]
 pub(super) struct Feeds {
-    running: Mutex<HashMap<SessionId, HashMap<String, Arc<Latch>>>>,
+    sessions: Mutex<HashMap<SessionId, HashMap<String, Entry>>>,
+}
+
+struct Entry {
+    epoch: Arc<str>,
+    progress: Arc<Mutex<Progress>>,
+    /// Set to end the thread. `None` without one.
+    end: Option<Arc<Latch>>,
+}
+
+/// What the thread of a feed has of it.
+pub(super) struct RunningFeed {
+    pub(super) end: Arc<Latch>,
+    pub(super) progress: Arc<Mutex<Progress>>,
+}
+
+impl RunningFeed {
+    /// Whether nothing was sent before, in this epoch.
+    pub(super) fn is_first(&self) -> bool {
+        self.progress.lock().is_first()
+    }
 }
 
 impl Feeds {
-    /// Adds a feed. `None` if it runs already.
-    pub(super) fn add(&self, id: SessionId, name: &str) -> Option<Arc<Latch>> {
-        let mut running = self.running.lock();
-        let feeds = running.entry(id).or_default();
-        if feeds.contains_key(name) {
+    /// Adds a feed, or goes on with it. `None` if it has a thread.
+    pub(super) fn start(&self, id: SessionId, name: &str, epoch: &Arc<str>) -> Option<RunningFeed> {
+        let mut sessions = self.sessions.lock();
+        let new = || Entry { epoch: Arc::clone(epoch), progress: Arc::new(Mutex::new(Progress::new())), end: None };
+        let entry = sessions.entry(id).or_default().entry(name.to_owned()).or_insert_with(new);
+        if entry.epoch != *epoch {
+            // The last thread ends by itself: the life that it follows has ended.
+            *entry = new();
+        }
+        if entry.end.is_some() {
             return None;
         }
         let end = Arc::new(Latch::new());
-        feeds.insert(name.to_owned(), Arc::clone(&end));
-        Some(end)
+        entry.end = Some(Arc::clone(&end));
+        Some(RunningFeed { end, progress: Arc::clone(&entry.progress) })
     }
 
-    pub(super) fn remove(&self, id: SessionId, name: &str) {
-        let mut running = self.running.lock();
-        if let Some(feeds) = running.get_mut(&id) {
-            feeds.remove(name);
+    /// The thread of a feed has ended.
+    pub(super) fn end(&self, id: SessionId, name: &str, running: &RunningFeed) {
+        let mut sessions = self.sessions.lock();
+        let entry = sessions.get_mut(&id).and_then(|feeds| feeds.get_mut(name));
+        let is_own = |entry: &&mut Entry| entry.end.as_ref().is_some_and(|end| Arc::ptr_eq(end, &running.end));
+        if let Some(entry) = entry.filter(is_own) {
+            entry.end = None;
+        }
+    }
+
+    /// Removes those feeds of a session that are not wanted.
+    pub(super) fn keep(&self, id: SessionId, is_wanted: impl Fn(&str) -> bool) {
+        let mut sessions = self.sessions.lock();
+        if let Some(feeds) = sessions.get_mut(&id) {
+            feeds.retain(|name, entry| {
+                let is_wanted = is_wanted(name);
+                if let Some(end) = entry.end.as_ref().filter(|_| !is_wanted) {
+                    end.set();
+                }
+                is_wanted
+            });
             if feeds.is_empty() {
-                running.remove(&id);
+                sessions.remove(&id);
             }
         }
     }
 
-    /// Ends those feeds of a session that are not wanted. They stay in the table until their threads remove them.
-    pub(super) fn keep(&self, id: SessionId, is_wanted: impl Fn(&str) -> bool) {
-        let running = self.running.lock();
-        for (name, end) in running.get(&id).into_iter().flatten() {
-            if !is_wanted(name) {
+    /// Ends the threads of a session's feeds. The next life goes on with the feeds.
+    pub(super) fn stop(&self, id: SessionId) {
+        let mut sessions = self.sessions.lock();
+        for entry in sessions.get_mut(&id).into_iter().flat_map(HashMap::values_mut) {
+            if let Some(end) = entry.end.take() {
                 end.set();
             }
         }

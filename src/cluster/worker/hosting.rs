@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use crate::error::SessionError;
 use crate::model::{SessionId, TurnId};
+use crate::store::{TurnEnd, TurnOutcome};
 use crate::sync::{Arc, Mutex, Sender};
 
 use super::super::messages::{Failure, Verdict};
@@ -31,6 +32,8 @@ struct State {
     /// The number that the next turn has at the engine; 0 if none is about to begin.
     next_turn: u64,
     turn: Option<HostedTurn>,
+    /// The turns in flight that were begun here, in this epoch. None of them is begun again.
+    begun: Vec<u64>,
     /// Those who wait for the credit of a client.
     credit: Vec<Sender<()>>,
 }
@@ -46,6 +49,8 @@ pub(super) struct Owner {
 struct HostedTurn {
     id: TurnId,
     request: Arc<str>,
+    /// In host mode a turn goes on after its prompt has run.
+    is_hosting: bool,
     /// What the agent has returned.
     verdict: Option<Verdict>,
     /// What is left in flight after the answer.
@@ -94,14 +99,30 @@ impl Hosted {
     }
 
     pub(super) fn set_owner(&self, owner: Owner) {
-        self.state.lock().owner = Some(owner);
+        let mut state = self.state.lock();
+        if state.owner.as_ref() != Some(&owner) {
+            state.begun.clear();
+        }
+        state.owner = Some(owner);
     }
 
-    /// From now on every save of the session is a conflict.
-    pub(super) fn release(&self) {
+    /// From now on every save of the session is a conflict. Returns who had it.
+    pub(super) fn release(&self) -> Option<Owner> {
         let mut state = self.state.lock();
-        state.owner = None;
         state.turn = None;
+        state.owner.take()
+    }
+
+    /// The session is this worker's again, in the same epoch: its local life has ended.
+    pub(super) fn restore(&self, owner: Option<Owner>) {
+        self.state.lock().owner = owner;
+    }
+
+    /// Notes that these turns are in flight. Returns whether the first of them was begun here before.
+    pub(super) fn was_begun(&self, in_flight: impl Fn(u64) -> bool, first: u64) -> bool {
+        let mut state = self.state.lock();
+        state.begun.retain(|number| in_flight(*number));
+        state.begun.contains(&first)
     }
 
     pub(super) fn next_turn(&self) -> u64 {
@@ -109,10 +130,11 @@ impl Hosted {
     }
 
     /// Notes the turn that is about to begin here.
-    pub(super) fn begin_turn(&self, id: TurnId, request: Arc<str>) {
+    pub(super) fn begin_turn(&self, id: TurnId, request: Arc<str>, is_hosting: bool) {
         let mut state = self.state.lock();
         state.next_turn = id.get();
-        state.turn = Some(HostedTurn { id, request, verdict: None, left: None });
+        state.begun.push(id.get());
+        state.turn = Some(HostedTurn { id, request, is_hosting, verdict: None, left: None });
     }
 
     /// Notes what the agent has returned from its call, before the call's history is saved.
@@ -122,10 +144,14 @@ impl Hosted {
         }
     }
 
-    /// The turn that a save at its end answers. `None` if it is answered already, or runs for no client.
-    pub(super) fn ending(&self, turn: TurnId) -> Option<Ending> {
+    /// The turn that a save at its end answers. `None` if it is answered already, runs for no client, or goes on in host
+    /// mode.
+    pub(super) fn ending(&self, end: TurnEnd) -> Option<Ending> {
         let state = self.state.lock();
-        let own = state.turn.as_ref().filter(|own| own.id == turn && own.left.is_none())?;
+        let own = state.turn.as_ref().filter(|own| own.id == end.turn_id && own.left.is_none())?;
+        if own.is_hosting && end.outcome != TurnOutcome::Faulted {
+            return None;
+        }
         let panicked = || Err(Failure::new(&SessionError::Faulted { id: self.id, message: "it panicked".into() }));
         Some(Ending { request: Arc::clone(&own.request), verdict: own.verdict.clone().unwrap_or_else(panicked) })
     }
@@ -142,11 +168,6 @@ impl Hosted {
         let mut state = self.state.lock();
         state.next_turn = 0;
         state.turn.take().and_then(|own| own.left)
-    }
-
-    /// Whether no turn runs here.
-    pub(super) fn is_idle(&self) -> bool {
-        self.state.lock().turn.is_none()
     }
 
     /// Whether a save has answered this turn.

@@ -7,7 +7,8 @@
 //! # Threads
 //!
 //! - the *supervisor*: makes the worker known, then blocks in a read of the worker's stream, which names sessions to attend
-//! - the *renewer*: renews the lease, takes over what dead workers have left, and sweeps
+//! - the *renewer*: renews the lease, and does nothing else
+//! - the *sweeper*: looks for missed messages, and takes over what dead workers have left
 //! - one [attendant](attendant) for each session that has something to do
 //! - one feed for each turn whose client wants events, for each subscription, and for each message to a turn
 //! - the threads of the sessions
@@ -35,12 +36,12 @@ use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
 use crate::ephemeral::ServiceConfig;
-use crate::error::{ConfigError, SessionError};
+use crate::error::ConfigError;
 use crate::model::SessionId;
 use crate::panics::{contain, record};
 use crate::service::ArchiveMode;
-use crate::store::{PersistentSessionService, StoreError};
-use crate::sync::{bounded, never, Arc, Builder, JoinHandle, Mutex, Receiver, Sender};
+use crate::store::PersistentSessionService;
+use crate::sync::{bounded, never, select, Arc, AtomicBool, Builder, JoinHandle, Mutex, Ordering, Receiver, Sender};
 use crate::time::clock::Clock;
 use crate::turn::shared::Counter;
 use crate::wait::latch::Latch;
@@ -128,6 +129,10 @@ struct Shared<B: SessionAgentBuilder> {
     attendants: Mutex<HashMap<SessionId, Sender<()>>>,
     feeds: Feeds,
     counters: Counters,
+    /// Set by a drain: the worker takes no more sessions, in the next incarnation either.
+    is_draining: AtomicBool,
+    /// Asks for a sweep now.
+    sweep_now: Sender<()>,
     stopped: Latch,
 }
 
@@ -162,6 +167,7 @@ impl Worker {
         let wrap = |builder| ReportingBuilder { builder, engine: engine.clone(), hosting: Arc::clone(&hosting) };
         let config = PersistentSessionService::configure(config.map_builder(wrap), store).unload_when_full(true);
         let service = config.build()?;
+        let (sweep_now, asked) = bounded(1);
         let shared = Arc::new(Shared {
             engine,
             hosting,
@@ -173,12 +179,16 @@ impl Worker {
             attendants: Mutex::default(),
             feeds: Feeds::default(),
             counters: Counters::default(),
+            is_draining: AtomicBool::new(false),
+            sweep_now,
             stopped: Latch::new(),
         });
         let first = shared.enrol()?;
         let mut worker = Self { control: Box::new(Arc::clone(&shared)), threads: Vec::new() };
         let renewer = Arc::clone(&shared);
         worker.threads.push(builder("renewer").spawn(move || renewer.renew())?);
+        let sweeper = Arc::clone(&shared);
+        worker.threads.push(builder("sweeper").spawn(move || sweeper.sweep_again(&asked))?);
         worker.threads.push(builder("supervisor").spawn(move || shared.supervise(first))?);
         Ok(worker)
     }
@@ -232,6 +242,9 @@ impl<B: SessionAgentBuilder> Shared<B> {
         let incarnation = Arc::new(Incarnation::enrol(&self.engine, self.capacity, self.queue)?);
         self.counters.incarnations.add_one();
         *self.incarnation.lock() = Some(Arc::clone(&incarnation));
+        if self.is_draining.load(Ordering::SeqCst) {
+            self.engine.write(Call::new(&scripts::DRAIN).arg(&*incarnation.wid))?;
+        }
         Ok(incarnation)
     }
 
@@ -245,6 +258,10 @@ impl<B: SessionAgentBuilder> Shared<B> {
             incarnation = loop {
                 if self.stopped.is_set() || self.engine.is_replaced() {
                     *self.incarnation.lock() = None;
+                    if !self.engine.is_replaced() {
+                        // The lease that was taken while the worker was stopped.
+                        self.abandon(&incarnation.wid, true);
+                    }
                     return;
                 }
                 match self.enrol() {
@@ -276,7 +293,7 @@ impl<B: SessionAgentBuilder> Shared<B> {
                 }
             };
             // Messages may have been lost while there was no connection.
-            self.sweep(incarnation);
+            let _ = self.sweep_now.try_send(());
             while !incarnation.over().is_set() && !self.stopped.is_set() {
                 match listener.read(block) {
                     Ok(entries) => {
@@ -297,16 +314,30 @@ impl<B: SessionAgentBuilder> Shared<B> {
         }
     }
 
-    /// The renewer: renews the lease and sweeps, until the worker ends.
-    fn renew(self: &Arc<Self>) {
+    /// The sweeper: sweeps between two renewals, and when it is asked to.
+    fn sweep_again(self: &Arc<Self>, asked: &Receiver<()>) {
+        let every = self.engine.config().lease / 4;
+        while !self.stopped.is_set() {
+            if let Some(incarnation) = self.incarnation().filter(|incarnation| !incarnation.over().is_set()) {
+                self.sweep(&incarnation);
+            }
+            let next = Clock::System.deadline(every);
+            let alarm = next.alarm();
+            select! {
+                recv(asked) -> _ => {}
+                recv(alarm.receiver()) -> _ => {}
+                recv(self.stopped.receiver()) -> _ => {}
+            }
+        }
+    }
+
+    /// The renewer: renews the lease, until the worker ends.
+    fn renew(&self) {
         let every = self.engine.config().lease / 4;
         while !self.pause(every) {
             if let Some(incarnation) = self.incarnation().filter(|incarnation| !incarnation.over().is_set()) {
-                match incarnation.renew(&self.engine) {
-                    Ok(()) => self.sweep(&incarnation),
-                    Err(error) => {
-                        record!(Warn, "turnwise::cluster", "the lease is not renewed: {}", error.code());
-                    }
+                if let Err(error) = incarnation.renew(&self.engine) {
+                    record!(Warn, "turnwise::cluster", "the lease is not renewed: {}", error.code());
                 }
             }
         }
@@ -330,40 +361,52 @@ impl<B: SessionAgentBuilder> Shared<B> {
         texts(busy).iter().filter_map(|id| id.parse().ok()).for_each(|id| self.attend(id));
         texts(gone).iter().for_each(|wid| self.abandon(wid, false));
         for hosted in self.hosting.all() {
-            let is_attended = self.attendants.lock().contains_key(&hosted.id);
-            if !is_attended && !self.service.is_live(hosted.id) {
-                self.leave(hosted.id);
+            // A life that is about to end may still save.
+            if !self.is_attended(hosted.id) && !self.service.has_life(hosted.id) {
+                self.leave(&hosted);
             }
         }
     }
 
-    /// Gives up a session without a local life.
-    fn leave(self: &Arc<Self>, id: SessionId) {
-        let Some(owner) = self.hosting.find(id).and_then(|hosted| hosted.owner()) else { return };
-        let answer = self.engine.write(fenced(&scripts::UNLOAD, id, &owner));
-        match answer {
-            // A turn has come in between.
-            Ok(answer) if answer.is_list_of("begun") => self.attend(id),
-            // An attendant of the same moment would enter it again.
-            Ok(_) if !self.attendants.lock().contains_key(&id) => self.hosting.remove(id),
-            _ => {}
-        }
+    fn is_attended(&self, id: SessionId) -> bool {
+        self.attendants.lock().contains_key(&id)
     }
 
-    /// Gives up an idle session, with its last save.
-    fn unload(&self, hosted: &Hosted) -> Result<(), SessionError> {
+    /// Gives up a session without a local life. Returns whether it is given up.
+    fn leave(self: &Arc<Self>, hosted: &Hosted) -> bool {
+        let id = hosted.id;
+        if let Some(owner) = hosted.owner() {
+            match self.engine.write(fenced(&scripts::UNLOAD, id, &owner)) {
+                Ok(answer) if answer.is_list_of("begun") => {
+                    // A turn has come in between.
+                    self.attend(id);
+                    return false;
+                }
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+        // An attendant that has come since has entered the session, and begins a turn of it.
+        let attendants = self.attendants.lock();
+        let is_left = !attendants.contains_key(&id);
+        if is_left {
+            self.hosting.remove(id);
+            self.feeds.keep(id, |_| false);
+        }
+        is_left
+    }
+
+    /// Gives up an idle session, with its last save. Returns whether it is given up.
+    fn unload(self: &Arc<Self>, hosted: &Hosted) -> bool {
         const END: Duration = Duration::from_secs(10);
         let id = hosted.id;
-        self.feeds.keep(id, |_| false);
-        if self.service.is_live(id) {
-            self.service.unload(id, END)?;
+        if self.service.has_life(id) {
+            if let Err(error) = self.service.unload(id, END) {
+                record!(Warn, "turnwise::cluster", "session {id}: it is not given up: {}", error.code());
+                return false;
+            }
         }
-        if let Some(owner) = hosted.owner() {
-            let call = fenced(&scripts::UNLOAD, id, &owner);
-            self.engine.write(call).map_err(|error| StoreError::failed(error).about(id))?;
-        }
-        self.hosting.remove(id);
-        Ok(())
+        self.leave(hosted)
     }
 
     /// Answers what a dead worker had in flight, and takes its sessions from it.
@@ -445,28 +488,33 @@ impl<B: SessionAgentBuilder> Control for Arc<Shared<B>> {
 
     fn drain(&self, timeout: Duration) -> DrainReport {
         let mut report = DrainReport::default();
+        self.is_draining.store(true, Ordering::SeqCst);
         let Some(incarnation) = self.incarnation() else { return report };
         let until = Clock::System.deadline(timeout);
-        let call = || Call::new(&scripts::DRAIN).arg(&*incarnation.wid);
-        if let Err(error) = self.engine.write(call()) {
+        if let Err(error) = self.engine.write(Call::new(&scripts::DRAIN).arg(&*incarnation.wid)) {
             record!(Warn, "turnwise::cluster", "the worker is not drained: {}", error.code());
         }
+        // Those who only linger end now.
+        self.hosting
+            .all()
+            .iter()
+            .filter(|hosted| self.is_attended(hosted.id))
+            .for_each(|hosted| self.attend(hosted.id));
         let mut pause = Duration::from_millis(2);
         loop {
             let answer = self.engine.read(Call::new(&scripts::SWEEP).arg(&*incarnation.wid));
-            let busy = match answer.as_deref().map(Reply::list) {
-                Ok(Some([_, busy, _])) => busy.list().map_or(0, <[Reply]>::len),
-                _ => report.busy,
-            };
-            report.busy = busy;
-            if busy == 0 || !until.leaves_more_than(pause) {
+            if let Ok(Some([_, busy, _])) = answer.as_deref().map(Reply::list) {
+                report.busy = busy.list().map_or(0, <[Reply]>::len);
+            }
+            let is_over = report.busy == 0 && self.attendants.lock().is_empty();
+            if is_over || !until.leaves_more_than(pause) {
                 break;
             }
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
         for hosted in self.hosting.all() {
-            if hosted.is_idle() && self.unload(&hosted).is_ok() {
+            if !self.is_attended(hosted.id) && self.unload(&hosted) {
                 report.given_up += 1;
             }
         }

@@ -1,7 +1,5 @@
 //! The store of a worker's sessions: every save carries the fence, and the save at the end of a turn answers its clients.
 
-use uuid::Uuid;
-
 use crate::model::SessionId;
 use crate::store::{Revision, Save, SessionStore, StoreError, StoredSession, StoredSummary, TurnOutcome};
 use crate::sync::Arc;
@@ -53,7 +51,7 @@ impl SessionStore for HostedStore {
         // A session of an agent's own, which the engine has given to no worker.
         let Some(hosted) = self.hosting.find(id) else { return self.plain.save(save) };
         let Some(owner) = hosted.owner() else { return Err(StoreError::Conflict { id }) };
-        match save.turn.and_then(|end| hosted.ending(end.turn_id)) {
+        match save.turn.and_then(|end| hosted.ending(end)) {
             Some(ending) => self.finish(&hosted, &owner, save, ending),
             None => self.keep(&owner, save),
         }
@@ -134,9 +132,4 @@ fn outcome(script: &'static Script, id: SessionId, answer: &Reply) -> Result<(),
 /// Whether turns are left in flight. After a repeated call that is not known.
 fn has_more(answer: &Reply) -> bool {
     !matches!(answer.words().as_deref(), Some([b"ok", _, b""]))
-}
-
-/// A name for a request of the worker itself.
-pub(super) fn own_request() -> String {
-    Uuid::now_v7().to_string()
 }

@@ -174,7 +174,7 @@ impl Play {
             }
             Interrupt { session, turn } => {
                 let turn = if turn == 3 { String::new() } else { self.turn(&id(session), turn) };
-                ("interrupt", vec![id(session), turn, "interrupted".into()])
+                ("interrupt", vec![id(session), turn, "interrupted".into(), self.name("r")])
             }
             Ask { session, fence, input, has_options } => {
                 let turn = self.turn(&id(session), 0);

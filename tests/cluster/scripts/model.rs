@@ -16,6 +16,8 @@ pub(crate) struct Model {
     sessions: BTreeMap<String, Session>,
     requests: BTreeMap<String, Request>,
     epoch: u64,
+    /// The most answers of a session that was removed.
+    answers: u64,
 }
 
 struct Worker {
@@ -218,11 +220,10 @@ impl Model {
         let session = self.sessions.get_mut(id).unwrap();
         session.wid = Some(String::new());
         let (is_built, is_archived) = (session.record.is_some(), session.is_archived());
-        if !is_built || is_archived {
-            self.end_feeds(id);
-        }
         if !is_built {
-            self.sessions.remove(id);
+            self.remove(id);
+        } else if is_archived {
+            self.end_feeds(id);
         }
     }
 
@@ -402,7 +403,7 @@ impl Model {
                 self.finish(id, [wid, epoch], turn, request, body, fault, &owned(record))
             }
             ("refuse", &[id, wid, epoch, turn, request, body]) => self.refuse(id, [wid, epoch], turn, request, body),
-            ("interrupt", &[id, turn, reason]) => self.interrupt(id, turn, reason),
+            ("interrupt", &[id, turn, reason, request]) => self.interrupt(id, turn, reason, request),
             ("ask", &[id, wid, epoch, turn, input, _, options]) => self.ask(id, [wid, epoch], turn, input, options),
             ("respond", &[id, request, input, kind, text, response]) => {
                 self.respond(id, request, input, kind, text, response)
@@ -502,7 +503,8 @@ impl Model {
         }
         let Some(wid) = self.choose() else { return say(["capacity"]) };
         let turn = turn.parse().unwrap();
-        self.sessions.insert(id.into(), Session { turn: Some(turn), answers: Some(0), ..Session::default() });
+        self.sessions
+            .insert(id.into(), Session { turn: Some(turn), answers: Some(self.answers), ..Session::default() });
         self.give(id, &wid);
         self.put_in_flight(id, 0, turn, request, cid, body)
     }
@@ -600,7 +602,10 @@ impl Model {
         } else if turn == "0" {
             session.fault = None;
         }
-        let answers = self.answer(id, 0, "done", body);
+        let mut answers = self.answer(id, 0, "done", body);
+        while !fault.is_empty() && !self.sessions[id].flight.is_empty() {
+            answers = self.answer(id, 0, "refused", body);
+        }
         say(["ok".into(), answers.to_string(), self.sessions[id].numbers()])
     }
 
@@ -620,14 +625,15 @@ impl Model {
             self.answer(id, 0, "refused", body);
         }
         if !is_built {
-            self.end_feeds(id);
-            self.sessions.remove(id);
+            self.remove(id);
         }
         Value::ok()
     }
 
-    fn interrupt(&mut self, id: &str, turn: &str, reason: &str) -> Value {
-        if !self.settle_owner(id) {
+    fn interrupt(&mut self, id: &str, turn: &str, reason: &str, request: &str) -> Value {
+        if self.is_known(request, "interrupted") {
+            return say(["ok".into(), self.requests[request].turn.unwrap().to_string()]);
+        } else if !self.settle_owner(id) {
             return say(["missing"]);
         }
         let session = self.sessions.get_mut(id).unwrap();
@@ -642,6 +648,7 @@ impl Model {
         } else {
             session.cancel(0, reason);
         }
+        self.note(request, id, number.parse().ok(), "interrupted");
         self.wake_owner(id);
         say(["ok", &number])
     }
@@ -651,8 +658,8 @@ impl Model {
             return say(["conflict"]);
         }
         let turn = &mut self.sessions.get_mut(id).unwrap().flight[0];
-        if turn.cancel.is_some() {
-            return say(["cancelled"]);
+        if let Some(reason) = &turn.cancel {
+            return say(["cancelled", reason]);
         }
         if !turn.inputs.iter().any(|(other, _)| other == input) {
             turn.inputs.push((input.into(), Input::Pending { options: options.into() }));
@@ -758,7 +765,7 @@ impl Model {
         while !self.sessions[id].flight.is_empty() {
             self.answer(id, 0, "deleted", "");
         }
-        self.remove(id, request);
+        self.delete_now(id, request);
         say(["ok", "1"])
     }
 
@@ -776,15 +783,20 @@ impl Model {
         } else if session.record.is_none() || session.rev() != seen {
             return say(["conflict"]);
         }
-        self.remove(id, request);
+        self.delete_now(id, request);
         Value::ok()
     }
 
-    fn remove(&mut self, id: &str, request: &str) {
+    fn delete_now(&mut self, id: &str, request: &str) {
         self.wake_owner(id);
-        self.end_feeds(id);
-        self.sessions.remove(id);
+        self.remove(id);
         self.note(request, id, None, "deleted");
+    }
+
+    fn remove(&mut self, id: &str) {
+        self.end_feeds(id);
+        let answers = self.sessions.remove(id).and_then(|session| session.answers);
+        self.answers = self.answers.max(answers.unwrap_or(0));
     }
 
     fn outcome(&mut self, id: &str, request: &str, cid: Option<&str>) -> Value {
@@ -838,6 +850,7 @@ impl Model {
         let pending = inputs.filter(|(_, input)| matches!(input, Input::Pending { .. }));
         parts.push(Value::List(pending.map(|(input, _)| say([input, "question"])).collect()));
         parts.push(say(session.fault.clone()));
+        parts.push(Value::word(if is_live { "1" } else { "0" }));
         if with_text {
             let messages = session.record.iter().flat_map(|record| record.messages.iter().rev().take(64));
             let is_text =

@@ -30,6 +30,9 @@ impl Model {
         if self.epoch > 0 {
             dump.insert("epoch".into(), BTreeMap::new());
         }
+        if self.answers > 0 {
+            dump.insert("answers".into(), BTreeMap::new());
+        }
         if !self.workers.is_empty() {
             dump.insert("workers".into(), names(self.workers.keys().cloned().collect()));
         }

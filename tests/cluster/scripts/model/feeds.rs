@@ -41,8 +41,11 @@ impl Model {
         }
         let session = self.sessions.get_mut(id).unwrap();
         if options.is_empty() {
-            if let Some(feeds) = &mut session.feeds {
-                feeds.retain(|other| other.name != feed);
+            let feeds = session.feeds.as_mut();
+            let at = feeds.as_ref().and_then(|feeds| feeds.iter().position(|other| other.name == feed));
+            if let (Some(feeds), Some(at)) = (feeds, at) {
+                feeds.remove(at);
+                self.wake_owner(id);
             }
             return Value::ok();
         } else if session.is_archived() {
@@ -97,6 +100,9 @@ impl Model {
         if count != "0" || last == "1" {
             let entry = ["events", feed, "epoch", epoch, "first", first, "count", count, "last", last, "body", body];
             client.told.push(owned(&entry));
+        }
+        if last == "1" {
+            client.credit.remove(&format!("{feed}:{epoch}"));
         }
         say(["ok", &credit])
     }
