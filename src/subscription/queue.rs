@@ -196,6 +196,7 @@ impl Queue {
     }
 
     /// Set when the stream is dropped.
+    #[cfg(feature = "redis")]
     pub(crate) fn stream_dropped(&self) -> &Latch {
         &self.shared.stream_dropped
     }

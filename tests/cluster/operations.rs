@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use turnwise::cluster::{ClusterService, Engine, EngineConfig, EngineError, Worker};
 use turnwise::testkit::Gate;
 use turnwise::{
-    agent_fn, AgentFn, CancelReason, CreateSessionRequest, EphemeralSessionService, RunResult, SessionError, SessionId,
+    agent_fn, CancelReason, CreateSessionRequest, EphemeralSessionService, RunResult, SessionError, SessionId,
     SessionService, SessionSpec, TurnContext,
 };
 
@@ -153,7 +153,7 @@ fn c88_the_fence_rises_when_a_session_moves() {
     run(|| {
         let Some(server) = Server::start(&[]) else { return };
         let client = client(&server.url());
-        let fenced = || -> AgentFn<fn(String, &TurnContext) -> Result<RunResult, turnwise::AgentError>> {
+        let fenced = || -> Echo {
             agent_fn(|_, turn| {
                 let fence = turn.fence().expect("a worker's turn has one");
                 assert_eq!((fence.session, fence.turn), (turn.session_id(), turn.turn_id()));

@@ -116,7 +116,8 @@ impl Feed {
         if is_missing || is_damaged || is_unreadable {
             self.credit.skip();
         }
-        let is_truncated = is_next_epoch || is_missing || is_damaged || is_unreadable;
+        // The end of a feed may have a later epoch than its events.
+        let is_truncated = (is_next_epoch && batch.count > 0) || is_missing || is_damaged || is_unreadable;
         Some(Received { is_truncated, events, is_last: batch.is_last })
     }
 

@@ -150,7 +150,7 @@ pub use outcome::RequestOutcome;
 /// [`take_session`](crate::SessionService::take_session) look again, at first after 5 milliseconds, then at most every 50.
 ///
 /// - An export waits until the first turn in flight has ended, in host mode too, and reads the record then.
-/// - `archive_wait` waits until no turn is in flight. The worker drops the agent a moment later.
+/// - `archive_wait` waits until the session has no turn in flight and no worker: then its agent is dropped.
 /// - `take_session` removes the session, while no turn is in flight.
 ///
 /// # Drop

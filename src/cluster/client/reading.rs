@@ -30,7 +30,7 @@ pub(super) struct Look {
     pub(super) inputs: Vec<PendingInput>,
     /// The message of the panic that has left the session faulted.
     pub(super) fault: Option<Arc<str>>,
-    /// Whether a live worker has the session, idle or not.
+    /// Whether a live worker has the session.
     has_worker: bool,
     last_text: Option<Arc<str>>,
 }
@@ -127,7 +127,7 @@ impl Core {
 impl Look {
     /// Reads what follows the first word of the answer.
     fn new(id: SessionId, parts: &[Reply]) -> Result<Self, StoreError> {
-        let [header, labels, archived, turn, flight, inputs, fault, rest @ ..] = parts else {
+        let [header, labels, archived, turn, flight, inputs, fault, has_worker, rest @ ..] = parts else {
             return Err(StoreError::failed(unexpected(&scripts::READ)));
         };
         let is_archived = text(archived) == b"1";
@@ -147,7 +147,7 @@ impl Look {
             _ => None,
         });
         let first = |reply: &Reply| reply.words().and_then(|words| words.first().map(|word| word.to_vec()));
-        let last_text = match rest.get(1).and_then(first) {
+        let last_text = match rest.first().and_then(first) {
             Some(message) => Some(from_json::<Message>(id, "message", &message)?.text().into()),
             None => None,
         };
@@ -159,12 +159,12 @@ impl Look {
             flight,
             inputs: inputs.collect::<Result<_, _>>()?,
             fault: first(fault).map(|message| String::from_utf8_lossy(&message).into()),
-            has_worker: rest.first().is_some_and(|has_worker| text(has_worker) == b"1"),
+            has_worker: text(has_worker) == b"1",
             last_text,
         })
     }
 
-    /// Of an archived session: whether its turns have ended, and its worker has dropped its agent.
+    /// Whether nothing of an archived session is left but its record: its worker gives it up when no turn is in flight.
     pub(super) fn has_ended(&self) -> bool {
         self.flight.is_empty() && !self.has_worker
     }
@@ -285,7 +285,9 @@ mod tests {
     ) -> Result<Look, StoreError> {
         let fault = Reply::List(fault.iter().map(|text| word(text)).collect());
         let labels = r#"{"user":"ada"}"#;
-        let parts = [word(header), word(labels), word(archived), word("9"), word(flight), Reply::List(inputs), fault];
+        let (turn, flight, has_worker) = (word("9"), word(flight), word("1"));
+        let inputs = Reply::List(inputs);
+        let parts = [word(header), word(labels), word(archived), turn, flight, inputs, fault, has_worker];
         Look::new(history().id(), &parts)
     }
 

@@ -216,11 +216,11 @@ impl Follower {
         }
     }
 
-    /// Whether the session is deleted, or archived without a turn in flight. What its worker has sent came before.
+    /// Whether the session is deleted, or archived and without a worker. What that has sent came before.
     fn is_session_over(&self) -> bool {
         match self.core.look(self.id) {
             Ok(None) => true,
-            Ok(Some(look)) => look.is_archived && look.flight.is_empty(),
+            Ok(Some(look)) => look.is_archived && look.has_ended(),
             Err(_) => false,
         }
     }

@@ -19,8 +19,8 @@ fn c86_an_archived_session_drains_or_is_interrupted() {
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
-        let running = client.begin_session(create("wait")).unwrap();
-        let id = running.session_id();
+        let id = client.create_session(create("one")).unwrap().session_id;
+        let running = client.begin_turn(id, turn("wait")).unwrap();
         gate.wait_arrived(1);
         let queued = client.begin_turn(id, turn("next").when_busy(WhenBusy::Queue)).unwrap();
         client.archive(id).unwrap();
@@ -45,7 +45,7 @@ fn c86_an_archive_lets_turns_finish() {
     let Some(server) = Server::start(&[]) else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
-        let _worker = worker(&server, &gate);
+        let worker = worker(&server, &gate);
         let running = client.begin_session(create("wait")).unwrap();
         let id = running.session_id();
         gate.wait_arrived(1);
@@ -54,6 +54,7 @@ fn c86_an_archive_lets_turns_finish() {
         gate.open();
         assert_eq!((running.wait().unwrap().text, queued.wait().unwrap().text), ("wait".into(), "next".into()));
         client.archive_wait(id, LONG).unwrap();
+        assert_eq!(worker.stats().service.sessions, 0);
         assert_eq!(said(&client.history(id).unwrap()), ["wait", "= wait", "next", "= next"]);
     });
 }

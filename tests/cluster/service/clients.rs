@@ -130,7 +130,9 @@ fn c84_a_turn_that_began_behind_an_outage_is_found_by_its_request() {
         // The worker has a longer lease than the outage takes.
         let _worker = worker(&server, &gate);
         let client = turnwise::cluster::ClusterService::new(open()).unwrap();
-        let id = client.create_session(create("one")).unwrap().session_id;
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        // The server has the script from now on, so that it runs what it reads after the outage.
+        client.start_turn(id, turn("one")).unwrap();
         server.signal("STOP");
         let unknown = client.start_turn(id, turn("two")).unwrap_err();
         server.signal("CONT");
@@ -148,6 +150,32 @@ fn c84_a_turn_that_began_behind_an_outage_is_found_by_its_request() {
             RequestOutcome::NeverSeen => assert_eq!(texts, ["one", "= one"]),
             other => panic!("{other:?}"),
         }
+    });
+}
+
+#[test]
+fn c84_a_turn_whose_caller_knows_nothing_of_it_does_not_wait_for_a_reader() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let gate = Gate::new();
+        let engine = |lease| {
+            let config = EngineConfig::new().lease(Duration::from_secs(lease));
+            turnwise::cluster::Engine::open(&server.url(), config).unwrap()
+        };
+        let config = turnwise::EphemeralSessionService::configure(obedient(&gate));
+        let _worker = turnwise::cluster::Worker::start(config, engine(20)).unwrap();
+        let client = turnwise::cluster::ClusterService::new(engine(1)).unwrap();
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        // The server has the script from now on, so that it runs what it reads after the outage.
+        client.start_turn(id, turn("one")).unwrap();
+        server.signal("STOP");
+        let unknown = client.stream_turn(id, turn("emit 20000")).unwrap_err();
+        server.signal("CONT");
+        assert_eq!(unknown.code(), "OUTCOME_UNKNOWN");
+        eventually("the end of the turn", || client.wait_idle(id, LONG).ok());
+        let SessionError::OutcomeUnknown { request, .. } = unknown else { return };
+        let outcome = eventually("an outcome", || client.outcome(id, request).ok());
+        assert!(matches!(outcome, RequestOutcome::Answered(Ok(_))), "{outcome:?}");
     });
 }
 

@@ -1,10 +1,13 @@
 //! Events of turns and sessions.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
 use turnwise::crossbeam_channel::{bounded, TryRecvError};
 use turnwise::testkit::Gate;
 use turnwise::{
-    AgentEvent, CancelReason, EphemeralSessionService, Overflow, SessionEvent, SessionService, SessionSpec,
-    Subscription, WhenBusy,
+    agent_fn, AgentEvent, CancelReason, EphemeralSessionService, Overflow, SessionEvent, SessionService, SessionSpec,
+    Subscription, TurnContext, WhenBusy,
 };
 
 use super::*;
@@ -34,17 +37,28 @@ fn c85_a_stream_has_all_events_of_its_turn_in_order() {
 fn c85_a_turn_waits_for_a_reader_that_is_behind_by_the_window() {
     let Some(server) = Server::start(&[]) else { return };
     run(move || {
-        let (client, gate) = (client(&server), Gate::new());
-        let worker = worker(&server, &gate);
-        let mut stream = client.stream_session(create("emit 5000")).unwrap();
-        let id = stream.handle().session_id();
-        // The worker's agent ends only if all is sent. It does not while nothing is read.
-        eventually("a full stream", || (stream.events().len() == stream.events().capacity().unwrap()).then_some(()));
-        std::thread::sleep(LEASE / 3);
-        assert_eq!(worker.stats().turns_ended, 0);
-        assert!(!stream.handle().is_finished() && client.read(id).unwrap().state.is_active);
-        let events: Vec<AgentEvent> = stream.by_ref().collect();
-        assert_eq!(numbers(&events), (0..5000).collect::<Vec<_>>());
+        let client = client(&server);
+        let emitted = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&emitted);
+        let agent = agent_fn(move |prompt: String, turn: &TurnContext| {
+            for number in 0..20_000 {
+                turn.emit(delta(number))?;
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(turn.finish(prompt))
+        });
+        let _worker = work(&server, EphemeralSessionService::configure(agent));
+        let mut stream = client.stream_session(create("x")).unwrap();
+        eventually("a full stream", || stream.events().is_full().then_some(()));
+        // The window, and the message that exceeds it; the channel here and that at the worker, and a message between.
+        let bound = 256 + 64 + 256 + 256 + 64 + 8;
+        let mut read = Vec::new();
+        for event in stream.by_ref() {
+            let ahead = emitted.load(Ordering::SeqCst).saturating_sub(read.len());
+            assert!(ahead <= bound, "{ahead} events ahead");
+            read.push(event);
+        }
+        assert_eq!(numbers(&read), (0..20_000).collect::<Vec<_>>());
         stream.wait().unwrap();
     });
 }
@@ -195,6 +209,24 @@ fn c85_a_subscriber_that_blocks_makes_the_turns_wait_and_loses_nothing() {
         assert_eq!(numbers(&read), (0..2000).collect::<Vec<_>>());
         assert_eq!(events.dropped(), 0);
         turn.wait().unwrap();
+    });
+}
+
+#[test]
+fn c85_a_subscription_ends_with_a_session_that_is_taken() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(move || {
+        let (client, gate) = (client(&server), Gate::new());
+        let first = worker(&server, &gate);
+        let id = client.create_session(create("one")).unwrap().session_id;
+        let events = client.subscribe(id, Subscription::new()).unwrap();
+        client.start_turn(id, turn("two")).unwrap();
+        first.drain(LONG);
+        drop(first);
+        // No worker has it any more.
+        client.take_session(id, LONG).unwrap();
+        let events: Vec<AgentEvent> = events.map(|event| event.event).collect();
+        assert_eq!(kinds(&events), ["started", "completed"]);
     });
 }
 

@@ -46,14 +46,7 @@ fn obedient(gate: &Gate) -> impl SessionAgentBuilder + use<> {
         let (verb, rest) = prompt.split_once(' ').unwrap_or((&prompt, ""));
         match verb {
             "wait" => gate.pass(turn.cancel_token())?,
-            "emit" => {
-                for number in 0..rest.parse().unwrap_or(0) {
-                    turn.emit(delta(number))?;
-                    if number % 16 == 0 {
-                        turn.check()?;
-                    }
-                }
-            }
+            "emit" => (0..rest.parse().unwrap_or(0)).try_for_each(|number| turn.emit(delta(number)))?,
             "ask" => {
                 let mut request = InputRequest::new("question", rest);
                 if rest == "which" {
