@@ -208,7 +208,7 @@ fn enrol(engine: &Engine) -> Result<Arc<str>, EngineError> {
     Ok(name.into())
 }
 
-/// The error of a call that the engine does not answer, or answers with an error: nothing was begun.
+/// The error of a call that the engine does not answer, or answers with an error.
 pub(super) fn engine_failed(id: Option<SessionId>, error: EngineError) -> SessionError {
     SessionError::Store { id, source: Arc::new(error) }
 }
