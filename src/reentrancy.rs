@@ -225,6 +225,12 @@ pub(crate) fn is_waiter(key: WaitKey) -> bool {
     waiter().is_some_and(|waiter| waiter.key == key)
 }
 
+/// The key of the session that this thread's waits belong to, if it has this id.
+#[cfg(feature = "redis")]
+pub(crate) fn waiter_key(id: SessionId) -> Option<WaitKey> {
+    waiter().filter(|waiter| waiter.id == id).map(|waiter| waiter.key)
+}
+
 /// Gives the running turn's permit back until the guard is dropped. The drop waits for a permit again.
 pub(crate) fn lend_permit(until: &Deadline) -> Option<LentPermit> {
     waiter().and_then(|waiter| waiter.lend(until))

@@ -68,8 +68,15 @@ struct Shared {
 
 type Answer = Result<Arc<Reply>, EngineError>;
 
+/// What has become of a call.
+struct Sent {
+    answer: Answer,
+    /// Whether it was sent more than once. Then an earlier one may have been run, although this answer is an error.
+    is_repeated: bool,
+}
+
 struct Lane {
-    calls: Pipeline<Call, Answer>,
+    calls: Pipeline<Call, Sent>,
     /// Taken out by the caller that sends a batch. `None` before the first call, and after a failure.
     connection: Mutex<Option<Connection>>,
 }
@@ -108,10 +115,10 @@ impl Engine {
         check_server(&info, config.durability)?;
         let version = VERSION.to_string();
         let meet = Call::new(&scripts::MEET).arg(version.as_str());
-        let mut met = writes.call(&address, &config, "", meet)?;
+        let mut met = writes.call(&address, &config, "", meet).answer?;
         if met.is_list_of("none") {
             let found = Call::new(&scripts::FOUND).arg(version).arg(Uuid::now_v7().to_string());
-            met = writes.call(&address, &config, "", found)?;
+            met = writes.call(&address, &config, "", found).answer?;
         }
         let id = match met.words().as_deref() {
             Some([b"ok", id]) => String::from_utf8_lossy(id).into_owned(),
@@ -132,12 +139,18 @@ impl Engine {
 
     /// Calls a script that writes.
     pub(super) fn write(&self, call: Call) -> Answer {
-        self.call(&self.shared.writes, call)
+        self.call(&self.shared.writes, call).answer
+    }
+
+    /// As [`write`](Self::write). Says also whether the call may have been run although the answer is an error of the server.
+    pub(super) fn write_and_tell(&self, call: Call) -> (Answer, bool) {
+        let Sent { answer, is_repeated } = self.call(&self.shared.writes, call);
+        (answer, is_repeated)
     }
 
     /// Calls a script that reads.
     pub(super) fn read(&self, call: Call) -> Answer {
-        self.call(&self.shared.reads, call)
+        self.call(&self.shared.reads, call).answer
     }
 
     /// A connection of its own that waits for the entries of a stream. The stream's name comes behind the namespace.
@@ -152,18 +165,18 @@ impl Engine {
         self.shared.is_replaced.load(Ordering::Relaxed)
     }
 
-    fn call(&self, lane: &Lane, call: Call) -> Answer {
+    fn call(&self, lane: &Lane, call: Call) -> Sent {
         let shared = &*self.shared;
         // ORDERING: Relaxed; a call that misses the flag finds the other id itself.
         if shared.is_replaced.load(Ordering::Relaxed) {
-            return Err(EngineError::Replaced);
+            return Sent { answer: Err(EngineError::Replaced), is_repeated: false };
         }
-        let answer = lane.call(&shared.address, &shared.config, &shared.id, call)?;
-        if answer.is_list_of("replaced") {
+        let mut sent = lane.call(&shared.address, &shared.config, &shared.id, call);
+        if sent.answer.as_ref().is_ok_and(|answer| answer.is_list_of("replaced")) {
             shared.is_replaced.store(true, Ordering::Relaxed);
-            return Err(EngineError::Replaced);
+            sent.answer = Err(EngineError::Replaced);
         }
-        Ok(answer)
+        sent
     }
 }
 
@@ -213,20 +226,22 @@ impl Lane {
     }
 
     /// Sends a call, alone or with those that other threads make meanwhile.
-    fn call(&self, address: &Address, config: &EngineConfig, id: &str, call: Call) -> Answer {
-        let answer = self.calls.send(call, |calls| {
+    fn call(&self, address: &Address, config: &EngineConfig, id: &str, call: Call) -> Sent {
+        let sent = self.calls.send(call, |calls| {
             let commands: Vec<Command> = calls.iter().map(|call| call.command(&config.namespace, id)).collect();
             let load = |refused: &[usize]| refused.iter().map(|&index| calls[index].script).collect();
             self.send_all(address, config, &commands, load)
         });
-        answer.unwrap_or_else(|| Err(EngineError::failed("a call has got lost")))
+        let lost = || Sent { answer: Err(EngineError::failed("a call has got lost")), is_repeated: true };
+        sent.unwrap_or_else(lost)
     }
 
     /// Sends a command that is no script, before the lane has any other caller.
     fn command(&self, address: &Address, config: &EngineConfig, command: &Command) -> Answer {
         let commands = std::slice::from_ref(command);
         let answers = self.send_all(address, config, commands, |_| Vec::new());
-        answers.into_iter().next().unwrap_or_else(|| Err(EngineError::failed("a command has got lost")))
+        let answer = answers.into_iter().next().map(|sent| sent.answer);
+        answer.unwrap_or_else(|| Err(EngineError::failed("a command has got lost")))
     }
 
     /// Sends commands until each has an answer. `scripts` names the scripts of the commands that the server did not
@@ -237,7 +252,7 @@ impl Lane {
         config: &EngineConfig,
         commands: &[Command],
         scripts: impl Fn(&[usize]) -> Vec<&'static Script>,
-    ) -> Vec<Answer> {
+    ) -> Vec<Sent> {
         // Requests are remembered for ten minutes.
         const MOST: Duration = Duration::from_secs(300);
         let patience = Clock::System.deadline(config.lease.min(MOST));
@@ -283,7 +298,8 @@ impl Lane {
             record!(Warn, "turnwise::cluster", "the engine is back");
         }
         let lost = || Err(EngineError::failed("a call has no answer"));
-        answers.into_iter().map(|answer| answer.unwrap_or_else(lost)).collect()
+        let sent = |answer: Option<Answer>| Sent { answer: answer.unwrap_or_else(lost), is_repeated: has_failed };
+        answers.into_iter().map(sent).collect()
     }
 
     /// Sends commands once, behind those that load scripts. After a failure the connection is dropped.

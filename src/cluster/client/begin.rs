@@ -17,7 +17,7 @@ use super::feed::number;
 use super::feeds::Reader;
 use super::known::Known;
 use super::requests::Request;
-use super::sender::Job;
+use super::sender::{Job, QueueLook};
 use super::turn_events::{FeedMessage, TurnEvents};
 use super::verdict::Ended;
 
@@ -67,8 +67,8 @@ impl Core {
         });
         match submitted {
             Ok(accepted) => {
-                if request.when_busy != WhenBusy::Refuse && self.is_queued(id, accepted.turn) {
-                    accepted.request.set_queued(true);
+                if request.when_busy != WhenBusy::Refuse {
+                    self.look_for_queue(&accepted);
                 }
                 Ok(self.started(accepted, request.event_tx.take(), &request))
             }
@@ -127,8 +127,8 @@ impl Core {
             return Err(closed.error(id));
         }
         let name = self.name();
-        let answer = self.engine.write(call(&request, name.as_bytes()));
-        let turn = match self.read_answer(&request, answer.as_deref()) {
+        let (answer, is_repeated) = self.engine.write_and_tell(call(&request, name.as_bytes()));
+        let turn = match self.read_answer(&request, answer.as_deref(), is_repeated) {
             Ok(Answer::Begun(turn)) => turn,
             Ok(Answer::Ended(ended)) => {
                 let turn = ended.turn;
@@ -174,7 +174,12 @@ impl Core {
         request.unknown()
     }
 
-    fn read_answer(&self, request: &Request, answer: Result<&Reply, &EngineError>) -> Result<Answer, NotBegun> {
+    fn read_answer(
+        &self,
+        request: &Request,
+        answer: Result<&Reply, &EngineError>,
+        is_repeated: bool,
+    ) -> Result<Answer, NotBegun> {
         let id = request.id;
         let error = match answer {
             Ok(reply) => return begun(reply, id, request.request, &request.known),
@@ -182,9 +187,11 @@ impl Core {
                 return Err(NotBegun::Refused(engine_failed(Some(id), EngineError::Replaced)))
             }
             Err(error) if error.is_passing() => return Err(NotBegun::Unknown),
+            // A question would leave a tombstone, on a server that may be full.
+            Err(error) if !is_repeated => return Err(NotBegun::Refused(engine_failed(Some(id), error.clone()))),
             Err(error) => error,
         };
-        // The engine has refused the call. If that was a repeat, an earlier one may have been run.
+        // The engine has refused the call. That was a repeat, so an earlier one may have been run.
         match self.outcome(id, request.request, true) {
             Ok(Outcome::Running(turn)) => Ok(Answer::Begun(TurnId::new(turn))),
             Ok(Outcome::Ended(ended)) => Ok(Answer::Ended(ended)),
@@ -193,10 +200,22 @@ impl Core {
         }
     }
 
-    /// Whether a turn waits behind others. If the engine does not answer, it counts as running.
-    fn is_queued(&self, id: SessionId, turn: TurnId) -> bool {
-        let look = self.look(id).ok().flatten();
-        look.is_some_and(|look| look.flight.iter().position(|other| *other == turn.get()).is_some_and(|at| at > 0))
+    /// Notes whether a turn waits behind others. The engine does not tell when it begins, so the client looks again.
+    fn look_for_queue(&self, accepted: &Accepted) {
+        let request = &accepted.request;
+        // If the engine does not answer, it counts as running.
+        if self.is_queued(request.id, accepted.turn).unwrap_or(false) {
+            request.set_queued();
+            let look = QueueLook::first(Arc::downgrade(request), accepted.turn);
+            let _ = self.jobs.send(Job::LookForQueue(look));
+        }
+    }
+
+    /// Whether a turn waits behind others.
+    pub(super) fn is_queued(&self, id: SessionId, turn: TurnId) -> Result<bool, SessionError> {
+        let look = self.look(id)?;
+        let at = look.and_then(|look| look.flight.iter().position(|other| *other == turn.get()));
+        Ok(at.is_some_and(|at| at > 0))
     }
 
     fn started(&self, accepted: Accepted, receiver: Option<Sender<AgentEvent>>, turn: &StartTurnRequest) -> TurnHandle {
@@ -208,7 +227,7 @@ impl Core {
         if let Some(at) = turn.timeout.and_then(|timeout| request.since.checked_add(timeout)) {
             let _ = self.jobs.send(Job::Deadline(at, Arc::downgrade(&request)));
         }
-        let (key, cancel) = (request.known.key, request.cancel.clone());
+        let (key, cancel) = (self.wait_key(&request.known, request.id), request.cancel.clone());
         TurnHandle::new(request.id, number, key, cancel, outcome, Clock::System)
     }
 }

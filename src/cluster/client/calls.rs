@@ -26,6 +26,7 @@ use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 
 use super::core::{engine_failed, Core};
+use super::sender::Job;
 use super::waiting::Waiting;
 use super::ClusterService;
 use crate::cluster::messages::reason_word;
@@ -74,8 +75,9 @@ impl SessionService for ClusterService {
             waited.map_err(|error| waiting.error(error))
         });
         if let Err(error) = waited {
-            // An error means that there is no session.
+            // An error means that there is no session: it gets no turns, and is removed when it is built.
             let _ = self.core().archive(id, ArchiveMode::Interrupt);
+            let _ = self.core().jobs.send(Job::Withdraw(id, accepted.outcome));
             return Err(error);
         }
         accepted.outcome.take().unwrap_or(Err(SessionError::NotFound { id })).map(|_| id)
@@ -166,7 +168,7 @@ impl SessionService for ClusterService {
 impl Core {
     /// Announces a wait of this thread for a session.
     fn announce_wait(&self, id: SessionId) -> Result<Wait, SessionError> {
-        Wait::on(self.known.get(id).key).map_err(|error| Waiting::new(id, None).error(error))
+        Wait::on(self.key_of(id)).map_err(|error| Waiting::new(id, None).error(error))
     }
 
     fn interrupt(&self, id: SessionId, turn: Option<TurnId>) -> Result<(), SessionError> {

@@ -9,15 +9,17 @@ use crate::cluster::wire::{Entry, Reply};
 use crate::error::SessionError;
 use crate::model::{RequestId, SessionId};
 use crate::panics::record;
+use crate::reentrancy::{self, WaitKey};
 use crate::store::StoreError;
-use crate::sync::{Arc, Mutex, Sender};
+use crate::sync::{Arc, Instant, Mutex, Sender};
+use crate::time::clock::Clock;
 use crate::wait::latch::Latch;
 
 use super::feed::Batch;
 use super::feeds::Feeds;
-use super::known::KnownSessions;
+use super::known::{Known, KnownSessions};
 use super::requests::{Closed, Request, Requests};
-use super::sender::Job;
+use super::sender::{Job, PAUSE};
 use super::steering::Steered;
 use super::verdict::Ended;
 
@@ -111,14 +113,35 @@ impl Core {
 
     /// Asks the engine for all accepted requests: their verdicts may be lost.
     pub(super) fn ask_for_all(&self) {
-        for request in self.requests.accepted() {
-            self.ask_for(&request);
-        }
+        // Fails only if the client has stopped.
+        let _ = self.jobs.send(Job::AskForAll);
     }
 
     pub(super) fn ask_for(&self, request: &Arc<Request>) {
         // Fails only if the client has stopped.
         let _ = self.jobs.send(Job::Ask(Arc::downgrade(request)));
+    }
+
+    /// The key of waits for a session.
+    pub(super) fn key_of(&self, id: SessionId) -> WaitKey {
+        self.wait_key(&self.known.get(id), id)
+    }
+
+    /// The same. On a thread of the session itself, in a worker of this process, it is the key of that life: a wait of the
+    /// session for itself is refused.
+    pub(super) fn wait_key(&self, known: &Known, id: SessionId) -> WaitKey {
+        reentrancy::waiter_key(id).unwrap_or(known.key)
+    }
+
+    /// Waits before a call is repeated that has failed. The end of the client ends the wait.
+    pub(super) fn pause(&self) {
+        // The result does not matter: the caller looks at the latch.
+        let _ = Clock::System.deadline(PAUSE).receive(self.stopping.receiver());
+    }
+
+    /// When the credit of a feed may be removed that is closed now. A worker which waits for it looks every second.
+    pub(super) fn end_of_credit(&self) -> Instant {
+        Clock::System.now() + self.engine.config().lease * 2
     }
 
     /// Answers all accepted requests as unknown, after the engine was away for too long.
@@ -185,7 +208,7 @@ fn enrol(engine: &Engine) -> Result<Arc<str>, EngineError> {
     Ok(name.into())
 }
 
-/// The error of a call that the engine does not answer, or answers with an error: nothing was begun.
+/// The error of a call that the engine does not answer, or answers with an error.
 pub(super) fn engine_failed(id: Option<SessionId>, error: EngineError) -> SessionError {
     SessionError::Store { id, source: Arc::new(error) }
 }

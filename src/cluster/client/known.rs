@@ -1,7 +1,9 @@
 //! What a client remembers of sessions: the key of waits for each, and how many of its turns were answered.
 //!
-//! The key is the same for every handle of a session, so that waits of session threads are found in a circle. The count
-//! of answers is passed on with every turn that is begun: an engine that has fewer has lost some.
+//! The key is the same for every handle of a session: that of the target of a wait. The waits of a session thread belong to
+//! the life of its own session, which has another key. So a circle of several sessions is not found, also if their workers
+//! are in this process. A session that waits for itself is found by its [id](super::core::Core::wait_key). The count of
+//! answers is passed on with every turn that is begun: an engine that has fewer has lost some.
 
 use indexmap::IndexMap;
 

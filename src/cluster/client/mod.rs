@@ -86,18 +86,23 @@ pub use outcome::RequestOutcome;
 ///
 /// # Blocking
 /// Every call waits for the engine: for one round trip, and while the engine does not answer for one
-/// [lease](super::EngineConfig::lease). Calls that wait for a turn wait longer, as their descriptions in the trait say.
+/// [lease](super::EngineConfig::lease). So a call with a timeout may take that much longer than its timeout. Calls that wait
+/// for a turn wait longer, as their descriptions in the trait say.
 /// [`TurnHandle::interrupt`](crate::TurnHandle::interrupt) and the drop of handles and streams do not wait.
 ///
 /// # Errors
-/// - [`SessionError::Store`] with an [`EngineError`] if the engine fails a call. Nothing was begun then.
+/// - [`SessionError::Store`] with an [`EngineError`] if the engine fails a call. No turn, session or restart was begun then.
+///   With [`EngineError::Unreachable`] or [`EngineError::Unavailable`] the effect of any other call is not known: of an
+///   interrupt, a response, a message that steers, labels, an archive, a subscription. These may be called again. A second
+///   response may find its input answered by the first, and a message that steers may arrive twice.
 /// - [`SessionError::OutcomeUnknown`](crate::SessionError::OutcomeUnknown) if the engine went away while it may have begun a
-///   turn or a session. [`outcome`](Self::outcome) asks for it later.
+///   turn or a session, or have removed one for [`take_session`](crate::SessionService::take_session), which repeats its
+///   call for five minutes. [`outcome`](Self::outcome) asks for it later. The history of a session that was removed is lost
+///   in that case.
 /// - [`SessionError::WorkerLost`](crate::SessionError::WorkerLost) as the result of a turn whose worker is gone.
 /// - [`SessionError::HistoryLost`](crate::SessionError::HistoryLost), once, if the engine has fewer answered turns of a
 ///   session than this client has seen.
-/// - [`SessionError::CapacityExceeded`](crate::SessionError::CapacityExceeded) if no worker has room, or none is there. The
-///   engine does not say how many sessions there are: both figures are 0.
+/// - [`SessionError::CapacityExceeded`](crate::SessionError::CapacityExceeded) if no worker has room, or none is there.
 /// - [`SessionError::Archived`](crate::SessionError::Archived) for archived sessions, as in every service that stores them.
 /// - An error of the agent keeps its kind, and its text. The type of an [`AgentError::Other`](crate::AgentError::Other) stays
 ///   in the worker.
@@ -106,22 +111,22 @@ pub use outcome::RequestOutcome;
 /// - A turn whose end is not heard of stays open while the engine is away, for five minutes. Then its result is
 ///   [`OutcomeUnknown`](crate::SessionError::OutcomeUnknown). If the engine comes back as another one, the result is
 ///   [`SessionError::Store`] with [`EngineError::Replaced`].
-/// - [`TurnHandle::is_queued`](crate::TurnHandle::is_queued) is true if the turn waited when it was begun. It turns false with
-///   the first event, or the end: a turn without a receiver of events may run already.
-/// - [`TurnHandle::timings`](crate::TurnHandle::timings) are zero: they stay with the worker.
 /// - A request with a timeout is cancelled by the worker and by this client, whichever clock is first.
 /// - [`SessionSpec::extension`](crate::SessionSpec::extension) cannot be passed on. Such a request is refused as
 ///   [`SessionError::Build`](crate::SessionError::Build) with [`AgentError::Config`](crate::AgentError::Config), and one with a
 ///   [reservation](crate::SessionSpec::reservation) as
 ///   [`SessionError::InvalidReservation`](crate::SessionError::InvalidReservation).
-/// - On a session thread waits behave as those for sessions of a local service. Circles of waits are found among the
-///   sessions that one client waits for, not across processes: agents that wait for each other through a cluster need
-///   timeouts.
+/// - On a session thread waits behave as those for sessions of a local service: they end with the turn's cancellation, and
+///   lend its permit. A wait of a session for itself is refused if its worker is in this process. Longer circles of waits are
+///   not found: agents that wait for each other through a cluster need timeouts.
+/// - An [`open_session`](crate::SessionService::open_session) whose wait is interrupted leaves no session: this client
+///   archives it at once, and removes it after its build.
 ///
 /// # Events
 /// - A turn waits while its receiver is behind by a window of 1 MiB or 256 small events, and its channels are full.
 /// - Where events are missing, a [`StreamTruncated`](crate::AgentEvent::StreamTruncated) event takes their place. Of a turn
-///   whose worker is gone, the last event is made from the result.
+///   whose worker is gone, the last event is made from the result. Events of a cancelled turn that have no room are missing
+///   too.
 /// - A subscription goes on when the session moves to another worker, behind a `StreamTruncated` event without a turn, with
 ///   the number of the event before it. Gaps in the numbers show what was lost. Only a worker that has the session live has
 ///   its past events, for [`from_seq`](crate::Subscription::from_seq).
@@ -131,18 +136,12 @@ pub use outcome::RequestOutcome;
 ///
 /// # Reads
 /// [`read`](crate::SessionService::read), [`list`](crate::SessionService::list) and the history come from the engine in one
-/// round trip for each session or page, whatever the workers do. They show the last save and the turns in flight. So:
+/// round trip for each session or page, whatever the workers do. They show the last save and the turns in flight.
 ///
-/// - `turn_started_at` is unknown. `last_seq` is the number at the last save. `requested_at` of a pending input is the time of
-///   the read. `last_assistant_text` is looked for in the last 64 messages. A session that builds its first agent shows
-///   no figures.
-/// - In a list, a session that waits for input is `Running`. `is_live` says that a turn of it is in flight at a live worker:
-///   whether an idle session is live in its worker is not known. The order is that of creation in milliseconds, then of ids.
 /// - [`history_at`](crate::SessionService::history_at) returns the stored history, and the number of the last event when it
 ///   was saved. A turn is saved before its last events are numbered. So a subscriber that follows from the next number on
 ///   may get the `RunCompleted` or `RunFailed` of the last turn in the history, and the ends of its interactions, once more;
 ///   nothing else twice.
-/// - The history of a session that builds its first agent is [`Busy`](crate::SessionError::Busy) without a turn.
 ///
 /// # Waits
 /// The engine does not report the ends of other clients' turns. So [`wait_idle`](crate::SessionService::wait_idle),
@@ -153,9 +152,28 @@ pub use outcome::RequestOutcome;
 /// - `archive_wait` waits until the session has no turn in flight and no worker: then its agent is dropped.
 /// - `take_session` removes the session, while no turn is in flight.
 ///
+/// # Differences from a service in one process
+///
+/// | What | Here |
+/// |---|---|
+/// | [`TurnHandle::is_queued`](crate::TurnHandle::is_queued) | turns false with the first event of the turn's receiver, or when the client looks: at most a quarter of a lease late |
+/// | [`TurnHandle::timings`](crate::TurnHandle::timings) | zero: they stay with the worker |
+/// | [`EventStream::dropped`](crate::EventStream::dropped) | counts events that had no room in this process. What a worker or the engine has lost is not counted: a `StreamTruncated` event and the numbers show it |
+/// | [`Subscription::from_seq`](crate::Subscription::from_seq) | past events come from a live worker only. Those that it has no more are not counted as dropped |
+/// | [`SessionInfo::turn_started_at`](crate::SessionInfo::turn_started_at) | `None` |
+/// | [`SessionInfo::last_seq`](crate::SessionInfo::last_seq) | the number at the last save |
+/// | [`SessionInfo::last_assistant_text`](crate::SessionInfo::last_assistant_text) | looked for in the last 64 messages |
+/// | [`PendingInput::requested_at`](crate::PendingInput::requested_at) | the time of the read |
+/// | a session that builds its first agent | has no figures, labels and model yet. Its history is [`Busy`](crate::SessionError::Busy) without a turn |
+/// | the state in a list | `Running` for a session that waits for input |
+/// | [`SessionSummary::is_live`](crate::SessionSummary::is_live) | a turn is in flight at a live worker. Whether an idle session is live is not known |
+/// | the order of a list | creation in milliseconds, then the ids |
+/// | [`SessionError::CapacityExceeded`](crate::SessionError::CapacityExceeded) | both figures are 0: the engine does not count the sessions |
+/// | timeouts | may be exceeded by one lease while the engine is away |
+///
 /// # Drop
-/// The drop of the last handle ends the client without a wait: its lease is given up, its threads end within about one lease,
-/// mostly at once. Turns go on. Their handles get [`OutcomeUnknown`](crate::SessionError::OutcomeUnknown).
+/// The drop of the last handle ends the client without a wait: interrupts that were made before are still sent, its lease is
+/// given up, its threads end within about one lease, mostly at once. Turns go on. Their handles get [`OutcomeUnknown`](crate::SessionError::OutcomeUnknown).
 ///
 /// [`SessionError::Store`]: crate::SessionError::Store
 #[derive(Clone)]

@@ -12,7 +12,8 @@ use super::ClusterService;
 pub enum RequestOutcome {
     /// Its turn has ended with this result.
     Answered(Result<RunResult, SessionError>),
-    /// It was about no turn: the agent of a session was to be built, and this is the result.
+    /// It was about no turn: the agent of a session was to be built, and this is the result. For a request of
+    /// [`take_session`](crate::SessionService::take_session), [`SessionError::NotFound`] says that the session was removed.
     Built(Result<(), SessionError>),
     /// It is in flight: the turn runs, or waits in the queue of its session. `None` if it is about no turn.
     Running(Option<TurnId>),

@@ -331,6 +331,18 @@ mod tests {
     }
 
     #[test]
+    fn c86_a_session_has_ended_once_no_worker_has_it() {
+        let ended = |flight: &str, rest: &[&str]| {
+            let labels = r#"{"user":"ada"}"#;
+            let (inputs, fault) = (Reply::List(vec![]), Reply::List(vec![]));
+            let mut parts = vec![word(&header()), word(labels), word("1"), word("9"), word(flight), inputs, fault];
+            parts.extend(rest.iter().map(|text| word(text)));
+            Look::new(history().id(), &parts).unwrap().has_ended()
+        };
+        assert_eq!([ended("9", &["1"]), ended("", &["1"]), ended("", &["0"])], [false, false, true]);
+    }
+
+    #[test]
     fn c86_a_record_of_a_newer_format_is_refused() {
         let newer = header().replace(r#""format_version":1"#, r#""format_version":99"#);
         assert_ne!(newer, header());

@@ -25,13 +25,13 @@ use std::collections::HashMap;
 
 use crate::cancel::{CancelHook, CancelToken};
 use crate::cluster::error::EngineError;
-use crate::error::SessionError;
+use crate::error::{CancelReason, SessionError};
 use crate::model::{RequestId, SessionId, TurnId};
 use crate::sync::{Arc, Instant, Mutex, Sender};
 use crate::turn::handle::{Answer, Outcome, TurnResult};
 
 use super::known::Known;
-use super::sender::Job;
+use super::sender::{Interrupt, Job};
 use super::turn_events::FeedMessage;
 use super::verdict::{Ended, Kind};
 
@@ -52,6 +52,8 @@ struct State {
     answer: Option<Answer>,
     /// The turn, once the request is accepted. 0 for a build.
     accepted: Option<TurnId>,
+    /// Whether the turn is known to have left the queue.
+    has_begun: bool,
     /// Sends the interrupt.
     hook: Option<CancelHook>,
     /// The thread that gives the events of the turn to their receiver. It gives the result too.
@@ -86,7 +88,7 @@ impl Request {
         since: Instant,
     ) -> (Arc<Self>, Arc<Outcome>) {
         let (answer, outcome) = Outcome::new(id);
-        let state = State { answer: Some(answer), accepted: None, hook: None, events };
+        let state = State { answer: Some(answer), accepted: None, has_begun: false, hook: None, events };
         let (request, cancel) = (RequestId::new(), CancelToken::new());
         (Arc::new(Self { id, request, known, cancel, since, state: Mutex::new(state) }), outcome)
     }
@@ -101,6 +103,11 @@ impl Request {
         self.state.lock().answer.is_some()
     }
 
+    /// Whether its end was passed on to the thread of its events.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.lock().events.is_none()
+    }
+
     /// The engine has accepted the request. From now on a cancel of its token interrupts the turn.
     pub(super) fn accept(self: &Arc<Self>, turn: TurnId, jobs: &Sender<Job>) {
         self.state.lock().accepted = Some(turn);
@@ -108,8 +115,10 @@ impl Request {
         // The token of a turn that has ended is sealed: then the hook never runs.
         let hook = self.cancel.on_cancel(move || {
             if let Some(request) = weak.upgrade() {
+                // A hook runs behind the reason.
+                let reason = request.cancel.reason().unwrap_or(CancelReason::Interrupted);
                 // Fails only if the client has stopped.
-                let _ = jobs.send(Job::Interrupt(request));
+                let _ = jobs.send(Job::Interrupt(Interrupt { request, turn, reason }));
             }
         });
         let mut state = self.state.lock();
@@ -118,10 +127,20 @@ impl Request {
         drop(unused);
     }
 
-    /// Says whether the turn waits in the queue of its session.
-    pub(super) fn set_queued(&self, is_queued: bool) {
-        if let Some(answer) = &self.state.lock().answer {
-            answer.set_queued(is_queued);
+    /// The turn was seen in the queue of its session. Changes nothing if it is known to have begun: the look may be older.
+    pub(super) fn set_queued(&self) {
+        let state = self.state.lock();
+        if let Some(answer) = state.answer.as_ref().filter(|_| !state.has_begun) {
+            answer.set_queued(true);
+        }
+    }
+
+    /// The turn has left the queue.
+    pub(super) fn begin(&self) {
+        let mut state = self.state.lock();
+        state.has_begun = true;
+        if let Some(answer) = &state.answer {
+            answer.set_queued(false);
         }
     }
 
@@ -147,7 +166,7 @@ impl Request {
         let result = match events {
             None => result,
             Some(events) => {
-                self.end_wait_for_room(&result);
+                self.end_wait_for_room(&result, kind);
                 match events.send(FeedMessage::Ended { result, kind }) {
                     Ok(()) => return,
                     // The thread has ended.
@@ -161,10 +180,12 @@ impl Request {
         self.answer(result);
     }
 
-    /// The receiver of a cancelled turn's events may have no room, and its thread waits no longer then, whoever has
-    /// cancelled the turn.
-    fn end_wait_for_room(&self, result: &TurnResult) {
-        let Some(reason) = result.as_ref().err().and_then(SessionError::cancel_reason) else { return };
+    /// The receiver of the events may have no room. Its thread waits no longer if the turn is cancelled, whoever has done
+    /// that, or if nothing is known of the turn any more.
+    fn end_wait_for_room(&self, result: &TurnResult, kind: Kind) {
+        let reason = result.as_ref().err().and_then(SessionError::cancel_reason);
+        let is_gone = matches!(kind, Kind::Lost | Kind::Unknown);
+        let Some(reason) = reason.or(is_gone.then_some(CancelReason::Shutdown)) else { return };
         let hook = self.state.lock().hook.take();
         // There is nothing left to interrupt.
         drop(hook);
@@ -251,7 +272,6 @@ impl Closed {
 mod tests {
     use super::*;
     use crate::cluster::client::known::KnownSessions;
-    use crate::error::CancelReason;
     use crate::sync::unbounded;
 
     fn request(events: Option<Sender<FeedMessage>>) -> (Arc<Request>, Arc<Outcome>) {
@@ -277,7 +297,8 @@ mod tests {
         request.accept(TurnId::new(3), &jobs);
         request.cancel.cancel_and_run_hooks(CancelReason::DeadlineExceeded);
         request.cancel.cancel_and_run_hooks(CancelReason::Interrupted);
-        assert!(matches!(queue.try_recv(), Ok(Job::Interrupt(of)) if of.accepted() == Some(TurnId::new(3))));
+        let Ok(Job::Interrupt(interrupt)) = queue.try_recv() else { panic!("no interrupt") };
+        assert_eq!((interrupt.turn, interrupt.reason), (TurnId::new(3), CancelReason::DeadlineExceeded));
         assert!(queue.try_recv().is_err());
     }
 
@@ -298,6 +319,17 @@ mod tests {
         assert!(matches!(messages.try_recv(), Ok(FeedMessage::Ended { kind: Kind::Withdrawn, result: Err(_) })));
         assert!(outcome.get().is_none());
         assert_eq!(request.cancel.reason(), Some(CancelReason::Superseded));
+    }
+
+    #[test]
+    fn c85_a_turn_of_which_nothing_is_known_waits_for_no_room() {
+        for (kind, reason) in [("lost", Some(CancelReason::Shutdown)), ("done", None)] {
+            let (events, _messages) = unbounded();
+            let (request, _outcome) = request(Some(events));
+            assert!(!request.has_ended());
+            request.end(&Ended::new(b"1", kind.as_bytes(), b"unreadable", b"1").unwrap());
+            assert_eq!((request.cancel.reason(), request.has_ended()), (reason, true), "{kind}");
+        }
     }
 
     #[test]

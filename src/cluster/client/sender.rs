@@ -3,7 +3,11 @@
 //!
 //! It asks for one request of each session with open requests in every quarter of a lease. The step that answers also
 //! finds out whether the session's worker is gone, and tells all clients then. So a turn whose worker is lost is answered
-//! although no worker is left.
+//! although no worker is left. Questions wait in a list of their own, behind every other job: thousands of them hold up no
+//! interrupt.
+//!
+//! Interrupts and the ends of feeds are repeated until the engine has answered, whatever the error, unless the engine is
+//! another one. When the last handle is dropped, those that were asked for before are still sent, up to the first failure.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -12,54 +16,92 @@ use crate::cluster::engine::Call;
 use crate::cluster::error::EngineError;
 use crate::cluster::messages::reason_word;
 use crate::cluster::scripts;
+use crate::cluster::store::RedisStore;
 use crate::error::CancelReason;
-use crate::model::{InteractionId, SessionId};
+use crate::model::{InteractionId, SessionId, TurnId};
 use crate::panics::record;
+use crate::store::SessionStore;
 use crate::sync::{Arc, Instant, Receiver, Weak};
 use crate::time::clock::Clock;
+use crate::turn::handle::Outcome as Slot;
 
 use super::core::{Core, Outcome};
 use super::requests::Request;
 
 /// What the thread has to do.
 pub(super) enum Job {
-    /// Interrupt an accepted turn whose token was cancelled.
-    Interrupt(Arc<Request>),
+    Interrupt(Interrupt),
     /// Ask what has become of a request.
     Ask(Weak<Request>),
+    /// Ask for all accepted requests.
+    AskForAll,
     /// Cancel a turn at an instant, if it has not ended.
     Deadline(Instant, Weak<Request>),
     /// End a message at an instant, if its end has not been reported.
     EndSteering(Instant, InteractionId),
-    /// Remove a feed of a session, of which the worker with this epoch was the last.
-    Unfollow(SessionId, String, u64),
+    /// Remove a feed of a session.
+    Unfollow(FeedCredit),
+    /// Remove the credit of a feed at an instant. A worker that waits for it has seen by then that it is closed.
+    EndCredit(Instant, FeedCredit),
+    /// Look at an instant whether a turn still waits in the queue of its session.
+    LookForQueue(QueueLook),
+    /// Remove a new session whose caller got an error, once it is built. It is archived already.
+    Withdraw(SessionId, Arc<Slot>),
     /// The last handle was dropped.
     Stop,
 }
 
-/// How long a call waits that has failed after its repeats.
-const PAUSE: Duration = Duration::from_millis(500);
+/// A look for a queued turn. Each comes after twice the time of the one before, so that a turn shows as queued for at most
+/// twice as long as it was, and a quarter of a lease.
+pub(super) struct QueueLook {
+    request: Weak<Request>,
+    turn: TurnId,
+    at: Instant,
+    pause: Duration,
+}
+
+/// An interrupt of an accepted turn whose token was cancelled.
+pub(super) struct Interrupt {
+    pub(super) request: Arc<Request>,
+    pub(super) turn: TurnId,
+    pub(super) reason: CancelReason,
+}
+
+/// The credit of a feed in one epoch.
+pub(super) struct FeedCredit {
+    pub(super) id: SessionId,
+    pub(super) feed: String,
+    /// 0 if no worker has sent anything: then no epoch is known.
+    pub(super) epoch: u64,
+}
+
+/// How long a call waits that has failed after its repeats, because the engine is away.
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
+/// The same for a call that the engine refuses.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
+/// How many jobs run before the next question, if there are that many.
+const JOBS_BEFORE_A_QUESTION: usize = 64;
 
 struct SenderThread<'a> {
     core: &'a Core,
     /// By their instants, and by a number that makes them different.
     timers: BTreeMap<(Instant, u64), Job>,
     next_timer: u64,
-    /// What the sweep asks for.
+    /// The requests to ask for.
     to_ask: VecDeque<Weak<Request>>,
+    /// How many jobs have run since the last question.
+    jobs: usize,
     next_sweep: Instant,
 }
 
 pub(super) fn run(core: &Core, jobs: &Receiver<Job>) {
-    let next_sweep = Clock::System.now() + sweep_period(core);
-    let mut thread = SenderThread { core, timers: BTreeMap::new(), next_timer: 0, to_ask: VecDeque::new(), next_sweep };
+    let mut thread = SenderThread::new(core);
     while !core.stopping.is_set() {
         thread.run_due();
-        if let Some(job) = thread.next_job(jobs) {
-            thread.run(job);
-        }
+        thread.run_next(jobs);
     }
     core.close(super::requests::Closed::Stopped);
+    thread.send_rest(jobs);
     core.give_up_lease();
 }
 
@@ -67,18 +109,29 @@ fn sweep_period(core: &Core) -> Duration {
     core.engine.config().lease / 4
 }
 
-impl SenderThread<'_> {
-    /// The next job, or one of the sweep; `None` when a timer is due.
-    fn next_job(&mut self, jobs: &Receiver<Job>) -> Option<Job> {
-        if let Ok(job) = jobs.try_recv() {
-            return Some(job);
+impl<'a> SenderThread<'a> {
+    fn new(core: &'a Core) -> Self {
+        let next_sweep = Clock::System.now() + sweep_period(core);
+        Self { core, timers: BTreeMap::new(), next_timer: 0, to_ask: VecDeque::new(), jobs: 0, next_sweep }
+    }
+
+    /// Runs the next job, or asks the next question. Returns when a timer is due, too.
+    fn run_next(&mut self, jobs: &Receiver<Job>) {
+        if self.jobs < JOBS_BEFORE_A_QUESTION {
+            if let Ok(job) = jobs.try_recv() {
+                self.jobs += 1;
+                return self.run(job);
+            }
         }
+        self.jobs = 0;
         if let Some(request) = self.to_ask.pop_front() {
-            return Some(Job::Ask(request));
+            return self.ask(&request);
         }
         let first = self.timers.first_key_value().map(|((at, _), _)| *at);
         let until = first.map_or(self.next_sweep, |first| first.min(self.next_sweep));
-        Clock::System.deadline_at(Some(until)).receive(jobs).ok()
+        if let Ok(job) = Clock::System.deadline_at(Some(until)).receive(jobs) {
+            self.run(job);
+        }
     }
 
     /// Runs the timers that are due, and begins the sweep if it is.
@@ -93,11 +146,25 @@ impl SenderThread<'_> {
                     }
                 }
                 Job::EndSteering(_, message) => self.core.steered.give_up(message),
+                Job::EndCredit(_, credit) => self.end_credit(credit),
+                Job::LookForQueue(look) => self.look_for_queue(look),
                 other => self.run(other),
             }
         }
         if now >= self.next_sweep {
             self.next_sweep = now + sweep_period(self.core);
+            self.sweep(now);
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        // The timer of a turn that has ended would stay until its instant.
+        self.timers.retain(|_, job| match job {
+            Job::Deadline(_, request) => request.upgrade().is_some_and(|request| request.is_open()),
+            _ => true,
+        });
+        // Otherwise the last sweep is not through yet.
+        if self.to_ask.is_empty() {
             let mut sessions = HashSet::new();
             let accepted = self.core.requests.accepted().into_iter();
             let of_each = accepted.filter(|request| request.since < now && sessions.insert(request.id));
@@ -107,10 +174,14 @@ impl SenderThread<'_> {
 
     fn run(&mut self, job: Job) {
         match job {
-            Job::Interrupt(request) => self.interrupt(request),
-            Job::Ask(request) => self.ask(&request),
-            Job::Deadline(at, _) | Job::EndSteering(at, _) => self.run_at(at, job),
-            Job::Unfollow(id, feed, epoch) => self.unfollow(id, feed, epoch),
+            Job::Interrupt(interrupt) => self.interrupt(interrupt),
+            Job::Ask(request) => self.to_ask.push_back(request),
+            // Those that the list has are accepted too.
+            Job::AskForAll => self.to_ask = self.core.requests.accepted().iter().map(Arc::downgrade).collect(),
+            Job::Deadline(at, _) | Job::EndSteering(at, _) | Job::EndCredit(at, _) => self.run_at(at, job),
+            Job::LookForQueue(QueueLook { at, .. }) => self.run_at(at, job),
+            Job::Unfollow(feed) => self.unfollow(feed),
+            Job::Withdraw(id, outcome) => self.withdraw(id, outcome),
             Job::Stop => {}
         }
     }
@@ -120,24 +191,27 @@ impl SenderThread<'_> {
         self.next_timer += 1;
     }
 
-    /// Repeats a job that the engine has not answered.
+    /// Repeats a job that has failed.
     fn repeat(&mut self, job: Job, error: &EngineError) {
-        if error.is_passing() {
-            self.run_at(Clock::System.now() + PAUSE, job);
-        } else if *error != EngineError::Replaced {
-            record!(Warn, "turnwise::cluster", "a call of the client has failed: {}", error.code());
-        }
+        let pause = match error {
+            EngineError::Replaced => return,
+            error if error.is_passing() => PAUSE,
+            error => {
+                record!(Warn, "turnwise::cluster", "a call of the client has failed: {}", error.code());
+                LONG_PAUSE
+            }
+        };
+        self.run_at(Clock::System.now() + pause, job);
     }
 
-    fn interrupt(&mut self, request: Arc<Request>) {
-        let (Some(turn), Some(reason), true) = (request.accepted(), request.cancel.reason(), request.is_open()) else {
+    fn interrupt(&mut self, interrupt: Interrupt) {
+        // The drop of the last handle answers the request although the turn goes on. It sets `stopping` first, so an answer
+        // that is seen here without that is the end of the turn.
+        if !interrupt.request.is_open() && !self.core.stopping.is_set() {
             return;
-        };
-        let call = Call::new(&scripts::INTERRUPT).arg(request.id.to_string()).arg(turn.to_string());
-        // Every answer will do: a turn that is not in flight has ended.
-        let own = format!("{}:{}", request.request, reason_word(reason));
-        if let Err(error) = self.core.engine.write(call.arg(reason_word(reason)).arg(own)) {
-            self.repeat(Job::Interrupt(request), &error);
+        }
+        if let Err(error) = self.core.engine.write(interrupt.call()) {
+            self.repeat(Job::Interrupt(interrupt), &error);
         }
     }
 
@@ -161,17 +235,110 @@ impl SenderThread<'_> {
         }
     }
 
-    fn unfollow(&mut self, id: SessionId, feed: String, epoch: u64) {
+    /// Removes a feed. Its worker may wait for credit, and learns that none comes.
+    fn unfollow(&mut self, feed: FeedCredit) {
+        match self.send_unfollow(&feed) {
+            Ok(()) if feed.epoch > 0 => {
+                let at = self.core.end_of_credit();
+                self.run_at(at, Job::EndCredit(at, feed));
+            }
+            Ok(()) => {}
+            Err(error) => self.repeat(Job::Unfollow(feed), &error),
+        }
+    }
+
+    fn send_unfollow(&self, feed: &FeedCredit) -> Result<(), EngineError> {
         let (engine, name) = (&self.core.engine, self.core.name());
-        let call = Call::new(&scripts::FOLLOW).arg(id.to_string()).arg(name.as_bytes()).arg(feed.as_str()).arg("");
-        let removed = engine.write(call).and_then(|_| engine.write(end_of_credit(id, &name, &feed, epoch)));
-        if let Err(error) = removed {
-            self.repeat(Job::Unfollow(id, feed, epoch), &error);
+        let call = Call::new(&scripts::FOLLOW).arg(feed.id.to_string()).arg(name.as_bytes());
+        engine.write(call.arg(feed.feed.as_str()).arg(""))?;
+        if feed.epoch > 0 {
+            engine.write(feed.call(&name, "closed"))?;
+        }
+        Ok(())
+    }
+
+    fn end_credit(&mut self, credit: FeedCredit) {
+        if let Err(error) = self.core.engine.write(credit.call(&self.core.name(), "")) {
+            self.repeat(Job::EndCredit(Clock::System.now(), credit), &error);
+        }
+    }
+
+    fn look_for_queue(&mut self, look: QueueLook) {
+        let Some(request) = look.request.upgrade().filter(|request| request.is_open()) else { return };
+        match self.core.is_queued(request.id, look.turn) {
+            Ok(false) => request.begin(),
+            Ok(true) | Err(_) => {
+                let next = look.next(sweep_period(self.core));
+                self.run_at(next.at, Job::LookForQueue(next));
+            }
+        }
+    }
+
+    /// Deletes a session that nobody knows, unless it was made again by another caller.
+    fn withdraw(&mut self, id: SessionId, outcome: Arc<Slot>) {
+        let is_done = match outcome.get() {
+            None => false,
+            // There is no session.
+            Some(Err(_)) => true,
+            Some(Ok(_)) => self.delete_archived(id) || self.core.engine.is_replaced(),
+        };
+        if !is_done {
+            self.run_at(Clock::System.now() + PAUSE, Job::Withdraw(id, outcome));
+        }
+    }
+
+    /// Returns whether there is no such session any more.
+    fn delete_archived(&self, id: SessionId) -> bool {
+        let store = RedisStore::new(self.core.engine.clone());
+        match store.load(id) {
+            // It may have been saved meanwhile: then it is looked at again.
+            Ok(Some((stored, revision))) if stored.archived => store.delete(id, Some(revision)).is_ok(),
+            found => found.is_ok(),
+        }
+    }
+
+    /// Sends what was asked for before the last handle was dropped. A failure ends that, so that the client ends.
+    fn send_rest(&mut self, jobs: &Receiver<Job>) {
+        let timers = std::mem::take(&mut self.timers).into_values();
+        for job in timers.chain(jobs.try_iter()) {
+            let sent = match job {
+                Job::Interrupt(interrupt) => self.core.engine.write(interrupt.call()).map(drop),
+                Job::Unfollow(feed) => self.send_unfollow(&feed),
+                _ => Ok(()),
+            };
+            if sent.is_err() {
+                return;
+            }
         }
     }
 }
 
-/// Removes the credit of a feed that has ended.
-pub(super) fn end_of_credit(id: SessionId, name: &str, feed: &str, epoch: u64) -> Call {
-    Call::new(&scripts::CREDIT).arg(id.to_string()).arg(name).arg(format!("{feed}:{epoch}")).arg("")
+impl QueueLook {
+    const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+    pub(super) fn first(request: Weak<Request>, turn: TurnId) -> Self {
+        Self { request, turn, at: Clock::System.now() + Self::FIRST_PAUSE, pause: Self::FIRST_PAUSE }
+    }
+
+    fn next(self, max: Duration) -> Self {
+        let pause = (self.pause * 2).min(max);
+        Self { at: Clock::System.now() + pause, pause, ..self }
+    }
+}
+
+impl Interrupt {
+    fn call(&self) -> Call {
+        let (request, reason) = (&self.request, reason_word(self.reason));
+        let call = Call::new(&scripts::INTERRUPT).arg(request.id.to_string()).arg(self.turn.to_string());
+        // Every answer will do: a turn that is not in flight has ended.
+        call.arg(reason).arg(format!("{}:{reason}", request.request))
+    }
+}
+
+impl FeedCredit {
+    /// Tells the worker up to which sum of costs it may send; `closed` for no more. An empty value removes the credit.
+    pub(super) fn call(&self, client: &str, value: &str) -> Call {
+        let call = Call::new(&scripts::CREDIT).arg(self.id.to_string()).arg(client);
+        call.arg(format!("{}:{}", self.feed, self.epoch)).arg(value)
+    }
 }

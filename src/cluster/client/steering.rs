@@ -14,6 +14,7 @@ use crate::sync::{Mutex, Sender};
 use crate::time::clock::Clock;
 
 use super::core::{engine_failed, Core};
+use super::reading::Look;
 use super::sender::Job;
 
 /// The messages whose end is not known yet.
@@ -122,7 +123,7 @@ impl Core {
                 [b"ok", _] => return Ok(subscription),
                 [b"missing"] => SessionError::NotFound { id },
                 [b"archived"] => SessionError::Archived { id },
-                [b"idle"] => SessionError::NotRunning { id },
+                [b"idle"] => self.idle_error(id),
                 _ => engine_failed(Some(id), unexpected(&scripts::STEER)),
             },
             Ok(None) => engine_failed(Some(id), unexpected(&scripts::STEER)),
@@ -130,6 +131,14 @@ impl Core {
         };
         self.steered.remove(message);
         Err(error)
+    }
+
+    /// The error of a message for a session without that turn.
+    fn idle_error(&self, id: SessionId) -> SessionError {
+        match self.look(id) {
+            Ok(Some(Look { fault: Some(message), .. })) => SessionError::Faulted { id, message },
+            _ => SessionError::NotRunning { id },
+        }
     }
 }
 

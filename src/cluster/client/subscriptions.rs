@@ -20,10 +20,10 @@ use crate::sync::{room_for_a_thread, select, unbounded, Arc, Builder, Receiver};
 use crate::time::clock::Clock;
 
 use super::core::{engine_failed, Core};
-use super::feed::{Batch, Feed};
+use super::feed::{Batch, Feed, Received};
 use super::feeds::Reader;
 use super::known::Known;
-use super::sender::Job;
+use super::sender::{FeedCredit, Job};
 use super::turn_events::truncated;
 
 /// A message to the thread of a subscription.
@@ -42,6 +42,8 @@ struct Follower {
     messages: Receiver<FollowMessage>,
     name: String,
     feed: Feed,
+    /// Whether the client has had a new name since the last events: some may be lost.
+    is_renamed: bool,
     /// The number of the last event that was seen.
     last_seq: Option<u64>,
     /// Where the stream begins.
@@ -55,7 +57,7 @@ impl Core {
         options: Subscription,
     ) -> Result<EventStream, SessionError> {
         let known = self.known.get(id);
-        let (key, from_seq) = (known.key, options.from_seq);
+        let (key, from_seq) = (self.wait_key(&known, id), options.from_seq);
         let (queue, stream) = EventStream::new(options, Scope::OneSession, Clock::System, Arc::default());
         let (reader, messages) = unbounded();
         let name = Uuid::now_v7().to_string();
@@ -70,6 +72,7 @@ impl Core {
             messages,
             name,
             feed: Feed::default(),
+            is_renamed: false,
             last_seq: None,
             from_seq,
         };
@@ -123,8 +126,13 @@ impl Follower {
 
     /// Returns whether the stream has ended.
     fn on_batch(&mut self, batch: &Batch) -> bool {
+        let before = self.feed.epoch();
         let Some(received) = self.feed.receive::<SessionEvent>(batch) else { return false };
-        if received.is_truncated {
+        if before > 0 && self.feed.epoch() > before {
+            // The worker of that epoch has lost the session.
+            let _ = self.core.jobs.send(Job::EndCredit(Clock::System.now(), self.credit_of(before)));
+        }
+        if received.is_truncated || self.misses_events(&received) {
             let (session_id, seq) = (self.id, self.last_seq.unwrap_or(0));
             let event = truncated("events of the session may be missing: see the numbers");
             if self.push(SessionEvent { session_id, turn_id: None, seq, event }) {
@@ -144,7 +152,24 @@ impl Follower {
                 }
             }
         }
-        received.is_last
+        // Events that cannot be read take credit too.
+        match self.feed.consume(0) {
+            Some(sum) if self.credit(sum) => true,
+            _ => received.is_last,
+        }
+    }
+
+    /// Whether these are the first events since the client has a new name, and others were lost meanwhile.
+    fn misses_events(&mut self, received: &Received<SessionEvent>) -> bool {
+        let first = received.events.first().map(|(event, _)| event.seq);
+        if first.is_none() && !received.is_last {
+            return false;
+        }
+        std::mem::take(&mut self.is_renamed) && self.last_seq.zip(first).is_none_or(|(last, first)| first > last + 1)
+    }
+
+    fn credit_of(&self, epoch: u64) -> FeedCredit {
+        FeedCredit { id: self.id, feed: self.name.clone(), epoch }
     }
 
     /// Gives an event to the stream, and waits for room if the subscription says so. Returns whether the stream has ended.
@@ -160,16 +185,15 @@ impl Follower {
         }
     }
 
-    /// Tells the worker how much it may send. Without this the feed may stop for ever. Returns whether the client has
-    /// ended meanwhile.
+    /// Tells the worker how much it may send. Without this the feed may stop for ever. Returns whether the stream has ended
+    /// meanwhile.
     fn credit(&self, sum: u64) -> bool {
-        let core = &self.core;
+        let (core, credit) = (&self.core, self.credit_of(self.feed.epoch()));
         while !core.stopping.is_set() && !self.queue.stream_dropped().is_set() {
-            let field = format!("{}:{}", self.name, self.feed.epoch());
-            let call = Call::new(&scripts::CREDIT).arg(self.id.to_string()).arg(core.name().as_bytes());
-            match core.engine.write(call.arg(field).arg(sum.to_string())) {
-                Err(error) if error.is_passing() => {}
-                answer => return answer.is_err(),
+            match core.engine.write(credit.call(&core.name(), &sum.to_string())) {
+                Ok(_) => return false,
+                Err(EngineError::Replaced) => return true,
+                Err(_) => core.pause(),
             }
         }
         true
@@ -177,11 +201,12 @@ impl Follower {
 
     /// Asks for a new feed under the client's new name. Returns whether the stream has ended.
     fn on_renamed(&mut self) -> bool {
-        let old = std::mem::replace(&mut self.name, Uuid::now_v7().to_string());
-        let epoch = self.feed.epoch();
-        self.core.feeds.rename_feed(&old, self.name.clone());
-        let _ = self.core.jobs.send(Job::Unfollow(self.id, old, epoch));
+        let old = self.credit_of(self.feed.epoch());
+        self.name = Uuid::now_v7().to_string();
+        self.core.feeds.rename_feed(&old.feed, self.name.clone());
+        let _ = self.core.jobs.send(Job::Unfollow(old));
         self.feed = Feed::default();
+        self.is_renamed = true;
         loop {
             match self.follow() {
                 Ok(()) => return false,
@@ -207,7 +232,7 @@ impl Drop for Follower {
         self.queue.disconnect();
         self.core.feeds.remove(&self.name);
         // Fails only if the client has stopped; then the feed ends with its lease.
-        let _ = self.core.jobs.send(Job::Unfollow(self.id, std::mem::take(&mut self.name), self.feed.epoch()));
+        let _ = self.core.jobs.send(Job::Unfollow(self.credit_of(self.feed.epoch())));
     }
 }
 

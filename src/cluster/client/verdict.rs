@@ -36,7 +36,8 @@ pub(super) enum Kind {
 
 impl Ended {
     pub(super) fn new(turn: &[u8], kind: &[u8], body: &[u8], answers: &[u8]) -> Option<Self> {
-        let turn = TurnId::new(number(turn)?);
+        // A removal of a session has no turn.
+        let turn = TurnId::new(if turn.is_empty() { 0 } else { number(turn)? });
         let kind = match kind {
             b"done" => Kind::Done,
             b"refused" => Kind::Refused,

@@ -4,14 +4,16 @@
 //! first after 5 milliseconds, then at most every 50. On a session thread each is a wait for the session, as that for a
 //! turn: it is refused in a circle, it ends with the turn's cancellation, and it lends the running permit.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
 use crate::cluster::engine::{unexpected, Call};
+use crate::cluster::error::EngineError;
 use crate::cluster::scripts;
+use crate::cluster::wire::Reply;
 use crate::error::SessionError;
-use crate::model::{Session, SessionId};
+use crate::model::{RequestId, Session, SessionId};
 use crate::reentrancy::{self, Wait, WaitError};
 use crate::service::ArchiveMode;
 use crate::sync::{never, Arc};
@@ -22,6 +24,8 @@ use super::reading::Look;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_millis(50);
+/// How long a removal is repeated whose answer was lost. The last repeat may take one lease more.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A wait with its end.
 pub(super) struct Waiting {
@@ -56,7 +60,7 @@ impl Core {
     ) -> Result<T, SessionError> {
         // Dropped behind the wait, since its drop may wait for a permit, which is no wait for the session.
         let mut permit = None;
-        let _wait = Wait::on(self.known.get(waiting.id).key).map_err(|error| waiting.error(error))?;
+        let _wait = Wait::on(self.key_of(waiting.id)).map_err(|error| waiting.error(error))?;
         let mut pause = FIRST_PAUSE;
         loop {
             if let Some(found) = look()? {
@@ -115,7 +119,7 @@ impl Core {
     pub(super) fn archive_wait(&self, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         let waiting = Waiting::new(id, Some(timeout));
         // Before anything is archived.
-        reentrancy::refuse_cycle(self.known.get(id).key).map_err(|error| waiting.error(error))?;
+        reentrancy::refuse_cycle(self.key_of(id)).map_err(|error| waiting.error(error))?;
         match self.archive(id, ArchiveMode::Drain) {
             Ok(()) | Err(SessionError::Archived { .. }) => {}
             Err(error) => return Err(error),
@@ -133,9 +137,7 @@ impl Core {
                 return Ok(None);
             }
             let (stored, revision) = self.loaded(id)?;
-            let request = Uuid::now_v7().to_string();
-            let call = Call::new(&scripts::TAKE).arg(id.to_string()).arg(request).arg(revision.to_string());
-            let answer = self.engine.write(call).map_err(|error| engine_failed(Some(id), error))?;
+            let answer = self.take(id, &revision.to_string())?;
             match answer.words().as_deref() {
                 Some([b"ok"]) => Ok(Some(stored.history)),
                 Some([b"missing"]) => Err(SessionError::NotFound { id }),
@@ -147,10 +149,34 @@ impl Core {
         })
     }
 
+    /// Removes a session whose record has this revision. While the engine is away, the call is repeated: the record in
+    /// hand is the only one if the session was removed.
+    fn take(&self, id: SessionId, revision: &str) -> Result<Arc<Reply>, SessionError> {
+        let request = RequestId::new();
+        let patience = Clock::System.deadline(PATIENCE);
+        // The clock of the machine goes on while it is suspended. The engine knows the request for ten minutes.
+        let since = SystemTime::now();
+        let is_in_time =
+            || patience.leaves_more_than(Duration::ZERO) && since.elapsed().is_ok_and(|passed| passed < PATIENCE);
+        let mut has_failed = false;
+        loop {
+            let call = Call::new(&scripts::TAKE).arg(id.to_string()).arg(request.to_string()).arg(revision);
+            match self.engine.write(call) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if error.is_passing() && is_in_time() => has_failed = true,
+                Err(EngineError::Replaced) => return Err(engine_failed(Some(id), EngineError::Replaced)),
+                Err(error) if error.is_passing() || has_failed => {
+                    return Err(SessionError::OutcomeUnknown { id, request, turn: None });
+                }
+                Err(error) => return Err(engine_failed(Some(id), error)),
+            }
+        }
+    }
+
     pub(super) fn restart(self: &Arc<Self>, id: SessionId, timeout: Duration) -> Result<(), SessionError> {
         let waiting = Waiting::new(id, Some(timeout));
         // Before the build begins: a refused wait has no effect.
-        let wait = Wait::on(self.known.get(id).key).map_err(|error| waiting.error(error))?;
+        let wait = Wait::on(self.key_of(id)).map_err(|error| waiting.error(error))?;
         let outcome = self.begin_restart(id)?.outcome;
         wait.wait_for(outcome.finished(), waiting.deadline()).map_err(|error| waiting.error(error))?;
         outcome.take().unwrap_or(Err(SessionError::NotFound { id })).map(drop)

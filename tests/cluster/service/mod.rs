@@ -3,6 +3,7 @@
 mod administration;
 mod asking;
 mod clients;
+mod ends;
 mod events;
 mod reading;
 mod turns;
