@@ -18,7 +18,8 @@
 //!    they may take the worker's sessions. What decides whether a result is kept is the fence: the pair of the worker's
 //!    name and the session's epoch, compared by the step that writes. No clock decides what is kept.
 //! 2. **The hash decides, streams only wake.** All that a worker has to do for a session is in the session's hash, until
-//!    the turn ends. An entry of a worker's stream names a session to look at. An entry that is lost is found by a sweep.
+//!    the turn ends. An entry of a worker's stream names a session to look at. An entry that is lost is found by a sweep, if a turn is in flight; otherwise
+//!    the next entry shows what there is to do.
 //! 3. **No turn is repeated by the engine.** Each `begin` ends in exactly one of `finish`, `refuse`, a withdrawal and an
 //!    abandonment. The step that ends the turn keeps the verdict and tells the clients.
 //! 4. **Every step may be repeated** with the same arguments, after a lost reply. Steps that begin something are known by

@@ -104,8 +104,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "the token is stored after the admission, outside of the lock",
         "src/session/admission.rs",
         &[(
-            "        let mut admissions = self.admissions.lock();\n        let turn = self.gate().admit(reserved).map_err(|refusal| self.obstacle(refusal, &admissions))?;\n        admissions.admit",
-            "        let turn = self.gate().admit(reserved).map_err(|refusal| self.obstacle(refusal, &self.admissions.lock()))?;\n        self.admissions.lock().admit",
+            "        let mut admissions = self.admissions.lock();\n        let turn = self.gate().admit_as(reserved, number).map_err(|refusal| self.obstacle(refusal, &admissions))?;\n        admissions.admit",
+            "        let turn = self.gate().admit_as(reserved, number).map_err(|refusal| self.obstacle(refusal, &self.admissions.lock()))?;\n        self.admissions.lock().admit",
         )],
         Loom("c28"),
     ),
@@ -126,8 +126,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "an accepted turn is pushed after the lock is given up",
         "src/session/admission.rs",
         &[(
-            "            let turn_id = match gate.accept(reserved) {",
-            "            let turn_id = match gate.state().is_running().then(|| gate.accept(reserved)).unwrap_or(Ok(TurnId::new(1))) {",
+            "            let turn_id = match gate.accept_as(reserved, turn.number) {",
+            "            let turn_id = match gate.state().is_running().then(|| gate.accept_as(reserved, turn.number)).unwrap_or(Ok(TurnId::new(1))) {",
         ), (
             "            Err(Refusal::Busy) => {}\n",
             "            Err(Refusal::Busy) => { drop(admissions); crate::sync::yield_now(); admissions = self.admissions.lock(); }\n",
@@ -1810,5 +1810,59 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/cluster/store.rs",
         &[("        summary.archived = self.archived == b\"1\";", "        summary.archived = false;")],
         Cluster("c82_a_record"),
+    ),
+    mutation(
+        "a worker saves a turn first and answers it later",
+        "src/cluster/worker/store.rs",
+        &[("            Some(ending) => self.finish(&hosted, &owner, save, ending),", "            Some(ending) => { let _ = (&ending.request, &ending.verdict, &hosted); self.keep(&owner, save) }")],
+        Cluster("c88_faults_lose_no"),
+    ),
+    mutation(
+        "a dropped worker gives nothing up",
+        "src/cluster/worker/mod.rs",
+        &[("        let own = if is_own { \"1\" } else { \"0\" };", "        let own = if is_own { \"0\" } else { \"00\" };")],
+        Cluster("c89_a_dropped_worker"),
+    ),
+    mutation(
+        "a worker that is stopped takes its sessions up again under its old name",
+        "src/cluster/worker/lease.rs",
+        &[("            Ok(_) => {\n                self.end();\n                Ok(())\n            }", "            Ok(_) => Ok(()),")],
+        Cluster("c88_a_worker_that_is_cut_off"),
+    ),
+    mutation(
+        "the end of a turn looks for nothing that has come during it",
+        "src/cluster/worker/attendant.rs",
+        &[("            Some(has_more) if has_more || std::mem::take(&mut self.has_more) => Next::Look,", "            Some(has_more) if has_more => Next::Look,")],
+        Cluster("c86_a_session_that_is_archived_during"),
+    ),
+    mutation(
+        "a worker numbers its turns itself",
+        "src/cluster/worker/attendant.rs",
+        &[("self.begin_stored(request.number(TurnId::new(number)))", "{ let _ = number; self.begin_stored(request) }")],
+        Cluster("c84_a_turn_that_overtakes"),
+    ),
+    mutation(
+        "a feed counts from 1 in every life",
+        "src/cluster/worker/feeds.rs",
+        &[("        if entry.epoch != *epoch {", "        if entry.epoch != *epoch || entry.end.is_none() {")],
+        Cluster("c85_a_subscription_goes_on_after_a_fault"),
+    ),
+    mutation(
+        "a subscription waits for the next turn",
+        "src/cluster/worker/attendant.rs",
+        &[("        if self.shared.service().is_live(self.id) {\n            self.follow(&hosted, &look);", "        if self.current.is_none() && self.shared.service().is_live(self.id) {\n            self.follow(&hosted, &look);")],
+        Cluster("c85_a_subscription_during_a_turn"),
+    ),
+    mutation(
+        "a turn in host mode ends with its prompt",
+        "src/cluster/worker/hosting.rs",
+        &[("        if own.is_hosting && end.outcome != TurnOutcome::Faulted {", "        if own.is_hosting && end.outcome == TurnOutcome::Faulted {")],
+        Cluster("c84_a_turn_in_host_mode"),
+    ),
+    mutation(
+        "a drain does not wait for the turns in flight",
+        "src/cluster/worker/mod.rs",
+        &[("            let is_over = report.busy == 0 && self.attendants.lock().is_empty();", "            let is_over = true;")],
+        Cluster("c89_a_drained_worker"),
     ),
 ];

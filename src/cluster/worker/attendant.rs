@@ -513,7 +513,9 @@ impl<B: SessionAgentBuilder> Shared<B> {
         let Some(incarnation) = self.incarnation() else { return };
         spawn("feed", move || {
             let progress = Mutex::new(Progress::new());
-            if feed.run(&events, || events.try_recv().ok(), incarnation.over(), &progress) == FeedEnd::Drained {
+            // The events of a lost turn are of no use to anyone.
+            let next = || events.try_recv().ok().filter(|_| !incarnation.over().is_set());
+            if feed.run(&events, next, incarnation.over(), &progress) == FeedEnd::Drained {
                 feed.end(&progress);
             }
         });

@@ -34,7 +34,11 @@ impl HostedStore {
     fn finish(&self, hosted: &Hosted, owner: &Owner, save: &Save<'_>, ending: Ending) -> Result<(), StoreError> {
         let Some(end) = save.turn else { return self.keep(owner, save) };
         let fault = match (&ending.verdict, end.outcome) {
-            (Err(Failure::Faulted { message }), TurnOutcome::Faulted) if self.marks_faults => message.as_str(),
+            (Err(Failure::Faulted { message }), TurnOutcome::Faulted) if self.marks_faults => match message.as_str() {
+                // An empty text stands for no fault.
+                "" => "it panicked",
+                message => message,
+            },
             _ => "",
         };
         let call = finish(save.id(), owner, end.turn_id.get(), &ending.request, &ending.verdict, fault)?;
