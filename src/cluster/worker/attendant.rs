@@ -442,6 +442,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     /// Gives an archived session back.
     fn leave(&mut self, owner: &Owner) -> Next {
         self.end_life_now();
+        self.shared.feeds.finish(self.id);
         let _ = self.shared.engine.write(fenced(&scripts::UNLOAD, self.id, owner));
         Next::Look
     }
@@ -562,7 +563,7 @@ struct Tell<B: SessionAgentBuilder> {
 
 impl<B: SessionAgentBuilder> Tell<B> {
     fn follow(&self, subscription: InteractionSubscription) {
-        for event in subscription.events.iter() {
+        while let Ok(event) = subscription.events.recv() {
             let is_end = matches!(event, AgentEvent::InteractionComplete { .. } | AgentEvent::InteractionFailed { .. });
             self.send(if is_end { "end" } else { "event" }, Some(&event));
         }

@@ -112,7 +112,7 @@ impl Feed {
                             progress.lock().next += batch.count + std::iter::from_fn(&next).count() as u64;
                             return FeedEnd::Cut;
                         }
-                        default(ASK_AGAIN) => {}
+                        default(ASK_AGAIN) => (),
                     }
                 }
             }

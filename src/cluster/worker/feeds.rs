@@ -4,12 +4,17 @@
 //! one life to the next.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::model::SessionId;
 use crate::sync::{Arc, Mutex};
+use crate::time::clock::Clock;
 use crate::wait::latch::Latch;
 
 use super::feed::Progress;
+
+/// How long the threads of a session may take for their last events. Mostly one step.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Feeds {
@@ -21,12 +26,21 @@ struct Entry {
     progress: Arc<Mutex<Progress>>,
     /// Set to end the thread. `None` without one.
     end: Option<Arc<Latch>>,
+    /// Set when the last thread has ended.
+    ended: Arc<Latch>,
 }
 
 /// What the thread of a feed has of it.
 pub(super) struct RunningFeed {
     pub(super) end: Arc<Latch>,
     pub(super) progress: Arc<Mutex<Progress>>,
+    ended: Arc<Latch>,
+}
+
+impl Drop for RunningFeed {
+    fn drop(&mut self) {
+        self.ended.set();
+    }
 }
 
 impl RunningFeed {
@@ -40,7 +54,10 @@ impl Feeds {
     /// Adds a feed, or goes on with it. `None` if it has a thread.
     pub(super) fn start(&self, id: SessionId, name: &str, epoch: &Arc<str>) -> Option<RunningFeed> {
         let mut sessions = self.sessions.lock();
-        let new = || Entry { epoch: Arc::clone(epoch), progress: Arc::new(Mutex::new(Progress::new())), end: None };
+        let new = || {
+            let (progress, ended) = (Arc::new(Mutex::new(Progress::new())), Arc::new(Latch::new()));
+            Entry { epoch: Arc::clone(epoch), progress, end: None, ended }
+        };
         let entry = sessions.entry(id).or_default().entry(name.to_owned()).or_insert_with(new);
         if entry.epoch != *epoch {
             // The last thread ends by itself: the life that it follows has ended.
@@ -49,9 +66,10 @@ impl Feeds {
         if entry.end.is_some() {
             return None;
         }
-        let end = Arc::new(Latch::new());
+        let (end, ended) = (Arc::new(Latch::new()), Arc::new(Latch::new()));
         entry.end = Some(Arc::clone(&end));
-        Some(RunningFeed { end, progress: Arc::clone(&entry.progress) })
+        entry.ended = Arc::clone(&ended);
+        Some(RunningFeed { end, progress: Arc::clone(&entry.progress), ended })
     }
 
     /// The thread of a feed has ended.
@@ -78,6 +96,21 @@ impl Feeds {
             if feeds.is_empty() {
                 sessions.remove(&id);
             }
+        }
+    }
+
+    /// Ends the threads of a session's feeds, and waits until they have sent what the last life has left. Otherwise the
+    /// engine would end the feeds before that, or the next worker would begin.
+    pub(super) fn finish(&self, id: SessionId) {
+        self.stop(id);
+        let ended: Vec<Arc<Latch>> = {
+            let sessions = self.sessions.lock();
+            sessions.get(&id).into_iter().flat_map(HashMap::values).map(|entry| Arc::clone(&entry.ended)).collect()
+        };
+        let deadline = Clock::System.deadline(PATIENCE);
+        for ended in ended {
+            // The result does not matter: after the deadline the session is given up all the same.
+            let _ = deadline.receive(ended.receiver());
         }
     }
 

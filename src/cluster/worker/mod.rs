@@ -406,6 +406,7 @@ impl<B: SessionAgentBuilder> Shared<B> {
                 return false;
             }
         }
+        self.feeds.finish(id);
         self.leave(hosted)
     }
 

@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_millis(20);
 
 #[test]
 fn c86_an_archived_session_drains_or_is_interrupted() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -42,7 +42,7 @@ fn c86_an_archived_session_drains_or_is_interrupted() {
 
 #[test]
 fn c86_an_archive_lets_turns_finish() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let worker = worker(&server, &gate);
@@ -61,7 +61,7 @@ fn c86_an_archive_lets_turns_finish() {
 
 #[test]
 fn c86_waits_and_exports_end_with_the_turn() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -86,7 +86,7 @@ fn c86_waits_and_exports_end_with_the_turn() {
 
 #[test]
 fn c86_a_taken_session_is_gone_and_its_id_is_free() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -110,7 +110,7 @@ fn c86_a_taken_session_is_gone_and_its_id_is_free() {
 
 #[test]
 fn c86_a_wait_of_a_turn_lends_its_permit_and_ends_with_it() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);

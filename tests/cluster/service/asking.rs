@@ -16,7 +16,7 @@ fn asked(client: &turnwise::cluster::ClusterService, id: SessionId) -> InputId {
 
 #[test]
 fn c87_an_input_request_is_answered_from_another_process() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let other = super::client(&server);
@@ -43,7 +43,7 @@ fn c87_an_input_request_is_answered_from_another_process() {
 
 #[test]
 fn c87_options_declines_and_timeouts_decide_as_locally() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -75,7 +75,7 @@ fn c87_options_declines_and_timeouts_decide_as_locally() {
 
 #[test]
 fn c87_after_an_interrupt_no_response_is_accepted() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -90,7 +90,7 @@ fn c87_after_an_interrupt_no_response_is_accepted() {
 
 #[test]
 fn c87_a_message_reaches_the_running_turn_and_ends_with_it() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -113,7 +113,7 @@ fn c87_a_message_reaches_the_running_turn_and_ends_with_it() {
 
 #[test]
 fn c87_a_message_that_a_turn_does_not_take_fails() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let worker = worker(&server, &gate);

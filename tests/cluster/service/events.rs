@@ -15,7 +15,7 @@ use crate::support::*;
 
 #[test]
 fn c85_a_stream_has_all_events_of_its_turn_in_order() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -35,7 +35,7 @@ fn c85_a_stream_has_all_events_of_its_turn_in_order() {
 
 #[test]
 fn c85_a_turn_waits_for_a_reader_that_is_behind_by_the_window() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let client = client(&server);
         let emitted = Arc::new(AtomicUsize::new(0));
@@ -65,7 +65,7 @@ fn c85_a_turn_waits_for_a_reader_that_is_behind_by_the_window() {
 
 #[test]
 fn c85_an_interrupt_ends_the_wait_of_a_turn_for_its_reader() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let other = super::client(&server);
@@ -88,7 +88,7 @@ fn c85_an_interrupt_ends_the_wait_of_a_turn_for_its_reader() {
 
 #[test]
 fn c85_a_turn_goes_on_without_its_receiver() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -102,7 +102,7 @@ fn c85_a_turn_goes_on_without_its_receiver() {
 
 #[test]
 fn c85_events_of_failed_withdrawn_and_refused_turns_end_as_local_ones() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -128,7 +128,7 @@ fn c85_events_of_failed_withdrawn_and_refused_turns_end_as_local_ones() {
 
 #[test]
 fn c85_the_stream_of_a_lost_turn_ends_and_says_so() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let worker = worker(&server, &gate);
@@ -137,13 +137,14 @@ fn c85_the_stream_of_a_lost_turn_ends_and_says_so() {
         drop(worker);
         let events: Vec<AgentEvent> = stream.by_ref().collect();
         assert_eq!(code(stream.wait()), "WORKER_LOST");
-        assert_eq!(kinds(&events), ["truncated", "failed"]);
+        // The worker may have had the time to send the last event itself.
+        assert!([&["truncated", "failed"][..], &["failed"]].contains(&&*kinds(&events)), "{events:?}");
     });
 }
 
 #[test]
 fn c85_a_subscription_has_the_events_of_all_turns_of_all_clients() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let other = super::client(&server);
@@ -173,7 +174,7 @@ fn c85_a_subscription_has_the_events_of_all_turns_of_all_clients() {
 
 #[test]
 fn c85_a_subscription_goes_on_at_the_next_worker() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let first = worker(&server, &gate);
@@ -197,7 +198,7 @@ fn c85_a_subscription_goes_on_at_the_next_worker() {
 
 #[test]
 fn c85_a_subscriber_that_blocks_makes_the_turns_wait_and_loses_nothing() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = work(&server, EphemeralSessionService::configure(obedient(&gate)));
@@ -214,7 +215,7 @@ fn c85_a_subscriber_that_blocks_makes_the_turns_wait_and_loses_nothing() {
 
 #[test]
 fn c85_a_subscription_ends_with_a_session_that_is_taken() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let first = worker(&server, &gate);
@@ -232,7 +233,7 @@ fn c85_a_subscription_ends_with_a_session_that_is_taken() {
 
 #[test]
 fn c85_a_dropped_subscription_is_removed_from_the_session() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);

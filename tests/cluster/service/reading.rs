@@ -12,7 +12,7 @@ use crate::support::*;
 
 #[test]
 fn c86_a_view_shows_the_session_with_its_worker_and_without() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let worker = worker(&server, &gate);
@@ -45,7 +45,7 @@ fn c86_a_view_shows_the_session_with_its_worker_and_without() {
 
 #[test]
 fn c86_a_session_in_its_first_build_is_building() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = work(&server, turnwise::EphemeralSessionService::configure(held_builds(&gate)));
@@ -63,7 +63,7 @@ fn c86_a_session_in_its_first_build_is_building() {
 
 #[test]
 fn c86_lists_are_filtered_and_paged_as_those_of_a_local_service() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -99,7 +99,7 @@ fn c86_lists_are_filtered_and_paged_as_those_of_a_local_service() {
 
 #[test]
 fn c86_a_follower_of_the_history_sees_at_most_the_last_event_of_a_turn_twice() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let config = turnwise::EphemeralSessionService::configure(obedient(&gate)).event_history(1_024);
@@ -120,7 +120,7 @@ fn c86_a_follower_of_the_history_sees_at_most_the_last_event_of_a_turn_twice() {
 
 #[test]
 fn c86_a_resumed_history_is_that_of_the_new_session() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -138,7 +138,7 @@ fn c86_a_resumed_history_is_that_of_the_new_session() {
 
 #[test]
 fn c86_a_record_of_a_newer_format_is_refused_and_left_as_it_is() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let first = worker(&server, &gate);

@@ -15,7 +15,7 @@ use crate::support::*;
 
 #[test]
 fn c84_a_session_is_created_and_runs_turns_in_a_worker() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         assert_eq!(code(client.create_session(create("one"))), "CAPACITY_EXCEEDED");
@@ -35,7 +35,7 @@ fn c84_a_session_is_created_and_runs_turns_in_a_worker() {
 
 #[test]
 fn c84_an_error_of_the_agent_keeps_its_kind() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -54,7 +54,7 @@ fn c84_an_error_of_the_agent_keeps_its_kind() {
 
 #[test]
 fn c84_a_panic_leaves_the_session_faulted_until_it_is_restarted() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -75,7 +75,7 @@ fn c84_a_panic_leaves_the_session_faulted_until_it_is_restarted() {
 
 #[test]
 fn c84_a_build_that_fails_or_panics_leaves_no_session() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let client = client(&server);
         let builder = builder_fn(|spec: &SessionSpec, context| -> Result<Box<dyn SessionAgent>, AgentError> {
@@ -104,7 +104,7 @@ fn c84_a_build_that_fails_or_panics_leaves_no_session() {
 
 #[test]
 fn c84_a_busy_session_refuses_queues_or_is_interrupted() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -132,7 +132,7 @@ fn c84_a_busy_session_refuses_queues_or_is_interrupted() {
 
 #[test]
 fn c84_the_queue_has_the_limit_of_the_worker() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = work(&server, EphemeralSessionService::configure(obedient(&gate)).turn_queue(1));
@@ -150,7 +150,7 @@ fn c84_the_queue_has_the_limit_of_the_worker() {
 
 #[test]
 fn c84_an_interrupt_ends_one_turn_and_no_later_one() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -171,7 +171,7 @@ fn c84_an_interrupt_ends_one_turn_and_no_later_one() {
 
 #[test]
 fn c84_a_timeout_cancels_a_turn_that_runs_and_one_that_is_queued() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -190,7 +190,7 @@ fn c84_a_timeout_cancels_a_turn_that_runs_and_one_that_is_queued() {
 
 #[test]
 fn c84_what_cannot_be_passed_to_a_worker_is_refused() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -206,7 +206,7 @@ fn c84_what_cannot_be_passed_to_a_worker_is_refused() {
 
 #[test]
 fn c84_an_agent_uses_sessions_of_the_cluster_as_sub_agents() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
@@ -236,7 +236,7 @@ fn c84_an_agent_uses_sessions_of_the_cluster_as_sub_agents() {
 
 #[test]
 fn c84_many_threads_share_one_client() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = start() else { return };
     run(move || {
         let (client, gate) = (client(&server), Gate::new());
         let config = || EphemeralSessionService::configure(obedient(&gate)).max_sessions(16);
