@@ -14,7 +14,7 @@ use crate::wait::latch::Latch;
 use super::feed::Progress;
 
 /// How long the threads of a session may take for their last events. Mostly one step.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub(super) struct Feeds {
