@@ -167,6 +167,11 @@
 //! An [`EphemeralSessionService`] keeps sessions in memory only. With the feature `store`, the service in the module
 //! `store` saves every finished turn before it returns the result. If a session is not live, its next turn resumes it.
 //!
+//! # Editors
+//!
+//! With the feature `acp`, the module `acp` connects a service to an editor, by the Agent Client Protocol over standard
+//! input and output. The guide has a page about it.
+//!
 //! # Tests
 //!
 //! With the feature `testkit`, the module `testkit` supports the tests of hosts: scripted agents, gates that hold a
@@ -183,6 +188,7 @@
 //!
 //! | Feature | Default | What it adds | Dependencies |
 //! |---|---|---|---|
+//! | `acp` | no | the module `acp`: a service as an agent for editors, by the Agent Client Protocol | agent-client-protocol-schema, serde, serde_json |
 //! | `serde` | no | `Serialize` and `Deserialize` for histories, events, results, and the results of `read` and `list` | serde |
 //! | `store` | no | the module `store`: sessions that outlive the process, in a crash-safe file | serde, serde_json, redb, crc32fast, tempfile |
 //! | `testkit` | no | the module `testkit`, for the tests of hosts; a clock and ids for a service | |
@@ -193,6 +199,7 @@
 //! The library logs through the `log` crate:
 //!
 //! - *debug*: the life of sessions and turns (`turnwise::session`), creates and shutdowns (`turnwise::service`).
+//! - *debug* and *warn*: the end of a client, and sessions that it leaves stuck (`turnwise::acp`).
 //! - *warn*: a dropped event receiver (`turnwise::events`), a failed save or read of a store (`turnwise::store`).
 //! - *error*: a panic (`turnwise::session`).
 //!
@@ -204,6 +211,8 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+#[cfg(feature = "acp")]
+pub mod acp;
 mod agent;
 mod cancel;
 mod comms;

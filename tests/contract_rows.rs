@@ -5,8 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders whose tests may have the number of a row in their names. Unit tests count too.
-const FOLDERS: [&str; 7] =
-    ["tests/contract", "tests/store", "tests/models", "tests/faults", "tests/schedules", "tests/spans", "src"];
+const FOLDERS: [&str; 8] = [
+    "tests/acp",
+    "tests/contract",
+    "tests/store",
+    "tests/models",
+    "tests/faults",
+    "tests/schedules",
+    "tests/spans",
+    "src",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may use its own layer and those below it.
-const LAYERS: [&str; 25] = [
+const LAYERS: [&str; 26] = [
     "sync",
     "model",
     "error",
@@ -29,6 +29,7 @@ const LAYERS: [&str; 25] = [
     "session",
     "ephemeral",
     "store",
+    "acp",
     "testkit",
 ];
 /// Outside of the layers: the crate's root, and the texts of the guide.

@@ -32,6 +32,8 @@ mod admission;
 mod asking;
 #[cfg(not(turnwise_loom))]
 mod comms;
+#[cfg(all(feature = "acp", not(turnwise_loom)))]
+mod editors;
 #[cfg(not(turnwise_loom))]
 mod ends;
 #[cfg(not(turnwise_loom))]

@@ -1,0 +1,383 @@
+//! The connection, and the reader that passes each line of the client on.
+//!
+//! **Invariant.** The reader waits for the client only. A request that may wait for a session, for the disk or for a build
+//! is carried out by a worker.
+
+use std::convert::Infallible;
+
+use agent_client_protocol_schema::v1::{
+    AgentCapabilities, AgentResponse, CancelNotification, CancelRequestNotification, ClientNotification, ClientRequest,
+    Error, Implementation, InitializeRequest, InitializeResponse, ListSessionsRequest, PromptCapabilities,
+    PromptRequest, ProtocolLevelNotification, RequestId, SessionCapabilities, SessionCloseCapabilities,
+    SessionDeleteCapabilities, SessionListCapabilities, SessionResumeCapabilities,
+};
+use agent_client_protocol_schema::{MethodDispatchError, ProtocolVersion};
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::config::AcpConfig;
+use super::content;
+use super::input;
+use super::link::Link;
+use super::listing;
+use super::message::Incoming;
+use super::pending::{Reply, Waiter};
+use super::prompts::Prompts;
+use super::service::AcpService;
+use super::stop::{invalid_params, invalid_request, unknown_session};
+use super::worker::{Command, Worker};
+use crate::model::{SessionId, TurnId};
+use crate::panics::record;
+use crate::sync::{unbounded, Arc, Builder, Mutex, Receiver, Sender, Weak};
+
+/// How many lists may be in progress at a time.
+const LISTS: usize = 8;
+
+pub(super) struct Connection<S> {
+    pub(super) service: S,
+    pub(super) config: AcpConfig,
+    pub(super) link: Arc<Link>,
+    sessions: Mutex<Sessions>,
+}
+
+struct Sessions {
+    /// In the order of their activation.
+    active: IndexMap<SessionId, ActiveSession>,
+    /// The number of lists in progress.
+    lists: usize,
+    /// Cloned into every thread of the connection. `None` after the end: no thread starts any more.
+    alive: Option<Sender<Infallible>>,
+}
+
+/// A session in the table. The drop of the sender is the end of its worker.
+struct ActiveSession {
+    commands: Sender<Command>,
+    prompts: Arc<Prompts>,
+}
+
+/// The answer of a request on the reader's thread. `None` if another thread answers.
+type Outcome = Option<Result<AgentResponse, Error>>;
+
+impl<S: AcpService> Connection<S> {
+    /// `alive` is cloned into every thread.
+    pub(super) fn new(service: S, config: AcpConfig, link: Arc<Link>, alive: Sender<Infallible>) -> Self {
+        let sessions = Sessions { active: IndexMap::new(), lists: 0, alive: Some(alive) };
+        Self { service, config, link, sessions: Mutex::new(sessions) }
+    }
+
+    /// Handles one line of the client.
+    pub(super) fn receive(self: &Arc<Self>, line: &[u8]) {
+        match Incoming::parse(line) {
+            Incoming::Request { id, method, params } => {
+                if let Some(answer) = self.request(&id, &method, params) {
+                    self.link.answer_from_reader(id, answer);
+                }
+            }
+            Incoming::Notification { method, params } => self.notification(&method, &params),
+            Incoming::Reply { id, result } => self.reply(&id, result),
+            Incoming::Malformed { id, error } => self.link.answer_from_reader(id, Err(error)),
+            Incoming::Ignored => {}
+        }
+    }
+
+    /// Answers a line above the limit.
+    pub(super) fn refuse_long_line(&self) {
+        let error =
+            Error::parse_error().data(Value::from(format!("a line has at most {} bytes", self.config.max_line)));
+        self.link.answer_from_reader(RequestId::Null, Err(error));
+    }
+
+    fn request(self: &Arc<Self>, id: &RequestId, method: &str, mut params: Value) -> Outcome {
+        complete(method, &mut params);
+        let request = match ClientRequest::from_method_and_params(method, &params) {
+            Ok(request) => request,
+            Err(MethodDispatchError::UnknownMethod { .. }) => return refused(Error::method_not_found()),
+            Err(error) => return refused(Error::invalid_params().data(Value::from(error.to_string()))),
+        };
+        if let ClientRequest::InitializeRequest(request) = request {
+            return Some(self.initialize(request).map(AgentResponse::InitializeResponse));
+        }
+        if self.link.capabilities().is_none() {
+            return refused(invalid_request("the first request is \"initialize\""));
+        }
+        let id = id.clone();
+        match request {
+            ClientRequest::NewSessionRequest(request) => self.open(SessionId::new(), Command::New(id, request)),
+            ClientRequest::LoadSessionRequest(request) => {
+                let session = request.session_id.0.clone();
+                self.with_id(&session, |session| self.open(session, Command::Load(id, request)))
+            }
+            ClientRequest::ResumeSessionRequest(request) => {
+                let session = request.session_id.0.clone();
+                self.with_id(&session, |session| self.open(session, Command::Resume(id, request)))
+            }
+            ClientRequest::ListSessionsRequest(request) => self.list(id, request),
+            ClientRequest::PromptRequest(request) => self.prompt(id, &request),
+            ClientRequest::CloseSessionRequest(request) => {
+                self.with_id(&request.session_id.0, |session| self.close(session, id))
+            }
+            ClientRequest::DeleteSessionRequest(request) => {
+                self.with_id(&request.session_id.0, |session| self.delete(session, id))
+            }
+            ClientRequest::AuthenticateRequest(_) => refused(invalid_params("there is no such method to authenticate")),
+            // Modes, options and logout are not offered. Extensions are not known.
+            _ => refused(Error::method_not_found()),
+        }
+    }
+
+    fn initialize(&self, request: InitializeRequest) -> Result<InitializeResponse, Error> {
+        if !self.link.initialize(request.client_capabilities) {
+            return Err(invalid_request("the connection is initialized already"));
+        }
+        let session = SessionCapabilities::new()
+            .list(SessionListCapabilities::new())
+            .resume(SessionResumeCapabilities::new())
+            .close(SessionCloseCapabilities::new())
+            .delete(SessionDeleteCapabilities::new());
+        let able = AgentCapabilities::new()
+            .load_session(true)
+            .prompt_capabilities(PromptCapabilities::new().embedded_context(true))
+            .session_capabilities(session);
+        let agent = self.config.agent.clone();
+        let agent = agent.unwrap_or_else(|| Implementation::new("turnwise", env!("CARGO_PKG_VERSION")));
+        Ok(InitializeResponse::new(ProtocolVersion::V1).agent_capabilities(able).agent_info(agent))
+    }
+
+    fn with_id(&self, text: &str, request: impl FnOnce(SessionId) -> Outcome) -> Outcome {
+        match text.parse() {
+            Ok(session) => request(session),
+            Err(_) => refused(unknown_session(text)),
+        }
+    }
+
+    /// Passes a command to the worker of a session, and starts one if there is none.
+    fn open(self: &Arc<Self>, session: SessionId, command: Command) -> Outcome {
+        let (worker, alive) = {
+            let mut sessions = self.sessions.lock();
+            if let Some(active) = sessions.active.get(&session) {
+                // Under this lock, under which a worker leaves the table: it finds the command, and stays.
+                let _ = active.commands.send(command);
+                return None;
+            }
+            if sessions.active.len() >= self.config.max_sessions {
+                return refused(invalid_request("too many sessions are active; close one first"));
+            }
+            let Some(alive) = sessions.alive.clone() else { return refused(Error::internal_error()) };
+            let (commands, received) = unbounded();
+            let _ = commands.send(command);
+            let prompts = Arc::<Prompts>::default();
+            sessions.active.insert(session, ActiveSession { commands, prompts: Arc::clone(&prompts) });
+            (Worker::new(Arc::clone(self), session, prompts, received), alive)
+        };
+        if start_worker(worker, alive) {
+            return None;
+        }
+        let removed = self.sessions.lock().active.shift_remove(&session);
+        drop(removed);
+        refused(Error::internal_error())
+    }
+
+    /// Takes a session out of the table, unless a command waits for its worker. Returns whether it has left.
+    pub(super) fn forget(&self, session: SessionId, commands: &Receiver<Command>) -> bool {
+        let removed = {
+            let mut sessions = self.sessions.lock();
+            if !commands.is_empty() {
+                return false;
+            }
+            sessions.active.shift_remove(&session)
+        };
+        drop(removed);
+        true
+    }
+
+    fn list(self: &Arc<Self>, id: RequestId, request: ListSessionsRequest) -> Outcome {
+        let alive = {
+            let mut sessions = self.sessions.lock();
+            let Some(alive) = sessions.alive.clone().filter(|_| sessions.lists < LISTS) else {
+                return refused(invalid_request("too many lists are in progress"));
+            };
+            sessions.lists += 1;
+            alive
+        };
+        let connection = Arc::clone(self);
+        let is_started = start("acp-list", move || {
+            let _alive = alive;
+            let answer = listing::page(&connection.service, &request, &connection.config);
+            connection.sessions.lock().lists -= 1;
+            connection.link.answer(id, answer.map(AgentResponse::ListSessionsResponse));
+        });
+        if is_started {
+            return None;
+        }
+        self.sessions.lock().lists -= 1;
+        refused(Error::internal_error())
+    }
+
+    fn prompt(&self, id: RequestId, request: &PromptRequest) -> Outcome {
+        let text = match content::text_of(&request.prompt) {
+            Ok(text) => text,
+            Err(error) => return refused(error),
+        };
+        self.with_id(&request.session_id.0, |session| {
+            let sessions = self.sessions.lock();
+            let Some(active) = sessions.active.get(&session) else {
+                return refused(unknown_session(&request.session_id.0));
+            };
+            // In the list before any later line is read: a cancellation finds it.
+            let prompt = active.prompts.add(id);
+            let _ = active.commands.send(Command::Prompt(prompt, text));
+            None
+        })
+    }
+
+    /// Takes a session out of the table, and cancels its prompts. Its worker carries out the close, and ends.
+    fn close(&self, session: SessionId, id: RequestId) -> Outcome {
+        let Some(active) = self.sessions.lock().active.shift_remove(&session) else {
+            return refused(unknown_session(&session.to_string()));
+        };
+        let _ = active.commands.send(Command::Close(id));
+        self.interrupt(session, active.prompts.cancel_all());
+        None
+    }
+
+    /// Deletes a session, active or not.
+    fn delete(self: &Arc<Self>, session: SessionId, id: RequestId) -> Outcome {
+        let (active, alive) = {
+            let mut sessions = self.sessions.lock();
+            (sessions.active.shift_remove(&session), sessions.alive.clone())
+        };
+        if let Some(active) = active {
+            let _ = active.commands.send(Command::Delete(id));
+            self.interrupt(session, active.prompts.cancel_all());
+            return None;
+        }
+        let (commands, received) = unbounded();
+        let _ = commands.send(Command::Delete(id));
+        let worker = Worker::new(Arc::clone(self), session, Arc::default(), received);
+        match alive.is_some_and(|alive| start_worker(worker, alive)) {
+            true => None,
+            false => refused(Error::internal_error()),
+        }
+    }
+
+    fn notification(&self, method: &str, params: &Value) {
+        if self.link.capabilities().is_none() {
+            return;
+        }
+        if let Ok(ClientNotification::CancelNotification(CancelNotification { session_id, .. })) =
+            ClientNotification::from_method_and_params(method, params)
+        {
+            self.cancel(&session_id.0);
+        } else if let Ok(ProtocolLevelNotification::CancelRequestNotification(cancel)) =
+            ProtocolLevelNotification::from_method_and_params(method, params)
+        {
+            self.cancel_request(&cancel);
+        }
+        // Every other notification is ignored: it has no answer.
+    }
+
+    /// Cancels all prompts of a session. Without one it does nothing.
+    fn cancel(&self, session: &str) {
+        let Ok(session) = session.parse() else { return };
+        let Some(prompts) = self.sessions.lock().active.get(&session).map(|active| Arc::clone(&active.prompts)) else {
+            return;
+        };
+        self.interrupt(session, prompts.cancel_all());
+    }
+
+    /// Cancels the prompt with this id. Other requests are carried out to their end.
+    fn cancel_request(&self, cancel: &CancelRequestNotification) {
+        let sessions: Vec<_> = {
+            let sessions = self.sessions.lock();
+            sessions.active.iter().map(|(id, active)| (*id, Arc::clone(&active.prompts))).collect()
+        };
+        for (session, prompts) in sessions {
+            self.interrupt(session, prompts.cancel(&cancel.request_id));
+        }
+    }
+
+    /// Interrupts turns. A turn that has ended meanwhile is left alone.
+    fn interrupt(&self, session: SessionId, turns: Vec<TurnId>) {
+        for turn in turns {
+            let _ = self.service.interrupt_turn(session, turn);
+        }
+    }
+
+    fn reply(&self, id: &RequestId, reply: Reply) {
+        match self.link.pending.take(id) {
+            // The agent may have stopped waiting: then no receiver is left.
+            Some(Waiter::Call(sender)) => drop(sender.try_send(reply)),
+            Some(Waiter::Input { session, input, kind }) => {
+                let response = input::response(kind, reply);
+                if self.service.respond(session, input, response).is_err() {
+                    // The answer is none of the options, or the request has ended. In the second case this fails too.
+                    let declined = input::declined("the client's answer is none of the options");
+                    let _ = self.service.respond(session, input, declined);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Ends the connection: refuses new threads, cancels all prompts, and tells the workers to end.
+    pub(super) fn end(&self) {
+        let (active, alive) = {
+            let mut sessions = self.sessions.lock();
+            (std::mem::take(&mut sessions.active), sessions.alive.take())
+        };
+        drop(alive);
+        // Before the interrupts: a worker that waits for room must see the end.
+        self.link.end();
+        record!(Debug, "turnwise::acp", "the client has gone away; {} sessions were active", active.len());
+        for (session, ActiveSession { prompts, .. }) in active {
+            self.interrupt(session, prompts.cancel_all());
+        }
+    }
+
+    /// Passes the lines of the reader to the connection, while there is one.
+    pub(super) fn receive_weakly(connection: &Weak<Self>, line: Option<&[u8]>) -> bool {
+        let Some(connection) = connection.upgrade() else { return false };
+        match line {
+            Some(line) => connection.receive(line),
+            None => connection.refuse_long_line(),
+        }
+        true
+    }
+}
+
+fn refused(error: Error) -> Outcome {
+    Some(Err(error))
+}
+
+/// Starts the thread of a worker. Returns whether that has succeeded.
+fn start_worker<S: AcpService>(worker: Worker<S>, alive: Sender<Infallible>) -> bool {
+    start("acp-session", move || {
+        let _alive = alive;
+        worker.run();
+    })
+}
+
+/// Starts a detached thread. Returns whether that has succeeded.
+fn start(name: &str, body: impl FnOnce() + Send + 'static) -> bool {
+    let started = Builder::new().name(name.to_owned()).spawn(body);
+    if let Err(error) = &started {
+        record!(Warn, "turnwise::acp", "no thread for a request of the client: {}", error.kind());
+    }
+    started.is_ok()
+}
+
+/// Adds what clients leave out, and what the types require.
+fn complete(method: &str, params: &mut Value) {
+    let Value::Object(params) = params else { return };
+    match method {
+        "initialize" => {
+            // A version that the type cannot hold is one that is not supported, and is answered with 1.
+            let version = params.get("protocolVersion").and_then(Value::as_u64);
+            params.extend(version.map(|version| ("protocolVersion".to_owned(), version.min(u16::MAX.into()).into())));
+        }
+        "session/new" | "session/load" => {
+            params.entry("mcpServers").or_insert_with(|| Value::Array(Vec::new()));
+        }
+        _ => {}
+    }
+}

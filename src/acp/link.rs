@@ -1,0 +1,78 @@
+//! The part of a connection that needs no service: agents reach it from their session threads.
+
+use std::convert::Infallible;
+
+use agent_client_protocol_schema::rpc::{JsonRpcMessage, Notification};
+use agent_client_protocol_schema::v1::{
+    AgentNotification, AgentRequest, AgentResponse, ClientCapabilities, Error, Request, RequestId, Response,
+    SessionNotification, SessionUpdate,
+};
+
+use super::outbox::Outbox;
+use super::pending::{PendingCalls, Waiter};
+use crate::model::SessionId;
+use crate::sync::{bounded, Mutex, Receiver, Sender, WriteOnce};
+
+pub(super) struct Link {
+    pub(super) outbox: Outbox,
+    pub(super) pending: PendingCalls,
+    /// Set by `initialize`.
+    capabilities: WriteOnce<ClientCapabilities>,
+    /// Disconnects at the end of the connection.
+    ended: Receiver<Infallible>,
+    /// The only sender of `ended`, until the end.
+    until_end: Mutex<Option<Sender<Infallible>>>,
+}
+
+impl Link {
+    pub(super) fn new(outbox: Outbox) -> Self {
+        let (until_end, ended) = bounded(0);
+        let until_end = Mutex::new(Some(until_end));
+        Self { outbox, pending: PendingCalls::new(), capabilities: WriteOnce::new(), ended, until_end }
+    }
+
+    /// Stores what the client can do. Returns whether this is the first time.
+    pub(super) fn initialize(&self, capabilities: ClientCapabilities) -> bool {
+        self.capabilities.set(capabilities).is_ok()
+    }
+
+    /// What the client can do. `None` before `initialize`.
+    pub(super) fn capabilities(&self) -> Option<&ClientCapabilities> {
+        self.capabilities.get()
+    }
+
+    /// Ends the connection for everything that waits for the client. The queue of lines stays open.
+    pub(super) fn end(&self) {
+        let until_end = self.until_end.lock().take();
+        drop(until_end);
+        self.pending.close();
+    }
+
+    /// Answers a request of the client. Does not wait.
+    pub(super) fn answer(&self, id: RequestId, result: Result<AgentResponse, Error>) {
+        self.outbox.put(&JsonRpcMessage::wrap(Response::new(id, result)));
+    }
+
+    /// Answers on the reader's thread. Waits if the client has left many answers unread.
+    pub(super) fn answer_from_reader(&self, id: RequestId, result: Result<AgentResponse, Error>) {
+        self.outbox.put_answer(&JsonRpcMessage::wrap(Response::new(id, result)), &self.ended);
+    }
+
+    /// Sends an update. Waits for a place until `turn` has ended.
+    pub(super) fn update(&self, session: SessionId, update: SessionUpdate, turn: &Receiver<Infallible>) {
+        let notification = SessionNotification::new(session.to_string(), update);
+        let notification = AgentNotification::SessionNotification(notification);
+        let message = Notification { method: notification.method().into(), params: Some(notification) };
+        self.outbox.put_update(&JsonRpcMessage::wrap(message), turn, &self.ended);
+    }
+
+    /// Sends a request to the client. Returns its number; `None` after the end of the connection.
+    pub(super) fn request(&self, request: AgentRequest, waiter: Waiter) -> Option<i64> {
+        // Before the request is sent: the reply may come at once.
+        let number = self.pending.add(waiter)?;
+        let id = RequestId::Number(number);
+        let message = Request { id, method: request.method().into(), params: Some(request) };
+        self.outbox.put(&JsonRpcMessage::wrap(message));
+        Some(number)
+    }
+}

@@ -1,0 +1,246 @@
+//! The events of a turn as updates for the client.
+
+use std::collections::BTreeMap;
+
+use agent_client_protocol_schema::v1::{
+    ClientCapabilities, ContentChunk, SessionUpdate, ToolCall, ToolCallStatus, ToolCallUpdate, ToolCallUpdateFields,
+    UsageUpdate,
+};
+use serde_json::Value;
+
+use super::config::{AcpConfig, ToolDisplay};
+use crate::model::{AgentEvent, SessionId, Usage};
+use crate::panics;
+
+/// The name of the custom event that carries an update.
+const UPDATE: &str = "acp.session_update";
+
+/// The event with which an agent sends an update of its own: a plan, the available commands, the used context, or the
+/// content of a tool call, such as a diff or a terminal.
+///
+/// An update that the client has not said it understands is left out.
+///
+/// ```
+/// use turnwise::acp::schema::{Plan, PlanEntry, PlanEntryPriority, PlanEntryStatus, SessionUpdate};
+/// use turnwise::acp::update_event;
+/// use turnwise::{Cancelled, TurnContext};
+///
+/// fn show_plan(turn: &TurnContext) -> Result<(), Cancelled> {
+///     let step = PlanEntry::new("Read the tests", PlanEntryPriority::High, PlanEntryStatus::InProgress);
+///     turn.emit(update_event(&SessionUpdate::Plan(Plan::new(vec![step]))))
+/// }
+/// ```
+pub fn update_event(update: &SessionUpdate) -> AgentEvent {
+    // Updates are plain data with string keys, so this fails for none of them.
+    let payload = serde_json::to_string(update).unwrap_or_default();
+    AgentEvent::Custom { name: UPDATE.to_owned(), payload }
+}
+
+/// What the client knows of one turn.
+#[derive(Debug, Default)]
+pub(super) struct TurnUpdates {
+    /// The tool calls that have begun and not ended, by id.
+    open_calls: BTreeMap<String, ToolCallStatus>,
+    /// The call that was requested or started last and has not ended.
+    last_call: Option<String>,
+    /// Text has been sent since the last complete one.
+    has_text: bool,
+    has_thought: bool,
+    /// The turn has sent text at all.
+    has_answer: bool,
+}
+
+impl TurnUpdates {
+    /// The tool call that runs at present.
+    pub(super) fn current_call(&self) -> Option<&str> {
+        self.last_call.as_deref()
+    }
+
+    /// The updates for an event, in order. Most events are one or none.
+    pub(super) fn of(
+        &mut self,
+        event: AgentEvent,
+        session: SessionId,
+        config: &AcpConfig,
+        able: &ClientCapabilities,
+    ) -> Vec<SessionUpdate> {
+        match event {
+            AgentEvent::TextDelta { delta } => self.text(delta),
+            // The pieces have been sent already, if the agent has emitted any.
+            AgentEvent::TextComplete { content } => match std::mem::take(&mut self.has_text) {
+                true => Vec::new(),
+                false => self.complete_text(content),
+            },
+            AgentEvent::ReasoningDelta { delta } => {
+                self.has_thought = true;
+                thought(delta)
+            }
+            AgentEvent::ReasoningComplete { content } => match std::mem::take(&mut self.has_thought) {
+                true => Vec::new(),
+                false => thought(content),
+            },
+            AgentEvent::TurnCompleted { usage, .. } => {
+                (self.has_text, self.has_thought) = (false, false);
+                used(config.context_size, usage)
+            }
+            AgentEvent::ToolCallRequested { id, name, args } => {
+                self.begin_call(id, &name, Some(&args), ToolCallStatus::Pending, session, config)
+            }
+            AgentEvent::ToolExecutionStarted { id, name } => self.start_call(id, &name, session, config),
+            AgentEvent::ToolExecutionCompleted { id, name, result, is_error, .. } => {
+                let status = if is_error { ToolCallStatus::Failed } else { ToolCallStatus::Completed };
+                self.end_call(id, &name, status, Some(result), session, config)
+            }
+            AgentEvent::ToolExecutionTimedOut { id, name, timeout_ms } => {
+                let message = format!("timed out after {timeout_ms} ms");
+                self.end_call(id, &name, ToolCallStatus::Failed, Some(message), session, config)
+            }
+            AgentEvent::ToolResultReceived { id, name, is_error } if self.open_calls.contains_key(&id) => {
+                let status = if is_error { ToolCallStatus::Failed } else { ToolCallStatus::Completed };
+                self.end_call(id, &name, status, None, session, config)
+            }
+            AgentEvent::Custom { name, payload } if name == UPDATE => {
+                let update = serde_json::from_str(&payload).ok();
+                update.filter(|update| understands(able, update)).map(|update| self.note(update)).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The updates at the end of the turn: the answer, if the agent has not sent it, and the end of open tool calls.
+    pub(super) fn end(&mut self, answer: Option<&str>) -> Vec<SessionUpdate> {
+        let fields = || ToolCallUpdateFields::new().status(ToolCallStatus::Failed);
+        let open = std::mem::take(&mut self.open_calls);
+        let mut updates: Vec<_> =
+            open.into_keys().map(|id| SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id, fields()))).collect();
+        if let Some(answer) = answer.filter(|answer| !self.has_answer && !answer.is_empty()) {
+            updates.extend(self.text(answer.to_owned()));
+        }
+        updates
+    }
+
+    fn text(&mut self, text: String) -> Vec<SessionUpdate> {
+        self.has_text = true;
+        self.complete_text(text)
+    }
+
+    fn complete_text(&mut self, text: String) -> Vec<SessionUpdate> {
+        self.has_answer = true;
+        vec![SessionUpdate::AgentMessageChunk(ContentChunk::new(text.into()))]
+    }
+
+    fn begin_call(
+        &mut self,
+        id: String,
+        name: &str,
+        args: Option<&str>,
+        status: ToolCallStatus,
+        session: SessionId,
+        config: &AcpConfig,
+    ) -> Vec<SessionUpdate> {
+        self.last_call = Some(id.clone());
+        self.open_calls.insert(id.clone(), status);
+        vec![SessionUpdate::ToolCall(tool_call(id, name, args, session, config).status(status))]
+    }
+
+    fn start_call(&mut self, id: String, name: &str, session: SessionId, config: &AcpConfig) -> Vec<SessionUpdate> {
+        if !self.open_calls.contains_key(&id) {
+            return self.begin_call(id, name, None, ToolCallStatus::InProgress, session, config);
+        }
+        self.last_call = Some(id.clone());
+        self.open_calls.insert(id.clone(), ToolCallStatus::InProgress);
+        let fields = ToolCallUpdateFields::new().status(ToolCallStatus::InProgress);
+        vec![SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id, fields))]
+    }
+
+    fn end_call(
+        &mut self,
+        id: String,
+        name: &str,
+        status: ToolCallStatus,
+        result: Option<String>,
+        session: SessionId,
+        config: &AcpConfig,
+    ) -> Vec<SessionUpdate> {
+        let mut updates = match self.open_calls.remove(&id) {
+            Some(_) => Vec::new(),
+            None => vec![SessionUpdate::ToolCall(tool_call(id.clone(), name, None, session, config))],
+        };
+        if self.last_call.as_ref() == Some(&id) {
+            self.last_call = None;
+        }
+        let content = result.filter(|result| !result.is_empty()).map(|result| vec![result.into()]);
+        let fields = ToolCallUpdateFields::new().status(status).content(content);
+        updates.push(SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id, fields)));
+        updates
+    }
+
+    /// Notes what an update of the agent's own says about text and tool calls.
+    fn note(&mut self, update: SessionUpdate) -> SessionUpdate {
+        let (id, status) = match &update {
+            SessionUpdate::ToolCall(call) => (&call.tool_call_id, Some(call.status)),
+            SessionUpdate::ToolCallUpdate(call) => (&call.tool_call_id, call.fields.status),
+            SessionUpdate::AgentMessageChunk(_) => {
+                (self.has_answer, self.has_text) = (true, true);
+                return update;
+            }
+            _ => return update,
+        };
+        let id = id.0.as_ref();
+        match status {
+            Some(ToolCallStatus::Completed | ToolCallStatus::Failed) => drop(self.open_calls.remove(id)),
+            Some(status) => drop(self.open_calls.insert(id.to_owned(), status)),
+            None => {}
+        }
+        update
+    }
+}
+
+fn thought(text: String) -> Vec<SessionUpdate> {
+    vec![SessionUpdate::AgentThoughtChunk(ContentChunk::new(text.into()))]
+}
+
+/// How much of the context a model call has used. Only where both numbers are known.
+fn used(size: Option<u64>, usage: Usage) -> Vec<SessionUpdate> {
+    let size = size.filter(|_| usage.total_tokens() > 0);
+    size.map(|size| SessionUpdate::UsageUpdate(UsageUpdate::new(usage.total_tokens(), size))).into_iter().collect()
+}
+
+/// A tool call as the client is to show it.
+pub(super) fn tool_call(
+    id: String,
+    name: &str,
+    args: Option<&str>,
+    session: SessionId,
+    config: &AcpConfig,
+) -> ToolCall {
+    let args = args.map(|args| serde_json::from_str(args).unwrap_or_else(|_| Value::from(args)));
+    // The host's code. A panic costs the display only.
+    let display = panics::contain(|| (config.display_tool)(session, name, args.as_ref().unwrap_or(&Value::Null)));
+    let ToolDisplay { title, kind, locations } =
+        display.unwrap_or_else(|_| ToolDisplay::new(name, agent_client_protocol_schema::v1::ToolKind::Other));
+    ToolCall::new(id, title).kind(kind).locations(locations).raw_input(args)
+}
+
+/// Whether the client may be sent this update.
+fn understands(able: &ClientCapabilities, update: &SessionUpdate) -> bool {
+    let session = able.session.as_ref();
+    match update {
+        SessionUpdate::UserMessageChunk(_)
+        | SessionUpdate::AgentMessageChunk(_)
+        | SessionUpdate::AgentThoughtChunk(_)
+        | SessionUpdate::ToolCall(_)
+        | SessionUpdate::ToolCallUpdate(_)
+        | SessionUpdate::Plan(_)
+        | SessionUpdate::AvailableCommandsUpdate(_)
+        | SessionUpdate::SessionInfoUpdate(_)
+        | SessionUpdate::UsageUpdate(_) => true,
+        SessionUpdate::PlanUpdate(_) | SessionUpdate::PlanRemoved(_) => able.plan.is_some(),
+        SessionUpdate::Notice(_) => session.is_some_and(|session| session.notices.is_some()),
+        SessionUpdate::CompactionUpdate(_) | SessionUpdate::CompactionSummaryChunk(_) => {
+            session.is_some_and(|session| session.compaction.is_some())
+        }
+        // Modes and options are not offered, and sub-agents are not shown as sessions.
+        _ => false,
+    }
+}

@@ -1,0 +1,228 @@
+//! Calls of an agent to its client: files and terminals.
+
+use serde_json::{json, Value};
+use turnwise::acp::schema::CreateTerminalRequest;
+use turnwise::acp::{AcpClient, AcpClients, AcpConfig, CallError};
+use turnwise::crossbeam_channel::{unbounded, Receiver};
+use turnwise::testkit::{scripted, Gate, Script, Scripted};
+use turnwise::{AgentError, EphemeralSessionService, TurnContext};
+
+use crate::support::{keeping, run, Client, LONG};
+
+const EVERYTHING: &str = r#"{ "fs": { "readTextFile": true, "writeTextFile": true }, "terminal": true }"#;
+
+fn able() -> Value {
+    serde_json::from_str(EVERYTHING).expect("JSON")
+}
+
+/// Agents that run `body` with their client, and the table of clients.
+fn calling(
+    body: impl Fn(&AcpClient, &TurnContext, &str) -> Result<String, CallError> + Send + Sync + Clone + 'static,
+) -> (Scripted, AcpConfig) {
+    let clients = AcpClients::new();
+    let config = AcpConfig::new(clients.clone()).grace(LONG).close_timeout(LONG);
+    let agents = scripted().otherwise(move |prompt| {
+        let (clients, body, prompt) = (clients.clone(), body.clone(), prompt.to_owned());
+        Script::new().reply_with(move |turn| {
+            let client = clients.client(turn.session_id());
+            body(&client, turn, &prompt).map_err(AgentError::from)
+        })
+    });
+    (agents, config)
+}
+
+fn reading() -> (Scripted, AcpConfig) {
+    calling(|client, turn, path| client.read_text_file(turn, path, Some(2), Some(10)))
+}
+
+#[test]
+fn c75_an_agent_reads_and_writes_files_of_its_client() {
+    run(|| {
+        let (agents, config) = calling(|client, turn, path| {
+            let text = client.read_text_file(turn, path, Some(2), None)?;
+            client.write_text_file(turn, path, text.to_uppercase())?;
+            Ok(text)
+        });
+        let mut client = Client::able(keeping(agents), config, able());
+        let session = client.open();
+        let prompt = client.prompt(&session, "/work/a.txt");
+        let read = client.called("fs/read_text_file");
+        assert_eq!(read["params"], json!({ "sessionId": session, "path": "/work/a.txt", "line": 2 }));
+        client.reply(&read, json!({ "content": "unsaved" }));
+        let write = client.called("fs/write_text_file");
+        assert_eq!(write["params"]["content"], "UNSAVED");
+        client.reply(&write, Value::Null);
+        assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
+        assert_eq!(client.text(), "unsaved");
+    });
+}
+
+#[test]
+fn c75_a_call_that_the_client_does_not_support_is_not_sent() {
+    run(|| {
+        let (seen, errors): (_, Receiver<CallError>) = unbounded();
+        let (agents, config) = calling(move |client, turn, _| {
+            for error in [
+                client.read_text_file(turn, "/a", None, None).map(drop),
+                client.write_text_file(turn, "/a", "x"),
+                client.create_terminal(turn, CreateTerminalRequest::new("", "ls")).map(drop),
+            ] {
+                seen.send(error.expect_err("not supported")).expect("the test is listening");
+            }
+            Ok("tried".into())
+        });
+        let mut client = Client::connect(keeping(agents), config);
+        let session = client.open();
+        let prompt = client.prompt(&session, "x");
+        assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
+        let methods: Vec<_> = errors
+            .try_iter()
+            .map(|error| match error {
+                CallError::Unsupported { method } => method,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(methods, ["fs/read_text_file", "fs/write_text_file", "terminal/create"]);
+    });
+}
+
+#[test]
+fn c75_errors_and_broken_replies_of_the_client_are_errors_of_the_call() {
+    run(|| {
+        let (agents, config) = calling(|client, turn, path| {
+            Ok(match client.read_text_file(turn, path, None, None) {
+                Err(CallError::Refused { code, message }) => format!("refused {code} {message}"),
+                Err(CallError::InvalidReply) => "invalid".into(),
+                other => format!("{other:?}"),
+            })
+        });
+        let mut client = Client::able(keeping(agents), config, able());
+        let session = client.open();
+        let mut outcome = |reply: Value| {
+            let prompt = client.prompt(&session, "/a");
+            let mut message = reply;
+            message["jsonrpc"] = json!("2.0");
+            message["id"] = client.called("fs/read_text_file")["id"].clone();
+            client.send(&message);
+            assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
+            client.text()
+        };
+        assert_eq!(outcome(json!({ "error": { "code": -32002, "message": "gone" } })), "refused -32002 gone");
+        assert_eq!(outcome(json!({ "result": { "text": "x" } })), "invalid");
+        assert_eq!(outcome(json!({ "result": 7 })), "invalid");
+    });
+}
+
+#[test]
+fn c75_a_cancel_ends_a_call_and_its_reply_is_ignored() {
+    run(|| {
+        let (agents, config) = reading();
+        let mut client = Client::able(keeping(agents), config, able());
+        let session = client.open();
+        let prompt = client.prompt(&session, "/a");
+        let late = client.called("fs/read_text_file");
+        client.notify("session/cancel", json!({ "sessionId": session }));
+        assert_eq!(client.stopped(prompt), Ok("cancelled".into()));
+        client.reply(&late, json!({ "content": "too late" }));
+        let prompt = client.prompt(&session, "/b");
+        let call = client.called("fs/read_text_file");
+        client.reply(&call, json!({ "content": "in time" }));
+        assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
+        assert_eq!(client.text(), "in time");
+    });
+}
+
+#[test]
+fn c75_a_call_holds_no_running_permit() {
+    run(|| {
+        let (agents, config) = reading();
+        let service = EphemeralSessionService::configure(agents).max_sessions(4).max_running_turns(1).build();
+        let mut client = Client::able(service.expect("a valid configuration"), config, able());
+        let (one, two) = (client.open(), client.open());
+        let (first, second) = (client.prompt(&one, "/one"), client.prompt(&two, "/two"));
+        // Both calls are open at a time, although one turn runs at a time.
+        let calls = [client.called("fs/read_text_file"), client.called("fs/read_text_file")];
+        for call in &calls {
+            client.reply(call, json!({ "content": call["params"]["path"] }));
+        }
+        assert_eq!(client.stopped(first), Ok("end_turn".into()));
+        assert_eq!(client.stopped(second), Ok("end_turn".into()));
+    });
+}
+
+#[test]
+fn c75_a_terminal_runs_a_command_and_is_released() {
+    run(|| {
+        let (agents, config) = calling(|client, turn, command| {
+            let terminal = client.create_terminal(turn, CreateTerminalRequest::new("", command))?;
+            let status = terminal.wait_for_exit(turn)?;
+            let output = terminal.output(turn)?;
+            terminal.kill(turn)?;
+            Ok(format!("{} {:?} {}", terminal.id(), status.exit_code, output.output))
+        });
+        let mut client = Client::able(keeping(agents), config, able());
+        let session = client.open();
+        let prompt = client.prompt(&session, "make");
+        let create = client.called("terminal/create");
+        assert_eq!(create["params"], json!({ "sessionId": session, "command": "make" }));
+        client.reply(&create, json!({ "terminalId": "term-1" }));
+        let wait = client.called("terminal/wait_for_exit");
+        client.reply(&wait, json!({ "exitCode": 0, "signal": null }));
+        let output = client.called("terminal/output");
+        client.reply(&output, json!({ "output": "built", "truncated": false }));
+        let kill = client.called("terminal/kill");
+        client.reply(&kill, json!({}));
+        let release = client.called("terminal/release");
+        assert_eq!(release["params"]["terminalId"], "term-1");
+        assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
+        assert_eq!(client.text(), "term-1 Some(0) built");
+    });
+}
+
+#[test]
+fn c75_a_cancelled_turn_releases_its_terminal_without_a_wait() {
+    run(|| {
+        let (agents, config) = calling(|client, turn, command| {
+            let terminal = client.create_terminal(turn, CreateTerminalRequest::new("", command))?;
+            terminal.wait_for_exit(turn)?;
+            Ok("ended".into())
+        });
+        let mut client = Client::able(keeping(agents), config, able());
+        let session = client.open();
+        let prompt = client.prompt(&session, "sleep");
+        let create = client.called("terminal/create");
+        client.reply(&create, json!({ "terminalId": "term-1" }));
+        client.called("terminal/wait_for_exit");
+        client.notify("session/cancel", json!({ "sessionId": session }));
+        // Neither the wait nor the release is answered.
+        client.called("terminal/release");
+        assert_eq!(client.stopped(prompt), Ok("cancelled".into()));
+    });
+}
+
+#[test]
+fn c75_the_end_of_the_connection_ends_a_call() {
+    run(|| {
+        let gate = Gate::new();
+        let (seen, errors) = unbounded();
+        let at = gate.clone();
+        let (agents, config) = calling(move |client, turn, path| {
+            let error = client.read_text_file(turn, path, None, None).expect_err("no reply comes");
+            seen.send(error).expect("the test is listening");
+            at.pass_regardless();
+            let again = client.read_text_file(turn, path, None, None).expect_err("no client");
+            seen.send(again).expect("the test is listening");
+            Ok(String::new())
+        });
+        let mut client = Client::able(keeping(agents), config, able());
+        let session = client.open();
+        client.prompt(&session, "/a");
+        client.called("fs/read_text_file");
+        gate.open();
+        client.leave().0.expect("the connection ends well");
+        for error in [errors.recv(), errors.recv()] {
+            let error = error.expect("an error");
+            assert!(matches!(error, CallError::NoClient | CallError::Cancelled(_)), "{error:?}");
+        }
+    });
+}
