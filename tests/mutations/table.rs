@@ -1,6 +1,6 @@
 //! The table of mutations. Each has a file, its edits, and the tests of which one has to fail.
 
-use Proof::{Contract, History, Loom, Shuttle, Store};
+use Proof::{Acp, Contract, History, Loom, Shuttle, Store};
 
 /// A deliberate breakage of a protocol.
 pub(crate) struct Mutation {
@@ -17,6 +17,8 @@ pub(crate) struct Mutation {
 pub(crate) enum Proof {
     /// The tests of the contract, on real threads.
     Contract(&'static str),
+    /// The tests of the connection to editors, over pipes and in its modules.
+    Acp(&'static str),
     /// The tests of kept sessions, on real threads and real files.
     Store(&'static str),
     /// Random histories, on real threads. Only for a breakage that every run of the default length finds.
@@ -1250,5 +1252,54 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             ("|| empty.metadata().map_err(failed)?.len() != 0", "|| empty.metadata().map_err(failed)?.len() > 4096"),
         ],
         Store("no_store"),
+    ),
+    // The connection to editors.
+    mutation(
+        "a cancellation before the begin of the turn is not seen by the worker",
+        "src/acp/prompts.rs",
+        &[("        state.turn = Some(turn);\n        state.is_cancelled", "        state.turn = Some(turn);\n        false")],
+        Acp("c73_a_cancellation_is_seen"),
+    ),
+    mutation(
+        "queued prompts are cancelled after the running one",
+        "src/acp/prompts.rs",
+        &[("prompts.iter().rev().filter_map(", "prompts.iter().filter_map(")],
+        Acp("c73_a_cancellation_is_seen"),
+    ),
+    mutation(
+        "a prompt that succeeds after its cancellation is not answered as cancelled",
+        "src/acp/stop.rs",
+        &[("    if is_cancelled {", "    if is_cancelled && result.is_err() {")],
+        Acp("c73_a_cancelled_prompt"),
+    ),
+    mutation(
+        "an error of the client allows",
+        "src/acp/input.rs",
+        &[("        (_, Err(_)) => None,", "        (_, Err(_)) => Some(\"allow_once\".to_owned()),")],
+        Acp("c74_nothing_but"),
+    ),
+    mutation(
+        "a request of the client before initialize is carried out",
+        "src/acp/dispatch.rs",
+        &[("        if self.link.capabilities().is_none() {\n            return refused(", "        if method.is_empty() {\n            return refused(")],
+        Acp("c70_a_request_before"),
+    ),
+    mutation(
+        "updates for a slow client have no limit",
+        "src/acp/outbox.rs",
+        &[("Places::new(updates.max(1))", "Places::new(updates.max(1_000))")],
+        Acp("c76_a_client_that_does_not_read"),
+    ),
+    mutation(
+        "a line above the limit is read",
+        "src/acp/frame.rs",
+        &[("part.len() > self.limit;", "part.len() > self.limit + 9_999;")],
+        Acp("c69_a_line_above"),
+    ),
+    mutation(
+        "the answer of a queued prompt waits for the turn before it",
+        "src/acp/worker.rs",
+        &[("turn.handle.is_finished() && turn.events.is_empty()", "turn.handle.is_finished() && turn.events.len() == 7")],
+        Acp("c73_a_queued_prompt"),
     ),
 ];
