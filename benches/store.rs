@@ -12,6 +12,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -19,10 +20,11 @@ use common::failures::{attempt, exit_code};
 use common::times::{interleaved, time, times, Times};
 use common::{full_or_quick, report, report_numbers, title};
 use redb::{Database, ReadableDatabase, TableDefinition};
-use turnwise::store::{FileStore, PersistentSessionService};
+use turnwise::store::{FileStore, PersistentSessionService, SessionStore};
 use turnwise::{
-    AgentError, Message, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionContext, SessionId,
-    SessionQuery, SessionService, SessionSpec, StartTurnRequest, TurnContext,
+    AgentError, CreateSessionRequest, EphemeralSessionService, Message, RunResult, Session, SessionAgent,
+    SessionAgentBuilder, SessionContext, SessionId, SessionQuery, SessionService, SessionSpec, StartTurnRequest,
+    TurnContext,
 };
 
 const TABLE: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("floor");
@@ -122,6 +124,7 @@ fn measure(folder: &Path) {
     let _ = attempt("unloading", || ids.iter().for_each(|&id| service.unload(id, PATIENCE).expect("an end")));
     title("store: sessions that are not live");
     let _ = attempt("resumed", || resumed(&service, &bare, ids[0]));
+    let _ = attempt("cold sessions", || cold(folder));
     let _ = attempt("a read", || read(&service, &bare, ids[0]));
     let _ = attempt("a list", || list(&service, &bare, &ids));
     service.shutdown(PATIENCE);
@@ -215,6 +218,39 @@ fn resumed(service: &Service, bare: &Database, id: SessionId) {
     });
     let floor = times(full_or_quick(100, 5), || write(bare, id, 500));
     report("resumed, a turn, unloaded", resumed.median(), floor.median());
+}
+
+/// Turns of sessions that are not live, in a service whose capacity is used up: each turn unloads the session that has
+/// been idle for longest. The floor is what a host does without the unloading: it loads the history from the store, and
+/// creates a session with a first turn in the same service.
+fn cold(folder: &Path) {
+    const LIVE: usize = 10;
+    let config = EphemeralSessionService::configure(Builder).max_sessions(LIVE);
+    let store = Arc::new(FileStore::open(folder.join("cold.redb")).expect("a store"));
+    let config = PersistentSessionService::configure(config, Arc::clone(&store));
+    let service = config.unload_when_full(true).build().expect("the settings are in range");
+    let ids: Vec<SessionId> = (0..full_or_quick(1_000, 50))
+        .map(|_| service.open_session(SessionSpec::new().model("20")).expect("a session"))
+        .collect();
+    let mut next = ids.iter().cycle();
+    let turns = full_or_quick(200, 10);
+    let mut turn = || {
+        times(turns, || {
+            let id = next.next().expect("a session");
+            service.start_turn(*id, StartTurnRequest::new("")).expect("a turn");
+        })
+    };
+    let floor = || {
+        times(turns, || {
+            let (stored, _) = store.load(ids[0]).expect("a record").expect("a session");
+            let spec = SessionSpec::new().model("20");
+            drop(stored);
+            service.create_session(CreateSessionRequest::new("").session(spec)).expect("a session");
+        })
+    };
+    let [floor, figure] = interleaved(5, [Box::new(floor), Box::new(&mut turn)]);
+    report("a turn that resumes one session and unloads another", figure.median(), floor.median());
+    service.shutdown(PATIENCE);
 }
 
 fn read(service: &Service, bare: &Database, id: SessionId) {

@@ -1,4 +1,4 @@
-//! The thread that cancels turns at their deadlines.
+//! The thread that cancels turns at their deadlines, and tells sessions that an instant has come.
 //!
 //! It starts with the first deadline and ends when the timers are stopped. Hooks are user code. Before the timer thread
 //! runs the hooks of one turn it hands the timers over to a new thread, together with the due hooks of other turns. So
@@ -15,14 +15,26 @@ use std::time::Duration;
 use crate::cancel::{CancelToken, DueHooks};
 use crate::error::CancelReason;
 use crate::exiting_threads::{set_on_exit, ExitingThreads, TrackedThread};
-use crate::sync::{current, room_for_a_thread, select, Arc, Builder, Instant, Mutex};
+use crate::sync::{current, room_for_a_thread, select, Arc, Builder, Instant, Mutex, Weak};
 use crate::time::clock::{Alarm, Clock, Deadline, Entry};
 use crate::wait::latch::Latch;
 use crate::wait::signal::Signal;
 
-/// The deadlines of turns, and the thread that serves them. Dropping it stops that thread, and waits for no thread.
+/// The deadlines of turns and the alarms of sessions, and the thread that serves them. Dropping it stops that thread, and
+/// waits for no thread.
 pub(crate) struct TurnTimers {
     shared: Arc<Shared>,
+}
+
+/// Sets alarms. It does not keep the timers from being stopped: an alarm that is set afterwards never comes.
+#[derive(Clone)]
+pub(crate) struct Alarms {
+    shared: Arc<Shared>,
+}
+
+/// The target of an alarm. Called on the timer thread, so it must be quick and run no user code.
+pub(crate) trait OnAlarm: Send + Sync {
+    fn on_alarm(&self);
 }
 
 struct Shared {
@@ -46,13 +58,20 @@ struct State {
     stopped: bool,
 }
 
-/// A turn with a deadline. Dropped once the turn's token is set, or when the deadline is disarmed.
+/// What is due at an instant. Dropped once it is done, or when it is disarmed.
 struct Due {
-    token: CancelToken,
+    work: DueWork,
     _entry: Entry,
 }
 
-/// One deadline, until [`disarm`](Self::disarm) or a drop removes it.
+enum DueWork {
+    /// Cancels a turn.
+    Cancel(CancelToken),
+    /// Tells a session.
+    Alarm(Weak<dyn OnAlarm>),
+}
+
+/// One deadline or alarm, until [`disarm`](Self::disarm) or a drop removes it.
 #[must_use = "dropping it disarms the deadline"]
 pub(crate) struct TimerGuard {
     shared: Arc<Shared>,
@@ -78,20 +97,11 @@ impl TurnTimers {
     /// Cancels `token` after `timeout`. Returns `None`, and never cancels, if the deadline is past the last
     /// representable instant.
     pub(crate) fn arm(&self, timeout: Duration, token: &CancelToken) -> Option<TimerGuard> {
-        let deadline = self.shared.clock.deadline(timeout);
-        let at = deadline.at()?;
-        let due = Due { token: token.clone(), _entry: deadline.work_entry() };
-        let (key, is_first) = {
-            let mut state = self.shared.state.lock();
-            let key = (at, state.next_number);
-            state.next_number += 1;
-            state.due.insert(key, due);
-            (key, state.due.keys().next() == Some(&key))
-        };
-        if is_first {
-            self.shared.changed.notify();
-        }
-        Some(TimerGuard { shared: Arc::clone(&self.shared), key })
+        self.shared.insert(&self.shared.clock.deadline(timeout), DueWork::Cancel(token.clone()))
+    }
+
+    pub(crate) fn alarms(&self) -> Alarms {
+        Alarms { shared: Arc::clone(&self.shared) }
     }
 
     /// The number of timer threads that are not joined, also after they have handed over.
@@ -128,7 +138,31 @@ impl Drop for TurnTimers {
     }
 }
 
+impl Alarms {
+    /// Tells `target` at `deadline`, if it still exists. The timer thread must run already. Returns `None`, and never
+    /// tells it, if the deadline is never.
+    pub(crate) fn set(&self, deadline: &Deadline, target: Weak<dyn OnAlarm>) -> Option<TimerGuard> {
+        self.shared.insert(deadline, DueWork::Alarm(target))
+    }
+}
+
 impl Shared {
+    fn insert(self: &Arc<Self>, deadline: &Deadline, work: DueWork) -> Option<TimerGuard> {
+        let at = deadline.at()?;
+        let due = Due { work, _entry: deadline.work_entry() };
+        let (key, is_first) = {
+            let mut state = self.state.lock();
+            let key = (at, state.next_number);
+            state.next_number += 1;
+            state.due.insert(key, due);
+            (key, state.due.keys().next() == Some(&key))
+        };
+        if is_first {
+            self.changed.notify();
+        }
+        Some(TimerGuard { shared: Arc::clone(self), key })
+    }
+
     fn spawn_timer_thread(self: &Arc<Self>) -> io::Result<TrackedThread<()>> {
         room_for_a_thread()?;
         let (shared, exited) = (Arc::clone(self), Arc::new(Latch::new()));
@@ -181,7 +215,7 @@ impl Shared {
                 }
                 (state.take_overdue(now), state.due.keys().next().map(|(at, _)| *at))
             };
-            let hooks = cancel_all(&overdue);
+            let hooks = do_all(&overdue);
             if hooks.is_empty() {
                 return Some(Step::Wait(self.clock.deadline_at(next)));
             }
@@ -244,9 +278,17 @@ impl State {
     }
 }
 
-/// Cancels the tokens, and returns the hooks of each token that has some.
-fn cancel_all(overdue: &[Due]) -> Vec<DueHooks> {
-    let due = overdue.iter().filter_map(|due| due.token.cancel(CancelReason::DeadlineExceeded));
+/// Cancels the turns and tells the sessions that are due. Returns the hooks of each turn that has some.
+fn do_all(overdue: &[Due]) -> Vec<DueHooks> {
+    let due = overdue.iter().filter_map(|due| match &due.work {
+        DueWork::Cancel(token) => token.cancel(CancelReason::DeadlineExceeded),
+        DueWork::Alarm(target) => {
+            if let Some(target) = target.upgrade() {
+                target.on_alarm();
+            }
+            None
+        }
+    });
     due.filter(|hooks| !hooks.is_empty()).collect()
 }
 
@@ -273,6 +315,12 @@ impl Drop for TimerGuard {
 impl fmt::Debug for TurnTimers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TurnTimers").field("due", &self.shared.state.lock().due.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Alarms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alarms").finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,7 @@ struct Example {
     prints: &'static str,
 }
 
-const EXAMPLES: [Example; 16] = [
+const EXAMPLES: [Example; 17] = [
     Example { name: "abort_socket", is_built: true, prints: "interrupted\nhello\n" },
     Example {
         name: "asking",
@@ -73,6 +73,11 @@ const EXAMPLES: [Example; 16] = [
         is_built: cfg!(feature = "testkit"),
         prints:
             "RunStarted(think)\nTextDelta(hm, )\nRunFailed(the turn of the session failed: cancelled: interrupted)\n",
+    },
+    Example {
+        name: "unloading",
+        is_built: cfg!(feature = "store"),
+        prints: "hello again, turn 2\n4 messages of the first session\n2 live, 99 unloaded so far\n",
     },
 ];
 

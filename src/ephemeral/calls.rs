@@ -18,6 +18,7 @@ use crate::service::{
 };
 use crate::session::command::{Command, HistoryReply, HistoryRequest, TakeCondition, Taken};
 use crate::session::handle::SessionHandle;
+use crate::subscription::queue::Scope;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{bounded, Arc};
@@ -110,6 +111,10 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
         handle.and_then(|handle| handle.view()).ok_or(SessionError::NotFound { id })
     }
 
+    fn history_at(&self, id: SessionId) -> Result<(Session, u64), SessionError> {
+        Ok(self.core.open(id)?.shared().history.get_with_boundary())
+    }
+
     fn list(&self, query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError> {
         self.core.registry.list(&query)
     }
@@ -135,7 +140,7 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
 
     fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
         let handle = self.core.open(id)?;
-        let (queue, stream) = self.core.new_stream(options);
+        let (queue, stream) = self.core.new_stream(options, Scope::OneSession);
         let attached = handle.bus().attach(&queue);
         attached.then(|| stream.of_session(handle.key())).ok_or(SessionError::NotFound { id })
     }

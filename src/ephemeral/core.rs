@@ -4,8 +4,9 @@ use crate::error::SessionError;
 use crate::model::SessionId;
 use crate::permits::semaphore::{Permit, Semaphore};
 use crate::session::handle::SessionHandle;
+use crate::session::unload::Demand;
 use crate::subscription::global::GlobalSubscribers;
-use crate::subscription::queue::Queue;
+use crate::subscription::queue::{Queue, Scope};
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::Arc;
@@ -24,6 +25,8 @@ pub(crate) struct Core {
     pub(crate) global_subscribers: GlobalSubscribers,
     /// One permit for each session that holds capacity, and for each reservation.
     pub(crate) capacity: Arc<Semaphore>,
+    /// The callers that wait for it, in a service that makes room for them.
+    pub(crate) demand: Arc<Demand>,
     /// One permit for each turn that its agent runs now.
     pub(crate) running: Arc<Semaphore>,
     pub(crate) deadlines: TurnTimers,
@@ -34,10 +37,12 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(settings: Settings) -> Self {
         let max_running = settings.max_running_turns.unwrap_or(MAX_THREADS);
+        let capacity = Semaphore::new(settings.max_sessions.min(MAX_THREADS));
         Self {
+            demand: Demand::new(Arc::clone(&capacity)),
+            capacity,
             registry: Registry::new(),
             global_subscribers: GlobalSubscribers::new(),
-            capacity: Semaphore::new(settings.max_sessions.min(MAX_THREADS)),
             running: Semaphore::new(max_running),
             deadlines: TurnTimers::new(format!("{}-deadlines", settings.thread_name_prefix), settings.clock.clone()),
             threads: Threads::new(settings.idle_threads),
@@ -52,8 +57,8 @@ impl Core {
     }
 
     /// A stream for a subscriber, and its queue.
-    pub(crate) fn new_stream(&self, options: Subscription) -> (Arc<Queue>, EventStream) {
-        EventStream::new(options, self.clock().clone(), Arc::clone(&self.counters.subscriber_events_dropped))
+    pub(crate) fn new_stream(&self, options: Subscription, scope: Scope) -> (Arc<Queue>, EventStream) {
+        EventStream::new(options, scope, self.clock().clone(), Arc::clone(&self.counters.subscriber_events_dropped))
     }
 
     /// How many sessions hold capacity. Reservations hold it too, and are not counted.
@@ -120,6 +125,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         // Also if the session thread panicked: no turn is admitted afterwards, and no caller waits for an answer.
         self.handle.end();
+        self.handle.end_claim();
         // Capacity first: a caller that does not find the id may rely on the capacity.
         if let Some(capacity) = self.capacity.take() {
             capacity.release();

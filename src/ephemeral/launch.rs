@@ -36,6 +36,7 @@ use crate::session::handle::{Profile, SessionHandle};
 use crate::session::queue::NewTurn;
 use crate::session::running::Input;
 use crate::session::thread::{self, Start};
+use crate::session::unload::UnloadPolicy;
 use crate::spans::CallerSpan;
 use crate::sync::{bounded, Arc, Receiver};
 use crate::turn::events::EventSender;
@@ -43,7 +44,7 @@ use crate::turn::handle::{Outcome, TurnHandle};
 
 use super::core::{Core, Registration};
 use super::service::Inner;
-use super::settings::Settings;
+use super::settings::{Settings, UnloadSettings};
 use super::started::TurnWithWait;
 use super::threads::ThreadSpec;
 
@@ -131,7 +132,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let core = &self.core;
         // First: from here on every failure gives the reservation back.
         let reserved = core.claim_reservation(spec)?;
-        self.prepare_timeout(timeout)?;
+        self.prepare_timeout(timeout.or(core.settings.unload.idle_after))?;
         let id = identify(spec, &core.settings.ids);
         let profile = profile(core, self.of_agents.clone(), id, first_turn, spec);
         let (handle, seal, admission) = SessionHandle::new(profile, first_turn, cancel.clone());
@@ -146,7 +147,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         SessionContext::new(events, self.of_agents.clone(), cancel)
     }
 
-    /// Starts the timer thread for a turn with a timeout, before anything is admitted.
+    /// Starts the timer thread for a turn or a session with a timeout, before anything is admitted.
     fn prepare_timeout(&self, timeout: Option<Duration>) -> Result<(), SessionError> {
         match timeout {
             None => Ok(()),
@@ -190,7 +191,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
         };
         let guards = match admitted {
             Ok(admitted) => Some(admitted),
-            Err(SessionError::Busy { .. }) if when_busy != WhenBusy::Refuse => None,
+            Err(SessionError::Busy { .. }) if when_busy != WhenBusy::Refuse || self.may_follow_opening(&handle) => None,
             Err(error) => return Err(RefusedTurn::new(self.core.refusal(error), request)),
         };
         let wait = match announce(handle.key()) {
@@ -203,6 +204,12 @@ impl<B: SessionAgentBuilder> Inner<B> {
         let (turn, outcome) = make_turn(&self.core, id, request, cancel.clone());
         handle.send(Command::Turn(turn.admitted(turn_id, (seal, admission))));
         Ok((turn_handle(&self.core, &handle, turn_id, cancel, outcome), wait))
+    }
+
+    /// Whether the session is only busy because another caller resumes it, in a service that unloads sessions. Without the
+    /// unload the session would be idle. So a turn that does not queue waits for the build.
+    fn may_follow_opening(&self, handle: &SessionHandle) -> bool {
+        self.core.settings.unload.is_on() && handle.is_opening()
     }
 
     /// The open session, and its admission of a turn.
@@ -285,8 +292,8 @@ impl<B> RegisteredSession<B> {
         let (turn, outcome) = make_turn(core, handle.id(), request, cancel.clone());
         let turn_handle = turn_handle(core, &handle, turn_id, cancel, outcome);
         let first = First::Turn(turn.admitted(turn_id, (seal, admission)));
-        let restart_policy = core.settings.restart_faulted;
-        let start = Start { builder, spec, context, handle, first, restart_policy };
+        let (restart_policy, unload_policy) = (core.settings.restart_faulted, unload_policy(core));
+        let start = Start { builder, spec, context, handle, first, restart_policy, unload_policy };
         PreparedSession::new(start, turn_handle, registration)
     }
 
@@ -296,8 +303,9 @@ impl<B> RegisteredSession<B> {
         let opening = Opening { guards: BuildGuards::new(self.seal, self.admission), reply };
         let Self { builder, spec, context, handle, registration, .. } = self;
         let reply = OpeningReply { handle: Arc::clone(&handle), opened };
-        let (first, restart_policy) = (First::Open(opening), registration.core().settings.restart_faulted);
-        let start = Start { builder, spec, context, handle, first, restart_policy };
+        let (first, core) = (First::Open(opening), registration.core());
+        let (restart_policy, unload_policy) = (core.settings.restart_faulted, unload_policy(core));
+        let start = Start { builder, spec, context, handle, first, restart_policy, unload_policy };
         PreparedSession::new(start, reply, registration)
     }
 }
@@ -376,6 +384,15 @@ fn profile(
         running: Arc::clone(&core.running),
         service,
         turn_queue,
+        may_be_unloaded: core.settings.unload.is_on(),
+    }
+}
+
+fn unload_policy(core: &Core) -> UnloadPolicy {
+    let UnloadSettings { idle_after, when_full } = core.settings.unload;
+    UnloadPolicy {
+        idle: idle_after.map(|after| (after, core.deadlines.alarms())),
+        demand: when_full.then(|| Arc::clone(&core.demand)),
     }
 }
 

@@ -369,6 +369,7 @@ mod tests {
             running,
             service: crate::service::WeakService::none(),
             turn_queue: 0,
+            may_be_unloaded: false,
         };
         let (handle, seal, admission) = SessionHandle::new(profile, None, CancelToken::new());
         seal.seal();

@@ -30,27 +30,28 @@ use crate::time::clock::Deadline;
 use super::core::Core;
 
 impl Core {
-    /// Waits for one unit of the capacity, in arrival order, at most for `timeout`.
-    pub(super) fn reserve(&self, timeout: Duration) -> Result<Reservation, SessionError> {
+    /// Waits for one unit of the capacity, in arrival order, at most for `timeout`. `in_queue` is called if it has to wait,
+    /// once it has its place among the waiters.
+    pub(super) fn reserve(&self, timeout: Duration, in_queue: impl FnOnce()) -> Result<Reservation, SessionError> {
         self.refuse_after_shutdown()?;
         let max = self.capacity.limit();
         let permit = match self.capacity.acquire_now() {
             Ok(permit) => permit,
             // Without any capacity no unit ever comes back.
             Err(active) if timeout.is_zero() || max == 0 => return Err(SessionError::CapacityExceeded { active, max }),
-            Err(_) => self.wait_for_capacity(&self.clock().deadline(timeout))?,
+            Err(_) => self.wait_for_capacity(&self.clock().deadline(timeout), in_queue)?,
         };
         // The permit is dropped, and so given back, if the shutdown came first.
         self.refuse_after_shutdown()?;
         Ok(Reservation::new(permit))
     }
 
-    fn wait_for_capacity(&self, deadline: &Deadline) -> Result<Permit, SessionError> {
+    fn wait_for_capacity(&self, deadline: &Deadline, in_queue: impl FnOnce()) -> Result<Permit, SessionError> {
         // A thread of the host has no turn that could be cancelled.
         let cancel = reentrancy::current_cancel().unwrap_or_else(CancelToken::new);
         // The sessions that hold the capacity may need the running permit to end.
         let lent = reentrancy::lend_permit(deadline);
-        let granted = self.capacity.acquire_until(&cancel, deadline, self.registry.shutdown());
+        let granted = self.capacity.acquire_until(&cancel, deadline, self.registry.shutdown(), in_queue);
         if let Some(lent) = lent {
             lent.end_wait();
         }

@@ -17,6 +17,7 @@ use crate::service::{
 };
 #[cfg(feature = "testkit")]
 use crate::session::handle::SessionHandle;
+use crate::subscription::queue::Scope;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{Arc, Weak};
@@ -114,7 +115,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// running permit meanwhile. Its own session holds a unit too, and no check finds sessions that wait for each
     /// other's capacity. So a turn should reserve with a short timeout.
     pub fn reserve(&self, timeout: Duration) -> Result<Reservation, SessionError> {
-        self.inner.core.reserve(timeout)
+        self.inner.core.reserve(timeout, || {})
     }
 
     /// How many sessions were ever registered, including those that failed to build or got no thread. Pass this number
@@ -180,7 +181,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     /// Does not block; reading the stream does.
     pub fn subscribe_all(&self, options: Subscription) -> EventStream {
         let core = &self.inner.core;
-        let (queue, stream) = core.new_stream(options);
+        let (queue, stream) = core.new_stream(options, Scope::AllSessions);
         core.global_subscribers.add(&queue);
         for session in core.registry.all() {
             session.bus().attach(&queue);
@@ -209,6 +210,7 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
             turns_cancelled,
             faults,
             restarts: counters.restarts.get(),
+            unloads: counters.unloads.get(),
             turns_withdrawn: counters.turns_withdrawn.get(),
             events_dropped: counters.events_dropped.get(),
             subscriber_events_dropped: counters.subscriber_events_dropped.get(),

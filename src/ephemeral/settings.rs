@@ -1,5 +1,7 @@
 //! The settings of a service, and their limits.
 
+use std::time::Duration;
+
 use crate::error::ConfigError;
 use crate::ids::Ids;
 use crate::service::RestartPolicy;
@@ -31,8 +33,25 @@ pub(crate) struct Settings {
     pub(crate) event_history: usize,
     pub(crate) turn_queue: usize,
     pub(crate) restart_faulted: Option<RestartPolicy>,
+    pub(crate) unload: UnloadSettings,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
+}
+
+/// When idle sessions are unloaded. Only a service that keeps its sessions has settings other than the defaults.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct UnloadSettings {
+    /// After this time without a turn.
+    pub(crate) idle_after: Option<Duration>,
+    /// When another session needs the capacity.
+    pub(crate) when_full: bool,
+}
+
+impl UnloadSettings {
+    /// Whether a session may be unloaded at all.
+    pub(crate) fn is_on(self) -> bool {
+        self.idle_after.is_some() || self.when_full
+    }
 }
 
 impl Default for Settings {
@@ -47,6 +66,7 @@ impl Default for Settings {
             event_history: 0,
             turn_queue: DEFAULT_TURN_QUEUE,
             restart_faulted: None,
+            unload: UnloadSettings::default(),
             clock: Clock::System,
             ids: Ids::System,
         }
@@ -69,6 +89,10 @@ impl Settings {
             if within.is_zero() {
                 return Err(ConfigError::ZeroDuration { option: "restart_faulted" });
             }
+        }
+        // A session would be unloaded after each turn, before its caller could begin the next one.
+        if self.unload.idle_after.is_some_and(|after| after.is_zero()) {
+            return Err(ConfigError::ZeroDuration { option: "unload_idle_after" });
         }
         if self.thread_name_prefix.contains('\0') {
             return Err(ConfigError::ThreadName);

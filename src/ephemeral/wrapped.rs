@@ -5,20 +5,35 @@ use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
 use crate::error::SessionError;
-use crate::ids::numbers::NumberRecord;
-use crate::model::SessionId;
+use crate::ids::numbers::{LastNumbers, NumberRecord};
+use crate::model::{Session, SessionId};
 use crate::permits::reservation::{Reservation, SharedReservation};
+use crate::reentrancy::{self, Wait, WaitError};
 use crate::service::{ArchiveMode, CreateSessionRequest, RefusedTurn, SessionSpec, StartTurnRequest};
 use crate::session::command::{TakeCondition, Taken};
 use crate::session::handle::SessionHandle;
-use crate::sync::{Arc, Weak};
-use crate::time::clock::{Clock, Stopwatch};
+use crate::session::unload::UnloadDecision;
+use crate::status::gate::GateState;
+use crate::sync::{Arc, Instant, Weak};
+use crate::time::clock::{Clock, Deadline, Stopwatch};
 use crate::turn::handle::TurnHandle;
 
 use super::calls::{archive, archive_wait, wait_until_ended};
 use super::launch::{identify, PreparedSession};
 use super::service::EphemeralSessionService;
+use super::settings::UnloadSettings;
 use super::started::TurnWithWait;
+
+/// What a look at all sessions has found.
+pub(crate) struct Look {
+    /// The sessions that could be unloaded, each with the end of its last use.
+    pub(crate) unused: Vec<(Instant, SessionId)>,
+    /// A session that is being unloaded.
+    pub(crate) unloading: Option<Life>,
+    /// All sessions, with their gates and whether they were unused. If two looks in a row find the same, there was an
+    /// instant between them at which all sessions were as found: a gate never has the same value again after a turn.
+    pub(crate) states: Vec<(SessionId, GateState, bool)>,
+}
 
 /// One life of a session. A later life under the same id is another one.
 pub(crate) struct Life {
@@ -42,6 +57,47 @@ impl Life {
         self.handle.gate().state().is_running()
     }
 
+    /// Whether callers can use the session.
+    pub(crate) fn is_open(&self) -> bool {
+        self.handle.is_open()
+    }
+
+    /// Whether the session was closed to be unloaded, and can be resumed after its end.
+    pub(crate) fn is_unloading(&self) -> bool {
+        self.handle.is_unloading()
+    }
+
+    pub(crate) fn id(&self) -> SessionId {
+        self.handle.id()
+    }
+
+    /// The last numbers that the session has given out.
+    pub(crate) fn last_numbers(&self) -> LastNumbers {
+        let turn = self.handle.gate().state().turns();
+        LastNumbers { turn, event: self.handle.bus().last_seq() }
+    }
+
+    /// Makes the session thread look whether a caller waits for capacity.
+    pub(crate) fn wake(&self) {
+        self.handle.wake();
+    }
+
+    /// Asks for the unloading of the session, and waits for the decision, which does not wait for a turn. `None` if the
+    /// session has ended.
+    pub(crate) fn unload(&self) -> Result<Option<UnloadDecision>, SessionError> {
+        let waiting = self.clock.stopwatch();
+        let failed = |error: WaitError| error.into_session_error(self.handle.id(), &waiting);
+        let wait = Wait::on(self.handle.key()).map_err(failed)?;
+        let Some(reply) = self.handle.request_unload() else { return Ok(Some(UnloadDecision::InUse)) };
+        wait.receive(reply.decided().receiver(), &Deadline::never()).map_err(failed)?;
+        Ok(reply.decision())
+    }
+
+    /// The committed history and its boundary, of an open session or a closed one.
+    pub(crate) fn history_at(&self) -> (Session, u64) {
+        self.handle.shared().history.get_with_boundary()
+    }
+
     /// Waits until the thread of a closed session holds nothing of it.
     pub(crate) fn wait_until_ended(&self, waiting: &Stopwatch, timeout: Duration) -> Result<(), SessionError> {
         wait_until_ended(&self.handle, waiting, &waiting.deadline(timeout))
@@ -62,6 +118,11 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         Ok(())
     }
 
+    /// As [`reserve`](Self::reserve). `in_queue` is called if it has to wait, once it has its place among the waiters.
+    pub(crate) fn reserve_with(&self, timeout: Duration, in_queue: impl FnOnce()) -> Result<Reservation, SessionError> {
+        self.inner.core.reserve(timeout, in_queue)
+    }
+
     /// Sets the id of a session before it is registered.
     pub(crate) fn identify(&self, spec: &mut SessionSpec) -> SessionId {
         identify(spec, &self.inner.core.settings.ids)
@@ -69,6 +130,14 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
 
     pub(crate) fn stopwatch(&self) -> Stopwatch {
         self.inner.core.clock().stopwatch()
+    }
+
+    /// Fails if this thread's turn is cancelled.
+    pub(crate) fn check_cancelled(&self, waiting: &Stopwatch) -> Result<(), SessionError> {
+        match reentrancy::check() {
+            Err(error @ WaitError::Interrupted { waiter, .. }) => Err(error.into_session_error(waiter, waiting)),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {
@@ -116,6 +185,34 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
     pub(crate) fn life(&self, id: SessionId) -> Option<Life> {
         let core = &self.inner.core;
         core.registry.find(id).map(|handle| Life { handle, clock: core.clock().clone() })
+    }
+
+    /// Looks at all sessions, one after the other.
+    pub(crate) fn look(&self) -> Look {
+        let core = &self.inner.core;
+        let mut look = Look { unused: Vec::new(), unloading: None, states: Vec::new() };
+        for handle in core.registry.all() {
+            let is_unused = handle.is_unused();
+            look.states.push((handle.id(), handle.gate().state(), is_unused));
+            if let Some(last_use) = handle.last_use().filter(|_| is_unused) {
+                look.unused.push((last_use, handle.id()));
+            }
+            if handle.is_unloading() {
+                look.unloading = Some(Life { handle, clock: core.clock().clone() });
+            }
+        }
+        look
+    }
+
+    /// The end of a live session's last use, if it could be unloaded now.
+    pub(crate) fn unused_since(&self, id: SessionId) -> Option<Instant> {
+        let handle = self.inner.core.registry.find(id).filter(|handle| handle.is_unused())?;
+        handle.last_use()
+    }
+
+    /// When this service unloads its sessions.
+    pub(crate) fn unload_settings(&self) -> UnloadSettings {
+        self.inner.core.settings.unload
     }
 
     /// As `take_session`, on a condition.

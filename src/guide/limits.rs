@@ -23,4 +23,5 @@
 //! [`QueueFull`](crate::SessionError::QueueFull), [`InjectError::Full`](crate::InjectError::Full). The program decides
 //! whether to [retry](super::retries), and for how long. To wait for capacity instead,
 //! [`reserve`](crate::EphemeralSessionService::reserve) it with a timeout, and pass the
-//! [`Reservation`](crate::Reservation) to the create.
+//! [`Reservation`](crate::Reservation) to the create. A service that keeps its sessions can
+//! [make room](super::lives#more-sessions-than-memory) by itself.

@@ -9,6 +9,7 @@
 //! - An agent in an editor (`acp`, with the feature of this name): the Agent Client Protocol.
 //! - [Retries and back-off](retries): which errors are worth a retry, and where to retry.
 //! - [Which limits to set](limits): capacity, permits, queues, timeouts.
+//! - [A service that outlives its process and its memory](lives): kept sessions, unloading, several processes.
 //! - [What to do at shutdown](shutdown): in which order.
 //! - [Observing a service](observing): statistics, the times of a turn, log records, spans.
 //!
@@ -24,6 +25,7 @@ pub mod asking;
 pub mod busy;
 pub mod in_a_struct;
 pub mod limits;
+pub mod lives;
 pub mod not_send;
 pub mod observing;
 pub mod porting;

@@ -5,6 +5,8 @@
 //! | How many sessions, turns and threads are there, and how did turns end? | [`stats`](crate::ServiceControl::stats): [`ServiceStats`](crate::ServiceStats) |
 //! | What is a session doing, and since when? | [`read`](crate::SessionService::read): [`SessionInfo::state`](crate::SessionInfo#structfield.state) and [`turn_started_at`](crate::SessionInfo#structfield.turn_started_at) |
 //! | Why was a turn slow? | [`TurnHandle::timings`](crate::TurnHandle::timings): behind other turns, without a permit, without an answer, or in its agent |
+//! | What has been said in a session, while it works? | [`history`](crate::SessionService::history), at once |
+//! | What has been said, and what happens from there on? | [`history_at`](crate::SessionService::history_at) and [`subscribe`](crate::SessionService::subscribe), [below](#history-and-events) |
 //! | What happens now, in all sessions? | [`subscribe_all`](crate::ServiceControl::subscribe_all) |
 //! | What did my agent record, and in which turn? | spans, with the feature `tracing` |
 //! | What does the library itself do? | [log records](crate#logging) |
@@ -30,6 +32,42 @@
 //! assert!(line(&service).starts_with("1 turns, 0 without a permit, 0 lost events, "));
 //! # Ok::<(), turnwise::SessionError>(())
 //! ```
+//!
+//! # History and events
+//!
+//! A client that opens a conversation shows what has been said, and then follows. If it exports the history, it waits for
+//! the running turn. If it subscribes first and reads afterwards, it shows a turn twice that ends in between; in the other
+//! order it misses one. [`history_at`](crate::SessionService::history_at) returns the history as of the last finished turn
+//! together with the number of the event at which it ends:
+//!
+//! ```
+//! use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, EventStream, Message, SessionError, SessionId};
+//! use turnwise::{SessionService, SessionSpec, StartTurnRequest, Subscription};
+//!
+//! /// What a client shows first, and the stream that goes on from there.
+//! fn open_conversation(
+//!     service: &dyn SessionService,
+//!     id: SessionId,
+//! ) -> Result<(Vec<Message>, EventStream), SessionError> {
+//!     let (history, seq) = service.history_at(id)?; // at once, also in the middle of a turn
+//!     let events = service.subscribe(id, Subscription::new().from_seq(seq + 1))?;
+//!     Ok((history.messages().to_vec(), events))
+//! }
+//!
+//! let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase())));
+//! let service = EphemeralSessionService::configure(agent).event_history(1_024).build()?;
+//! let id = service.open_session(SessionSpec::new())?;
+//! service.start_turn(id, StartTurnRequest::new("one"))?;
+//! let (shown, mut events) = open_conversation(&service, id)?;
+//! assert_eq!(shown, [Message::user("one"), Message::assistant("ONE")]);
+//! service.start_turn(id, StartTurnRequest::new("two"))?;
+//! assert!(matches!(events.next().unwrap().event, AgentEvent::RunStarted { prompt, .. } if prompt == "two"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The session has to keep the events of the running turn, and of those that end between the two calls:
+//! [`event_history`](crate::ServiceConfig::event_history). If it has not, [`dropped`](crate::EventStream::dropped) tells
+//! the client that it has missed events. Such a client waits for the terminal event of the turn, and begins again.
 //!
 //! # Spans
 //!

@@ -18,6 +18,7 @@
 use std::fmt;
 
 use crate::error::SessionError;
+use crate::model::Session;
 use crate::panics::{contain_and_log, record};
 #[cfg(feature = "store")]
 use crate::sync::Weak;
@@ -34,6 +35,9 @@ pub(crate) struct LastNumbers {
 pub(crate) trait NumberRecord: Send + Sync {
     /// Reserves a block of numbers behind each number of `used` that has reached its bound. Returns the bounds.
     fn reserve(&self, used: LastNumbers) -> Result<LastNumbers, SessionError>;
+
+    /// Saves what the record lacks of this history, so that the life may end.
+    fn catch_up(&self, history: Session) -> Result<(), SessionError>;
 
     /// Records the last numbers of a life that has ended.
     fn finish(&self, used: LastNumbers);
@@ -144,6 +148,12 @@ impl Numbers {
             contain_and_log("the drop of a store's error", move || drop(error));
             self.raise(LastNumbers { turn: 0, event: used.saturating_add(UNRESERVED) });
         }
+    }
+
+    /// Saves what the record lacks of this history, so that the life may end. Does nothing without a record.
+    pub(crate) fn catch_up(&self, history: Session) -> Result<(), SessionError> {
+        let record = self.record.lock().clone();
+        record.map_or(Ok(()), |record| record.catch_up(history))
     }
 
     /// Whether the numbers are reserved in this record, and the life has not ended.

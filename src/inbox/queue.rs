@@ -210,6 +210,22 @@ impl Inbox {
         self.queue.change(|contents| contents.is_closed = contents.extra.is_ended);
     }
 
+    /// Whether there is an interaction that has not been taken.
+    pub(crate) fn has_items(&self) -> bool {
+        self.queue.change(|contents| !contents.items.is_empty())
+    }
+
+    /// Runs `close` if the inbox is empty. If `close` returns true, the inbox is closed for good in the same step: no
+    /// interaction is accepted in between.
+    pub(crate) fn close_if_empty(&self, close: impl FnOnce() -> bool) -> bool {
+        self.queue.change(|contents| {
+            let is_closed = contents.items.is_empty() && close();
+            contents.is_closed |= is_closed;
+            contents.extra.is_ended |= is_closed;
+            is_closed
+        })
+    }
+
     fn close_as(&self, is_end: bool) {
         let (failed, waiting) = self.queue.change(|contents| {
             contents.is_closed = true;

@@ -51,14 +51,24 @@ impl Reply {
     }
 
     /// Ends the interaction as complete, with its answer, or as failed, with its error. Returns the terminal event.
-    pub(crate) fn end(mut self, outcome: Result<&str, &str>) -> AgentEvent {
+    pub(crate) fn end(self, outcome: Result<&str, &str>) -> AgentEvent {
+        let terminal = self.terminal_event(outcome);
+        self.end_with(terminal.clone());
+        terminal
+    }
+
+    /// The event that ends the interaction as complete, with its answer, or as failed, with its error.
+    pub(crate) fn terminal_event(&self, outcome: Result<&str, &str>) -> AgentEvent {
         let interaction_id = self.id;
-        let terminal = match outcome {
+        match outcome {
             Ok(text) => AgentEvent::InteractionComplete { interaction_id, result: text.to_owned() },
             Err(error) => AgentEvent::InteractionFailed { interaction_id, error: error.to_owned() },
-        };
-        self.end_stream(terminal.clone());
-        terminal
+        }
+    }
+
+    /// Ends the interaction with its terminal event.
+    pub(crate) fn end_with(mut self, terminal: AgentEvent) {
+        self.end_stream(terminal);
     }
 
     fn end_stream(&mut self, terminal: AgentEvent) {

@@ -104,20 +104,22 @@ impl Semaphore {
     pub(crate) fn acquire(self: &Arc<Self>, cancel: &CancelToken) -> Result<Permit, Cancelled> {
         loop {
             cancel.check()?;
-            if let Some(permit) = self.wait_in_queue(cancel, &Deadline::never(), None) {
+            if let Some(permit) = self.wait_in_queue(cancel, &Deadline::never(), None, || {}) {
                 return Ok(permit);
             }
         }
     }
 
-    /// Waits for a permit, in arrival order. `None` if `cancel`, `deadline` or `over` ends the wait.
+    /// Waits for a permit, in arrival order. `None` if `cancel`, `deadline` or `over` ends the wait. `in_queue` is called
+    /// once this thread has its place among the [waiters](Self::waiters).
     pub(crate) fn acquire_until(
         self: &Arc<Self>,
         cancel: &CancelToken,
         deadline: &Deadline,
         over: &Latch,
+        in_queue: impl FnOnce(),
     ) -> Option<Permit> {
-        self.wait_in_queue(cancel, deadline, Some(over))
+        self.wait_in_queue(cancel, deadline, Some(over), in_queue)
     }
 
     /// As [`acquire`](Self::acquire), but if `cancel` or `deadline` ends the wait, it takes a permit beyond the limit.
@@ -129,7 +131,8 @@ impl Semaphore {
         deadline: &Deadline,
         over: &Latch,
     ) -> Option<Permit> {
-        let in_time = if cancel.is_cancelled() { None } else { self.wait_in_queue(cancel, deadline, Some(over)) };
+        let in_time =
+            if cancel.is_cancelled() { None } else { self.wait_in_queue(cancel, deadline, Some(over), || {}) };
         if in_time.is_some() || over.is_set() {
             return in_time;
         }
@@ -143,6 +146,7 @@ impl Semaphore {
         cancel: &CancelToken,
         deadline: &Deadline,
         over: Option<&Latch>,
+        in_queue: impl FnOnce(),
     ) -> Option<Permit> {
         if let Ok(permit) = self.try_acquire() {
             return Some(permit);
@@ -154,6 +158,7 @@ impl Semaphore {
             self.state.fetch_or(HAS_WAITERS, Ordering::SeqCst);
         }
         self.grant_free_permits();
+        in_queue();
         let alarm = deadline.alarm();
         let over = over.map_or_else(never, |over| over.receiver().clone());
         select! {
@@ -164,6 +169,11 @@ impl Semaphore {
         }
         // A permit granted in the same instant belongs to this thread.
         (!self.leave_queue(&grant)).then(|| Permit::of(self))
+    }
+
+    /// Whether a thread waits for a permit. Does not lock.
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & HAS_WAITERS != 0
     }
 
     /// How many threads wait for a permit.

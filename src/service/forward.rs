@@ -36,6 +36,8 @@ macro_rules! forward_session_service {
             fn steer(id: SessionId, turn: Option<TurnId>, content: $crate::model::InteractionContent)
                 -> Result<$crate::inbox::injector::InteractionSubscription, SessionError>;
             fn read(id: SessionId) -> Result<SessionView, SessionError>;
+            fn history(id: SessionId) -> Result<Session, SessionError>;
+            fn history_at(id: SessionId) -> Result<(Session, u64), SessionError>;
             fn list(query: SessionQuery) -> Result<Vec<SessionSummary>, SessionError>;
             fn set_labels(id: SessionId, labels: std::collections::BTreeMap<String, String>)
                 -> Result<(), SessionError>;

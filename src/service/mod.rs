@@ -22,6 +22,7 @@ use crate::model::{
     AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, PendingInput, RunResult, Session, SessionId,
     TurnId,
 };
+use crate::subscription::queue::Scope;
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{bounded, Arc, Weak};
@@ -597,6 +598,94 @@ pub trait SessionService: Send + Sync {
     /// Does not block, whatever the session is doing.
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError>;
 
+    /// Returns the session's history as of the last finished turn, without waiting for a turn.
+    ///
+    /// That is the *committed* history: the one after the last turn or interaction that did not panic, failed and
+    /// cancelled ones included, or after the build. A running turn is not part of it, and neither is a turn that
+    /// panicked. In host mode the prompt and each interaction count as they end. An agent that reads its own session gets
+    /// the history before its turn. [`export_session`](Self::export_session) waits for the running turn instead.
+    ///
+    /// The history shares its messages with the session: the call copies none.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use turnwise::{agent_fn, CreateSessionRequest, EphemeralSessionService, SessionService, StartTurnRequest};
+    /// # let agent = agent_fn(|prompt, turn| match prompt.as_str() {
+    /// #     "think for an hour" => Err(turn.sleep(Duration::MAX).unwrap_err().into()),
+    /// #     _ => Ok(turn.finish(prompt)),
+    /// # });
+    /// # let service = EphemeralSessionService::new(agent, 8);
+    /// let id = service.create_session(CreateSessionRequest::new("hello"))?.session_id;
+    /// let turn = service.begin_turn(id, StartTurnRequest::new("think for an hour"))?;
+    /// let history = service.history(id)?; // at once, though the turn runs
+    /// assert_eq!(history.messages().len(), 2); // "hello" and its answer
+    /// # turn.interrupt();
+    /// # Ok::<(), turnwise::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`]. A service that stores sessions also returns the history of a stored session that is
+    /// not live, and that of an archived one; [`SessionError::Store`] if the store cannot read it.
+    ///
+    /// # Blocking
+    /// Does not block, whatever the session is doing. A service that stores sessions reads the whole history of a session
+    /// that is not live from the disk, and waits meanwhile for a call that archives, takes, deletes or resumes it.
+    fn history(&self, id: SessionId) -> Result<Session, SessionError> {
+        self.history_at(id).map(|(history, _)| history)
+    }
+
+    /// Returns the [`history`](Self::history), and the number of the event at its boundary. Both are from one instant.
+    ///
+    /// A client that shows the history, and then the events from the next number on, shows nothing twice and misses
+    /// nothing:
+    ///
+    /// ```
+    /// use turnwise::{agent_fn, AgentEvent, EphemeralSessionService, SessionService, SessionSpec, StartTurnRequest};
+    /// use turnwise::Subscription;
+    ///
+    /// let agent = agent_fn(|prompt, turn| Ok(turn.finish(prompt.to_uppercase())));
+    /// let service = EphemeralSessionService::configure(agent).event_history(1_024).build()?;
+    /// let id = service.open_session(SessionSpec::new())?;
+    /// service.start_turn(id, StartTurnRequest::new("one"))?;
+    ///
+    /// let (history, seq) = service.history_at(id)?;
+    /// service.start_turn(id, StartTurnRequest::new("two"))?; // between the two calls of the client
+    /// let mut events = service.subscribe(id, Subscription::new().from_seq(seq + 1))?;
+    ///
+    /// assert_eq!(history.last_assistant_text().as_deref(), Some("ONE"));
+    /// let next = events.next().expect("the session is open");
+    /// assert!(matches!(next.event, AgentEvent::RunStarted { prompt, .. } if prompt == "two"));
+    /// assert_eq!(events.dropped(), 0); // the session still had every event
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # The boundary
+    /// - Every event of a turn that the history holds has this number or a lower one, its
+    ///   [`RunCompleted`](AgentEvent::RunCompleted) or [`RunFailed`](AgentEvent::RunFailed) too. Every event of a later
+    ///   turn has a higher number, and so has every event of a turn that panicked since.
+    /// - History and boundary advance before the turn's last event reaches a receiver or subscriber. A client that has got
+    ///   that event finds the turn in the history.
+    /// - In host mode the boundary advances with the last event of the prompt and of each interaction. The turn's terminal
+    ///   event follows later. It repeats the result of the last of them, so a client shows a terminal event only of a turn
+    ///   whose [`RunStarted`](AgentEvent::RunStarted) it has seen.
+    /// - An event that belongs to [no turn](crate::EventSender) is on one side of the boundary or the other. It is not
+    ///   part of a history.
+    /// - A session without events has the boundary 0.
+    ///
+    /// The session keeps as many events as its [`event_history`](crate::ServiceConfig::event_history). A subscription from
+    /// the next number on counts the events that the session has no more as [`dropped`](EventStream::dropped). Then the
+    /// client calls `history_at` again.
+    ///
+    /// A stored session that is not live has the boundary at which its next life begins to count. It has no events to
+    /// follow until it is live again.
+    ///
+    /// # Errors
+    /// Those of [`history`](Self::history).
+    ///
+    /// # Blocking
+    /// As [`history`](Self::history).
+    fn history_at(&self, id: SessionId) -> Result<(Session, u64), SessionError>;
+
     /// Lists the sessions, oldest first. One session's state and figures are from one instant; different sessions may
     /// be from different instants.
     ///
@@ -737,8 +826,9 @@ pub trait SessionService: Send + Sync {
     /// They may subscribe before the first turn (see [`open_session`](Self::open_session)) or during one. The stream
     /// ends when the session has ended.
     ///
-    /// A turn's last event arrives a moment before the session is free for the next turn. A caller that starts turns
-    /// must wait for the [`TurnHandle`], not for the event, or it sometimes gets [`SessionError::Busy`].
+    /// A turn's last event arrives before the session is free for the next turn: a moment before, or longer if the turn's
+    /// own receiver has no room for it. A caller that starts turns must wait for the [`TurnHandle`], not for the event, or
+    /// it sometimes gets [`SessionError::Busy`].
     ///
     /// ```
     /// # use turnwise::{agent_fn, EphemeralSessionService, SessionService, SessionSpec};
@@ -1040,7 +1130,7 @@ pub trait ServiceControl: SessionService {
     /// Does not block; reading the stream does.
     fn subscribe_all(&self, options: Subscription) -> EventStream {
         // The stream ends with its queue.
-        EventStream::new(options, Clock::System, Arc::default()).1
+        EventStream::new(options, Scope::AllSessions, Clock::System, Arc::default()).1
     }
 }
 

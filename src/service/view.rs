@@ -324,6 +324,10 @@ pub struct ServiceStats {
     /// Restarts of faulted sessions that succeeded, by callers and by [policy](crate::RestartPolicy).
     #[cfg_attr(feature = "serde", serde(default))]
     pub restarts: u64,
+    /// Sessions that the service has unloaded by itself, because they were idle or their room was needed; see
+    /// `PersistentConfig`.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub unloads: u64,
     /// Queued turns that were answered without being taken up: interrupted, out of time, closed with their session, or
     /// behind a panic or a failed build. They count as neither started nor cancelled.
     #[cfg_attr(feature = "serde", serde(default))]

@@ -170,6 +170,11 @@ impl Admissions {
         self.entry.as_ref().and_then(|entry| entry.turn).map(|turn| turn.id)
     }
 
+    /// Whether the agent is built, for the first time in this life and without a turn.
+    fn is_opening(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| entry.turn.is_none() && !entry.is_restart)
+    }
+
     /// Whether a turn or a restart waits for the end of the admitted turn.
     fn has_next(&self) -> bool {
         self.restart.is_some() || !self.queue.is_empty()
@@ -299,8 +304,12 @@ impl SessionHandle {
         if admissions.is_ending {
             return Err((Obstacle::Refused(SessionError::NotFound { id }), turn));
         }
+        // A turn that does not queue may follow a build without a turn, and no other turn.
+        if when_busy == WhenBusy::Refuse && !(admissions.is_opening() && admissions.queue.is_empty()) {
+            return Err((self.obstacle(Refusal::Busy, &admissions), turn));
+        }
         let capacity = self.queue_capacity;
-        if admissions.queue.len() >= capacity {
+        if when_busy != WhenBusy::Refuse && admissions.queue.len() >= capacity {
             return Err((Obstacle::Refused(SessionError::QueueFull { id, capacity }), turn));
         }
         let accepted = admissions.change_queue(self.status(), |queue, gate| {
@@ -532,6 +541,11 @@ impl SessionHandle {
             self.end_queue(&SessionError::NotFound { id: self.id() }).into_iter().for_each(Answer::give);
             drop(unsent);
         }
+    }
+
+    /// Whether the agent is built, for the first time in this life and without a turn.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.admissions.lock().is_opening()
     }
 
     /// Cancels the admitted turn, or withdraws a queued one, if `only` is that turn; the admitted one if it is `None`.

@@ -1,8 +1,8 @@
 //! The commands of a session thread.
 //!
 //! **Invariant.** Every command answers when it is dropped, run or not: a turn by the answer among its
-//! [guards](super::running::TurnGuards), a restart by its reply, a request for the history by its latch. So no caller waits for a command that
-//! was dropped with its queue.
+//! [guards](super::running::TurnGuards), a restart or an unload by its reply, a request for the history by its latch.
+//! So no caller waits for a command that was dropped with its queue.
 
 use std::fmt;
 
@@ -14,6 +14,7 @@ use crate::wait::latch::Latch;
 
 use super::restart::AdmittedRestart;
 use super::running::Turn;
+use super::unload::UnloadRequest;
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Export(HistoryRequest),
     /// Exports the history and ends the session, with no turn in between.
     Take(HistoryRequest),
+    /// Unloads the session if nothing uses it.
+    Unload(UnloadRequest),
     /// Makes the session thread check the gate: an admission was given back, or the session is closed.
     Wake,
 }
@@ -34,7 +37,7 @@ impl Command {
     pub(crate) fn is_answered_to(&self, reply: &HistoryReply) -> bool {
         match self {
             Self::Export(request) | Self::Take(request) => std::ptr::eq(&*request.reply, reply),
-            Self::Turn(_) | Self::Restart(_) | Self::Wake => false,
+            Self::Turn(_) | Self::Restart(_) | Self::Unload(_) | Self::Wake => false,
         }
     }
 }

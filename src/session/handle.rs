@@ -33,6 +33,7 @@ use crate::wait::work_queue::WorkQueue;
 use super::admission::{Admission, Admissions, QueueView, TokenSeal};
 use super::command::{Command, HistoryReply};
 use super::idle::{IdleReport, IdleWait, IdleWaiters};
+use super::unload::Claim;
 
 /// The shared half of a session.
 #[derive(Debug)]
@@ -56,6 +57,10 @@ pub(crate) struct SessionHandle {
     commands: WorkQueue<Command>,
     /// No turn is admitted any more, and a close that cancels has cancelled the admitted turn.
     close_is_done: AtomicBool,
+    /// Set before the gate is closed by an unload: callers wait for the end of the session, and resume it.
+    pub(super) is_unloading: AtomicBool,
+    /// Of a session that is unloaded for a caller that waits for capacity.
+    pub(super) claim: Mutex<Option<Claim>>,
     ended: Latch,
     idle_waiters: IdleWaiters,
 }
@@ -85,6 +90,8 @@ pub(crate) struct Profile {
     pub(crate) service: WeakService,
     /// The most turns that may be queued.
     pub(crate) turn_queue: usize,
+    /// Whether the service may unload the session while it is idle.
+    pub(crate) may_be_unloaded: bool,
 }
 
 /// The agent's endpoints for messages, apart from prompts.
@@ -124,7 +131,7 @@ impl SessionHandle {
             key: WaitKey::new(),
             bus: Bus::new(id, event_history, after.event, known_events, Arc::clone(&numbers)),
             published: Published::new(status.clone(), snapshot),
-            history: CommittedHistory::new(profile.history),
+            history: CommittedHistory::new(profile.history, after.event),
             callback: Mutex::new(profile.callback.map(Arc::new)),
             inputs: PendingInputs::new(status.clone(), Arc::clone(&counters)),
             inbox: Arc::new(Inbox::new(inbox_capacity, ids)),
@@ -132,6 +139,7 @@ impl SessionHandle {
             clock,
             numbers,
             permit,
+            last_use: profile.may_be_unloaded.then(|| Mutex::new(now)),
         };
         let handle = Arc::new(Self {
             id,
@@ -146,6 +154,8 @@ impl SessionHandle {
             fault: Mutex::new(Arc::from("")),
             commands: WorkQueue::new(),
             close_is_done: AtomicBool::new(false),
+            is_unloading: AtomicBool::new(false),
+            claim: Mutex::new(None),
             ended: Latch::new(),
             idle_waiters: IdleWaiters::new(),
         });
@@ -211,6 +221,12 @@ impl SessionHandle {
     pub(crate) fn injector(&self) -> Arc<dyn SubscribableInjector> {
         let own = self.endpoints.lock().injector.clone();
         own.unwrap_or_else(|| Arc::clone(&self.shared.inbox) as Arc<dyn SubscribableInjector>)
+    }
+
+    /// Whether the agent has an injector or a comms runtime of its own. What they hold is not known here.
+    pub(super) fn has_own_endpoints(&self) -> bool {
+        let endpoints = self.endpoints.lock();
+        endpoints.injector.is_some() || endpoints.comms.is_some()
     }
 
     pub(crate) fn comms(&self) -> Option<Arc<dyn CommsRuntime>> {
@@ -293,7 +309,7 @@ impl SessionHandle {
 
     /// Makes the session thread check the gate. One wake-up in the queue is enough. Another command is not: its caller
     /// may take it back.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.commands.change(|contents| {
             if !contents.is_closed && !contents.items.iter().any(|command| matches!(command, Command::Wake)) {
                 contents.push(Command::Wake);
@@ -578,6 +594,7 @@ mod tests {
             running: Semaphore::new(1),
             service: WeakService::none(),
             turn_queue: 0,
+            may_be_unloaded: false,
         };
         let (handle, seal, mut admission) = SessionHandle::new(profile, None, CancelToken::new());
         admission.pick_up();

@@ -158,3 +158,4 @@ pub(crate) mod restart;
 pub(crate) mod running;
 mod steering;
 pub(crate) mod thread;
+pub(crate) mod unload;

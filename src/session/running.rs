@@ -13,6 +13,7 @@ use crate::panics::{contain, contain_and_log};
 use crate::permits::wait_times::Waited;
 use crate::reentrancy::RunningPermit;
 use crate::spans::{CallerSpan, SessionSpan, TurnSpan};
+use crate::status::history::Commit;
 use crate::sync::{Arc, Instant, Sender};
 use crate::timers::TimerGuard;
 use crate::turn::events::TurnEvents;
@@ -76,6 +77,8 @@ pub(crate) struct RunningTurn {
     since: Option<Instant>,
     /// The times of the agent's calls so far.
     timings: TurnTimings,
+    /// What the end of the turn does to the committed history, or the end of a prompt or interaction in host mode.
+    commit: Commit,
 }
 
 impl RunningTurn {
@@ -94,7 +97,7 @@ impl RunningTurn {
             turn_id: context.turn_id(),
             prompt: input.prompt.clone(),
         });
-        (Self { context, guards, since, timings: TurnTimings::default() }, input)
+        (Self { context, guards, since, timings: TurnTimings::default(), commit: Commit::Advance }, input)
     }
 
     pub(crate) fn context(&self) -> &TurnContext {
@@ -118,8 +121,14 @@ impl RunningTurn {
             let shared = self.context.events().shared();
             let now = shared.clock.now();
             let Waited { permit, input } = shared.permit.end_call(now);
+            shared.set_last_use(now);
             self.timings.add_call(now.saturating_duration_since(since), permit, input);
         }
+    }
+
+    /// Sets whether the end of the agent's call is committed.
+    pub(crate) fn set_commit(&mut self, commit: Commit) {
+        self.commit = commit;
     }
 
     /// Ends the interaction: later events belong to the whole turn again.
@@ -138,26 +147,35 @@ impl RunningTurn {
         self.context.events().shared().inbox.end_steering(self.context.turn_id());
     }
 
-    /// Reports the result of the interactions that the agent has accepted.
+    /// Reports the result of the interactions that the agent has accepted. The turn ends after this.
     pub(crate) fn settle(&self, result: &TurnResult) {
-        let events = self.context.events();
-        if events.interactions().is_empty() {
-            return;
-        }
-        match result {
-            Ok(result) => events.settle(Ok(&result.text)),
-            // The agent's text without the prefix: the subscriber knows which interaction it follows.
-            Err(error @ SessionError::Agent { source, .. }) => {
-                events.settle(Err(&self.text_of(source, error.code())));
-            }
-            Err(error) => events.settle(Err(&self.text_of(error, error.code()))),
+        if !self.context.events().interactions().is_empty() {
+            self.settle_with(result, Commit::Stay);
         }
     }
 
-    /// Counts the result and emits the terminal event. Formatting an error may run the agent's code.
+    /// Reports the result of the interactions that the agent has accepted, and commits the prompt or interaction that
+    /// has ended in host mode. The turn goes on.
+    pub(crate) fn settle_in_host_mode(&self, result: &TurnResult) {
+        self.settle_with(result, self.commit);
+    }
+
+    fn settle_with(&self, result: &TurnResult, commit: Commit) {
+        let events = self.context.events();
+        match result {
+            Ok(result) => events.settle(Ok(&result.text), commit),
+            // The agent's text without the prefix: the subscriber knows which interaction it follows.
+            Err(error @ SessionError::Agent { source, .. }) => {
+                events.settle(Err(&self.text_of(source, error.code())), commit);
+            }
+            Err(error) => events.settle(Err(&self.text_of(error, error.code())), commit),
+        }
+    }
+
+    /// Counts the result, commits the turn and emits the terminal event. Formatting an error may run the agent's code.
     pub(crate) fn announce_end(&self, result: &TurnResult) {
         self.count(result);
-        self.context.events().emit_last(|| self.terminal_event(result));
+        self.context.events().emit_last(|| self.terminal_event(result), self.commit);
     }
 
     /// Ends the turn: gives all guards back, then delivers the result to the caller.

@@ -15,6 +15,7 @@ use crate::panics::{contain, contain_and_log, record, PanicMessage};
 use crate::reentrancy::{CurrentSession, RunningPermit};
 use crate::service::{RestartPolicy, SessionSpec};
 use crate::spans::SessionSpan;
+use crate::status::history::{Commit, CommittedHistory};
 use crate::sync::{never, select, Arc};
 use crate::turn::events::EventSender;
 use crate::turn::handle::TurnResult;
@@ -26,6 +27,7 @@ use super::handle::SessionHandle;
 use super::hosting::{HostSources, Hosting};
 use super::restart::{AdmittedRestart, Blueprint, RestartLimit};
 use super::running::{Input, RunningTurn, Turn};
+use super::unload::{UnloadDecision, UnloadPolicy, UnloadRequest, Unloading};
 
 /// The start data of a session thread.
 pub(crate) struct Start<B> {
@@ -35,12 +37,13 @@ pub(crate) struct Start<B> {
     pub(crate) handle: Arc<SessionHandle>,
     pub(crate) first: First,
     pub(crate) restart_policy: Option<RestartPolicy>,
+    pub(crate) unload_policy: UnloadPolicy,
 }
 
 /// Runs a session from its build to its end, on the calling thread. If the build has failed, or another writer has changed
 /// the session's record, it returns the last reply, still unsent.
 pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> {
-    let Start { builder, spec, context, handle, first, restart_policy } = start;
+    let Start { builder, spec, context, handle, first, restart_policy, unload_policy } = start;
     let id = handle.id();
     let cancel = context.cancel_token().clone();
     let own = CurrentSession::enter(id, handle.key(), Arc::clone(&handle.shared().permit), cancel);
@@ -63,6 +66,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> 
         agent: Some(agent),
         blueprint,
         restart_limit: RestartLimit::new(restart_policy),
+        unloading: Unloading::new(unload_policy),
         handle,
         takeovers: Vec::new(),
         hosting: None,
@@ -73,6 +77,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> 
         span,
     };
     thread.show_agent();
+    thread.begin_idle_time();
     // Each call of user code is contained on its own. This is the second barrier: an agent is never dropped while its
     // thread unwinds, because a second panic would abort the program.
     contain_and_log("a session's thread", || {
@@ -98,6 +103,7 @@ struct SessionThread<B: SessionAgentBuilder> {
     agent: Option<B::Agent>,
     blueprint: Blueprint<B>,
     restart_limit: RestartLimit,
+    unloading: Unloading,
     handle: Arc<SessionHandle>,
     /// Requests that arrived while a turn was admitted. They are decided after it.
     takeovers: Vec<HistoryRequest>,
@@ -133,12 +139,19 @@ enum Ready {
 
 impl<B: SessionAgentBuilder> SessionThread<B> {
     fn serve(&mut self) {
-        while let Some(event) = self.next_event() {
+        loop {
+            if let Some(claim) = self.unloading.claim() {
+                if self.unload_if_unused() == UnloadDecision::Unloaded {
+                    self.handle.keep_claim(claim);
+                }
+            }
+            let Some(event) = self.next_event() else { return };
             match event {
                 Event::Command(Command::Turn(turn)) => self.on_turn(turn),
                 Event::Command(Command::Restart(restart)) => self.on_restart(restart),
                 Event::Command(Command::Export(request)) => self.on_export(&request),
                 Event::Command(Command::Take(request)) => self.takeovers.push(request),
+                Event::Command(Command::Unload(request)) => self.on_unload(request),
                 Event::Command(Command::Wake) => {}
                 Event::Interaction(incoming, cancel) => self.on_interaction(incoming, cancel),
                 Event::HostingOver(end) => self.on_hosting_over(end),
@@ -260,7 +273,11 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         if !host_mode || result.is_err() {
             turn.end_steering();
         }
-        turn.settle(&result);
+        if host_mode && result.is_ok() {
+            turn.settle_in_host_mode(&result);
+        } else {
+            turn.settle(&result);
+        }
         match result {
             Ok(result) if host_mode => self.begin_hosting(turn, result),
             result if host_mode => self.end_hosting(turn, result),
@@ -306,14 +323,14 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         let is_dismissal = incoming.is_dismissal();
         let interaction = hosting.turn.context().events().interactions().add(incoming);
         if is_dismissal {
-            hosting.turn.context().events().settle(Ok(""));
+            hosting.turn.context().events().settle(Ok(""), Commit::Stay);
             hosting.discard_token(&cancel);
             self.hosting = Some(hosting);
             return;
         }
         hosting.turn.begin_interaction(cancel);
         let result = self.step(&mut hosting.turn, |agent, context| agent.run_interaction(interaction, context));
-        hosting.turn.settle(&result);
+        hosting.turn.settle_in_host_mode(&result);
         self.handle.shared().inbox.end_running();
         hosting.turn.end_interaction();
         hosting.turn.release_permit();
@@ -384,7 +401,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
     }
 
     /// Calls the agent once in a turn: waits for a running permit, calls, and publishes the agent's snapshot. The caller
-    /// settles the interactions that the agent has taken.
+    /// settles the interactions that the agent has taken, and commits the history that the turn has from here.
     fn step(
         &mut self,
         turn: &mut RunningTurn,
@@ -395,10 +412,12 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
             Ok(permit) => {
                 turn.set_permit(permit);
                 record!(Debug, "turnwise::session", "session {id}: turn {} runs", turn.context().turn_id());
-                let _entered = turn.context().events().span().enter();
+                let entered = turn.context().events().span().enter();
                 let result = self.call_agent(turn, call);
                 let result = result.map_err(|error| self.loss().cloned().unwrap_or(error));
-                self.publish_unless_faulted(&result);
+                let commit = self.publish_unless_faulted(&result);
+                entered.exit();
+                turn.set_commit(commit);
                 result
             }
             Err(error) => Err(error),
@@ -485,6 +504,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
                 self.handle.shared().counters.restarts.add_one();
                 // Before the gate: a caller that finds the session idle can inject.
                 self.handle.shared().inbox.reopen();
+                self.begin_idle_time();
                 guards.end_build();
             }
             Err(error) => {
@@ -537,23 +557,29 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
     /// Shows an agent that has just been built: its snapshot, its history and its endpoints.
     fn show_agent(&self) {
         let _entered = self.span.enter();
-        self.publish();
+        self.publish(CommittedHistory::replace);
         self.update_endpoints();
     }
 
-    fn publish_unless_faulted(&self, result: &TurnResult) {
-        if !matches!(result, Err(SessionError::Faulted { .. })) {
-            self.publish();
+    fn publish_unless_faulted(&self, result: &TurnResult) -> Commit {
+        match result {
+            Err(SessionError::Faulted { .. }) => Commit::Stay,
+            _ => {
+                self.publish(CommittedHistory::stage);
+                Commit::Advance
+            }
         }
     }
 
-    /// Publishes the agent's snapshot, and commits its history. If a call panics, the last value stays.
-    fn publish(&self) {
+    /// Publishes the agent's snapshot, and exports its history with `export`. If a call panics, the last value stays.
+    fn publish(&self, export: impl FnOnce(&CommittedHistory, Session)) {
         if let Some(snapshot) = self.query_agent("snapshot", SessionAgent::snapshot) {
             self.handle.shared().published.publish(snapshot);
         }
-        if let Some(history) = self.query_agent("session_clone", SessionAgent::session_clone) {
-            self.handle.shared().history.commit(history.owned_by(self.handle.id()));
+        let committed = &self.handle.shared().history;
+        match self.query_agent("session_clone", SessionAgent::session_clone) {
+            Some(history) => export(committed, history.owned_by(self.handle.id())),
+            None => committed.note_behind(),
         }
     }
 
@@ -601,6 +627,53 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
                 Err(SessionError::Agent { id, source })
             }
         }
+    }
+
+    /// Starts the time that ends with the unloading of the idle session.
+    fn begin_idle_time(&mut self) {
+        let shared = self.handle.shared();
+        if shared.last_use.is_some() {
+            shared.set_last_use(shared.clock.now());
+            self.unloading.set_alarm(None, &self.handle);
+        }
+    }
+
+    #[inline(never)] // See the head of this file.
+    fn on_unload(&mut self, request: UnloadRequest) {
+        if request.is_of_caller() {
+            request.decide(self.unload_if_unused());
+            return;
+        }
+        let Some(last_use) = self.handle.last_use() else { return };
+        let left = self.unloading.left(last_use, &self.handle.shared().clock);
+        if left.is_some_and(|left| left.is_zero()) && self.unload_if_unused() == UnloadDecision::Unloaded {
+            return;
+        }
+        self.unloading.set_alarm(left, &self.handle);
+    }
+
+    /// Unloads the session if nothing uses it, after the record has all of its history.
+    #[inline(never)] // See the head of this file.
+    fn unload_if_unused(&mut self) -> UnloadDecision {
+        // The save is not needed for a session that stays anyway.
+        if !self.handle.is_unused() || !self.takeovers.is_empty() {
+            return UnloadDecision::InUse;
+        }
+        let id = self.handle.id();
+        let saved = self.export().and_then(|history| self.handle.shared().numbers.catch_up(history));
+        if let Err(error) = saved {
+            record!(Warn, "turnwise::session", "session {id}: not unloaded: {}", error.code());
+            contain_and_log("the drop of a store's error", move || drop(error));
+            if self.loss().is_some() {
+                self.handle.note_lost_by_unload();
+            }
+            return UnloadDecision::Unsaved;
+        }
+        if !self.handle.close_if_unused() {
+            return UnloadDecision::InUse;
+        }
+        record!(Debug, "turnwise::session", "session {id}: unloaded");
+        UnloadDecision::Unloaded
     }
 
     /// Hands the history over to the first request whose caller still waits, and closes the session. Later requests

@@ -178,6 +178,12 @@ impl Gate {
         let close = |gate: u64| (gate & (RUNNING | CLOSED) == 0).then_some(gate | CLOSED);
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, close).is_ok()
     }
+
+    /// Closes the gate if a turn would be admitted now. Returns whether this call closed it.
+    pub(crate) fn close_if_ready(&self) -> bool {
+        let close = |gate: u64| GateState(gate).refusal().is_ok().then_some(gate | CLOSED);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, close).is_ok()
+    }
 }
 
 impl GateState {

@@ -8,6 +8,7 @@ use crate::agent::SessionAgentBuilder;
 use crate::comms::CommsRuntime;
 use crate::ephemeral::started::event_channel;
 use crate::error::SessionError;
+use crate::ids::numbers::LastNumbers;
 use crate::inbox::injector::{InteractionSubscription, SubscribableInjector};
 use crate::model::{
     AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, PendingInput, RunResult, Session, SessionId,
@@ -63,17 +64,70 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(stored)
     }
 
-    pub(super) fn resume(&self, id: SessionId) -> Result<(), SessionError> {
-        match self.live.read(id) {
-            // Another thread builds the session, which may fail.
-            Ok(view) if view.state.state == SessionState::Building => Err(SessionError::Busy { id, turn: None }),
-            Ok(_) => Ok(()),
-            Err(_) => {
-                let (spec, launch) = self.launch_stored(id)?;
-                let opened = self.live.open_session(spec).map_err(still_ending);
-                launch.finish();
-                opened.map(drop)
+    /// The history of a session that is not open in the ephemeral service, and its boundary. Events of the next life
+    /// have higher numbers.
+    ///
+    /// The record of a session in use has numbers that are reserved and not used yet. A boundary among them would hide
+    /// events. So the boundary of a life is that of its committed history, and the record has it only before the life
+    /// and after it:
+    ///
+    /// - A life that is not registered yet has reserved nothing: [`launch`](crate::ephemeral::launch) registers first.
+    /// - A life that has ended has written its exact numbers before it leaves the registry.
+    fn stored_history_at(&self, id: SessionId) -> Result<(Session, u64), SessionError> {
+        loop {
+            let lease = self.lease(id)?;
+            let recorded = lease.recorded_history()?;
+            if let Lease::Live(lease) = &lease {
+                if lease.is_lost() {
+                    let StoredSession { history, numbers, .. } = self.stored(id)?;
+                    return Ok((history, numbers.reserved().event));
+                }
+                if let Some(life) = self.live.life(id) {
+                    return Ok(life.history_at());
+                }
+                if !recorded.is_over && lease.recorded_history()?.is_over {
+                    // The life has begun before the record was read, and has ended since.
+                    continue;
+                }
             }
+            return Ok((recorded.history, recorded.last_event));
+        }
+    }
+
+    pub(super) fn resume(&self, id: SessionId) -> Result<(), SessionError> {
+        let mut room = None;
+        loop {
+            match self.live.read(id) {
+                // Another thread builds the session, which may fail.
+                Ok(view) if view.state.state == SessionState::Building => {
+                    return Err(SessionError::Busy { id, turn: None });
+                }
+                Ok(_) => return Ok(()),
+                Err(_) => {
+                    if let Some((spec, launch)) = self.launch_stored_with_room(id, &mut room)? {
+                        let opened = self.live.open_session(spec).map_err(still_ending);
+                        launch.finish();
+                        return opened.map(drop);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a session live for a call that needs a live session, if the service unloads sessions by itself. Returns whether
+    /// the caller should look again.
+    fn resume_unloaded(&self, id: SessionId) -> Result<bool, SessionError> {
+        if !self.unloads() {
+            return Ok(false);
+        }
+        match self.resume(id) {
+            Ok(()) => Ok(true),
+            // Another thread builds it, or has unloaded it again.
+            Err(SessionError::Busy { .. }) if self.is_in_motion(id) => {
+                yield_now();
+                Ok(true)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -271,12 +325,24 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     fn read(&self, id: SessionId) -> Result<SessionView, SessionError> {
         match self.live.read(id) {
             Err(SessionError::NotFound { .. }) => {
+                // Before the record is read: it has the exact numbers only after the end of the life.
+                let life = self.live.life(id);
                 let mut view = self.stored(id).map(|stored| view(&stored))?;
+                if let Some(LastNumbers { turn, event }) = life.map(|life| life.last_numbers()) {
+                    (view.state.turns, view.state.last_seq) = (turn, event);
+                }
                 if self.is_running(id) {
                     show_running(&mut view.state.state, &mut view.state.is_active);
                 }
                 Ok(view)
             }
+            read => read,
+        }
+    }
+
+    fn history_at(&self, id: SessionId) -> Result<(Session, u64), SessionError> {
+        match self.live.history_at(id) {
+            Err(SessionError::NotFound { .. }) => self.stored_history_at(id),
             read => read,
         }
     }
@@ -325,17 +391,33 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn event_injector(&self, id: SessionId) -> Option<Arc<dyn SubscribableInjector>> {
-        self.live.event_injector(id)
+        loop {
+            let injector = self.live.event_injector(id);
+            if injector.is_some() || !self.resume_unloaded(id).unwrap_or(false) {
+                return injector;
+            }
+        }
     }
 
     fn comms_runtime(&self, id: SessionId) -> Option<Arc<dyn CommsRuntime>> {
-        self.live.comms_runtime(id)
+        loop {
+            let comms = self.live.comms_runtime(id);
+            if comms.is_some() || self.is_open(id) || !self.resume_unloaded(id).unwrap_or(false) {
+                return comms;
+            }
+        }
     }
 
     fn subscribe(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
-        match self.live.subscribe(id, options) {
-            Err(SessionError::NotFound { .. }) if self.is_archived(id)? => Err(SessionError::Archived { id }),
-            subscribed => subscribed,
+        loop {
+            match self.live.subscribe(id, options.clone()) {
+                Err(SessionError::NotFound { .. }) if self.is_archived(id)? => {
+                    return Err(SessionError::Archived { id });
+                }
+                Err(error @ SessionError::NotFound { .. }) if !self.resume_unloaded(id)? => return Err(error),
+                Err(SessionError::NotFound { .. }) => {}
+                subscribed => return subscribed,
+            }
         }
     }
 
@@ -402,22 +484,28 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
     }
 
     fn take_session(&self, id: SessionId, timeout: Duration) -> Result<Session, SessionError> {
-        let lease = match self.lease(id)? {
-            // The record is final.
-            Lease::Stored(lease) => return take_stored(&lease),
-            // Held from before the end of the session until it is archived, so that no caller resumes it in between.
-            Lease::Live(lease) => lease,
-        };
-        match self.take_live(id, timeout) {
-            // If another writer has changed the record, it is that record which is archived and taken.
-            Ok((taken, _ended)) => Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(taken)),
-            // It has ended since, or is being launched.
-            Err(SessionError::NotFound { .. }) => {
-                lease.drop_share();
-                let lease = self.table.reserve(id)?.ok_or_else(|| self.table.refusal(id))?;
-                take_stored(&lease)
+        let waiting = self.live.stopwatch();
+        loop {
+            let lease = match self.lease(id)? {
+                // The record is final.
+                Lease::Stored(lease) => return take_stored(&lease),
+                // Held from before the end of the session until it is archived, so that no caller resumes it in between.
+                Lease::Live(lease) => lease,
+            };
+            match self.take_live(id, timeout) {
+                // If another writer has changed the record, it is that record which is archived and taken.
+                Ok((taken, _ended)) => return Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(taken)),
+                // It has ended since, or is being launched.
+                Err(SessionError::NotFound { .. }) => {
+                    lease.drop_share();
+                    if self.wait_for_unload(id, &waiting, timeout)? || (self.unloads() && self.is_open(id)) {
+                        continue;
+                    }
+                    let lease = self.table.reserve(id)?.ok_or_else(|| self.table.refusal(id))?;
+                    return take_stored(&lease);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
         }
     }
 }

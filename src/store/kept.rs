@@ -213,6 +213,15 @@ struct Attempt {
     turn: Option<TurnEnd>,
 }
 
+/// The history of a record, for a caller that only reads.
+pub(super) struct RecordedHistory {
+    pub(super) history: Session,
+    /// The last event number that the record has reserved.
+    pub(super) last_event: u64,
+    /// Whether the life of this lease is over, so that the number is exact.
+    pub(super) is_over: bool,
+}
+
 /// What an archive has done.
 pub(super) struct Archived {
     /// Whether the session was archived by this call.
@@ -420,6 +429,18 @@ impl RecordLease {
             Some(session) if session.archived => Err(SessionError::Archived { id }),
             Some(session) => Ok(session.clone()),
             None => Err(SessionError::NotFound { id }),
+        }
+    }
+
+    /// The history of a session that has a record, archived or not, for a caller that only reads.
+    pub(super) fn recorded_history(&self) -> Result<RecordedHistory, SessionError> {
+        let mut record = self.record.lock();
+        match self.loaded(&mut record)? {
+            CurrentRecord { session: Some(session), is_stored: true, is_deleted: false, is_over, .. } => {
+                let (history, last_event) = (session.history.clone(), session.numbers.reserved().event);
+                Ok(RecordedHistory { history, last_event, is_over: *is_over })
+            }
+            _ => Err(SessionError::NotFound { id: self.id }),
         }
     }
 
@@ -768,6 +789,10 @@ impl NumberRecord for Owner {
             }
         }
         Ok(reserved)
+    }
+
+    fn catch_up(&self, history: Session) -> Result<(), SessionError> {
+        self.0.catch_up(|| Ok(history)).map_err(|error| error.about(self.0.id))
     }
 
     fn finish(&self, used: LastNumbers) {

@@ -10,6 +10,7 @@ use crate::ephemeral::EphemeralSessionService;
 use crate::error::SessionError;
 use crate::model::SessionId;
 use crate::panics::contain_and_log;
+use crate::permits::reservation::SharedReservation;
 use crate::service::{CreateSessionRequest, RefusedTurn, SessionSpec, StartTurnRequest, WhenBusy};
 use crate::sync::{yield_now, Arc};
 use crate::turn::handle::TurnHandle;
@@ -17,7 +18,11 @@ use crate::turn::handle::TurnHandle;
 use super::agent::{Launch, SavingBuilder};
 use super::kept::{LaunchClaim, LaunchInProgress};
 use super::record::StoredSession;
+use super::room::Resume;
 use super::service::Inner;
+
+/// The specification that starts a session, and the launch that ends after the start.
+pub(super) type Launched<'a, B> = (SessionSpec, PendingLaunch<'a, B>);
 
 type Live<B> = EphemeralSessionService<SavingBuilder<B>>;
 
@@ -26,21 +31,29 @@ pub(super) struct PendingLaunch<'a, B: SessionAgentBuilder> {
     live: &'a Live<B>,
     id: SessionId,
     launch: LaunchInProgress,
+    /// Dropped last: other callers of the session look again once it is registered.
+    resume: Option<Resume<'a>>,
 }
 
-impl<B: SessionAgentBuilder> PendingLaunch<'_, B> {
+impl<'a, B: SessionAgentBuilder> PendingLaunch<'a, B> {
+    /// Keeps the right to resume the session until the launch has ended.
+    pub(super) fn keep(&mut self, resume: Resume<'a>) {
+        self.resume = Some(resume);
+    }
+
     /// Ends the launch, after the session has started or failed to start.
     ///
     /// A caller that archived or deleted the session before its registration did not find it in the ephemeral service.
     /// So the launch archives it.
     pub(super) fn finish(self) {
-        let Self { live, id, launch } = self;
+        let Self { live, id, launch, resume } = self;
         if launch.is_closed() {
             if let Some(life) = live.life(id).filter(|life| life.counts_in(&launch.record)) {
                 let _ = life.archive(launch.archive_mode());
             }
         }
         launch.end();
+        drop(resume);
     }
 }
 
@@ -66,10 +79,7 @@ impl<B: SessionAgentBuilder> FirstTurn<'_, B> {
 
 impl<B: SessionAgentBuilder> Inner<B> {
     /// Reserves the id of a new session, and begins its record. The returned specification starts it.
-    pub(super) fn launch_new(
-        &self,
-        mut spec: SessionSpec,
-    ) -> Result<(SessionSpec, PendingLaunch<'_, B>), SessionError> {
+    pub(super) fn launch_new(&self, mut spec: SessionSpec) -> Result<Launched<'_, B>, SessionError> {
         match self.try_launch_new(&mut spec) {
             Ok(launch) => Ok((spec, launch)),
             Err(error) => {
@@ -83,6 +93,9 @@ impl<B: SessionAgentBuilder> Inner<B> {
     fn try_launch_new(&self, spec: &mut SessionSpec) -> Result<PendingLaunch<'_, B>, SessionError> {
         self.live.claim_reservation(spec)?;
         let id = self.live.identify(spec);
+        if spec.reservation.is_none() {
+            spec.reservation = self.make_room(|| self.check_free(id))?.map(SharedReservation::new);
+        }
         if self.live.is_shut_down() {
             return Err(SessionError::ShuttingDown);
         }
@@ -95,8 +108,16 @@ impl<B: SessionAgentBuilder> Inner<B> {
         Ok(self.leave_lease(id, claim, spec))
     }
 
+    /// Checks that no session has the id, before another session is unloaded for it.
+    fn check_free(&self, id: SessionId) -> Result<(), SessionError> {
+        if self.table.find(id).is_some() || self.table.summary(id)?.is_some() {
+            return Err(SessionError::AlreadyExists { id });
+        }
+        Ok(())
+    }
+
     /// Reserves the record of a stored session. The returned specification resumes it.
-    pub(super) fn launch_stored(&self, id: SessionId) -> Result<(SessionSpec, PendingLaunch<'_, B>), SessionError> {
+    pub(super) fn launch_stored(&self, id: SessionId) -> Result<Launched<'_, B>, SessionError> {
         let claim = self.table.reserve_launch(id)?.ok_or_else(|| self.table.refusal(id))?;
         let mut spec = claim.resume()?.spec();
         let launch = self.leave_lease(id, claim, &mut spec);
@@ -107,7 +128,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     fn leave_lease(&self, id: SessionId, claim: LaunchClaim, spec: &mut SessionSpec) -> PendingLaunch<'_, B> {
         let (lease, launch) = claim.leave_to(spec);
         spec.extension = Some(Arc::new(Launch { lease, extension: spec.extension.take() }));
-        PendingLaunch { live: &self.live, id, launch }
+        PendingLaunch { live: &self.live, id, launch, resume: None }
     }
 
     /// Prepares a new session with its first turn.
@@ -138,14 +159,15 @@ impl<B: SessionAgentBuilder> Inner<B> {
         begin: impl Fn(&Live<B>, SessionId, StartTurnRequest) -> Result<T, RefusedTurn>,
         start: impl FnOnce(FirstTurn<'a, B>) -> Result<T, SessionError>,
     ) -> Result<T, RefusedTurn> {
-        let mut was_launching = true;
+        let (mut was_launching, mut room) = (true, None);
         loop {
             request = match begin(&self.live, id, request) {
                 Err(RefusedTurn { error: SessionError::NotFound { .. }, request, .. }) => request,
                 begun => return begun,
             };
-            match self.launch_stored(id) {
-                Ok(stored) => {
+            match self.launch_stored_with_room(id, &mut room) {
+                Ok(None) => was_launching = true,
+                Ok(Some(stored)) => {
                     let spare = request.spare();
                     let started = self.prepare_stored(stored, request).and_then(start);
                     return started.map_err(|error| RefusedTurn::new(error, spare));
@@ -164,7 +186,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
     /// Prepares a stored session with the first turn of its next life.
     fn prepare_stored<'a>(
         &'a self,
-        (session, launch): (SessionSpec, PendingLaunch<'a, B>),
+        (session, launch): Launched<'a, B>,
         turn: StartTurnRequest,
     ) -> Result<FirstTurn<'a, B>, SessionError> {
         let session = self.live.prepare_session(CreateSessionRequest { session, turn }).map_err(still_ending)?;

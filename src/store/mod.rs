@@ -46,14 +46,17 @@
 mod agent;
 pub(crate) mod batches;
 mod calls;
+mod config;
 mod error;
 mod file;
 mod kept;
 mod launch;
 mod record;
+mod room;
 mod save;
 mod service;
 
+pub use config::PersistentConfig;
 pub use error::StoreError;
 pub use file::FileStore;
 pub use record::{StoredNumbers, StoredSession, StoredSummary};

@@ -9,7 +9,6 @@ use crate::ephemeral::{EphemeralSessionService, ServiceConfig, Settings};
 use crate::error::{ConfigError, SessionError};
 use crate::inbox::injector::SubscribableInjector;
 use crate::model::{AgentEvent, InteractionId, RunResult, Session, SessionId, TurnId};
-use crate::panics::contain_and_log;
 use crate::permits::reservation::Reservation;
 use crate::service::{
     forward_session_service, ArchiveMode, CreateSessionRequest, ServiceControl, ServiceStats, SessionQuery,
@@ -22,11 +21,10 @@ use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
 
 use super::agent::SavingBuilder;
+use super::config::PersistentConfig;
 use super::kept::RecordTable;
+use super::room::{Candidates, Resumes};
 use super::SessionStore;
-
-/// The stack that a session and a commit of redb need: 96 KiB in debug builds, with thousands of sessions in the file.
-const MIN_STACK: usize = 128 << 10;
 
 /// Hosts sessions and saves them: an [`EphemeralSessionService`] with a [`SessionStore`]. See the [module](super).
 ///
@@ -43,7 +41,8 @@ const MIN_STACK: usize = 128 << 10;
 /// - [`list`](SessionService::list) includes them, oldest conversation first, live or not. It reads all of them for
 ///   every page. It leaves out unreadable records, and logs each.
 /// - [`subscribe`](SessionService::subscribe), [`event_injector`](SessionService::event_injector) and
-///   [`comms_runtime`](SessionService::comms_runtime) need a live session: see [`resume`](Self::resume).
+///   [`comms_runtime`](SessionService::comms_runtime) need a live session: see [`resume`](Self::resume). If the service
+///   unloads sessions by itself, they resume the session, and wait for that as `resume` does. See [`PersistentConfig`].
 /// - [`archive`](SessionService::archive) is final: the session stays readable and runs no more turns. From then on a
 ///   call that would start, interrupt, resume, take or archive it, or subscribe to it, fails with
 ///   [`SessionError::Archived`], also while its last turn drains.
@@ -55,17 +54,19 @@ const MIN_STACK: usize = 128 << 10;
 ///   with the [`StoreError`](super::StoreError) as its error. The agent still has it in its history, and the next turn
 ///   saves both.
 /// - If another writer has changed a session's record, the session is out of date: its next save is a
-///   [`StoreError::Conflict`](super::StoreError::Conflict). The session ends unsaved. Its turn and its queued turns fail
-///   with [`SessionError::Store`] once its place is free, and its next turn loads the record.
+///   [`StoreError::Conflict`](super::StoreError::Conflict). The session ends unsaved. Its turn and its queued turns
+///   fail with [`SessionError::Store`] once its place is free, and its next turn loads the record.
+/// - With [`PersistentConfig`] the service unloads sessions by itself. Then a call that needs a session may wait for
+///   the end of an unload: of this session, or of one that makes room for it.
 /// - Calls may wait for the disk, even those that do not block otherwise, and beyond their timeouts: creating and
 ///   beginning sessions, resuming, archiving, and reading sessions that are not live; beginning a turn and emitting an
 ///   event, when a block of numbers is used up. If another caller works on the same record, they wait for that call
 ///   too.
 ///
 /// A session is saved from the build of its agent on. In host mode every interaction is saved before it is answered. A
-/// failed turn is saved as far as the agent's history goes. After a panic the end of the turn is saved and nothing of the
-/// history. The session can be [restarted](SessionService::restart), or [unloaded](Self::unload) and resumed from the
-/// turn before.
+/// failed turn is saved as far as the agent's history goes. After a panic the end of the turn is saved and nothing of
+/// the history. The session can be [restarted](SessionService::restart), or [unloaded](Self::unload) and resumed from
+/// the turn before.
 ///
 /// A turn costs what it adds to the history, if the agent keeps one [`Session`] and pushes to it. A change of earlier
 /// messages, or another `Session` in every [`session_clone`](crate::SessionAgent::session_clone), saves the whole
@@ -103,13 +104,15 @@ pub struct PersistentSessionService<B: SessionAgentBuilder> {
 pub(super) struct Inner<B: SessionAgentBuilder> {
     pub(super) live: EphemeralSessionService<SavingBuilder<B>>,
     pub(super) table: Arc<RecordTable>,
+    pub(super) candidates: Candidates,
+    pub(super) resumes: Resumes,
     weak: Weak<Inner<B>>,
 }
 
 impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// Creates a service with at most `max_sessions` live at a time, and any number of sessions in `store`.
     pub fn new(builder: B, max_sessions: usize, store: impl SessionStore) -> Self {
-        Self::with_settings(builder, Settings { max_sessions, ..Settings::default() }, store)
+        Self::with_settings(builder, Settings { max_sessions, ..Settings::default() }, Box::new(store))
     }
 
     /// Creates a service with other settings than the defaults.
@@ -126,30 +129,28 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`ServiceConfig::build`], and a `stack_size` below 128 KiB, because session threads save their
-    /// sessions.
+    /// Those of [`PersistentConfig::build`].
     pub fn with_config(config: ServiceConfig<B>, store: impl SessionStore) -> Result<Self, ConfigError> {
-        match config.check(MIN_STACK) {
-            Ok((builder, settings)) => Ok(Self::with_settings(builder, settings, store)),
-            Err(error) => {
-                contain_and_log("the drop of a store", move || drop(store));
-                Err(error)
-            }
-        }
+        Self::configure(config, store).build()
     }
 
-    fn with_settings(builder: B, settings: Settings, store: impl SessionStore) -> Self {
-        let table = RecordTable::new(Box::new(store));
+    /// Configures a service that unloads idle sessions, or makes room for others.
+    pub fn configure(config: ServiceConfig<B>, store: impl SessionStore) -> PersistentConfig<B> {
+        PersistentConfig::new(config, Box::new(store))
+    }
+
+    pub(super) fn with_settings(builder: B, settings: Settings, store: Box<dyn SessionStore>) -> Self {
+        let table = RecordTable::new(store);
         let inner = Arc::new_cyclic(|weak: &Weak<Inner<B>>| {
             let outer = WeakService::new(weak.clone());
             let live = EphemeralSessionService::inside_of(outer, SavingBuilder { builder }, settings);
-            Inner { live, table, weak: weak.clone() }
+            Inner { live, table, candidates: Candidates::default(), resumes: Resumes::default(), weak: weak.clone() }
         });
         Self { inner }
     }
 
-    /// As [`EphemeralSessionService::reserve`]: one unit of the capacity of live sessions, for a later create or open. A
-    /// turn that resumes a stored session takes capacity too, but cannot spend a reservation.
+    /// As [`EphemeralSessionService::reserve`]: one unit of the capacity of live sessions, for a later create or open.
+    /// A turn that resumes a stored session takes capacity too, but cannot spend a reservation.
     ///
     /// ```
     /// use std::time::Duration;
@@ -168,9 +169,10 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// Those of [`EphemeralSessionService::reserve`].
     ///
     /// # Blocking
-    /// Until a unit is free and every earlier `reserve` has one, at most for `timeout`.
+    /// Until a unit is free and every earlier `reserve` has one, at most for `timeout`. With
+    /// [`PersistentConfig::unload_when_full`] an idle session is unloaded for it, or the next one whose turn ends.
     pub fn reserve(&self, timeout: Duration) -> Result<Reservation, SessionError> {
-        self.inner.live.reserve(timeout)
+        self.inner.reserve(timeout)
     }
 
     /// Whether a session has a thread. A stored session without one is resumed on its next turn.

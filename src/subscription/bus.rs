@@ -1,6 +1,7 @@
 //! The bus of a session: numbers its events and pushes them to its subscribers.
 
 use std::collections::VecDeque;
+use std::iter;
 
 use crate::cancel::CancelToken;
 use crate::ids::numbers::Numbers;
@@ -12,7 +13,7 @@ use crate::wait::latch::Latch;
 
 use super::queue::{PushOutcome, Queue};
 
-pub(crate) use super::queue::Origin;
+pub(crate) use super::queue::{Origin, Scope};
 
 /// In `next`: there is a subscriber, or a history is kept.
 const OBSERVED: u64 = 1;
@@ -51,6 +52,8 @@ struct State {
     queues: Vec<Arc<Queue>>,
     /// The last events, oldest first.
     history: VecDeque<SessionEvent>,
+    /// No queue is added any more: the session has ended, or is being unloaded.
+    takes_no_queue: bool,
     ended: bool,
 }
 
@@ -80,10 +83,11 @@ impl Bus {
     }
 
     /// Adds `queue`: it gets every event from now on, and the past events that its subscription asks for. A queue that
-    /// was added before stays as it is, also if it is disconnected by now. Returns `false` if the session has ended.
+    /// was added before stays as it is, also if it is disconnected by now. Returns `false` if the session has ended, or is
+    /// being unloaded.
     pub(crate) fn attach(&self, queue: &Arc<Queue>) -> bool {
         let mut state = self.state.lock();
-        if state.ended {
+        if state.takes_no_queue {
             return false;
         }
         // A session without events would keep queues without a stream for ever.
@@ -102,14 +106,38 @@ impl Bus {
 
     /// Counts an event if there is neither a subscriber nor a history. Otherwise returns `false` and does nothing.
     pub(crate) fn count_unobserved(&self) -> bool {
+        self.count_all_unobserved(1).is_some()
+    }
+
+    /// As [`count_unobserved`](Self::count_unobserved), for the last events of a turn or interaction. Returns the number
+    /// of the last one, which a caller will see.
+    pub(crate) fn count_last_unobserved(&self, events: usize) -> Option<u64> {
+        self.count_all_unobserved(events).map(|last| self.reserve(last))
+    }
+
+    /// The number of the last event, which a caller will see.
+    pub(crate) fn boundary(&self) -> u64 {
+        self.reserve(self.last_seq())
+    }
+
+    /// Reserves the numbers of events up to `last`, which no queue has. May wait for the disk.
+    fn reserve(&self, last: u64) -> u64 {
+        if last > self.numbers.last_event() {
+            self.numbers.reserve_events(last);
+        }
+        last
+    }
+
+    fn count_all_unobserved(&self, events: usize) -> Option<u64> {
+        let events = events as u64 * ONE;
         let mut next = self.next.load(Ordering::SeqCst);
         while next & OBSERVED == 0 {
-            match self.next.compare_exchange_weak(next, next + ONE, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return true,
+            match self.next.compare_exchange_weak(next, next + events, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Some((next + events) / ONE - 1),
                 Err(other) => next = other,
             }
         }
-        false
+        None
     }
 
     /// Pushes an event to every subscriber, then waits for room where a subscriber asks for that.
@@ -125,7 +153,30 @@ impl Bus {
         cancel: Option<&CancelToken>,
         (permit, during_wait): (&Arc<TurnPermit>, PermitDuringWait),
     ) {
-        let above_limit = self.push(turn_id, event, origin);
+        let (above_limit, ()) = self.push_all(turn_id, iter::once(event), origin, |_| ());
+        self.wait_for_room(&above_limit, cancel, (permit, during_wait));
+    }
+
+    /// Pushes the last events of a turn or interaction to every subscriber, and calls `commit` with the number of the
+    /// last one. That call comes before a subscriber gets any of them, under the lock of this bus.
+    ///
+    /// Waits for no subscriber. Returns the queues that are above their limits, and the value of `commit`.
+    pub(crate) fn publish_last<T>(
+        &self,
+        turn_id: TurnId,
+        events: impl ExactSizeIterator<Item = AgentEvent>,
+        commit: impl FnOnce(u64) -> T,
+    ) -> (Vec<Arc<Queue>>, T) {
+        self.push_all(Some(turn_id), events, Origin::Library, commit)
+    }
+
+    /// Waits for room in the queues that a push has left above their limits.
+    pub(crate) fn wait_for_room(
+        &self,
+        above_limit: &[Arc<Queue>],
+        cancel: Option<&CancelToken>,
+        (permit, during_wait): (&Arc<TurnPermit>, PermitDuringWait),
+    ) {
         if above_limit.is_empty() || self.closed.is_set() {
             return;
         }
@@ -135,28 +186,44 @@ impl Bus {
         }
     }
 
-    /// As [`publish`](Self::publish), but waits for no subscriber: for the last event of a turn.
-    pub(crate) fn publish_last(&self, turn_id: TurnId, event: AgentEvent) {
-        drop(self.push(Some(turn_id), event, Origin::Library));
-    }
-
-    /// Pushes an event to every subscriber. Returns the queues that are above their limits, for the emitter to wait.
-    fn push(&self, turn_id: Option<TurnId>, event: AgentEvent, origin: Origin) -> Vec<Arc<Queue>> {
+    /// Pushes events to every subscriber, after `commit` is called with the number of the last one. Returns the queues
+    /// that are above their limits, for the emitter to wait.
+    fn push_all<T>(
+        &self,
+        turn_id: Option<TurnId>,
+        events: impl ExactSizeIterator<Item = AgentEvent>,
+        origin: Origin,
+        commit: impl FnOnce(u64) -> T,
+    ) -> (Vec<Arc<Queue>>, T) {
         let mut above_limit = Vec::new();
+        let count = events.len() as u64;
         let mut state = loop {
             let state = self.state.lock();
-            let next = self.next.load(Ordering::SeqCst) / ONE;
-            // `count_unobserved` may take this number at the same time, and leave one beyond the bound. Then no queue
-            // sees it.
-            if next <= self.numbers.last_event() {
+            let last = self.next.load(Ordering::SeqCst) / ONE + count - 1;
+            // `count_unobserved` may take these numbers at the same time, and leave some beyond the bound. Then no queue
+            // sees them.
+            if last <= self.numbers.last_event() {
                 break state;
             }
             drop(state);
             // With no lock held, since this may wait for the disk.
-            self.numbers.reserve_events(next);
+            self.numbers.reserve_events(last);
         };
-        let seq = self.next.fetch_add(ONE, Ordering::SeqCst) / ONE;
-        let mut event = Some(SessionEvent { session_id: self.session_id, turn_id, seq, event });
+        let first = self.next.fetch_add(count * ONE, Ordering::SeqCst) / ONE;
+        let committed = commit(first + count - 1);
+        for (seq, event) in (first..).zip(events) {
+            let event = SessionEvent { session_id: self.session_id, turn_id, seq, event };
+            self.push(&mut state, event, origin, &mut above_limit);
+        }
+        if state.queues.is_empty() && self.history_limit == 0 {
+            self.next.fetch_and(!OBSERVED, Ordering::SeqCst);
+        }
+        (above_limit, committed)
+    }
+
+    /// Pushes an event into every queue, and adds the queues that are above their limits.
+    fn push(&self, state: &mut State, event: SessionEvent, origin: Origin, above_limit: &mut Vec<Arc<Queue>>) {
+        let mut event = Some(event);
         if self.history_limit > 0 && !state.ended {
             if state.history.len() == self.history_limit {
                 state.history.pop_front();
@@ -177,10 +244,20 @@ impl Bus {
                 PushOutcome::Disconnected => false,
             }
         });
-        if state.queues.is_empty() && self.history_limit == 0 {
-            self.next.fetch_and(!OBSERVED, Ordering::SeqCst);
-        }
-        above_limit
+    }
+
+    /// Whether the session itself has a subscriber. A subscriber to all sessions does not count.
+    pub(crate) fn has_subscriber(&self) -> bool {
+        self.state.lock().has_subscriber()
+    }
+
+    /// Runs `close` if the session itself has no subscriber. If `close` returns true, no queue is added any more: a
+    /// subscriber that comes later is refused, and does not get a stream that ends at once.
+    pub(crate) fn close_if_unsubscribed(&self, close: impl FnOnce() -> bool) -> bool {
+        let mut state = self.state.lock();
+        let is_closed = !state.has_subscriber() && close();
+        state.takes_no_queue |= is_closed;
+        is_closed
     }
 
     /// Ends the waits for room: the session is closed.
@@ -193,11 +270,19 @@ impl Bus {
         self.closed.set();
         let (queues, history) = {
             let mut state = self.state.lock();
+            state.takes_no_queue = true;
             state.ended = true;
             self.next.fetch_and(!OBSERVED, Ordering::SeqCst);
             (std::mem::take(&mut state.queues), std::mem::take(&mut state.history))
         };
         drop((queues, history));
+    }
+}
+
+impl State {
+    fn has_subscriber(&self) -> bool {
+        let mut own = self.queues.iter().filter(|queue| queue.scope == Scope::OneSession);
+        own.any(|queue| !queue.is_stream_dropped() && !queue.is_disconnected())
     }
 }
 
@@ -235,14 +320,17 @@ mod tests {
     #[test]
     fn a_queue_that_was_disconnected_is_not_added_again() {
         let bus = Bus::new(SessionId::new(), 1, 0, 0, Numbers::new(Numbering::default()));
-        let event = || AgentEvent::TextDelta { delta: String::new() };
-        bus.publish_last(TurnId::new(1), event());
-        bus.publish_last(TurnId::new(1), event());
+        let publish = || {
+            let event = AgentEvent::TextDelta { delta: String::new() };
+            drop(bus.publish_last(TurnId::new(1), iter::once(event), |_| ()));
+        };
+        publish();
+        publish();
         let options = Subscription::new().from_seq(1).capacity(1).overflow(Overflow::Disconnect);
-        let (queue, stream) = EventStream::new(options, Clock::System, Arc::default());
+        let (queue, stream) = EventStream::new(options, Scope::OneSession, Clock::System, Arc::default());
         assert!(bus.attach(&queue));
-        bus.publish_last(TurnId::new(1), event());
-        bus.publish_last(TurnId::new(1), event());
+        publish();
+        publish();
         assert!(queue.is_disconnected() && bus.attach(&queue));
         // The first event is the one that it has missed, and counts once.
         assert_eq!((stream.dropped(), stream.map(|event| event.seq).collect::<Vec<_>>()), (1, vec![2, 3]));
@@ -253,7 +341,8 @@ mod tests {
     fn dropped_streams_leave_no_queue_behind() {
         let bus = Bus::new(SessionId::new(), 0, 0, 0, Numbers::new(Numbering::default()));
         for _ in 0..100 {
-            let (queue, stream) = EventStream::new(Subscription::new(), Clock::System, Arc::default());
+            let (queue, stream) =
+                EventStream::new(Subscription::new(), Scope::OneSession, Clock::System, Arc::default());
             let receiver = stream.events().clone();
             assert!(bus.attach(&queue));
             drop(queue);

@@ -36,7 +36,7 @@
 //! queue is below its limit. [`Overflow`] says what happens to an event without room. Only with [`Overflow::Block`] is
 //! it pushed all the same, so that the queue is above its limit. These events are above the limit:
 //!
-//! - one event of each emitter that waits
+//! - one event of each emitter that waits; if several interactions end together, one event for each of them
 //! - the event of an emitter whose wait has ended early, because its turn is cancelled or the session is closed
 //! - an event of the library whose emitter does not wait: the last event of a turn, and any event after a cancellation
 //!   or after the close
@@ -78,6 +78,7 @@ use super::{Overflow, Subscription};
 /// and the stream would never end.
 #[derive(Debug)]
 pub(crate) struct Queue {
+    pub(super) scope: Scope,
     overflow: Overflow,
     pub(super) from_seq: Option<u64>,
     /// Locked for a push, under the lock of the bus, and for a check of the limit. Never locked during a wait.
@@ -121,6 +122,13 @@ pub(crate) struct SharedState {
 #[derive(Debug, Default)]
 pub(crate) struct LostEvents(AtomicU64);
 
+/// The sessions whose events a queue takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    OneSession,
+    AllSessions,
+}
+
 /// The origin of an event. It decides what [`Overflow::Block`] does with an event without room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -146,7 +154,11 @@ pub(super) enum PushOutcome {
 
 impl Queue {
     /// Makes the queue of a subscription, and the receiver for its stream.
-    pub(super) fn new(options: &Subscription, lost: Arc<LostEvents>) -> (Arc<Self>, Receiver<SessionEvent>) {
+    pub(super) fn new(
+        options: &Subscription,
+        scope: Scope,
+        lost: Arc<LostEvents>,
+    ) -> (Arc<Self>, Receiver<SessionEvent>) {
         let (sender, events) = unbounded();
         let shared = Arc::new(SharedState {
             dropped: AtomicU64::new(0),
@@ -156,6 +168,7 @@ impl Queue {
             stream_dropped: Latch::new(),
         });
         let queue = Self {
+            scope,
             overflow: options.overflow,
             from_seq: options.from_seq,
             emitter_side: Mutex::new(EmitterSide {

@@ -8,7 +8,7 @@ use crate::reentrancy::{self, TurnRef, Wait, WaitError, WaitKey};
 use crate::sync::{Arc, Ordering, Receiver, RecvTimeoutError, TryRecvError, Weak};
 use crate::time::clock::{Clock, Deadline};
 
-use super::queue::{LostEvents, Queue, SharedState};
+use super::queue::{LostEvents, Queue, Scope, SharedState};
 use super::Subscription;
 
 /// The events of a session, or of all sessions of a service, from the subscription on.
@@ -53,8 +53,8 @@ impl EventStream {
     /// Makes a stream, and the queue for the sessions whose events it carries.
     ///
     /// `lost` counts the events that the stream misses, besides the stream's own count.
-    pub(crate) fn new(options: Subscription, clock: Clock, lost: Arc<LostEvents>) -> (Arc<Queue>, Self) {
-        let (queue, events) = Queue::new(&options, lost);
+    pub(crate) fn new(options: Subscription, scope: Scope, clock: Clock, lost: Arc<LostEvents>) -> (Arc<Queue>, Self) {
+        let (queue, events) = Queue::new(&options, scope, lost);
         let shared = Arc::clone(&queue.shared);
         let stream = Self { events, shared, queue: Arc::downgrade(&queue), session: None, clock, waiting_turn: None };
         (queue, stream)

@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::iter;
 
 use crate::cancel::CancelToken;
 use crate::error::Cancelled;
@@ -16,7 +17,9 @@ use crate::model::{AgentEvent, TurnId};
 use crate::panics::record;
 use crate::reentrancy::{self, PermitDuringWait};
 use crate::spans::TurnSpan;
+use crate::status::history::Commit;
 use crate::subscription::bus::{Bus, Origin};
+use crate::subscription::queue::Queue;
 use crate::sync::{select, thread_local, Arc, AtomicBool, Ordering, Sender, TrySendError};
 use crate::turn::interactions::Interactions;
 use crate::turn::shared::SessionShared;
@@ -145,26 +148,76 @@ impl TurnEvents {
     }
 
     /// As [`emit_library_event`](Self::emit_library_event), for the terminal event: no subscriber makes it wait.
-    pub(crate) fn emit_last(&self, event: impl FnOnce() -> AgentEvent) {
-        if let Some(event) = self.send_library_event(event) {
-            self.bus().publish_last(self.turn_id, event);
+    ///
+    /// Commits the turn before a subscriber or the receiver gets the event: see
+    /// [`status::history`](crate::status::history). The subscribers get it first, because the receiver may have no room.
+    pub(crate) fn emit_last(&self, event: impl FnOnce() -> AgentEvent, commit: Commit) {
+        if let Some(last) = self.bus().count_last_unobserved(1) {
+            self.commit(commit, last);
+            if !self.has_no_receiver() {
+                self.send_or_wait(event(), &self.cancel, PermitDuringWait::GivenBack);
+            }
+            return;
+        }
+        let event = event();
+        let copy = (!self.has_no_receiver()).then(|| event.clone());
+        self.publish_last(iter::once(event), commit);
+        if let Some(event) = copy {
+            self.send_or_wait(event, &self.cancel, PermitDuringWait::GivenBack);
         }
     }
 
-    /// Ends the open interactions with the agent's outcome. All of them end before the first is reported to
-    /// subscribers, since that may wait for room.
-    pub(crate) fn settle(&self, outcome: Result<&str, &str>) {
-        let settled: Vec<_> = self.interactions.take().into_iter().map(|reply| reply.end(outcome)).collect();
-        for terminal in settled {
-            self.emit_library_event(|| terminal);
+    /// Ends the open interactions with the agent's outcome, and commits the interaction or prompt that has ended with
+    /// them. Its boundary is the number of the last of their events.
+    ///
+    /// In this order: the events have their numbers, the history is committed, and all interactions end. Only then the
+    /// thread waits for room. A subscriber of an interaction that has its terminal event finds it in the history.
+    pub(crate) fn settle(&self, outcome: Result<&str, &str>, commit: Commit) {
+        let replies = self.interactions.take();
+        if replies.is_empty() {
+            return self.commit(commit, self.bus().boundary());
         }
+        let terminals: Vec<_> = replies.iter().map(|reply| reply.terminal_event(outcome)).collect();
+        let above_limit = match self.bus().count_last_unobserved(terminals.len()) {
+            Some(last) => {
+                self.commit(commit, last);
+                Vec::new()
+            }
+            None => self.publish_last(terminals.iter().cloned(), commit),
+        };
+        replies.into_iter().zip(&terminals).for_each(|(reply, terminal)| reply.end_with(terminal.clone()));
+        if !self.has_no_receiver() {
+            for terminal in terminals {
+                self.send_or_wait(terminal, &self.cancel, PermitDuringWait::GivenBack);
+            }
+        }
+        let permit = (&self.shared.permit, PermitDuringWait::GivenBack);
+        self.bus().wait_for_room(&above_limit, Some(&self.cancel), permit);
+    }
+
+    /// Publishes the last events of the turn or of an interaction, and commits with the number of the last one. Returns
+    /// the queues that are above their limits.
+    fn publish_last(&self, events: impl ExactSizeIterator<Item = AgentEvent>, commit: Commit) -> Vec<Arc<Queue>> {
+        let history = &self.shared.history;
+        let commit = |last| history.commit(commit, last);
+        let (above_limit, replaced) = self.bus().publish_last(self.turn_id, events, commit);
+        drop(replaced);
+        above_limit
+    }
+
+    fn commit(&self, commit: Commit, last_event: u64) {
+        drop(self.shared.history.commit(commit, last_event));
+    }
+
+    fn has_no_receiver(&self) -> bool {
+        // ORDERING: Relaxed; see `record_receiver_dropped`.
+        self.receiver_dropped.load(Ordering::Relaxed)
     }
 
     /// Sends to the turn's receiver. Returns the event if the session has subscribers.
     fn send_library_event(&self, event: impl FnOnce() -> AgentEvent) -> Option<AgentEvent> {
         let observed = !self.bus().count_unobserved();
-        // ORDERING: Relaxed; see `record_receiver_dropped`.
-        if self.receiver_dropped.load(Ordering::Relaxed) {
+        if self.has_no_receiver() {
             return observed.then(event);
         }
         let event = event();

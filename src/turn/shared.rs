@@ -13,7 +13,7 @@ use crate::status::history::CommittedHistory;
 use crate::status::published::Published;
 use crate::subscription::bus::Bus;
 use crate::subscription::queue::LostEvents;
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Instant, Mutex, Ordering};
 use crate::time::clock::Clock;
 use crate::turn::input::PendingInputs;
 
@@ -37,6 +37,9 @@ pub(crate) struct SessionShared {
     pub(crate) numbers: Arc<Numbers>,
     /// The running permit, lent by each thread of the turn that waits.
     pub(crate) permit: Arc<TurnPermit>,
+    /// The end of the last use: of the build, or of the agent's last call. `None` if the service never unloads the
+    /// session.
+    pub(crate) last_use: Option<Mutex<Instant>>,
 }
 
 /// The counters of a service, over all its sessions.
@@ -50,6 +53,7 @@ pub(crate) struct Counters {
     pub(crate) turns_cancelled: Counter,
     pub(crate) faults: Counter,
     pub(crate) restarts: Counter,
+    pub(crate) unloads: Counter,
     pub(crate) events_dropped: Counter,
     pub(crate) times: TimeTotals,
     /// An allocation of its own, since streams count into it.
@@ -88,6 +92,13 @@ impl SessionShared {
     pub(crate) fn set_callback(&self, callback: Option<CallbackPending>) {
         let last = std::mem::replace(&mut *self.callback.lock(), callback.map(Arc::new));
         drop(last);
+    }
+
+    /// Records the end of a use of the session.
+    pub(crate) fn set_last_use(&self, at: Instant) {
+        if let Some(last_use) = &self.last_use {
+            *last_use.lock() = at;
+        }
     }
 
     pub(crate) fn session_id(&self) -> SessionId {

@@ -13,6 +13,7 @@ mod comms;
 mod errors;
 mod events;
 mod faults;
+mod history;
 mod host_ends;
 mod hosting;
 mod inbox;

@@ -1,5 +1,6 @@
 //! Agents that follow the scripts in their prompts, and record what happens to them.
 
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::panic;
 use std::rc::Rc;
@@ -8,14 +9,17 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
 use turnwise::{
-    AgentError, AgentEvent, CancelReason, Cancelled, InboxInteraction, Message, RunResult, Session, SessionAgent,
-    SessionAgentBuilder, SessionContext, SessionId, SessionSnapshot, SessionSpec, TurnContext, Usage,
+    AgentError, AgentEvent, CancelReason, Cancelled, EventSender, InboxInteraction, Message, RunResult, Session,
+    SessionAgent, SessionAgentBuilder, SessionContext, SessionId, SessionSnapshot, SessionSpec, TurnContext, Usage,
 };
 
 use crate::answers::{Ending, Figures};
 use crate::history::{Clock, Event, Stamp, Uid, What, Who};
 use crate::plan::{Build, Script};
 use crate::task::Task;
+
+/// The name of the event of a message that an agent has added to its history.
+pub(crate) const SAID: &str = "said";
 
 /// The state that the threads and the agents of a run share.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub(crate) struct Stage {
     pub(crate) fresh: Mutex<Vec<SessionId>>,
     /// The sessions whose agents wait for a cancel.
     pub(crate) holding: Mutex<Vec<SessionId>>,
+    /// All messages of each session at its end, by the number of its create.
+    pub(crate) whole: Mutex<HashMap<Uid, Vec<String>>>,
     running_turns: AtomicUsize,
     max_running_turns: usize,
     pub(crate) agents_built: AtomicUsize,
@@ -56,6 +62,7 @@ impl Stage {
             busy_threads: AtomicUsize::new(threads),
             fresh: Mutex::default(),
             holding: Mutex::default(),
+            whole: Mutex::default(),
             running_turns: AtomicUsize::new(0),
             max_running_turns: max_running_turns.unwrap_or(usize::MAX),
             agents_built: AtomicUsize::new(0),
@@ -84,7 +91,8 @@ impl SessionAgentBuilder for Director {
 
     fn build_agent(&self, spec: &SessionSpec, context: &SessionContext) -> Result<Actor, AgentError> {
         let order = *spec.extension.as_ref().and_then(|order| order.downcast_ref::<Order>()).expect("an order");
-        let session = spec.resume.clone().unwrap_or_else(|| Session::with_id(context.session_id()));
+        let mut session = spec.resume.clone().unwrap_or_else(|| Session::with_id(context.session_id()));
+        set_life(&mut session, order.uid);
         let mut seen = Witness { stage: Arc::clone(&self.0), id: context.session_id(), events: Vec::new() };
         seen.point(What::BuildBegins { uid: order.uid });
         if order.fresh {
@@ -104,7 +112,9 @@ impl SessionAgentBuilder for Director {
         }
         self.0.agents_built.fetch_add(1, Ordering::SeqCst);
         seen.point(What::BuildEnds { well: true, figures });
-        Ok(Actor { seen, session, home: thread::current().id(), turn: 0, _not_send: PhantomData })
+        let events = context.events().clone();
+        let home = thread::current().id();
+        Ok(Actor { seen, session, events, life: order.uid, home, turn: 0, _not_send: PhantomData })
     }
 }
 
@@ -112,6 +122,9 @@ impl SessionAgentBuilder for Director {
 pub(crate) struct Actor {
     seen: Witness,
     session: Session,
+    /// Its events belong to no turn, and reach subscribers only.
+    events: EventSender,
+    life: Uid,
     home: ThreadId,
     /// The turn that the agent runs.
     turn: Uid,
@@ -183,11 +196,11 @@ impl Actor {
         }
         self.seen.point(What::Enter { uid: self.turn, number: turn.turn_id().get() });
         let _ = self.look(turn);
-        self.session.push(Message::user(task.to_string()));
+        self.say(Message::user(task.to_string()));
         self.show(turn);
         let result = self.perform(task.script, turn);
         if !matches!(task.script, Script::Panic(_)) {
-            self.session.push(Message::assistant(task.uid.to_string()));
+            self.say(Message::assistant(task.uid.to_string()));
         }
         let cost = if let Script::Cost(cost) = task.script { u64::from(cost) } else { 0 };
         self.session.record_usage(Usage { input_tokens: 1 + cost, ..Usage::default() });
@@ -203,6 +216,14 @@ impl Actor {
             scripted_panic();
         }
         result.map(|()| turn.finish(task.uid.to_string()))
+    }
+
+    /// Adds a message to the history, and emits it for the clients that follow the session. A cancelled turn emits it
+    /// too.
+    fn say(&mut self, message: Message) {
+        let payload = message.text().into_owned();
+        self.session.push(message);
+        let _ = self.events.emit(AgentEvent::Custom { name: SAID.to_owned(), payload });
     }
 
     fn perform(&mut self, script: Script, turn: &TurnContext) -> Result<(), AgentError> {
@@ -262,6 +283,7 @@ impl Drop for Actor {
         self.at_home("its drop");
         // A service that frees the capacity before this drop is over would fail the check of capacity.
         give_way(3);
+        self.seen.stage.whole.lock().unwrap().insert(self.life, texts_of(&self.session));
         self.seen.stage.agents_dropped.fetch_add(1, Ordering::SeqCst);
         self.seen.point(What::Dropped);
     }
@@ -276,6 +298,20 @@ pub(crate) fn give_way(times: u8) {
 /// Panics without a call of the panic hook, which would report thousands of scripted panics.
 fn scripted_panic() -> ! {
     panic::resume_unwind(Box::new("scripted"))
+}
+
+/// Writes into a history to which session it belongs: ids may be used again.
+pub(crate) fn set_life(session: &mut Session, life: Uid) {
+    session.set_metadata("life", life.to_string());
+}
+
+/// The session to which a history belongs. `None` for the history before the build of a session that resumes none.
+pub(crate) fn life_of(session: &Session) -> Option<Uid> {
+    session.metadata().get("life")?.parse().ok()
+}
+
+pub(crate) fn texts_of(session: &Session) -> Vec<String> {
+    session.iter().map(|message| message.text().into_owned()).collect()
 }
 
 pub(crate) fn figures_of(session: &Session) -> Figures {

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use turnwise::{AgentEvent, SessionEvent, SessionId, WhenBusy};
 
+use crate::agent::{Stage, SAID};
 use crate::answers::{Ending, Opened, Refused};
-use crate::history::{Event, History, Key, Life, Listing, Stamp, Uid, What, Who, NEVER};
+use crate::history::{Event, Followed, History, Key, Life, Listing, Stamp, Uid, What, Who, NEVER};
 use crate::plan::{Plan, NAMED};
-use crate::player::{Notes, Scene};
+use crate::player::{Client, Notes, Scene};
 use crate::task::Task;
 
 /// Numbers the ids of a run.
@@ -46,6 +47,7 @@ pub(crate) fn put_together(plan: &Plan, scene: &Scene, all: &mut [Notes], heard:
         results: Vec::new(),
         received: Vec::new(),
         started: Vec::new(),
+        followed: Vec::new(),
     };
     let built: HashMap<Uid, SessionId> = witnessed
         .iter()
@@ -63,6 +65,7 @@ pub(crate) fn put_together(plan: &Plan, scene: &Scene, all: &mut [Notes], heard:
     for notes in all.iter_mut() {
         history.counts.append(&mut notes.counts);
         history.results.append(&mut notes.results);
+        history.followed.extend(notes.clients.drain(..).map(|client| followed(client, &scene.stage)));
         history.received.extend(notes.watched.iter().map(|(uid, events)| (*uid, !events.is_empty())));
         for listing in notes.listings.drain(..) {
             let answer =
@@ -80,6 +83,19 @@ pub(crate) fn put_together(plan: &Plan, scene: &Scene, all: &mut [Notes], heard:
     history.tell_refusals_apart();
     history.lives = history.find_lives();
     history
+}
+
+/// What a client has shown by the end of the run.
+fn followed(client: Client, stage: &Stage) -> Followed {
+    let Client { life, shown, seq, stream } = client;
+    let whole = stage.whole.lock().unwrap().get(&life).cloned();
+    let dropped = stream.dropped();
+    let said = |event: &SessionEvent| match &event.event {
+        AgentEvent::Custom { name, payload } if name == SAID => Some(payload.clone()),
+        _ => None,
+    };
+    let events = std::iter::from_fn(|| stream.try_recv().ok()).map(|event| (event.seq, said(&event))).collect();
+    Followed { whole, shown, seq, events, dropped }
 }
 
 /// The turn that has started with this event.

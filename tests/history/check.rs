@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::global::{check_counts, check_order, check_results};
+use crate::heard;
 use crate::history::{Event, History, Uid};
 use crate::model::Facts;
 use crate::search::{explain, Verdict};
@@ -38,5 +39,7 @@ pub(crate) fn check(history: &History) -> Checked {
     checked.wrongs.extend(check_counts(history));
     checked.wrongs.extend(check_order(history));
     checked.wrongs.extend(check_results(history));
+    let keeps_events = history.settings.keeps_events;
+    checked.wrongs.extend(history.followed.iter().filter_map(|client| heard::followed(client, keeps_events).err()));
     checked
 }

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use turnwise::{CancelReason, WhenBusy};
 
 use crate::answers::{Begun, Ending, Refused};
-use crate::history::{History, Uid, What};
+use crate::history::{Followed, History, Uid, What};
 
 /// Every kind of answer about queues and waits for idleness.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 17] = [
     "accepted with Interrupt",
     "accepted with Queue",
+    "client with messages from a history and from events",
+    "client with the whole history",
+    "client without all events",
     "no result yet",
     "queue full",
     "queued in a list",
@@ -39,7 +42,8 @@ impl Coverage {
         let superseded = |ending: &&Ending| **ending == Ending::Cancelled(CancelReason::Superseded);
         let superseded = results.values().filter(superseded).map(|_| "superseded");
         let not_run = whats().filter_map(|what| not_run(what, &ran, &results));
-        for kind in whats().filter_map(kind).chain(listed).chain(superseded).chain(not_run) {
+        let clients = history.followed.iter().filter_map(client);
+        for kind in whats().filter_map(kind).chain(clients).chain(listed).chain(superseded).chain(not_run) {
             *self.0.entry(kind).or_default() += 1;
         }
     }
@@ -62,6 +66,16 @@ fn not_run(what: &What, ran: &HashSet<Uid>, results: &HashMap<Uid, Ending>) -> O
         Ending::NotBuilt => "queued turn answered as not built",
         _ => "queued turn answered as cancelled",
     })
+}
+
+fn client(client: &Followed) -> Option<&'static str> {
+    let has_messages = client.events.iter().any(|(_, said)| said.is_some());
+    match (client.shown.is_empty(), has_messages) {
+        _ if client.dropped > 0 => Some("client without all events"),
+        (false, true) => Some("client with messages from a history and from events"),
+        (false, false) => Some("client with the whole history"),
+        (true, _) => None,
+    }
 }
 
 fn entered(what: &What) -> Option<Uid> {

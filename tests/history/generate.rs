@@ -47,13 +47,15 @@ fn settings(about: About) -> impl Strategy<Value = Settings> {
     let running = prop_oneof![3 => Just(None), 2 => (1..=2_usize).prop_map(Some)];
     let idle = prop_oneof![Just(0), Just(2_usize)];
     let queue = prop_oneof![1 => Just(0), 3 => Just(1), 4 => Just(2_usize)];
-    (1..=4_usize, running, queue, idle, proptest::bool::weighted(0.3), opened, any::<bool>()).prop_map(
-        |(max_sessions, max_running_turns, turn_queue, idle_threads, subscribe_all, opened, drained)| Settings {
+    let events = (proptest::bool::weighted(0.3), proptest::bool::weighted(0.6));
+    (1..=4_usize, running, queue, idle, events, opened, any::<bool>()).prop_map(
+        |(max_sessions, max_running_turns, turn_queue, idle_threads, events, opened, drained)| Settings {
             max_sessions,
             max_running_turns,
             turn_queue,
             idle_threads,
-            subscribe_all,
+            subscribe_all: events.0,
+            keeps_events: events.1,
             opened,
             drained,
         },
@@ -148,6 +150,7 @@ fn step_of_turns() -> impl Strategy<Value = Step> {
         1 => slot().prop_map(|slot| Step::Dismiss { slot }),
         1 => (slot(), patience()).prop_map(|(slot, patience)| Step::WaitIdle { slot, patience }),
         1 => slot().prop_map(|slot| Step::Export { slot }),
+        3 => slot().prop_map(|slot| Step::Follow { slot }),
         4 => (0..12_u8).prop_map(Step::GiveWay),
     ]
 }
@@ -173,6 +176,7 @@ fn step_of_queue() -> impl Strategy<Value = Step> {
         2 => Just(Step::List { after: None, limit: None }),
         1 => busy().prop_map(|slot| Step::Export { slot }),
         1 => busy().prop_map(|slot| Step::Take { slot }),
+        2 => busy().prop_map(|slot| Step::Follow { slot }),
         2 => (0..12_u8).prop_map(Step::GiveWay),
     ]
 }
@@ -195,6 +199,7 @@ fn step_that_looks() -> impl Strategy<Value = Step> {
         4 => (proptest::option::weighted(0.3, slot()), proptest::option::weighted(0.3, 1..3_u8))
             .prop_map(|(after, limit)| Step::List { after, limit }),
         2 => slot().prop_map(|slot| Step::Export { slot }),
+        2 => slot().prop_map(|slot| Step::Follow { slot }),
         1 => (slot(), 1..40_u8).prop_map(|(slot, capacity)| Step::Subscribe { slot, capacity }),
         1 => Just(Step::Stats),
         1 => Just(Step::Registrations),

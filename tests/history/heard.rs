@@ -6,7 +6,7 @@ use turnwise::crossbeam_channel::{Receiver, TryRecvError};
 use turnwise::{AgentEvent, EventStream, InteractionSubscription, SessionEvent, SessionId, TurnId};
 
 use crate::answers::Ending;
-use crate::history::{History, Uid, What};
+use crate::history::{Followed, History, Uid, What};
 
 /// Checks the receiver of a turn: `RunStarted`, the agent's events, one terminal event that fits the result, then the
 /// disconnection.
@@ -77,6 +77,25 @@ pub(crate) fn interaction(uid: Uid, followed: InteractionSubscription, history: 
     Ok(())
 }
 
+/// Checks what a client has shown: every message of the session, and each of them once. `keeps_events`: the session has
+/// had all of its events for it.
+pub(crate) fn followed(client: &Followed, keeps_events: bool) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("C57: {what}: {client:?}"));
+    if client.dropped > 0 {
+        return if keeps_events { wrong("events are missing after the boundary") } else { Ok(()) };
+    }
+    if !client.events.iter().zip(client.seq + 1..).all(|((is, _), seq)| *is == seq) {
+        return wrong("the events have a gap, and the client is not told");
+    }
+    let said = client.events.iter().filter_map(|(_, said)| said.as_ref());
+    match &client.whole {
+        Some(whole) if !client.shown.iter().chain(said).eq(whole) => {
+            wrong("the history and the events after it are not the messages of the session")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// All events of a subscription, after the shutdown. `all`: it is a subscription to all sessions, which has room for all
 /// events.
 pub(crate) fn events_of(stream: &EventStream, all: bool) -> Result<Vec<SessionEvent>, String> {
@@ -113,6 +132,10 @@ pub(crate) fn sessions(events: &[SessionEvent], all: bool) -> Result<(), String>
         };
         if event.seq != last.seq + 1 {
             return wrong("an event number is missing");
+        }
+        if event.turn_id.is_none() {
+            at.insert(event.session_id, At { seq: event.seq, ..last });
+            continue;
         }
         let starts = matches!(event.event, AgentEvent::RunStarted { .. });
         // The numbers do not rise where turns were withdrawn or superseded others. The model knows their order.

@@ -78,6 +78,7 @@ pub(crate) enum What {
     },
     WaitIdle(Result<(), Refused>),
     Read(Result<View, Refused>),
+    History(Result<Figures, Refused>),
     /// The session is in a list.
     Listed(View),
     /// The session is missing in a list whose page covers its place.
@@ -201,6 +202,19 @@ pub(crate) struct Life {
     pub(crate) released_before: Stamp,
 }
 
+/// What a client has shown: a history, and the events after its boundary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Followed {
+    /// All messages of the session at its end. `None` if its build has failed.
+    pub(crate) whole: Option<Vec<String>>,
+    pub(crate) shown: Vec<String>,
+    pub(crate) seq: u64,
+    /// The numbers of the events, each with the message that it announces, if it does.
+    pub(crate) events: Vec<(u64, Option<String>)>,
+    /// How many events the client was told that it has missed.
+    pub(crate) dropped: u64,
+}
+
 /// All records of a run.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -217,6 +231,7 @@ pub(crate) struct History {
     pub(crate) received: Vec<(Uid, bool)>,
     /// The turns of each session in the order in which they were started. Empty without a subscriber of all sessions.
     pub(crate) started: Vec<(Key, Uid)>,
+    pub(crate) followed: Vec<Followed>,
 }
 
 impl fmt::Display for Event {

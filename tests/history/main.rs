@@ -1,15 +1,17 @@
 //! Histories: many real threads make random calls of one service, and the contract has to explain their answers.
 //!
 //! 1. A *plan* lists the steps of each thread ([`plan`]): create, open, begin, queue, supersede, withdraw, wait,
-//!    interrupt, read, list, export, take, archive, inject, subscribe, wait for an idle session, shut down. Its agents
-//!    answer, fail, panic, wait for a cancel, or ignore it. Queues have room for 0, 1 or 2 turns.
+//!    interrupt, read, list, export, take, archive, inject, subscribe, read the history and follow the events after it,
+//!    wait for an idle session, shut down. Its agents answer, fail, panic, wait for a cancel, or ignore it. Queues have
+//!    room for 0, 1 or 2 turns.
 //! 2. The plan runs on real threads ([`run`], [`player`]). Every call is recorded with a stamp before it and a stamp
 //!    after it, from one clock for the whole run. Agents record what happens to them ([`agent`]).
 //! 3. The *history* is checked ([`check`]):
 //!    - Each session by itself, against a sequential model ([`model`]). The search looks for an order of single steps,
 //!      each within its call, that gives exactly the recorded answers ([`search`]).
 //!    - The rules about several sessions, by intervals: capacity, counts, the order of lists ([`global`]).
-//!    - The events that subscribers and receivers got ([`heard`]).
+//!    - The events that subscribers and receivers got, and what a client has shown that follows from the boundary of a
+//!      history ([`heard`]).
 //!
 //! A watchdog ends a run that hangs. Its report names the step of each thread, and whether that step may wait
 //! ([`run`]). When all threads wait, the run cancels the turns that wait for a cancel. It cancels nothing that has to
@@ -18,7 +20,8 @@
 //! Sub-agents, timeouts of turns, comms and full event channels are not in the plans. The contract's own tests cover
 //! them.
 //!
-//! The runs of the default length have to cover every kind of answer about queues and waits for idleness ([`coverage`]).
+//! The runs of the default length have to cover every kind of answer about queues and waits for idleness, and every kind
+//! of client that follows a session ([`coverage`]).
 //!
 //! The checker has tests of its own ([`tests`]): histories that it must refuse, and histories that it must accept.
 //!

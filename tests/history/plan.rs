@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) idle_threads: usize,
     /// True if a subscriber reads the events of all sessions from their first event on.
     pub(crate) subscribe_all: bool,
+    /// True if each session keeps its events for later subscribers.
+    pub(crate) keeps_events: bool,
     /// The number of first slots that have a session when the threads begin.
     pub(crate) opened: u8,
     /// True if the last shutdown drains the running turns.
@@ -176,6 +178,10 @@ pub(crate) enum Step {
     Subscribe {
         slot: Slot,
         capacity: u8,
+    },
+    /// Reads the history and its boundary, and subscribes to the events after it.
+    Follow {
+        slot: Slot,
     },
     Stats,
     Registrations,

@@ -72,6 +72,7 @@ fn play(plan: &Plan, places: &[AtomicUsize]) -> (History, Vec<String>) {
     let mut config = EphemeralSessionService::configure(Director(Arc::clone(&stage)))
         .max_sessions(settings.max_sessions)
         .turn_queue(settings.turn_queue)
+        .event_history(if settings.keeps_events { 1 << 12 } else { 0 })
         .idle_threads(settings.idle_threads);
     if let Some(limit) = settings.max_running_turns {
         config = config.max_running_turns(limit);

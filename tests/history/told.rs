@@ -23,6 +23,7 @@ pub(crate) fn settings(max_sessions: usize) -> Settings {
         turn_queue: 2,
         idle_threads: 0,
         subscribe_all: false,
+        keeps_events: true,
         opened: 0,
         drained: false,
     }
@@ -39,6 +40,7 @@ pub(crate) fn told(max_sessions: usize) -> Told {
         results: Vec::new(),
         received: Vec::new(),
         started: Vec::new(),
+        followed: Vec::new(),
     };
     Told { history, now: 0 }
 }

@@ -8,12 +8,13 @@ use crate::store::batches::Batches;
 use crate::store::{PersistentSessionService, Revision, Save, SessionStore, StoreError, StoredSession};
 use crate::sync::{Arc, Mutex};
 use crate::{
-    ArchiveMode, ServiceControl, SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec, WhenBusy,
+    ArchiveMode, ServiceControl, SessionAgentBuilder, SessionError, SessionId, SessionService, SessionSpec,
+    Subscription, WhenBusy,
 };
 
 /// A store that keeps its records in a map. Under the model checker another thread may run before and after every call.
 #[derive(Default)]
-struct Memory(Mutex<BTreeMap<SessionId, (StoredSession, Revision)>>, Fails);
+pub(super) struct Memory(Mutex<BTreeMap<SessionId, (StoredSession, Revision)>>, Fails);
 
 /// True if the next save fails.
 type Fails = Mutex<bool>;
@@ -58,11 +59,11 @@ fn with_cold_session() -> (PersistentSessionService<impl SessionAgentBuilder>, A
     (service, store, id)
 }
 
-fn messages(store: &Memory, id: SessionId) -> usize {
+pub(super) fn messages(store: &Memory, id: SessionId) -> usize {
     store.0.lock().get(&id).map_or(0, |(stored, _)| stored.history.iter().len())
 }
 
-fn end(service: &impl ServiceControl) {
+pub(super) fn end(service: &impl ServiceControl) {
     assert!(service.shutdown(FAR).stuck.is_empty());
     assert_eq!(service.stats().sessions, 0);
 }
@@ -114,6 +115,28 @@ fn keeping_c59_two_services_on_one_store_lose_no_answered_turn() {
         assert_eq!(messages(&store, id), answered);
         end(&service);
         assert_eq!(messages(&store, id), answered, "nothing is saved at the end of a session that is out of date");
+    });
+}
+
+#[test]
+fn keeping_c57_no_boundary_hides_an_event_of_the_next_life() {
+    explore(|| {
+        let (service, _store, id) = with_cold_session();
+        let all = service.subscribe_all(Subscription::new());
+        let other = service.clone();
+        let reader = spawn(move || [(); 3].map(|()| other.history_at(id).unwrap()));
+        for _ in 0..2 {
+            service.start_turn(id, turn("x")).unwrap();
+            service.unload(id, FAR).unwrap();
+        }
+        let pairs = join(reader);
+        end(&service);
+        let log: Vec<_> = all.collect();
+        for (history, seq) in pairs {
+            let (turns, seq) = (history.iter().len(), seq as usize);
+            // Two events for each turn.
+            assert_eq!((2 * turns, log.len()), (seq, 4), "boundary {seq}: {log:?}");
+        }
     });
 }
 

@@ -41,6 +41,8 @@ mod events;
 #[cfg(not(turnwise_loom))]
 mod faults;
 #[cfg(not(turnwise_loom))]
+mod histories;
+#[cfg(not(turnwise_loom))]
 mod hosting;
 #[cfg(not(turnwise_loom))]
 mod idle;
@@ -62,6 +64,8 @@ mod steering;
 mod sub_sessions;
 #[cfg(not(turnwise_loom))]
 mod support;
+#[cfg(all(feature = "store", not(turnwise_loom)))]
+mod unloading;
 #[cfg(not(turnwise_loom))]
 mod wakeups;
 

@@ -11,7 +11,7 @@ use crate::ids::numbers::{Numbering, Numbers};
 use crate::ids::Ids;
 use crate::inbox::injector::EventInjector;
 use crate::inbox::queue::Inbox;
-use crate::model::{AgentEvent, EventSource, Labels, Session, SessionId, SessionSnapshot, TurnId};
+use crate::model::{AgentEvent, EventSource, Labels, Message, Session, SessionId, SessionSnapshot, TurnId};
 use crate::permits::semaphore::Semaphore;
 use crate::permits::turn_permit::TurnPermit;
 use crate::reentrancy::PermitDuringWait;
@@ -22,8 +22,9 @@ use crate::session::handle::{Profile, SessionHandle};
 use crate::session::queue::NewTurn;
 use crate::session::running::Input;
 use crate::spans::CallerSpan;
+use crate::status::history::Commit;
 use crate::status::slab::StatusSlab;
-use crate::subscription::bus::{Bus, Origin};
+use crate::subscription::bus::{Bus, Origin, Scope};
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
@@ -78,6 +79,7 @@ fn session(first: Option<&CancelToken>) -> (Arc<SessionHandle>, Option<(TokenSea
         callback: None,
         running: Semaphore::new(1),
         turn_queue: 2,
+        may_be_unloaded: false,
     };
     let cancel = first.cloned().unwrap_or_else(CancelToken::new);
     let (handle, seal, mut admission) = SessionHandle::new(profile, turn, cancel);
@@ -352,6 +354,30 @@ fn c56_a_turn_that_is_accepted_at_the_end_of_a_failed_restart_is_answered() {
 }
 
 #[test]
+fn c57_history_and_boundary_are_from_one_instant() {
+    check(|| {
+        let (handle, _) = session(None);
+        let reading = Arc::clone(&handle);
+        let reader = spawn(move || {
+            let (history, boundary) = reading.shared().history.get_with_boundary();
+            assert_eq!(history.iter().len() as u64, boundary);
+            assert!(reading.bus().last_seq() >= boundary, "a boundary without its event");
+        });
+        let mut history = Session::new();
+        for turn in 1..=2 {
+            history.push(Message::user(""));
+            let committed = &handle.shared().history;
+            committed.stage(history.clone());
+            let event = AgentEvent::TextDelta { delta: String::new() };
+            let commit = |last| committed.commit(Commit::Advance, last);
+            drop(handle.bus().publish_last(TurnId::new(turn), std::iter::once(event), commit));
+        }
+        join(reader);
+        assert_eq!(handle.shared().history.get_with_boundary().1, 2);
+    });
+}
+
+#[test]
 fn c24_queue_and_gate_are_from_one_instant() {
     check_within(Some(3), || {
         let (handle, guards) = session(Some(&CancelToken::new()));
@@ -566,7 +592,8 @@ fn c37_an_unobserved_event_is_numbered_before_all_that_a_subscriber_gets() {
             }
             unheard
         });
-        let (queue, stream) = EventStream::new(Subscription::new(), Clock::default(), Arc::default());
+        let (queue, stream) =
+            EventStream::new(Subscription::new(), Scope::OneSession, Clock::default(), Arc::default());
         assert!(bus.attach(&queue));
         drop(queue);
         // From here on every event is observed.

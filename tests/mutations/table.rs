@@ -149,7 +149,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the queue takes one turn more than its capacity",
         "src/session/admission.rs",
-        &[("if admissions.queue.len() >= capacity {", "if admissions.queue.len() > capacity {")],
+        &[("admissions.queue.len() >= capacity {", "admissions.queue.len() > capacity {")],
         History,
     ),
     mutation(
@@ -198,7 +198,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a full queue cancels the admitted turn all the same",
         "src/session/admission.rs",
         &[(
-            "        if admissions.queue.len() >= capacity {\n",
+            "        if when_busy != WhenBusy::Refuse && admissions.queue.len() >= capacity {\n",
             "        if admissions.queue.len() >= capacity {\n            admissions.token().map(|token| token.cancel(CancelReason::Superseded));\n",
         )],
         Contract("c49_a_full_queue"),
@@ -371,7 +371,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn is answered before its snapshot is published",
         "src/session/thread.rs",
-        &[("                self.publish_unless_faulted(&result);\n", "")],
+        &[("let commit = self.publish_unless_faulted(&result);", "let commit = Commit::Advance;")],
         Shuttle("c11"),
     ),
     mutation(
@@ -563,7 +563,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a thread that queues does not check for a free permit again",
         "src/permits/semaphore.rs",
-        &[("        self.grant_free_permits();\n        let alarm", "        let alarm")],
+        &[("        self.grant_free_permits();\n        in_queue();", "        in_queue();")],
         Loom("c16"),
     ),
     mutation(
@@ -663,6 +663,115 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("        self.idle_waiters.report_end(IdleReport::Faulted);\n", "        let _ = IdleReport::Faulted;\n")],
         Contract("c53_a_close_or_a_fault"),
     ),
+    // The committed history and its boundary.
+    mutation(
+        "the boundary is published before the history",
+        "src/status/history.rs",
+        &[("        committed.boundary = boundary;\n", "        committed.boundary = boundary;\n        drop(committed);\n        let mut committed = self.0.lock();\n")],
+        Loom("c57"),
+    ),
+    mutation(
+        "history and boundary are read under two locks",
+        "src/status/history.rs",
+        &[("        let committed = self.0.lock();\n        (committed.history.clone(), committed.boundary)", "        let history = self.get();\n        (history, self.0.lock().boundary)")],
+        Loom("c57"),
+    ),
+    mutation(
+        "the boundary stays when the history advances",
+        "src/status/history.rs",
+        &[("        committed.boundary = boundary;\n", "        let _ = boundary;\n")],
+        History,
+    ),
+    mutation(
+        "subscribers get the terminal event before the commit",
+        "src/subscription/bus.rs",
+        &[
+            ("        let committed = commit(first + count - 1);\n", ""),
+            ("        (above_limit, committed)\n", "        drop(state);\n        (above_limit, commit(first + count - 1))\n"),
+        ],
+        Shuttle("c57_a_receiver_or_subscriber"),
+    ),
+    mutation(
+        "the boundary is before the terminal event",
+        "src/subscription/bus.rs",
+        &[("commit(first + count - 1)", "commit(first - 1)")],
+        Contract("c57_the_history_is_that"),
+    ),
+    mutation(
+        "the boundary is behind the terminal event if there is no subscriber",
+        "src/subscription/bus.rs",
+        &[("return Some((next + events) / ONE - 1)", "return Some((next + events) / ONE)")],
+        Contract("c57_a_client_that_has_the_last"),
+    ),
+    mutation(
+        "a receiver gets the terminal event before the commit",
+        "src/turn/events.rs",
+        &[(
+            "            self.commit(commit, last);\n            if !self.has_no_receiver() {\n                self.send_or_wait(event(), &self.cancel, PermitDuringWait::GivenBack);\n            }\n            return;",
+            "            if !self.has_no_receiver() {\n                self.send_or_wait(event(), &self.cancel, PermitDuringWait::GivenBack);\n            }\n            self.commit(commit, last);\n            return;",
+        )],
+        Shuttle("c57_a_receiver_or_subscriber"),
+    ),
+    mutation(
+        "a receiver gets the terminal event before the subscribers",
+        "src/turn/events.rs",
+        &[(
+            "        self.publish_last(iter::once(event), commit);\n        if let Some(event) = copy {\n            self.send_or_wait(event, &self.cancel, PermitDuringWait::GivenBack);\n        }\n",
+            "        if let Some(event) = copy {\n            self.send_or_wait(event, &self.cancel, PermitDuringWait::GivenBack);\n        }\n        self.publish_last(iter::once(event), commit);\n",
+        )],
+        Shuttle("c57_a_receiver_or_subscriber"),
+    ),
+    mutation(
+        "an interaction ends before it is committed",
+        "src/turn/events.rs",
+        &[
+            ("        let above_limit = match self.bus().count_last_unobserved(terminals.len()) {", "        replies.into_iter().zip(&terminals).for_each(|(reply, terminal)| reply.end_with(terminal.clone()));\n        let above_limit = match self.bus().count_last_unobserved(terminals.len()) {"),
+            ("        replies.into_iter().zip(&terminals).for_each(|(reply, terminal)| reply.end_with(terminal.clone()));\n        if !self.has_no_receiver() {", "        if !self.has_no_receiver() {"),
+        ],
+        Shuttle("c57_a_caller_of_an_interaction"),
+    ),
+    mutation(
+        "host mode is committed at its end alone",
+        "src/session/running.rs",
+        &[("        self.settle_with(result, self.commit);", "        self.settle_with(result, Commit::Stay);")],
+        Contract("c57_in_host_mode"),
+    ),
+    mutation(
+        "a history that could not be exported moves the boundary",
+        "src/session/thread.rs",
+        &[("            None => committed.note_behind(),", "            None => {}")],
+        Contract("c57_a_failed_export"),
+    ),
+    mutation(
+        "a turn that has not run leaves the boundary",
+        "src/session/running.rs",
+        &[("commit: Commit::Advance }, input)", "commit: Commit::Stay }, input)")],
+        Contract("c57_a_turn_cancelled_before"),
+    ),
+    mutation(
+        "a new life begins with the boundary of no event",
+        "src/session/handle.rs",
+        &[("CommittedHistory::new(profile.history, after.event)", "CommittedHistory::new(profile.history, 0)")],
+        Store("c57_a_kept_session"),
+    ),
+    mutation(
+        "the record of a session in use is read as if it were at rest",
+        "src/store/calls.rs",
+        &[("                if let Some(life) = self.live.life(id) {\n                    return Ok(life.history_at());", "                if let Some(life) = self.live.life(id).filter(|_| id.as_uuid().is_nil()) {\n                    return Ok(life.history_at());")],
+        Store("c57_an_archived_session"),
+    ),
+    mutation(
+        "a record is read in the middle of a life that has ended since",
+        "src/store/calls.rs",
+        &[("                if !recorded.is_over && lease.recorded_history()?.is_over {", "                if !recorded.is_over && id.as_uuid().is_nil() {")],
+        Shuttle("keeping_c57"),
+    ),
+    mutation(
+        "the boundary of a killed life is that of its last save",
+        "src/store/kept.rs",
+        &[("(session.history.clone(), session.numbers.reserved().event)", "(session.history.clone(), session.numbers.events)")],
+        Store("c57_after_a_kill"),
+    ),
     // Restarts of faulted sessions.
     mutation(
         "a restart is refused until the faulted turn has ended",
@@ -691,7 +800,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a restart opens the gate before the inbox",
         "src/session/thread.rs",
-        &[("                self.handle.shared().inbox.reopen();\n                guards.end_build();", "                guards.end_build();\n                self.handle.shared().inbox.reopen();")],
+        &[("                self.handle.shared().inbox.reopen();\n                self.begin_idle_time();\n                guards.end_build();", "                guards.end_build();\n                self.handle.shared().inbox.reopen();")],
         Shuttle("c56_reads_show"),
     ),
     mutation(
@@ -739,7 +848,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a fault commits a half-written history",
         "src/session/thread.rs",
-        &[("        if !matches!(result, Err(SessionError::Faulted { .. })) {", "        if !matches!(result, Err(SessionError::ShuttingDown)) {")],
+        &[("            Err(SessionError::Faulted { .. }) => Commit::Stay,", "            Err(SessionError::ShuttingDown) => Commit::Stay,")],
         Contract("c56_a_restart_builds"),
     ),
     mutation(
@@ -750,8 +859,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "a history is committed after the build alone",
-        "src/session/thread.rs",
-        &[("            self.handle.shared().history.commit(history.owned_by(self.handle.id()));", "            if !self.handle.gate().state().is_running() || self.handle.gate().state().is_building() {\n                self.handle.shared().history.commit(history.owned_by(self.handle.id()));\n            }")],
+        "src/status/history.rs",
+        &[("committed.staged.take();", "committed.staged.take().filter(|_| boundary == 0);")],
         Contract("c56_a_restart_builds"),
     ),
     mutation(
@@ -936,7 +1045,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an earlier deadline does not wake the timer thread",
         "src/timers.rs",
-        &[("        if is_first {\n            self.shared.changed.notify();", "        if is_first && false {\n            self.shared.changed.notify();")],
+        &[("        if is_first {\n            self.changed.notify();", "        if is_first && false {\n            self.changed.notify();")],
         Shuttle("c23"),
     ),
     // Events.
@@ -970,7 +1079,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the terminal event of a turn is not sent",
         "src/session/running.rs",
-        &[("        self.context.events().emit_last(|| self.terminal_event(result));\n", "        let _ = self.terminal_event(&result);\n")],
+        &[("        self.context.events().emit_last(|| self.terminal_event(result), self.commit);\n", "        let _ = self.terminal_event(&result);\n")],
         Shuttle("c35"),
     ),
     // Inbox, host mode, comms.
@@ -1039,8 +1148,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a session that is taken can be resumed before it is archived",
         "src/store/calls.rs",
         &[(
-            "            Ok((taken, _ended)) => Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(taken)),",
-            "            Ok((taken, _ended)) => {\n                drop(lease);\n                self.lease(id)?.archive(ArchiveMode::Drain)?;\n                Ok(taken)\n            }",
+            "Ok((taken, _ended)) => return Ok(lease.archive(ArchiveMode::Drain)?.reloaded.unwrap_or(taken)),",
+            "Ok((taken, _ended)) => {\n                    drop(lease);\n                    self.lease(id)?.archive(ArchiveMode::Drain)?;\n                    return Ok(taken);\n                }",
         )],
         Shuttle("keeping"),
     ),
@@ -1120,7 +1229,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an event is numbered before its number is reserved",
         "src/subscription/bus.rs",
-        &[("            if next <= self.numbers.last_event() {", "            if next <= self.numbers.last_event() || true {")],
+        &[("            if last <= self.numbers.last_event() {", "            if last <= self.numbers.last_event() || true {")],
         Store("c64"),
     ),
     mutation(
@@ -1231,6 +1340,88 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/store/batches.rs",
         &[("results.get(index)", "results.get(index * 0)")],
         Shuttle("answered_with_its_own"),
+    ),
+    // Unloading.
+    mutation(
+        "an interaction is accepted between the check of the inbox and the unload",
+        "src/session/unload.rs",
+        &[("self.shared().inbox.close_if_empty(close_gate)", "!self.shared().inbox.has_items() && close_gate()")],
+        Shuttle("c55_a_message_that_is_accepted"),
+    ),
+    mutation(
+        "a subscriber is added to a session that is being unloaded",
+        "src/subscription/bus.rs",
+        &[("        state.takes_no_queue |= is_closed;\n", "")],
+        Shuttle("c55_a_subscriber_that_meets"),
+    ),
+    mutation(
+        "a session is unloaded while it is subscribed to",
+        "src/subscription/bus.rs",
+        &[("let is_closed = !state.has_subscriber() && close();", "let is_closed = close();")],
+        Shuttle("c55_a_subscriber_that_meets"),
+    ),
+    mutation(
+        "a turn that meets an unload is refused",
+        "src/store/room.rs",
+        &[
+            ("match self.live.life(id).filter(Life::is_unloading) {", "match self.live.life(id).filter(|_| false) {"),
+            ("if self.is_in_motion(id) => {", "if self.is_in_motion(id) && id == SessionId::new() => {"),
+        ],
+        Shuttle("c55_a_turn_that_meets"),
+    ),
+    mutation(
+        "a request to unload stays behind a turn",
+        "src/session/unload.rs",
+        &[("        if self.gate().state().refusal().is_ok() || self.is_unloading() {\n", "        if self.last_use().is_some() {\n")],
+        Shuttle("c55_a_caller_that_needs_room"),
+    ),
+    mutation(
+        "one look decides that there is no room",
+        "src/store/room.rs",
+        &[("last_look.as_ref() == Some(&states) {", "last_look.as_ref() != Some(&states) {")],
+        Shuttle("c55_one_of_two_sessions"),
+    ),
+    mutation(
+        "two callers of one stored session make room for it",
+        "src/store/room.rs",
+        &[("            Some(other) => Err(Arc::clone(other)),\n", "            Some(_) => Ok(Resume { resumes: self, id }),\n")],
+        Shuttle("c55_two_callers"),
+    ),
+    mutation(
+        "a turn that does not queue is refused because a subscriber resumes its session",
+        "src/ephemeral/launch.rs",
+        &[("when_busy != WhenBusy::Refuse || self.may_follow_opening(&handle)", "when_busy != WhenBusy::Refuse")],
+        Shuttle("c55_a_turn_that_does_not_queue"),
+    ),
+    mutation(
+        "every session whose turn ends is unloaded for one caller that waits",
+        "src/session/unload.rs",
+        &[("(under_way < waiters).then_some(under_way + 1)", "(under_way < waiters + 1_000).then_some(under_way + 1)")],
+        Store("c55_one_session_is_unloaded"),
+    ),
+    mutation(
+        "a session that becomes idle does not give way to a caller that waits",
+        "src/session/unload.rs",
+        &[("        if !self.capacity.has_waiters() {\n", "        if self.capacity.limit() > 0 {\n")],
+        Shuttle("c55_a_reservation_gets"),
+    ),
+    mutation(
+        "a candidate that was used since is unloaded",
+        "src/store/room.rs",
+        &[("self.live.unused_since(id) == Some(last_use)", "self.live.unused_since(id) >= Some(last_use)")],
+        Store("c55_where_room"),
+    ),
+    mutation(
+        "the idle time counts from the resume",
+        "src/session/running.rs",
+        &[("            shared.set_last_use(now);\n", "")],
+        Store("c55_an_idle_session"),
+    ),
+    mutation(
+        "a session that is not saved is unloaded",
+        "src/session/thread.rs",
+        &[("            return UnloadDecision::Unsaved;\n", "")],
+        Store("c55_a_session_that_cannot_be_saved"),
     ),
     mutation(
         "a record's checksum is not checked",

@@ -7,6 +7,7 @@
 mod asking;
 mod created;
 mod files;
+mod history;
 mod hostile;
 mod killed;
 mod lives;
@@ -19,3 +20,4 @@ mod revisions;
 mod saving;
 mod sessions;
 mod support;
+mod unloading;

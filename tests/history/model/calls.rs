@@ -102,6 +102,23 @@ pub(super) fn listed(state: &State, view: View, stage: Stage) -> Next {
     }
 }
 
+/// The history as of the last finished turn. The session thread commits it at the end of a turn or interaction, at some
+/// instant after the publication of the figures, and before the result.
+pub(super) fn history(state: &State, answer: Result<Figures, Refused>, stage: Stage) -> Next {
+    match (stage, answer) {
+        (Stage::New, _) if state.visible().is_ok() => state.find(),
+        (Stage::New, Err(Refused::NotFound)) => done(state.clone()),
+        (Stage::Found { life }, Ok(figures)) if state.is_gone(life) => {
+            state.if_so(state.ended_with.get(usize::from(life) - 1) == Some(&figures))
+        }
+        (Stage::Found { .. }, Ok(figures)) => {
+            let may_be_committed = state.turn.is_some_and(|turn| matches!(turn.phase, Phase::Hosting | Phase::Over(_)));
+            state.if_so(figures == state.committed || (may_be_committed && figures == state.agent))
+        }
+        _ => None,
+    }
+}
+
 pub(super) fn export(state: &State, answer: Result<Figures, Refused>, stage: Stage) -> Next {
     match (stage, answer) {
         (Stage::New, _) if state.visible().is_ok() => state.find(),

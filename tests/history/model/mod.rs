@@ -91,6 +91,7 @@ pub(crate) fn step(state: &State, what: &What, stage: Stage, facts: &Facts) -> N
         What::Interrupt { only, answer } => turns::interrupt(state, only, answer, stage, facts),
         What::WaitIdle(answer) => calls::wait_idle(state, answer, stage),
         What::Read(answer) => state.if_so(answer == state.visible().map(|()| state.view())),
+        What::History(answer) => calls::history(state, answer, stage),
         What::Listed(view) => calls::listed(state, view, stage),
         What::Unlisted => state.if_so(state.visible().is_err()),
         What::Subscribe(answer) => state.if_so(answer == state.visible()),

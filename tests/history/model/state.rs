@@ -37,6 +37,10 @@ pub(crate) struct State {
     pub(super) shown: Figures,
     /// The figures of the agent's history.
     pub(super) agent: Figures,
+    /// The figures of the committed history.
+    pub(super) committed: Figures,
+    /// The figures of the committed history of each session that has ended.
+    pub(super) ended_with: Vec<Figures>,
     /// The last view of each session that has ended.
     pub(super) ended: Vec<View>,
 }
@@ -195,6 +199,8 @@ impl State {
             creator: uid,
             shown: figures,
             agent: figures,
+            committed: figures,
+            ended_with: self.ended_with.clone(),
             withdrawn: self.withdrawn.clone(),
             admitted: self.admitted,
             ended: self.ended.clone(),
@@ -244,9 +250,19 @@ impl State {
         let last = Self { turn: None, ..self.clone() };
         let mut ended = self.ended.clone();
         ended.push(last.view());
+        let mut ended_with = self.ended_with.clone();
+        ended_with.push(self.committed);
         // The turns of a failed build are answered once the session is gone. The others' calls go on.
         let withdrawn = self.withdrawn.iter().copied().filter(|turn| turn.by != By::FailedBuild).collect();
-        Self { shut: self.shut, lives: self.lives, admitted: self.admitted, withdrawn, ended, ..Self::default() }
+        Self {
+            shut: self.shut,
+            lives: self.lives,
+            admitted: self.admitted,
+            withdrawn,
+            ended,
+            ended_with,
+            ..Self::default()
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) fn agent_step(state: &State, what: &What) -> Next {
                 return None;
             }
             turn.phase = Phase::Inside;
+            // In host mode what came before is committed.
+            next.committed = next.agent;
             // The session thread has answered the turn before this one.
             next.ended_last = 0;
         }
@@ -129,6 +131,9 @@ impl State {
     fn end_turn(&mut self, ending: Ending, facts: &Facts) -> Option<()> {
         let uid = self.turn.take()?.uid;
         facts.allow(uid, ending, true)?;
+        if ending != Ending::Panicked {
+            self.committed = self.agent;
+        }
         self.ended_last = uid;
         self.hand_over(facts)
     }

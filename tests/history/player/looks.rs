@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use turnwise::{EventSource, SessionQuery, SessionService, SessionSummary, Subscription};
+use turnwise::{EventSource, Session, SessionQuery, SessionService, SessionSummary, Subscription};
 
-use super::{inject_refused, refused, Player, RawListing, Service, LONG};
-use crate::agent::{figures_of, give_way, last_of};
+use super::{inject_refused, refused, Client, Player, RawListing, Service, LONG};
+use crate::agent::{figures_of, give_way, last_of, life_of, texts_of};
 use crate::answers::{Figures, Refused, View};
 use crate::history::{Counted, What, Who};
 use crate::plan::{Patience, Script, Slot};
@@ -103,6 +103,36 @@ impl Player<'_> {
             |answer| What::Subscribe(refused(answer.map(|subscribed| stream = Some(subscribed)))),
         );
         self.notes.streams.extend(stream);
+    }
+
+    /// Reads the history, subscribes from its boundary, and reads again. Both histories have to be of the same session: a
+    /// later one may have the same id, and then the events do not belong to the first history.
+    pub(super) fn follow(&mut self, slot: Slot) {
+        let Some((history, seq)) = self.history(slot) else { return };
+        let mut stream = None;
+        let options = Subscription::new().from_seq(seq + 1).capacity(1 << 16);
+        self.call(
+            slot,
+            |service, id| service.subscribe(id, options),
+            |answer| What::Subscribe(refused(answer.map(|subscribed| stream = Some(subscribed)))),
+        );
+        let (Some(stream), Some((again, _))) = (stream, self.history(slot)) else { return };
+        if let Some(life) = life_of(&history).filter(|life| life_of(&again) == Some(*life)) {
+            self.notes.clients.push(Client { life, shown: texts_of(&history), seq, stream });
+        }
+    }
+
+    fn history(&mut self, slot: Slot) -> Option<(Session, u64)> {
+        let mut read = None;
+        self.call(
+            slot,
+            |service, id| service.history_at(id),
+            |answer| {
+                let figures = refused(answer).map(|(history, seq)| (figures_of(&history), read = Some((history, seq))));
+                What::History(figures.map(|(figures, ())| figures))
+            },
+        );
+        read
     }
 
     pub(super) fn wait_idle(&mut self, slot: Slot, patience: Patience) {

@@ -55,6 +55,15 @@ pub(crate) struct Notes {
     pub(crate) interactions: Vec<(Uid, InteractionSubscription)>,
     pub(crate) watched: Vec<(Uid, Receiver<AgentEvent>)>,
     pub(crate) streams: Vec<EventStream>,
+    pub(crate) clients: Vec<Client>,
+}
+
+/// A client that shows a history, and follows the events after its boundary.
+pub(crate) struct Client {
+    pub(crate) life: Uid,
+    pub(crate) shown: Vec<String>,
+    pub(crate) seq: u64,
+    pub(crate) stream: EventStream,
 }
 
 /// A turn that a thread has begun.
@@ -104,6 +113,7 @@ impl<'a> Player<'a> {
             Step::Inject { slot, script } => self.inject(slot, script),
             Step::Dismiss { slot } => self.dismiss(slot),
             Step::Subscribe { slot, capacity } => self.subscribe(slot, capacity),
+            Step::Follow { slot } => self.follow(slot),
             Step::Stats => self.stats(),
             Step::Registrations => self.registrations(),
             Step::GiveWay(times) => give_way(times),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use turnwise::{CreateSessionRequest, RunResult, SessionError, SessionId, SessionService, SessionSpec, TurnHandle};
 
 use super::{refused, Player};
-use crate::agent::{figures_of, Order};
+use crate::agent::{figures_of, set_life, Order};
 use crate::answers::{Figures, Opened, Refused};
 use crate::history::{Counted, Event, Stamp, Uid, What, Who};
 use crate::plan::{mode, Build, Form, Prompt, Slot, NAMED};
@@ -24,7 +24,8 @@ impl Player<'_> {
         let mut id = slot.and_then(|slot| self.id(slot));
         spec.session_id = id;
         let mut figures = Figures::default();
-        if let Some(kept) = self.kept.clone().filter(|_| resume) {
+        if let Some(mut kept) = self.kept.clone().filter(|_| resume) {
+            set_life(&mut kept, uid);
             figures = figures_of(&kept);
             id = id.or(Some(kept.id()));
             spec = spec.resume(kept);
