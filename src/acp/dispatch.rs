@@ -27,11 +27,14 @@ use super::service::AcpService;
 use super::stop::{invalid_params, invalid_request, unknown_session};
 use super::worker::{Command, Worker};
 use crate::model::{SessionId, TurnId};
-use crate::panics::record;
+use crate::panics::{contain, record};
 use crate::sync::{unbounded, Arc, Builder, Mutex, Receiver, Sender, Weak};
 
 /// How many lists may be in progress at a time.
 const LISTS: usize = 8;
+
+/// How many sessions above the limit may be in the table for their deletes.
+const DELETES: usize = 8;
 
 pub(super) struct Connection<S> {
     pub(super) service: S,
@@ -156,10 +159,10 @@ impl<S: AcpService> Connection<S> {
             let mut sessions = self.sessions.lock();
             if let Some(active) = sessions.active.get(&session) {
                 // Under this lock, under which a worker leaves the table: it finds the command, and stays.
-                let _ = active.commands.send(command);
-                return None;
+                return sent(active.commands.send(command).is_ok());
             }
-            if sessions.active.len() >= self.config.max_sessions {
+            let above = if matches!(command, Command::Delete(_)) { DELETES } else { 0 };
+            if sessions.active.len() >= self.config.max_sessions.saturating_add(above) {
                 return refused(invalid_request("too many sessions are active; close one first"));
             }
             let Some(alive) = sessions.alive.clone() else { return refused(Error::internal_error()) };
@@ -169,25 +172,9 @@ impl<S: AcpService> Connection<S> {
             sessions.active.insert(session, ActiveSession { commands, prompts: Arc::clone(&prompts) });
             (Worker::new(Arc::clone(self), session, prompts, received), alive)
         };
-        if start_worker(worker, alive) {
-            return None;
-        }
-        let removed = self.sessions.lock().active.shift_remove(&session);
-        drop(removed);
-        refused(Error::internal_error())
-    }
-
-    /// Takes a session out of the table, unless a command waits for its worker. Returns whether it has left.
-    pub(super) fn forget(&self, session: SessionId, commands: &Receiver<Command>) -> bool {
-        let removed = {
-            let mut sessions = self.sessions.lock();
-            if !commands.is_empty() {
-                return false;
-            }
-            sessions.active.shift_remove(&session)
-        };
-        drop(removed);
-        true
+        // A thread that does not start drops the worker, which leaves the table and answers.
+        start_worker(worker, alive);
+        None
     }
 
     fn list(self: &Arc<Self>, id: RequestId, request: ListSessionsRequest) -> Outcome {
@@ -202,7 +189,9 @@ impl<S: AcpService> Connection<S> {
         let connection = Arc::clone(self);
         let is_started = start("acp-list", move || {
             let _alive = alive;
-            let answer = listing::page(&connection.service, &request, &connection.config);
+            // The service may be one of the host's.
+            let answer = contain(|| listing::page(&connection.service, &request, &connection.config));
+            let answer = answer.unwrap_or_else(|_| Err(Error::internal_error()));
             connection.sessions.lock().lists -= 1;
             connection.link.answer(id, answer.map(AgentResponse::ListSessionsResponse));
         });
@@ -225,39 +214,37 @@ impl<S: AcpService> Connection<S> {
             };
             // In the list before any later line is read: a cancellation finds it.
             let prompt = active.prompts.add(id);
-            let _ = active.commands.send(Command::Prompt(prompt, text));
-            None
+            let is_sent = active.commands.send(Command::Prompt(Arc::clone(&prompt), text)).is_ok();
+            if !is_sent {
+                active.prompts.remove(&prompt);
+            }
+            sent(is_sent)
         })
     }
 
-    /// Takes a session out of the table, and cancels its prompts. Its worker carries out the close, and ends.
+    /// Cancels the prompts of a session. Its worker carries out the close behind them, and later commands behind the
+    /// close.
     fn close(&self, session: SessionId, id: RequestId) -> Outcome {
-        let Some(active) = self.sessions.lock().active.shift_remove(&session) else {
-            return refused(unknown_session(&session.to_string()));
+        let prompts = {
+            let sessions = self.sessions.lock();
+            let Some(active) = sessions.active.get(&session) else {
+                return refused(unknown_session(&session.to_string()));
+            };
+            if active.commands.send(Command::Close(id)).is_err() {
+                return sent(false);
+            }
+            Arc::clone(&active.prompts)
         };
-        let _ = active.commands.send(Command::Close(id));
-        self.interrupt(session, active.prompts.cancel_all());
+        self.interrupt(session, prompts.cancel_all());
         None
     }
 
-    /// Deletes a session, active or not.
+    /// Deletes a session, active or not. One that is not gets a worker for the delete.
     fn delete(self: &Arc<Self>, session: SessionId, id: RequestId) -> Outcome {
-        let (active, alive) = {
-            let mut sessions = self.sessions.lock();
-            (sessions.active.shift_remove(&session), sessions.alive.clone())
-        };
-        if let Some(active) = active {
-            let _ = active.commands.send(Command::Delete(id));
-            self.interrupt(session, active.prompts.cancel_all());
-            return None;
-        }
-        let (commands, received) = unbounded();
-        let _ = commands.send(Command::Delete(id));
-        let worker = Worker::new(Arc::clone(self), session, Arc::default(), received);
-        match alive.is_some_and(|alive| start_worker(worker, alive)) {
-            true => None,
-            false => refused(Error::internal_error()),
-        }
+        let outcome = self.open(session, Command::Delete(id));
+        // No prompt of the client is behind the delete yet.
+        self.cancel_all(session);
+        outcome
     }
 
     fn notification(&self, method: &str, params: &Value) {
@@ -278,7 +265,12 @@ impl<S: AcpService> Connection<S> {
 
     /// Cancels all prompts of a session. Without one it does nothing.
     fn cancel(&self, session: &str) {
-        let Ok(session) = session.parse() else { return };
+        if let Ok(session) = session.parse() {
+            self.cancel_all(session);
+        }
+    }
+
+    fn cancel_all(&self, session: SessionId) {
         let Some(prompts) = self.sessions.lock().active.get(&session).map(|active| Arc::clone(&active.prompts)) else {
             return;
         };
@@ -345,16 +337,60 @@ impl<S: AcpService> Connection<S> {
     }
 }
 
+impl<S> Connection<S> {
+    /// Takes a worker's session out of the table, unless a command waits for the worker. Then the drop of the sender
+    /// disconnects the worker's channel.
+    pub(super) fn forget(&self, session: SessionId, of: &Arc<Prompts>, commands: &Receiver<Command>) {
+        let removed = {
+            let mut sessions = self.sessions.lock();
+            // Under the lock under which commands are sent: none comes between the check and the removal.
+            if commands.is_empty() {
+                sessions.remove(session, of)
+            } else {
+                None
+            }
+        };
+        drop(removed);
+    }
+
+    /// Takes a worker's session out of the table, if it is there.
+    pub(super) fn remove(&self, session: SessionId, of: &Arc<Prompts>) {
+        let removed = self.sessions.lock().remove(session, of);
+        drop(removed);
+    }
+}
+
+impl Sessions {
+    /// Removes the entry of the worker with these prompts. The entry of a later worker stays.
+    fn remove(&mut self, session: SessionId, of: &Arc<Prompts>) -> Option<ActiveSession> {
+        let is_own = self.active.get(&session).is_some_and(|active| Arc::ptr_eq(&active.prompts, of));
+        if is_own {
+            self.active.shift_remove(&session)
+        } else {
+            None
+        }
+    }
+}
+
+/// The outcome of a command for a worker. A worker that has ended takes none.
+fn sent(is_sent: bool) -> Outcome {
+    if is_sent {
+        None
+    } else {
+        refused(Error::internal_error())
+    }
+}
+
 fn refused(error: Error) -> Outcome {
     Some(Err(error))
 }
 
-/// Starts the thread of a worker. Returns whether that has succeeded.
-fn start_worker<S: AcpService>(worker: Worker<S>, alive: Sender<Infallible>) -> bool {
+/// Starts the thread of a worker.
+fn start_worker<S: AcpService>(worker: Worker<S>, alive: Sender<Infallible>) {
     start("acp-session", move || {
         let _alive = alive;
         worker.run();
-    })
+    });
 }
 
 /// Starts a detached thread. Returns whether that has succeeded.

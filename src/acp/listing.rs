@@ -33,7 +33,7 @@ pub(super) fn page(
         let sessions = match service.list(query.clone()) {
             Ok(sessions) => sessions,
             Err(SessionError::NotFound { .. }) => return Err(unknown_cursor()),
-            Err(error) => return Err(error_of(&error)),
+            Err(error) => return Err(error_of(error)),
         };
         let is_last = sessions.len() <= config.page;
         let page = &sessions[..sessions.len().min(config.page)];

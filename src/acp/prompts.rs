@@ -58,6 +58,11 @@ impl Prompts {
         self.unanswered.lock().retain(|other| !Arc::ptr_eq(other, prompt));
     }
 
+    /// Takes every prompt, for a worker that ends without answering them.
+    pub(super) fn take_all(&self) -> Vec<Arc<Prompt>> {
+        std::mem::take(&mut *self.unanswered.lock())
+    }
+
     /// Marks every prompt. Returns the turns to interrupt, the latest first: a queued turn must not start because the
     /// turn before it was interrupted.
     pub(super) fn cancel_all(&self) -> Vec<TurnId> {

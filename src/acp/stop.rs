@@ -5,19 +5,21 @@ use serde_json::{json, Value};
 
 use crate::error::{AgentError, CancelReason, SessionError};
 use crate::model::{RunResult, StopReason};
+use crate::panics::{contain, Contained};
 
 /// The answer of a prompt whose turn has ended. `is_cancelled` says that the client has cancelled it.
 pub(super) fn prompt_response(
-    result: &Result<RunResult, SessionError>,
+    result: Result<RunResult, SessionError>,
     is_cancelled: bool,
     filtered_prompts_are_dropped: bool,
 ) -> Result<PromptResponse, Error> {
+    let result = Contained::new("the drop of a turn's result", result);
     if is_cancelled {
         return Ok(PromptResponse::new(Stopped::Cancelled));
     }
-    match result {
+    match &*result {
         Ok(result) => Ok(PromptResponse::new(stopped(result.stop_reason, filtered_prompts_are_dropped))),
-        Err(error) => stopped_by(error).map(PromptResponse::new).ok_or_else(|| error_of(error)),
+        Err(error) => stopped_by(error).map(PromptResponse::new).ok_or_else(|| shown(error)),
     }
 }
 
@@ -49,7 +51,12 @@ fn stopped_by(error: &SessionError) -> Option<Stopped> {
 }
 
 /// An error of the service, for the client. `data` has the stable code and the text.
-pub(super) fn error_of(error: &SessionError) -> Error {
+pub(super) fn error_of(error: SessionError) -> Error {
+    // The error may be one of an agent, whose code may panic.
+    shown(&Contained::new("the drop of an error of the service", error))
+}
+
+fn shown(error: &SessionError) -> Error {
     if let SessionError::NotFound { id } | SessionError::Archived { id } = error {
         return unknown_session(&id.to_string());
     }
@@ -57,7 +64,8 @@ pub(super) fn error_of(error: &SessionError) -> Error {
         SessionError::Busy { .. } | SessionError::QueueFull { .. } => Error::invalid_request(),
         _ => Error::internal_error(),
     };
-    kind.data(json!({ "code": error.code(), "message": error.to_string() }))
+    let message = contain(|| error.to_string()).unwrap_or_else(|_| error.code().to_owned());
+    kind.data(json!({ "code": error.code(), "message": message }))
 }
 
 /// The error of a request about a session that the connection does not have.
@@ -81,7 +89,7 @@ mod tests {
     use crate::model::{SessionId, TurnId};
 
     fn of(result: Result<RunResult, SessionError>) -> Result<Stopped, i32> {
-        prompt_response(&result, false, false).map(|response| response.stop_reason).map_err(|error| error.code.into())
+        prompt_response(result, false, false).map(|response| response.stop_reason).map_err(|error| error.code.into())
     }
 
     fn ended(stop_reason: StopReason) -> Result<RunResult, SessionError> {
@@ -97,7 +105,7 @@ mod tests {
         assert_eq!(of(ended(StopReason::EndTurn)), Ok(Stopped::EndTurn));
         assert_eq!(of(ended(StopReason::MaxTokens)), Ok(Stopped::MaxTokens));
         assert_eq!(of(ended(StopReason::ContentFilter)), Ok(Stopped::EndTurn));
-        let filtered = prompt_response(&ended(StopReason::ContentFilter), false, true).unwrap();
+        let filtered = prompt_response(ended(StopReason::ContentFilter), false, true).unwrap();
         assert_eq!(filtered.stop_reason, Stopped::Refusal);
         assert_eq!(of(failed(AgentError::MaxTurnsReached { turns: 3 })), Ok(Stopped::MaxTurnRequests));
         assert_eq!(of(failed(AgentError::TokenBudgetExceeded { used: 2, limit: 1 })), Ok(Stopped::MaxTokens));
@@ -114,16 +122,16 @@ mod tests {
             assert_eq!(of(cancelled(reason)), Err(-32603));
         }
         for result in [ended(StopReason::EndTurn), failed(AgentError::Config("x".into()))] {
-            assert_eq!(prompt_response(&result, true, false).unwrap().stop_reason, Stopped::Cancelled);
+            assert_eq!(prompt_response(result, true, false).unwrap().stop_reason, Stopped::Cancelled);
         }
     }
 
     #[test]
     fn c69_an_unknown_session_is_named_in_the_error() {
         let id = SessionId::new();
-        let error = error_of(&SessionError::NotFound { id });
+        let error = error_of(SessionError::NotFound { id });
         assert_eq!(i32::from(error.code), -32002);
         assert_eq!(error.data, Some(json!({ "sessionId": id.to_string() })));
-        assert_eq!(i32::from(error_of(&SessionError::Busy { id, turn: None }).code), -32600);
+        assert_eq!(i32::from(error_of(SessionError::Busy { id, turn: None }).code), -32600);
     }
 }

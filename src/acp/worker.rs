@@ -5,14 +5,16 @@
 //! - The updates of a prompt come before its answer, and the updates of two turns are not mixed. Only one turn of a
 //!   session runs at a time, so the worker reads one event channel until it disconnects. If several turns have events,
 //!   then at most one of them has not ended, and the others come first.
-//! - Every prompt and every other command gets one answer.
+//! - Every prompt and every other command gets one answer. A worker that panics answers those that are left with an
+//!   error in its drop.
+//! - A session has at most one worker. It leaves the table of the connection only when no command waits for it.
 
 use std::convert::Infallible;
 
 use agent_client_protocol_schema::v1::{
     AgentResponse, AvailableCommandsUpdate, CloseSessionResponse, DeleteSessionResponse, Error, LoadSessionRequest,
-    LoadSessionResponse, McpServer, NewSessionRequest, NewSessionResponse, RequestId, ResumeSessionRequest,
-    ResumeSessionResponse, SessionUpdate,
+    LoadSessionResponse, McpServer, NewSessionRequest, NewSessionResponse, PromptResponse, RequestId,
+    ResumeSessionRequest, ResumeSessionResponse, SessionUpdate, StopReason,
 };
 
 use super::client::LoadedBy;
@@ -28,6 +30,7 @@ use super::updates::TurnUpdates;
 use super::CWD_LABEL;
 use crate::error::SessionError;
 use crate::model::{AgentEvent, InputId, InputRequest, SessionId, TurnId};
+use crate::panics::contain_and_log;
 use crate::service::{SessionState, StartTurnRequest};
 use crate::sync::{at_or_never, bounded, never, Arc, Instant, Receiver, Select, TryRecvError};
 use crate::turn::handle::TurnHandle;
@@ -38,7 +41,6 @@ pub(super) enum Command {
     Load(RequestId, LoadSessionRequest),
     Resume(RequestId, ResumeSessionRequest),
     Prompt(Arc<Prompt>, String),
-    /// The last command: the session has left the table of the connection.
     Close(RequestId),
     Delete(RequestId),
 }
@@ -53,7 +55,7 @@ struct Running {
     asked: Vec<(InputId, i64)>,
 }
 
-/// The close or delete that waits for the turns.
+/// The close or delete that waits for the turns. Later commands wait behind it.
 struct Closing {
     id: RequestId,
     is_delete: bool,
@@ -70,9 +72,9 @@ pub(super) struct Worker<S> {
     current: Option<TurnId>,
     /// The session is live, and belongs to this connection.
     is_active: bool,
-    /// The session has left the table of the connection, so no more commands come, and the channel disconnects soon.
-    has_left: bool,
     closing: Option<Closing>,
+    /// The command that is being carried out, other than a prompt or a close.
+    in_progress: Option<RequestId>,
     /// Never ready: for updates that belong to no turn.
     no_turn: Receiver<Infallible>,
 }
@@ -101,39 +103,43 @@ impl<S: AcpService> Worker<S> {
             turns: Vec::new(),
             current: None,
             is_active: false,
-            has_left: false,
             closing: None,
+            in_progress: None,
             no_turn: never(),
         }
     }
 
-    /// Works until the session has left the table and all its turns are answered.
+    /// Works until the session has left the table and all its turns are answered. The drop of the worker answers what a
+    /// panic has left.
     pub(super) fn run(mut self) {
+        contain_and_log("the worker of a session of a client", || self.work());
+    }
+
+    fn work(&mut self) {
         loop {
             match self.next_step() {
-                Step::Command(command) => self.obey(*command),
+                Step::Command(command) => self.carry_out(*command),
                 Step::Turn => self.read_events(),
                 Step::Overdue => self.finish_close(),
                 Step::End => break,
             }
         }
-        self.deactivate();
     }
 
     fn next_step(&mut self) -> Step {
         loop {
             let is_done = self.turns.is_empty();
-            if is_done && self.closing.is_some() {
-                return Step::Overdue;
+            if self.closing.is_some() {
+                // A load behind the close makes the session live again, so it must not come before the unloading.
+                return if is_done { Step::Overdue } else { self.wait_for_turns() };
             }
-            // A closed session has no commands after the close.
             match self.commands.try_recv() {
                 Ok(command) => return Step::Command(Box::new(command)),
                 Err(TryRecvError::Disconnected) if is_done => return Step::End,
                 Err(TryRecvError::Disconnected) => return self.wait_for_turns(),
-                Err(TryRecvError::Empty) if is_done && !self.is_active && !self.has_left => {
-                    // A load has failed. A command that has come meanwhile is carried out first.
-                    self.has_left = self.connection.forget(self.session, &self.commands);
+                Err(TryRecvError::Empty) if is_done && !self.is_active => {
+                    // Afterwards the channel is disconnected, or has a command.
+                    self.leave();
                     continue;
                 }
                 Err(TryRecvError::Empty) => {}
@@ -149,7 +155,7 @@ impl<S: AcpService> Worker<S> {
         }
     }
 
-    /// Waits while no more commands can come.
+    /// Waits for the turns alone: no more commands can come, or they wait behind a close.
     fn wait_for_turns(&self) -> Step {
         let overdue = at_or_never(self.closing.as_ref().and_then(|closing| closing.deadline));
         let mut select = Select::new();
@@ -169,7 +175,8 @@ impl<S: AcpService> Worker<S> {
         self.turns.iter().map(|turn| &turn.events)
     }
 
-    fn obey(&mut self, command: Command) {
+    fn carry_out(&mut self, command: Command) {
+        self.in_progress = command.request();
         let (id, answer) = match command {
             Command::New(id, request) => (id, self.open(request).map(AgentResponse::NewSessionResponse)),
             Command::Load(id, request) => (id, self.load(&request).map(AgentResponse::LoadSessionResponse)),
@@ -179,6 +186,8 @@ impl<S: AcpService> Worker<S> {
             Command::Delete(id) => return self.close(id, true),
         };
         let is_ok = answer.is_ok();
+        self.in_progress = None;
+        self.leave_if_inactive();
         self.connection.link.answer(id, answer);
         if is_ok {
             self.send_commands();
@@ -206,10 +215,20 @@ impl<S: AcpService> Worker<S> {
             // The export would wait for a turn that waits for this thread to read its events.
             return Err(invalid_request("the session has a running prompt"));
         }
+        let was_active = self.is_active;
         self.make_live(&request.cwd, request.mcp_servers.clone())?;
+        let Connection { service, config, .. } = &*self.connection;
+        let history = match service.export_session_timeout(self.session, config.load_timeout) {
+            Ok(history) => history,
+            Err(error) => {
+                // The client takes the session as one that is not loaded.
+                if !was_active {
+                    self.deactivate();
+                }
+                return Err(error_of(error));
+            }
+        };
         let connection = &self.connection;
-        let history = connection.service.export_session_timeout(self.session, connection.config.load_timeout);
-        let history = history.map_err(|error| error_of(&error))?;
         for update in replay::updates(&history, &connection.config) {
             connection.link.update(self.session, update, &self.no_turn);
         }
@@ -261,7 +280,7 @@ impl<S: AcpService> Worker<S> {
                     Some(before) => drop(clients.set(self.session, before)),
                     None => clients.remove(self.session, &self.connection.link),
                 }
-                Err(error_of(&error))
+                Err(error_of(error))
             }
         }
     }
@@ -278,12 +297,12 @@ impl<S: AcpService> Worker<S> {
     /// Begins the turn of a prompt.
     fn begin(&mut self, prompt: Arc<Prompt>, text: String) {
         let Connection { service, config, .. } = &*self.connection;
+        if prompt.is_cancelled() {
+            // Also where the session is not active: a cancelled prompt is no error.
+            return self.answer(&prompt, Ok(cancelled()));
+        }
         if !self.is_active {
             return self.answer(&prompt, Err(unknown_session(&self.session.to_string())));
-        }
-        if prompt.is_cancelled() {
-            let cancelled = Err(SessionError::NotRunning { id: self.session });
-            return self.answer(&prompt, prompt_response(&cancelled, true, false).map(AgentResponse::PromptResponse));
         }
         let (event_tx, events) = bounded(config.unread_updates);
         let mut request = StartTurnRequest::new(text).event_tx(event_tx).when_busy(config.when_busy);
@@ -298,7 +317,7 @@ impl<S: AcpService> Worker<S> {
             }
             Err(error) => {
                 let is_cancelled = prompt.is_cancelled();
-                let response = prompt_response(&Err(error), is_cancelled, false);
+                let response = prompt_response(Err(error), is_cancelled, false);
                 self.answer(&prompt, response.map(AgentResponse::PromptResponse));
             }
         }
@@ -392,22 +411,32 @@ impl<S: AcpService> Worker<S> {
             // The turn has ended. Without room these few updates are above the limit.
             link.update(self.session, update, &ended_turn());
         }
-        let response = prompt_response(&result, is_cancelled, config.filtered_prompts_are_dropped);
+        let response = prompt_response(result, is_cancelled, config.filtered_prompts_are_dropped);
         self.answer(&prompt, response.map(AgentResponse::PromptResponse));
     }
 
     fn close(&mut self, id: RequestId, is_delete: bool) {
         let deadline = Instant::now().checked_add(self.connection.config.close_timeout);
-        self.has_left = true;
         self.closing = Some(Closing { id, is_delete, deadline });
     }
 
     /// Ends a close: all turns are answered, or it has waited long enough.
     fn finish_close(&mut self) {
-        let Some(Closing { id, is_delete, deadline }) = self.closing.take() else { return };
-        if !self.is_active && !is_delete {
-            return self.connection.link.answer(id, Err(unknown_session(&self.session.to_string())));
-        }
+        let Some(Closing { id, is_delete, deadline }) = &self.closing else { return };
+        let (id, is_delete, deadline) = (id.clone(), *is_delete, *deadline);
+        let answer = match self.is_active || is_delete {
+            true => self.unload(is_delete, deadline),
+            false => Err(unknown_session(&self.session.to_string())),
+        };
+        self.closing = None;
+        self.deactivate();
+        // Before the answer: after it the client counts on the place of the session.
+        self.leave_if_inactive();
+        self.connection.link.answer(id, answer);
+    }
+
+    /// Unloads or deletes the session.
+    fn unload(&self, is_delete: bool, deadline: Option<Instant>) -> Result<AgentResponse, Error> {
         let left = deadline.map_or(self.connection.config.close_timeout, |at| at - Instant::now());
         let service = &self.connection.service;
         let answer = if is_delete {
@@ -417,9 +446,18 @@ impl<S: AcpService> Worker<S> {
             let unloaded = service.unload_session(self.session, left);
             unloaded.map(|()| AgentResponse::CloseSessionResponse(CloseSessionResponse::new()))
         };
-        // Before the answer: after it the client may load the session again, and then it has another worker.
-        self.deactivate();
-        self.connection.link.answer(id, answer.map_err(|error| error_of(&error)));
+        answer.map_err(error_of)
+    }
+
+    /// Leaves the table of the connection, unless the session is in use or a command waits.
+    fn leave_if_inactive(&self) {
+        if !self.is_active && self.turns.is_empty() && self.closing.is_none() {
+            self.leave();
+        }
+    }
+
+    fn leave(&self) {
+        self.connection.forget(self.session, &self.prompts, &self.commands);
     }
 
     /// The session does not belong to this connection any more.
@@ -428,6 +466,57 @@ impl<S: AcpService> Worker<S> {
             self.connection.config.clients.remove(self.session, &self.connection.link);
         }
     }
+}
+
+impl Command {
+    /// The id of the request, for the commands that are answered once they are carried out.
+    fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::New(id, _) | Self::Load(id, _) | Self::Resume(id, _) => Some(id.clone()),
+            // The list of prompts and the close have their own.
+            Self::Prompt(..) | Self::Close(_) | Self::Delete(_) => None,
+        }
+    }
+}
+
+/// The end of a worker. After an ordinary end there is nothing left to answer. After a panic, and where the thread of the
+/// worker did not start, no request may wait for ever.
+impl<S> Drop for Worker<S> {
+    fn drop(&mut self) {
+        // First, so that no later command is sent to this worker.
+        self.connection.remove(self.session, &self.prompts);
+        let link = &self.connection.link;
+        for turn in &self.turns {
+            for (_, number) in &turn.asked {
+                link.pending.remove(*number);
+            }
+            contain_and_log("an interrupt of a client's turn", || turn.handle.interrupt());
+        }
+        if std::mem::take(&mut self.is_active) {
+            self.connection.config.clients.remove(self.session, link);
+        }
+        let closing = self.closing.take().map(|closing| closing.id);
+        for id in self.in_progress.take().into_iter().chain(closing) {
+            link.answer(id, Err(Error::internal_error()));
+        }
+        for command in self.commands.try_iter() {
+            match command {
+                Command::New(id, _) | Command::Load(id, _) | Command::Resume(id, _) => {
+                    link.answer(id, Err(Error::internal_error()));
+                }
+                Command::Close(id) | Command::Delete(id) => link.answer(id, Err(Error::internal_error())),
+                Command::Prompt(..) => {}
+            }
+        }
+        for prompt in self.prompts.take_all() {
+            let answer = if prompt.is_cancelled() { Ok(cancelled()) } else { Err(Error::internal_error()) };
+            link.answer(prompt.id.clone(), answer);
+        }
+    }
+}
+
+fn cancelled() -> AgentResponse {
+    AgentResponse::PromptResponse(PromptResponse::new(StopReason::Cancelled))
 }
 
 /// The channel of a turn that has ended: it is disconnected.

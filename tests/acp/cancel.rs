@@ -227,3 +227,32 @@ fn c73_a_close_waits_for_a_turn_that_does_not_stop_only_so_long() {
         assert_eq!(client.stopped(prompt), Ok("cancelled".into()));
     });
 }
+
+#[test]
+fn c73_a_cancelled_prompt_of_a_session_that_is_not_built_is_no_error() {
+    run(|| {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let agents = scripted().build_calls(move |spec, _| match spec.resume {
+            Some(_) => {
+                at.pass_regardless();
+                Err(AgentError::Internal("no model".into()))
+            }
+            None => Ok(()),
+        });
+        let mut client = Client::connect(keeping(agents), config());
+        let session = client.open();
+        assert_eq!(client.ask("session/close", json!({ "sessionId": session })), Ok(json!({})));
+        let resume = client.request("session/resume", json!({ "sessionId": session, "cwd": "/work" }));
+        gate.wait_arrived(1);
+        let cancelled = client.prompt(&session, "first");
+        client.notify("session/cancel", json!({ "sessionId": session }));
+        let refused = client.prompt(&session, "second");
+        // Lines are handled in order: after this answer the cancellation has been handled.
+        assert!(client.ask("session/list", json!({})).is_ok());
+        gate.open();
+        assert!(client.answer(resume).is_err());
+        assert_eq!(client.stopped(cancelled), Ok("cancelled".into()));
+        assert_eq!(client.stopped(refused), Err(-32002));
+    });
+}

@@ -12,6 +12,7 @@ mod cancel;
 mod ends;
 mod fuzz;
 mod lines;
+mod panics;
 mod prompts;
 mod sessions;
 mod support;

@@ -1,11 +1,14 @@
 //! Initialization, and the life of sessions.
 
+use std::time::Duration;
+
 use serde_json::{json, Value};
 use turnwise::acp::schema::AvailableCommand;
 use turnwise::acp::{AcpClients, TITLE_LABEL};
 use turnwise::testkit::{scripted, Gate, Script};
 use turnwise::{
-    AssistantBlock, Message, Session, SessionId, SessionService, SessionSpec, SessionState, StopReason, ToolResult,
+    AssistantBlock, Message, Session, SessionId, SessionService, SessionSpec, SessionState, StartTurnRequest,
+    StopReason, ToolResult,
 };
 
 use crate::support::{config, keeping, run, service, Client};
@@ -357,5 +360,28 @@ fn c71_a_faulted_session_is_restarted_by_a_load() {
         assert_eq!(client.updates().len(), 2);
         let again = client.prompt(&session, "again");
         assert_eq!(client.stopped(again), Ok("end_turn".into()));
+    });
+}
+
+#[test]
+fn c71_a_load_whose_history_does_not_come_in_time_leaves_the_session_inactive() {
+    run(|| {
+        let gate = Gate::new();
+        let service = keeping(scripted().on("hold", Script::new().wait_at(&gate)));
+        let id = service.open_session(SessionSpec::new()).expect("a session of the host's own");
+        let turn = service.begin_turn(id, StartTurnRequest::new("hold")).expect("a turn");
+        gate.wait_arrived(1);
+        let config = config().load_timeout(Duration::from_millis(50)).max_sessions(1);
+        let mut client = Client::connect(service, config);
+        let params = json!({ "sessionId": id.to_string(), "cwd": "/work" });
+        assert_eq!(client.ask("session/load", params.clone()), Err(-32603));
+        let prompt = client.prompt(&id.to_string(), "x");
+        assert_eq!(client.stopped(prompt), Err(-32002));
+        // It takes no place.
+        let other = client.open();
+        assert_eq!(client.ask("session/close", json!({ "sessionId": other })), Ok(json!({})));
+        gate.open();
+        turn.wait().expect("the turn ends");
+        assert_eq!(client.ask("session/resume", params), Ok(json!({})));
     });
 }
