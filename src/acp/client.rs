@@ -204,7 +204,7 @@ impl AcpClient {
         }
         let method = request.method().to_owned();
         let (sender, replies) = bounded(1);
-        let number = link.request(request, Waiter::Call(sender)).ok_or(CallError::NoClient)?;
+        let number = link.request(request, Waiter::Call(sender))?;
         // Dropped also if the wait unwinds: a call without a waiter must not stay in the table.
         let _removed = RemoveCall { link: &link, number };
         let reply = turn.recv(&replies)?.ok_or(CallError::NoClient)?;
@@ -290,7 +290,7 @@ impl Drop for Terminal {
         let request = ReleaseTerminalRequest::new(self.session(), self.id.clone());
         // No thread waits for the reply: it finds no receiver.
         let (sender, _) = bounded(1);
-        link.request(AgentRequest::ReleaseTerminalRequest(request), Waiter::Call(sender));
+        let _ = link.request(AgentRequest::ReleaseTerminalRequest(request), Waiter::Call(sender));
     }
 }
 
@@ -310,6 +310,9 @@ pub enum CallError {
         /// The method.
         method: String,
     },
+    /// A path of the call is not UTF-8, so the message cannot hold it. Nothing was sent.
+    #[error("the path is not UTF-8")]
+    NotUtf8,
     /// The client has answered with an error.
     #[error("the client refused: {message} ({code})")]
     Refused {
@@ -328,6 +331,7 @@ impl fmt::Debug for CallError {
         match self {
             Self::Cancelled(cancelled) => f.debug_tuple("Cancelled").field(cancelled).finish(),
             Self::NoClient => f.write_str("NoClient"),
+            Self::NotUtf8 => f.write_str("NotUtf8"),
             Self::Unsupported { method } => f.debug_struct("Unsupported").field("method", method).finish(),
             Self::Refused { code, message } => {
                 f.debug_struct("Refused").field("code", code).field("message", &Brief(message)).finish()

@@ -20,7 +20,8 @@ pub struct ToolDisplay {
     pub title: String,
     /// The kind, by which a client chooses an icon.
     pub kind: ToolKind,
-    /// The files that the call concerns, with absolute paths. A client may follow them.
+    /// The files that the call concerns, with absolute paths. A client may follow them. A path that is not UTF-8 is left
+    /// out.
     pub locations: Vec<ToolCallLocation>,
 }
 
@@ -208,8 +209,9 @@ impl AcpConfig {
         self
     }
 
-    /// Sets how long [`serve`](super::serve) may take after the client has gone away; by default 1.5 seconds, because
-    /// clients kill an agent that takes longer than 2.
+    /// Sets how long [`serve`](super::serve) may take after the end of the client; by default 1.5 seconds, because clients
+    /// kill an agent that takes longer than 2. It is also how long a client may leave 1,024 refusals unread: then the
+    /// connection ends with [`AcpError::Output`].
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -243,7 +245,8 @@ pub enum AcpError {
     /// The input could not be read.
     #[error("the client's messages could not be read: {0}")]
     Input(#[source] io::Error),
-    /// The output could not be written, for another reason than that the client has closed it.
+    /// The output could not be written, for another reason than that the client has closed it. The kind is
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if the client has sent requests and has not read the answers.
     #[error("the client could not be written to: {0}")]
     Output(#[source] io::Error),
     /// The system has refused a thread.

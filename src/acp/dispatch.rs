@@ -4,6 +4,7 @@
 //! is carried out by a worker.
 
 use std::convert::Infallible;
+use std::io;
 
 use agent_client_protocol_schema::v1::{
     AgentCapabilities, AgentResponse, CancelNotification, CancelRequestNotification, ClientNotification, ClientRequest,
@@ -15,7 +16,7 @@ use agent_client_protocol_schema::{MethodDispatchError, ProtocolVersion};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::config::AcpConfig;
+use super::config::{AcpConfig, AcpError};
 use super::content;
 use super::input;
 use super::link::Link;
@@ -69,25 +70,41 @@ impl<S: AcpService> Connection<S> {
     }
 
     /// Handles one line of the client.
-    pub(super) fn receive(self: &Arc<Self>, line: &[u8]) {
+    ///
+    /// # Errors
+    /// If the client leaves so many answers unread that there is no room for another one within the grace.
+    fn receive(self: &Arc<Self>, line: &[u8]) -> Result<(), AcpError> {
         match Incoming::parse(line) {
-            Incoming::Request { id, method, params } => {
-                if let Some(answer) = self.request(&id, &method, params) {
-                    self.link.answer_from_reader(id, answer);
-                }
+            Incoming::Request { id, method, params } => match self.request(&id, &method, params) {
+                Some(answer) => self.answer(id, answer),
+                None => Ok(()),
+            },
+            Incoming::Notification { method, params } => {
+                self.notification(&method, &params);
+                Ok(())
             }
-            Incoming::Notification { method, params } => self.notification(&method, &params),
-            Incoming::Reply { id, result } => self.reply(&id, result),
-            Incoming::Malformed { id, error } => self.link.answer_from_reader(id, Err(error)),
-            Incoming::Ignored => {}
+            Incoming::Reply { id, result } => {
+                self.reply(&id, result);
+                Ok(())
+            }
+            Incoming::Malformed { id, error } => self.answer(id, Err(error)),
+            Incoming::Ignored => Ok(()),
+        }
+    }
+
+    /// Answers on the reader's thread.
+    fn answer(&self, id: RequestId, answer: Result<AgentResponse, Error>) -> Result<(), AcpError> {
+        match self.link.answer_from_reader(id, answer, self.config.grace) {
+            true => Ok(()),
+            false => Err(AcpError::Output(io::ErrorKind::TimedOut.into())),
         }
     }
 
     /// Answers a line above the limit.
-    pub(super) fn refuse_long_line(&self) {
+    fn refuse_long_line(&self) -> Result<(), AcpError> {
         let error =
             Error::parse_error().data(Value::from(format!("a line has at most {} bytes", self.config.max_line)));
-        self.link.answer_from_reader(RequestId::Null, Err(error));
+        self.answer(RequestId::Null, Err(error))
     }
 
     fn request(self: &Arc<Self>, id: &RequestId, method: &str, mut params: Value) -> Outcome {
@@ -326,14 +343,15 @@ impl<S: AcpService> Connection<S> {
         }
     }
 
-    /// Passes the lines of the reader to the connection, while there is one.
-    pub(super) fn receive_weakly(connection: &Weak<Self>, line: Option<&[u8]>) -> bool {
-        let Some(connection) = connection.upgrade() else { return false };
+    /// Passes a line of the reader to the connection; `None` is one above the limit. Returns whether there is still a
+    /// connection.
+    pub(super) fn receive_weakly(connection: &Weak<Self>, line: Option<&[u8]>) -> Result<bool, AcpError> {
+        let Some(connection) = connection.upgrade() else { return Ok(false) };
         match line {
             Some(line) => connection.receive(line),
             None => connection.refuse_long_line(),
         }
-        true
+        .map(|()| true)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The part of a connection that needs no service: agents reach it from their session threads.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use agent_client_protocol_schema::rpc::{JsonRpcMessage, Notification};
 use agent_client_protocol_schema::v1::{
@@ -8,6 +9,7 @@ use agent_client_protocol_schema::v1::{
     SessionNotification, SessionUpdate,
 };
 
+use super::client::CallError;
 use super::outbox::Outbox;
 use super::pending::{PendingCalls, Waiter};
 use crate::model::SessionId;
@@ -50,12 +52,21 @@ impl Link {
 
     /// Answers a request of the client. Does not wait.
     pub(super) fn answer(&self, id: RequestId, result: Result<AgentResponse, Error>) {
-        self.outbox.put(&JsonRpcMessage::wrap(Response::new(id, result)));
+        let failed = Response::new(id.clone(), Err::<AgentResponse, _>(Error::internal_error()));
+        if !self.outbox.put(&JsonRpcMessage::wrap(Response::new(id, result))) {
+            self.outbox.put(&JsonRpcMessage::wrap(failed));
+        }
     }
 
-    /// Answers on the reader's thread. Waits if the client has left many answers unread.
-    pub(super) fn answer_from_reader(&self, id: RequestId, result: Result<AgentResponse, Error>) {
-        self.outbox.put_answer(&JsonRpcMessage::wrap(Response::new(id, result)), &self.ended);
+    /// Answers on the reader's thread. Waits if the client has left many answers unread, at most for `patience`. Returns
+    /// whether the answer is in the queue.
+    pub(super) fn answer_from_reader(
+        &self,
+        id: RequestId,
+        result: Result<AgentResponse, Error>,
+        patience: Duration,
+    ) -> bool {
+        self.outbox.put_answer(&JsonRpcMessage::wrap(Response::new(id, result)), &self.ended, patience)
     }
 
     /// Sends an update. Waits for a place until `turn` has ended.
@@ -66,13 +77,20 @@ impl Link {
         self.outbox.put_update(&JsonRpcMessage::wrap(message), turn, &self.ended);
     }
 
-    /// Sends a request to the client. Returns its number; `None` after the end of the connection.
-    pub(super) fn request(&self, request: AgentRequest, waiter: Waiter) -> Option<i64> {
+    /// Sends a request to the client. Returns its number.
+    ///
+    /// # Errors
+    /// [`CallError::NoClient`] after the end of the connection, [`CallError::NotUtf8`] for a request that JSON cannot hold.
+    /// Then no reply comes, and nothing waits for one.
+    pub(super) fn request(&self, request: AgentRequest, waiter: Waiter) -> Result<i64, CallError> {
         // Before the request is sent: the reply may come at once.
-        let number = self.pending.add(waiter)?;
+        let number = self.pending.add(waiter).ok_or(CallError::NoClient)?;
         let id = RequestId::Number(number);
         let message = Request { id, method: request.method().into(), params: Some(request) };
-        self.outbox.put(&JsonRpcMessage::wrap(message));
-        Some(number)
+        if !self.outbox.put(&JsonRpcMessage::wrap(message)) {
+            self.pending.remove(number);
+            return Err(CallError::NotUtf8);
+        }
+        Ok(number)
     }
 }

@@ -4,12 +4,14 @@
 
 use std::convert::Infallible;
 use std::io::{self, BufWriter, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::sync::{bounded, select, unbounded, Receiver, Sender};
+use crate::panics::record;
+use crate::sync::{at_or_never, bounded, select, unbounded, Instant, Receiver, Sender};
 
-/// How many answers of the reader may be unwritten. Beyond that the reader stops reading.
+/// How many answers of the reader may be unwritten. Beyond that the reader waits, and then gives the client up.
 const ANSWERS: usize = 1_024;
 
 /// A line, and the place to give back once it is written.
@@ -57,39 +59,53 @@ pub(super) fn outbox(updates: usize) -> (Outbox, Writer) {
 
 impl Outbox {
     /// Puts a line. Does not wait. There are few such lines: one for each request of the client, and one for each thread
-    /// of an agent that calls the client.
-    pub(super) fn put(&self, message: &impl Serialize) {
-        self.push(message, None);
+    /// of an agent that calls the client. Returns whether it has succeeded: see [`line`].
+    pub(super) fn put(&self, message: &impl Serialize) -> bool {
+        let Some(text) = line(message) else { return false };
+        self.push(text, None);
+        true
     }
 
-    /// Puts an update. Waits for a place until `turn` or the connection has `ended`, and then takes none.
+    /// Puts an update. Waits for a place until `turn` or the connection has `ended`, and then takes none. Leaves out an
+    /// update that JSON cannot hold.
     pub(super) fn put_update(
         &self,
         message: &impl Serialize,
         turn: &Receiver<Infallible>,
         ended: &Receiver<Infallible>,
     ) {
+        // Before the place is taken: an update that is left out must not keep one.
+        let Some(text) = line(message) else {
+            return record!(Warn, "turnwise::acp", "an update that JSON cannot hold is left out");
+        };
         let place = select! {
             recv(self.updates.free) -> place => place.ok(),
             recv(turn) -> _ => None,
             recv(ended) -> _ => None,
         };
-        self.push(message, place.map(|()| self.updates.give_back.clone()));
+        self.push(text, place.map(|()| self.updates.give_back.clone()));
     }
 
-    /// Puts an answer of the reader. Waits for a place, or until the connection has `ended`.
-    pub(super) fn put_answer(&self, message: &impl Serialize, ended: &Receiver<Infallible>) {
+    /// Puts an answer of the reader. Waits for a place, or until the connection has `ended`, but not longer than
+    /// `patience`. Returns whether the line was put.
+    pub(super) fn put_answer(
+        &self,
+        message: &impl Serialize,
+        ended: &Receiver<Infallible>,
+        patience: Duration,
+    ) -> bool {
+        let Some(text) = line(message) else { return true };
+        let overdue = at_or_never(Instant::now().checked_add(patience));
         let place = select! {
             recv(self.answers.free) -> place => place.ok(),
             recv(ended) -> _ => None,
+            recv(overdue) -> _ => return false,
         };
-        self.push(message, place.map(|()| self.answers.give_back.clone()));
+        self.push(text, place.map(|()| self.answers.give_back.clone()));
+        true
     }
 
-    fn push(&self, message: &impl Serialize, place: Option<Sender<()>>) {
-        // The messages are plain data with string keys, so this fails for none of them.
-        let Ok(mut text) = serde_json::to_vec(message) else { return };
-        text.push(b'\n');
+    fn push(&self, text: Vec<u8>, place: Option<Sender<()>>) {
         // Fails after the end of the writer: no client is left to read the line.
         let _ = self.lines.send(Some(Line { text, place }));
     }
@@ -98,6 +114,14 @@ impl Outbox {
     pub(super) fn end(&self) {
         let _ = self.lines.send(None);
     }
+}
+
+/// The text of a message. `None` if JSON cannot hold it: the messages are plain data with string keys, but they may have
+/// paths that are not UTF-8.
+fn line(message: &impl Serialize) -> Option<Vec<u8>> {
+    let mut text = serde_json::to_vec(message).ok()?;
+    text.push(b'\n');
+    Some(text)
 }
 
 impl Writer {

@@ -67,7 +67,7 @@ where
     let result = finish(&connection, &threads, deadline, grace);
     connection.link.outbox.end();
     let written = match ended {
-        Ended::Input(Err(error)) => return Err(AcpError::Input(error)),
+        Ended::Input(Err(error)) => return Err(error),
         // What the client has not read by then is lost with the client.
         Ended::Input(Ok(())) => wait(&writing, deadline),
         Ended::Output(written) => Some(written),
@@ -80,25 +80,28 @@ where
 
 /// What has ended first.
 enum Ended {
-    Input(io::Result<()>),
+    Input(Result<(), AcpError>),
     Output(io::Result<()>),
 }
 
-fn wait_for_end(reading: &Receiver<io::Result<()>>, writing: &Receiver<io::Result<()>>) -> Ended {
+fn wait_for_end(reading: &Receiver<Result<(), AcpError>>, writing: &Receiver<io::Result<()>>) -> Ended {
     // A thread that has panicked has dropped its sender. Only the host's own reader or writer can panic there.
     let panicked = || Err(io::Error::other("the host's reader or writer panicked"));
     select! {
-        recv(reading) -> result => Ended::Input(result.unwrap_or_else(|_| panicked())),
+        recv(reading) -> result => Ended::Input(result.unwrap_or_else(|_| panicked().map_err(AcpError::Input))),
         recv(writing) -> result => Ended::Output(result.unwrap_or_else(|_| panicked())),
     }
 }
 
 /// Passes lines to the connection until the input or the connection ends.
-fn read_lines<S: AcpService>(mut reader: LineReader<impl Read>, connection: &Weak<Connection<S>>) -> io::Result<()> {
+fn read_lines<S: AcpService>(
+    mut reader: LineReader<impl Read>,
+    connection: &Weak<Connection<S>>,
+) -> Result<(), AcpError> {
     loop {
-        let goes_on = match reader.next()? {
-            Frame::Line(line) => Connection::receive_weakly(connection, Some(line)),
-            Frame::TooLong => Connection::receive_weakly(connection, None),
+        let goes_on = match reader.next().map_err(AcpError::Input)? {
+            Frame::Line(line) => Connection::receive_weakly(connection, Some(line))?,
+            Frame::TooLong => Connection::receive_weakly(connection, None)?,
             Frame::End => false,
         };
         if !goes_on {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::config::{AcpConfig, ToolDisplay};
 use crate::model::{AgentEvent, SessionId, Usage};
-use crate::panics;
+use crate::panics::{self, record};
 
 /// The name of the custom event that carries an update.
 const UPDATE: &str = "acp.session_update";
@@ -18,7 +18,8 @@ const UPDATE: &str = "acp.session_update";
 /// The event with which an agent sends an update of its own: a plan, the available commands, the used context, or the
 /// content of a tool call, such as a diff or a terminal.
 ///
-/// An update that the client has not said it understands is left out.
+/// An update that the client has not said it understands is left out. So is one with a path that is not UTF-8, because
+/// JSON cannot hold the path; the log then has a warning.
 ///
 /// ```
 /// use turnwise::acp::schema::{Plan, PlanEntry, PlanEntryPriority, PlanEntryStatus, SessionUpdate};
@@ -31,8 +32,11 @@ const UPDATE: &str = "acp.session_update";
 /// }
 /// ```
 pub fn update_event(update: &SessionUpdate) -> AgentEvent {
-    // Updates are plain data with string keys, so this fails for none of them.
-    let payload = serde_json::to_string(update).unwrap_or_default();
+    // Updates are plain data with string keys. Only a path that is not UTF-8 fails, and an empty payload is no update.
+    let payload = serde_json::to_string(update).unwrap_or_else(|_| {
+        record!(Warn, "turnwise::acp", "an update of an agent has a path that is not UTF-8, and is left out");
+        String::new()
+    });
     AgentEvent::Custom { name: UPDATE.to_owned(), payload }
 }
 
@@ -217,8 +221,10 @@ pub(super) fn tool_call(
     let args = args.map(|args| serde_json::from_str(args).unwrap_or_else(|_| Value::from(args)));
     // The host's code. A panic costs the display only.
     let display = panics::contain(|| (config.display_tool)(session, name, args.as_ref().unwrap_or(&Value::Null)));
-    let ToolDisplay { title, kind, locations } =
+    let ToolDisplay { title, kind, mut locations } =
         display.unwrap_or_else(|_| ToolDisplay::new(name, agent_client_protocol_schema::v1::ToolKind::Other));
+    // JSON cannot hold these paths. The client still sees the call.
+    locations.retain(|location| location.path.to_str().is_some());
     ToolCall::new(id, title).kind(kind).locations(locations).raw_input(args)
 }
 

@@ -385,8 +385,9 @@ impl<S: AcpService> Worker<S> {
         let turn = &mut self.turns[at];
         let able = link.capabilities().cloned().unwrap_or_default();
         let request = input::request(self.session, input, asked, turn.updates.current_call(), &able);
-        let number = request
-            .and_then(|(request, kind)| link.request(request, Waiter::Input { session: self.session, input, kind }));
+        let number = request.and_then(|(request, kind)| {
+            link.request(request, Waiter::Input { session: self.session, input, kind }).ok()
+        });
         match number {
             Some(number) => turn.asked.push((input, number)),
             // Fails if the request has ended already.
@@ -522,4 +523,51 @@ fn cancelled() -> AgentResponse {
 /// The channel of a turn that has ended: it is disconnected.
 fn ended_turn() -> Receiver<Infallible> {
     bounded(0).1
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, Value};
+
+    use super::*;
+    use crate::acp::link::Link;
+    use crate::acp::outbox::outbox;
+    use crate::acp::{AcpClients, AcpConfig};
+    use crate::sync::unbounded;
+    use crate::{agent_fn, EphemeralSessionService};
+
+    #[test]
+    fn c69_a_worker_that_panics_answers_everything_that_is_left() {
+        let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
+        let (outbox, writer) = outbox(1);
+        let link = Arc::new(Link::new(outbox));
+        let (alive, _threads) = bounded(0);
+        let connection = Arc::new(Connection::new(service, AcpConfig::new(AcpClients::new()), link, alive));
+        let (prompts, session) = (Arc::<Prompts>::default(), SessionId::new());
+        let (commands, received) = unbounded();
+        let (first, cancelled) = (prompts.add(RequestId::Number(1)), prompts.add(RequestId::Number(2)));
+        prompts.cancel(&cancelled.id);
+        commands.send(Command::Prompt(first, String::new())).unwrap();
+        commands.send(Command::Prompt(cancelled, String::new())).unwrap();
+        commands.send(Command::Resume(RequestId::Number(3), ResumeSessionRequest::new("", "/"))).unwrap();
+        commands.send(Command::Delete(RequestId::Number(4))).unwrap();
+        let mut worker = Worker::new(Arc::clone(&connection), session, prompts, received);
+        worker.in_progress = Some(RequestId::Number(5));
+        worker.close(RequestId::Number(6), false);
+        drop(worker);
+        assert!(commands.send(Command::Close(RequestId::Null)).is_err());
+
+        connection.link.outbox.end();
+        let mut lines = Vec::new();
+        writer.run(&mut lines).unwrap();
+        let lines = String::from_utf8(lines).unwrap();
+        let mut answers: Vec<(i64, Value)> = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .map(|line| (line["id"].as_i64().unwrap(), line["error"]["code"].clone()))
+            .collect();
+        answers.sort_by_key(|answer| answer.0);
+        let failed = |id| (id, json!(-32603));
+        assert_eq!(answers, [failed(1), (2, Value::Null), failed(3), failed(4), failed(5), failed(6)]);
+    }
 }

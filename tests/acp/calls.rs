@@ -1,11 +1,11 @@
 //! Calls of an agent to its client: files and terminals.
 
 use serde_json::{json, Value};
-use turnwise::acp::schema::CreateTerminalRequest;
-use turnwise::acp::{AcpClient, AcpClients, AcpConfig, CallError};
+use turnwise::acp::schema::{CreateTerminalRequest, ToolCallLocation, ToolKind};
+use turnwise::acp::{AcpClient, AcpClients, AcpConfig, CallError, ToolDisplay};
 use turnwise::crossbeam_channel::{unbounded, Receiver};
 use turnwise::testkit::{scripted, Gate, Script, Scripted};
-use turnwise::{AgentError, EphemeralSessionService, TurnContext};
+use turnwise::{AgentError, AgentEvent, EphemeralSessionService, TurnContext};
 
 use crate::support::{keeping, run, Client, LONG};
 
@@ -224,5 +224,97 @@ fn c75_the_end_of_the_connection_ends_a_call() {
             let error = error.expect("an error");
             assert!(matches!(error, CallError::NoClient | CallError::Cancelled(_)), "{error:?}");
         }
+    });
+}
+
+/// A path that is not UTF-8.
+#[cfg(unix)]
+fn odd() -> std::path::PathBuf {
+    use std::os::unix::ffi::OsStringExt as _;
+    std::ffi::OsString::from_vec(b"/work/\xff.txt".to_vec()).into()
+}
+
+#[cfg(unix)]
+#[test]
+fn c75_a_path_that_is_not_utf_8_is_refused_and_no_call_waits() {
+    run(|| {
+        let (seen, errors): (_, Receiver<CallError>) = unbounded();
+        let (agents, config) = calling(move |client, turn, _| {
+            for error in [
+                client.read_text_file(turn, odd(), None, None).map(drop),
+                client.write_text_file(turn, odd(), "x"),
+                client.create_terminal(turn, CreateTerminalRequest::new("", "ls").cwd(odd())).map(drop),
+            ] {
+                seen.send(error.expect_err("not sent")).expect("the test is listening");
+            }
+            Ok("tried".into())
+        });
+        let mut client = Client::able(keeping(agents), config, able());
+        let session = client.open();
+        let prompt = client.prompt(&session, "x");
+        assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
+        let errors: Vec<_> = errors.try_iter().collect();
+        assert_eq!(errors, [CallError::NotUtf8, CallError::NotUtf8, CallError::NotUtf8]);
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn c72_a_location_that_is_not_utf_8_is_left_out_and_its_call_is_shown() {
+    run(|| {
+        let (agents, config) = calling(|_, turn, _| {
+            for id in ["t1", "t2", "t3", "t4"] {
+                turn.emit(AgentEvent::ToolCallRequested { id: id.into(), name: "read".into(), args: "{}".into() })?;
+            }
+            Ok("read".into())
+        });
+        // Fewer places than updates: one that is not written must not keep its place.
+        let config = config.unread_updates(1).display_tools(|_, name, _| {
+            let locations = vec![ToolCallLocation::new(odd()), ToolCallLocation::new("/work/a.txt")];
+            ToolDisplay::new(name, ToolKind::Read).locations(locations)
+        });
+        let mut client = Client::connect(keeping(agents), config);
+        let session = client.open();
+        let prompt = client.prompt(&session, "x");
+        assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
+        let updates = client.updates();
+        let calls: Vec<_> = updates.iter().filter(|update| update["sessionUpdate"] == "tool_call").collect();
+        assert_eq!(calls.len(), 4);
+        assert!(calls.iter().all(|call| call["locations"] == json!([{ "path": "/work/a.txt" }])), "{calls:?}");
+    });
+}
+
+#[test]
+fn c71_a_session_that_is_loaded_right_behind_its_close_has_its_client() {
+    run(|| {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let (agents, config) = calling(move |client, turn, path| {
+            if path == "hold" {
+                at.pass_regardless();
+                return Ok("held".into());
+            }
+            client.read_text_file(turn, path, None, None)
+        });
+        let mut client = Client::able(keeping(agents), config, able());
+        let session = client.open();
+        let held = client.prompt(&session, "hold");
+        gate.wait_arrived(1);
+        let close = client.request("session/close", json!({ "sessionId": session }));
+        let resume = client.request("session/resume", json!({ "sessionId": session, "cwd": "/work" }));
+        let prompt = client.prompt(&session, "/a");
+        // Lines are handled in order: after this answer the others have been read.
+        assert!(client.ask("session/list", json!({})).is_ok());
+        gate.open();
+        let mut answered = Vec::new();
+        while answered.len() < 3 {
+            let answer = client.find(|line| [held, close, resume].map(Value::from).contains(&line["id"]));
+            assert!(answer.get("error").is_none(), "{answer}");
+            answered.push(answer["id"].as_i64().expect("an id"));
+        }
+        assert_eq!(answered, [held, close, resume]);
+        let call = client.called("fs/read_text_file");
+        client.reply(&call, json!({ "content": "found" }));
+        assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
     });
 }

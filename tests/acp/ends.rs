@@ -204,3 +204,20 @@ fn c76_a_failure_of_the_streams_is_reported() {
         assert!(matches!(serve(service(scripted()), input, Broken), AcpError::Output(_)));
     });
 }
+
+#[test]
+fn c76_a_client_that_reads_no_answers_is_given_up_within_the_grace() {
+    run(|| {
+        let service = service(scripted());
+        let grace = Duration::from_millis(300);
+        let (mut input, output, serving) = start(service.clone(), config().grace(grace));
+        // More answers than the pipe and the queue hold. The writes fail once the reader has ended.
+        std::thread::spawn(move || while input.write_all(b"{\n").is_ok() {});
+        match serving.recv_timeout(LONG).expect("the end") {
+            Err(AcpError::Output(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(service.open_session(Default::default()).expect_err("shut down").code(), "SHUTTING_DOWN");
+        drop(output);
+    });
+}
