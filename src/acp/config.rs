@@ -81,6 +81,7 @@ pub struct AcpConfig {
     pub(super) display_tool: DisplayTool,
     pub(super) max_line: usize,
     pub(super) max_sessions: usize,
+    pub(super) max_requests: usize,
     pub(super) unread_updates: usize,
     pub(super) page: usize,
     pub(super) load_timeout: Duration,
@@ -104,6 +105,7 @@ impl AcpConfig {
             display_tool: Arc::new(|_, name, _| ToolDisplay::new(name, ToolKind::Other)),
             max_line: 32 << 20,
             max_sessions: 64,
+            max_requests: 256,
             unread_updates: 64,
             page: 100,
             load_timeout: Duration::from_secs(30),
@@ -177,9 +179,17 @@ impl AcpConfig {
     }
 
     /// Sets how many sessions the client may have active at a time; by default 64. Each takes a thread of the connection
-    /// beside its session thread.
+    /// beside its session thread. One that is being closed counts until the close has ended. At most 8 sessions more may be
+    /// in the course of a delete.
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;
+        self
+    }
+
+    /// Sets how many requests of the client may have no answer that is written, at least 1; by default 256. A request above
+    /// that is refused. Queued prompts count too.
+    pub fn max_requests(mut self, requests: usize) -> Self {
+        self.max_requests = requests.max(1);
         self
     }
 
@@ -232,6 +242,7 @@ impl fmt::Debug for AcpConfig {
             .field("when_busy", &self.when_busy)
             .field("max_line", &self.max_line)
             .field("max_sessions", &self.max_sessions)
+            .field("max_requests", &self.max_requests)
             .field("unread_updates", &self.unread_updates)
             .field("grace", &self.grace)
             .finish_non_exhaustive()

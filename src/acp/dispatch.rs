@@ -75,10 +75,15 @@ impl<S: AcpService> Connection<S> {
     /// If the client leaves so many answers unread that there is no room for another one within the grace.
     fn receive(self: &Arc<Self>, line: &[u8]) -> Result<(), AcpError> {
         match Incoming::parse(line) {
-            Incoming::Request { id, method, params } => match self.request(&id, &method, params) {
-                Some(answer) => self.answer(id, answer),
-                None => Ok(()),
-            },
+            Incoming::Request { id, .. } if !self.link.accept() => {
+                self.answer(id, Err(invalid_request("too many requests have no answer yet")))
+            }
+            Incoming::Request { id, method, params } => {
+                if let Some(answer) = self.request(&id, &method, params) {
+                    self.link.answer(id, answer);
+                }
+                Ok(())
+            }
             Incoming::Notification { method, params } => {
                 self.notification(&method, &params);
                 Ok(())
@@ -92,7 +97,7 @@ impl<S: AcpService> Connection<S> {
         }
     }
 
-    /// Answers on the reader's thread.
+    /// Answers a line that was not accepted.
     fn answer(&self, id: RequestId, answer: Result<AgentResponse, Error>) -> Result<(), AcpError> {
         match self.link.answer_from_reader(id, answer, self.config.grace) {
             true => Ok(()),
@@ -108,6 +113,9 @@ impl<S: AcpService> Connection<S> {
     }
 
     fn request(self: &Arc<Self>, id: &RequestId, method: &str, mut params: Value) -> Outcome {
+        if method != "initialize" && self.link.capabilities().is_none() {
+            return refused(invalid_request("the first request is \"initialize\""));
+        }
         complete(method, &mut params);
         let request = match ClientRequest::from_method_and_params(method, &params) {
             Ok(request) => request,
@@ -116,9 +124,6 @@ impl<S: AcpService> Connection<S> {
         };
         if let ClientRequest::InitializeRequest(request) = request {
             return Some(self.initialize(request).map(AgentResponse::InitializeResponse));
-        }
-        if self.link.capabilities().is_none() {
-            return refused(invalid_request("the first request is \"initialize\""));
         }
         let id = id.clone();
         match request {

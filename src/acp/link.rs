@@ -50,15 +50,21 @@ impl Link {
         self.pending.close();
     }
 
-    /// Answers a request of the client. Does not wait.
+    /// Accepts a request of the client, which is then answered by [`answer`](Self::answer) once. `false` if too many have no
+    /// answer.
+    pub(super) fn accept(&self) -> bool {
+        self.outbox.accept()
+    }
+
+    /// Answers an accepted request of the client. Does not wait.
     pub(super) fn answer(&self, id: RequestId, result: Result<AgentResponse, Error>) {
         let failed = Response::new(id.clone(), Err::<AgentResponse, _>(Error::internal_error()));
-        if !self.outbox.put(&JsonRpcMessage::wrap(Response::new(id, result))) {
-            self.outbox.put(&JsonRpcMessage::wrap(failed));
+        if !self.outbox.put_accepted(&JsonRpcMessage::wrap(Response::new(id, result))) {
+            self.outbox.put_accepted(&JsonRpcMessage::wrap(failed));
         }
     }
 
-    /// Answers on the reader's thread. Waits if the client has left many answers unread, at most for `patience`. Returns
+    /// Answers a line that was not accepted, on the reader's thread. Waits if the client has left many answers unread, at most for `patience`. Returns
     /// whether the answer is in the queue.
     pub(super) fn answer_from_reader(
         &self,

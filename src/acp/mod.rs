@@ -94,7 +94,10 @@
 //!
 //! **Invariants.**
 //! - Every request gets exactly one answer, unless the connection ends first.
-//! - The reader never waits for a session. It waits for room only if the client leaves many of its answers unread.
+//! - The reader never waits for a session. It waits for room only if the client leaves many refusals unread, and then at
+//!   most for the grace. After that the connection ends.
+//! - The queue of the writer is bounded: updates, refusals, and the answers of accepted requests take places. Each thread of
+//!   an agent has one call in it at most, beside the releases of its terminals.
 //! - No record of the log has text of the client, not even the name of a method.
 
 mod client;

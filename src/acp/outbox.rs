@@ -14,7 +14,7 @@ use crate::sync::{at_or_never, bounded, select, unbounded, Instant, Receiver, Se
 /// How many answers of the reader may be unwritten. Beyond that the reader waits, and then gives the client up.
 const ANSWERS: usize = 1_024;
 
-/// A line, and the place to give back once it is written.
+/// A line, and the place to give back once the writer has it.
 struct Line {
     text: Vec<u8>,
     place: Option<Sender<()>>,
@@ -42,6 +42,7 @@ pub(super) struct Outbox {
     /// `None` is the end of the queue.
     lines: Sender<Option<Line>>,
     updates: Places,
+    requests: Places,
     answers: Places,
 }
 
@@ -50,19 +51,30 @@ pub(super) struct Writer {
     lines: Receiver<Option<Line>>,
 }
 
-/// Makes a queue with this number of places for updates.
-pub(super) fn outbox(updates: usize) -> (Outbox, Writer) {
+/// Makes a queue with these numbers of places for updates, and for requests without an answer.
+pub(super) fn outbox(updates: usize, requests: usize) -> (Outbox, Writer) {
     let (sender, lines) = unbounded();
-    let (updates, answers) = (Places::new(updates.max(1)), Places::new(ANSWERS));
-    (Outbox { lines: sender, updates, answers }, Writer { lines })
+    let (updates, requests) = (Places::new(updates.max(1)), Places::new(requests.max(1)));
+    (Outbox { lines: sender, updates, requests, answers: Places::new(ANSWERS) }, Writer { lines })
 }
 
 impl Outbox {
-    /// Puts a line. Does not wait. There are few such lines: one for each request of the client, and one for each thread
-    /// of an agent that calls the client. Returns whether it has succeeded: see [`line`].
+    /// Puts a line. Does not wait. There are few such lines: one for each thread of an agent that calls the client. Returns whether it has succeeded: see [`line`].
     pub(super) fn put(&self, message: &impl Serialize) -> bool {
         let Some(text) = line(message) else { return false };
         self.push(text, None);
+        true
+    }
+
+    /// Takes a place for a request of the client. Its answer gives the place back. `false` if no place is free.
+    pub(super) fn accept(&self) -> bool {
+        self.requests.free.try_recv().is_ok()
+    }
+
+    /// Puts the answer of an accepted request. Does not wait. Returns whether it has succeeded: see [`line`].
+    pub(super) fn put_accepted(&self, message: &impl Serialize) -> bool {
+        let Some(text) = line(message) else { return false };
+        self.push(text, Some(self.requests.give_back.clone()));
         true
     }
 
@@ -128,13 +140,14 @@ impl Writer {
     /// Writes lines until the end of the queue. The output is flushed whenever the queue is empty.
     pub(super) fn run(self, output: impl Write) -> io::Result<()> {
         let mut output = BufWriter::new(output);
-        while let Ok(Some(line)) = self.lines.recv() {
-            output.write_all(&line.text)?;
+        while let Ok(Some(Line { text, place })) = self.lines.recv() {
+            // Before the write: a client that has read an answer counts on its place.
+            if let Some(place) = place {
+                let _ = place.try_send(());
+            }
+            output.write_all(&text)?;
             if self.lines.is_empty() {
                 output.flush()?;
-            }
-            if let Some(place) = line.place {
-                let _ = place.try_send(());
             }
         }
         output.flush()

@@ -43,14 +43,15 @@ use crate::sync::{at_or_never, bounded, select, Arc, Builder, Instant, Receiver,
 /// ended in time, [`AcpError::Thread`] if the connection could not begin.
 ///
 /// # Blocking
-/// Until the client has gone away, and then at most for [`AcpConfig::grace`].
+/// Until the end of the client, and then at most for [`AcpConfig::grace`]. The cancel hooks of the agents run on this
+/// thread, and their time is not counted.
 pub fn serve<S, R, W>(service: S, config: AcpConfig, input: R, output: W) -> Result<(), AcpError>
 where
     S: AcpService,
     R: Read + Send + 'static,
     W: Write + Send + 'static,
 {
-    let (outbox, writer) = outbox(config.unread_updates);
+    let (outbox, writer) = outbox(config.unread_updates, config.max_requests);
     let link = Arc::new(Link::new(outbox));
     let (alive, threads) = bounded(0);
     let grace = config.grace;
@@ -66,12 +67,12 @@ where
     connection.end();
     let result = finish(&connection, &threads, deadline, grace);
     connection.link.outbox.end();
-    let written = match ended {
-        Ended::Input(Err(error)) => return Err(error),
+    let (read, written) = match ended {
         // What the client has not read by then is lost with the client.
-        Ended::Input(Ok(())) => wait(&writing, deadline),
-        Ended::Output(written) => Some(written),
+        Ended::Input(read) => (read, wait(&writing, deadline)),
+        Ended::Output(written) => (Ok(()), Some(written)),
     };
+    read?;
     match written {
         Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(AcpError::Output(error)),
         _ => result,

@@ -539,7 +539,7 @@ mod tests {
     #[test]
     fn c69_a_worker_that_panics_answers_everything_that_is_left() {
         let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
-        let (outbox, writer) = outbox(1);
+        let (outbox, writer) = outbox(1, 9);
         let link = Arc::new(Link::new(outbox));
         let (alive, _threads) = bounded(0);
         let connection = Arc::new(Connection::new(service, AcpConfig::new(AcpClients::new()), link, alive));

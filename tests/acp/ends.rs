@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 use turnwise::acp::{AcpError, AcpService};
 use turnwise::crossbeam_channel::{unbounded, Receiver};
 use turnwise::testkit::{scripted, Gate, Script, Scripted};
-use turnwise::{AgentEvent, SessionId, SessionService, SessionState, StartTurnRequest};
+use turnwise::{AgentEvent, SessionId, SessionService, SessionState, StartTurnRequest, WhenBusy};
 
 use crate::support::{config, keeping, run, service, start, Client, LONG};
 
@@ -55,6 +55,7 @@ fn c76_a_client_that_does_not_read_holds_its_turn_and_a_cancel_frees_it() {
         send(json!({ "jsonrpc": "2.0", "id": 2, "method": "session/prompt", "params": params }));
         // Nothing is read from here on. The turn stops taking events when every place is used.
         let id: SessionId = session.as_str().expect("text").parse().expect("an id");
+        taken.recv_timeout(LONG).expect("the turn has started");
         while taken.recv_timeout(Duration::from_millis(200)).is_ok() {}
         // Another session is not affected, and neither is the reader: the cancellation comes through.
         send(json!({ "jsonrpc": "2.0", "method": "session/cancel", "params": { "sessionId": session } }));
@@ -219,5 +220,47 @@ fn c76_a_client_that_reads_no_answers_is_given_up_within_the_grace() {
         }
         assert_eq!(service.open_session(Default::default()).expect_err("shut down").code(), "SHUTTING_DOWN");
         drop(output);
+    });
+}
+
+#[test]
+fn c76_the_number_of_requests_without_an_answer_is_limited() {
+    run(|| {
+        let gate = Gate::new();
+        let agents = scripted().on("hold", Script::new().wait_at(&gate));
+        let config = config().max_requests(2).when_busy(WhenBusy::Queue);
+        let mut client = Client::connect(service(agents), config);
+        let session = client.open();
+        let (held, queued) = (client.prompt(&session, "hold"), client.prompt(&session, "queued"));
+        gate.wait_arrived(1);
+        assert_eq!(client.ask("session/list", json!({})), Err(-32600));
+        let refused = client.prompt(&session, "refused");
+        assert_eq!(client.stopped(refused), Err(-32600));
+        gate.open();
+        assert_eq!(client.stopped(held), Ok("end_turn".into()));
+        assert_eq!(client.stopped(queued), Ok("end_turn".into()));
+        // An answer that has been read takes no place any more.
+        for _ in 0..9 {
+            assert!(client.ask("session/list", json!({})).is_ok());
+        }
+    });
+}
+
+#[test]
+fn c76_what_was_asked_before_a_failure_of_the_input_is_answered() {
+    run(|| {
+        let lines = concat!(
+            r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":1}}"#,
+            "\n",
+            r#"{"jsonrpc":"2.0","id":2,"method":"session/new","params":{"cwd":"/work","mcpServers":[]}}"#,
+            "\n",
+        );
+        let (mut from_agent, output) = io::pipe().expect("a pipe");
+        let ended = turnwise::acp::serve(service(scripted()), config(), lines.as_bytes().chain(Broken), output);
+        assert!(matches!(ended, Err(AcpError::Input(_))));
+        // The writer has ended before, so the output is closed.
+        let mut text = String::new();
+        from_agent.read_to_string(&mut text).expect("text");
+        assert_eq!(text.lines().count(), 2, "{text}");
     });
 }

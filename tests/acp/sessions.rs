@@ -50,7 +50,9 @@ fn c70_a_request_before_initialize_is_refused() {
         let mut client = Client::new(service(scripted()), config());
         assert_eq!(client.ask("session/new", json!({ "cwd": "/work", "mcpServers": [] })), Err(-32600));
         assert_eq!(client.ask("session/list", json!({})), Err(-32600));
-        assert_eq!(client.ask("nothing", json!({})), Err(-32601));
+        // Also one that is wrong in another way.
+        assert_eq!(client.ask("nothing", json!({})), Err(-32600));
+        assert_eq!(client.ask("session/new", json!({})), Err(-32600));
         client.notify("session/cancel", json!({ "sessionId": "x" }));
         assert!(client.ask("initialize", json!({ "protocolVersion": 1 })).is_ok());
         assert!(client.ask("session/list", json!({})).is_ok());
@@ -383,5 +385,23 @@ fn c71_a_load_whose_history_does_not_come_in_time_leaves_the_session_inactive() 
         gate.open();
         turn.wait().expect("the turn ends");
         assert_eq!(client.ask("session/resume", params), Ok(json!({})));
+    });
+}
+
+#[test]
+fn c71_a_session_that_is_being_closed_counts_as_active() {
+    run(|| {
+        let gate = Gate::new();
+        let agents = scripted().on("deaf", Script::new().wait_at_ignoring_cancel(&gate));
+        let mut client = Client::connect(keeping(agents), config().max_sessions(1));
+        let session = client.open();
+        let deaf = client.prompt(&session, "deaf");
+        gate.wait_arrived(1);
+        let close = client.request("session/close", json!({ "sessionId": session }));
+        assert_eq!(client.ask("session/new", json!({ "cwd": "/work", "mcpServers": [] })), Err(-32600));
+        gate.open();
+        assert_eq!(client.stopped(deaf), Ok("cancelled".into()));
+        assert_eq!(client.answer(close), Ok(json!({})));
+        client.open();
     });
 }

@@ -1472,7 +1472,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a request of the client before initialize is carried out",
         "src/acp/dispatch.rs",
-        &[("        if self.link.capabilities().is_none() {\n            return refused(", "        if method.is_empty() {\n            return refused(")],
+        &[("method != \"initialize\" && self.link", "method.is_empty() && self.link")],
         Acp("c70_a_request_before"),
     ),
     mutation(
@@ -1480,6 +1480,30 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/acp/outbox.rs",
         &[("Places::new(updates.max(1))", "Places::new(updates.max(1_000))")],
         Acp("c76_a_client_that_does_not_read"),
+    ),
+    mutation(
+        "an accepted request keeps its place after its answer",
+        "src/acp/outbox.rs",
+        &[("Some(self.requests.give_back.clone())", "None")],
+        Acp("c76_the_number_of_requests"),
+    ),
+    mutation(
+        "commands are carried out before the close that they follow",
+        "src/acp/worker.rs",
+        &[("            if self.closing.is_some() {", "            if self.closing.is_some() && is_done {")],
+        Acp("c71_a_session_that_is_loaded_right_behind"),
+    ),
+    mutation(
+        "a location that is not UTF-8 is sent",
+        "src/acp/updates.rs",
+        &[("location.path.to_str().is_some()", "!location.path.as_os_str().is_empty()")],
+        Acp("c72_a_location"),
+    ),
+    mutation(
+        "a worker that panics leaves its prompts without an answer",
+        "src/acp/worker.rs",
+        &[("for prompt in self.prompts.take_all()", "for prompt in self.prompts.take_all().into_iter().skip(9)")],
+        Acp("c69_a_worker_that_panics"),
     ),
     mutation(
         "a line above the limit is read",
