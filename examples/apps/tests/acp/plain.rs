@@ -78,6 +78,31 @@ fn the_end_of_the_input_ends_the_agent_within_two_seconds() {
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_whose_place_is_not_utf_8_is_an_error_of_the_tool() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = Folder::new();
+    let odd = folder.path("").join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    std::fs::create_dir(&odd).expect("a folder");
+    std::fs::write(odd.join("a.txt"), "text").expect("a file");
+    std::os::unix::fs::symlink(&odd, folder.path("link")).expect("a link");
+    let acts = vec![
+        calls(&[
+            ("c1", "read_file", r#"{"path":"link/a.txt"}"#),
+            ("c2", "write_file", r#"{"path":"link/a.txt","content":"new"}"#),
+        ]),
+        words(&["done"]),
+    ];
+    let (updates, answer) = run_prompt(acts, &folder);
+    assert_eq!(answer["result"]["stopReason"], "end_turn", "{answer}");
+    for id in ["c1", "c2"] {
+        let failed = |update: &Value| update["toolCallId"] == id && update["status"] == "failed";
+        assert!(updates.iter().any(failed), "{id}: {updates:?}");
+    }
+    assert_eq!(std::fs::read_to_string(odd.join("a.txt")).expect("the file"), "text");
+}
+
 /// Runs one prompt on a client without capabilities that allows everything. Returns the updates.
 fn run_prompt(acts: Vec<crate::server::Act>, folder: &Folder) -> (Vec<Value>, Value) {
     let server = Server::start(acts);

@@ -102,7 +102,11 @@ impl Toolbox {
             .kind(ToolKind::Edit)
             .locations(vec![ToolCallLocation::new(&at)])
             .content(vec![diff.into()]);
-        let shown = serde_json::to_string(&ToolCallUpdate::new(call.id.clone(), fields)).unwrap_or_default();
+        let shown = match serde_json::to_string(&ToolCallUpdate::new(call.id.clone(), fields)) {
+            Ok(shown) => shown,
+            // The user must not allow what the editor cannot show.
+            Err(error) => return Ok(Some(format!("'{}': {error}", file.path))),
+        };
         let request = InputRequest::new("permission", format!("Write {}?", file.path))
             .option(ALLOW_ONCE, "Allow")
             .option(ALLOW_ALWAYS, "Always allow")
@@ -192,7 +196,7 @@ impl Toolbox {
 
     /// The session's directory, without symbolic links.
     fn folder(&self) -> Result<PathBuf, String> {
-        let cwd = self.client.cwd().ok_or("the editor has gone away")?;
+        let cwd = self.client.cwd().ok_or("the editor is not connected any more")?;
         cwd.canonicalize().map_err(|error| format!("the project's directory: {error}"))
     }
 
@@ -200,7 +204,12 @@ impl Toolbox {
     fn place(&self, path: &str) -> Result<PathBuf, String> {
         let folder = self.folder()?;
         let inside = Path::new(path).strip_prefix(&folder).ok().and_then(Path::to_str).unwrap_or(path);
-        place(&folder, inside).map_err(|why| format!("'{path}': {why}"))
+        let at = place(&folder, inside).map_err(|why| format!("'{path}': {why}"))?;
+        // A symbolic link may lead to such a place. The protocol has no way to name it.
+        if at.to_str().is_none() {
+            return Err(format!("'{path}': its place has a name that is not UTF-8"));
+        }
+        Ok(at)
     }
 }
 
