@@ -1,10 +1,10 @@
 //! The events of a turn as updates for the client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agent_client_protocol_schema::v1::{
-    ClientCapabilities, ContentChunk, SessionUpdate, ToolCall, ToolCallStatus, ToolCallUpdate, ToolCallUpdateFields,
-    UsageUpdate,
+    ClientCapabilities, ContentBlock, ContentChunk, SessionUpdate, ToolCall, ToolCallStatus, ToolCallUpdate,
+    ToolCallUpdateFields, UsageUpdate,
 };
 use serde_json::Value;
 
@@ -50,8 +50,14 @@ pub(super) struct TurnUpdates {
     /// Text has been sent since the last complete one.
     has_text: bool,
     has_thought: bool,
-    /// The turn has sent text at all.
+    /// Text has been sent since the last tool call.
     has_answer: bool,
+    /// All text that has been sent.
+    sent: String,
+    /// The tool calls that have ended.
+    ended_calls: BTreeSet<String>,
+    /// The tool calls whose content the agent has sent itself.
+    own_content: BTreeSet<String>,
 }
 
 impl TurnUpdates {
@@ -117,7 +123,9 @@ impl TurnUpdates {
         let open = std::mem::take(&mut self.open_calls);
         let mut updates: Vec<_> =
             open.into_keys().map(|id| SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id, fields()))).collect();
-        if let Some(answer) = answer.filter(|answer| !self.has_answer && !answer.is_empty()) {
+        // An agent may stream the text before its tool calls, and give the last text as the result only.
+        let is_unsent = |answer: &&str| !self.has_answer && !self.sent.trim_end().ends_with(answer.trim());
+        if let Some(answer) = answer.filter(|answer| !answer.is_empty()).filter(is_unsent) {
             updates.extend(self.text(answer.to_owned()));
         }
         updates
@@ -130,6 +138,7 @@ impl TurnUpdates {
 
     fn complete_text(&mut self, text: String) -> Vec<SessionUpdate> {
         self.has_answer = true;
+        self.sent.push_str(&text);
         vec![SessionUpdate::AgentMessageChunk(ContentChunk::new(text.into()))]
     }
 
@@ -142,6 +151,8 @@ impl TurnUpdates {
         session: SessionId,
         config: &AcpConfig,
     ) -> Vec<SessionUpdate> {
+        self.has_answer = false;
+        self.ended_calls.remove(&id);
         self.last_call = Some(id.clone());
         self.open_calls.insert(id.clone(), status);
         vec![SessionUpdate::ToolCall(tool_call(id, name, args, session, config).status(status))]
@@ -166,6 +177,10 @@ impl TurnUpdates {
         session: SessionId,
         config: &AcpConfig,
     ) -> Vec<SessionUpdate> {
+        if !self.ended_calls.insert(id.clone()) {
+            // The agent has ended the call with an update of its own.
+            return Vec::new();
+        }
         let mut updates = match self.open_calls.remove(&id) {
             Some(_) => Vec::new(),
             None => vec![SessionUpdate::ToolCall(tool_call(id.clone(), name, None, session, config))],
@@ -173,27 +188,47 @@ impl TurnUpdates {
         if self.last_call.as_ref() == Some(&id) {
             self.last_call = None;
         }
-        let content = result.filter(|result| !result.is_empty()).map(|result| vec![result.into()]);
-        let fields = ToolCallUpdateFields::new().status(status).content(content);
+        let result = result.filter(|result| !result.is_empty());
+        let fields = ToolCallUpdateFields::new().status(status);
+        // Content replaces content. That of the agent, such as a diff, stays.
+        let fields = match self.own_content.contains(&id) {
+            true => fields.raw_output(result.map(Value::from)),
+            false => fields.content(result.map(|result| vec![result.into()])),
+        };
         updates.push(SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id, fields)));
         updates
     }
 
     /// Notes what an update of the agent's own says about text and tool calls.
     fn note(&mut self, update: SessionUpdate) -> SessionUpdate {
-        let (id, status) = match &update {
-            SessionUpdate::ToolCall(call) => (&call.tool_call_id, Some(call.status)),
-            SessionUpdate::ToolCallUpdate(call) => (&call.tool_call_id, call.fields.status),
-            SessionUpdate::AgentMessageChunk(_) => {
+        let (id, status, has_content) = match &update {
+            SessionUpdate::ToolCall(call) => (&call.tool_call_id, Some(call.status), !call.content.is_empty()),
+            SessionUpdate::ToolCallUpdate(ToolCallUpdate { tool_call_id, fields, .. }) => {
+                (tool_call_id, fields.status, fields.content.is_some())
+            }
+            SessionUpdate::AgentMessageChunk(ContentChunk { content: ContentBlock::Text(text), .. }) => {
                 (self.has_answer, self.has_text) = (true, true);
+                self.sent.push_str(&text.text);
                 return update;
             }
             _ => return update,
         };
-        let id = id.0.as_ref();
+        let id = id.0.as_ref().to_owned();
+        if has_content {
+            self.own_content.insert(id.clone());
+        }
         match status {
-            Some(ToolCallStatus::Completed | ToolCallStatus::Failed) => drop(self.open_calls.remove(id)),
-            Some(status) => drop(self.open_calls.insert(id.to_owned(), status)),
+            Some(ToolCallStatus::Completed | ToolCallStatus::Failed) => {
+                self.open_calls.remove(&id);
+                if self.last_call.as_ref() == Some(&id) {
+                    self.last_call = None;
+                }
+                self.ended_calls.insert(id);
+            }
+            Some(status) => {
+                self.ended_calls.remove(&id);
+                self.open_calls.insert(id, status);
+            }
             None => {}
         }
         update

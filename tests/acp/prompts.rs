@@ -2,8 +2,8 @@
 
 use serde_json::{json, Value};
 use turnwise::acp::schema::{
-    Diff, Plan, PlanEntry, PlanEntryPriority, PlanEntryStatus, PlanRemoved, SessionUpdate, ToolCallUpdate,
-    ToolCallUpdateFields, ToolKind,
+    ContentBlock, ContentChunk, Diff, ImageContent, Plan, PlanEntry, PlanEntryPriority, PlanEntryStatus, PlanRemoved,
+    SessionUpdate, ToolCallStatus, ToolCallUpdate, ToolCallUpdateFields, ToolKind,
 };
 use turnwise::acp::{update_event, ToolDisplay};
 use turnwise::testkit::{scripted, Gate, Script};
@@ -264,5 +264,69 @@ fn c72_two_sessions_run_side_by_side() {
         assert_eq!(client.stopped(first), Ok("end_turn".into()));
         let line = client.find(|line| line["params"]["update"]["content"]["text"] == "two");
         assert_eq!(line["params"]["sessionId"], two);
+    });
+}
+
+/// The updates of one prompt.
+fn updates_of(script: Script) -> Vec<Value> {
+    let mut client = Client::connect(service(scripted().on("go", script)), config());
+    let session = client.open();
+    let prompt = client.prompt(&session, "go");
+    assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
+    client.updates()
+}
+
+fn requested(id: &str) -> AgentEvent {
+    AgentEvent::ToolCallRequested { id: id.into(), name: "write".into(), args: "{}".into() }
+}
+
+fn completed(id: &str) -> AgentEvent {
+    let (result, name) = ("written".into(), "write".into());
+    AgentEvent::ToolExecutionCompleted { id: id.into(), name, result, is_error: false, duration_ms: 1 }
+}
+
+fn own(id: &str, fields: ToolCallUpdateFields) -> AgentEvent {
+    update_event(&SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id.to_owned(), fields)))
+}
+
+#[test]
+fn c72_the_content_and_the_end_of_the_agents_own_stay() {
+    run(|| {
+        let diff = ToolCallUpdateFields::new().content(vec![Diff::new("/work/a.txt", "new").into()]);
+        let ended = ToolCallUpdateFields::new().status(ToolCallStatus::Completed);
+        let script = Script::new()
+            .emit(requested("t1"))
+            .emit(own("t1", diff))
+            .emit(completed("t1"))
+            .emit(requested("t2"))
+            .emit(own("t2", ended))
+            .emit(completed("t2"));
+        let mut updates = updates_of(script);
+        updates.retain(|update| update["toolCallId"].is_string());
+        let (call, update) = ("tool_call", "tool_call_update");
+        assert_eq!(types_of(&updates), [call, update, update, call, update]);
+        // The end of the call leaves the diff as it is.
+        assert_eq!((&updates[2]["status"], &updates[2]["content"]), (&json!("completed"), &Value::Null));
+        assert_eq!(updates[2]["rawOutput"], "written");
+        assert_eq!((&updates[4]["toolCallId"], &updates[4]["status"]), (&json!("t2"), &json!("completed")));
+    });
+}
+
+#[test]
+fn c72_the_last_text_is_sent_where_only_the_text_before_was_streamed() {
+    run(|| {
+        let image = ContentBlock::Image(ImageContent::new("AAAA", "image/png"));
+        let image = update_event(&SessionUpdate::AgentMessageChunk(ContentChunk::new(image)));
+        let texts = |script: Script| -> Vec<String> {
+            let updates = updates_of(script);
+            updates.iter().filter_map(|update| update["content"]["text"].as_str().map(str::to_owned)).collect()
+        };
+        let looking = || AgentEvent::TextDelta { delta: "looking".into() };
+        let script = Script::new().emit(looking()).emit(requested("t1")).emit(completed("t1"));
+        assert_eq!(texts(script.clone().reply("found")), ["looking", "found"]);
+        // What was sent is not sent again.
+        assert_eq!(texts(script.reply("looking")), ["looking"]);
+        // An image is no text.
+        assert_eq!(texts(Script::new().emit(image).reply("an image")), ["an image"]);
     });
 }
