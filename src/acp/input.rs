@@ -17,7 +17,7 @@ use crate::model::{InputId, InputOption, InputRequest, InputResponse, SessionId}
 /// The name of the field in the form of a question.
 const ANSWER: &str = "answer";
 
-/// The request to the client. `tool_call` is the call that runs at present. `None` if the client cannot be asked.
+/// The request to the client. `tool_call` is the only call that is open. `None` if the client cannot be asked.
 pub(super) fn request(
     session: SessionId,
     input: InputId,
@@ -40,12 +40,17 @@ pub(super) fn request(
     })
 }
 
-/// The tool call that a permission is about: from the payload of the request, or else the one that runs.
+/// The id of the call that stands for a permission about no other call.
+pub(super) fn own_call(input: InputId) -> String {
+    format!("input-{input}")
+}
+
+/// The tool call that a permission is about: from the payload of the request, or else the only one that is open.
 fn subject(input: InputId, asked: &InputRequest, tool_call: Option<&str>) -> ToolCallUpdate {
     let payload = asked.payload.as_deref();
     let named: Option<ToolCallUpdate> = payload.and_then(|payload| serde_json::from_str(payload).ok());
     let mut subject = named.unwrap_or_else(|| {
-        let id = tool_call.map_or_else(|| format!("input-{input}"), str::to_owned);
+        let id = tool_call.map_or_else(|| own_call(input), str::to_owned);
         // A payload of another form is shown as it is.
         let fields = ToolCallUpdateFields::new().raw_input(payload.and_then(|text| serde_json::from_str(text).ok()));
         ToolCallUpdate::new(id, fields)

@@ -9,7 +9,8 @@ use agent_client_protocol_schema::v1::{
 use serde_json::Value;
 
 use super::config::{AcpConfig, ToolDisplay};
-use crate::model::{AgentEvent, SessionId, Usage};
+use super::input;
+use crate::model::{AgentEvent, InputId, InputOutcome, SessionId, Usage};
 use crate::panics::{self, record};
 
 /// The name of the custom event that carries an update.
@@ -45,8 +46,8 @@ pub fn update_event(update: &SessionUpdate) -> AgentEvent {
 pub(super) struct TurnUpdates {
     /// The tool calls that have begun and not ended, by id.
     open_calls: BTreeMap<String, ToolCallStatus>,
-    /// The call that was requested or started last and has not ended.
-    last_call: Option<String>,
+    /// The calls that stand for open permissions about no other call.
+    permissions: BTreeSet<String>,
     /// Text has been sent since the last complete one.
     has_text: bool,
     has_thought: bool,
@@ -61,9 +62,33 @@ pub(super) struct TurnUpdates {
 }
 
 impl TurnUpdates {
-    /// The tool call that runs at present.
+    /// The only tool call that is open. `None` if several are: a question may be about any of them.
     pub(super) fn current_call(&self) -> Option<&str> {
-        self.last_call.as_deref()
+        let mut open = self.open_calls.keys();
+        open.next().filter(|_| open.next().is_none()).map(String::as_str)
+    }
+
+    /// The update that shows the subject of a permission, if it is a call of the permission's own.
+    pub(super) fn announce(&mut self, input: InputId, subject: &ToolCallUpdate) -> Option<SessionUpdate> {
+        let id = input::own_call(input);
+        (*subject.tool_call_id.0 == id).then(|| {
+            let fields = subject.fields.clone();
+            let call = ToolCall::new(id.clone(), fields.title.unwrap_or_default()).raw_input(fields.raw_input);
+            self.permissions.insert(id);
+            SessionUpdate::ToolCall(call.status(ToolCallStatus::Pending))
+        })
+    }
+
+    /// The update that ends the call of a permission's own.
+    pub(super) fn resolve(&mut self, input: InputId, outcome: &InputOutcome) -> Option<SessionUpdate> {
+        let id = input::own_call(input);
+        self.permissions.remove(&id).then(|| {
+            let status = match outcome {
+                InputOutcome::Answered => ToolCallStatus::Completed,
+                _ => ToolCallStatus::Failed,
+            };
+            SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id, ToolCallUpdateFields::new().status(status)))
+        })
     }
 
     /// The updates for an event, in order. Most events are one or none.
@@ -120,9 +145,11 @@ impl TurnUpdates {
     /// The updates at the end of the turn: the answer, if the agent has not sent it, and the end of open tool calls.
     pub(super) fn end(&mut self, answer: Option<&str>) -> Vec<SessionUpdate> {
         let fields = || ToolCallUpdateFields::new().status(ToolCallStatus::Failed);
-        let open = std::mem::take(&mut self.open_calls);
-        let mut updates: Vec<_> =
-            open.into_keys().map(|id| SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id, fields()))).collect();
+        let open = std::mem::take(&mut self.open_calls).into_keys();
+        let mut updates: Vec<_> = open
+            .chain(std::mem::take(&mut self.permissions))
+            .map(|id| SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id, fields())))
+            .collect();
         // An agent may stream the text before its tool calls, and give the last text as the result only.
         let is_unsent = |answer: &&str| !self.has_answer && !self.sent.trim_end().ends_with(answer.trim());
         if let Some(answer) = answer.filter(|answer| !answer.is_empty()).filter(is_unsent) {
@@ -153,7 +180,6 @@ impl TurnUpdates {
     ) -> Vec<SessionUpdate> {
         self.has_answer = false;
         self.ended_calls.remove(&id);
-        self.last_call = Some(id.clone());
         self.open_calls.insert(id.clone(), status);
         vec![SessionUpdate::ToolCall(tool_call(id, name, args, session, config).status(status))]
     }
@@ -162,7 +188,6 @@ impl TurnUpdates {
         if !self.open_calls.contains_key(&id) {
             return self.begin_call(id, name, None, ToolCallStatus::InProgress, session, config);
         }
-        self.last_call = Some(id.clone());
         self.open_calls.insert(id.clone(), ToolCallStatus::InProgress);
         let fields = ToolCallUpdateFields::new().status(ToolCallStatus::InProgress);
         vec![SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id, fields))]
@@ -185,9 +210,6 @@ impl TurnUpdates {
             Some(_) => Vec::new(),
             None => vec![SessionUpdate::ToolCall(tool_call(id.clone(), name, None, session, config))],
         };
-        if self.last_call.as_ref() == Some(&id) {
-            self.last_call = None;
-        }
         let result = result.filter(|result| !result.is_empty());
         let fields = ToolCallUpdateFields::new().status(status);
         // Content replaces content. That of the agent, such as a diff, stays.
@@ -220,9 +242,6 @@ impl TurnUpdates {
         match status {
             Some(ToolCallStatus::Completed | ToolCallStatus::Failed) => {
                 self.open_calls.remove(&id);
-                if self.last_call.as_ref() == Some(&id) {
-                    self.last_call = None;
-                }
                 self.ended_calls.insert(id);
             }
             Some(status) => {

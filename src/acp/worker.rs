@@ -12,9 +12,9 @@
 use std::convert::Infallible;
 
 use agent_client_protocol_schema::v1::{
-    AgentResponse, AvailableCommandsUpdate, CloseSessionResponse, DeleteSessionResponse, Error, LoadSessionRequest,
-    LoadSessionResponse, McpServer, NewSessionRequest, NewSessionResponse, PromptResponse, RequestId,
-    ResumeSessionRequest, ResumeSessionResponse, SessionUpdate, StopReason,
+    AgentRequest, AgentResponse, AvailableCommandsUpdate, CloseSessionResponse, DeleteSessionResponse, Error,
+    LoadSessionRequest, LoadSessionResponse, McpServer, NewSessionRequest, NewSessionResponse, PromptResponse,
+    RequestId, ResumeSessionRequest, ResumeSessionResponse, SessionUpdate, StopReason,
 };
 
 use super::client::LoadedBy;
@@ -363,7 +363,10 @@ impl<S: AcpService> Worker<S> {
         let turn = &mut self.turns[at];
         match event {
             AgentEvent::InputRequested { input_id, request } => self.ask(at, input_id, &request),
-            AgentEvent::InputResolved { input_id, .. } => {
+            AgentEvent::InputResolved { input_id, outcome } => {
+                if let Some(update) = turn.updates.resolve(input_id, &outcome) {
+                    link.update(self.session, update, turn.handle.finished());
+                }
                 // A later reply of the client is ignored.
                 let number = turn.asked.iter().position(|(asked, _)| *asked == input_id);
                 if let Some(number) = number {
@@ -385,6 +388,12 @@ impl<S: AcpService> Worker<S> {
         let turn = &mut self.turns[at];
         let able = link.capabilities().cloned().unwrap_or_default();
         let request = input::request(self.session, input, asked, turn.updates.current_call(), &able);
+        if let Some((AgentRequest::RequestPermissionRequest(permission), _)) = &request {
+            // First, so that the client knows the call that it is asked about.
+            if let Some(update) = turn.updates.announce(input, &permission.tool_call) {
+                link.update(self.session, update, turn.handle.finished());
+            }
+        }
         let number = request.and_then(|(request, kind)| {
             link.request(request, Waiter::Input { session: self.session, input, kind }).ok()
         });

@@ -1,6 +1,8 @@
 //! Input requests as permissions and forms.
 
 use serde_json::{json, Value};
+use turnwise::acp::schema::{SessionUpdate, ToolCallStatus, ToolCallUpdate, ToolCallUpdateFields};
+use turnwise::acp::update_event;
 use turnwise::testkit::{scripted, Script, Scripted};
 use turnwise::{AgentError, AgentEvent, InputError, InputRequest, InputResponse, SessionService};
 
@@ -127,6 +129,43 @@ fn c74_a_question_goes_to_a_form_or_is_declined() {
             client.reply(&call, reply);
             assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
             assert_eq!(client.text(), text);
+        }
+    });
+}
+
+/// Asks for a permission without a payload behind these events. Returns the subject, and the types and states of all
+/// updates about it.
+fn subject(events: Vec<AgentEvent>) -> (String, Vec<String>) {
+    let request = InputRequest::new("permission", "Go on?").option("allow_once", "Allow");
+    let script = events.into_iter().fold(Script::new(), Script::emit);
+    let script = script.reply_with(move |turn| Ok(turn.request_input(request.clone())?));
+    let mut client = Client::connect(service(scripted().on("go", script)), config());
+    let session = client.open();
+    let prompt = client.prompt(&session, "go");
+    let call = client.called("session/request_permission");
+    client.reply(&call, json!({ "outcome": { "outcome": "selected", "optionId": "allow_once" } }));
+    assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
+    let subject = call["params"]["toolCall"]["toolCallId"].as_str().expect("an id").to_owned();
+    let mut updates = client.updates();
+    updates.retain(|update| update["toolCallId"] == subject.as_str());
+    let text = |value: &Value| value.as_str().unwrap_or("pending").to_owned();
+    let shown = updates.iter().map(|update| format!("{} {}", text(&update["sessionUpdate"]), text(&update["status"])));
+    (subject, shown.collect())
+}
+
+#[test]
+fn c74_a_permission_names_the_only_open_call_or_one_of_its_own() {
+    run(|| {
+        let requested =
+            |id: &str| AgentEvent::ToolCallRequested { id: id.into(), name: "write".into(), args: "{}".into() };
+        let ended = ToolCallUpdateFields::new().status(ToolCallStatus::Completed);
+        let ended = update_event(&SessionUpdate::ToolCallUpdate(ToolCallUpdate::new("t1", ended)));
+        assert_eq!(subject(vec![requested("t1")]).0, "t1");
+        assert_eq!(subject(vec![requested("t1"), ended.clone(), requested("t2")]).0, "t2");
+        for events in [vec![], vec![requested("t1"), requested("t2")], vec![requested("t1"), ended]] {
+            let (subject, shown) = subject(events);
+            assert!(subject.starts_with("input-"), "{subject}");
+            assert_eq!(shown, ["tool_call pending", "tool_call_update completed"]);
         }
     });
 }
