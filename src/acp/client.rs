@@ -104,7 +104,7 @@ pub struct AcpClient {
 }
 
 impl AcpClient {
-    /// What the client can do. Nothing, if no client has loaded the session, or it has gone away.
+    /// What the client can do. Nothing, if no client has loaded the session, or its connection has ended.
     pub fn capabilities(&self) -> ClientCapabilities {
         self.link().ok().and_then(|link| link.capabilities().cloned()).unwrap_or_default()
     }
@@ -301,7 +301,7 @@ pub enum CallError {
     /// The turn was told to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
-    /// No client has loaded the session, or it has gone away.
+    /// No client has loaded the session, or its connection has ended.
     #[error("the session has no client")]
     NoClient,
     /// The client has not said that it supports the method.

@@ -227,7 +227,7 @@ impl AcpConfig {
         self
     }
 
-    /// Leaves the service running after the client has gone away. By default [`serve`](super::serve) shuts it down.
+    /// Leaves the service running after the end of the client. By default [`serve`](super::serve) shuts it down.
     pub fn keep_service(mut self) -> Self {
         self.keep_service = true;
         self
@@ -249,7 +249,7 @@ impl fmt::Debug for AcpConfig {
     }
 }
 
-/// Why a connection has ended, other than by the client's leave. The prompts were cancelled all the same.
+/// Why a connection has failed. The prompts were cancelled all the same.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcpError {
@@ -263,7 +263,7 @@ pub enum AcpError {
     /// The system has refused a thread.
     #[error("no thread for the connection: {0}")]
     Thread(#[source] io::Error),
-    /// The client has gone away, and these sessions have not ended within [`AcpConfig::grace`]. What they had done
+    /// The connection has ended, and these sessions have not ended within [`AcpConfig::grace`]. What they had done
     /// before their running turns is kept, if the service stores sessions.
     #[error("{} sessions have not ended in time", .sessions.len())]
     Stuck {

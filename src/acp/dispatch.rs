@@ -50,7 +50,7 @@ struct Sessions {
     /// The number of lists in progress.
     lists: usize,
     /// Cloned into every thread of the connection. `None` after the end: no thread starts any more.
-    alive: Option<Sender<Infallible>>,
+    running: Option<Sender<Infallible>>,
 }
 
 /// A session in the table. The drop of the sender is the end of its worker.
@@ -63,9 +63,9 @@ struct ActiveSession {
 type Outcome = Option<Result<AgentResponse, Error>>;
 
 impl<S: AcpService> Connection<S> {
-    /// `alive` is cloned into every thread.
-    pub(super) fn new(service: S, config: AcpConfig, link: Arc<Link>, alive: Sender<Infallible>) -> Self {
-        let sessions = Sessions { active: IndexMap::new(), lists: 0, alive: Some(alive) };
+    /// `running` is cloned into every thread.
+    pub(super) fn new(service: S, config: AcpConfig, link: Arc<Link>, running: Sender<Infallible>) -> Self {
+        let sessions = Sessions { active: IndexMap::new(), lists: 0, running: Some(running) };
         Self { service, config, link, sessions: Mutex::new(sessions) }
     }
 
@@ -177,7 +177,7 @@ impl<S: AcpService> Connection<S> {
 
     /// Passes a command to the worker of a session, and starts one if there is none.
     fn open(self: &Arc<Self>, session: SessionId, command: Command) -> Outcome {
-        let (worker, alive) = {
+        let (worker, running) = {
             let mut sessions = self.sessions.lock();
             if let Some(active) = sessions.active.get(&session) {
                 // Under this lock, under which a worker leaves the table: it finds the command, and stays.
@@ -187,30 +187,30 @@ impl<S: AcpService> Connection<S> {
             if sessions.active.len() >= self.config.max_sessions.saturating_add(above) {
                 return refused(invalid_request("too many sessions are active; close one first"));
             }
-            let Some(alive) = sessions.alive.clone() else { return refused(Error::internal_error()) };
+            let Some(running) = sessions.running.clone() else { return refused(Error::internal_error()) };
             let (commands, received) = unbounded();
             let _ = commands.send(command);
             let prompts = Arc::<Prompts>::default();
             sessions.active.insert(session, ActiveSession { commands, prompts: Arc::clone(&prompts) });
-            (Worker::new(Arc::clone(self), session, prompts, received), alive)
+            (Worker::new(Arc::clone(self), session, prompts, received), running)
         };
         // A thread that does not start drops the worker, which leaves the table and answers.
-        start_worker(worker, alive);
+        start_worker(worker, running);
         None
     }
 
     fn list(self: &Arc<Self>, id: RequestId, request: ListSessionsRequest) -> Outcome {
-        let alive = {
+        let running = {
             let mut sessions = self.sessions.lock();
-            let Some(alive) = sessions.alive.clone().filter(|_| sessions.lists < LISTS) else {
+            let Some(running) = sessions.running.clone().filter(|_| sessions.lists < LISTS) else {
                 return refused(invalid_request("too many lists are in progress"));
             };
             sessions.lists += 1;
-            alive
+            running
         };
         let connection = Arc::clone(self);
         let is_started = start("acp-list", move || {
-            let _alive = alive;
+            let _running = running;
             // The service may be one of the host's.
             let answer = contain(|| listing::page(&connection.service, &request, &connection.config));
             let answer = answer.unwrap_or_else(|_| Err(Error::internal_error()));
@@ -335,14 +335,14 @@ impl<S: AcpService> Connection<S> {
 
     /// Ends the connection: refuses new threads, cancels all prompts, and tells the workers to end.
     pub(super) fn end(&self) {
-        let (active, alive) = {
+        let (active, running) = {
             let mut sessions = self.sessions.lock();
-            (std::mem::take(&mut sessions.active), sessions.alive.take())
+            (std::mem::take(&mut sessions.active), sessions.running.take())
         };
-        drop(alive);
+        drop(running);
         // Before the interrupts: a worker that waits for room must see the end.
         self.link.end();
-        record!(Debug, "turnwise::acp", "the client has gone away; {} sessions were active", active.len());
+        record!(Debug, "turnwise::acp", "the connection has ended; {} sessions were active", active.len());
         for (session, ActiveSession { prompts, .. }) in active {
             self.interrupt(session, prompts.cancel_all());
         }
@@ -409,9 +409,9 @@ fn refused(error: Error) -> Outcome {
 }
 
 /// Starts the thread of a worker.
-fn start_worker<S: AcpService>(worker: Worker<S>, alive: Sender<Infallible>) {
+fn start_worker<S: AcpService>(worker: Worker<S>, running: Sender<Infallible>) {
     start("acp-session", move || {
-        let _alive = alive;
+        let _running = running;
         worker.run();
     });
 }

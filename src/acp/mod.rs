@@ -2,7 +2,7 @@
 //! feature `acp`.
 //!
 //! An editor starts the agent as a child process. Both sides exchange lines of JSON-RPC over standard input and output.
-//! [`serve`] speaks version 1 of the protocol for any [`AcpService`], until the client goes away:
+//! [`serve`] speaks version 1 of the protocol for any [`AcpService`], until the client ends the connection:
 //!
 //! ```no_run
 //! use turnwise::acp::{serve, AcpClients, AcpConfig};

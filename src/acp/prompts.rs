@@ -1,6 +1,6 @@
 //! The prompts of a session that have no answer yet. The reader marks them as cancelled; the worker answers them.
 //!
-//! The head of [`acp`](super) draws the race between a cancellation and the begin of a turn.
+//! The head of [`acp`](super) draws the race between a cancellation and the start of a turn.
 
 use agent_client_protocol_schema::v1::RequestId;
 
@@ -17,7 +17,7 @@ pub(super) struct Prompt {
 #[derive(Debug, Default)]
 struct State {
     is_cancelled: bool,
-    /// The turn, from its begin.
+    /// The turn, once it has begun.
     turn: Option<TurnId>,
 }
 

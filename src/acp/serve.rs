@@ -1,4 +1,4 @@
-//! The threads of a connection, from its begin to its end.
+//! The threads of a connection, from its start to its end.
 
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
@@ -13,9 +13,9 @@ use super::service::AcpService;
 use crate::panics::record;
 use crate::sync::{at_or_never, bounded, select, Arc, Builder, Instant, Receiver, Sender, Weak};
 
-/// Speaks the Agent Client Protocol with one client, until the client goes away.
+/// Speaks the Agent Client Protocol with one client, until the connection ends.
 ///
-/// The client has gone away when `input` ends or `output` is closed. Then all prompts of the client are cancelled, its
+/// The connection ends when `input` ends or `output` is closed. Then all prompts of the client are cancelled, its
 /// sessions keep what they had committed, and the service is shut down ([`AcpConfig::keep_service`] leaves it running).
 ///
 /// `input` and `output` are used by threads of their own, and dropped with them. A thread that waits for input when the
@@ -33,14 +33,14 @@ use crate::sync::{at_or_never, bounded, select, Arc, Builder, Instant, Receiver,
 /// writeln!(to_agent, r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":1}}}}"#)?;
 /// let answer = BufReader::new(from_agent).lines().next().expect("an answer")?;
 /// assert!(answer.contains(r#""protocolVersion":1"#) && answer.contains(r#""loadSession":true"#));
-/// drop(to_agent); // the client goes away
+/// drop(to_agent); // the end of the client
 /// serving.join().expect("no panic")?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 /// [`AcpError::Input`] and [`AcpError::Output`] if the connection has failed, [`AcpError::Stuck`] if sessions have not
-/// ended in time, [`AcpError::Thread`] if the connection could not begin.
+/// ended in time, [`AcpError::Thread`] if the connection could not start.
 ///
 /// # Blocking
 /// Until the end of the client, and then at most for [`AcpConfig::grace`]. The cancel hooks of the agents run on this
@@ -53,10 +53,10 @@ where
 {
     let (outbox, writer) = outbox(config.unread_updates, config.max_requests);
     let link = Arc::new(Link::new(outbox));
-    let (alive, threads) = bounded(0);
+    let (running, threads) = bounded(0);
     let grace = config.grace;
     let reader = LineReader::new(input, config.max_line);
-    let connection = Arc::new(Connection::new(service, config, link, alive));
+    let connection = Arc::new(Connection::new(service, config, link, running));
 
     let writing = spawn("acp-writer", move || writer.run(output))?;
     let weak = Arc::downgrade(&connection);

@@ -345,7 +345,7 @@ impl<S: AcpService> Worker<S> {
         }
     }
 
-    /// Whether a queued turn has ended without being run. A turn that is run emits its begin at least.
+    /// Whether a queued turn has ended without being run. A turn that is run emits its start at least.
     fn is_withdrawn(&self, turn: &Running) -> bool {
         self.current != Some(turn.handle.turn_id()) && turn.handle.is_finished() && turn.events.is_empty()
     }
@@ -550,8 +550,8 @@ mod tests {
         let service = EphemeralSessionService::new(agent_fn(|prompt, turn| Ok(turn.finish(prompt))), 1);
         let (outbox, writer) = outbox(1, 9);
         let link = Arc::new(Link::new(outbox));
-        let (alive, _threads) = bounded(0);
-        let connection = Arc::new(Connection::new(service, AcpConfig::new(AcpClients::new()), link, alive));
+        let (running, _threads) = bounded(0);
+        let connection = Arc::new(Connection::new(service, AcpConfig::new(AcpClients::new()), link, running));
         let (prompts, session) = (Arc::<Prompts>::default(), SessionId::new());
         let (commands, received) = unbounded();
         let (first, cancelled) = (prompts.add(RequestId::Number(1)), prompts.add(RequestId::Number(2)));

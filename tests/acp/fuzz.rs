@@ -8,10 +8,11 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use serde_json::Value;
 use turnwise::acp::serve;
 use turnwise::testkit::scripted;
+use turnwise::{SessionService, SessionSpec};
 
 use crate::support::{config, run, service};
 
-/// Valid lines, and what replies look like.
+/// Valid lines, and what replies look like. `0197` stands for the id of a session.
 const SEEDS: [&str; 14] = [
     r#"{"jsonrpc":"2.0","id":1,"method":"session/list","params":{"cwd":"/work","cursor":null}}"#,
     r#"{"jsonrpc":"2.0","id":"two","method":"session/list"}"#,
@@ -54,8 +55,8 @@ fn below(rng: &mut TestRng, limit: usize) -> usize {
 }
 
 /// A seed with some changes, without a newline.
-fn mutated(rng: &mut TestRng) -> Vec<u8> {
-    let mut line = SEEDS[below(rng, SEEDS.len())].as_bytes().to_vec();
+fn mutated(rng: &mut TestRng, seeds: &[String]) -> Vec<u8> {
+    let mut line = seeds[below(rng, seeds.len())].as_bytes().to_vec();
     for _ in 0..below(rng, 6) {
         let at = below(rng, line.len() + 1);
         match below(rng, 6) {
@@ -63,7 +64,7 @@ fn mutated(rng: &mut TestRng) -> Vec<u8> {
             1 if at < line.len() => line[at] = rng.next_u64() as u8,
             2 => line.truncate(at),
             3 => {
-                let other = SEEDS[below(rng, SEEDS.len())].as_bytes();
+                let other = seeds[below(rng, seeds.len())].as_bytes();
                 line.truncate(at);
                 line.extend_from_slice(&other[below(rng, other.len())..]);
             }
@@ -116,17 +117,20 @@ fn c69_random_lines_neither_panic_nor_hang_and_each_is_answered() {
         let (mut sent, mut expected) = (0, 1);
         let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":1}}"#;
         while sent < count {
+            let service = service(scripted());
+            let session = service.open_session(SessionSpec::new()).expect("a session").to_string();
+            let seeds = SEEDS.map(|seed| seed.replace("0197", &session));
             let mut input = format!("{initialize}\n").into_bytes();
             let batch = (count - sent).min(50_000);
             for _ in 0..batch {
-                let line = mutated(&mut rng);
+                let line = mutated(&mut rng, &seeds);
                 expected += usize::from(needs_answer(&line));
                 input.extend_from_slice(&line);
                 input.push(b'\n');
             }
             sent += batch;
             let output = Shared::default();
-            let ended = serve(service(scripted()), config(), Cursor::new(input).chain(io::empty()), output.clone());
+            let ended = serve(service, config(), Cursor::new(input).chain(io::empty()), output.clone());
             ended.expect("the connection ends well");
             let text = output.0.lock().expect("no panic in a write").clone();
             let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
