@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 
 use agent_client_protocol_schema::v1::{
     AgentRequest, ClientCapabilities, ClientResponse, CreateTerminalRequest, CreateTerminalResponse, Error,
-    KillTerminalRequest, McpServer, ReadTextFileRequest, ReleaseTerminalRequest, TerminalExitStatus, TerminalId,
-    TerminalOutputRequest, TerminalOutputResponse, WaitForTerminalExitRequest, WriteTextFileRequest,
+    KillTerminalRequest, McpServer, ReadTextFileRequest, TerminalExitStatus, TerminalId, TerminalOutputRequest,
+    TerminalOutputResponse, WaitForTerminalExitRequest, WriteTextFileRequest,
 };
 use serde_json::{Map, Value};
 
 use super::link::Link;
-use super::pending::Waiter;
+use super::pending::{Reply, Waiter};
 use crate::context::turn::TurnContext;
 use crate::error::{AgentError, Cancelled};
 use crate::model::{Brief, SessionId};
-use crate::sync::{bounded, Arc, Mutex, Weak};
+use crate::sync::{bounded, Arc, Mutex, Receiver, Weak};
 
 /// The clients that have loaded sessions, by session. Clones share one table.
 ///
@@ -177,9 +177,10 @@ impl AcpClient {
         mut request: CreateTerminalRequest,
     ) -> Result<Terminal, CallError> {
         request.session_id = self.session.to_string().into();
-        match self.call(turn, AgentRequest::CreateTerminalRequest(request), |able| able.terminal)? {
+        let link = self.link()?;
+        match self.call_on(&link, turn, AgentRequest::CreateTerminalRequest(request), |able| able.terminal)? {
             ClientResponse::CreateTerminalResponse(CreateTerminalResponse { terminal_id, .. }) => {
-                Ok(Terminal { client: self.clone(), id: terminal_id })
+                Ok(Terminal { client: self.clone(), link: Arc::downgrade(&link), id: terminal_id })
             }
             _ => Err(CallError::InvalidReply),
         }
@@ -190,7 +191,7 @@ impl AcpClient {
         loaded.link.upgrade().ok_or(CallError::NoClient)
     }
 
-    /// Sends a request, and waits for the reply.
+    /// Sends a request to the client that has loaded the session, and waits for the reply.
     fn call(
         &self,
         turn: &TurnContext,
@@ -198,15 +199,28 @@ impl AcpClient {
         is_supported: impl FnOnce(&ClientCapabilities) -> bool,
     ) -> Result<ClientResponse, CallError> {
         turn.check()?;
-        let link = self.link()?;
+        self.call_on(&*self.link()?, turn, request, is_supported)
+    }
+
+    /// Sends a request on this connection, and waits for the reply.
+    fn call_on(
+        &self,
+        link: &Link,
+        turn: &TurnContext,
+        request: AgentRequest,
+        is_supported: impl FnOnce(&ClientCapabilities) -> bool,
+    ) -> Result<ClientResponse, CallError> {
+        turn.check()?;
         if !link.capabilities().is_some_and(is_supported) {
             return Err(CallError::Unsupported { method: request.method().to_owned() });
         }
         let method = request.method().to_owned();
+        let is_create = matches!(request, AgentRequest::CreateTerminalRequest(_));
         let (sender, replies) = bounded(1);
         let number = link.request(request, Waiter::Call(sender))?;
         // Dropped also if the wait unwinds: a call without a waiter must not stay in the table.
-        let _removed = RemoveCall { link: &link, number };
+        let creates = is_create.then_some(self.session);
+        let _removed = RemoveCall { link, number, replies: &replies, creates };
         let reply = turn.recv(&replies)?.ok_or(CallError::NoClient)?;
         // Python's SDK answers some calls with null instead of an empty object.
         let result = match reply? {
@@ -217,15 +231,29 @@ impl AcpClient {
     }
 }
 
-/// Removes a call from the table. Does nothing if the reply has been taken.
+/// Removes a call from the table. Does nothing if the reply has been received.
 struct RemoveCall<'a> {
     link: &'a Link,
     number: i64,
+    replies: &'a Receiver<Reply>,
+    /// The session of a call that creates a terminal. A later reply has a terminal that has to be released.
+    creates: Option<SessionId>,
 }
 
 impl Drop for RemoveCall<'_> {
     fn drop(&mut self) {
-        self.link.pending.remove(self.number);
+        let Some(session) = self.creates else {
+            self.link.pending.remove(self.number);
+            return;
+        };
+        if self.link.pending.replace(self.number, Waiter::AbandonedTerminal { session }) {
+            return;
+        }
+        // The reader has taken the call, and sends the reply at once or has sent it. After an ordinary reply, and after
+        // the end of the connection, the sender is dropped and the channel empty.
+        if let Ok(reply) = self.replies.recv() {
+            self.link.release_created(session, reply);
+        }
     }
 }
 
@@ -237,6 +265,8 @@ impl Drop for RemoveCall<'_> {
 #[must_use = "the drop kills the command"]
 pub struct Terminal {
     client: AcpClient,
+    /// The connection that has the terminal, also after another client has loaded the session.
+    link: Weak<Link>,
     id: TerminalId,
 }
 
@@ -252,7 +282,7 @@ impl Terminal {
     /// Those of [`CallError`].
     pub fn output(&self, turn: &TurnContext) -> Result<TerminalOutputResponse, CallError> {
         let request = TerminalOutputRequest::new(self.session(), self.id.clone());
-        match self.client.call(turn, AgentRequest::TerminalOutputRequest(request), |able| able.terminal)? {
+        match self.call(turn, AgentRequest::TerminalOutputRequest(request))? {
             ClientResponse::TerminalOutputResponse(response) => Ok(response),
             _ => Err(CallError::InvalidReply),
         }
@@ -264,7 +294,7 @@ impl Terminal {
     /// Those of [`CallError`].
     pub fn wait_for_exit(&self, turn: &TurnContext) -> Result<TerminalExitStatus, CallError> {
         let request = WaitForTerminalExitRequest::new(self.session(), self.id.clone());
-        match self.client.call(turn, AgentRequest::WaitForTerminalExitRequest(request), |able| able.terminal)? {
+        match self.call(turn, AgentRequest::WaitForTerminalExitRequest(request))? {
             ClientResponse::WaitForTerminalExitResponse(response) => Ok(response.exit_status),
             _ => Err(CallError::InvalidReply),
         }
@@ -276,7 +306,12 @@ impl Terminal {
     /// Those of [`CallError`].
     pub fn kill(&self, turn: &TurnContext) -> Result<(), CallError> {
         let request = KillTerminalRequest::new(self.session(), self.id.clone());
-        self.client.call(turn, AgentRequest::KillTerminalRequest(request), |able| able.terminal).map(drop)
+        self.call(turn, AgentRequest::KillTerminalRequest(request)).map(drop)
+    }
+
+    fn call(&self, turn: &TurnContext, request: AgentRequest) -> Result<ClientResponse, CallError> {
+        let link = self.link.upgrade().ok_or(CallError::NoClient)?;
+        self.client.call_on(&link, turn, request, |able| able.terminal)
     }
 
     fn session(&self) -> String {
@@ -286,11 +321,9 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let Ok(link) = self.client.link() else { return };
-        let request = ReleaseTerminalRequest::new(self.session(), self.id.clone());
-        // No thread waits for the reply: it finds no receiver.
-        let (sender, _) = bounded(1);
-        let _ = link.request(AgentRequest::ReleaseTerminalRequest(request), Waiter::Call(sender));
+        if let Some(link) = self.link.upgrade() {
+            link.release_terminal(self.client.session, self.id.clone());
+        }
     }
 }
 

@@ -321,6 +321,7 @@ impl<S: AcpService> Connection<S> {
         match self.link.pending.take(id) {
             // The agent may have stopped waiting: then no receiver is left.
             Some(Waiter::Call(sender)) => drop(sender.try_send(reply)),
+            Some(Waiter::AbandonedTerminal { session }) => self.link.release_created(session, reply),
             Some(Waiter::Input { session, input, kind }) => {
                 let response = input::response(kind, reply);
                 if self.service.respond(session, input, response).is_err() {

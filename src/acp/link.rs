@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use agent_client_protocol_schema::rpc::{JsonRpcMessage, Notification};
 use agent_client_protocol_schema::v1::{
-    AgentNotification, AgentRequest, AgentResponse, ClientCapabilities, Error, Request, RequestId, Response,
-    SessionNotification, SessionUpdate,
+    AgentNotification, AgentRequest, AgentResponse, ClientCapabilities, CreateTerminalResponse, Error,
+    ReleaseTerminalRequest, Request, RequestId, Response, SessionNotification, SessionUpdate, TerminalId,
 };
 
 use super::client::CallError;
 use super::outbox::Outbox;
-use super::pending::{PendingCalls, Waiter};
+use super::pending::{PendingCalls, Reply, Waiter};
 use crate::model::SessionId;
 use crate::sync::{bounded, Mutex, Receiver, Sender, WriteOnce};
 
@@ -81,6 +81,22 @@ impl Link {
         let notification = AgentNotification::SessionNotification(notification);
         let message = Notification { method: notification.method().into(), params: Some(notification) };
         self.outbox.put_update(&JsonRpcMessage::wrap(message), turn, &self.ended);
+    }
+
+    /// Tells the client to free a terminal. Does not wait.
+    pub(super) fn release_terminal(&self, session: SessionId, terminal: TerminalId) {
+        let request = ReleaseTerminalRequest::new(session.to_string(), terminal);
+        // No thread waits for the reply: it finds no receiver.
+        let (sender, _) = bounded(1);
+        let _ = self.request(AgentRequest::ReleaseTerminalRequest(request), Waiter::Call(sender));
+    }
+
+    /// Frees the terminal of a reply to `terminal/create`, if it is one.
+    pub(super) fn release_created(&self, session: SessionId, reply: Reply) {
+        let created = reply.ok().and_then(|reply| serde_json::from_value::<CreateTerminalResponse>(reply).ok());
+        if let Some(created) = created {
+            self.release_terminal(session, created.terminal_id);
+        }
     }
 
     /// Sends a request to the client. Returns its number.

@@ -16,6 +16,8 @@ pub(super) type Reply = Result<Value, Error>;
 pub(super) enum Waiter {
     /// An agent waits for it. The channel has room for the one reply.
     Call(Sender<Reply>),
+    /// It answers the creation of a terminal whose agent does not wait any more: the terminal has to be released.
+    AbandonedTerminal { session: SessionId },
     /// It answers an input request of a turn.
     Input { session: SessionId, input: InputId, kind: Asked },
 }
@@ -68,6 +70,16 @@ impl PendingCalls {
     /// Removes a call whose reply is not waited for any more. A later reply is ignored.
     pub(super) fn remove(&self, number: i64) -> Option<Waiter> {
         self.table.lock().waiters.as_mut()?.remove(&number)
+    }
+
+    /// Replaces the waiter of a call that has no reply yet. Returns whether there was one.
+    pub(super) fn replace(&self, number: i64, waiter: Waiter) -> bool {
+        let replaced = {
+            let mut table = self.table.lock();
+            let entry = table.waiters.as_mut().and_then(|waiters| waiters.get_mut(&number));
+            entry.map(|entry| std::mem::replace(entry, waiter))
+        };
+        replaced.is_some()
     }
 
     /// Ends all waits, and refuses new calls.

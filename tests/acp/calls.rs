@@ -318,3 +318,49 @@ fn c71_a_session_that_is_loaded_right_behind_its_close_has_its_client() {
         assert_eq!(client.stopped(prompt), Ok("end_turn".into()));
     });
 }
+
+#[test]
+fn c75_a_terminal_whose_creation_was_cancelled_is_released() {
+    run(|| {
+        let (agents, config) = calling(|client, turn, command| {
+            let _terminal = client.create_terminal(turn, CreateTerminalRequest::new("", command))?;
+            Ok("created".into())
+        });
+        let mut client = Client::able(keeping(agents), config, able());
+        let session = client.open();
+        let prompt = client.prompt(&session, "make");
+        let create = client.called("terminal/create");
+        client.notify("session/cancel", json!({ "sessionId": session }));
+        assert_eq!(client.stopped(prompt), Ok("cancelled".into()));
+        client.reply(&create, json!({ "terminalId": "late" }));
+        let release = client.called("terminal/release");
+        assert_eq!(release["params"], json!({ "sessionId": session, "terminalId": "late" }));
+    });
+}
+
+#[test]
+fn c75_a_terminal_belongs_to_the_client_that_has_created_it() {
+    run(|| {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let (agents, config) = calling(move |client, turn, command| {
+            let terminal = client.create_terminal(turn, CreateTerminalRequest::new("", command))?;
+            at.pass_regardless();
+            drop(terminal);
+            Ok("released".into())
+        });
+        let service = keeping(agents);
+        let mut first = Client::able(service.clone(), config.clone().keep_service(), able());
+        let session = first.open();
+        let prompt = first.prompt(&session, "make");
+        let create = first.called("terminal/create");
+        first.reply(&create, json!({ "terminalId": "term-1" }));
+        gate.wait_arrived(1);
+        // Another client loads the session meanwhile.
+        let mut second = Client::able(service, config, able());
+        assert_eq!(second.ask("session/resume", json!({ "sessionId": session, "cwd": "/work" })), Ok(json!({})));
+        gate.open();
+        assert_eq!(first.called("terminal/release")["params"]["terminalId"], "term-1");
+        assert_eq!(first.stopped(prompt), Ok("end_turn".into()));
+    });
+}
