@@ -276,7 +276,7 @@ fn request_history(
     match (reply.give_up(), waited) {
         (Some(result), _) => result,
         (None, Err(error)) => {
-            handle.take_back(&reply);
+            handle.take_back(|command| command.is_answered_to(&reply));
             Err(failed(error))
         }
         (None, Ok(_)) => Err(SessionError::NotFound { id }),

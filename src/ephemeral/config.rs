@@ -59,7 +59,7 @@ impl<B: SessionAgentBuilder> ServiceConfig<B> {
     /// | threads of a user, or of a container | varies | 1 each | `ulimit -u`; `pids.max` of the control group |
     /// | address space | none | [`stack_size`](Self::stack_size) each | `ulimit -v`, or a smaller stack |
     ///
-    /// An idle session takes 40 KiB of memory, the kernel's included (`benches/w08_memory.rs`), plus that of its agent.
+    /// An idle session takes 42 KiB of memory, the kernel's included (`benches/w08_memory.rs`), plus that of its agent.
     ///
     /// ```
     /// use turnwise::{agent_fn, EphemeralSessionService, SessionError, SessionService, SessionSpec};

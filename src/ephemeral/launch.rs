@@ -78,7 +78,6 @@ pub(super) struct OpeningReply {
     pub(super) opened: Receiver<Result<SessionId, SessionError>>,
 }
 
-/// The accepted turn and the guards of its admission, or its number in the queue.
 impl<B: SessionAgentBuilder> Inner<B> {
     pub(super) fn weak_service(&self) -> WeakService {
         WeakService::new(self.weak.clone())
@@ -293,6 +292,7 @@ impl<B> RegisteredSession<B> {
         let turn_handle = turn_handle(core, &handle, turn_id, cancel, outcome);
         let first = First::Turn(turn.admitted(turn_id, (seal, admission)));
         let (restart_policy, unload_policy) = (core.settings.restart_faulted, unload_policy(core));
+        let spec = Box::new(spec);
         let start = Start { builder, spec, context, handle, first, restart_policy, unload_policy };
         PreparedSession::new(start, turn_handle, registration)
     }
@@ -305,6 +305,7 @@ impl<B> RegisteredSession<B> {
         let reply = OpeningReply { handle: Arc::clone(&handle), opened };
         let (first, core) = (First::Open(opening), registration.core());
         let (restart_policy, unload_policy) = (core.settings.restart_faulted, unload_policy(core));
+        let spec = Box::new(spec);
         let start = Start { builder, spec, context, handle, first, restart_policy, unload_policy };
         PreparedSession::new(start, reply, registration)
     }

@@ -71,6 +71,11 @@ impl Life {
         self.handle.id()
     }
 
+    /// The end of the last use, if the session could be unloaded now.
+    pub(crate) fn unused_since(&self) -> Option<Instant> {
+        self.handle.last_use().filter(|_| self.handle.is_unused())
+    }
+
     /// The last numbers that the session has given out.
     pub(crate) fn last_numbers(&self) -> LastNumbers {
         let turn = self.handle.gate().state().turns();
@@ -192,22 +197,15 @@ impl<B: SessionAgentBuilder> EphemeralSessionService<B> {
         let core = &self.inner.core;
         let mut look = Look { unused: Vec::new(), unloading: None, states: Vec::new() };
         for handle in core.registry.all() {
-            let is_unused = handle.is_unused();
-            look.states.push((handle.id(), handle.gate().state(), is_unused));
-            if let Some(last_use) = handle.last_use().filter(|_| is_unused) {
-                look.unused.push((last_use, handle.id()));
-            }
-            if handle.is_unloading() {
-                look.unloading = Some(Life { handle, clock: core.clock().clone() });
+            let (id, life) = (handle.id(), Life { handle, clock: core.clock().clone() });
+            let unused_since = life.unused_since();
+            look.states.push((id, life.handle.gate().state(), unused_since.is_some()));
+            look.unused.extend(unused_since.map(|last_use| (last_use, id)));
+            if life.is_unloading() {
+                look.unloading = Some(life);
             }
         }
         look
-    }
-
-    /// The end of a live session's last use, if it could be unloaded now.
-    pub(crate) fn unused_since(&self, id: SessionId) -> Option<Instant> {
-        let handle = self.inner.core.registry.find(id).filter(|handle| handle.is_unused())?;
-        handle.last_use()
     }
 
     /// When this service unloads its sessions.

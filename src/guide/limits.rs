@@ -2,7 +2,7 @@
 //!
 //! | Limit | Default | Set it |
 //! |---|---|---|
-//! | [`max_sessions`](crate::ServiceConfig::max_sessions) | 64, or the argument of `new` | always: it bounds the program's memory and threads. An idle session takes 40 KiB plus its agent |
+//! | [`max_sessions`](crate::ServiceConfig::max_sessions) | 64, or the argument of `new` | always: it bounds the program's memory and threads. An idle session takes 42 KiB plus its agent |
 //! | [`max_running_turns`](crate::ServiceConfig::max_running_turns) | none | to the number of cores if turns compute; leave it unset if turns wait for a model or a person |
 //! | [`timeout`](crate::StartTurnRequest#structfield.timeout) of a request | none | if no user can interrupt the turn. It stops only agents that check their token |
 //! | [`stack_size`](crate::ServiceConfig::stack_size) | 2 MiB | higher for agents that recurse, such as interpreters; lower for ten thousand sessions |

@@ -31,7 +31,7 @@ use crate::wait::latch::Latch;
 use crate::wait::work_queue::WorkQueue;
 
 use super::admission::{Admission, Admissions, QueueView, TokenSeal};
-use super::command::{Command, HistoryReply};
+use super::command::Command;
 use super::idle::{IdleReport, IdleWait, IdleWaiters};
 use super::unload::Claim;
 
@@ -319,9 +319,9 @@ impl SessionHandle {
 
     /// Takes back the request of a caller that has stopped waiting. Otherwise such requests would pile up behind a long
     /// turn, and a caller that asks in a loop could always be ahead of the session thread.
-    pub(crate) fn take_back(&self, reply: &HistoryReply) {
+    pub(crate) fn take_back(&self, is_request: impl Fn(&Command) -> bool) {
         let request = self.commands.change(|contents| {
-            let place = contents.items.iter().position(|command| command.is_answered_to(reply))?;
+            let place = contents.items.iter().position(is_request)?;
             contents.items.remove(place)
         });
         // With no lock held: the request may hold a condition.
@@ -442,8 +442,8 @@ impl SessionHandle {
 
     /// Whether the session is closed and no turn is queued, so that no caller needs its agent.
     pub(crate) fn needs_no_agent(&self) -> bool {
-        let QueueView { gate, queued_turns, .. } = self.queue_view();
-        gate.is_closed() && queued_turns == 0
+        // In this order: no turn is queued after the close.
+        !self.is_open() && !self.has_queued_turns()
     }
 
     /// Reads state and figures of one instant; see the head of [`super`].

@@ -89,7 +89,7 @@ pub(crate) struct AdmittedRestart {
 /// The parts from which a session's agent is built, kept for restarts. The history to resume is not among them.
 pub(super) struct Blueprint<B> {
     builder: Arc<B>,
-    spec: SessionSpec,
+    spec: Box<SessionSpec>,
 }
 
 /// The restarts that a policy still allows in one session.
@@ -131,7 +131,7 @@ impl AdmittedRestart {
 }
 
 impl<B: SessionAgentBuilder> Blueprint<B> {
-    pub(super) fn new(builder: Arc<B>, spec: SessionSpec) -> Self {
+    pub(super) fn new(builder: Arc<B>, spec: Box<SessionSpec>) -> Self {
         Self { builder, spec }
     }
 

@@ -32,7 +32,8 @@ use super::unload::{UnloadDecision, UnloadPolicy, UnloadRequest, Unloading};
 /// The start data of a session thread.
 pub(crate) struct Start<B> {
     pub(crate) builder: Arc<B>,
-    pub(crate) spec: SessionSpec,
+    /// In a box: it stays with the session, and the stack of a session is memory that each session has.
+    pub(crate) spec: Box<SessionSpec>,
     pub(crate) context: SessionContext,
     pub(crate) handle: Arc<SessionHandle>,
     pub(crate) first: First,
@@ -42,7 +43,7 @@ pub(crate) struct Start<B> {
 
 /// Runs a session from its build to its end, on the calling thread. If the build has failed, or another writer has changed
 /// the session's record, it returns the last reply, still unsent.
-pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> {
+pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<Box<LastReply>> {
     let Start { builder, spec, context, handle, first, restart_policy, unload_policy } = start;
     let id = handle.id();
     let cancel = context.cancel_token().clone();
@@ -57,7 +58,7 @@ pub(crate) fn run<B: SessionAgentBuilder>(start: Start<B>) -> Option<LastReply> 
             record!(Debug, "turnwise::session", "session {id}: not built");
             let reply = first.fail(source.into_session_error(id), &handle);
             handle.close_commands();
-            return Some(reply);
+            return Some(Box::new(reply));
         }
     };
     record!(Debug, "turnwise::session", "session {id}: built");
@@ -108,13 +109,14 @@ struct SessionThread<B: SessionAgentBuilder> {
     /// Requests that arrived while a turn was admitted. They are decided after it.
     takeovers: Vec<HistoryRequest>,
     /// The turn that is in host mode, between two interactions.
-    hosting: Option<Hosting>,
+    /// In a box, since it is large and few sessions have one. So are the next reply and the specification.
+    hosting: Option<Box<Hosting>>,
     /// The session shows a pending callback.
     has_callback: bool,
     /// A turn has just ended, so the thread polls for the next one.
     is_warm: bool,
     /// The reply of the turn with which the session has ended, because another writer has changed its record.
-    last_reply: Option<LastReply>,
+    last_reply: Option<Box<LastReply>>,
     own: CurrentSession,
     span: SessionSpan,
 }
@@ -313,7 +315,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         };
         entered.exit();
         record!(Debug, "turnwise::session", "session {}: in host mode", self.handle.id());
-        self.hosting = Some(Hosting { turn, result, sources });
+        self.hosting = Some(Box::new(Hosting { turn, result, sources }));
     }
 
     #[inline(never)] // See the head of this file.
@@ -348,7 +350,8 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
 
     #[inline(never)] // See the head of this file.
     fn on_hosting_over(&mut self, end: Result<(), Cancelled>) {
-        if let Some(Hosting { turn, result, .. }) = self.hosting.take() {
+        if let Some(hosting) = self.hosting.take() {
+            let Hosting { turn, result, .. } = *hosting;
             let id = self.handle.id();
             let cancelled = |cancelled: Cancelled| SessionError::Agent { id, source: cancelled.into() };
             let result = match self.loss() {
@@ -397,7 +400,7 @@ impl<B: SessionAgentBuilder> SessionThread<B> {
         // Before the end of the turn, which would admit the next one.
         let queued = self.handle.end_queue(loss);
         self.handle.close_lost();
-        self.last_reply = Some(LastReply::of_turns(turn.end_but_answer(result), queued));
+        self.last_reply = Some(Box::new(LastReply::of_turns(turn.end_but_answer(result), queued)));
     }
 
     /// Calls the agent once in a turn: waits for a running permit, calls, and publishes the agent's snapshot. The caller

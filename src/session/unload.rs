@@ -172,7 +172,7 @@ impl UnloadRequest {
 
     /// Whether this is the request that `reply` belongs to.
     #[cfg(feature = "store")]
-    pub(super) fn is_answered_to(&self, reply: &UnloadReply) -> bool {
+    fn is_answered_to(&self, reply: &UnloadReply) -> bool {
         self.reply.as_ref().is_some_and(|own| std::ptr::eq(&**own, reply))
     }
 
@@ -224,21 +224,9 @@ impl SessionHandle {
         if self.gate().state().refusal().is_ok() || self.is_unloading() {
             return Some(reply);
         }
-        self.take_back_unload(&reply);
+        self.take_back(|command| matches!(command, Command::Unload(request) if request.is_answered_to(&reply)));
         // Decided in this moment.
         reply.decision().is_some().then_some(reply)
-    }
-
-    /// Takes a request back, if the session thread has not taken it yet.
-    #[cfg(feature = "store")]
-    fn take_back_unload(&self, reply: &UnloadReply) {
-        let request = self.commands().change(|contents| {
-            let is_it =
-                |command: &Command| matches!(command, Command::Unload(request) if request.is_answered_to(reply));
-            let place = contents.items.iter().position(is_it)?;
-            contents.items.remove(place)
-        });
-        drop(request);
     }
 
     /// For the session thread: the session is about to be closed by a conflict that an unload has found. Its next turn
@@ -261,11 +249,9 @@ impl SessionHandle {
         }
     }
 
-    /// For the session thread: closes the session to unload it, if nothing uses it. See the head of this file.
+    /// For the session thread: closes the session to unload it, if nothing uses it. See the head of this file. The agent
+    /// has no endpoints of its own: only the session thread sets them, and it has looked.
     pub(super) fn close_if_unused(&self) -> bool {
-        if self.has_own_endpoints() {
-            return false;
-        }
         self.is_unloading.store(true, Ordering::SeqCst);
         let close_gate = || self.gate().close_if_ready();
         let is_closed = self.bus().close_if_unsubscribed(|| self.shared().inbox.close_if_empty(close_gate));

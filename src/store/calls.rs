@@ -328,11 +328,12 @@ impl<B: SessionAgentBuilder> SessionService for Inner<B> {
                 // Before the record is read: it has the exact numbers only after the end of the life.
                 let life = self.live.life(id);
                 let mut view = self.stored(id).map(|stored| view(&stored))?;
-                if let Some(LastNumbers { turn, event }) = life.map(|life| life.last_numbers()) {
+                if let Some(life) = life {
+                    let LastNumbers { turn, event } = life.last_numbers();
                     (view.state.turns, view.state.last_seq) = (turn, event);
-                }
-                if self.is_running(id) {
-                    show_running(&mut view.state.state, &mut view.state.is_active);
+                    if life.is_running() {
+                        show_running(&mut view.state.state, &mut view.state.is_active);
+                    }
                 }
                 Ok(view)
             }

@@ -198,8 +198,8 @@ impl<B: SessionAgentBuilder> Inner<B> {
                 unused.filter(|(_, id)| !refused.contains(id)).collect()
             };
             let (last_use, id) = self.candidates.next(look)?;
-            let is_candidate = !refused.contains(&id) && self.live.unused_since(id) == Some(last_use);
-            if let Some(life) = self.live.life(id).filter(|_| is_candidate) {
+            let is_candidate = |life: &Life| !refused.contains(&id) && life.unused_since() == Some(last_use);
+            if let Some(life) = self.live.life(id).filter(is_candidate) {
                 return Some(life);
             }
         }

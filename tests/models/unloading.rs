@@ -44,6 +44,8 @@ fn c55_a_turn_that_meets_an_unload_succeeds() {
         let (service, store, ids) = full(2);
         let id = ids[0];
         let rival = in_need_of_room!(service);
+        // About as long as the other thread takes until it asks for the unload.
+        service.start_turn(ids[1], turn("x")).expect("there is room");
         service.start_turn(id, turn("x")).expect("there is room");
         join(rival);
         assert_eq!(messages(&store, id), 1);

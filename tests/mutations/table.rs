@@ -1272,7 +1272,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a turn is answered with its conflict before the session has ended",
         "src/session/thread.rs",
-        &[("        self.last_reply = Some(LastReply::of_turns(turn.end_but_answer(result), queued));", "        LastReply::of_turns(turn.end_but_answer(result), queued).send();")],
+        &[("        self.last_reply = Some(Box::new(LastReply::of_turns(turn.end_but_answer(result), queued)));", "        LastReply::of_turns(turn.end_but_answer(result), queued).send();")],
         Shuttle("keeping_c59"),
     ),
     mutation(
@@ -1408,7 +1408,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a candidate that was used since is unloaded",
         "src/store/room.rs",
-        &[("self.live.unused_since(id) == Some(last_use)", "self.live.unused_since(id) >= Some(last_use)")],
+        &[("life.unused_since() == Some(last_use)", "life.unused_since() >= Some(last_use)")],
         Store("c55_where_room"),
     ),
     mutation(

@@ -11,6 +11,7 @@ mod history;
 mod hostile;
 mod killed;
 mod lives;
+mod making_room;
 mod queue;
 mod races;
 mod requests;
