@@ -166,8 +166,10 @@ fn c75_a_reply_and_a_cancellation_end_a_call_once() {
 #[test]
 fn c76_a_cancellation_frees_a_turn_whose_client_does_not_read() {
     explore(|| {
-        let agents = actors(|_, turn| loop {
-            turn.emit(AgentEvent::TextDelta { delta: "x".into() })?;
+        // Larger than the buffer of the writer, which would hold many small updates.
+        let delta = "x".repeat(10_000);
+        let agents = actors(move |_, turn| loop {
+            turn.emit(AgentEvent::TextDelta { delta: delta.clone() })?;
         });
         let service = EphemeralSessionService::new(agents, 1);
         let mut client = Client::connect(service.clone(), config().unread_updates(1), bounded(0));
