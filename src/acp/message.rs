@@ -35,7 +35,11 @@ impl Incoming {
             return Self::Ignored;
         }
         // Also refuses text that is not UTF-8, and values that are nested too deeply.
-        match serde_json::from_slice(line) {
+        let parsed = serde_json::from_slice(line).or_else(|error| match without_lone_surrogates(line) {
+            Some(line) => serde_json::from_slice(&line),
+            None => Err(error),
+        });
+        match parsed {
             Ok(Value::Object(message)) => Self::of(message),
             // Version 1 of the protocol has no batches.
             Ok(_) => malformed(RequestId::Null, "a message is one JSON object; batches are not supported"),
@@ -67,6 +71,35 @@ impl Incoming {
             false => Self::Notification { method, params },
         }
     }
+}
+
+/// The line with U+FFFD in place of each escaped surrogate that is not one of a pair. `None` if it has no such escape.
+///
+/// Strings of JavaScript and Python may hold a lone surrogate, for example at the place where a text was cut off. Their
+/// JSON has the escape. No string of Rust can hold it, so the parser refuses the line. An agent would wait for ever if
+/// the line is the reply to its call.
+fn without_lone_surrogates(line: &[u8]) -> Option<Vec<u8>> {
+    let (mut kept, mut rest, mut is_changed) = (Vec::with_capacity(line.len()), line, false);
+    while !rest.is_empty() {
+        let (size, is_lone) = match (escaped_unit(rest), rest.get(6..).and_then(escaped_unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (12, false),
+            (Some(0xd800..=0xdfff), _) => (6, true),
+            // Another escape, such as an escaped backslash before a `u`, or no escape.
+            _ if rest[0] == b'\\' => (2.min(rest.len()), false),
+            _ => (1, false),
+        };
+        let (part, behind) = rest.split_at(size);
+        kept.extend_from_slice(if is_lone { br"\ufffd" } else { part });
+        (rest, is_changed) = (behind, is_changed | is_lone);
+    }
+    is_changed.then_some(kept)
+}
+
+/// The UTF-16 unit of the escape that the text begins with.
+fn escaped_unit(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(br"\u")?.get(..4)?;
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+    u16::from_str_radix(digits, 16).ok()
 }
 
 /// The error of a line that is no valid request.
@@ -128,6 +161,21 @@ mod tests {
         assert_eq!((id, params), (RequestId::Null, Value::Object(Map::new())));
         let line = br#"{"jsonrpc":"2.0","method":"session/cancel"}"#;
         assert!(matches!(Incoming::parse(line), Incoming::Notification { .. }));
+    }
+
+    #[test]
+    fn c69_a_lone_surrogate_counts_as_a_replacement_character() {
+        let text = |line: &str| match Incoming::parse(line.as_bytes()) {
+            Incoming::Reply { result, .. } => result.unwrap().as_str().unwrap().to_owned(),
+            other => panic!("{other:?}"),
+        };
+        let reply = |text_in_json: &str| text(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{text_in_json}"}}"#));
+        assert_eq!(reply(r"cut \ud83d"), "cut \u{fffd}");
+        assert_eq!(reply(r"\udE00\ud83d\ude00\uD83D\ud83d\ude00 \\ud83d \n"), "\u{fffd}😀\u{fffd}😀 \\ud83d \n");
+        // Still no JSON.
+        for broken in [r"\ud83d", r"\ud83", r"\u+d83", r"\"] {
+            assert_eq!(error_of(&format!(r#"{{"id":1,"result":"{broken}"#)), (RequestId::Null, -32700));
+        }
     }
 
     #[test]

@@ -94,12 +94,27 @@ impl Write for Shared {
     }
 }
 
+/// The line with another escape in place of each surrogate. A lone one is no error, and none of them changes what a
+/// message is.
+fn without_surrogates(line: &[u8]) -> Vec<u8> {
+    let mut line = line.to_vec();
+    for at in 0..line.len().saturating_sub(5) {
+        let is_surrogate =
+            matches!(line[at..at + 4], [b'\\', b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F'])
+                && line[at + 4..at + 6].iter().all(u8::is_ascii_hexdigit);
+        if is_surrogate {
+            line[at + 2..at + 6].copy_from_slice(b"fffd");
+        }
+    }
+    line
+}
+
 /// Whether a line has to be answered: a request with a usable id, or anything that is no message at all.
 fn needs_answer(line: &[u8]) -> bool {
     if line.trim_ascii().is_empty() {
         return false;
     }
-    let Ok(Value::Object(message)) = serde_json::from_slice(line) else { return true };
+    let Ok(Value::Object(message)) = serde_json::from_slice(&without_surrogates(line)) else { return true };
     let is_reply = !message.contains_key("method") && (message.contains_key("result") || message.contains_key("error"));
     let is_notification = !message.contains_key("id")
         && message.get("jsonrpc") == Some(&Value::from("2.0"))
