@@ -211,6 +211,8 @@ impl<S: AcpService> Connection<S> {
         let connection = Arc::clone(self);
         let is_started = start("acp-list", move || {
             let _running = running;
+            // Dropped before it: `serve` may count on the last handle of the service.
+            let connection = connection;
             // The service may be one of the host's.
             let answer = contain(|| listing::page(&connection.service, &request, &connection.config));
             let answer = answer.unwrap_or_else(|_| Err(Error::internal_error()));
@@ -334,18 +336,37 @@ impl<S: AcpService> Connection<S> {
         }
     }
 
-    /// Ends the connection: refuses new threads, cancels all prompts, and tells the workers to end.
-    pub(super) fn end(&self) {
+    /// Ends the connection: refuses new threads, cancels all prompts, and tells the workers to end. Does not wait: the
+    /// cancel hooks of the agents run on a thread of their own, which counts as one of the connection.
+    pub(super) fn end(self: &Arc<Self>) {
         let (active, running) = {
             let mut sessions = self.sessions.lock();
             (std::mem::take(&mut sessions.active), sessions.running.take())
         };
-        drop(running);
         // Before the interrupts: a worker that waits for room must see the end.
         self.link.end();
         record!(Debug, "turnwise::acp", "the connection has ended; {} sessions were active", active.len());
-        for (session, ActiveSession { prompts, .. }) in active {
-            self.interrupt(session, prompts.cancel_all());
+        // The workers end once they have answered their prompts.
+        let cancel = |(session, active): (_, ActiveSession)| (session, active.prompts.cancel_all());
+        let cancelled: Vec<(SessionId, Vec<TurnId>)> = active.into_iter().map(cancel).collect();
+        if cancelled.iter().all(|(_, turns)| turns.is_empty()) {
+            return;
+        }
+        let (connection, turns) = (Arc::clone(self), cancelled.clone());
+        let is_started = start("acp-end", move || {
+            let _running = running;
+            // Dropped before it, as in `list`.
+            let connection = connection;
+            connection.interrupt_all(turns);
+        });
+        if !is_started {
+            self.interrupt_all(cancelled);
+        }
+    }
+
+    fn interrupt_all(&self, turns: Vec<(SessionId, Vec<TurnId>)>) {
+        for (session, turns) in turns {
+            self.interrupt(session, turns);
         }
     }
 

@@ -10,6 +10,7 @@ use super::frame::{Frame, LineReader};
 use super::link::Link;
 use super::outbox::outbox;
 use super::service::AcpService;
+use crate::model::SessionId;
 use crate::panics::record;
 use crate::sync::{at_or_never, bounded, select, Arc, Builder, Instant, Receiver, Sender, Weak};
 
@@ -43,8 +44,8 @@ use crate::sync::{at_or_never, bounded, select, Arc, Builder, Instant, Receiver,
 /// ended in time, [`AcpError::Thread`] if the connection could not start.
 ///
 /// # Blocking
-/// Until the end of the client, and then at most for [`AcpConfig::grace`]. The cancel hooks of the agents run on this
-/// thread, and their time is not counted.
+/// Until the end of the client, and then at most for [`AcpConfig::grace`], also if a cancel hook of an agent does not
+/// return.
 pub fn serve<S, R, W>(service: S, config: AcpConfig, input: R, output: W) -> Result<(), AcpError>
 where
     S: AcpService,
@@ -113,7 +114,7 @@ fn read_lines<S: AcpService>(
 
 /// Waits for the threads of the connection, and shuts the service down.
 fn finish<S: AcpService>(
-    connection: &Connection<S>,
+    connection: &Arc<Connection<S>>,
     threads: &Receiver<Infallible>,
     deadline: Option<Instant>,
     grace: Duration,
@@ -124,15 +125,28 @@ fn finish<S: AcpService>(
     if connection.config.keep_service {
         return Ok(());
     }
-    // A tenth is left for the writer.
-    let left = deadline.map_or(grace, |deadline| deadline - Instant::now()).saturating_sub(grace / 10);
-    let sessions = connection.service.shutdown(left).stuck;
+    // A tenth is left for the writer, and another one for what follows the shutdown.
+    let left = deadline.map_or(grace, |deadline| deadline - Instant::now()).saturating_sub(grace / 5);
+    let sessions = shut_down(connection, left, grace / 20);
     wait(threads, Instant::now().checked_add(grace / 20));
     if sessions.is_empty() {
         return Ok(());
     }
     record!(Warn, "turnwise::acp", "{} sessions have not ended in time", sessions.len());
     Err(AcpError::Stuck { sessions })
+}
+
+/// Shuts the service down, on a thread of its own: a cancel hook of a turn may not return. Returns the sessions that have
+/// not ended by `timeout`, after which the thread has `margin` to return.
+fn shut_down<S: AcpService>(connection: &Arc<Connection<S>>, timeout: Duration, margin: Duration) -> Vec<SessionId> {
+    let of_thread = Arc::clone(connection);
+    let stuck = match spawn("acp-shutdown", move || of_thread.service.shutdown(timeout).stuck) {
+        Ok(stuck) => wait(&stuck, Instant::now().checked_add(timeout.saturating_add(margin))),
+        Err(_) => return connection.service.shutdown(timeout).stuck,
+    };
+    // The first shutdown cancels every turn before it runs a hook. So no hook is left for this one, and it only tells
+    // which sessions have not ended.
+    stuck.unwrap_or_else(|| connection.service.shutdown(Duration::ZERO).stuck)
 }
 
 /// Waits for a message or a disconnection until the deadline.

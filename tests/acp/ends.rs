@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
 use turnwise::acp::{AcpError, AcpService};
-use turnwise::crossbeam_channel::{unbounded, Receiver};
+use turnwise::crossbeam_channel::{bounded, unbounded, Receiver};
 use turnwise::testkit::{scripted, Gate, Script, Scripted};
 use turnwise::{AgentEvent, SessionId, SessionService, SessionState, StartTurnRequest, WhenBusy};
 
@@ -167,6 +167,45 @@ fn c76_an_agent_that_does_not_stop_ends_the_connection_in_bounded_time() {
             other => panic!("{other:?}"),
         }
         gate.open();
+    });
+}
+
+#[test]
+fn c76_a_cancel_hook_that_does_not_return_ends_the_connection_in_bounded_time() {
+    run(|| {
+        let (gate, arrived) = (Gate::new(), Gate::new());
+        let (in_hook, at) = (gate.clone(), arrived.clone());
+        let script = Script::new().call(move |turn| {
+            let (in_hook, (tell, begun)) = (in_hook.clone(), bounded(1));
+            let _hook = turn.cancel_token().on_cancel(move || {
+                tell.send(()).expect("the turn waits for the hook");
+                in_hook.pass_regardless();
+            });
+            let cancelled = at.pass(turn.cancel_token());
+            // A hook that has begun holds its turn.
+            begun.recv().expect("the hook runs");
+            cancelled.map_err(Into::into)
+        });
+        let service = service(scripted().on("hook", script));
+        let mut client = Client::connect(service.clone(), config().grace(Duration::from_millis(200)));
+        // One turn of the client, and one of the host, which only the shutdown cancels.
+        let session = client.open();
+        client.prompt(&session, "hook");
+        let own = service.open_session(Default::default()).expect("a session");
+        let turn = service.begin_turn(own, StartTurnRequest::new("hook")).expect("a turn");
+        arrived.wait_arrived(2);
+        let begun = Instant::now();
+        let (result, _) = client.leave();
+        assert!(begun.elapsed() < LONG / 2);
+        match result {
+            Err(AcpError::Stuck { mut sessions }) => {
+                sessions.sort_unstable();
+                assert_eq!(sessions, [session.parse().expect("an id"), own]);
+            }
+            other => panic!("{other:?}"),
+        }
+        gate.open();
+        assert!(turn.wait().is_err());
     });
 }
 
