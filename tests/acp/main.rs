@@ -16,3 +16,4 @@ mod panics;
 mod prompts;
 mod sessions;
 mod support;
+mod unloading;

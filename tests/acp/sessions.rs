@@ -347,6 +347,37 @@ fn c71_the_number_of_active_sessions_is_limited() {
 }
 
 #[test]
+fn c71_deletes_above_the_limit_of_sessions_are_limited_too() {
+    run(|| {
+        let gate = Gate::new();
+        let service = service(scripted().on("deaf", Script::new().wait_at_ignoring_cancel(&gate)));
+        // Sessions of the host, whose deletes wait for their turns.
+        let begin = |_| {
+            let id = service.open_session(SessionSpec::new()).expect("a session");
+            // Its result is of no interest.
+            drop(service.begin_turn(id, StartTurnRequest::new("deaf")).expect("a turn"));
+            id.to_string()
+        };
+        let sessions: Vec<String> = (0..10).map(begin).collect();
+        gate.wait_arrived(10);
+        let mut client = Client::connect(service.clone(), config().max_sessions(1));
+        let delete = |id: &String| json!({ "sessionId": id });
+        // One within the limit, and eight above it.
+        let deletes: Vec<i64> = sessions[..9].iter().map(|id| client.request("session/delete", delete(id))).collect();
+        assert_eq!(client.ask("session/delete", delete(&sessions[9])), Err(-32600));
+        // A session that is being deleted takes none.
+        let again = client.request("session/delete", delete(&sessions[0]));
+        gate.open();
+        for id in deletes {
+            assert_eq!(client.answer(id), Ok(json!({})));
+        }
+        assert_eq!(client.answer(again), Err(-32002));
+        assert_eq!(client.ask("session/delete", delete(&sessions[9])), Ok(json!({})));
+        assert_eq!(service.stats().sessions, 0);
+    });
+}
+
+#[test]
 fn c71_a_faulted_session_is_restarted_by_a_load() {
     run(|| {
         let mut client = Client::connect(keeping(scripted().on("boom", Script::new().panic("a bug"))), config());
