@@ -1517,4 +1517,22 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[("turn.handle.is_finished() && turn.events.is_empty()", "turn.handle.is_finished() && turn.events.len() == 7")],
         Acp("c73_a_queued_prompt"),
     ),
+    mutation(
+        "a lone surrogate of the client is no JSON",
+        "src/acp/message.rs",
+        &[("    is_changed.then_some(kept)", "    is_changed.then_some(kept).filter(Vec::is_empty)")],
+        Acp("c69_a_lone_surrogate"),
+    ),
+    mutation(
+        "a client with as many sessions as it may have cannot delete another one",
+        "src/acp/dispatch.rs",
+        &[("matches!(command, Command::Delete(_)) { DELETES }", "matches!(command, Command::Delete(_)) { 0 }")],
+        Acp("c71_deletes_above"),
+    ),
+    mutation(
+        "the end of the connection cancels no turn that has begun",
+        "src/acp/dispatch.rs",
+        &[("            connection.interrupt_all(turns);", "            drop((connection, turns));")],
+        Acp("c76_the_service_goes_on"),
+    ),
 ];
