@@ -248,7 +248,7 @@ impl<S: AcpService> Connection<S> {
 
     /// Cancels the prompts of a session. Its worker carries out the close behind them, and later commands behind the
     /// close.
-    fn close(&self, session: SessionId, id: RequestId) -> Outcome {
+    fn close(self: &Arc<Self>, session: SessionId, id: RequestId) -> Outcome {
         let prompts = {
             let sessions = self.sessions.lock();
             let Some(active) = sessions.active.get(&session) else {
@@ -259,7 +259,7 @@ impl<S: AcpService> Connection<S> {
             }
             Arc::clone(&active.prompts)
         };
-        self.interrupt(session, prompts.cancel_all());
+        self.interrupt(of(session, prompts.cancel_all()));
         None
     }
 
@@ -271,7 +271,7 @@ impl<S: AcpService> Connection<S> {
         outcome
     }
 
-    fn notification(&self, method: &str, params: &Value) {
+    fn notification(self: &Arc<Self>, method: &str, params: &Value) {
         if self.link.capabilities().is_none() {
             return;
         }
@@ -288,33 +288,56 @@ impl<S: AcpService> Connection<S> {
     }
 
     /// Cancels all prompts of a session. Without one it does nothing.
-    fn cancel(&self, session: &str) {
+    fn cancel(self: &Arc<Self>, session: &str) {
         if let Ok(session) = session.parse() {
             self.cancel_all(session);
         }
     }
 
-    fn cancel_all(&self, session: SessionId) {
+    fn cancel_all(self: &Arc<Self>, session: SessionId) {
         let Some(prompts) = self.sessions.lock().active.get(&session).map(|active| Arc::clone(&active.prompts)) else {
             return;
         };
-        self.interrupt(session, prompts.cancel_all());
+        self.interrupt(of(session, prompts.cancel_all()));
     }
 
     /// Cancels the prompt with this id. Other requests are carried out to their end.
-    fn cancel_request(&self, cancel: &CancelRequestNotification) {
+    fn cancel_request(self: &Arc<Self>, cancel: &CancelRequestNotification) {
         let sessions: Vec<_> = {
             let sessions = self.sessions.lock();
             sessions.active.iter().map(|(id, active)| (*id, Arc::clone(&active.prompts))).collect()
         };
-        for (session, prompts) in sessions {
-            self.interrupt(session, prompts.cancel(&cancel.request_id));
+        let cancelled = |(session, prompts): (_, Arc<Prompts>)| of(session, prompts.cancel(&cancel.request_id));
+        self.interrupt(sessions.into_iter().flat_map(cancelled).collect());
+    }
+
+    /// Interrupts turns. Does not wait: see [`interrupt_with`](Self::interrupt_with).
+    fn interrupt(self: &Arc<Self>, turns: Vec<(SessionId, TurnId)>) {
+        let running = self.sessions.lock().running.clone();
+        self.interrupt_with(running, turns);
+    }
+
+    /// Interrupts turns, in this order, on a thread of their own: the cancel hooks of the agents run there, and one of them
+    /// may not return. There is at most one such thread for each prompt, since a prompt gives its turn away once. A turn
+    /// that has ended meanwhile is left alone.
+    fn interrupt_with(self: &Arc<Self>, running: Option<Sender<Infallible>>, turns: Vec<(SessionId, TurnId)>) {
+        if turns.is_empty() {
+            return;
+        }
+        let (connection, of_thread) = (Arc::clone(self), turns.clone());
+        let is_started = start("acp-cancel", move || {
+            let _running = running;
+            // Dropped before it, as in `list`.
+            let connection = connection;
+            connection.interrupt_here(of_thread);
+        });
+        if !is_started {
+            self.interrupt_here(turns);
         }
     }
 
-    /// Interrupts turns. A turn that has ended meanwhile is left alone.
-    fn interrupt(&self, session: SessionId, turns: Vec<TurnId>) {
-        for turn in turns {
+    fn interrupt_here(&self, turns: Vec<(SessionId, TurnId)>) {
+        for (session, turn) in turns {
             let _ = self.service.interrupt_turn(session, turn);
         }
     }
@@ -336,8 +359,7 @@ impl<S: AcpService> Connection<S> {
         }
     }
 
-    /// Ends the connection: refuses new threads, cancels all prompts, and tells the workers to end. Does not wait: the
-    /// cancel hooks of the agents run on a thread of their own, which counts as one of the connection.
+    /// Ends the connection: refuses new threads, cancels all prompts, and tells the workers to end. Does not wait.
     pub(super) fn end(self: &Arc<Self>) {
         let (active, running) = {
             let mut sessions = self.sessions.lock();
@@ -346,28 +368,9 @@ impl<S: AcpService> Connection<S> {
         // Before the interrupts: a worker that waits for room must see the end.
         self.link.end();
         record!(Debug, "turnwise::acp", "the connection has ended; {} sessions were active", active.len());
-        // The workers end once they have answered their prompts.
-        let cancel = |(session, active): (_, ActiveSession)| (session, active.prompts.cancel_all());
-        let cancelled: Vec<(SessionId, Vec<TurnId>)> = active.into_iter().map(cancel).collect();
-        if cancelled.iter().all(|(_, turns)| turns.is_empty()) {
-            return;
-        }
-        let (connection, turns) = (Arc::clone(self), cancelled.clone());
-        let is_started = start("acp-end", move || {
-            let _running = running;
-            // Dropped before it, as in `list`.
-            let connection = connection;
-            connection.interrupt_all(turns);
-        });
-        if !is_started {
-            self.interrupt_all(cancelled);
-        }
-    }
-
-    fn interrupt_all(&self, turns: Vec<(SessionId, Vec<TurnId>)>) {
-        for (session, turns) in turns {
-            self.interrupt(session, turns);
-        }
+        // With the drop of its entry a worker ends, once it has answered its prompts.
+        let cancelled = |(session, active): (_, ActiveSession)| of(session, active.prompts.cancel_all());
+        self.interrupt_with(running, active.into_iter().flat_map(cancelled).collect());
     }
 
     /// Passes a line of the reader to the connection; `None` is one above the limit. Returns whether there is still a
@@ -415,6 +418,11 @@ impl Sessions {
             None
         }
     }
+}
+
+/// The turns with their session.
+fn of(session: SessionId, turns: Vec<TurnId>) -> Vec<(SessionId, TurnId)> {
+    turns.into_iter().map(|turn| (session, turn)).collect()
 }
 
 /// The outcome of a command for a worker. A worker that has ended takes none.

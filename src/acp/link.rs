@@ -64,8 +64,8 @@ impl Link {
         }
     }
 
-    /// Answers a line that was not accepted, on the reader's thread. Waits if the client has left many answers unread, at most for `patience`. Returns
-    /// whether the answer is in the queue.
+    /// Answers a line that was not accepted, on the reader's thread. Waits if the client has left many answers unread, at
+    /// most for `patience`. Returns whether the answer is in the queue.
     pub(super) fn answer_from_reader(
         &self,
         id: RequestId,

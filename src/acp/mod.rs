@@ -37,7 +37,7 @@
 //!
 //! ```text
 //!  client ──lines──▶ reader ──────── commands ────────▶ worker (one per active session)
-//!                      │  cancel: interrupts at once      │ begins turns, reads their events,
+//!                      │  cancel: interrupts              │ begins turns, reads their events,
 //!                      │  replies: answers the waiters    │ makes updates, waits for results
 //!                      ▼                                  ▼
 //!                   PendingCalls ◀── AcpClient ──▶     Outbox ────▶ writer ──lines──▶ client
@@ -46,9 +46,11 @@
 //!
 //! - The caller of [`serve`] waits for the end of the connection, and then ends everything else.
 //! - The *reader* (`dispatch`) splits the input into lines (`frame`), classifies them (`message`) and passes requests on.
-//!   It waits for no session and no disk, so a cancellation is not delayed by a build. Cancel hooks run on it.
+//!   It waits for no session and no disk, so a cancellation is not delayed by a build.
 //! - A *worker* (`worker`) owns one session's part of the connection, from the `new`, `load` or `resume` to the end. It
 //!   carries out the commands of its session in their order. A list of sessions has a short-lived thread of its own.
+//! - A cancellation that finds a turn has a short-lived thread, on which the cancel hooks of the turn run. So a hook that does
+//!   not return delays no other session, and not the end of the connection. The shutdown has such a thread too.
 //! - The *writer* (`outbox`) owns the output. The order of its queue is the order of the lines. A worker puts the updates
 //!   of a prompt into the queue before the answer, so the client sees them in this order.
 //!
@@ -83,7 +85,9 @@
 //!                                  interrupts the turn             and the cancellation is lost  ✗
 //! ```
 //!
-//! The mark decides the answer: a marked prompt is answered as `cancelled`, however its turn has ended.
+//! The mark decides the answer: a marked prompt is answered as `cancelled`, however its turn has ended. A prompt gives its
+//! turn away once, to the first cancellation that finds it or to the worker. So there are no more threads that interrupt
+//! than prompts.
 //!
 //! # The end
 //!
@@ -91,6 +95,12 @@
 //! agents, waits for the workers, shuts the service down, and writes what is in the queue, all within
 //! [`AcpConfig::grace`]. What has not ended by then is abandoned: a thread that waits for input or output cannot be
 //! stopped, and ends with the process.
+//!
+//! # A service that unloads sessions
+//!
+//! The service may unload a session that its client has open. The worker does not notice: it begins each turn by the id of
+//! the session, and the service resumes it. The entry in [`AcpClients`] stays, so the new agent finds the client. It is
+//! removed by the close, and not by the end of a life.
 //!
 //! **Invariants.**
 //! - Every request gets exactly one answer, unless the connection ends first.

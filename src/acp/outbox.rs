@@ -59,7 +59,8 @@ pub(super) fn outbox(updates: usize, requests: usize) -> (Outbox, Writer) {
 }
 
 impl Outbox {
-    /// Puts a line. Does not wait. There are few such lines: one for each thread of an agent that calls the client. Returns whether it has succeeded: see [`line`].
+    /// Puts a line. Does not wait. There are few such lines: one for each thread of an agent that calls the client. Returns
+    /// whether it has succeeded: see [`line`].
     pub(super) fn put(&self, message: &impl Serialize) -> bool {
         let Some(text) = line(message) else { return false };
         self.push(text, None);

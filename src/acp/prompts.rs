@@ -17,16 +17,16 @@ pub(super) struct Prompt {
 #[derive(Debug, Default)]
 struct State {
     is_cancelled: bool,
-    /// The turn, once it has begun.
+    /// The turn, once it has begun and until it is interrupted.
     turn: Option<TurnId>,
 }
 
 impl Prompt {
-    /// Marks the prompt. Returns the turn to interrupt, if it has begun.
+    /// Marks the prompt. Returns the turn to interrupt, if it has begun, and only once.
     fn cancel(&self) -> Option<TurnId> {
         let mut state = self.state.lock();
         state.is_cancelled = true;
-        state.turn
+        state.turn.take()
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -36,7 +36,7 @@ impl Prompt {
     /// Stores the turn. Returns whether the prompt was cancelled before: then the worker has to interrupt the turn.
     pub(super) fn has_begun(&self, turn: TurnId) -> bool {
         let mut state = self.state.lock();
-        state.turn = Some(turn);
+        state.turn = Some(turn).filter(|_| !state.is_cancelled);
         state.is_cancelled
     }
 }
@@ -90,9 +90,23 @@ mod tests {
         // The second one has not begun: its worker sees the mark.
         assert!(waiting.has_begun(TurnId::new(8)));
         assert!(begun.is_cancelled() && waiting.is_cancelled());
-        assert_eq!(prompts.cancel_all(), [TurnId::new(8), TurnId::new(7)]);
-        prompts.remove(&begun);
+        // Each turn is interrupted once, by one of them.
+        assert_eq!(prompts.cancel_all(), []);
+        assert_eq!(prompts.cancel(&RequestId::Number(2)), []);
+    }
+
+    #[test]
+    fn c73_turns_are_interrupted_the_latest_first_and_answered_ones_are_not() {
+        let prompts = Prompts::default();
+        let [answered, running, queued] = [1, 2, 3].map(|id| prompts.add(RequestId::Number(id)));
+        for (prompt, turn) in [(&answered, 6), (&running, 7), (&queued, 8)] {
+            assert!(!prompt.has_begun(TurnId::new(turn)));
+        }
+        prompts.remove(&answered);
         assert_eq!(prompts.cancel(&RequestId::Number(1)), []);
-        assert_eq!(prompts.cancel(&RequestId::Number(2)), [TurnId::new(8)]);
+        assert_eq!(prompts.cancel_all(), [TurnId::new(8), TurnId::new(7)]);
+        let late = prompts.add(RequestId::Number(4));
+        assert!(!late.has_begun(TurnId::new(9)));
+        assert_eq!(prompts.cancel(&RequestId::Number(4)), [TurnId::new(9)]);
     }
 }

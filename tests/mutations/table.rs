@@ -1448,14 +1448,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a cancellation before the begin of the turn is not seen by the worker",
         "src/acp/prompts.rs",
-        &[("        state.turn = Some(turn);\n        state.is_cancelled", "        state.turn = Some(turn);\n        false")],
+        &[("!state.is_cancelled);\n        state.is_cancelled", "!state.is_cancelled);\n        false")],
         Acp("c73_a_cancellation_is_seen"),
     ),
     mutation(
         "queued prompts are cancelled after the running one",
         "src/acp/prompts.rs",
         &[("prompts.iter().rev().filter_map(", "prompts.iter().filter_map(")],
-        Acp("c73_a_cancellation_is_seen"),
+        Acp("c73_turns_are_interrupted"),
     ),
     mutation(
         "a prompt that succeeds after its cancellation is not answered as cancelled",
@@ -1530,9 +1530,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Acp("c71_deletes_above"),
     ),
     mutation(
-        "the end of the connection cancels no turn that has begun",
-        "src/acp/dispatch.rs",
-        &[("            connection.interrupt_all(turns);", "            drop((connection, turns));")],
-        Acp("c76_the_service_goes_on"),
+        "each cancellation interrupts a turn again",
+        "src/acp/prompts.rs",
+        &[("        state.turn.take()", "        state.turn")],
+        Acp("c73_a_cancellation_is_seen"),
     ),
 ];
