@@ -32,6 +32,10 @@
 //!   `acp-agent` in `examples/apps` does so.
 //! - **A session survives a restart of the editor** in a service of the module `store` only. The editor lists the sessions
 //!   of its project by their directory, the label [`CWD_LABEL`](crate::acp::CWD_LABEL), and loads one.
+//! - **An editor may keep many sessions open.** A service with
+//!   [`unload_idle_after`](crate::store::PersistentConfig::unload_idle_after) or
+//!   [`unload_when_full`](crate::store::PersistentConfig::unload_when_full) unloads those that are idle. The editor does not
+//!   notice: the next prompt resumes the session, and the new agent finds the editor.
 //! - **The end of the input ends the service**, within [`AcpConfig::grace`](crate::acp::AcpConfig::grace). Editors kill an
 //!   agent that takes longer than two seconds.
 //!
