@@ -2,7 +2,10 @@
 
 use serde_json::json;
 use turnwise::testkit::{scripted, Gate, Script};
-use turnwise::{AgentError, SessionError, SessionId, SessionService, StartTurnRequest, WhenBusy};
+use turnwise::{
+    agent_fn, AgentError, EphemeralSessionService, SessionError, SessionId, SessionService, StartTurnRequest,
+    StopReason, WhenBusy,
+};
 
 use crate::support::{config, keeping, run, service, Client};
 
@@ -29,19 +32,18 @@ fn c73_a_cancelled_prompt_is_no_error_even_if_its_agent_fails() {
     run(|| {
         let gate = Gate::new();
         let at = gate.clone();
-        let fails = Script::new().call(move |turn| {
+        let agents = agent_fn(move |prompt, turn| {
             let _ = at.pass(turn.cancel_token());
-            Err(AgentError::Internal("the connection broke".into()))
+            match prompt.as_str() {
+                "fails" => Err(AgentError::Internal("the connection broke".into())),
+                "succeeds" => Ok(turn.finish("done all the same")),
+                // The library does not replace the stop reason of an agent.
+                _ => Ok(turn.finish("cut off").with_stop_reason(StopReason::MaxTokens)),
+            }
         });
-        let at = gate.clone();
-        let succeeds = Script::new().call(move |turn| {
-            let _ = at.pass(turn.cancel_token());
-            Ok(())
-        });
-        let agents = scripted().on("fails", fails).on("succeeds", succeeds.reply("done all the same"));
-        let mut client = Client::connect(service(agents), config());
+        let mut client = Client::connect(EphemeralSessionService::new(agents, 1), config());
         let session = client.open();
-        for (arrivals, prompt) in [(1, "fails"), (2, "succeeds")] {
+        for (arrivals, prompt) in [(1, "fails"), (2, "succeeds"), (3, "is cut off")] {
             let prompt = client.prompt(&session, prompt);
             gate.wait_arrived(arrivals);
             client.notify("session/cancel", json!({ "sessionId": session }));
