@@ -151,18 +151,25 @@ fn c73_a_request_is_cancelled_by_its_id() {
 fn c73_a_queued_prompt_that_is_cancelled_does_not_wait_for_the_one_before() {
     run(|| {
         let gate = Gate::new();
-        let agents = scripted().on("hold", Script::new().wait_at(&gate).reply("held"));
-        let mut client = Client::connect(service(agents), config().when_busy(WhenBusy::Queue));
+        let agents = scripted().on("hold", Script::new().say("held").wait_at(&gate));
+        let service = service(agents);
+        let mut client = Client::connect(service.clone(), config().when_busy(WhenBusy::Queue));
         let session = client.open();
         let first = client.prompt(&session, "hold");
         gate.wait_arrived(1);
+        // The first turn is the one whose events are read.
+        client.find(|line| line["params"]["update"]["content"]["text"] == "held");
         let (second, third) = (client.prompt(&session, "second"), client.prompt(&session, "third"));
+        let id: SessionId = session.parse().expect("an id");
+        while service.read(id).expect("a session").state.queued_turns < 2 {
+            std::thread::yield_now();
+        }
         client.notify("$/cancel_request", json!({ "requestId": second }));
         assert_eq!(client.stopped(second), Ok("cancelled".into()));
         gate.open();
         assert_eq!(client.stopped(first), Ok("end_turn".into()));
         assert_eq!(client.stopped(third), Ok("end_turn".into()));
-        assert_eq!(client.text(), "heldthird");
+        assert_eq!(client.text(), "third");
     });
 }
 

@@ -4,10 +4,18 @@ use std::io::{self, Read, Write};
 
 use serde_json::{json, Value};
 
+#[cfg(feature = "store")]
+use super::keeping::{messages, Memory};
 use super::support::*;
 use super::{explore, join, spawn};
 use crate::acp::{serve, AcpClients, AcpConfig, AcpError, AcpService};
+#[cfg(feature = "store")]
+use crate::store::PersistentSessionService;
+#[cfg(feature = "store")]
+use crate::sync::Arc;
 use crate::sync::{bounded, unbounded, JoinHandle, Receiver, Sender};
+#[cfg(feature = "store")]
+use crate::SessionSpec;
 use crate::{AgentEvent, EphemeralSessionService, SessionService, WhenBusy};
 
 /// The input of the agent: lines from a channel, until that disconnects.
@@ -182,5 +190,36 @@ fn c76_a_cancellation_frees_a_turn_whose_client_does_not_read() {
         let lines = client.leave();
         assert_eq!(stopped(&lines), [(2, "cancelled")]);
         assert!(lines.len() <= 9, "{}", lines.len());
+    });
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn c71_a_prompt_that_meets_the_unload_of_its_session_runs() {
+    explore(|| {
+        let (store, clients) = (Arc::<Memory>::default(), AcpClients::new());
+        let of_agents = clients.clone();
+        let agents = actors(move |prompt, turn| {
+            assert!(of_agents.client(turn.session_id()).cwd().is_some(), "the new agent finds its client");
+            act(prompt, turn)
+        });
+        let config = EphemeralSessionService::configure(agents).max_sessions(2).idle_threads(0);
+        let config = PersistentSessionService::configure(config, Arc::clone(&store)).unload_when_full(true);
+        let service = config.build().unwrap();
+        let mut client = Client::connect(service.clone(), AcpConfig::new(clients).grace(FAR), unbounded());
+        // There is one session that the rival could have unloaded instead, so the prompt finds room too.
+        open(&service);
+        let other = service.clone();
+        let rival = spawn(move || {
+            other.open_session(SessionSpec::new()).expect("there is room");
+        });
+        client.prompt(2, "x");
+        let lines = [client.next().unwrap(), client.next().unwrap()];
+        assert_eq!(lines[0]["params"]["update"]["content"]["text"], "x");
+        assert_eq!(stopped(&lines), [(2, "end_turn")]);
+        join(rival);
+        let id = client.session.as_str().unwrap().parse().unwrap();
+        assert!(client.leave().is_empty());
+        assert_eq!(messages(&store, id), 1);
     });
 }
