@@ -247,7 +247,11 @@ impl<S: AcpService> Worker<S> {
         service.resume_session(self.session)?;
         let view = service.read(self.session)?;
         if view.state.state == SessionState::Faulted {
-            service.restart(self.session, config.load_timeout)?;
+            match service.restart(self.session, config.load_timeout) {
+                // The host, or the policy of the service, has been faster. An export waits for that build.
+                Ok(()) | Err(SessionError::NotFaulted { .. } | SessionError::Busy { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         if view.labels.get(CWD_LABEL) != Some(&cwd) {
             let mut labels = (*view.labels).clone();
