@@ -168,6 +168,11 @@
 //! `store` saves every finished turn before it returns the result. If a session is not live, its next turn resumes it. With
 //! the feature `redis`, the module `cluster` has a store on a server that several machines share.
 //!
+//! # Editors
+//!
+//! With the feature `acp`, the module `acp` connects a service to an editor, by the Agent Client Protocol over standard
+//! input and output. The guide has a page about it.
+//!
 //! # Tests
 //!
 //! With the feature `testkit`, the module `testkit` supports the tests of hosts: scripted agents, gates that hold a
@@ -184,6 +189,7 @@
 //!
 //! | Feature | Default | What it adds | Dependencies |
 //! |---|---|---|---|
+//! | `acp` | no | the module `acp`: a service as an agent for editors, by the Agent Client Protocol | agent-client-protocol-schema, serde, serde_json |
 //! | `serde` | no | `Serialize` and `Deserialize` for histories, events, results, and the results of `read` and `list` | serde |
 //! | `redis` | no | the module `cluster`: sessions on a Redis or Valkey server, which several machines share | those of `store`, redis |
 //! | `redis-tls` | no | connections to that server over TLS, with the system's root certificates or the program's own | rustls |
@@ -196,6 +202,7 @@
 //! The library logs through the `log` crate:
 //!
 //! - *debug*: the life of sessions and turns (`turnwise::session`), creates and shutdowns (`turnwise::service`).
+//! - *debug* and *warn*: the end of a client, and sessions that it leaves stuck (`turnwise::acp`).
 //! - *warn*: a dropped event receiver (`turnwise::events`), a failed save or read of a store (`turnwise::store`), a server
 //!   that is away, and that is back (`turnwise::cluster`).
 //! - *error*: a panic (`turnwise::session`).
@@ -208,6 +215,8 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+#[cfg(feature = "acp")]
+pub mod acp;
 mod agent;
 mod cancel;
 #[cfg(feature = "redis")]

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders whose tests may have the number of a row in their names. Unit tests count too.
-const FOLDERS: [&str; 8] = [
+const FOLDERS: [&str; 9] = [
+    "tests/acp",
     "tests/contract",
     "tests/cluster",
     "tests/store",

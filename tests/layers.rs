@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may use its own layer and those below it.
-const LAYERS: [&str; 26] = [
+const LAYERS: [&str; 27] = [
     "sync",
     "model",
     "error",
@@ -30,6 +30,7 @@ const LAYERS: [&str; 26] = [
     "ephemeral",
     "store",
     "cluster",
+    "acp",
     "testkit",
 ];
 /// Outside of the layers: the crate's root, and the texts of the guide.

@@ -6,6 +6,7 @@
 //! - [Keeping a service in a struct](in_a_struct): a trait object, a builder type, or a boxed agent.
 //! - [When a session is busy](busy): refuse, queue or supersede a turn, and wait for a session.
 //! - [Asking a person](asking): how a turn asks, and how the host answers.
+//! - An agent in an editor (`acp`, with the feature of this name): the Agent Client Protocol.
 //! - [Retries and back-off](retries): which errors are worth a retry, and where to retry.
 //! - [Which limits to set](limits): capacity, permits, queues, timeouts.
 //! - [A service that outlives its process and its memory](lives): kept sessions, unloading, several processes.
@@ -18,6 +19,8 @@
 //! - [Hosting agents that are not `Send`](not_send): interpreters, windows, handles of C libraries.
 //! - [Testing your agent](testing): in a service, without sleeps.
 
+#[cfg(feature = "acp")]
+pub mod acp;
 pub mod asking;
 pub mod busy;
 pub mod in_a_struct;

@@ -34,6 +34,8 @@ mod asking;
 mod cluster;
 #[cfg(not(turnwise_loom))]
 mod comms;
+#[cfg(all(feature = "acp", not(turnwise_loom)))]
+mod editors;
 #[cfg(not(turnwise_loom))]
 mod ends;
 #[cfg(not(turnwise_loom))]

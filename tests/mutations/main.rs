@@ -95,6 +95,10 @@ fn run(package: &Path, proof: Proof) -> Output {
             command.args(["--all-features", "--test", "contract"]);
             ("", "contract", filter)
         }
+        Proof::Acp(filter) => {
+            command.args(["--all-features", "--lib", "--test", "acp"]);
+            ("", "contract", filter)
+        }
         Proof::Store(filter) => {
             command.args(["--all-features", "--test", "store"]);
             ("", "contract", filter)
@@ -173,6 +177,7 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
 impl std::fmt::Display for Proof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Acp(filter) => write!(f, "acp {filter}"),
             Self::Contract(filter) => write!(f, "contract {filter}"),
             Self::Store(filter) => write!(f, "store {filter}"),
             Self::Cluster(filter) => write!(f, "cluster {filter}"),

@@ -1,6 +1,6 @@
 //! The table of mutations. Each has a file, its edits, and the tests of which one has to fail.
 
-use Proof::{Cluster, Contract, History, Loom, Shuttle, Store};
+use Proof::{Acp, Cluster, Contract, History, Loom, Shuttle, Store};
 
 /// A deliberate breakage of a protocol.
 pub(crate) struct Mutation {
@@ -17,6 +17,8 @@ pub(crate) struct Mutation {
 pub(crate) enum Proof {
     /// The tests of the contract, on real threads.
     Contract(&'static str),
+    /// The tests of the connection to editors, over pipes and in its modules.
+    Acp(&'static str),
     /// The tests of kept sessions, on real threads and real files.
     Store(&'static str),
     /// The tests on Redis servers.
@@ -1864,5 +1866,95 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/cluster/worker/mod.rs",
         &[("            let is_over = report.busy == 0 && self.attendants.lock().is_empty();", "            let is_over = true;")],
         Cluster("c89_a_drained_worker"),
+    // The connection to editors.
+    mutation(
+        "a cancellation before the begin of the turn is not seen by the worker",
+        "src/acp/prompts.rs",
+        &[("!state.is_cancelled);\n        state.is_cancelled", "!state.is_cancelled);\n        false")],
+        Acp("c73_a_cancellation_is_seen"),
+    ),
+    mutation(
+        "queued prompts are cancelled after the running one",
+        "src/acp/prompts.rs",
+        &[("prompts.iter().rev().filter_map(", "prompts.iter().filter_map(")],
+        Acp("c73_turns_are_interrupted"),
+    ),
+    mutation(
+        "a prompt that succeeds after its cancellation is not answered as cancelled",
+        "src/acp/stop.rs",
+        &[("    if is_cancelled {", "    if is_cancelled && result.is_err() {")],
+        Acp("c73_a_cancelled_prompt"),
+    ),
+    mutation(
+        "an error of the client allows",
+        "src/acp/input.rs",
+        &[("        (_, Err(_)) => None,", "        (_, Err(_)) => Some(\"allow_once\".to_owned()),")],
+        Acp("c74_nothing_but"),
+    ),
+    mutation(
+        "a request of the client before initialize is carried out",
+        "src/acp/dispatch.rs",
+        &[("method != \"initialize\" && self.link", "method.is_empty() && self.link")],
+        Acp("c70_a_request_before"),
+    ),
+    mutation(
+        "updates for a slow client have no limit",
+        "src/acp/outbox.rs",
+        &[("Places::new(updates.max(1))", "Places::new(updates.max(1_000))")],
+        Acp("c76_a_client_that_does_not_read"),
+    ),
+    mutation(
+        "an accepted request keeps its place after its answer",
+        "src/acp/outbox.rs",
+        &[("Some(self.requests.give_back.clone())", "None")],
+        Acp("c76_the_number_of_requests"),
+    ),
+    mutation(
+        "commands are carried out before the close that they follow",
+        "src/acp/worker.rs",
+        &[("            if self.closing.is_some() {", "            if self.closing.is_some() && is_done {")],
+        Acp("c71_a_session_that_is_loaded_right_behind"),
+    ),
+    mutation(
+        "a location that is not UTF-8 is sent",
+        "src/acp/updates.rs",
+        &[("location.path.to_str().is_some()", "!location.path.as_os_str().is_empty()")],
+        Acp("c72_a_location"),
+    ),
+    mutation(
+        "a worker that panics leaves its prompts without an answer",
+        "src/acp/worker.rs",
+        &[("for prompt in self.prompts.take_all()", "for prompt in self.prompts.take_all().into_iter().skip(9)")],
+        Acp("c69_a_worker_that_panics"),
+    ),
+    mutation(
+        "a line above the limit is read",
+        "src/acp/frame.rs",
+        &[("part.len() > self.limit;", "part.len() > self.limit + 9_999;")],
+        Acp("c69_a_line_above"),
+    ),
+    mutation(
+        "the answer of a queued prompt waits for the turn before it",
+        "src/acp/worker.rs",
+        &[("turn.handle.is_finished() && turn.events.is_empty()", "turn.handle.is_finished() && turn.events.len() == 7")],
+        Acp("c73_a_queued_prompt"),
+    ),
+    mutation(
+        "a lone surrogate of the client is no JSON",
+        "src/acp/message.rs",
+        &[("    is_changed.then_some(kept)", "    is_changed.then_some(kept).filter(Vec::is_empty)")],
+        Acp("c69_a_lone_surrogate"),
+    ),
+    mutation(
+        "a client with as many sessions as it may have cannot delete another one",
+        "src/acp/dispatch.rs",
+        &[("matches!(command, Command::Delete(_)) { DELETES }", "matches!(command, Command::Delete(_)) { 0 }")],
+        Acp("c71_deletes_above"),
+    ),
+    mutation(
+        "each cancellation interrupts a turn again",
+        "src/acp/prompts.rs",
+        &[("        state.turn.take()", "        state.turn")],
+        Acp("c73_a_cancellation_is_seen"),
     ),
 ];

@@ -8,9 +8,6 @@
 mod asking;
 mod bare;
 mod calls;
-#[allow(dead_code)]
-#[path = "../../src/bin/chat/changes.rs"]
-mod changes;
 #[path = "../../src/bin/chat/columns.rs"]
 mod columns;
 mod conversations;
@@ -30,6 +27,8 @@ mod json;
 #[path = "../../src/bin/chat/keys.rs"]
 mod keys;
 mod options;
+#[path = "../../src/bin/chat/places.rs"]
+mod places;
 #[path = "../support/program.rs"]
 mod program;
 mod questions;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::changes::place;
 use crate::folder::Folder;
+use crate::places::place;
 use crate::program::Program;
 use crate::server::{calls, words, Act, Server};
 use crate::support::chat;

@@ -1,48 +1,26 @@
-//! The agent: a conversation with a model, and the tools that the model may call.
+//! The agent: a conversation with a model, which may call the tools of the agent's toolbox. `acp_agent` has the same
+//! agent with another toolbox.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use turnwise::{
-    AgentError, AgentEvent, Cancelled, InboxInteraction, Message, RunResult, Session, SessionAgent,
-    SessionAgentBuilder, SessionContext, SessionSpec, StopReason, ToolResult, TurnContext, Usage,
+    AgentError, AgentEvent, Cancelled, InboxInteraction, Message, RunResult, Session, SessionAgent, SessionSpec,
+    StopReason, ToolResult, TurnContext, Usage,
 };
 
 use crate::calls::ToolCall;
-use crate::consent::Consent;
 use crate::endpoint::Endpoint;
 use crate::options::Options;
 use crate::refusal::{Failed, LONGEST_DELAY};
 use crate::reply::{Piece, Reply};
 use crate::request::Dialect;
-use crate::tools::Tool;
+use crate::toolbox::Toolbox;
 
 /// How often the model is asked in one turn. It may answer the result of a tool with another call.
 const MOST_ROUNDS: u32 = 10;
-
-/// The answer of a tool. The error is a text for the model too.
-type ToolAnswer = Result<String, String>;
-
-pub(crate) struct ChatBuilder {
-    pub(crate) options: Arc<Options>,
-    pub(crate) dialect: Arc<Dialect>,
-}
-
-impl SessionAgentBuilder for ChatBuilder {
-    type Agent = Chat;
-
-    fn build_agent(&self, spec: &SessionSpec, _: &SessionContext) -> Result<Chat, AgentError> {
-        let mut history = spec.history();
-        if let Some(prompt) = &spec.system_prompt {
-            history.set_system_prompt(prompt);
-        }
-        let endpoint = Endpoint::new(Arc::clone(&self.options), Arc::clone(&self.dialect));
-        let consent = Consent::new(Arc::clone(&self.options));
-        Ok(Chat { history, endpoint, consent, options: Arc::clone(&self.options) })
-    }
-}
 
 /// A conversation.
 ///
@@ -54,7 +32,7 @@ impl SessionAgentBuilder for ChatBuilder {
 pub(crate) struct Chat {
     history: Session,
     endpoint: Endpoint,
-    consent: Consent,
+    toolbox: Toolbox,
     options: Arc<Options>,
 }
 
@@ -74,6 +52,16 @@ impl SessionAgent for Chat {
 }
 
 impl Chat {
+    /// The agent of a session that a builder has got this specification for.
+    pub(crate) fn new(spec: &SessionSpec, options: &Arc<Options>, dialect: &Arc<Dialect>, toolbox: Toolbox) -> Self {
+        let mut history = spec.history();
+        if let Some(prompt) = &spec.system_prompt {
+            history.set_system_prompt(prompt);
+        }
+        let endpoint = Endpoint::new(Arc::clone(options), Arc::clone(dialect));
+        Self { history, endpoint, toolbox, options: Arc::clone(options) }
+    }
+
     fn answer(&mut self, turn: &TurnContext) -> Result<RunResult, AgentError> {
         let (mut usage, mut tool_calls) = (Usage::default(), 0);
         for round in 1..=MOST_ROUNDS {
@@ -196,7 +184,7 @@ impl Chat {
     fn run_tool(&mut self, call: &ToolCall, turn: &TurnContext) -> Result<ToolResult, Cancelled> {
         let ToolCall { id, name, args, .. } = call.clone();
         turn.emit(AgentEvent::ToolCallRequested { id: id.clone(), name: name.clone(), args })?;
-        let (answer, time) = self.tool_answer(call, turn)?;
+        let (answer, time) = self.toolbox.answer(call, turn)?;
         let is_error = answer.is_err();
         let (Ok(content) | Err(content)) = answer;
         turn.emit(AgentEvent::ToolExecutionCompleted {
@@ -208,24 +196,6 @@ impl Chat {
         })?;
         turn.emit(AgentEvent::ToolResultReceived { id: id.clone(), name, is_error })?;
         Ok(ToolResult { tool_use_id: id, content, is_error })
-    }
-
-    /// The answer of a call, which may be a refusal, and the time that the tool took.
-    fn tool_answer(&mut self, call: &ToolCall, turn: &TurnContext) -> Result<(ToolAnswer, Duration), Cancelled> {
-        // An incomplete call does not run. Its result gives the reason to the model.
-        let tool = match call.arguments().and_then(|args| Tool::new(&call.name, args)) {
-            Ok(tool) => tool,
-            Err(error) => return Ok((Err(error), Duration::ZERO)),
-        };
-        if let Some(change) = tool.change() {
-            if let Some(refusal) = self.consent.refusal(&call.name, &change, turn)? {
-                return Ok((Err(refusal), Duration::ZERO));
-            }
-        }
-        turn.emit(AgentEvent::ToolExecutionStarted { id: call.id.clone(), name: call.name.clone() })?;
-        let begun = Instant::now();
-        let answer = tool.run();
-        Ok((answer, begun.elapsed()))
     }
 }
 

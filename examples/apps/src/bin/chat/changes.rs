@@ -1,17 +1,17 @@
 //! The tools that change files: `write_file` and `note`.
 //!
-//! They write inside the working directory, and nowhere else. A path has no `..`, is not absolute, and leads through no
-//! symbolic link to another place. Hidden files are left alone, because some of them are programs or settings of
-//! programs, such as `.git/hooks` and `.bashrc`.
+//! They write inside the working directory, and nowhere else (`places.rs`).
 
 use std::env;
 use std::fmt::Write;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use turnwise_apps::save::save;
+
+use crate::places::place;
 
 /// The longest file that is written, in bytes.
 const LONGEST_FILE: usize = 256 << 10;
@@ -63,8 +63,12 @@ impl Change {
         if self.text.len() > LONGEST_FILE {
             return Err(format!("the text is longer than {LONGEST_FILE} bytes"));
         }
-        place(&folder()?, &self.name)?;
+        self.place()?;
         Ok(self)
+    }
+
+    fn place(&self) -> Result<PathBuf, String> {
+        place(&folder()?, &self.name).map_err(|why| format!("'{}' is not written: {why}", self.name))
     }
 
     /// What the change does, for the question to the user: its file, its size, and the begin of its text.
@@ -92,7 +96,7 @@ impl Change {
     pub(crate) fn make(self) -> Result<String, String> {
         let failed = |error| format!("{}: {error}", self.name);
         // The user may have taken long to answer, and the files may be others now.
-        let file = place(&folder()?, &self.name)?;
+        let file = self.place()?;
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
@@ -119,45 +123,4 @@ fn folder() -> Result<PathBuf, String> {
     env::current_dir()
         .and_then(|folder| folder.canonicalize())
         .map_err(|error| format!("the working directory: {error}"))
-}
-
-/// The place of a file in a folder.
-///
-/// # Errors
-/// Fails if a file with this name is or would be outside of the folder or hidden, or if it is no regular file.
-pub(crate) fn place(folder: &Path, name: &str) -> Result<PathBuf, String> {
-    let refused = |why: &str| Err(format!("'{name}' is not written: {why}"));
-    if name.is_empty() || name.ends_with(['/', '\\']) || name.contains('\0') {
-        return refused("it is not the name of a file");
-    }
-    let mut place = folder.to_owned();
-    for component in Path::new(name).components() {
-        match component {
-            Component::CurDir => continue,
-            Component::Normal(part) => place.push(part),
-            _ => return refused("it is not below the working directory"),
-        }
-        // The metadata of the link itself, which may lead to nothing.
-        match fs::symlink_metadata(&place) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return refused(&error.to_string()),
-        }
-        match place.canonicalize() {
-            Ok(real) if !real.starts_with(folder) => return refused("it is a link out of the working directory"),
-            Ok(real) => place = real,
-            Err(error) => return refused(&error.to_string()),
-        }
-    }
-    let hidden = |part: Component<'_>| part.as_os_str().as_encoded_bytes().starts_with(b".");
-    match place.strip_prefix(folder) {
-        Ok(inside) if inside.components().any(hidden) => return refused("it is hidden"),
-        Ok(inside) if inside.as_os_str().is_empty() => return refused("it is not the name of a file"),
-        Ok(_) => {}
-        Err(_) => return refused("it is not below the working directory"),
-    }
-    match fs::metadata(&place) {
-        Ok(old) if !old.is_file() => refused("there is something else with this name"),
-        _ => Ok(place),
-    }
 }

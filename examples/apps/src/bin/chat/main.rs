@@ -50,6 +50,7 @@ mod keyboard;
 mod keys;
 mod meanwhile;
 mod options;
+mod places;
 mod prompt;
 mod refusal;
 mod reply;
@@ -58,6 +59,7 @@ mod screen;
 mod show;
 mod shown;
 mod steering;
+mod toolbox;
 mod tools;
 mod wire;
 
@@ -74,11 +76,11 @@ use turnwise_apps::{
     say::{say, warn},
 };
 
-use agent::ChatBuilder;
 use front::{Front, Next, Reading};
 use interrupts::Foreground;
 use options::Options;
 use shown::Shown;
+use toolbox::ChatBuilder;
 
 /// The service with the conversations.
 type Service = EphemeralSessionService<ChatBuilder>;
