@@ -128,7 +128,7 @@ enum Obstacle {
 /// What an interrupt has found.
 enum InterruptTarget {
     Admitted(CancelToken),
-    Queued(QueuedTurn),
+    Queued(Box<QueuedTurn>),
 }
 
 impl AdmittedTurn {
@@ -561,7 +561,7 @@ impl SessionHandle {
     pub(crate) fn interrupt(&self, only: Option<TurnId>) -> Result<(), SessionError> {
         match self.find_interrupt_target(only) {
             Some(InterruptTarget::Admitted(cancel)) => cancel.cancel_and_run_hooks(CancelReason::Interrupted),
-            Some(InterruptTarget::Queued(queued)) => self.cancel_queued(queued, CancelReason::Interrupted),
+            Some(InterruptTarget::Queued(queued)) => self.cancel_queued(*queued, CancelReason::Interrupted),
             None => return Err(SessionError::NotRunning { id: self.id() }),
         }
         Ok(())
@@ -573,7 +573,7 @@ impl SessionHandle {
             Some(Active { turn: Some(turn), cancel, .. }) if only.is_none_or(|only| only == turn.id) => {
                 Some(InterruptTarget::Admitted(cancel.clone()))
             }
-            _ => admissions.remove(only?, self.status()).map(InterruptTarget::Queued),
+            _ => admissions.remove(only?, self.status()).map(|queued| InterruptTarget::Queued(Box::new(queued))),
         }
     }
 

@@ -1866,6 +1866,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/cluster/worker/mod.rs",
         &[("            let is_over = report.busy == 0 && self.attendants.lock().is_empty();", "            let is_over = true;")],
         Cluster("c89_a_drained_worker"),
+    ),
     // The connection to editors.
     mutation(
         "a cancellation before the begin of the turn is not seen by the worker",
