@@ -115,11 +115,10 @@ impl SessionAgentBuilder for CBuilder {
         if let Some(build) = table.functions.build {
             let (spec, len) = terminated(requests::spec_json(spec, session.session_id()));
             let outcome = Outcome::default();
-            let code = {
-                let _inside = callback::enter();
-                let entered = contexts::enter_build(session, &outcome);
-                build(table.functions.context, entered.handle(), spec.as_ptr().cast(), len, &raw mut state)
-            };
+            let _inside = callback::enter();
+            let code = contexts::with_build(session, &outcome, |ctx| {
+                build(table.functions.context, ctx, spec.as_ptr().cast(), len, &raw mut state)
+            });
             if code != codes::TURNWISE_OK {
                 // A failed build has no data to free.
                 return Err(failure(code, outcome, session.check().err()));
@@ -138,11 +137,10 @@ impl CAgent {
             let table = Arc::clone(&self.table);
             turn.cancel_token().on_cancel(move || target.call(on_cancel, &table))
         });
-        let code = {
-            let _inside = callback::enter();
-            let entered = contexts::enter_turn(turn, &self.history, outcome);
-            run_turn(self.table.functions.context, self.state, entered.handle(), prompt.as_ptr().cast(), len)
-        };
+        let _inside = callback::enter();
+        let code = contexts::with_turn(turn, &self.history, outcome, |ctx| {
+            run_turn(self.table.functions.context, self.state, ctx, prompt.as_ptr().cast(), len)
+        });
         // Waits for a hook that runs on another thread, and stops one that has not begun.
         drop(hook);
         code

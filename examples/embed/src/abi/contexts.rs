@@ -27,9 +27,11 @@ enum Borrowed {
 
 /// What an agent has said about the end of its turn.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
-    pub(super) answer: RefCell<Option<Answer>>,
-    pub(super) failure: RefCell<Option<AgentError>>,
+pub struct Outcome {
+    /// The answer, if the agent succeeds.
+    pub answer: RefCell<Option<Answer>>,
+    /// The failure, if it does not.
+    pub failure: RefCell<Option<AgentError>>,
 }
 
 /// The borrow of the running callback, with its handle.
@@ -77,19 +79,11 @@ fn generation(slot: &Slot) -> u32 {
     (slot.state.load(Ordering::Acquire) >> 1) as u32
 }
 
-/// Ends the callback at its drop: the handle is stale from then on.
-#[must_use]
-pub(super) struct Entered {
+/// Ends the callback at its drop: the handle is stale from then on. Private, so that it is dropped in every case.
+struct Entered {
     handle: u64,
     before: Option<Current>,
     slot: Arc<Slot>,
-}
-
-impl Entered {
-    /// The handle of the context.
-    pub(super) fn handle(&self) -> u64 {
-        self.handle
-    }
 }
 
 impl Drop for Entered {
@@ -99,14 +93,16 @@ impl Drop for Entered {
     }
 }
 
-/// Begins a callback of a turn. The guard must be dropped before the borrows end.
-pub(super) fn enter_turn(turn: &TurnContext, history: &Session, outcome: &Outcome) -> Entered {
-    enter(Borrowed::Turn { turn, history, outcome })
+/// Runs a callback of a turn, with the handle of its context.
+pub fn with_turn<T>(turn: &TurnContext, history: &Session, outcome: &Outcome, body: impl FnOnce(u64) -> T) -> T {
+    let entered = enter(Borrowed::Turn { turn, history, outcome });
+    body(entered.handle)
 }
 
-/// Begins a callback of a build. The guard must be dropped before the borrow ends.
-pub(super) fn enter_build(session: &SessionContext, outcome: &Outcome) -> Entered {
-    enter(Borrowed::Build { session, outcome })
+/// Runs a callback of a build, with the handle of its context.
+pub fn with_build<T>(session: &SessionContext, outcome: &Outcome, body: impl FnOnce(u64) -> T) -> T {
+    let entered = enter(Borrowed::Build { session, outcome });
+    body(entered.handle)
 }
 
 fn enter(borrowed: Borrowed) -> Entered {
@@ -170,19 +166,22 @@ fn current(handle: u64) -> Result<Borrowed, Failure> {
 }
 
 /// The turn of a context, as `use_turn` borrows it.
-#[derive(Clone, Copy)]
-pub(super) struct Turn<'a> {
-    pub(super) turn: &'a TurnContext,
-    pub(super) history: &'a Session,
-    pub(super) outcome: &'a Outcome,
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// The context of the library.
+    pub turn: &'a TurnContext,
+    /// The history before the turn.
+    pub history: &'a Session,
+    /// What the agent says about the end of the turn.
+    pub outcome: &'a Outcome,
 }
 
 /// Calls `body` with the turn of a context.
-pub(super) fn use_turn<T>(handle: u64, body: impl FnOnce(Turn<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+pub fn use_turn<T>(handle: u64, body: impl FnOnce(Turn<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
     match current(handle)? {
-        // SAFETY: the pointers were made from borrows that outlive the guard `Entered`, and its drop resets the
-        // variable. The guard is further up on the stack of this thread, so it is not dropped before `body` returns.
-        // Only shared borrows are made of them.
+        // SAFETY: the pointers were made from borrows of `with_turn` or `with_build`, which hold the guard `Entered`. The
+        // guard's drop resets the variable, in a panic too. It is further up on the stack of this thread, so it is not
+        // dropped before `body` returns. Only shared borrows are made of them.
         Borrowed::Turn { turn, history, outcome } => unsafe {
             body(Turn { turn: &*turn, history: &*history, outcome: &*outcome })
         },
@@ -191,13 +190,16 @@ pub(super) fn use_turn<T>(handle: u64, body: impl FnOnce(Turn<'_>) -> Result<T, 
 }
 
 /// A context of either kind.
-pub(super) enum Either<'a> {
+#[derive(Clone, Copy, Debug)]
+pub enum Either<'a> {
+    /// A turn.
     Turn(&'a TurnContext, &'a Outcome),
+    /// The build of an agent.
     Build(&'a SessionContext, &'a Outcome),
 }
 
 /// Calls `body` with the context of a turn or of a build.
-pub(super) fn use_either<T>(handle: u64, body: impl FnOnce(Either<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+pub fn use_either<T>(handle: u64, body: impl FnOnce(Either<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
     let borrowed = current(handle)?;
     with(borrowed, body)
 }
@@ -212,7 +214,7 @@ fn with<T>(borrowed: Borrowed, body: impl FnOnce(Either<'_>) -> T) -> T {
 }
 
 /// Fails if the turn or the build that this thread runs is to stop. Outside of a callback it does nothing.
-pub(super) fn check_current() -> Result<(), Cancelled> {
+pub fn check_current() -> Result<(), Cancelled> {
     let Some(current) = CURRENT.with(Cell::get) else { return Ok(()) };
     with(current.borrowed, |either| match either {
         Either::Turn(turn, _) => turn.check(),

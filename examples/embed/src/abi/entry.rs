@@ -6,9 +6,10 @@ use std::mem::offset_of;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::structs::{self, TurnwiseError};
-use super::{contexts, fork, text};
+use super::{contexts, text};
 use crate::codes::{cancel_reason_number, Failure, TURNWISE_FORKED, TURNWISE_OK, TURNWISE_PANIC};
 use crate::host::callback;
+use crate::host::fork;
 use crate::host::wait::Wait;
 
 /// Runs the body of an exported function. The result is its code.

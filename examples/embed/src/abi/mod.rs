@@ -2,10 +2,9 @@
 
 pub mod agent;
 pub mod context;
-mod contexts;
+pub mod contexts;
 mod entry;
 pub mod events;
-mod fork;
 mod handles;
 pub mod inbox;
 pub mod service;

@@ -17,10 +17,15 @@ extern "C" fn mark_child() {
     IS_CHILD.store(true, Ordering::Relaxed);
 }
 
-/// Fails in a forked child.
-pub(super) fn check() -> Result<(), Failure> {
+/// Whether this process is a child that was forked after the first call.
+pub fn is_child() -> bool {
     // ORDERING: Relaxed; only the fork sets it, in a process with one thread.
-    if IS_CHILD.load(Ordering::Relaxed) {
+    IS_CHILD.load(Ordering::Relaxed)
+}
+
+/// Fails in a forked child.
+pub fn check() -> Result<(), Failure> {
+    if is_child() {
         return Err(Failure::new(TURNWISE_FORKED, "the library cannot be used in a forked child"));
     }
     REGISTERED.call_once(|| {
