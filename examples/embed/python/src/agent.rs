@@ -10,7 +10,7 @@ use library::{
 use pyo3::prelude::*;
 
 use crate::context::Context;
-use crate::interpreter::{attach, ThreadState};
+use crate::interpreter::{attach, Live, ThreadState};
 
 /// Builds agents by a call of the package's function `build(spec, context)`.
 #[derive(Debug)]
@@ -24,14 +24,17 @@ struct Agent {
     /// `None` only after the drop.
     object: Option<Py<PyAny>>,
     history: Session,
-    /// Dropped last: the object is freed with this thread's state.
+    /// Dropped after the object, which is freed with this thread's state.
     _state: ThreadState,
+    /// Dropped last.
+    _live: Live,
 }
 
 /// The error of an exception: its class and its text, and where it was raised.
 fn failure(py: Python<'_>, error: &PyErr, cancelled: Option<Cancelled>) -> AgentError {
     let describe = || -> PyResult<(bool, String, Option<String>)> {
-        let described = py.import("turnwise._errors")?.getattr("describe")?.call1((error.value(py),))?;
+        let described =
+            py.import("turnwise._errors")?.getattr("describe")?.call1((error.value(py), error.traceback(py)))?;
         described.extract()
     };
     match (describe(), cancelled) {
@@ -55,6 +58,7 @@ impl SessionAgentBuilder for Builder {
         if let Some(prompt) = &spec.system_prompt {
             history.set_system_prompt(prompt.as_str());
         }
+        let live = Live::new(session.session_id());
         let state = ThreadState::new().map_err(AgentError::other)?;
         let json = requests::spec_json(spec, session.session_id());
         let outcome = Outcome::default();
@@ -65,7 +69,7 @@ impl SessionAgentBuilder for Builder {
                 made.map_err(|error| failure(py, &error, session.check().err()))
             })
         });
-        Ok(Box::new(Agent { object: Some(object.map_err(AgentError::other)??), history, _state: state }))
+        Ok(Box::new(Agent { object: Some(object.map_err(AgentError::other)??), history, _state: state, _live: live }))
     }
 }
 

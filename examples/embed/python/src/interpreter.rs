@@ -2,12 +2,16 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use embed::abi::contexts;
 use embed::codes::{Failure, TURNWISE_INTERPRETER};
 use embed::host::callback;
 use embed::host::fork;
 use embed::host::wait::Wait;
+use library::SessionId;
+use parking_lot::{Condvar, Mutex};
+use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -41,9 +45,80 @@ pub(crate) fn remember_main_thread(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Ends all attaching.
-pub(crate) fn end() {
+/// The calls that run without the interpreter's lock. Each attaches again at its end.
+static DETACHED: Mutex<usize> = Mutex::new(0);
+static FEWER_DETACHED: Condvar = Condvar::new();
+
+/// Counts a call, from before its detach until it is attached again.
+struct Counted;
+
+impl Counted {
+    fn begin() -> Self {
+        *DETACHED.lock() += 1;
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *DETACHED.lock() -= 1;
+        FEWER_DETACHED.notify_all();
+    }
+}
+
+/// Ends all attaching, when the calls of other threads have attached again, at most after `timeout`. A thread that
+/// attached later would be ended by the interpreter in the middle of this library's code.
+///
+/// The caller is detached, and has closed all services, so that the waits end.
+pub(crate) fn end(timeout: Duration) {
+    let deadline = Instant::now() + timeout;
+    let mut detached = DETACHED.lock();
+    while *detached > 0 && !FEWER_DETACHED.wait_until(&mut detached, deadline).timed_out() {}
+    drop(detached);
     HAS_ENDED.store(true, Ordering::SeqCst);
+}
+
+/// The sessions whose threads have a thread state, also those of services that are closed.
+static LIVE: Mutex<Vec<SessionId>> = Mutex::new(Vec::new());
+static FEWER_LIVE: Condvar = Condvar::new();
+
+/// Counts a session's thread, until it has given its thread state back.
+#[derive(Debug)]
+pub(crate) struct Live(SessionId);
+
+impl Live {
+    pub(crate) fn new(id: SessionId) -> Self {
+        LIVE.lock().push(id);
+        Self(id)
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let mut live = LIVE.lock();
+        if let Some(index) = live.iter().position(|id| *id == self.0) {
+            live.swap_remove(index);
+        }
+        FEWER_LIVE.notify_all();
+    }
+}
+
+/// Waits at most for `timeout` until no session's thread runs Python code. Returns the sessions that still do.
+pub(crate) fn wait_for_sessions(timeout: Duration) -> Vec<SessionId> {
+    let deadline = Instant::now() + timeout;
+    let mut live = LIVE.lock();
+    while !live.is_empty() && !FEWER_LIVE.wait_until(&mut live, deadline).timed_out() {}
+    live.clone()
+}
+
+/// Refuses a second interpreter of the process: the session threads would not know which one is theirs.
+pub(crate) fn refuse_subinterpreters() -> PyResult<()> {
+    // SAFETY: this thread is attached, because the module is being imported on it.
+    let id = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    match id {
+        0 => Ok(()),
+        _ => Err(PyImportError::new_err("turnwise can be used in the main interpreter only")),
+    }
 }
 
 /// Attaches, unless the interpreter is at its end.
@@ -107,6 +182,7 @@ pub(crate) fn waiting<T: Send>(
     let timeout = milliseconds(timeout);
     let is_main = is_main_thread(py)?;
     let mut raised = None;
+    let _counted = Counted::begin();
     let result = py.detach(|| {
         fork::check()?;
         if callback::is_inside() {
@@ -134,6 +210,7 @@ pub(crate) fn waiting<T: Send>(
 
 /// Runs a call without the interpreter's lock.
 pub(crate) fn detached<T: Send>(py: Python<'_>, body: impl FnOnce() -> Result<T, Failure> + Send) -> PyResult<T> {
+    let _counted = Counted::begin();
     let result = py.detach(|| {
         fork::check()?;
         body()

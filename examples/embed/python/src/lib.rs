@@ -26,6 +26,7 @@ use pyo3::prelude::*;
 /// The classes and functions. The package's own files are the interface for programs.
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    interpreter::refuse_subinterpreters()?;
     interpreter::remember_main_thread(module.py())?;
     module.add_class::<service::Service>()?;
     module.add_class::<turn::Turn>()?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use embed::codes::{Failure, TURNWISE_INVALID_ID};
 use embed::host::fork;
@@ -23,8 +24,8 @@ static SERVICES: Mutex<Vec<Weak<service::Service>>> = Mutex::new(Vec::new());
 #[pyclass(frozen, module = "turnwise._native")]
 #[derive(Debug)]
 pub(crate) struct Service {
-    /// `None` only during the drop.
-    service: Option<Arc<service::Service>>,
+    /// `None` after the close. A call takes a share for its length.
+    service: Mutex<Option<Arc<service::Service>>>,
 }
 
 fn id(text: &str) -> Result<SessionId, Failure> {
@@ -51,10 +52,8 @@ fn mode(interrupt: bool) -> ArchiveMode {
 }
 
 impl Service {
-    fn open_service(&self) -> Result<&Arc<service::Service>, Failure> {
-        let service = self.service.as_ref().ok_or_else(Failure::closed)?;
-        service.closed.check()?;
-        Ok(service)
+    fn open_service(&self) -> Result<Arc<service::Service>, Failure> {
+        self.service.lock().clone().ok_or_else(Failure::closed)
     }
 }
 
@@ -71,22 +70,21 @@ impl Service {
             services.push(Arc::downgrade(&service));
             Ok(service)
         })?;
-        Ok(Self { service: Some(service) })
+        Ok(Self { service: Mutex::new(Some(service)) })
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || {
-            match self.open_service() {
-                Ok(service) => drop(service.close()),
-                Err(failure) if failure == Failure::closed() => {}
-                Err(failure) => return Err(failure),
+            let service = self.service.lock().take();
+            if let Some(service) = service {
+                service.close();
             }
             Ok(())
         })
     }
 
     fn is_closed(&self) -> bool {
-        self.service.as_ref().is_none_or(|service| service.closed.is_set())
+        self.service.lock().is_none()
     }
 
     /// The number of sessions that have ended, and the ids of those that have not.
@@ -174,7 +172,8 @@ impl Service {
 
     fn interrupt(&self, py: Python<'_>, session: &str, turn: Option<u64>) -> PyResult<()> {
         detached(py, || {
-            let (control, id) = (self.open_service()?.control(), id(session)?);
+            let (service, id) = (self.open_service()?, id(session)?);
+            let control = service.control();
             match turn {
                 Some(turn) => Ok(control.interrupt_turn(id, TurnId::new(turn))?),
                 None => Ok(control.interrupt(id)?),
@@ -308,7 +307,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        drop_detached(self.service.take());
+        drop_detached(self.service.get_mut().take());
     }
 }
 
@@ -320,22 +319,23 @@ pub(crate) fn shut_down_all(py: Python<'_>, timeout: f64) -> Vec<String> {
         // The sessions are those of the parent.
         return Vec::new();
     }
-    let stuck = py.detach(|| {
+    py.detach(|| {
         let services: Vec<_> = SERVICES.lock().drain(..).filter_map(|service| service.upgrade()).collect();
         let wait = Wait::new(milliseconds(Some(timeout)));
-        let mut stuck = Vec::new();
         // All of them are told first, so that they end at the same time.
         for service in &services {
-            service.control().shutdown_with(ArchiveMode::Interrupt, std::time::Duration::ZERO);
+            service.control().shutdown_with(ArchiveMode::Interrupt, Duration::ZERO);
         }
+        let stuck = interpreter::wait_for_sessions(wait.remaining().unwrap_or_default());
         for service in services {
-            let left = wait.remaining().unwrap_or_default();
-            let report = service.control().shutdown_with(ArchiveMode::Interrupt, left);
-            stuck.extend(report.stuck.iter().map(ToString::to_string));
+            if stuck.is_empty() {
+                // Joins the threads, which run no Python code any more.
+                service.control().shutdown_with(ArchiveMode::Interrupt, wait.remaining().unwrap_or_default());
+            }
             service.close();
         }
-        stuck
-    });
-    interpreter::end();
-    stuck
+        // Threads of the program that wait get the close, and attach again.
+        interpreter::end(Duration::from_secs(1));
+        stuck.iter().map(ToString::to_string).collect()
+    })
 }

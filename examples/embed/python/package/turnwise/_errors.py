@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from types import TracebackType
 from typing import Optional
 
 _REASONS = {
@@ -245,7 +246,7 @@ def make(code: str, message: str, reason: int, is_retryable: bool) -> Error:
     return made
 
 
-def describe(error: BaseException) -> tuple[bool, str, Optional[str]]:
+def describe(error: BaseException, trace: Optional[TracebackType]) -> tuple[bool, str, Optional[str]]:
     """Says whether an agent has let a cancellation pass, the text for the host, and the kind as JSON, if there is one.
 
     Called by the extension module.
@@ -253,7 +254,7 @@ def describe(error: BaseException) -> tuple[bool, str, Optional[str]]:
     if isinstance(error, AgentFailure):
         return False, str(error), json.dumps(error.kind)
     text = "".join(traceback.format_exception_only(type(error), error)).strip()
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.extract_tb(trace)
     if frames:
         text = f"{text} ({frames[-1].filename}:{frames[-1].lineno})"
     return isinstance(error, Cancelled), text, None

@@ -69,11 +69,10 @@ class Turn:
     As a context manager it interrupts the turn at the end of the block, if that has not ended.
     """
 
-    __slots__ = ("_native", "_service")
+    __slots__ = ("_native",)
 
-    def __init__(self, native: _native.Turn, service: Service) -> None:
+    def __init__(self, native: _native.Turn) -> None:
         self._native = native
-        self._service = service
 
     @property
     def session_id(self) -> str:
@@ -225,12 +224,12 @@ class Session:
     def begin(self, prompt: str, **options: Any) -> Turn:
         """Begins a turn, and does not wait for it. The options are those of ``run``."""
         options_json = _options(_turn_options(options))
-        return Turn(self._native.begin_turn(self.id, prompt, options_json, False), self._service)
+        return Turn(self._native.begin_turn(self.id, prompt, options_json, False))
 
     def stream(self, prompt: str, **options: Any) -> Turn:
         """Begins a turn whose events are read from the result. The turn waits while 256 events are unread."""
         options_json = _options(_turn_options(options))
-        return Turn(self._native.begin_turn(self.id, prompt, options_json, True), self._service)
+        return Turn(self._native.begin_turn(self.id, prompt, options_json, True))
 
     def interrupt(self, turn_id: Optional[int] = None) -> None:
         """Tells the running turn to stop, or only the one with this number."""
@@ -347,11 +346,11 @@ class Service:
 
     def begin(self, prompt: str, *, session: Optional[Mapping[str, Any]] = None, **options: Any) -> Turn:
         """Begins a session with its first turn, and does not wait."""
-        return Turn(self._native.begin_session(prompt, self._create_options(session, options), False), self)
+        return Turn(self._native.begin_session(prompt, self._create_options(session, options), False))
 
     def stream(self, prompt: str, *, session: Optional[Mapping[str, Any]] = None, **options: Any) -> Turn:
         """Begins a session with its first turn, as a stream of events."""
-        return Turn(self._native.begin_session(prompt, self._create_options(session, options), True), self)
+        return Turn(self._native.begin_session(prompt, self._create_options(session, options), True))
 
     @staticmethod
     def _create_options(session: Optional[Mapping[str, Any]], options: dict[str, Any]) -> str:
