@@ -90,3 +90,9 @@ fn c95_a_host_polls_the_descriptor() {
 fn c90_every_call_works_from_cpp() {
     check("tests/c/wrapper.cpp", "g++");
 }
+
+#[test]
+fn c95_the_game_never_waits_for_an_agent() {
+    let told = check("game.c", "gcc");
+    assert!(told.is_empty() || told == "the cave: you go in.\nthe tower: you go away.\n", "{told}");
+}

@@ -6,7 +6,7 @@
 //! - Every call that may lock, wait or join runs *detached*: without the interpreter's lock. A deallocation signals and
 //!   never joins.
 //! - A session's thread has a thread state of the interpreter from its build to the drop of its agent
-//!   ([`interpreter::ThreadState`]), so that `threading.local` keeps its values. It is attached while Python code runs.
+//!   (`interpreter::ThreadState`), so that `threading.local` keeps its values. It is attached while Python code runs.
 //! - A wait of the main thread looks for signals every 50 milliseconds, so that Ctrl-C ends it. A wait of a callback
 //!   looks whether its turn is to stop. Other waits park.
 //! - At exit a hook shuts every service down, with a timeout. Where a session is stuck, it reports that, and ends the

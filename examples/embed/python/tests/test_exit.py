@@ -39,7 +39,9 @@ BEGIN = """
 
 def python(code: str) -> subprocess.CompletedProcess:
     program = textwrap.dedent(BEGIN) + textwrap.dedent(code)
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    # Newer versions warn about every fork of a program with threads.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(

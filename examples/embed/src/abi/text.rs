@@ -37,6 +37,7 @@ static GIVEN: Mutex<Option<Texts>> = Mutex::new(None);
 /// Gives a text out.
 pub(super) fn give(text: String) -> *mut c_char {
     let mut bytes = text.into_bytes();
+    bytes.reserve_exact(1);
     bytes.push(0);
     let mut bytes = bytes.into_boxed_slice();
     let pointer = bytes.as_mut_ptr();

@@ -1,7 +1,7 @@
 //! The descriptor of a service, and the notices of ended turns.
 //!
 //! The descriptor is readable while a *source* is ready: the events of the service, a stream, a subscription, or the
-//! list of notices. The [watcher](super::watcher) marks a source as ready. A reader that empties it clears the mark, and
+//! list of notices. The thread in `watcher.rs` marks a source as ready. A reader that empties it clears the mark, and
 //! has the watcher watch it again:
 //!
 //! ```text

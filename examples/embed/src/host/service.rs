@@ -138,14 +138,15 @@ impl Service {
     /// Waits for a turn: first as the library does, which polls before it parks, then also for the close.
     fn finish(&self, mut handle: library::TurnHandle, mut wait: Wait<'_>) -> Result<RunResult, Failure> {
         wait.run_check().inspect_err(|_| handle.interrupt())?;
-        if handle.wait_timeout(wait.slice()).is_none() {
-            while !handle.is_finished() {
-                self.closed.check()?;
-                let mut select = Select::new();
-                select.recv(handle.finished());
-                select.recv(self.closed.receiver());
-                wait.park(&mut select).inspect_err(|_| handle.interrupt())?;
-            }
+        if let Some(result) = handle.wait_timeout(wait.slice()) {
+            return result.map_err(|error| self.failure(error));
+        }
+        while !handle.is_finished() {
+            self.closed.check()?;
+            let mut select = Select::new();
+            select.recv(handle.finished());
+            select.recv(self.closed.receiver());
+            wait.park(&mut select).inspect_err(|_| handle.interrupt())?;
         }
         handle.wait().map_err(|error| self.failure(error))
     }

@@ -116,11 +116,13 @@ class Context:
 
     def history(self) -> dict[str, Any]:
         """The history before this turn."""
-        return json.loads(self._native.history())
+        value: dict[str, Any] = json.loads(self._native.history())
+        return value
 
     def tool_results(self) -> list[dict[str, Any]]:
         """The results of tools that the host has run."""
-        return json.loads(self._native.tool_results())
+        value: list[dict[str, Any]] = json.loads(self._native.tool_results())
+        return value
 
 
 class Agent:

@@ -14,6 +14,8 @@ Json = dict[str, Any]
 #: Answers an input request, on the thread that reads the turn. ``None`` declines it.
 OnInput = Callable[[Json], Optional[str]]
 OnEvent = Callable[[Json], None]
+#: The ids of sessions.
+Ids = list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +248,8 @@ class Session:
         self._native.decline(self.id, input_id, reason)
 
     def pending_inputs(self) -> list[Json]:
-        return json.loads(self._native.pending_inputs(self.id))
+        value: list[Json] = json.loads(self._native.pending_inputs(self.id))
+        return value
 
     def steer(self, message: str, turn_id: Optional[int] = None) -> Subscription:
         """Sends a message to the turn that is admitted now. The result has the message's end as an event."""
@@ -266,11 +269,13 @@ class Session:
 
     def read(self) -> Json:
         """The state and the figures. Never waits for a turn."""
-        return json.loads(self._native.read(self.id))
+        value: Json = json.loads(self._native.read(self.id))
+        return value
 
     def history(self) -> Json:
         """The history as of the last finished turn."""
-        return json.loads(self._native.history(self.id)[0])
+        value: Json = json.loads(self._native.history(self.id)[0])
+        return value
 
     def history_at(self) -> tuple[Json, int]:
         """The history, and the number of the event at its end."""
@@ -279,11 +284,13 @@ class Session:
 
     def export(self, timeout: Optional[float] = None) -> Json:
         """The history at the end of the running turn, which ``open(resume=..)`` takes."""
-        return json.loads(self._native.export(self.id, False, timeout))
+        value: Json = json.loads(self._native.export(self.id, False, timeout))
+        return value
 
     def take(self, timeout: Optional[float] = None) -> Json:
         """Exports the history and archives the session, with no turn in between."""
-        return json.loads(self._native.export(self.id, True, timeout))
+        value: Json = json.loads(self._native.export(self.id, True, timeout))
+        return value
 
     def set_labels(self, labels: Mapping[str, str]) -> None:
         self._native.set_labels(self.id, dict(labels))
@@ -362,7 +369,8 @@ class Service:
 
     def list(self, *, archived: bool = False, **query: Any) -> list[Json]:
         """Lists the sessions. Options: ``limit``, ``offset``, ``after``, ``labels``."""
-        return json.loads(self._native.list(json.dumps(query), archived))
+        value: list[Json] = json.loads(self._native.list(json.dumps(query), archived))
+        return value
 
     def subscribe(self, **options: Any) -> Subscription:
         """Follows all sessions."""
@@ -383,9 +391,10 @@ class Service:
         return self._native.fileno()
 
     def stats(self) -> Json:
-        return json.loads(self._native.stats())
+        value: Json = json.loads(self._native.stats())
+        return value
 
-    def shutdown(self, timeout: Optional[float] = None, *, interrupt: bool = True) -> list[str]:
+    def shutdown(self, timeout: Optional[float] = None, *, interrupt: bool = True) -> Ids:
         """Ends all sessions, and returns the ids of those that have not ended in time."""
         return self._native.shutdown(interrupt, timeout)[1]
 
