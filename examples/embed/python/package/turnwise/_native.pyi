@@ -2,6 +2,8 @@
 
 from typing import Any, Callable, Mapping, Optional, final
 
+__all__ = ["CODES", "Context", "Service", "Subscription", "Turn", "VERSION", "shut_down_all"]
+
 CODES: list[tuple[int, str]]
 VERSION: str
 
