@@ -293,7 +293,8 @@ typedef struct TurnwiseAgent {
     void *context;
     // Builds the agent of a session: stores its data in `*state`. `ctx` is the context of the build, for
     // `turnwise_context_check`, `turnwise_context_sleep` and `turnwise_context_emit`. `spec` is JSON. Any result but 0
-    // fails the build, with the text of `turnwise_context_fail` if there is one. Optional: without it the data is null.
+    // fails the build, with the text of `turnwise_context_fail` if there is one; `build` then frees what it has made.
+    // Optional: without it the data is null.
     int32_t (*build)(void *context,
                      TurnwiseHandle ctx,
                      const char *spec,
@@ -472,7 +473,8 @@ int32_t turnwise_context_fail(TurnwiseHandle ctx,
 // - a turn that was begun as a stream: its events, until it has ended and its session is free;
 // - a subscription.
 //
-// Any number of threads may read a queue. Each item goes to one of them.
+// Any number of threads may read a queue. Each item goes to one of them. In a callback a wait for the queue of a service,
+// or for an interaction, keeps the running permit of the callback's turn.
 //
 // Errors: `TURNWISE_CLOSED` if the handle or the service is closed meanwhile; `TURNWISE_CANCELLED` in a callback whose
 // own turn is told to stop.

@@ -48,7 +48,7 @@ def test_c96_a_store_keeps_sessions(host, tmp_path):
         assert session.run("kept").text == "KEPT"
         session.unload()
         assert session.run("again").text == "AGAIN"
-    service = host(turnwise.agent_fn(lambda prompt, turn: prompt.upper()), store=path)
+    service = host(turnwise.agent_fn(lambda prompt, turn: prompt.upper()), store=tmp_path / "sessions.redb")
     session = service.session(session.id)
     session.resume()
     assert "AGAIN" in json.dumps(session.history())

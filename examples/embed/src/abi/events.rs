@@ -95,7 +95,8 @@ impl Parts {
 /// - a turn that was begun as a stream: its events, until it has ended and its session is free;
 /// - a subscription.
 ///
-/// Any number of threads may read a queue. Each item goes to one of them.
+/// Any number of threads may read a queue. Each item goes to one of them. In a callback a wait for the queue of a service,
+/// or for an interaction, keeps the running permit of the callback's turn.
 ///
 /// Errors: `TURNWISE_CLOSED` if the handle or the service is closed meanwhile; `TURNWISE_CANCELLED` in a callback whose
 /// own turn is told to stop.

@@ -37,19 +37,45 @@ pub(super) enum Object {
     Subscription(Arc<Subscription>),
 }
 
+/// The slots. Generic, so that a test can use up the generations of one.
 #[derive(Debug)]
-struct Slot {
-    generation: u32,
-    object: Option<Object>,
-}
-
-#[derive(Debug)]
-struct Table {
-    slots: Vec<Slot>,
+struct Table<T> {
+    slots: Vec<Slot<T>>,
     free: Vec<u32>,
 }
 
-static TABLE: RwLock<Table> = RwLock::new(Table { slots: Vec::new(), free: Vec::new() });
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    object: Option<T>,
+}
+
+static TABLE: RwLock<Table<Object>> = RwLock::new(Table { slots: Vec::new(), free: Vec::new() });
+
+impl<T> Table<T> {
+    /// Puts an object into a free slot, or into a new one. Returns the generation and the index.
+    fn insert(&mut self, object: T) -> Option<(u32, u32)> {
+        if let Some(index) = self.free.pop() {
+            let slot = self.slots.get_mut(index as usize)?;
+            slot.generation += 1;
+            slot.object = Some(object);
+            return Some((slot.generation, index));
+        }
+        let index = u32::try_from(self.slots.len()).ok()?;
+        self.slots.push(Slot { generation: 1, object: Some(object) });
+        Some((1, index))
+    }
+
+    /// Takes an object out. The slot is free, unless its generations are used up.
+    fn remove(&mut self, generation: u32, index: u32) -> Option<T> {
+        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.generation == generation)?;
+        let object = slot.object.take()?;
+        if generation < LAST_GENERATION {
+            self.free.push(index);
+        }
+        Some(object)
+    }
+}
 
 /// The parts of a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,22 +122,13 @@ pub(super) fn wrong_kind(handle: u64, expected: &str) -> Failure {
 /// Gives an object a handle.
 pub(super) fn insert(object: Object) -> Result<u64, Failure> {
     let kind = object.kind();
-    let mut table = TABLE.write();
-    if let Some(index) = table.free.pop() {
-        if let Some(slot) = table.slots.get_mut(index as usize) {
-            slot.generation += 1;
-            slot.object = Some(object);
-            return Ok(Parts { kind, generation: slot.generation, index }.handle());
-        }
-    }
-    let full = |_| Failure::new(TURNWISE_TOO_MANY_HANDLES, "the table of handles is full");
-    let index = u32::try_from(table.slots.len()).map_err(full)?;
-    table.slots.push(Slot { generation: 1, object: Some(object) });
-    Ok(Parts { kind, generation: 1, index }.handle())
+    let full = || Failure::new(TURNWISE_TOO_MANY_HANDLES, "the table of handles is full");
+    let (generation, index) = TABLE.write().insert(object).ok_or_else(full)?;
+    Ok(Parts { kind, generation, index }.handle())
 }
 
 /// Why a handle names no object of the table.
-fn missing(handle: u64, slot: Option<&Slot>) -> Failure {
+fn missing(handle: u64, slot: Option<&Slot<Object>>) -> Failure {
     let parts = Parts::of(handle);
     match slot {
         Some(slot) if (1..=slot.generation).contains(&parts.generation) => match parts.kind {
@@ -143,14 +160,8 @@ pub(super) fn get(handle: u64) -> Result<Object, Failure> {
 pub(super) fn remove(handle: u64) -> Result<Object, Failure> {
     get(handle)?;
     let parts = Parts::of(handle);
-    let mut table = TABLE.write();
-    let slot = table.slots.get_mut(parts.index as usize).filter(|slot| slot.generation == parts.generation);
     // Another thread may have closed it meanwhile.
-    let object = slot.and_then(|slot| slot.object.take()).ok_or_else(|| stale(handle))?;
-    if parts.generation < LAST_GENERATION {
-        table.free.push(parts.index);
-    }
-    Ok(object)
+    TABLE.write().remove(parts.generation, parts.index).ok_or_else(|| stale(handle))
 }
 
 /// The service of a handle.
@@ -185,6 +196,19 @@ mod tests {
     fn c91_a_handle_has_its_kind_its_generation_and_its_index() {
         let parts = Parts { kind: KIND_TURN, generation: LAST_GENERATION, index: u32::MAX };
         assert_eq!(Parts::of(parts.handle()), parts);
+    }
+
+    #[test]
+    fn c91_a_slot_whose_generations_are_used_up_is_not_used_again() {
+        let mut table = Table { slots: Vec::new(), free: Vec::new() };
+        assert_eq!(table.insert("first"), Some((1, 0)));
+        assert_eq!(table.remove(1, 0), Some("first"));
+        assert_eq!(table.remove(1, 0), None);
+        assert_eq!(table.insert("second"), Some((2, 0)));
+        assert_eq!(table.remove(1, 0), None);
+        table.slots[0].generation = LAST_GENERATION;
+        assert_eq!(table.remove(LAST_GENERATION, 0), Some("second"));
+        assert_eq!(table.insert("third"), Some((1, 1)));
     }
 
     #[test]

@@ -112,7 +112,8 @@ pub struct TurnwiseAgent {
     pub context: *mut c_void,
     /// Builds the agent of a session: stores its data in `*state`. `ctx` is the context of the build, for
     /// `turnwise_context_check`, `turnwise_context_sleep` and `turnwise_context_emit`. `spec` is JSON. Any result but 0
-    /// fails the build, with the text of `turnwise_context_fail` if there is one. Optional: without it the data is null.
+    /// fails the build, with the text of `turnwise_context_fail` if there is one; `build` then frees what it has made.
+    /// Optional: without it the data is null.
     pub build: Option<
         extern "C" fn(
             context: *mut c_void,

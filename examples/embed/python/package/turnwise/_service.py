@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from types import TracebackType
 from typing import Any, Callable, Iterator, Mapping, Optional, Type, Union
 
@@ -336,8 +337,9 @@ class Service:
 
     __slots__ = ("_native", "__weakref__")
 
-    def __init__(self, agent: AgentFactory, *, store: Union[str, None] = None, **settings: Any) -> None:
-        self._native = _native.Service(builder(agent), store, json.dumps(settings))
+    def __init__(self, agent: AgentFactory, *, store: Union[str, os.PathLike[str], None] = None, **settings: Any) -> None:
+        path = None if store is None else os.fspath(store)
+        self._native = _native.Service(builder(agent), path, json.dumps(settings))
 
     def open(self, **spec: Any) -> Session:
         """Opens a session without a turn, and waits until its agent is built.
