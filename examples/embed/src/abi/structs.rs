@@ -8,6 +8,8 @@ use std::ffi::{c_char, c_void};
 use std::mem::{size_of, MaybeUninit};
 use std::ptr;
 
+use library::SessionId;
+
 use crate::codes::{Failure, TURNWISE_INVALID_ARGUMENT, TURNWISE_INVALID_STRUCT};
 
 /// A handle: a checked number, not a pointer. 0 is none.
@@ -261,11 +263,10 @@ pub(super) unsafe fn has_room<T: SizedStruct>(to: *const T, end: usize) -> bool 
     unsafe { to.cast::<usize>().read() >= end }
 }
 
-/// An id as text in a field of 40 bytes.
-pub(super) fn id_field(id: impl std::fmt::Display) -> [c_char; 40] {
-    let mut field = [0; 40];
-    for (to, from) in field.iter_mut().zip(id.to_string().bytes().take(39)) {
-        *to = from as c_char;
-    }
-    field
+/// An id as text in a field of 40 bytes. Every turn has one, so it is written without an allocation.
+pub(super) fn id_field(id: SessionId) -> [c_char; 40] {
+    let mut text = [0_u8; 40];
+    // A UUID has 36 bytes, so 4 NULs follow.
+    id.as_uuid().hyphenated().encode_lower(&mut text);
+    text.map(|byte| byte as c_char)
 }

@@ -34,6 +34,13 @@ type Texts = HashMap<usize, Box<[u8]>, BuildHasherDefault<AddressHasher>>;
 
 static GIVEN: Mutex<Option<Texts>> = Mutex::new(None);
 
+/// Copies a text, with room for the NUL that a callback or a host will find behind it.
+pub(super) fn copy(text: &str) -> String {
+    let mut copy = String::with_capacity(text.len() + 1);
+    copy.push_str(text);
+    copy
+}
+
 /// Gives a text out.
 pub(super) fn give(text: String) -> *mut c_char {
     let mut bytes = text.into_bytes();

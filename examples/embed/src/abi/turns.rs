@@ -229,7 +229,7 @@ unsafe fn turn_request(
     // SAFETY: the caller's promise.
     unsafe {
         let id = session_id(session.0, session.1)?;
-        let prompt = text::read(prompt.0, prompt.1, "the prompt")?.to_owned();
+        let prompt = text::copy(text::read(prompt.0, prompt.1, "the prompt")?);
         let options = text::read(options.0, options.1, "the options")?;
         // Most turns have none.
         let options = if options.is_empty() { TurnOptions::default() } else { requests::parse(options)? };
