@@ -12,6 +12,7 @@
 //! - [A service that outlives its process and its memory](lives): kept sessions, unloading, several processes.
 //! - [What to do at shutdown](shutdown): in which order.
 //! - [Observing a service](observing): statistics, the times of a turn, log records, spans.
+//! - [Hosts in other languages](embedding): the C interface, the Python package, and what differs at the border.
 //!
 //! For the agent:
 //!
@@ -23,6 +24,7 @@
 pub mod acp;
 pub mod asking;
 pub mod busy;
+pub mod embedding;
 pub mod in_a_struct;
 pub mod limits;
 pub mod lives;
