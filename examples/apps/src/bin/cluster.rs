@@ -141,7 +141,13 @@ fn talk(url: &str, sessions: usize, turns: usize) -> Result<(), Box<dyn Error>> 
 
 /// One conversation. A turn that is lost is begun again.
 fn talk_in_one(service: &ClusterService, turns: usize) -> Result<(), SessionError> {
-    let id = again(|| service.open_session(SessionSpec::new()))?;
+    let id = loop {
+        match again(|| service.open_session(SessionSpec::new())) {
+            // The worker that was to have the session is gone, and there is none.
+            Err(SessionError::WorkerLost { .. }) => {}
+            opened => break opened?,
+        }
+    };
     let short = id.short();
     let (mut answered, mut lost) = (0, 0);
     while answered < turns {
