@@ -81,7 +81,7 @@ pub(crate) struct Remote {
 ///
 /// A worker of a cluster that was frozen may wake up and go on with a turn that was given up long ago. It cannot save
 /// anything, but a tool of its agent may still call out. A system that keeps the highest `epoch` it has seen for the
-/// session, and refuses calls with a lower one, is safe from that. Within one epoch the turns have rising numbers.
+/// session, and refuses calls with a lower one, is safe from that. One epoch has at most one turn at a time.
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

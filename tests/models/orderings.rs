@@ -101,7 +101,7 @@ fn c28_a_close_finds_the_token_of_a_turn_admitted_before_it() {
         let closing = Arc::clone(&handle);
         let closer = spawn(move || closing.close(ArchiveMode::Interrupt, CancelReason::Shutdown).run_hooks());
         let token = CancelToken::new();
-        let admitted = handle.admit(&token);
+        let admitted = handle.admit(&token, None);
         join(closer);
         assert_eq!(admitted.is_ok(), token.is_cancelled());
         if admitted.is_ok() {
@@ -129,7 +129,7 @@ fn c28_a_dropped_admission_wakes_the_session_thread_that_waits_for_it() {
     check(|| {
         let (handle, _) = session(None);
         let giving_up = Arc::clone(&handle);
-        let caller = spawn(move || drop(giving_up.admit(&CancelToken::new())));
+        let caller = spawn(move || drop(giving_up.admit(&CancelToken::new(), None)));
         handle.close(ArchiveMode::Drain, CancelReason::Archived).run_hooks();
         // This is what the session thread does after a close: it waits for the command of the admitted turn.
         while handle.gate().state().is_running() {
@@ -144,8 +144,8 @@ fn c10_one_of_two_callers_is_admitted() {
     check(|| {
         let (handle, _) = session(None);
         let other = Arc::clone(&handle);
-        let rival = spawn(move || other.admit(&CancelToken::new()).ok().map(|(turn, ..)| turn));
-        let own = handle.admit(&CancelToken::new()).ok();
+        let rival = spawn(move || other.admit(&CancelToken::new(), None).ok().map(|(turn, ..)| turn));
+        let own = handle.admit(&CancelToken::new(), None).ok();
         let own_turn = own.as_ref().map(|(turn, ..)| *turn);
         let rival_turn = join(rival);
         // The rival has dropped its admission by now. It may have dropped it before this thread tried, so both may be
@@ -153,7 +153,7 @@ fn c10_one_of_two_callers_is_admitted() {
         assert!(own_turn.is_some() || rival_turn.is_some());
         assert_ne!(own_turn, rival_turn);
         drop(own);
-        assert!(handle.admit(&CancelToken::new()).is_ok(), "the session is free again");
+        assert!(handle.admit(&CancelToken::new(), None).is_ok(), "the session is free again");
     });
 }
 
@@ -168,7 +168,7 @@ fn c19_the_end_of_a_turn_clears_its_own_token_and_no_other() {
         let starting = Arc::clone(&handle);
         let starter = spawn(move || {
             let token = CancelToken::new();
-            let guards = starting.admit(&token).ok()?;
+            let guards = starting.admit(&token, None).ok()?;
             starting.interrupt(Some(TurnId::new(2))).expect("an admitted turn can be interrupted");
             assert!(token.is_cancelled());
             drop(guards);
@@ -192,7 +192,7 @@ fn new_turn(cancel: &CancelToken) -> (NewTurn, Arc<Outcome>) {
     let input = Input { prompt: String::new(), skills: None, host_mode: false };
     let cancel = cancel.clone();
     let (tool_results, caller) = (Vec::new(), CallerSpan::current());
-    (NewTurn { input, tool_results, event_tx: None, cancel, deadline: None, caller, answer }, outcome)
+    (NewTurn { number: None, input, tool_results, event_tx: None, cancel, deadline: None, caller, answer }, outcome)
 }
 
 /// Ends the turn whose command is in the queue of commands, if there is one.
@@ -412,7 +412,7 @@ fn c24_state_and_figures_are_from_one_instant() {
                 _ => assert!(view.message_count <= 2, "{view:?}"),
             }
         });
-        let (_, seal, mut admission) = handle.admit(&CancelToken::new()).expect("the session is idle");
+        let (_, seal, mut admission) = handle.admit(&CancelToken::new(), None).expect("the session is idle");
         admission.pick_up();
         handle.shared().published.publish(snapshot(1));
         handle.shared().published.publish(snapshot(2));

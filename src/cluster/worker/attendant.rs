@@ -369,7 +369,8 @@ impl<B: SessionAgentBuilder> Attendant<B> {
 
     fn refuse(&mut self, hosted: &Hosted, number: u64, request: &str, failure: &Failure) -> Next {
         hosted.end_turn();
-        let Some(owner) = hosted.owner() else { return Next::Look };
+        // Also where the local life could not be ended: the engine compares the fence.
+        let Some(owner) = hosted.assigned() else { return Next::Wait };
         self.shared.counters.refused.add_one();
         let verdict: Result<&RunResult, &Failure> = Err(failure);
         let body = serde_json::to_vec(&verdict).unwrap_or_default();

@@ -29,6 +29,8 @@ pub(super) struct Hosted {
 struct State {
     /// `None` after the release.
     owner: Option<Owner>,
+    /// The last one, also after the release. What is answered or given up then is so under it.
+    assigned: Option<Owner>,
     /// The number that the next turn has at the engine; 0 if none is about to begin.
     next_turn: u64,
     turn: Option<HostedTurn>,
@@ -91,7 +93,7 @@ impl Hosting {
 impl Hosted {
     /// A session that is in no table.
     pub(super) fn of(id: SessionId, owner: Owner) -> Self {
-        Self { id, state: Mutex::new(State { owner: Some(owner), ..State::default() }) }
+        Self { id, state: Mutex::new(State { assigned: Some(owner), ..State::default() }) }
     }
 
     pub(super) fn owner(&self) -> Option<Owner> {
@@ -100,10 +102,16 @@ impl Hosted {
 
     pub(super) fn set_owner(&self, owner: Owner) {
         let mut state = self.state.lock();
-        if state.owner.as_ref() != Some(&owner) {
+        if state.assigned.as_ref() != Some(&owner) {
             state.begun.clear();
         }
+        state.assigned = Some(owner.clone());
         state.owner = Some(owner);
+    }
+
+    /// Who has it, or had it last.
+    pub(super) fn assigned(&self) -> Option<Owner> {
+        self.state.lock().assigned.clone()
     }
 
     /// From now on every save of the session is a conflict. Returns who had it.

@@ -84,8 +84,8 @@ use store::{fenced, HostedStore};
 ///
 /// # Drop
 /// Gives the sessions up at once. Turns that run are lost: their callers get
-/// [`WorkerLost`](crate::SessionError::WorkerLost). [`drain`](Self::drain) lets them finish first. Waits for the engine, at
-/// most for one [lease](super::EngineConfig::lease), and for no agent.
+/// [`WorkerLost`](crate::SessionError::WorkerLost). [`drain`](Self::drain) lets them finish first. Waits for the engine,
+/// while that is away for some [leases](super::EngineConfig::lease) at most, and for no agent.
 #[must_use = "dropping it gives its sessions up"]
 pub struct Worker {
     control: Box<dyn Control>,
@@ -375,7 +375,7 @@ impl<B: SessionAgentBuilder> Shared<B> {
     /// Gives up a session without a local life. Returns whether it is given up.
     fn leave(self: &Arc<Self>, hosted: &Hosted) -> bool {
         let id = hosted.id;
-        if let Some(owner) = hosted.owner() {
+        if let Some(owner) = hosted.assigned() {
             match self.engine.write(fenced(&scripts::UNLOAD, id, &owner)) {
                 Ok(answer) if answer.is_list_of("begun") => {
                     // A turn has come in between.
@@ -504,9 +504,11 @@ impl<B: SessionAgentBuilder> Control for Arc<Shared<B>> {
         let mut pause = Duration::from_millis(2);
         loop {
             let answer = self.engine.read(Call::new(&scripts::SWEEP).arg(&*incarnation.wid));
-            if let Ok(Some([_, busy, _])) = answer.as_deref().map(Reply::list) {
-                report.busy = busy.list().map_or(0, <[Reply]>::len);
-            }
+            report.busy = match answer.as_deref().map(Reply::list) {
+                Ok(Some([_, busy, _])) => busy.list().map_or(0, <[Reply]>::len),
+                // Without an answer, those that have something to do.
+                _ => self.attendants.lock().len(),
+            };
             let is_over = report.busy == 0 && self.attendants.lock().is_empty();
             if is_over || !until.leaves_more_than(pause) {
                 break;
