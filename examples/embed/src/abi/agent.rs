@@ -89,7 +89,7 @@ unsafe impl Send for CancelTarget {}
 
 impl CancelTarget {
     fn call(self, on_cancel: extern "C" fn(*mut c_void, *mut c_void), table: &Table) {
-        let _inside = callback::enter();
+        let _inside = callback::enter_hook();
         on_cancel(table.functions.context, self.0);
     }
 }

@@ -96,8 +96,12 @@ pub(super) fn require<T>(pointer: *mut T, what: &str) -> Result<(), Failure> {
     }
 }
 
-/// Runs a wait of `timeout_ms` milliseconds. In a callback the wait ends with the callback's own turn.
+/// Runs a wait of `timeout_ms` milliseconds. In a callback the wait ends with the callback's own turn; in a cancel hook it
+/// is refused, unless it does not wait.
 pub(super) fn waiting<T>(timeout_ms: i64, body: impl FnOnce(Wait<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+    if timeout_ms != 0 {
+        callback::refuse_in_hook()?;
+    }
     if !callback::is_inside() {
         return body(Wait::new(timeout_ms));
     }

@@ -98,8 +98,12 @@ impl Parts {
 /// Any number of threads may read a queue. Each item goes to one of them. In a callback a wait for the queue of a service,
 /// or for an interaction, keeps the running permit of the callback's turn.
 ///
+/// The queue of a service does not end before its close: if its settings say `disconnect`, the ends of turns come after
+/// the overflow too.
+///
 /// Errors: `TURNWISE_CLOSED` if the handle or the service is closed meanwhile; `TURNWISE_CANCELLED` in a callback whose
-/// own turn is told to stop.
+/// own turn is told to stop; `TURNWISE_SESSION_REENTRANT` in a callback that waits for a subscription of its own session,
+/// or of one that waits for it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn turnwise_next_event(
     handle: TurnwiseHandle,

@@ -21,7 +21,13 @@ pub unsafe extern "C" fn turnwise_resume(
     error: *mut TurnwiseError,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
-    unsafe { run(error, || handles::service(service)?.resume(session_id(session, session_len)?)) }
+    unsafe {
+        run(error, || {
+            let service = handles::service(service)?;
+            let id = session_id(session, session_len)?;
+            waiting(-1, |wait| service.resume_checked(id, wait))
+        })
+    }
 }
 
 /// Ends the life of a session without archiving it: its next turn resumes it. Waits until it has ended, at most

@@ -142,7 +142,8 @@ pub struct TurnwiseAgent {
     /// a session thread. Not called if the creation of the service fails. Optional.
     pub drop_context: Option<extern "C" fn(context: *mut c_void)>,
     /// Asks for a call when a turn of this agent is told to stop, to abort what `run_turn` waits for. It runs on the
-    /// thread that tells, while `run_turn` may run on its own. It is not called after `run_turn` has returned. Optional.
+    /// thread that tells, while `run_turn` may run on its own. It is not called after `run_turn` has returned. A
+    /// wait in it is `TURNWISE_REENTRANT`. Optional.
     pub on_cancel: Option<extern "C" fn(context: *mut c_void, state: *mut c_void)>,
 }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::c_char;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::slice;
+use std::{ptr, slice};
 
 use parking_lot::Mutex;
 
@@ -30,7 +30,8 @@ impl Hasher for AddressHasher {
     }
 }
 
-type Texts = HashMap<usize, Box<[u8]>, BuildHasherDefault<AddressHasher>>;
+/// The length of each text by its address.
+type Texts = HashMap<usize, usize, BuildHasherDefault<AddressHasher>>;
 
 static GIVEN: Mutex<Option<Texts>> = Mutex::new(None);
 
@@ -46,10 +47,9 @@ pub(super) fn give(text: String) -> *mut c_char {
     let mut bytes = text.into_bytes();
     bytes.reserve_exact(1);
     bytes.push(0);
-    let mut bytes = bytes.into_boxed_slice();
-    let pointer = bytes.as_mut_ptr();
-    // The box is not touched while the host has the pointer; the map moves the box, not the bytes.
-    GIVEN.lock().get_or_insert_default().insert(pointer as usize, bytes);
+    let len = bytes.len();
+    let pointer = Box::into_raw(bytes.into_boxed_slice()).cast::<u8>();
+    GIVEN.lock().get_or_insert_default().insert(pointer as usize, len);
     pointer.cast()
 }
 
@@ -58,10 +58,12 @@ pub(super) fn take_back(pointer: *mut c_char) -> Result<(), Failure> {
     if pointer.is_null() {
         return Ok(());
     }
-    let text = GIVEN.lock().as_mut().and_then(|given| given.remove(&(pointer as usize)));
-    match text {
-        Some(text) => {
-            drop(text);
+    let len = GIVEN.lock().as_mut().and_then(|given| given.remove(&(pointer as usize)));
+    match len {
+        Some(len) => {
+            let text = ptr::slice_from_raw_parts_mut(pointer.cast::<u8>(), len);
+            // SAFETY: `give` made this address and this length from a box, and this call alone has removed the entry.
+            drop(unsafe { Box::from_raw(text) });
             Ok(())
         }
         None => Err(Failure::new(TURNWISE_UNKNOWN_TEXT, "the text was not given out, or it was freed already")),

@@ -13,6 +13,7 @@ use super::sessions::session_id;
 use super::structs::{self, TurnwiseError, TurnwiseHandle, TurnwiseResult};
 use super::text;
 use crate::codes::{Failure, TURNWISE_EMPTY, TURNWISE_OK};
+use crate::host::callback;
 use crate::host::requests::{self, CreateOptions, TurnOptions};
 use crate::host::service::Service;
 use crate::host::turn::Turn;
@@ -125,6 +126,7 @@ pub unsafe extern "C" fn turnwise_create_session(
             let service = handles::service(service)?;
             let prompt = text::read(prompt, prompt_len, "the prompt")?;
             let options: CreateOptions = requests::parse(text::read(options, options_len, "the options")?)?;
+            callback::refuse_in_hook()?;
             let answer = service.create_session(options.into_request(prompt.to_owned()), Wait::new(-1))?;
             write(result, answer);
             Ok(())
@@ -213,6 +215,7 @@ pub unsafe extern "C" fn turnwise_start_turn(
             check(result)?;
             let service = handles::service(service)?;
             let (id, request) = turn_request((session, session_len), (prompt, prompt_len), (options, options_len))?;
+            callback::refuse_in_hook()?;
             write(result, service.start_turn(id, request, Wait::new(-1))?);
             Ok(())
         })

@@ -5,8 +5,12 @@
 
 use std::cell::Cell;
 
+use crate::codes::{Failure, TURNWISE_REENTRANT};
+
 thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// How many of them are hooks.
+    static HOOKS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Marks the thread as one inside of a callback, until the drop.
@@ -18,6 +22,33 @@ pub struct InCallback(());
 pub fn enter() -> InCallback {
     DEPTH.with(|depth| depth.set(depth.get() + 1));
     InCallback(())
+}
+
+/// Marks the thread as one inside of a cancel hook, until the drop. A hook is a callback that must not wait.
+#[must_use]
+#[derive(Debug)]
+pub struct InHook(InCallback);
+
+/// Marks the thread as one inside of a cancel hook.
+pub fn enter_hook() -> InHook {
+    HOOKS.with(|hooks| hooks.set(hooks.get() + 1));
+    InHook(enter())
+}
+
+impl Drop for InHook {
+    fn drop(&mut self) {
+        HOOKS.with(|hooks| hooks.set(hooks.get() - 1));
+    }
+}
+
+/// Refuses a wait in a cancel hook: the turn waits for the end of its hook, so the hook may wait for itself.
+pub fn refuse_in_hook() -> Result<(), Failure> {
+    // During the thread's exit no hook runs.
+    if HOOKS.try_with(|hooks| hooks.get() > 0).unwrap_or(false) {
+        Err(Failure::new(TURNWISE_REENTRANT, "a cancel hook must not wait: its turn waits for the hook"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether the thread runs a callback.

@@ -63,8 +63,9 @@ struct State {
     ready: HashSet<SourceId>,
     is_raised: bool,
     is_closed: bool,
-    /// The turns that have ended, in the order in which the watcher saw it.
-    notices: VecDeque<Weak<Turn>>,
+    /// The turns that have ended, in the order in which the watcher saw it, each with the source of its end. The drop
+    /// of the turn removes its entry, so that the list is no longer than that of the turns.
+    notices: VecDeque<(SourceId, Weak<Turn>)>,
     /// The sources whose readiness is the end of a turn.
     ends: HashMap<SourceId, Weak<Turn>>,
 }
@@ -73,6 +74,8 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Source {
     id: SourceId,
+    /// Whether it becomes a notice.
+    is_end: bool,
     notifier: Arc<Notifier>,
 }
 
@@ -112,7 +115,7 @@ impl Notifier {
     pub(super) fn watch(self: &Arc<Self>, watched: Watched) -> Source {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         self.send(Control::Watch(id, watched));
-        Source { id, notifier: Arc::clone(self) }
+        Source { id, is_end: false, notifier: Arc::clone(self) }
     }
 
     /// Watches for the end of a turn, which becomes a notice.
@@ -120,17 +123,22 @@ impl Notifier {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         self.shared.state.lock().ends.insert(id, Arc::downgrade(turn));
         self.send(Control::Watch(id, Watched::Finished(turn.finished())));
-        Source { id, notifier: Arc::clone(self) }
+        Source { id, is_end: true, notifier: Arc::clone(self) }
     }
 
     /// The oldest notice, which stays in the list. Notices of closed turns are removed.
     pub(super) fn first_notice(&self) -> Option<Arc<Turn>> {
+        // Declared before the guard, so dropped after it: the drop of the last share of a turn takes the same lock.
+        let mut rejected = Vec::new();
         let mut state = self.shared.state.lock();
         loop {
-            let turn = state.notices.front()?.upgrade();
+            let turn = state.notices.front()?.1.upgrade();
             match turn {
                 Some(turn) if !turn.closed.is_set() => return Some(turn),
-                _ => self.shared.remove_first(&mut state),
+                turn => {
+                    rejected.extend(turn);
+                    self.shared.remove_first(&mut state);
+                }
             }
         }
     }
@@ -188,7 +196,17 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.notifier.shared.state.lock().ends.remove(&self.id);
+        if self.is_end {
+            let shared = &self.notifier.shared;
+            let mut state = shared.state.lock();
+            if state.ends.remove(&self.id).is_none() {
+                // Hosts mostly close the oldest first, which is found at once.
+                if let Some(index) = state.notices.iter().position(|(id, _)| *id == self.id) {
+                    state.notices.remove(index);
+                    shared.after_removal(&mut state);
+                }
+            }
+        }
         self.end();
     }
 }
@@ -198,7 +216,7 @@ impl Shared {
     pub(super) fn set_ready(&self, id: SourceId) {
         let mut state = self.state.lock();
         if let Some(turn) = state.ends.remove(&id) {
-            state.notices.push_back(turn);
+            state.notices.push_back((id, turn));
             state.ready.insert(NOTICES);
             // Full: the signal is there already.
             let _ = self.signal.0.try_send(());
@@ -218,6 +236,11 @@ impl Shared {
 
     fn remove_first(&self, state: &mut State) {
         state.notices.pop_front();
+        self.after_removal(state);
+    }
+
+    /// Takes the mark and the signal back with the last notice.
+    fn after_removal(&self, state: &mut State) {
         if state.notices.is_empty() {
             state.ready.remove(&NOTICES);
             let _ = self.signal.1.try_recv();

@@ -5,12 +5,12 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, Select};
+use crossbeam_channel::{bounded, Select, SendError, TryRecvError};
 use library::store::{FileStore, PersistentSessionService};
 use library::{
     ArchiveMode, CreateSessionRequest, EphemeralSessionService, EventSource, InteractionContent, RestartPolicy,
     RunResult, ServiceControl, Session, SessionAgent, SessionAgentBuilder, SessionError, SessionEvent, SessionId,
-    SessionQuery, SessionSpec, ShutdownReport, StartTurnRequest, TurnId,
+    SessionQuery, SessionService, SessionSpec, ShutdownReport, StartTurnRequest, SubscribableInjector, TurnId,
 };
 use parking_lot::Mutex;
 
@@ -23,7 +23,8 @@ use super::turn::Turn;
 use super::wait::{refuse_in_callback, Wait};
 use super::{callback, signals};
 use crate::codes::{
-    Failure, TURNWISE_INVALID_CONFIG, TURNWISE_SESSION_NOT_FOUND, TURNWISE_STORE_FAILED, TURNWISE_UNSUPPORTED,
+    Failure, TURNWISE_INVALID_CONFIG, TURNWISE_PANIC, TURNWISE_SESSION_NOT_FOUND, TURNWISE_STORE_FAILED,
+    TURNWISE_UNSUPPORTED,
 };
 
 /// Builds the agents of a service.
@@ -31,6 +32,9 @@ pub type Builder = Arc<dyn SessionAgentBuilder<Agent = Box<dyn SessionAgent>>>;
 
 /// The default of `max_sessions`.
 const MAX_SESSIONS: usize = 64;
+
+/// How long an abandoned call waits for the end of the session that it has opened.
+const GIVE_UP: Duration = Duration::from_secs(5);
 
 /// A service of a host. It ends with its last share: then every session is closed, without a wait.
 pub struct Service {
@@ -43,6 +47,7 @@ pub struct Service {
     order: Mutex<Order>,
 }
 
+#[derive(Clone)]
 enum Hosting {
     Memory(EphemeralSessionService<Builder>),
     Stored(PersistentSessionService<Builder>),
@@ -114,6 +119,8 @@ impl Service {
     /// Creates a session and waits for its first turn.
     pub fn create_session(&self, request: CreateSessionRequest, wait: Wait<'_>) -> Result<RunResult, Failure> {
         if callback::is_inside() {
+            // A session thread has them blocked. A hook may run on a thread of the host.
+            let _blocked = signals::block_all();
             return self.control().create_session(request).map_err(|error| self.failure(error));
         }
         let handle = {
@@ -126,6 +133,7 @@ impl Service {
     /// Runs a turn and waits for its result.
     pub fn start_turn(&self, id: SessionId, request: StartTurnRequest, wait: Wait<'_>) -> Result<RunResult, Failure> {
         if callback::is_inside() {
+            let _blocked = self.block_signals(request.timeout.is_some());
             return self.control().start_turn(id, request).map_err(|error| self.failure(error));
         }
         let handle = {
@@ -179,47 +187,91 @@ impl Service {
         Ok(Arc::new(Turn::stream(stream, Arc::clone(&self.closed))))
     }
 
-    /// Opens a session without a turn, and waits for the build of its agent.
+    /// Makes a call that may wait for the build of an agent.
     ///
     /// On a host's thread another thread makes the call, with signals blocked: the caller can take signals and the close
-    /// during the wait, and the session thread inherits the mask.
-    pub fn open_session(self: &Arc<Self>, spec: SessionSpec, mut wait: Wait<'_>) -> Result<SessionId, Failure> {
+    /// during the wait, and the session thread inherits the mask. `give_up` gets the value if the caller has left.
+    fn apart<T: Send + 'static>(
+        self: &Arc<Self>,
+        mut wait: Wait<'_>,
+        call: impl FnOnce(&Self) -> Result<T, SessionError> + Send + 'static,
+        give_up: impl FnOnce(&Self, T) + Send + 'static,
+    ) -> Result<T, Failure> {
         if callback::is_inside() {
-            return self.control().open_session(spec).map_err(|error| self.failure(error));
+            // A session thread has them blocked. A hook may run on a thread of the host.
+            let _blocked = signals::block_all();
+            return call(self).map_err(|error| self.failure(error));
         }
-        let (reply, opened) = bounded(1);
+        // Without room: the caller takes the value, or the sender learns that it has left.
+        let (reply, returned) = bounded(0);
         let service = Arc::clone(self);
         {
             let _blocked = signals::block_all();
-            std::thread::Builder::new().name("turnwise-open".into()).spawn(move || {
-                // The caller may have been told of the close. Then the session ends with the service.
-                let _ = reply.send(service.control().open_session(spec));
+            std::thread::Builder::new().name("turnwise-call".into()).spawn(move || {
+                if let Err(SendError(Ok(value))) = reply.send(call(&service)) {
+                    give_up(&service, value);
+                }
             })?;
         }
         loop {
-            if let Ok(result) = opened.try_recv() {
-                return result.map_err(|error| self.failure(error));
+            match returned.try_recv() {
+                Ok(result) => return result.map_err(|error| self.failure(error)),
+                Err(TryRecvError::Disconnected) => return Err(Failure::new(TURNWISE_PANIC, "a call panicked")),
+                Err(TryRecvError::Empty) => {}
             }
             self.closed.check()?;
             let mut select = Select::new();
-            select.recv(&opened);
+            select.recv(&returned);
             select.recv(self.closed.receiver());
             wait.park(&mut select)?;
         }
     }
 
+    /// As [`apart`](Self::apart), unless the service has no store: then the call waits for no build.
+    fn apart_if_stored<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&Self) -> Result<T, SessionError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        match &self.hosting {
+            Hosting::Memory(_) => call(self).map_err(|error| self.failure(error)),
+            Hosting::Stored(_) => self.apart(Wait::new(-1), call, |_, value| drop(value)),
+        }
+    }
+
+    /// Opens a session without a turn, and waits for the build of its agent. If the wait is ended meanwhile, the session
+    /// is archived; one with a record is unloaded.
+    pub fn open_session(self: &Arc<Self>, spec: SessionSpec, wait: Wait<'_>) -> Result<SessionId, Failure> {
+        self.apart(wait, |service| service.control().open_session(spec), Self::give_up)
+    }
+
+    /// Ends a session whose id no caller has got. A closed service ends all of its sessions.
+    fn give_up(&self, id: SessionId) {
+        if self.closed.is_set() {
+            return;
+        }
+        // An error means that the session ends already, or that another thread has found it in the list and uses it.
+        let _ = match &self.hosting {
+            Hosting::Memory(service) => service.archive_with(id, ArchiveMode::Interrupt),
+            Hosting::Stored(service) => service.unload(id, GIVE_UP),
+        };
+    }
+
     /// Subscribes to a session, or to all sessions.
     pub fn subscribe(
-        &self,
+        self: &Arc<Self>,
         id: Option<SessionId>,
         settings: SubscriptionSettings,
     ) -> Result<Arc<Subscription>, Failure> {
         let options = settings.into_subscription()?;
         let stream = match id {
-            Some(id) => self.control().subscribe(id, options).map_err(|error| self.failure(error))?,
+            Some(id) => self.apart_if_stored(move |service| service.control().subscribe(id, options))?,
             None => self.control().subscribe_all(options),
         };
-        Ok(Arc::new(Subscription::of_session(stream, Arc::clone(&self.closed))))
+        let subscription = Subscription::of_session(stream, Arc::clone(&self.closed));
+        Ok(Arc::new(match id {
+            Some(id) => subscription.asking(id, self.control().downgrade()),
+            None => subscription,
+        }))
     }
 
     /// Sends a message to the admitted turn.
@@ -234,16 +286,26 @@ impl Service {
     }
 
     /// Puts a message into a session's inbox.
-    pub fn inject(&self, id: SessionId, body: String, source: EventSource) -> Result<Arc<Subscription>, Failure> {
-        let injector = self.control().event_injector(id).ok_or_else(|| no_session(id))?;
+    pub fn inject(
+        self: &Arc<Self>,
+        id: SessionId,
+        body: String,
+        source: EventSource,
+    ) -> Result<Arc<Subscription>, Failure> {
+        let injector = self.injector(id)?;
         let interaction = injector.inject_with_subscription(body, source)?;
         Ok(Arc::new(Subscription::of_interaction(id, interaction, Arc::clone(&self.closed))))
     }
 
     /// Ends host mode in its inbox' order.
-    pub fn dismiss(&self, id: SessionId, source: EventSource) -> Result<(), Failure> {
-        let injector = self.control().event_injector(id).ok_or_else(|| no_session(id))?;
-        Ok(injector.dismiss(source)?)
+    pub fn dismiss(self: &Arc<Self>, id: SessionId, source: EventSource) -> Result<(), Failure> {
+        Ok(self.injector(id)?.dismiss(source)?)
+    }
+
+    /// The inbox of a session. A stored one that was unloaded is resumed.
+    fn injector(self: &Arc<Self>, id: SessionId) -> Result<Arc<dyn SubscribableInjector>, Failure> {
+        let injector = self.apart_if_stored(move |service| Ok(service.control().event_injector(id)))?;
+        injector.ok_or_else(|| no_session(id))
     }
 
     /// Exports the history at the end of the running turn.
@@ -275,11 +337,15 @@ impl Service {
         self.control().restart(id, timeout).map_err(|error| self.failure(error))
     }
 
-    /// Resumes a stored session.
-    pub fn resume(&self, id: SessionId) -> Result<(), Failure> {
-        let service = self.stored()?;
-        let _blocked = signals::block_all();
-        service.resume(id).map_err(|error| self.failure(error))
+    /// Resumes a stored session, and waits for the build of its agent.
+    pub fn resume(self: &Arc<Self>, id: SessionId) -> Result<(), Failure> {
+        self.resume_checked(id, Wait::new(-1))
+    }
+
+    /// As [`resume`](Self::resume). The session is resumed although the check ends the wait.
+    pub fn resume_checked(self: &Arc<Self>, id: SessionId, wait: Wait<'_>) -> Result<(), Failure> {
+        let service = self.stored()?.clone();
+        self.apart(wait, move |_| service.resume(id), |_, ()| ())
     }
 
     /// Unloads a stored session.
@@ -322,12 +388,7 @@ impl Service {
             return false;
         }
         if callback::is_inside() {
-            // A shutdown could wait here for the running permit of this thread's turn.
-            for session in self.control().list(SessionQuery::new()).unwrap_or_default() {
-                if session.is_live {
-                    drop(self.control().archive_with(session.session_id, ArchiveMode::Interrupt));
-                }
-            }
+            self.close_in_callback();
         } else {
             self.control().shutdown_with(ArchiveMode::Interrupt, Duration::ZERO);
         }
@@ -335,6 +396,22 @@ impl Service {
             notifier.close();
         }
         true
+    }
+
+    /// Cancels the turns, and has another thread shut the service down: a shutdown could wait here for the running permit
+    /// of this thread's turn. Records stay open, as after a close of a host's thread.
+    fn close_in_callback(&self) {
+        for session in self.control().list(SessionQuery::new()).unwrap_or_default() {
+            if session.is_live {
+                // It may be between two turns.
+                let _ = self.control().interrupt(session.session_id);
+            }
+        }
+        let hosting = self.hosting.clone();
+        let _blocked = signals::block_all();
+        let shutdown = move || drop(hosting.control().shutdown_with(ArchiveMode::Interrupt, Duration::ZERO));
+        // Without a thread for it, the sessions end with the last share of the service.
+        let _ = std::thread::Builder::new().name("turnwise-close".into()).spawn(shutdown);
     }
 
     /// Waits for the end of the thread behind the descriptor, after a close. It runs no code of the host.
@@ -409,7 +486,8 @@ impl Service {
                     order.events_before_notice = order.events_before_notice.map(|left| left - 1);
                     return Ok(Next::Event(ServiceEvent::Event(event)));
                 }
-                Next::End if notice.is_none() => return Ok(Next::End),
+                // The overflow `disconnect` ends the events, but not the queue: the ends of turns still come.
+                Next::End if notice.is_none() && self.closed.is_set() => return Ok(Next::End),
                 _ => {}
             }
         }
@@ -437,7 +515,8 @@ impl Service {
             let mut select = Select::new();
             select.recv(notifier.notice_signal());
             select.recv(self.closed.receiver());
-            if let Some(events) = &self.events {
+            // A disconnected channel is always ready.
+            if let Some(events) = self.events.as_ref().filter(|events| !events.has_ended()) {
                 events.add_to(&mut select);
             }
             wait.park(&mut select)?;

@@ -1,10 +1,13 @@
 //! A subscription of a host: to a session, to all sessions, or to one interaction.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, TryRecvError};
-use library::{AgentEvent, EventStream, InteractionId, InteractionSubscription, SessionEvent, SessionId};
+use library::{
+    AgentEvent, EventStream, InteractionId, InteractionSubscription, SessionError, SessionEvent, SessionId, WeakService,
+};
 
 use super::callback;
 use super::closed::Closed;
@@ -12,7 +15,7 @@ use super::events::Next;
 use super::notifier::{Notifier, Source};
 use super::wait::Wait;
 use super::watcher::Watched;
-use crate::codes::Failure;
+use crate::codes::{Failure, TURNWISE_CANCELLED};
 
 /// A queue of events, read by [`next_event`](Self::next_event).
 #[derive(Debug)]
@@ -22,6 +25,10 @@ pub struct Subscription {
     pub closed: Closed,
     service_closed: Arc<Closed>,
     source: OnceLock<Source>,
+    /// The session of the events, and its service: asked why a wait was refused.
+    asked: Option<(SessionId, WeakService)>,
+    /// Set by the first read that has seen the end.
+    has_ended: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -54,7 +61,25 @@ impl Subscription {
     }
 
     fn new(queue: Queue, service_closed: Arc<Closed>) -> Self {
-        Self { queue, closed: Closed::default(), service_closed, source: OnceLock::new() }
+        Self {
+            queue,
+            closed: Closed::default(),
+            service_closed,
+            source: OnceLock::new(),
+            asked: None,
+            has_ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Has a refused wait ask the service why.
+    pub(super) fn asking(mut self, id: SessionId, service: WeakService) -> Self {
+        self.asked = Some((id, service));
+        self
+    }
+
+    /// Whether a read has seen the end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
     }
 
     /// The id of the interaction, if the subscription is one to an interaction.
@@ -104,6 +129,7 @@ impl Subscription {
                 Next::Empty
             }
             Err(TryRecvError::Disconnected) => {
+                self.has_ended.store(true, Ordering::Release);
                 if let Some(source) = source {
                     source.end();
                 }
@@ -128,7 +154,12 @@ impl Subscription {
     }
 
     /// Waits for the next event; `Empty` if none comes in time.
+    ///
+    /// # Errors
+    /// In a callback `SESSION_REENTRANT` if the session of the events is the callback's own, or waits for it; and
+    /// `CANCELLED` if the callback's own turn is told to stop.
     pub fn next_event(&self, mut wait: Wait<'_>) -> Result<Next<Item>, Failure> {
+        let mut was_refused = false;
         loop {
             let next = self.try_next();
             if !matches!(next, Next::Empty) {
@@ -145,9 +176,12 @@ impl Subscription {
                     let (slice, begin) = (wait.slice(), Instant::now());
                     match stream.recv_timeout(slice) {
                         Ok(event) => return Ok(Next::Event(Item::Numbered(event))),
-                        // The wait is refused, or the thread's own turn is cancelled. The caller checks its turn.
-                        Err(error) if error.is_timeout() && begin.elapsed() < slice => return Ok(Next::Empty),
-                        Err(_) => {}
+                        // The wait is refused, or the thread's own turn is cancelled.
+                        Err(error) if error.is_timeout() && begin.elapsed() < slice => {
+                            self.check_refusal(was_refused)?;
+                            was_refused = true;
+                        }
+                        Err(_) => was_refused = false,
                     }
                 }
                 _ => {
@@ -159,5 +193,21 @@ impl Subscription {
                 }
             }
         }
+    }
+
+    /// Finds out why a wait was refused. `is_repeated`: whether the wait before was refused as well.
+    fn check_refusal(&self, is_repeated: bool) -> Result<(), Failure> {
+        let service = self.asked.as_ref().and_then(|(id, service)| Some((*id, service.upgrade()?)));
+        if let Some((id, service)) = service {
+            match service.wait_idle(id, Duration::ZERO) {
+                Err(error @ (SessionError::Reentrant { .. } | SessionError::Interrupted { .. })) => {
+                    return Err(error.into());
+                }
+                // The session that waited for this one waits no more: the wait is tried again.
+                _ if !is_repeated => return Ok(()),
+                _ => {}
+            }
+        }
+        Err(Failure::new(TURNWISE_CANCELLED, "the turn that waits is told to stop"))
     }
 }
