@@ -7,6 +7,9 @@ use library::{
     AgentError, AssistantBlock, Cancelled, Message, RunResult, Session, SessionAgent, SessionAgentBuilder,
     SessionContext, SessionSpec, TurnContext,
 };
+use parking_lot::Mutex;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use crate::context::Context;
@@ -15,7 +18,34 @@ use crate::interpreter::{attach, Live, ThreadState};
 /// Builds agents by a call of the package's function `build(spec, context)`.
 #[derive(Debug)]
 pub(crate) struct Builder {
-    pub(crate) build: Py<PyAny>,
+    /// `None` once the garbage collector has cleared the service. It is locked by attached threads only.
+    build: Mutex<Option<Py<PyAny>>>,
+}
+
+impl Builder {
+    pub(crate) fn new(build: Py<PyAny>) -> Self {
+        Self { build: Mutex::new(Some(build)) }
+    }
+
+    /// Shows the reference to the garbage collector. The sessions' agents are not shown, so what they refer to lives.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.build.try_lock().as_deref() {
+            Some(build) => visit.call(build),
+            None => Ok(()),
+        }
+    }
+
+    /// Breaks a cycle that the garbage collector has found. Later builds fail.
+    pub(crate) fn clear(&self) {
+        let build = self.build.lock().take();
+        drop(build);
+    }
+
+    fn call(&self, py: Python<'_>, spec: String, handle: u64) -> PyResult<Py<PyAny>> {
+        let build = self.build.lock().as_ref().map(|build| build.clone_ref(py));
+        let Some(build) = build else { return Err(PyRuntimeError::new_err("the service has been freed")) };
+        build.call1(py, (spec, Context { handle }))
+    }
 }
 
 /// The agent of one session. The package's class has `run_turn(prompt, context)` and `close()`.
@@ -46,7 +76,8 @@ fn failure(py: Python<'_>, error: &PyErr, cancelled: Option<Cancelled>) -> Agent
                 .and_then(|kind| kind.into_error(text.clone()))
                 .unwrap_or_else(|_| AgentError::other(text)),
         },
-        (Err(error), _) => AgentError::other(error.to_string()),
+        // The exception cannot be described: its text raises, or its details are no JSON.
+        (Err(_), _) => AgentError::other(error.to_string()),
     }
 }
 
@@ -65,7 +96,7 @@ impl SessionAgentBuilder for Builder {
         let _inside = callback::enter();
         let object = contexts::with_build(session, &outcome, |handle| {
             attach(|py| {
-                let made = self.build.call1(py, (json, Context { handle }));
+                let made = self.call(py, json, handle);
                 made.map_err(|error| failure(py, &error, session.check().err()))
             })
         });

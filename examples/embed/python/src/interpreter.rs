@@ -17,8 +17,8 @@ use pyo3::prelude::*;
 
 use crate::errors;
 
-/// Set at the end of the exit hook. From then on no thread of the library may attach: the interpreter would end the
-/// thread by a forced unwind, or keep it for ever.
+/// Set at the end of the exit hook, with `DETACHED` locked. From then on no thread of the library may attach: the
+/// interpreter would end the thread by a forced unwind, or keep it for ever.
 static HAS_ENDED: AtomicBool = AtomicBool::new(false);
 
 /// The identity of the main thread, which alone handles signals.
@@ -53,9 +53,15 @@ static FEWER_DETACHED: Condvar = Condvar::new();
 struct Counted;
 
 impl Counted {
-    fn begin() -> Self {
-        *DETACHED.lock() += 1;
-        Self
+    /// Fails after [`end`]. The lock puts the two in an order: either `end` waits for this call, or this call stays
+    /// attached and fails.
+    fn begin() -> Result<Self, Failure> {
+        let mut detached = DETACHED.lock();
+        if HAS_ENDED.load(Ordering::SeqCst) {
+            return Err(ended());
+        }
+        *detached += 1;
+        Ok(Self)
     }
 }
 
@@ -74,7 +80,6 @@ pub(crate) fn end(timeout: Duration) {
     let deadline = Instant::now() + timeout;
     let mut detached = DETACHED.lock();
     while *detached > 0 && !FEWER_DETACHED.wait_until(&mut detached, deadline).timed_out() {}
-    drop(detached);
     HAS_ENDED.store(true, Ordering::SeqCst);
 }
 
@@ -121,9 +126,18 @@ pub(crate) fn refuse_subinterpreters() -> PyResult<()> {
     }
 }
 
+/// Whether the exit hook has ended.
+pub(crate) fn has_ended() -> bool {
+    HAS_ENDED.load(Ordering::SeqCst)
+}
+
+/// The failure of a call at the end of the interpreter.
+pub(crate) fn ended() -> Failure {
+    Failure::new(TURNWISE_INTERPRETER, "the interpreter is shutting down")
+}
+
 /// Attaches, unless the interpreter is at its end.
 pub(crate) fn attach<T>(body: impl FnOnce(Python<'_>) -> T) -> Result<T, Failure> {
-    let ended = || Failure::new(TURNWISE_INTERPRETER, "the interpreter is shutting down");
     if HAS_ENDED.load(Ordering::SeqCst) {
         return Err(ended());
     }
@@ -182,7 +196,7 @@ pub(crate) fn waiting<T: Send>(
     let timeout = milliseconds(timeout);
     let is_main = is_main_thread(py)?;
     let mut raised = None;
-    let _counted = Counted::begin();
+    let _counted = errors::raise(py, Counted::begin())?;
     let result = py.detach(|| {
         fork::check()?;
         if callback::is_inside() {
@@ -210,7 +224,7 @@ pub(crate) fn waiting<T: Send>(
 
 /// Runs a call without the interpreter's lock.
 pub(crate) fn detached<T: Send>(py: Python<'_>, body: impl FnOnce() -> Result<T, Failure> + Send) -> PyResult<T> {
-    let _counted = Counted::begin();
+    let _counted = errors::raise(py, Counted::begin())?;
     let result = py.detach(|| {
         fork::check()?;
         body()
@@ -226,7 +240,8 @@ pub(crate) fn drop_detached<T: Send>(value: T) {
         std::mem::forget(value);
         return;
     }
-    // At the end of the interpreter the value is dropped as it is: nothing waits for the lock then.
+    // At the end of the interpreter the value is dropped as it is: nothing waits for the interpreter's lock then.
+    let Ok(_counted) = Counted::begin() else { return };
     let _ = Python::try_attach(|py| py.detach(|| drop(value.take())));
     drop(value);
 }

@@ -11,14 +11,17 @@ use embed::host::service::{self, ServiceEvent};
 use embed::host::wait::Wait;
 use library::{ArchiveMode, EventSource, InputId, InputResponse, InteractionContent, SessionId, SessionQuery, TurnId};
 use parking_lot::Mutex;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 use crate::agent::Builder;
+use crate::errors;
 use crate::interpreter::{self, detached, drop_detached, milliseconds, waiting};
 use crate::turn::{converted, result_json, NextItem, Subscription, Turn};
 
-/// The services of the process, for the exit hook.
-static SERVICES: Mutex<Vec<Weak<service::Service>>> = Mutex::new(Vec::new());
+/// The services of the process, for the exit hook. `None` once the hook has begun: it would miss later ones.
+static SERVICES: Mutex<Option<Vec<Weak<service::Service>>>> = Mutex::new(Some(Vec::new()));
 
 /// A service. The drop of the last reference closes it without a wait.
 #[pyclass(frozen, module = "turnwise._native")]
@@ -26,6 +29,9 @@ static SERVICES: Mutex<Vec<Weak<service::Service>>> = Mutex::new(Vec::new());
 pub(crate) struct Service {
     /// `None` after the close. A call takes a share for its length.
     service: Mutex<Option<Arc<service::Service>>>,
+    /// A share of the builder, for the garbage collector: the factory may lead back to this object. `None` after the
+    /// close. It is locked by attached threads only, so that no visit of one collection finds it locked.
+    builder: Mutex<Option<Arc<Builder>>>,
 }
 
 fn id(text: &str) -> Result<SessionId, Failure> {
@@ -61,16 +67,32 @@ impl Service {
 impl Service {
     #[new]
     fn new(py: Python<'_>, build: Py<PyAny>, store: Option<String>, settings: &str) -> PyResult<Self> {
-        let builder = Arc::new(Builder { build });
+        let builder = Arc::new(Builder::new(build));
+        let shared = Arc::clone(&builder);
         let service = detached(py, || {
             let settings: ServiceSettings = requests::parse(settings)?;
-            let service = service::Service::new(builder, store.as_deref(), settings)?;
-            let mut services = SERVICES.lock();
+            let service = service::Service::new(shared, store.as_deref(), settings)?;
+            let mut registered = SERVICES.lock();
+            let services = registered.as_mut().ok_or_else(interpreter::ended)?;
             services.retain(|service| service.strong_count() > 0);
             services.push(Arc::downgrade(&service));
             Ok(service)
         })?;
-        Ok(Self { service: Mutex::new(Some(service)) })
+        Ok(Self { service: Mutex::new(Some(service)), builder: Mutex::new(Some(builder)) })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.builder.try_lock().as_deref() {
+            Some(Some(builder)) => builder.traverse(&visit),
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let builder = self.builder.lock().take();
+        if let Some(builder) = builder {
+            builder.clear();
+        }
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
@@ -80,11 +102,14 @@ impl Service {
                 service.close();
             }
             Ok(())
-        })
+        })?;
+        let builder = self.builder.lock().take();
+        drop(builder);
+        Ok(())
     }
 
-    fn is_closed(&self) -> bool {
-        self.service.lock().is_none()
+    fn is_closed(&self, py: Python<'_>) -> PyResult<bool> {
+        detached(py, || Ok(self.service.lock().is_none()))
     }
 
     /// The number of sessions that have ended, and the ids of those that have not.
@@ -311,16 +336,19 @@ impl Drop for Service {
     }
 }
 
-/// Shuts every service down, for the exit hook, within `timeout` seconds in all. Returns the sessions that are stuck.
-/// Afterwards no thread of the library runs Python code.
+/// Shuts every service down, for the exit hook, within `timeout` seconds in all. Adds the sessions that are stuck to a
+/// list, which the hook has even if a signal handler raises at the return. Afterwards no other thread of the library
+/// runs Python code.
 #[pyfunction]
-pub(crate) fn shut_down_all(py: Python<'_>, timeout: f64) -> Vec<String> {
-    if fork::is_child() {
-        // The sessions are those of the parent.
-        return Vec::new();
+pub(crate) fn shut_down_all(py: Python<'_>, timeout: f64, stuck: &Bound<'_, PyList>) -> PyResult<()> {
+    if fork::is_child() || interpreter::has_ended() {
+        // The sessions are those of the parent, or this is the second call of the hook.
+        return Ok(());
     }
-    py.detach(|| {
-        let services: Vec<_> = SERVICES.lock().drain(..).filter_map(|service| service.upgrade()).collect();
+    errors::prepare(py)?;
+    let ids = py.detach(|| {
+        let registered = SERVICES.lock().take().unwrap_or_default();
+        let services: Vec<_> = registered.into_iter().filter_map(|service| service.upgrade()).collect();
         let wait = Wait::new(milliseconds(Some(timeout)));
         // All of them are told first, so that they end at the same time.
         for service in &services {
@@ -336,6 +364,7 @@ pub(crate) fn shut_down_all(py: Python<'_>, timeout: f64) -> Vec<String> {
         }
         // Threads of the program that wait get the close, and attach again.
         interpreter::end(Duration::from_secs(1));
-        stuck.iter().map(ToString::to_string).collect()
-    })
+        stuck
+    });
+    ids.iter().try_for_each(|id| stuck.append(id.to_string()))
 }

@@ -6,7 +6,8 @@ use embed::host::events::Next;
 use embed::host::requests::event_json;
 use embed::host::subscription::{self, Item};
 use embed::host::turn;
-use library::RunResult;
+use library::{InteractionId, RunResult, SessionId, TurnId};
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::interpreter::{detached, drop_detached, waiting};
@@ -15,8 +16,10 @@ use crate::interpreter::{detached, drop_detached, waiting};
 #[pyclass(frozen, module = "turnwise._native")]
 #[derive(Debug)]
 pub(crate) struct Turn {
-    /// `None` only during the drop.
-    turn: Option<Arc<turn::Turn>>,
+    /// `None` after the close, which frees the queue of the events. A call takes a share for its length.
+    turn: Mutex<Option<Arc<turn::Turn>>>,
+    session_id: SessionId,
+    turn_id: TurnId,
 }
 
 /// A result, as JSON.
@@ -58,21 +61,18 @@ pub(crate) fn converted<T>(
 
 impl Turn {
     pub(crate) fn new(turn: Arc<turn::Turn>) -> Self {
-        Self { turn: Some(turn) }
+        Self { session_id: turn.session_id(), turn_id: turn.turn_id(), turn: Mutex::new(Some(turn)) }
     }
 
-    fn inner(&self) -> Result<&Arc<turn::Turn>, embed::codes::Failure> {
-        self.turn.as_ref().ok_or_else(embed::codes::Failure::closed)
+    fn inner(&self) -> Result<Arc<turn::Turn>, embed::codes::Failure> {
+        self.turn.lock().clone().ok_or_else(embed::codes::Failure::closed)
     }
 }
 
 #[pymethods]
 impl Turn {
-    fn ids(&self, py: Python<'_>) -> PyResult<(String, u64)> {
-        detached(py, || {
-            let turn = self.inner()?;
-            Ok((turn.session_id().to_string(), turn.turn_id().get()))
-        })
+    fn ids(&self) -> (String, u64) {
+        (self.session_id.to_string(), self.turn_id.get())
     }
 
     fn interrupt(&self, py: Python<'_>) -> PyResult<()> {
@@ -97,10 +97,13 @@ impl Turn {
         waiting(py, timeout, |wait| converted(self.inner()?.next_event(wait)?, event_json))
     }
 
-    /// Wakes the threads that wait for the turn, which goes on.
+    /// Wakes the threads that wait for the turn, and frees its queue. The turn goes on.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || {
-            self.inner()?.closed.set();
+            let turn = self.turn.lock().take();
+            if let Some(turn) = turn {
+                turn.closed.set();
+            }
             Ok(())
         })
     }
@@ -108,7 +111,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        drop_detached(self.turn.take());
+        drop_detached(self.turn.get_mut().take());
     }
 }
 
@@ -116,17 +119,18 @@ impl Drop for Turn {
 #[pyclass(frozen, module = "turnwise._native")]
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    /// `None` only during the drop.
-    subscription: Option<Arc<subscription::Subscription>>,
+    /// `None` after the close, which frees the queue. A call takes a share for its length.
+    subscription: Mutex<Option<Arc<subscription::Subscription>>>,
+    interaction_id: Option<InteractionId>,
 }
 
 impl Subscription {
     pub(crate) fn new(subscription: Arc<subscription::Subscription>) -> Self {
-        Self { subscription: Some(subscription) }
+        Self { interaction_id: subscription.interaction_id(), subscription: Mutex::new(Some(subscription)) }
     }
 
-    fn inner(&self) -> Result<&Arc<subscription::Subscription>, embed::codes::Failure> {
-        self.subscription.as_ref().ok_or_else(embed::codes::Failure::closed)
+    fn inner(&self) -> Result<Arc<subscription::Subscription>, embed::codes::Failure> {
+        self.subscription.lock().clone().ok_or_else(embed::codes::Failure::closed)
     }
 }
 
@@ -145,13 +149,17 @@ impl Subscription {
         detached(py, || Ok(self.inner()?.dropped()))
     }
 
-    fn interaction_id(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        detached(py, || Ok(self.inner()?.interaction_id().map(|id| id.to_string())))
+    fn interaction_id(&self) -> Option<String> {
+        self.interaction_id.map(|id| id.to_string())
     }
 
+    /// Wakes the threads that wait for the subscription, and frees its queue.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || {
-            self.inner()?.closed.set();
+            let subscription = self.subscription.lock().take();
+            if let Some(subscription) = subscription {
+                subscription.closed.set();
+            }
             Ok(())
         })
     }
@@ -159,6 +167,6 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        drop_detached(self.subscription.take());
+        drop_detached(self.subscription.get_mut().take());
     }
 }

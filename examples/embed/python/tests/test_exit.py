@@ -8,6 +8,8 @@ import textwrap
 
 import pytest
 
+import turnwise
+
 BEGIN = """
     import os, sys, threading, time, turnwise
     begun = threading.Event()
@@ -76,6 +78,60 @@ def test_c99_an_agent_that_never_returns_is_reported_at_exit(way):
     assert session, "what was printed before is not lost"
     assert ended.returncode == 70
     assert ended.stderr == f"turnwise: sessions that do not end at exit: {session}\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        # The interrupt is pending when the exit hook begins, or comes during its wait.
+        "atexit.register(_thread.interrupt_main)",
+        "atexit.register(lambda: threading.Timer(0.1, _thread.interrupt_main).start())",
+        "sys.stderr = None",
+        "sys.stderr.close()",
+        "sys.stdout.close()",
+    ],
+)
+def test_c99_a_stuck_session_ends_the_process_in_any_case(before):
+    ended = python(f"""
+        import _thread, atexit
+        turnwise.set_exit_timeout(0.3)
+        session.begin("system")
+        begun.wait()
+        {before}
+    """)
+    assert ended.returncode == 70
+
+
+def test_c99_the_exit_timeout_is_a_number():
+    for seconds in (-1, float("nan")):
+        with pytest.raises(turnwise.InvalidArgument):
+            turnwise.set_exit_timeout(seconds)
+    with pytest.raises(TypeError):
+        turnwise.set_exit_timeout(None)
+
+
+def test_c99_the_exit_hook_gives_the_handler_of_sigint_back():
+    ended = python("""
+        import signal
+        turnwise._at_exit()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    """)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_c99_calls_after_the_exit_hook_are_refused():
+    ended = python("""
+        turn = session.begin("hello")
+        turnwise._at_exit()
+        calls = [session.read, turn.wait, lambda: service.is_closed, lambda: turnwise.Service(turnwise.Agent)]
+        for call in calls:
+            try:
+                call()
+            except turnwise.InterpreterExit as error:
+                print(error.code)
+        del calls, call, turn, session, service
+    """)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "INTERPRETER\n" * 4, "")
 
 
 def test_c99_a_stuck_session_of_a_closed_service_is_reported_at_exit():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import threading
 
 import pytest
 
@@ -109,6 +110,74 @@ def test_c96_input_requests_are_answered_on_the_calling_thread(host):
     with pytest.raises(turnwise.InputNotPending):
         session.respond(event["input_id"], "no")
     assert turn.result().text == "no"
+
+
+def test_c96_an_answer_that_comes_too_late_does_not_end_the_run(host):
+    over = threading.Event()
+
+    def run(prompt, turn):
+        try:
+            return turn.request_input(prompt, timeout=0.01)
+        except turnwise.InputTimedOut:
+            over.set()
+            return "timed out"
+
+    def late(request):
+        assert over.wait(60)
+        return "yes"
+
+    session = host(turnwise.agent_fn(run)).open()
+    assert session.run("Feed the cat?", on_input=late).text == "timed out"
+    over.clear()
+    assert session.run("Feed the lion?", on_input=lambda request: over.wait(60) and None).text == "timed out"
+
+
+def test_c96_a_closed_subscription_does_not_block_the_agent(host):
+    session = host().open()
+    events = session.subscribe(capacity=1, overflow="block")
+    turn = session.begin("emit 300")
+    assert next(events)
+    events.close()
+    assert turn.result().text == "emitted"
+    for call in (lambda: next(events), lambda: events.dropped):
+        with pytest.raises(turnwise.Closed):
+            call()
+    assert events.interaction_id is None
+    events.close()  # again
+
+
+def test_c96_a_closed_stream_does_not_block_its_turn(host):
+    session = host().open()
+    with session.stream("emit 2000") as turn:
+        assert next(turn)
+        turn.close()
+    for call in (turn.result, turn.interrupt, lambda: next(turn), lambda: turn.is_finished):
+        with pytest.raises(turnwise.Closed):
+            call()
+    assert turn.session_id == session.id and turn.turn_id == 1
+    session.wait_idle(60)
+    assert session.run("say again").text == "again"
+
+
+def test_c96_a_closed_queue_leaves_the_descriptor(host):
+    service = host()
+    session = service.open()
+    descriptor = service.fileno()
+    events = session.subscribe()
+    assert session.run("say hello").text == "hello"
+    assert select.select([descriptor], [], [], 60)[0] == [descriptor]
+    events.close()
+    assert service.next_event(0) is None
+    assert select.select([descriptor], [], [], 0)[0] == []
+
+
+def test_c96_an_exception_that_cannot_be_described_keeps_its_name(host):
+    def run(prompt, turn):
+        raise turnwise.AgentFailure("no such tool", kind="tool", name=object())
+
+    session = host(turnwise.agent_fn(run)).open()
+    with pytest.raises(turnwise.TurnFailed, match="AgentFailure: no such tool"):
+        session.run("hello")
 
 
 def test_c96_messages_reach_turns_and_host_mode(host):

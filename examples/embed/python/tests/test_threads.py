@@ -177,6 +177,39 @@ def test_c98_a_service_is_freed_in_a_callback(thread):
     assert ended.wait(60)
 
 
+def test_c98_a_cycle_of_a_service_and_its_factory_is_freed():
+    class Application:
+        def __init__(self):
+            self.service = turnwise.Service(self.make)
+
+        def make(self, spec):
+            return turnwise.Agent(spec)
+
+    application = Application()
+    session = application.service.open().id
+    watch, native = weakref.ref(application), weakref.ref(application.service)
+    gc.collect()
+    assert application.service.session(session).read(), "a collection frees nothing that is used"
+    del application
+    gc.collect()
+    assert (watch(), native()) == (None, None)
+
+
+def test_c98_a_closed_service_lets_go_of_its_factory():
+    class Factory:
+        def __call__(self, spec):
+            return turnwise.Agent(spec)
+
+    factory = Factory()
+    watch = weakref.ref(factory)
+    service = turnwise.Service(factory)
+    del factory
+    gc.collect()
+    assert watch() is not None
+    service.close()
+    assert watch() is None
+
+
 def test_c98_an_agent_frees_what_it_owns_on_its_thread(host):
     freed = []
 

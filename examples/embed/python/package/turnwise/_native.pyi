@@ -7,7 +7,7 @@ __all__ = ["CODES", "Context", "Service", "Subscription", "Turn", "VERSION", "sh
 CODES: list[tuple[int, str]]
 VERSION: str
 
-def shut_down_all(timeout: float) -> list[str]: ...
+def shut_down_all(timeout: float, stuck: list[str]) -> None: ...
 
 @final
 class Context:

@@ -10,6 +10,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Type, Union
 
 from . import _native
 from ._agent import AgentFactory, builder
+from ._errors import Closed, InputNotPending
 
 Json = dict[str, Any]
 #: Answers an input request, on the thread that reads the turn. ``None`` declines it.
@@ -125,7 +126,7 @@ class Turn:
                 return event
 
     def close(self) -> None:
-        """Wakes the threads that wait for the turn, which goes on."""
+        """Frees the unread events. The turn goes on, and other calls than the ids raise ``Closed``, as in waiting threads."""
         self._native.close()
 
     def __enter__(self) -> Turn:
@@ -134,8 +135,11 @@ class Turn:
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        if not self._native.is_finished():
-            self._native.interrupt()
+        try:
+            if not self._native.is_finished():
+                self._native.interrupt()
+        except Closed:
+            pass  # The block has closed the turn, which goes on.
 
 
 class Subscription:
@@ -173,7 +177,7 @@ class Subscription:
         return self._native.interaction_id()
 
     def close(self) -> None:
-        """Ends the subscription. Threads that wait for it get ``Closed``."""
+        """Ends the subscription and frees its queue. Later calls raise ``Closed``, as in threads that wait."""
         self._native.close()
 
 
@@ -219,10 +223,13 @@ class Session:
 
     def _answer(self, event: Json, on_input: OnInput) -> None:
         answer = on_input(event["request"])
-        if answer is None:
-            self.decline(event["input_id"])
-        else:
-            self.respond(event["input_id"], answer)
+        try:
+            if answer is None:
+                self.decline(event["input_id"])
+            else:
+                self.respond(event["input_id"], answer)
+        except InputNotPending:
+            pass  # The request has ended meanwhile, by its timeout or another answer. The turn goes on.
 
     def begin(self, prompt: str, **options: Any) -> Turn:
         """Begins a turn, and does not wait for it. The options are those of ``run``."""
