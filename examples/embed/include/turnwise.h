@@ -314,7 +314,8 @@ typedef struct TurnwiseAgent {
     // a session thread. Not called if the creation of the service fails. Optional.
     void (*drop_context)(void *context);
     // Asks for a call when a turn of this agent is told to stop, to abort what `run_turn` waits for. It runs on the
-    // thread that tells, while `run_turn` may run on its own. It is not called after `run_turn` has returned. Optional.
+    // thread that tells, while `run_turn` may run on its own. It is not called after `run_turn` has returned. A
+    // wait in it is `TURNWISE_REENTRANT`. Optional.
     void (*on_cancel)(void *context,
                       void *state);
 } TurnwiseAgent;
@@ -476,8 +477,12 @@ int32_t turnwise_context_fail(TurnwiseHandle ctx,
 // Any number of threads may read a queue. Each item goes to one of them. In a callback a wait for the queue of a service,
 // or for an interaction, keeps the running permit of the callback's turn.
 //
+// The queue of a service does not end before its close: if its settings say `disconnect`, the ends of turns come after
+// the overflow too.
+//
 // Errors: `TURNWISE_CLOSED` if the handle or the service is closed meanwhile; `TURNWISE_CANCELLED` in a callback whose
-// own turn is told to stop.
+// own turn is told to stop; `TURNWISE_SESSION_REENTRANT` in a callback that waits for a subscription of its own session,
+// or of one that waits for it.
 int32_t turnwise_next_event(TurnwiseHandle handle,
                             int64_t timeout_ms,
                             struct TurnwiseEvent *event,

@@ -148,6 +148,20 @@ impl Notifier {
         self.shared.remove_first(&mut self.shared.state.lock());
     }
 
+    /// The number of notices.
+    #[cfg(test)]
+    pub(super) fn notices(&self) -> usize {
+        self.shared.state.lock().notices.len()
+    }
+
+    /// Waits until there are as many notices.
+    #[cfg(test)]
+    pub(super) fn wait_for_notices(&self, count: usize) {
+        while self.notices() < count {
+            std::thread::yield_now();
+        }
+    }
+
     /// Has a message while there may be a notice.
     pub(super) fn notice_signal(&self) -> &Receiver<()> {
         &self.shared.signal.1

@@ -592,3 +592,119 @@ impl fmt::Debug for Service {
         f.debug_struct("Service").field("is_closed", &self.closed.is_set()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{unbounded, Receiver, Sender};
+    use library::{builder_fn, AgentError, TurnContext};
+
+    use super::*;
+    use crate::codes::TURNWISE_CANCELLED;
+
+    const LONG: i64 = 60_000;
+
+    /// Answers with the prompt. Its drop is a message.
+    struct Echo {
+        history: Session,
+        dropped: Sender<SessionId>,
+    }
+
+    impl SessionAgent for Echo {
+        fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+            Ok(turn.finish(prompt))
+        }
+
+        fn session_clone(&self) -> Session {
+            self.history.clone()
+        }
+    }
+
+    impl Drop for Echo {
+        fn drop(&mut self) {
+            let _ = self.dropped.send(self.history.id());
+        }
+    }
+
+    /// A service whose builds wait for a message, unless `gate` is disconnected; and the agents that were dropped.
+    fn service(store: Option<&str>, settings: &str, gate: Receiver<()>) -> (Arc<Service>, Receiver<SessionId>) {
+        let (dropped, drops) = unbounded();
+        let builder = builder_fn(move |spec: &SessionSpec, session: &library::SessionContext| {
+            let _ = gate.recv();
+            let history = spec.resume.clone().unwrap_or_else(|| Session::with_id(session.session_id()));
+            Ok(Box::new(Echo { history, dropped: dropped.clone() }) as Box<dyn SessionAgent>)
+        });
+        let settings = super::super::requests::parse(settings).unwrap();
+        (Service::new(Arc::new(builder), store, settings).unwrap(), drops)
+    }
+
+    fn open_gate() -> Receiver<()> {
+        unbounded().1
+    }
+
+    #[test]
+    fn c91_a_close_in_a_callback_archives_no_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        let (service, drops) = service(store.to_str(), "", open_gate());
+        let id = service.open_session(SessionSpec::new(), Wait::new(LONG)).unwrap();
+        let inside = callback::enter();
+        assert!(service.close());
+        drop(inside);
+        assert_eq!(drops.recv_timeout(Duration::from_secs(60)), Ok(id));
+        assert!(service.list_archived(SessionQuery::new()).unwrap().is_empty());
+        assert_eq!(service.control().list(SessionQuery::new()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn c91_a_session_whose_open_was_abandoned_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        for store in [None, store.to_str()] {
+            let (release, gate) = unbounded();
+            let (service, drops) = service(store, "", gate);
+            let mut check = || Err(Failure::new(TURNWISE_CANCELLED, "a signal"));
+            let wait = Wait::new(-1).checked(&mut check);
+            assert_eq!(service.open_session(SessionSpec::new(), wait).unwrap_err().code, TURNWISE_CANCELLED);
+            release.send(()).unwrap();
+            drops.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+    }
+
+    #[test]
+    fn c95_the_ends_of_turns_come_behind_an_overflow() {
+        let (service, _drops) = service(None, r#"{"events": {"capacity": 1, "overflow": "disconnect"}}"#, open_gate());
+        let id = service.open_session(SessionSpec::new(), Wait::new(LONG)).unwrap();
+        service.start_turn(id, StartTurnRequest::new("x"), Wait::new(LONG)).unwrap();
+        while let Next::Event(_) = service.try_next().unwrap() {}
+        assert!(service.events.as_ref().unwrap().has_ended());
+        assert!(matches!(service.try_next(), Ok(Next::Empty)));
+        let turn = service.begin_turn(id, StartTurnRequest::new("x")).unwrap();
+        service.watch_turn(&turn);
+        let next = service.next_event(Wait::new(LONG)).unwrap();
+        assert!(matches!(next, Next::Event(ServiceEvent::TurnFinished(ended)) if Arc::ptr_eq(&ended, &turn)));
+    }
+
+    #[test]
+    fn c95_a_freed_turn_leaves_no_notice() {
+        let (service, _drops) = service(None, "", open_gate());
+        let descriptor = service.notifier().unwrap();
+        let id = service.open_session(SessionSpec::new(), Wait::new(LONG)).unwrap();
+        let turns: Vec<_> = (0..3)
+            .map(|_| {
+                let turn = service.begin_turn(id, StartTurnRequest::new("x")).unwrap();
+                service.watch_turn(&turn);
+                assert!(turn.wait(Wait::new(LONG)).unwrap().is_some());
+                turn
+            })
+            .collect();
+        descriptor.wait_for_notices(turns.len());
+        let [first, second, third] = <[_; 3]>::try_from(turns).unwrap();
+        drop(second);
+        assert_eq!(descriptor.notices(), 2);
+        first.closed.set();
+        assert!(descriptor.first_notice().is_some_and(|turn| Arc::ptr_eq(&turn, &third)));
+        drop((first, third));
+        assert_eq!(descriptor.notices(), 0);
+        assert!(descriptor.first_notice().is_none());
+    }
+}

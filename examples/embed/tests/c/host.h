@@ -205,6 +205,14 @@ static inline int32_t run_command(struct world *world, struct state *state, Turn
                                                                  &(char *){NULL}, NULL, NULL));
         return answer(ctx, turnwise_code_name(world->code));
     }
+    if (begins(prompt, "own events")) {
+        TurnwiseHandle events = 0;
+        TurnwiseEvent event = {.size = sizeof event};
+        OK(turnwise_subscribe(world->service, TURNWISE_TEXT(state->id), NULL, 0, &events, NULL));
+        int32_t refused = turnwise_next_event(events, -1, &event, NULL);
+        OK(turnwise_close(events, NULL));
+        return answer(ctx, turnwise_code_name(refused));
+    }
     if (begins(prompt, "other ")) {
         TurnwiseResult result = {.size = sizeof result};
         int32_t code = turnwise_start_turn(world->service, TURNWISE_TEXT(world->other), TURNWISE_TEXT(prompt + 6), NULL, 0,

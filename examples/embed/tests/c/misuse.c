@@ -332,6 +332,41 @@ static void close_in_callback(void) {
     CHECK(gate_value(&world.dropped) == 1);
 }
 
+static void wait_in_hook(void *context, void *state) {
+    (void)state;
+    struct world *world = context;
+    char id[40];
+    TurnwiseHandle turn = world->stashed;
+    OK(turnwise_turn_ids(turn, id, NULL, NULL));
+    world->code = turnwise_turn_wait(turn, -1, NULL, NULL);
+    CODE(TURNWISE_EMPTY, turnwise_turn_poll(turn, NULL, NULL));
+    CODE(TURNWISE_REENTRANT, turnwise_wait_idle(world->service, TURNWISE_TEXT(id), -1, NULL));
+    CODE(TURNWISE_REENTRANT, turnwise_start_turn(world->service, TURNWISE_TEXT(id), TURNWISE_TEXT("x"), NULL, 0, NULL, NULL));
+    CODE(TURNWISE_REENTRANT, turnwise_open_session(world->service, NULL, 0, id, NULL));
+}
+
+/* Waits for what cannot come: the own turn in a cancel hook, and the events of the own session. */
+static void waits_for_itself(void) {
+    struct world world;
+    world_init(&world);
+    TurnwiseAgent agent = agent_of(&world);
+    agent.on_cancel = wait_in_hook;
+    TurnwiseServiceOptions options = {.size = sizeof options, .agent = &agent};
+    OK(turnwise_service_new(&options, &world.service, NULL));
+    char id[40];
+    open_session(&world, id);
+    expect(&world, id, "own events", "SESSION_REENTRANT");
+    TurnwiseHandle turn = 0;
+    OK(turnwise_begin_turn(world.service, TURNWISE_TEXT(id), TURNWISE_TEXT("sleep"), NULL, 0, &turn, NULL));
+    world.stashed = turn;
+    gate_wait(&world.entered, 1);
+    OK(turnwise_turn_interrupt(turn, NULL));
+    CHECK(world.code == TURNWISE_REENTRANT);
+    CODE(TURNWISE_AGENT_ERROR, turnwise_turn_wait(turn, -1, NULL, NULL));
+    OK(turnwise_close(turn, NULL));
+    finish(&world);
+}
+
 static void timeouts(void) {
     struct world world;
     start(&world, NULL, NULL);
@@ -472,7 +507,7 @@ static void exit_while_stuck(void) {
 static const struct test_case CASES[] = {
     {"null_and_foreign", null_and_foreign, NULL}, {"closed_twice", closed_twice, NULL}, {"freed_twice", freed_twice, NULL},
     {"sizes", sizes, NULL}, {"texts", texts, NULL}, {"contexts", contexts, NULL}, {"close_wakes", close_wakes, NULL},
-    {"close_in_callback", close_in_callback, NULL}, {"timeouts", timeouts, NULL}, {"forked", forked, NULL},
+    {"close_in_callback", close_in_callback, NULL}, {"waits_for_itself", waits_for_itself, NULL}, {"timeouts", timeouts, NULL}, {"forked", forked, NULL},
     {"races", races, NULL}, {"exit_while_stuck", exit_while_stuck, NULL},
 };
 
