@@ -35,7 +35,8 @@ fn compile(source: &str, link: &Link, folder: &Path) -> PathBuf {
     command.arg(root().join(source)).arg("-o").arg(&program);
     match link {
         Link::Shared => {
-            let rpath = format!("-Wl,-rpath,{}", libraries().display());
+            // Before the search path of cargo, which has libraries of earlier builds.
+            let rpath = format!("-Wl,--disable-new-dtags,-rpath,{}", libraries().display());
             command.arg("-L").arg(libraries()).arg("-lturnwise").arg(rpath);
         }
         Link::StaticSanitized => {

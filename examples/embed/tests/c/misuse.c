@@ -343,6 +343,7 @@ static void wait_in_hook(void *context, void *state) {
     CODE(TURNWISE_REENTRANT, turnwise_wait_idle(world->service, TURNWISE_TEXT(id), -1, NULL));
     CODE(TURNWISE_REENTRANT, turnwise_start_turn(world->service, TURNWISE_TEXT(id), TURNWISE_TEXT("x"), NULL, 0, NULL, NULL));
     CODE(TURNWISE_REENTRANT, turnwise_open_session(world->service, NULL, 0, id, NULL));
+    gate_add(&world->cancels, 1); /* the turn waits for this */
 }
 
 /* Waits for what cannot come: the own turn in a cancel hook, and the events of the own session. */
@@ -357,7 +358,7 @@ static void waits_for_itself(void) {
     open_session(&world, id);
     expect(&world, id, "own events", "SESSION_REENTRANT");
     TurnwiseHandle turn = 0;
-    OK(turnwise_begin_turn(world.service, TURNWISE_TEXT(id), TURNWISE_TEXT("sleep"), NULL, 0, &turn, NULL));
+    OK(turnwise_begin_turn(world.service, TURNWISE_TEXT(id), TURNWISE_TEXT("abort"), NULL, 0, &turn, NULL));
     world.stashed = turn;
     gate_wait(&world.entered, 1);
     OK(turnwise_turn_interrupt(turn, NULL));
