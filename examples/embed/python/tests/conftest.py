@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import signal
 import threading
 from typing import Any, Callable, Iterator
 
@@ -12,6 +13,9 @@ import turnwise
 
 #: The longest wait of a test. One that takes longer hangs, and the test fails.
 LIMIT = 60.0
+
+# A shell that runs the tests in the background lets them ignore SIGINT, and so would the programs that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
