@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_char;
+use std::sync::Arc;
 
 use library::{InputId, InputResponse, InteractionId, SessionId, SessionQuery};
 
@@ -13,6 +14,8 @@ use super::text;
 use super::turns::turn_id;
 use crate::codes::{Failure, TURNWISE_INVALID_ARGUMENT, TURNWISE_INVALID_ID};
 use crate::host::requests::{self, SpecOptions};
+use crate::host::service::Service;
+use crate::host::wait::Wait;
 
 /// Reads an id.
 ///
@@ -319,6 +322,27 @@ pub unsafe extern "C" fn turnwise_archive(
     }
 }
 
+/// Waits for something about one session, at most `timeout_ms` milliseconds; without a limit if that is negative.
+///
+/// # Safety
+/// Each pointer is null or valid.
+pub(super) unsafe fn wait_for_session(
+    service: TurnwiseHandle,
+    session: (*const c_char, usize),
+    timeout_ms: i64,
+    error: *mut TurnwiseError,
+    wait: impl FnOnce(&Arc<Service>, SessionId, Wait<'_>) -> Result<(), Failure>,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        run(error, || {
+            let service = handles::service(service)?;
+            let id = session_id(session.0, session.1)?;
+            waiting(timeout_ms, |until| wait(&service, id, until))
+        })
+    }
+}
+
 /// Archives a session, unless it is archived already, and waits until it has ended, at most `timeout_ms` milliseconds;
 /// without a limit if that is negative.
 #[unsafe(no_mangle)]
@@ -331,10 +355,8 @@ pub unsafe extern "C" fn turnwise_archive_wait(
 ) -> i32 {
     // SAFETY: as above.
     unsafe {
-        run(error, || {
-            let service = handles::service(service)?;
-            let id = session_id(session, session_len)?;
-            waiting(timeout_ms, |wait| service.archive_wait(id, wait))
+        wait_for_session(service, (session, session_len), timeout_ms, error, |service, id, wait| {
+            service.archive_wait(id, wait)
         })
     }
 }
@@ -351,10 +373,8 @@ pub unsafe extern "C" fn turnwise_wait_idle(
 ) -> i32 {
     // SAFETY: as above.
     unsafe {
-        run(error, || {
-            let service = handles::service(service)?;
-            let id = session_id(session, session_len)?;
-            waiting(timeout_ms, |wait| service.wait_idle(id, wait))
+        wait_for_session(service, (session, session_len), timeout_ms, error, |service, id, wait| {
+            service.wait_idle(id, wait)
         })
     }
 }
@@ -371,10 +391,8 @@ pub unsafe extern "C" fn turnwise_restart(
 ) -> i32 {
     // SAFETY: as above.
     unsafe {
-        run(error, || {
-            let service = handles::service(service)?;
-            let id = session_id(session, session_len)?;
-            waiting(timeout_ms, |wait| service.restart(id, &wait))
+        wait_for_session(service, (session, session_len), timeout_ms, error, |service, id, wait| {
+            service.restart(id, &wait)
         })
     }
 }

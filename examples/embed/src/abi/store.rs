@@ -4,10 +4,10 @@ use std::ffi::c_char;
 
 use library::SessionQuery;
 
-use super::entry::{run, waiting};
+use super::entry::run;
 use super::handles;
 use super::service::give;
-use super::sessions::session_id;
+use super::sessions::{session_id, wait_for_session};
 use super::structs::{TurnwiseError, TurnwiseHandle};
 use super::text;
 use crate::host::requests;
@@ -22,10 +22,8 @@ pub unsafe extern "C" fn turnwise_resume(
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
-        run(error, || {
-            let service = handles::service(service)?;
-            let id = session_id(session, session_len)?;
-            waiting(-1, |wait| service.resume_checked(id, wait))
+        wait_for_session(service, (session, session_len), -1, error, |service, id, wait| {
+            service.resume_checked(id, wait)
         })
     }
 }
@@ -42,10 +40,8 @@ pub unsafe extern "C" fn turnwise_unload(
 ) -> i32 {
     // SAFETY: as above.
     unsafe {
-        run(error, || {
-            let service = handles::service(service)?;
-            let id = session_id(session, session_len)?;
-            waiting(timeout_ms, |wait| service.unload(id, wait))
+        wait_for_session(service, (session, session_len), timeout_ms, error, |service, id, wait| {
+            service.unload(id, wait)
         })
     }
 }
