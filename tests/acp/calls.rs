@@ -45,9 +45,9 @@ fn c75_an_agent_reads_and_writes_files_of_its_client() {
         });
         let mut client = Client::able(keeping(agents), config, able());
         let session = client.open();
-        let prompt = client.prompt(&session, "/work/a.txt");
+        let prompt = client.prompt(&session, "/project/a.txt");
         let read = client.called("fs/read_text_file");
-        assert_eq!(read["params"], json!({ "sessionId": session, "path": "/work/a.txt", "line": 2 }));
+        assert_eq!(read["params"], json!({ "sessionId": session, "path": "/project/a.txt", "line": 2 }));
         client.reply(&read, json!({ "content": "unsaved" }));
         let write = client.called("fs/write_text_file");
         assert_eq!(write["params"]["content"], "UNSAVED");
@@ -231,7 +231,7 @@ fn c75_the_end_of_the_connection_ends_a_call() {
 #[cfg(unix)]
 fn odd() -> std::path::PathBuf {
     use std::os::unix::ffi::OsStringExt as _;
-    std::ffi::OsString::from_vec(b"/work/\xff.txt".to_vec()).into()
+    std::ffi::OsString::from_vec(b"/project/\xff.txt".to_vec()).into()
 }
 
 #[cfg(unix)]
@@ -270,7 +270,7 @@ fn c72_a_location_that_is_not_utf_8_is_left_out_and_its_call_is_shown() {
         });
         // Fewer places than updates: one that is not written must not keep its place.
         let config = config.unread_updates(1).display_tools(|_, name, _| {
-            let locations = vec![ToolCallLocation::new(odd()), ToolCallLocation::new("/work/a.txt")];
+            let locations = vec![ToolCallLocation::new(odd()), ToolCallLocation::new("/project/a.txt")];
             ToolDisplay::new(name, ToolKind::Read).locations(locations)
         });
         let mut client = Client::connect(keeping(agents), config);
@@ -280,7 +280,7 @@ fn c72_a_location_that_is_not_utf_8_is_left_out_and_its_call_is_shown() {
         let updates = client.updates();
         let calls: Vec<_> = updates.iter().filter(|update| update["sessionUpdate"] == "tool_call").collect();
         assert_eq!(calls.len(), 4);
-        assert!(calls.iter().all(|call| call["locations"] == json!([{ "path": "/work/a.txt" }])), "{calls:?}");
+        assert!(calls.iter().all(|call| call["locations"] == json!([{ "path": "/project/a.txt" }])), "{calls:?}");
     });
 }
 

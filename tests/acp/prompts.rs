@@ -111,7 +111,7 @@ fn c72_a_tool_call_is_shown_from_its_request_to_its_end() {
 fn c72_an_agent_sends_updates_of_its_own() {
     run(|| {
         let entry = PlanEntry::new("Look", PlanEntryPriority::High, PlanEntryStatus::InProgress);
-        let diff = ToolCallUpdateFields::new().content(vec![Diff::new("/work/a.txt", "new").into()]);
+        let diff = ToolCallUpdateFields::new().content(vec![Diff::new("/project/a.txt", "new").into()]);
         let script = Script::new()
             .emit(update_event(&SessionUpdate::Plan(Plan::new(vec![entry]))))
             .emit(update_event(&SessionUpdate::ToolCallUpdate(ToolCallUpdate::new("t1", diff))))
@@ -131,7 +131,7 @@ fn c72_an_agent_sends_updates_of_its_own() {
         let updates = client.updates();
         assert_eq!(types_of(&updates), ["plan", "tool_call_update", "usage_update", "agent_message_chunk"]);
         assert_eq!(updates[0]["entries"][0]["content"], "Look");
-        assert_eq!(updates[1]["content"][0], json!({ "type": "diff", "path": "/work/a.txt", "newText": "new" }));
+        assert_eq!(updates[1]["content"][0], json!({ "type": "diff", "path": "/project/a.txt", "newText": "new" }));
         assert_eq!((&updates[2]["used"], &updates[2]["size"]), (&json!(750), &json!(1_000)));
         // With the capability, the same update is sent.
         let mut able = Client::able(service, config(), json!({ "plan": {} }));
@@ -175,11 +175,11 @@ fn c72_a_prompt_takes_links_and_embedded_text_and_nothing_else() {
             let id = client.request("session/prompt", json!({ "sessionId": session, "prompt": prompt }));
             (client.stopped(id), client.text())
         };
-        let link = json!({ "type": "resource_link", "name": "a.txt", "uri": "file:///work/a.txt" });
-        let file = json!({ "type": "resource", "resource": { "uri": "file:///work/b.txt", "text": "inside" } });
+        let link = json!({ "type": "resource_link", "name": "a.txt", "uri": "file:///project/a.txt" });
+        let file = json!({ "type": "resource", "resource": { "uri": "file:///project/b.txt", "text": "inside" } });
         let (stopped, text) = ask(json!([{ "type": "text", "text": "see " }, link, file]));
         assert_eq!(stopped, Ok("end_turn".into()));
-        assert!(text.starts_with("see [a.txt](file:///work/a.txt)") && text.contains("inside"), "{text}");
+        assert!(text.starts_with("see [a.txt](file:///project/a.txt)") && text.contains("inside"), "{text}");
         for block in [
             json!({ "type": "image", "data": "AAAA", "mimeType": "image/png" }),
             json!({ "type": "audio", "data": "AAAA", "mimeType": "audio/wav" }),
@@ -292,7 +292,7 @@ fn own(id: &str, fields: ToolCallUpdateFields) -> AgentEvent {
 #[test]
 fn c72_the_content_and_the_end_of_the_agents_own_stay() {
     run(|| {
-        let diff = ToolCallUpdateFields::new().content(vec![Diff::new("/work/a.txt", "new").into()]);
+        let diff = ToolCallUpdateFields::new().content(vec![Diff::new("/project/a.txt", "new").into()]);
         let ended = ToolCallUpdateFields::new().status(ToolCallStatus::Completed);
         let script = Script::new()
             .emit(requested("t1"))

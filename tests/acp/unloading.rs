@@ -29,7 +29,7 @@ fn agents(gate: &Gate) -> (Scripted, AcpConfig, Receiver<Build>) {
     let (of_builder, of_agent) = (clients.clone(), clients);
     let read = Script::new().reply_with(move |turn| {
         let client = of_agent.client(turn.session_id());
-        client.read_text_file(turn, "/work/a.txt", None, None).map_err(AgentError::from)
+        client.read_text_file(turn, "/project/a.txt", None, None).map_err(AgentError::from)
     });
     let ask = Script::new().reply_with(|turn| {
         let request = InputRequest::new("permission", "Go on?").option("allow_once", "Yes");

@@ -148,14 +148,13 @@ fn c85_a_subscription_during_a_turn_gets_the_rest_of_its_events() {
     run(|| {
         let Some(cluster) = cluster(4) else { return };
         let id = cluster.open();
-        let turn = cluster.client.begin_turn(id, turn("wait")).unwrap();
-        cluster.gate.wait_arrived(1);
+        let turn = cluster.client.begin_turn(id, turn("emit")).unwrap();
         let mut events = cluster.client.subscribe(id, Subscription::new()).unwrap();
-        // The worker has the subscription when it has told so; a moment later it must have it.
-        std::thread::sleep(Duration::from_millis(300));
-        cluster.gate.open();
-        turn.wait().unwrap();
-        let last = events.find(|event| matches!(event.event, AgentEvent::RunCompleted { .. }));
+        let first = events.recv_timeout(SOON).expect("an event of the running turn");
+        assert_eq!(first.turn_id, Some(turn.turn_id()));
+        turn.interrupt();
+        turn.wait().unwrap_err();
+        let last = events.find(|event| matches!(event.event, AgentEvent::RunFailed { .. }));
         assert!(last.is_some());
         cluster.client.archive(id).unwrap();
         assert_eq!(events.count(), 0, "the stream ends with the session");
@@ -170,8 +169,8 @@ fn c85_a_dropped_subscription_holds_up_no_turn() {
         let mut events = cluster.client.subscribe(id, Subscription::new().overflow(Overflow::Block)).unwrap();
         let turn = cluster.client.begin_turn(id, turn("emit")).unwrap();
         assert!(events.next().is_some());
-        // Unread, so that the emitter comes to wait.
-        std::thread::sleep(Duration::from_millis(200));
+        // A turn that waits for room has no running permit.
+        soon("the emitter waits", || cluster.worker.stats().service.running_turns == 0);
         drop(events);
         cluster.client.interrupt(id).unwrap();
         assert_eq!(turn.wait().unwrap_err().cancel_reason(), Some(CancelReason::Interrupted));

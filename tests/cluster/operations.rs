@@ -6,7 +6,7 @@ use turnwise::cluster::{ClusterService, Engine, EngineConfig, EngineError, Worke
 use turnwise::testkit::Gate;
 use turnwise::{
     agent_fn, CancelReason, CreateSessionRequest, EphemeralSessionService, RunResult, SessionError, SessionId,
-    SessionService, SessionSpec, TurnContext,
+    SessionService, SessionSpec, TurnContext, TurnHandle,
 };
 
 use crate::proxy::{Network, Proxy};
@@ -41,6 +41,25 @@ fn waiting_worker_of(engine: Engine, gate: &Gate) -> Worker {
         Ok(turn.finish(prompt))
     });
     Worker::start(EphemeralSessionService::configure(agent), engine).expect("the worker starts")
+}
+
+/// A session whose second turn runs, on a worker of its own.
+struct Running {
+    client: ClusterService,
+    worker: Worker,
+    gate: Gate,
+    id: SessionId,
+    turn: TurnHandle,
+}
+
+/// The worker reaches the server by `worker_url`, the client by itself.
+fn running(server: &Server, worker_url: &str) -> Running {
+    let (client, gate) = (client(&server.url()), Gate::new());
+    let worker = waiting_worker(worker_url, &gate);
+    let id = client.create_session(create("one")).unwrap().session_id;
+    let turn = client.begin_turn(id, turn("wait")).unwrap();
+    gate.wait_arrived(1);
+    Running { client, worker, gate, id, turn }
 }
 
 fn engine_error(error: &SessionError) -> Option<&EngineError> {
@@ -119,13 +138,8 @@ fn c89_a_dropped_worker_loses_what_it_runs_and_nothing_else() {
 fn c88_a_worker_that_is_cut_off_takes_a_new_name_and_goes_on() {
     run(|| {
         let Some(server) = Server::start(&[]) else { return };
-        let client = client(&server.url());
         let network = Proxy::start(server.port());
-        let gate = Gate::new();
-        let cut_off = waiting_worker(&network.url(), &gate);
-        let id = client.create_session(create("one")).unwrap().session_id;
-        let lost = client.begin_turn(id, turn("wait")).unwrap();
-        gate.wait_arrived(1);
+        let Running { client, worker: cut_off, gate, id, turn: lost } = running(&server, &network.url());
         let _second = worker(&server.url());
         network.set(Network::Cut);
         let asked = Instant::now();
@@ -177,13 +191,8 @@ fn c88_the_fence_rises_when_a_session_moves() {
 fn c83_a_full_server_begins_no_turn_and_keeps_those_that_run() {
     run(|| {
         let Some(server) = Server::start(&[]) else { return };
-        let client = client(&server.url());
-        let gate = Gate::new();
-        let _worker = waiting_worker(&server.url(), &gate);
-        let id = client.create_session(create("one")).unwrap().session_id;
+        let Running { client, worker: _worker, gate, id, turn: running } = running(&server, &server.url());
         let other = client.create_session(create("one")).unwrap().session_id;
-        let running = client.begin_turn(id, turn("wait")).unwrap();
-        gate.wait_arrived(1);
         server.command(&["CONFIG", "SET", "maxmemory", "1"]);
         let refused = ask(&client, other, "two").unwrap_err();
         assert_eq!(engine_error(&refused), Some(&EngineError::OutOfMemory), "{refused}");
@@ -199,12 +208,7 @@ fn c83_a_full_server_begins_no_turn_and_keeps_those_that_run() {
 fn c83_an_outage_beyond_the_lease_ends_turns_and_nothing_else() {
     run(|| {
         let Some(server) = Server::start(&[]) else { return };
-        let client = client(&server.url());
-        let gate = Gate::new();
-        let worker = waiting_worker(&server.url(), &gate);
-        let id = client.create_session(create("one")).unwrap().session_id;
-        let running = client.begin_turn(id, turn("wait")).unwrap();
-        gate.wait_arrived(1);
+        let Running { client, worker, id, turn: running, .. } = running(&server, &server.url());
         server.signal("STOP");
         let refused = ask(&client, id, "during").unwrap_err();
         assert!(["STORE_FAILED", "OUTCOME_UNKNOWN"].contains(&refused.code()), "{refused}");
@@ -228,12 +232,7 @@ fn c83_an_outage_beyond_the_lease_ends_turns_and_nothing_else() {
 fn c83_a_server_that_comes_back_empty_is_an_error_for_everybody() {
     run(|| {
         let Some(mut server) = Server::start(&[]) else { return };
-        let client = client(&server.url());
-        let gate = Gate::new();
-        let worker = waiting_worker(&server.url(), &gate);
-        let id = client.create_session(create("one")).unwrap().session_id;
-        let running = client.begin_turn(id, turn("wait")).unwrap();
-        gate.wait_arrived(1);
+        let Running { client, worker, id, turn: running, .. } = running(&server, &server.url());
         server.kill();
         server.remove_data();
         server.start_again();
