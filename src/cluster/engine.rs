@@ -253,12 +253,7 @@ impl Lane {
         commands: &[Command],
         scripts: impl Fn(&[usize]) -> Vec<&'static Script>,
     ) -> Vec<Sent> {
-        // Requests are remembered for ten minutes.
-        const MOST: Duration = Duration::from_secs(300);
-        let patience = Clock::System.deadline(config.lease.min(MOST));
-        // The clock of the machine goes on while it is suspended, which the other one need not.
-        let since = SystemTime::now();
-        let is_in_time = || since.elapsed().is_ok_and(|passed| passed < MOST);
+        let patience = Patience::new(config.lease);
         let mut answers: Vec<Option<Answer>> = vec![None; commands.len()];
         let mut open: Vec<usize> = (0..commands.len()).collect();
         let (mut pause, mut loads, mut has_failed) = (Self::FIRST_PAUSE, 0, false);
@@ -282,13 +277,13 @@ impl Lane {
                     loads += 1;
                     open = refused;
                 }
-                Err(error) if error.is_passing() && patience.leaves_more_than(pause) && is_in_time() => {
+                Err(error) if error.is_passing() && patience.leaves_more_than(pause) => {
                     if !has_failed {
                         let (code, count) = (error.code(), open.len());
                         record!(Warn, "turnwise::cluster", "the engine is away ({code}): {count} calls are repeated");
                     }
                     has_failed = true;
-                    wait(&Clock::System.deadline(pause));
+                    sleep(pause);
                     pause = (pause * 2).min(Self::MAX_PAUSE);
                 }
                 Err(error) => open.drain(..).for_each(|index| answers[index] = Some(Err(error.clone()))),
@@ -321,9 +316,29 @@ impl Lane {
     }
 }
 
-/// Waits until a deadline.
-fn wait(deadline: &Deadline) {
-    let _ = deadline.receive(&never::<()>());
+/// How long a call may be repeated whose answer was lost: never longer than the engine knows the request.
+pub(super) struct Patience {
+    deadline: Deadline,
+    /// The clock of the machine goes on while it is suspended, which the other one need not.
+    since: SystemTime,
+}
+
+impl Patience {
+    /// Half of the time for which the engine knows a request.
+    pub(super) const MOST: Duration = Duration::from_secs(300);
+
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { deadline: Clock::System.deadline(patience.min(Self::MOST)), since: SystemTime::now() }
+    }
+
+    pub(super) fn leaves_more_than(&self, pause: Duration) -> bool {
+        self.deadline.leaves_more_than(pause) && self.since.elapsed().is_ok_and(|passed| passed < Self::MOST)
+    }
+}
+
+/// Sleeps. The thread runs no code of a host, so nothing ends the pause early.
+pub(super) fn sleep(pause: Duration) {
+    let _ = Clock::System.deadline(pause).receive(&never::<()>());
 }
 
 /// The error of an answer that the script does not give.

@@ -73,7 +73,7 @@
 //! ACL SETUSER turnwise on >password ~turnwise:* +@all -@admin -@dangerous +info
 //! ```
 //!
-//! Whoever may write to the namespace is trusted. A connection is encrypted if the URL begins with `rediss`, which needs the
+//! Every program that may write to the namespace is trusted. A connection is encrypted if the URL begins with `rediss`, which needs the
 //! feature `redis-tls`.
 //!
 //! A server that is away, and its return, are logged as warnings, once for each batch of calls.

@@ -13,7 +13,7 @@ use crate::model::{Message, Session, SessionId};
 use crate::store::{Change, Revision, Save, SessionStore, StoreError, StoredHeader, StoredSession, StoredSummary};
 
 use super::engine::{unexpected, Call, Engine};
-use super::scripts;
+use super::scripts::{self, Script};
 use super::wire::Reply;
 
 /// Stores sessions on the server of an [`Engine`]. Any number of services, on any machines, may share its sessions.
@@ -178,16 +178,7 @@ impl SessionStore for RedisStore {
         let id = save.id();
         let call = Call::new(&scripts::SAVE).arg(id.to_string()).args(record(save)?);
         let answer = self.engine.write(call).map_err(StoreError::failed)?;
-        match answer.words().as_deref() {
-            Some([b"ok"]) => Ok(()),
-            Some([b"conflict"]) => Err(StoreError::Conflict { id }),
-            Some([b"damaged", kept]) => {
-                let kept = String::from_utf8_lossy(kept);
-                let reason = format!("it has {kept} messages, and the save is about {}", save.header.message_count);
-                Err(StoreError::Corrupt { id, reason })
-            }
-            _ => Err(StoreError::failed(unexpected(&scripts::SAVE))),
-        }
+        saved(&scripts::SAVE, save, &answer)
     }
 
     fn load(&self, id: SessionId) -> Result<Option<(StoredSession, Revision)>, StoreError> {
@@ -238,6 +229,21 @@ impl SessionStore for RedisStore {
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").field("engine", &self.engine).finish()
+    }
+}
+
+/// Reads the answer of a step that writes a record.
+pub(super) fn saved(script: &'static Script, save: &Save<'_>, answer: &Reply) -> Result<(), StoreError> {
+    let id = save.id();
+    match answer.words().as_deref() {
+        Some([b"ok" | b"already", ..]) => Ok(()),
+        Some([b"conflict"]) => Err(StoreError::Conflict { id }),
+        Some([b"damaged", kept]) => {
+            let kept = String::from_utf8_lossy(kept);
+            let reason = format!("it has {kept} messages, and the save is about {}", save.header.message_count);
+            Err(StoreError::Corrupt { id, reason })
+        }
+        _ => Err(StoreError::failed(unexpected(script))),
     }
 }
 

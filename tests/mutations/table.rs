@@ -1774,7 +1774,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "an engine sends only once",
         "src/cluster/engine.rs",
-        &[("                Err(error) if error.is_passing() && patience.leaves_more_than(pause) && is_in_time() => {", "                Err(error) if false && error.is_passing() && patience.leaves_more_than(pause) && is_in_time() => {")],
+        &[("                Err(error) if error.is_passing() && patience.leaves_more_than(pause) => {", "                Err(error) if false && error.is_passing() && patience.leaves_more_than(pause) => {")],
         Cluster("c82_concurrent"),
     ),
     mutation(
@@ -1852,7 +1852,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a subscription waits for the next turn",
         "src/cluster/worker/attendant.rs",
-        &[("        if self.shared.service().is_live(self.id) {\n            self.follow(&hosted, &look);", "        if self.current.is_none() && self.shared.service().is_live(self.id) {\n            self.follow(&hosted, &look);")],
+        &[("        if self.shared.service.is_live(self.id) {\n            self.follow(&hosted, &look);", "        if self.current.is_none() && self.shared.service.is_live(self.id) {\n            self.follow(&hosted, &look);")],
         Cluster("c85_a_subscription_during_a_turn"),
     ),
     mutation(

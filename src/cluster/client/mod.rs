@@ -32,7 +32,7 @@
 //! session.
 //!
 //! **Invariants.** Neither the listener nor the sender waits for a channel of the host, or runs its code. No lock is held
-//! during a call of the engine. A request is answered once, by whoever takes its answer out.
+//! during a call of the engine. A request is answered once, by the thread that takes its answer out.
 
 mod begin;
 mod calls;

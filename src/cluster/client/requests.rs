@@ -180,8 +180,8 @@ impl Request {
         self.answer(result);
     }
 
-    /// The receiver of the events may have no room. Its thread waits no longer if the turn is cancelled, whoever has done
-    /// that, or if nothing is known of the turn any more.
+    /// The receiver of the events may have no room. Its thread waits no longer if the turn is cancelled, by this
+    /// client or another one, or if nothing is known of the turn any more.
     fn end_wait_for_room(&self, result: &TurnResult, kind: Kind) {
         let reason = result.as_ref().err().and_then(SessionError::cancel_reason);
         let is_gone = matches!(kind, Kind::Lost | Kind::Unknown);

@@ -274,7 +274,7 @@ impl<'a> SenderThread<'a> {
         }
     }
 
-    /// Deletes a session that nobody knows, unless it was made again by another caller.
+    /// Deletes a session whose caller got an error instead of its id, unless it was made again by another caller.
     fn withdraw(&mut self, id: SessionId, outcome: Arc<Slot>) {
         let is_done = match outcome.get() {
             None => false,

@@ -4,11 +4,11 @@
 //! first after 5 milliseconds, then at most every 50. On a session thread each is a wait for the session, as that for a
 //! turn: it is refused in a circle, it ends with the turn's cancellation, and it lends the running permit.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::cluster::engine::{unexpected, Call};
+use crate::cluster::engine::{unexpected, Call, Patience};
 use crate::cluster::error::EngineError;
 use crate::cluster::scripts;
 use crate::cluster::wire::Reply;
@@ -24,8 +24,6 @@ use super::reading::Look;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_millis(50);
-/// How long a removal is repeated whose answer was lost. The last repeat may take one lease more.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A wait with its end.
 pub(super) struct Waiting {
@@ -150,20 +148,16 @@ impl Core {
     }
 
     /// Removes a session whose record has this revision. While the engine is away, the call is repeated: the record in
-    /// hand is the only one if the session was removed.
+    /// hand is the only one if the session was removed. The last repeat may take one lease more.
     fn take(&self, id: SessionId, revision: &str) -> Result<Arc<Reply>, SessionError> {
         let request = RequestId::new();
-        let patience = Clock::System.deadline(PATIENCE);
-        // The clock of the machine goes on while it is suspended. The engine knows the request for ten minutes.
-        let since = SystemTime::now();
-        let is_in_time =
-            || patience.leaves_more_than(Duration::ZERO) && since.elapsed().is_ok_and(|passed| passed < PATIENCE);
+        let patience = Patience::new(Patience::MOST);
         let mut has_failed = false;
         loop {
             let call = Call::new(&scripts::TAKE).arg(id.to_string()).arg(request.to_string()).arg(revision);
             match self.engine.write(call) {
                 Ok(answer) => return Ok(answer),
-                Err(error) if error.is_passing() && is_in_time() => has_failed = true,
+                Err(error) if error.is_passing() && patience.leaves_more_than(Duration::ZERO) => has_failed = true,
                 Err(EngineError::Replaced) => return Err(engine_failed(Some(id), EngineError::Replaced)),
                 Err(error) if error.is_passing() || has_failed => {
                     return Err(SessionError::OutcomeUnknown { id, request, turn: None });

@@ -40,7 +40,7 @@ use crate::sync::{bounded, never, select, Arc, Mutex, Ordering, Receiver};
 use crate::time::clock::{Clock, Deadline};
 use crate::turn::handle::TurnHandle;
 
-use super::super::engine::{unexpected, Call};
+use super::super::engine::{sleep, unexpected, Call};
 use super::super::error::EngineError;
 use super::super::messages::{reason_of, Failure, FeedOptions, Order, Verdict};
 use super::super::scripts;
@@ -57,7 +57,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The capacity of the channel between a turn and its feed.
 const EVENTS: usize = 256;
 /// How long the end of a local life may take before the session is left as it is.
-const END: Duration = Duration::from_secs(10);
+pub(super) const END: Duration = Duration::from_secs(10);
 
 pub(super) struct Attendant<B: SessionAgentBuilder> {
     shared: Arc<Shared<B>>,
@@ -168,7 +168,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             }
             hosted.set_owner(look.owner.clone());
         }
-        if self.shared.service().is_live(self.id) {
+        if self.shared.service.is_live(self.id) {
             self.follow(&hosted, &look);
         }
         hosted.notify_credit();
@@ -264,7 +264,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             request.event_tx = Some(event_tx);
             events
         });
-        let service = self.shared.service();
+        let service = &self.shared.service;
         let begun = match order.spec {
             Some(spec) => {
                 service.begin_session(CreateSessionRequest::new("").session(spec.into_spec(id)).turn(request))
@@ -279,16 +279,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         };
         // Also for a turn that does not begin: the client waits for the end of its feed.
         if let Some((events, owner)) = events.zip(hosted.owner()) {
-            self.shared.spawn_feed(
-                Feed {
-                    engine: self.shared.engine.clone(),
-                    hosted: Arc::clone(hosted),
-                    owner,
-                    name: turn.request.clone(),
-                    cid: turn.cid.clone(),
-                },
-                events,
-            );
+            self.shared.spawn_feed(self.feed(hosted, owner, &turn.request, &turn.cid), events);
         }
         begun
     }
@@ -298,13 +289,13 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         let patience = Clock::System.deadline(self.shared.engine.config().lease / 2);
         let mut pause = Duration::from_millis(1);
         loop {
-            let refused = match self.shared.service().try_begin_turn(self.id, request) {
+            let refused = match self.shared.service.try_begin_turn(self.id, request) {
                 Ok(handle) => return Ok(handle),
                 Err(refused) => refused,
             };
             match refused.error {
                 SessionError::Busy { .. } if patience.leaves_more_than(pause) => {
-                    super::sleep(pause);
+                    sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(50));
                     request = refused.request;
                 }
@@ -316,8 +307,8 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     /// Builds the agent for no turn: of a new session, or of one that is faulted.
     fn build(&mut self, hosted: &Arc<Hosted>, turn: &InFlight, order: Order) -> Next {
         let built = match order.spec {
-            Some(spec) => self.shared.service().open_session(spec.into_spec(self.id)).map(drop),
-            None if self.end_life_now() => self.shared.service().resume(self.id),
+            Some(spec) => self.shared.service.open_session(spec.into_spec(self.id)).map(drop),
+            None if self.end_life_now() => self.shared.service.resume(self.id),
             None => Err(SessionError::Busy { id: self.id, turn: None }),
         };
         match built {
@@ -399,6 +390,11 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         }
     }
 
+    fn feed(&self, hosted: &Arc<Hosted>, owner: Owner, name: &str, cid: &str) -> Feed {
+        let (engine, hosted) = (self.shared.engine.clone(), Arc::clone(hosted));
+        Feed { engine, hosted, owner, name: name.to_owned(), cid: cid.to_owned() }
+    }
+
     /// Adds the feeds that are not running, and ends those that are not wanted any more.
     fn follow(&self, hosted: &Arc<Hosted>, look: &Look) {
         self.shared.feeds.keep(self.id, |name| look.feeds.iter().any(|[feed, ..]| feed == name));
@@ -408,15 +404,9 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             // A slow client is waited for. One that does not want that reads all the same, and drops what it has no room for.
             let mut subscription = Subscription::new().capacity(EVENTS).overflow(Overflow::Block);
             subscription.from_seq = options.from_seq.filter(|_| running.is_first());
-            match self.shared.service().subscribe(self.id, subscription) {
+            match self.shared.service.subscribe(self.id, subscription) {
                 Ok(stream) => {
-                    let feed = Feed {
-                        engine: self.shared.engine.clone(),
-                        hosted: Arc::clone(hosted),
-                        owner: look.owner.clone(),
-                        name: name.clone(),
-                        cid: cid.clone(),
-                    };
+                    let feed = self.feed(hosted, look.owner.clone(), name, cid);
                     self.shared.spawn_session_feed(feed, stream, running);
                 }
                 Err(error) => {
@@ -468,7 +458,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
 
     /// Ends the local life. While this worker has the session its last save is kept.
     fn end_life_now(&mut self) -> bool {
-        let ended = self.shared.service().end_life(self.id, END);
+        let ended = self.shared.service.end_life(self.id, END);
         // Behind the end, so that the feeds have its last events.
         self.shared.feeds.stop(self.id);
         if let Err(error) = &ended {
@@ -488,7 +478,7 @@ impl Current {
                 if let Some((input, response)) = parsed {
                     let response: InputResponse = response;
                     // Where the turn has stopped waiting it asks the engine, which has the response.
-                    let _ = shared.service().respond(id, input, response);
+                    let _ = shared.service.respond(id, input, response);
                 }
             }
         }
@@ -542,7 +532,7 @@ impl<B: SessionAgentBuilder> Shared<B> {
         // Before the turn has it: the turn may end at once.
         tell.send("taken", None);
         let steered = match serde_json::from_slice::<InteractionContent>(content) {
-            Ok(content) => self.service().steer(id, Some(turn), content).map_err(|error| error.to_string()),
+            Ok(content) => self.service.steer(id, Some(turn), content).map_err(|error| error.to_string()),
             Err(_) => Err("the worker cannot read the message".to_owned()),
         };
         match steered {

@@ -36,7 +36,7 @@ struct State {
     turn: Option<HostedTurn>,
     /// The turns in flight that were begun here, in this epoch. None of them is begun again.
     begun: Vec<u64>,
-    /// Those who wait for the credit of a client.
+    /// The feeds that wait for the credit of a client.
     credit: Vec<Sender<()>>,
 }
 
@@ -109,16 +109,16 @@ impl Hosted {
         state.owner = Some(owner);
     }
 
-    /// Who has it, or had it last.
+    /// The fence of the last assignment.
     pub(super) fn assigned(&self) -> Option<Owner> {
         self.state.lock().assigned.clone()
     }
 
-    /// From now on every save of the session is a conflict. Returns who had it.
-    pub(super) fn release(&self) -> Option<Owner> {
+    /// From now on every save of the session is a conflict.
+    pub(super) fn release(&self) {
         let mut state = self.state.lock();
         state.turn = None;
-        state.owner.take()
+        state.owner = None;
     }
 
     /// The session is this worker's again, in the same epoch: its local life has ended.
@@ -187,7 +187,7 @@ impl Hosted {
         self.state.lock().credit.push(waiter);
     }
 
-    /// Tells those who wait for credit to look again.
+    /// Tells the feeds that wait for credit to look again.
     pub(super) fn notify_credit(&self) {
         let mut state = self.state.lock();
         state.credit.retain(|waiter| !matches!(waiter.try_send(()), Err(crate::sync::TrySendError::Disconnected(()))));

@@ -41,18 +41,18 @@ use crate::model::SessionId;
 use crate::panics::{contain, record};
 use crate::service::ArchiveMode;
 use crate::store::PersistentSessionService;
-use crate::sync::{bounded, never, select, Arc, AtomicBool, Builder, JoinHandle, Mutex, Ordering, Receiver, Sender};
+use crate::sync::{bounded, select, Arc, AtomicBool, Builder, JoinHandle, Mutex, Ordering, Receiver, Sender};
 use crate::time::clock::Clock;
 use crate::turn::shared::Counter;
 use crate::wait::latch::Latch;
 
-use super::engine::{Call, Engine};
+use super::engine::{sleep, Call, Engine};
 use super::error::EngineError;
 use super::scripts;
 use super::store::RedisStore;
 use super::wire::Reply;
 use agent::ReportingBuilder;
-use attendant::Attendant;
+use attendant::{Attendant, END};
 use feeds::Feeds;
 use hosting::{Hosted, Hosting};
 use lease::Incarnation;
@@ -230,10 +230,6 @@ impl fmt::Debug for Worker {
 }
 
 impl<B: SessionAgentBuilder> Shared<B> {
-    fn service(&self) -> &PersistentSessionService<ReportingBuilder<B>> {
-        &self.service
-    }
-
     fn incarnation(&self) -> Option<Arc<Incarnation>> {
         self.incarnation.lock().clone()
     }
@@ -352,20 +348,26 @@ impl<B: SessionAgentBuilder> Shared<B> {
     /// Looks for what messages may have been missed, takes over what dead workers have left, and gives up sessions that have
     /// made room for others.
     fn sweep(self: &Arc<Self>, incarnation: &Incarnation) {
-        let Ok(answer) = self.engine.read(Call::new(&scripts::SWEEP).arg(&*incarnation.wid)) else { return };
-        let Some([_, busy, gone]) = answer.list().filter(|_| answer.is_list_of("ok")) else { return };
-        let texts = |reply: &Reply| -> Vec<String> {
-            let words = reply.words().unwrap_or_default();
-            words.into_iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
-        };
-        texts(busy).iter().filter_map(|id| id.parse().ok()).for_each(|id| self.attend(id));
-        texts(gone).iter().for_each(|wid| self.abandon(wid, false));
+        let Some([busy, gone]) = self.look_around(incarnation) else { return };
+        busy.iter().filter_map(|id| id.parse().ok()).for_each(|id| self.attend(id));
+        gone.iter().for_each(|wid| self.abandon(wid, false));
         for hosted in self.hosting.all() {
             // A life that is about to end may still save.
             if !self.is_attended(hosted.id) && !self.service.has_life(hosted.id) {
                 self.leave(&hosted);
             }
         }
+    }
+
+    /// The sessions of this incarnation with a turn in flight, and the workers whose lease is gone. `None` without an answer.
+    fn look_around(&self, incarnation: &Incarnation) -> Option<[Vec<String>; 2]> {
+        let answer = self.engine.read(Call::new(&scripts::SWEEP).arg(&*incarnation.wid)).ok()?;
+        let [_, busy, gone] = answer.list().filter(|_| answer.is_list_of("ok"))? else { return None };
+        let texts = |reply: &Reply| {
+            let words = reply.words().unwrap_or_default();
+            words.into_iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+        };
+        Some([texts(busy), texts(gone)])
     }
 
     fn is_attended(&self, id: SessionId) -> bool {
@@ -398,7 +400,6 @@ impl<B: SessionAgentBuilder> Shared<B> {
 
     /// Gives up an idle session, with its last save. Returns whether it is given up.
     fn unload(self: &Arc<Self>, hosted: &Hosted) -> bool {
-        const END: Duration = Duration::from_secs(10);
         let id = hosted.id;
         if self.service.has_life(id) {
             if let Err(error) = self.service.unload(id, END) {
@@ -495,7 +496,7 @@ impl<B: SessionAgentBuilder> Control for Arc<Shared<B>> {
         if let Err(error) = self.engine.write(Call::new(&scripts::DRAIN).arg(&*incarnation.wid)) {
             record!(Warn, "turnwise::cluster", "the worker is not drained: {}", error.code());
         }
-        // Those who only linger end now.
+        // Attendants that only linger end now.
         self.hosting
             .all()
             .iter()
@@ -503,11 +504,10 @@ impl<B: SessionAgentBuilder> Control for Arc<Shared<B>> {
             .for_each(|hosted| self.attend(hosted.id));
         let mut pause = Duration::from_millis(2);
         loop {
-            let answer = self.engine.read(Call::new(&scripts::SWEEP).arg(&*incarnation.wid));
-            report.busy = match answer.as_deref().map(Reply::list) {
-                Ok(Some([_, busy, _])) => busy.list().map_or(0, <[Reply]>::len),
-                // Without an answer, those that have something to do.
-                _ => self.attendants.lock().len(),
+            // Without an answer, the sessions that have something to do.
+            report.busy = match self.look_around(&incarnation) {
+                Some([busy, _]) => busy.len(),
+                None => self.attendants.lock().len(),
             };
             let is_over = report.busy == 0 && self.attendants.lock().is_empty();
             if is_over || !until.leaves_more_than(pause) {
@@ -542,13 +542,9 @@ fn builder(name: &str) -> Builder {
     Builder::new().name(format!("turnwise-{name}"))
 }
 
-/// Starts a thread that nobody waits for. Without a thread the work is dropped.
+/// Starts a thread that is not joined. Without a thread the work is dropped.
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     if builder(name).spawn(work).is_err() {
         record!(Error, "turnwise::cluster", "the system has no thread for a {name}");
     }
-}
-
-fn sleep(duration: Duration) {
-    let _ = Clock::System.deadline(duration).receive(&never::<()>());
 }

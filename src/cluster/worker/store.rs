@@ -4,10 +4,10 @@ use crate::model::SessionId;
 use crate::store::{Revision, Save, SessionStore, StoreError, StoredSession, StoredSummary, TurnOutcome};
 use crate::sync::Arc;
 
-use super::super::engine::{unexpected, Call, Engine};
+use super::super::engine::{Call, Engine};
 use super::super::messages::{Failure, Verdict};
 use super::super::scripts::{self, Script};
-use super::super::store::{record, RedisStore};
+use super::super::store::{record, saved, RedisStore};
 use super::super::wire::Reply;
 use super::hosting::{Ending, Hosted, Hosting, Owner};
 
@@ -27,7 +27,7 @@ impl HostedStore {
     fn keep(&self, owner: &Owner, save: &Save<'_>) -> Result<(), StoreError> {
         let call = fenced(&scripts::KEEP, save.id(), owner).args(numbered(save)?);
         let answer = self.engine().write(call).map_err(StoreError::failed)?;
-        outcome(&scripts::KEEP, save.id(), &answer)
+        saved(&scripts::KEEP, save, &answer)
     }
 
     /// The save at the end of a turn: history and result in one step.
@@ -43,7 +43,7 @@ impl HostedStore {
         };
         let call = finish(save.id(), owner, end.turn_id.get(), &ending.request, &ending.verdict, fault)?;
         let answer = self.engine().write(call.args(numbered(save)?)).map_err(StoreError::failed)?;
-        outcome(&scripts::FINISH, save.id(), &answer)?;
+        saved(&scripts::FINISH, save, &answer)?;
         hosted.set_answered(end.turn_id, has_more(&answer));
         Ok(())
     }
@@ -119,18 +119,6 @@ fn numbered(save: &Save<'_>) -> Result<Vec<Vec<u8>>, StoreError> {
         *last = b"0".to_vec();
     }
     Ok(args)
-}
-
-fn outcome(script: &'static Script, id: SessionId, answer: &Reply) -> Result<(), StoreError> {
-    match answer.words().as_deref() {
-        Some([b"ok" | b"already", ..]) => Ok(()),
-        Some([b"conflict"]) => Err(StoreError::Conflict { id }),
-        Some([b"damaged", found]) => {
-            let reason = format!("it has {} messages in place of those saved before", String::from_utf8_lossy(found));
-            Err(StoreError::Corrupt { id, reason })
-        }
-        _ => Err(StoreError::failed(unexpected(script))),
-    }
 }
 
 /// Whether turns are left in flight. After a repeated call that is not known.
