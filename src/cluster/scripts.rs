@@ -18,8 +18,9 @@
 //!    they may take the worker's sessions. What decides whether a result is kept is the fence: the pair of the worker's
 //!    name and the session's epoch, compared by the step that writes. No clock decides what is kept.
 //! 2. **The hash decides, streams only wake.** All that a worker has to do for a session is in the session's hash, until
-//!    the turn ends. An entry of a worker's stream names a session to look at. An entry that is lost is found by a sweep, if a turn is in flight; otherwise
-//!    the next entry shows what there is to do.
+//!    the turn ends. An entry of a worker's stream names a session to look at. An entry that is lost is found by a sweep, if
+//!    a turn is in flight; otherwise the next entry shows what there is to do. Some entries have a copy of what is in the
+//!    hash, which spares the worker the look: a short turn that is alone in flight, and the credit of a feed.
 //! 3. **No turn is repeated by the engine.** Each `begin` ends in exactly one of `finish`, `refuse`, a withdrawal and an
 //!    abandonment. The step that ends the turn keeps the verdict and tells the clients.
 //! 4. **Every step may be repeated** with the same arguments, after a lost reply. Steps that begin something are known by
@@ -41,7 +42,7 @@
 //! | `answers` | number | the highest count of answers of a session that was removed |
 //! | `workers` | set | names of workers, also of those whose lease has ended and whose sessions are not taken yet |
 //! | `w:{wid}:l` | string with expiry | the lease: capacity, limit of queued turns, `open` or `draining` |
-//! | `w:{wid}:q` | stream | `id` of a session to look at |
+//! | `w:{wid}:q` | stream | `id` of a session to look at; with `epoch`, `turn`, `request`, `cid` and `body` of a turn that is alone in flight, or with `feed` and `credit` |
 //! | `w:{wid}:s`, `w:{wid}:b` | sets | the sessions of the worker; those with a turn in flight. Their sizes are its load |
 //! | `c:{cid}:l`, `c:{cid}` | string, stream with expiry | the lease of a client; its messages |
 //! | `c:{cid}:f` | hash with expiry | by feed and epoch, the credit of the client, or `closed` |
@@ -90,7 +91,8 @@
 //! client            server                                   worker
 //! begin ──────────▶ chooses a worker, or keeps the one that
 //!                   has the session; new epoch if it moves
-//!                   puts the turn in flight; wakes ────────▶ look: what is in flight, with prompts
+//!                   puts the turn in flight; wakes ────────▶ look: what is in flight, with prompts; not
+//!                                                            needed where the wake-up has the turn
 //!                                                            runs it, if its own lease still lasts
 //! interrupt ──────▶ first in flight: marks it; wakes ──────▶ look: cancels it
 //!                   queued: withdraws it

@@ -207,21 +207,29 @@ pub(super) struct Listener {
     stream: String,
     /// The id of the last entry that was read.
     last: String,
+    /// The size of the entries that were read and are still in the stream.
+    left: usize,
 }
 
 /// An entry of a stream: names and values by turns, in the order of the script that has added it.
 pub(super) type Entry = Vec<Vec<u8>>;
 
 impl Listener {
+    /// The size of entries, in bytes, at which they are removed.
+    const MOST_LEFT: usize = 64 << 10;
+    /// What an entry counts besides its texts.
+    const COST: usize = 512;
+
     /// Connects. Entries that are in the stream already are read too.
     pub(super) fn new(address: &Address, stream: String, timeout: Duration) -> Result<Self, EngineError> {
         let Connection(connection) = address.connect(timeout)?;
-        Ok(Self { connection, stream, last: "0".into() })
+        Ok(Self { connection, stream, last: "0".into(), left: 0 })
     }
 
     /// Goes on behind an entry that an earlier connection has read.
     pub(super) fn after(self, last: String) -> Self {
-        Self { last, ..self }
+        // What that connection has left in the stream is not known.
+        Self { last, left: Self::MOST_LEFT, ..self }
     }
 
     /// The id of the last entry that was read.
@@ -229,7 +237,10 @@ impl Listener {
         &self.last
     }
 
-    /// Removes the entries that were read before, and returns those that follow. Without any it waits for `block`.
+    /// Returns the entries that follow those that were read before. Without any it waits for `block`.
+    ///
+    /// Entries that were read leave the stream later, many at a time: a removal is a write, for which a server that syncs its
+    /// file would hold up everybody.
     ///
     /// # Errors
     /// After any error the connection must be dropped.
@@ -239,13 +250,18 @@ impl Listener {
         let patience = block + Duration::from_secs(5);
         self.connection.set_read_timeout(Some(patience)).map_err(|error| from_redis(&error))?;
         let mut pipeline = redis::pipe();
-        if self.last != "0" {
+        let removes = self.left >= Self::MOST_LEFT;
+        if removes {
             pipeline.cmd("XTRIM").arg(&self.stream).arg("MINID").arg(&self.last).ignore();
         }
         let millis = u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1);
         pipeline.cmd("XREAD").arg("COUNT").arg(MOST).arg("BLOCK").arg(millis);
         pipeline.arg("STREAMS").arg(&self.stream).arg(&self.last);
         let (found,): (Value,) = pipeline.query(&mut self.connection).map_err(|error| from_redis(&error))?;
+        if removes {
+            // The last one stays.
+            self.left = 0;
+        }
         let invalid = || EngineError::failed("an entry of a stream that cannot be read");
         let found = reply(found).map_err(|_| invalid())?;
         if found == Reply::Nil {
@@ -257,7 +273,9 @@ impl Listener {
         for entry in entries {
             let Some([Reply::Text(id), fields]) = entry.list() else { return Err(invalid()) };
             // An entry that was deleted has no fields.
-            read.push(fields.words().unwrap_or_default().into_iter().map(<[u8]>::to_vec).collect());
+            let entry: Entry = fields.words().unwrap_or_default().into_iter().map(<[u8]>::to_vec).collect();
+            self.left += entry.iter().map(Vec::len).sum::<usize>() + Self::COST;
+            read.push(entry);
             self.last = String::from_utf8_lossy(id).into_owned();
         }
         Ok(read)

@@ -56,6 +56,9 @@ use super::sub_session::SubSessions;
 pub struct TurnContext {
     /// Shared with the build of the first turn's agent, which emits too.
     events: Arc<TurnEvents>,
+    /// Whether another process has begun the turn, and has given its number out.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    is_numbered: bool,
     /// The token of the interaction that runs in host mode, if one does.
     interaction: Option<CancelToken>,
     tool_results: Vec<ToolResult>,
@@ -98,6 +101,7 @@ pub struct Fence {
 impl TurnContext {
     pub(crate) fn new(
         events: TurnEvents,
+        is_numbered: bool,
         tool_results: Vec<ToolResult>,
         service: Arc<WeakService>,
         deadline: Option<Instant>,
@@ -105,6 +109,7 @@ impl TurnContext {
         let sub_sessions = OnceLock::new();
         Self {
             events: Arc::new(events),
+            is_numbered,
             interaction: None,
             tool_results,
             deadline,
@@ -569,7 +574,12 @@ impl TurnContext {
         &self.service
     }
 
-    /// Tells that another process has begun the turn. Only the first call has an effect.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_numbered(&self) -> bool {
+        self.is_numbered
+    }
+
+    /// Connects the turn with the process that has begun it. Only the first call has an effect.
     #[cfg(feature = "redis")]
     pub(crate) fn set_remote(&self, remote: Remote) {
         self.remote.get_or_init(|| remote);

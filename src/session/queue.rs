@@ -44,9 +44,9 @@ pub(super) struct QueuedTurn {
 impl NewTurn {
     /// Joins the turn with its number and its admission.
     pub(crate) fn admitted(self, turn_id: TurnId, (seal, admission): (TokenSeal, Admission)) -> Turn {
-        let Self { input, tool_results, event_tx, cancel, deadline, caller, answer, .. } = self;
+        let Self { number, input, tool_results, event_tx, cancel, deadline, caller, answer } = self;
         let guards = TurnGuards::new(deadline, seal, admission, answer);
-        Turn { input, tool_results, event_tx, turn_id, cancel, caller, guards }
+        Turn { is_numbered: number.is_some(), input, tool_results, event_tx, turn_id, cancel, caller, guards }
     }
 }
 

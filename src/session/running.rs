@@ -27,6 +27,8 @@ use super::handle::SessionHandle;
 /// The guards are the last field: a turn that never runs drops its event sender before it gives them back.
 #[derive(Debug)]
 pub(crate) struct Turn {
+    /// Whether another process has given the number out.
+    pub(crate) is_numbered: bool,
     pub(crate) input: Input,
     pub(crate) tool_results: Vec<ToolResult>,
     pub(crate) event_tx: Option<Sender<AgentEvent>>,
@@ -84,14 +86,15 @@ pub(crate) struct RunningTurn {
 impl RunningTurn {
     /// Picks up an admitted turn, and emits its first event.
     pub(crate) fn take_up(turn: Turn, handle: &SessionHandle, session: &SessionSpan) -> (Self, Input) {
-        let Turn { input, tool_results, event_tx, turn_id, cancel, caller, mut guards } = turn;
+        let Turn { is_numbered, input, tool_results, event_tx, turn_id, cancel, caller, mut guards } = turn;
         guards.pick_up();
         let shared = handle.shared();
         let since = Some(guards.admission.at());
         shared.counters.turns_started.add_one();
         let span = TurnSpan::new(session, handle.id(), turn_id, caller);
         let events = TurnEvents::new(Arc::clone(shared), turn_id, event_tx, cancel, span);
-        let context = TurnContext::new(events, tool_results, Arc::clone(handle.service()), guards.deadline_at());
+        let service = Arc::clone(handle.service());
+        let context = TurnContext::new(events, is_numbered, tool_results, service, guards.deadline_at());
         context.events().emit_library_event(|| AgentEvent::RunStarted {
             session_id: context.session_id(),
             turn_id: context.turn_id(),

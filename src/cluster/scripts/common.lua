@@ -9,6 +9,8 @@ end
 
 -- How long the verdict of a request is kept, in milliseconds. A client repeats a request for half of that.
 local VERDICT_TTL = 600000
+-- The longest copy of a turn in an entry of a worker's stream, in bytes. A longer one is read from the session's hash.
+local LONGEST_COPY = 4096
 -- How many revisions a record remembers, so that a repeated save is known after other saves.
 local PAST_REVISIONS = 8
 
@@ -50,9 +52,10 @@ local function lease_of(wid)
     return tonumber(value[1]), tonumber(value[2]), value[3]
 end
 
--- Tells a worker that there is something to do for a session. What that is stands in the session's hash.
-local function wake(wid, id)
-    redis.call('XADD', ns .. 'w:' .. wid .. ':q', 'NOMKSTREAM', 'MAXLEN', '~', '10000', '*', 'id', id)
+-- Tells a worker that there is something to do for a session. What that is stands in the session's hash. The other
+-- arguments are a copy of it, which spares the worker a look.
+local function wake(wid, id, ...)
+    redis.call('XADD', ns .. 'w:' .. wid .. ':q', 'NOMKSTREAM', 'MAXLEN', '~', '10000', '*', 'id', id, ...)
 end
 
 -- Sends a message to each of these clients that still has a stream.
@@ -221,7 +224,11 @@ local function put_in_flight(id, wid, flight, turn, request, cid, body)
         field .. 'body', body)
     redis.call('SADD', ns .. 'w:' .. wid .. ':b', id)
     note_request(request, 'id', id, 'turn', turn)
-    wake(wid, id)
+    if #flight == 1 and turn ~= '0' and #body <= LONGEST_COPY then
+        wake(wid, id, 'epoch', redis.call('HGET', key, 'epoch'), 'turn', turn, 'request', request, 'cid', cid, 'body', body)
+    else
+        wake(wid, id)
+    end
 end
 
 -- Adds a client to those that are told how a turn in flight ends.

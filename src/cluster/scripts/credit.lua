@@ -21,7 +21,7 @@ if last ~= 'closed' and (credit == 'closed' or not last or below(last, credit)) 
     redis.call('PEXPIRE', feeds, ttl)
     local wid = redis.call('HGET', session_key(id), 'wid')
     if lease_of(wid) then
-        wake(wid, id)
+        wake(wid, id, 'feed', feed, 'credit', credit)
     end
 end
 return { 'ok' }

@@ -36,6 +36,8 @@ pub(super) struct ReportingAgent<A> {
     id: SessionId,
     /// The turn that has failed, until it is rolled back.
     failed: Option<TurnId>,
+    /// Whether the last turn was refused. The host's agent knows nothing of it, and has nothing to roll back.
+    has_refused: bool,
 }
 
 impl<B: SessionAgentBuilder> SessionAgentBuilder for ReportingBuilder<B> {
@@ -44,7 +46,7 @@ impl<B: SessionAgentBuilder> SessionAgentBuilder for ReportingBuilder<B> {
     fn build_agent(&self, spec: &SessionSpec, session: &SessionContext) -> Result<Self::Agent, AgentError> {
         let agent = self.builder.build_agent(spec, session)?;
         let (engine, hosting) = (self.engine.clone(), Arc::clone(&self.hosting));
-        Ok(ReportingAgent { agent, engine, hosting, id: session.session_id(), failed: None })
+        Ok(ReportingAgent { agent, engine, hosting, id: session.session_id(), failed: None, has_refused: false })
     }
 }
 
@@ -60,7 +62,13 @@ impl<A> ReportingAgent<A> {
         run: impl FnOnce(&mut A) -> Result<RunResult, AgentError>,
     ) -> Result<RunResult, AgentError> {
         let hosted = self.hosted();
+        self.has_refused = false;
         if let Some(hosted) = &hosted {
+            hosted.note_own_turn((!turn.is_numbered()).then(|| turn.turn_id()));
+            if !turn.is_numbered() {
+                self.has_refused = true;
+                return Err(AgentError::Config(NOT_LOCAL.into()));
+            }
             self.announce_host(hosted, turn);
         }
         let (id, turn_id) = (self.id, turn.turn_id());
@@ -90,6 +98,10 @@ impl<A> ReportingAgent<A> {
         }
     }
 }
+
+/// Why a turn is refused that an agent has begun by the worker's own service, in a session that the engine gives out. The
+/// engine would not know of it: another turn could run at the same time elsewhere.
+const NOT_LOCAL: &str = "the engine gives out the turns of this session: begin them with a ClusterService";
 
 /// Calls the host's agent. The message of a panic becomes the verdict, and the panic goes on.
 fn note_panic<T>(hosted: Option<&Hosted>, turn: TurnId, call: impl FnOnce() -> T) -> T {
@@ -124,6 +136,9 @@ impl<A: SessionAgent> SessionAgent for ReportingAgent<A> {
     }
 
     fn cancel(&mut self) {
+        if std::mem::take(&mut self.has_refused) {
+            return;
+        }
         match (self.failed.take(), self.hosted()) {
             (Some(turn), Some(hosted)) => {
                 let agent = &mut self.agent;

@@ -6,9 +6,20 @@
 //!
 //! # What it reads
 //!
-//! A wake-up names the session and nothing else. The attendant then [looks](Look) at the session's hash, which has all that
-//! is to be done until the turn ends. So a wake-up that is lost, repeated or late does no harm, if another look follows:
-//! the sweep sees to that.
+//! A wake-up names the session. The attendant then [looks](Look) at the session's hash, which has all that is to be done
+//! until the turn ends. So a wake-up that is lost, repeated or late does no harm, if another look follows: the sweep sees to
+//! that.
+//!
+//! The wake-up for a turn that is alone in flight has a copy of it. Where the session is live, the attendant begins such a
+//! [known turn](KnownTurn) without a look, which saves a round trip. The copy may be late: a look may have found the turn
+//! before. It counts only if
+//!
+//! - its epoch is the one in which this worker has the session, and
+//! - its number is above that of every turn which was found in flight in this epoch.
+//!
+//! The engine gives numbers out in rising order, so such a turn was neither begun nor refused here. It is the first in
+//! flight still: nothing overtakes the first turn, and only its worker ends it while the worker has its lease. What has
+//! come for it since, a cancellation for example, has a wake-up of its own behind this one.
 //!
 //! # Who answers a turn
 //!
@@ -62,10 +73,26 @@ pub(super) const END: Duration = Duration::from_secs(10);
 pub(super) struct Attendant<B: SessionAgentBuilder> {
     shared: Arc<Shared<B>>,
     id: SessionId,
-    wake: Receiver<()>,
+    wake: Receiver<Wakeup>,
     current: Option<Current>,
-    /// Whether a look during the local turn has found something to do after it.
+    /// Whether the last look, before the local turn or during it, has found something to do after it.
     has_more: bool,
+    /// A turn that has come during the local one, and that no look has found.
+    known: Option<KnownTurn>,
+}
+
+/// What wakes an attendant.
+pub(super) enum Wakeup {
+    /// There is something to do.
+    Look,
+    /// A turn was put in flight, and it is the only one.
+    Begin(KnownTurn),
+}
+
+/// A copy of a turn in flight, from an entry of the worker's stream.
+pub(super) struct KnownTurn {
+    epoch: Arc<str>,
+    turn: InFlight,
 }
 
 /// The local turn.
@@ -109,13 +136,13 @@ enum Next {
 }
 
 impl<B: SessionAgentBuilder> Attendant<B> {
-    pub(super) fn new(shared: Arc<Shared<B>>, id: SessionId, wake: Receiver<()>) -> Self {
-        Self { shared, id, wake, current: None, has_more: false }
+    pub(super) fn new(shared: Arc<Shared<B>>, id: SessionId, wake: Receiver<Wakeup>) -> Self {
+        Self { shared, id, wake, current: None, has_more: false, known: None }
     }
 
-    /// Works until there is nothing to do.
+    /// Works until there is nothing to do. The first wake-up is in the channel.
     pub(super) fn run(mut self) {
-        let mut next = Next::Look;
+        let mut next = Next::Wait;
         loop {
             next = match next {
                 Next::Look => self.look(),
@@ -138,10 +165,37 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         };
         let alarm = linger.alarm();
         select! {
-            recv(self.wake) -> _ => Next::Look,
+            recv(self.wake) -> wakeup => match wakeup {
+                Ok(Wakeup::Begin(known)) => self.begin_known(known),
+                _ => Next::Look,
+            },
             recv(finished) -> _ => self.end_turn(),
             recv(incarnation.over().receiver()) -> _ => self.give_up(),
             recv(alarm.receiver()) -> _ => Next::End,
+        }
+    }
+
+    /// Begins a turn without a look. That it is still to be begun follows from the fence and the number, see the head.
+    fn begin_known(&mut self, known: KnownTurn) -> Next {
+        if self.current.is_some() {
+            // The engine has the end of the local turn already.
+            self.known = Some(known);
+            return Next::Wait;
+        }
+        let Some(incarnation) = self.shared.incarnation().filter(|incarnation| !incarnation.over().is_set()) else {
+            return self.give_up();
+        };
+        let KnownTurn { epoch, turn } = known;
+        let owner = Owner { wid: Arc::clone(&incarnation.wid), epoch };
+        // Without a local life there may be feeds to begin.
+        let is_live = self.shared.service.is_live(self.id);
+        let hosted = self.shared.hosting.find(self.id).filter(|hosted| is_live && hosted.is_new(&owner, turn.number));
+        match hosted {
+            Some(hosted) => {
+                let look = Look { owner, is_archived: false, turns: vec![turn], feeds: Vec::new() };
+                self.begin(&incarnation, &hosted, &look, &look.turns[0])
+            }
+            None => Next::Look,
         }
     }
 
@@ -160,6 +214,8 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                 return if self.current.is_some() { Next::Wait } else { Next::End };
             }
         };
+        // The look has found it, if it is still in flight.
+        self.known = None;
         let hosted = self.shared.hosting.enter(self.id);
         if hosted.owner().as_ref() != Some(&look.owner) {
             // It was given away and has come back: what is here is of an older epoch.
@@ -171,9 +227,8 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         if self.shared.service.is_live(self.id) {
             self.follow(&hosted, &look);
         }
-        hosted.notify_credit();
         if let Some(current) = &mut self.current {
-            self.has_more = look.is_archived || look.turns.iter().any(|turn| turn.number != current.number);
+            self.has_more = look.has_more_than(current.number);
             match look.turns.iter().find(|turn| turn.number == current.number) {
                 Some(turn) => current.attend(&self.shared, self.id, turn),
                 // Answered by a save, or taken back because the session was deleted.
@@ -207,8 +262,8 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         if !incarnation.may_begin(&self.shared.engine) {
             return self.give_up();
         }
-        let is_in_flight = |number| look.turns.iter().any(|turn| turn.number == number);
-        if hosted.was_begun(is_in_flight, turn.number) {
+        let in_flight: Vec<u64> = look.turns.iter().map(|turn| turn.number).collect();
+        if hosted.was_begun(&in_flight) {
             // Its end could not be kept. To run it again is not the engine's to decide.
             let text = "the worker could not keep the end of the turn".to_owned();
             return self.refuse(hosted, turn.number, &turn.request, &Failure::Store { text });
@@ -230,6 +285,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                 let mut current = Current { number, request, handle, seen: HashSet::new(), is_cancelled: false };
                 current.attend(&self.shared, self.id, turn);
                 self.current = Some(current);
+                self.has_more = look.has_more_than(turn.number);
                 Next::Wait
             }
             Ok(handle) => {
@@ -258,7 +314,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         let (id, number) = (self.id, turn.number);
         let Some(ordered) = order.turn else { return Err(SessionError::NotRunning { id }) };
         let feed = ordered.has_feed.then(|| bounded(EVENTS));
-        let mut request = ordered.into_request().when_busy(WhenBusy::Queue);
+        let mut request = ordered.into_request().when_busy(WhenBusy::Queue).number(TurnId::new(number));
         hosted.begin_turn(TurnId::new(number), turn.request.as_str().into(), request.host_mode);
         let events = feed.map(|(event_tx, events)| {
             request.event_tx = Some(event_tx);
@@ -274,7 +330,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                     // Before the turn, so that the clients get its first event.
                     self.follow(hosted, look);
                 }
-                self.begin_stored(request.number(TurnId::new(number)))
+                self.begin_stored(request)
             }
         };
         // Also for a turn that does not begin: the client waits for the end of its feed.
@@ -328,8 +384,11 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         let is_faulted = matches!(result, Some(Err(SessionError::Faulted { .. })));
         self.shared.counters.ended.add_one();
         let next = match hosted.end_turn() {
-            Some(has_more) if has_more || std::mem::take(&mut self.has_more) => Next::Look,
-            Some(_) => Next::Wait,
+            Some(has_more) if has_more || self.has_more => Next::Look,
+            Some(_) => match self.known.take() {
+                Some(known) => self.begin_known(known),
+                None => Next::Wait,
+            },
             None => {
                 let gone = Err(SessionError::NotFound { id: self.id });
                 if matches!(result, Some(Err(SessionError::Store { .. }))) {
@@ -570,6 +629,11 @@ impl<B: SessionAgentBuilder> Tell<B> {
 }
 
 impl Look {
+    /// Whether there is something to do after this turn.
+    fn has_more_than(&self, turn: u64) -> bool {
+        self.is_archived || self.turns.iter().any(|other| other.number != turn)
+    }
+
     fn new(answer: &Reply, wid: &Arc<str>) -> Option<Self> {
         let [word, epoch, archived, turns, feeds] = answer.list()? else { return None };
         if word.text()? != b"ok" {
@@ -583,6 +647,31 @@ impl Look {
         };
         let feeds = feeds.list()?.iter().map(feed).collect::<Option<_>>()?;
         Some(Self { owner, is_archived: archived.text()? == b"1", turns, feeds })
+    }
+}
+
+impl KnownTurn {
+    /// Reads the fields of an entry behind the session's id.
+    fn new(fields: &[Vec<u8>]) -> Option<Self> {
+        let [_, epoch, _, number, _, request, _, cid, _, order] = fields else { return None };
+        let text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+        let turn = InFlight {
+            number: text(number).parse().ok()?,
+            request: text(request),
+            cid: text(cid),
+            order: order.clone(),
+            cancel: None,
+            messages: Vec::new(),
+            responses: Vec::new(),
+        };
+        Some(Self { epoch: text(epoch).into(), turn })
+    }
+}
+
+impl Wakeup {
+    /// Reads the fields of an entry behind the session's id.
+    pub(super) fn read(fields: &[Vec<u8>]) -> Self {
+        KnownTurn::new(fields).map_or(Self::Look, Self::Begin)
     }
 }
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::panics::record;
-use crate::sync::{bounded, select, Arc, Mutex, Receiver};
+use crate::sync::{select, Arc, Mutex, Receiver};
 use crate::wait::latch::Latch;
 
 use super::super::engine::{Call, Engine};
 use super::super::messages::{cost, WINDOW};
 use super::super::scripts;
-use super::hosting::{Hosted, Owner};
+use super::hosting::{Grant, Hosted, Owner};
 
 /// How many events one message has at most, and how many bytes it has after which no event is added.
 const MOST_EVENTS: u64 = 64;
@@ -66,7 +66,8 @@ impl Progress {
         self.next == 1
     }
 
-    fn has_credit(&self) -> bool {
+    fn has_credit(&mut self, grant: &Grant) -> bool {
+        self.credit = self.credit.max(grant.sum());
         self.sent < self.credit
     }
 }
@@ -81,8 +82,20 @@ impl Feed {
         over: &Latch,
         progress: &Mutex<Progress>,
     ) -> FeedEnd {
-        let (notify, notified) = bounded(1);
-        self.hosted.add_credit_waiter(notify);
+        let (grant, granted) = self.hosted.add_grant(format!("{}:{}", self.name, self.owner.epoch));
+        let end = self.pass_on(events, next, over, progress, (&grant, &granted));
+        self.hosted.end_grant(&grant);
+        end
+    }
+
+    fn pass_on<T: Serialize>(
+        &self,
+        events: &Receiver<T>,
+        next: impl Fn() -> Option<T>,
+        over: &Latch,
+        progress: &Mutex<Progress>,
+        (grant, granted): (&Grant, &Receiver<()>),
+    ) -> FeedEnd {
         loop {
             // Without a wait first: if both are ready, `select!` picks either.
             let first = match next() {
@@ -99,20 +112,20 @@ impl Feed {
                 let Some(event) = next() else { break };
                 batch.push(&event);
             }
-            while !progress.lock().has_credit() {
-                // Without events it only reads the credit.
-                if let Err(end) = self.emit(Batch::default(), progress, false) {
-                    return end;
+            while !progress.lock().has_credit(grant) {
+                select! {
+                    recv(granted) -> _ => {}
+                    recv(over.receiver()) -> _ => {
+                        // The numbers tell the client that these are missing.
+                        progress.lock().next += batch.count + std::iter::from_fn(&next).count() as u64;
+                        return FeedEnd::Cut;
+                    }
+                    default(ASK_AGAIN) => (),
                 }
-                if !progress.lock().has_credit() {
-                    select! {
-                        recv(notified) -> _ => {}
-                        recv(over.receiver()) -> _ => {
-                            // The numbers tell the client that these are missing.
-                            progress.lock().next += batch.count + std::iter::from_fn(&next).count() as u64;
-                            return FeedEnd::Cut;
-                        }
-                        default(ASK_AGAIN) => (),
+                if !progress.lock().has_credit(grant) {
+                    // Without events it only reads the credit, and whether the client wants no more.
+                    if let Err(end) = self.emit(Batch::default(), progress, false) {
+                        return end;
                     }
                 }
             }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crate::error::SessionError;
 use crate::model::{SessionId, TurnId};
 use crate::store::{TurnEnd, TurnOutcome};
-use crate::sync::{Arc, Mutex, Sender};
+use crate::sync::{bounded, Arc, AtomicU64, Mutex, Ordering, Receiver, Sender};
 
 use super::super::messages::{Failure, Verdict};
 
@@ -34,10 +34,23 @@ struct State {
     /// The number that the next turn has at the engine; 0 if none is about to begin.
     next_turn: u64,
     turn: Option<HostedTurn>,
+    /// The last local turn, if the engine has not given it out. It may have the number of `turn`.
+    own_turn: Option<TurnId>,
     /// The turns in flight that were begun here, in this epoch. None of them is begun again.
     begun: Vec<u64>,
-    /// The feeds that wait for the credit of a client.
-    credit: Vec<Sender<()>>,
+    /// The highest turn of this epoch that was found in flight or begun.
+    highest: u64,
+    /// What clients have granted to the feeds that run.
+    grants: Vec<Arc<Grant>>,
+}
+
+/// The credit that a client has given to a feed.
+pub(super) struct Grant {
+    /// The feed and its epoch, with a colon between them.
+    feed: String,
+    /// The sum of costs up to which the client takes events.
+    sum: AtomicU64,
+    changed: Sender<()>,
 }
 
 /// The fence: the incarnation of the worker, and the session's epoch.
@@ -90,6 +103,12 @@ impl Hosting {
     }
 }
 
+impl Grant {
+    pub(super) fn sum(&self) -> u64 {
+        self.sum.load(Ordering::SeqCst)
+    }
+}
+
 impl Hosted {
     /// A session that is in no table.
     pub(super) fn of(id: SessionId, owner: Owner) -> Self {
@@ -104,6 +123,7 @@ impl Hosted {
         let mut state = self.state.lock();
         if state.assigned.as_ref() != Some(&owner) {
             state.begun.clear();
+            state.highest = 0;
         }
         state.assigned = Some(owner.clone());
         state.owner = Some(owner);
@@ -127,10 +147,17 @@ impl Hosted {
     }
 
     /// Notes that these turns are in flight. Returns whether the first of them was begun here before.
-    pub(super) fn was_begun(&self, in_flight: impl Fn(u64) -> bool, first: u64) -> bool {
+    pub(super) fn was_begun(&self, in_flight: &[u64]) -> bool {
         let mut state = self.state.lock();
-        state.begun.retain(|number| in_flight(*number));
-        state.begun.contains(&first)
+        state.begun.retain(|number| in_flight.contains(number));
+        state.highest = in_flight.iter().copied().fold(state.highest, u64::max);
+        in_flight.first().is_some_and(|first| state.begun.contains(first))
+    }
+
+    /// Whether the session is this worker's under this fence, and the turn is above all that were in flight before.
+    pub(super) fn is_new(&self, owner: &Owner, turn: u64) -> bool {
+        let state = self.state.lock();
+        state.owner.as_ref() == Some(owner) && turn > state.highest
     }
 
     pub(super) fn next_turn(&self) -> u64 {
@@ -145,6 +172,11 @@ impl Hosted {
         state.turn = Some(HostedTurn { id, request, is_hosting, verdict: None, left: None });
     }
 
+    /// Notes that a local turn runs which the engine has not given out, or with `None` one that it has.
+    pub(super) fn note_own_turn(&self, turn: Option<TurnId>) {
+        self.state.lock().own_turn = turn;
+    }
+
     /// Notes what the agent has returned from its call, before the call's history is saved.
     pub(super) fn set_verdict(&self, turn: TurnId, verdict: Verdict) {
         if let Some(own) = self.state.lock().turn.as_mut().filter(|own| own.id == turn) {
@@ -152,10 +184,13 @@ impl Hosted {
         }
     }
 
-    /// The turn that a save at its end answers. `None` if it is answered already, runs for no client, or goes on in host
+    /// The turn that a save at its end answers. `None` if it is answered already, was not given out, or goes on in host
     /// mode.
     pub(super) fn ending(&self, end: TurnEnd) -> Option<Ending> {
         let state = self.state.lock();
+        if state.own_turn == Some(end.turn_id) {
+            return None;
+        }
         let own = state.turn.as_ref().filter(|own| own.id == end.turn_id && own.left.is_none())?;
         if own.is_hosting && end.outcome != TurnOutcome::Faulted {
             return None;
@@ -183,13 +218,28 @@ impl Hosted {
         self.state.lock().turn.as_ref().is_none_or(|own| own.id != turn || own.left.is_some())
     }
 
-    pub(super) fn add_credit_waiter(&self, waiter: Sender<()>) {
-        self.state.lock().credit.push(waiter);
+    /// Adds a feed. It is removed by [`end_grant`](Self::end_grant). The receiver tells of every change, also of one that is no
+    /// sum.
+    pub(super) fn add_grant(&self, feed: String) -> (Arc<Grant>, Receiver<()>) {
+        let (changed, changes) = bounded(1);
+        let grant = Arc::new(Grant { feed, sum: AtomicU64::new(0), changed });
+        self.state.lock().grants.push(Arc::clone(&grant));
+        (grant, changes)
     }
 
-    /// Tells the feeds that wait for credit to look again.
-    pub(super) fn notify_credit(&self) {
-        let mut state = self.state.lock();
-        state.credit.retain(|waiter| !matches!(waiter.try_send(()), Err(crate::sync::TrySendError::Disconnected(()))));
+    pub(super) fn end_grant(&self, grant: &Arc<Grant>) {
+        self.state.lock().grants.retain(|other| !Arc::ptr_eq(other, grant));
+    }
+
+    /// A client takes events of a feed up to a sum of costs, or no more if this is no number.
+    pub(super) fn grant(&self, feed: &[u8], sum: &[u8]) {
+        let sum = std::str::from_utf8(sum).ok().and_then(|sum| sum.parse().ok());
+        for grant in self.state.lock().grants.iter().filter(|grant| grant.feed.as_bytes() == feed) {
+            if let Some(sum) = sum {
+                grant.sum.fetch_max(sum, Ordering::SeqCst);
+            }
+            // If it is full the feed looks anyway, and behind the change.
+            let _ = grant.changed.try_send(());
+        }
     }
 }

@@ -52,7 +52,7 @@ use super::scripts;
 use super::store::RedisStore;
 use super::wire::Reply;
 use agent::ReportingBuilder;
-use attendant::{Attendant, END};
+use attendant::{Attendant, Wakeup, END};
 use feeds::Feeds;
 use hosting::{Hosted, Hosting};
 use lease::Incarnation;
@@ -126,7 +126,7 @@ struct Shared<B: SessionAgentBuilder> {
     /// `None` before the first one, and after the end of the worker.
     incarnation: Mutex<Option<Arc<Incarnation>>>,
     /// The attendants, each with the channel that wakes it.
-    attendants: Mutex<HashMap<SessionId, Sender<()>>>,
+    attendants: Mutex<HashMap<SessionId, Sender<Wakeup>>>,
     feeds: Feeds,
     counters: Counters,
     /// Set by a drain: the worker takes no more sessions, in the next incarnation either.
@@ -293,12 +293,7 @@ impl<B: SessionAgentBuilder> Shared<B> {
             while !incarnation.over().is_set() && !self.stopped.is_set() {
                 match listener.read(block) {
                     Ok(entries) => {
-                        for entry in entries {
-                            if let [name, id] = entry.as_slice() {
-                                let id = std::str::from_utf8(id).ok().filter(|_| name == b"id");
-                                id.and_then(|id| id.parse().ok()).into_iter().for_each(|id| self.attend(id));
-                            }
-                        }
+                        entries.iter().for_each(|entry| self.receive(entry));
                         last = listener.last().to_owned();
                     }
                     Err(error) => {
@@ -424,15 +419,42 @@ impl<B: SessionAgentBuilder> Shared<B> {
         }
     }
 
+    /// An entry of the worker's stream.
+    fn receive(self: &Arc<Self>, entry: &[Vec<u8>]) {
+        // The first entry of a stream names the worker.
+        let [name, id, fields @ ..] = entry else { return };
+        let id = std::str::from_utf8(id).ok().filter(|_| name == b"id");
+        let Some(id) = id.and_then(|id| id.parse().ok()) else { return };
+        match fields {
+            [name, feed, _, credit] if name == b"feed" => {
+                if let Some(hosted) = self.hosting.find(id) {
+                    hosted.grant(feed, credit);
+                }
+            }
+            fields => self.wake(id, Wakeup::read(fields)),
+        }
+    }
+
     /// Sees to it that an attendant looks at a session.
     fn attend(self: &Arc<Self>, id: SessionId) {
+        self.wake(id, Wakeup::Look);
+    }
+
+    /// Wakes the attendant of a session, or begins one.
+    ///
+    /// A channel has room for two wake-ups, and only an empty one takes a turn. So where there is no room, the last wake-up
+    /// that the attendant will read is a look, and that finds this one too.
+    fn wake(self: &Arc<Self>, id: SessionId, wakeup: Wakeup) {
         let mut attendants = self.attendants.lock();
         if let Some(wake) = attendants.get(&id) {
+            let wakeup = if wake.is_empty() { wakeup } else { Wakeup::Look };
             // If it is full the attendant looks anyway.
-            let _ = wake.try_send(());
+            let _ = wake.try_send(wakeup);
             return;
         }
-        let (wake, woken) = bounded(1);
+        let (wake, woken) = bounded(2);
+        // There is room.
+        let _ = wake.try_send(wakeup);
         let attendant = Attendant::new(Arc::clone(self), id, woken);
         let shared = Arc::clone(self);
         let spawned = builder("attendant").spawn(move || {
@@ -452,7 +474,7 @@ impl<B: SessionAgentBuilder> Shared<B> {
     }
 
     /// Ends the attendant, unless it was woken meanwhile.
-    fn end_attendant(&self, id: SessionId, wake: &Receiver<()>) -> bool {
+    fn end_attendant(&self, id: SessionId, wake: &Receiver<Wakeup>) -> bool {
         let mut attendants = self.attendants.lock();
         let is_idle = wake.try_recv().is_err();
         if is_idle {

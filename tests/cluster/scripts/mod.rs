@@ -144,11 +144,10 @@ impl Play {
                 let when_busy = ["refuse", "queue", "interrupt"][usize::from(when_busy)];
                 // Mostly fewer than were answered.
                 let seen = if seen == 11 { "1000" } else { "0" };
-                let request = self.request();
-                (
-                    "begin",
-                    [&id(session), &request, &self.cid(client), seen, when_busy, "prompt"].map(str::to_owned).into(),
-                )
+                let (request, cid) = (self.request(), self.cid(client));
+                // A long one is not copied into the entry of the worker's stream.
+                let prompt = if self.named.is_multiple_of(5) { "prompt ".repeat(600) } else { "prompt".into() };
+                ("begin", [&id(session), &request, &cid, seen, when_busy, &prompt].map(str::to_owned).into())
             }
             Keep { session, fence, change } => {
                 let record = self.record(&id(session), fence == 3, change);

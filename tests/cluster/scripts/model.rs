@@ -180,15 +180,15 @@ impl Model {
         room.min_by_key(|(wid, _)| (self.busy(wid), self.all(wid), (*wid).clone())).map(|(wid, _)| wid.clone())
     }
 
-    fn wake(&mut self, wid: &str, id: &str) {
+    fn wake(&mut self, wid: &str, id: &str, copied: &[&str]) {
         if let Some(worker) = self.workers.get_mut(wid) {
-            worker.woken.push(owned(&["id", id]));
+            worker.woken.push(owned(&[&["id", id], copied].concat()));
         }
     }
 
     fn wake_owner(&mut self, id: &str) {
         let wid = self.sessions[id].wid().to_owned();
-        self.wake(&wid, id);
+        self.wake(&wid, id, &[]);
     }
 
     fn answer(&mut self, id: &str, at: usize, kind: &'static str, body: &str) -> u64 {
@@ -251,7 +251,7 @@ impl Model {
             return true;
         }
         let Some(chosen) = self.choose() else { return false };
-        self.wake(&wid, id);
+        self.wake(&wid, id, &[]);
         self.give(id, &chosen);
         true
     }
@@ -271,7 +271,15 @@ impl Model {
         session.has_flown = true;
         let known = Request { id: id.into(), turn: Some(number), ..Request::default() };
         self.requests.insert(request.into(), known);
-        self.wake_owner(id);
+        let session = &self.sessions[id];
+        // A turn that is alone is copied into the entry, if it is not too long.
+        if session.flight.len() > 1 || number == 0 || body.len() > 4096 {
+            self.wake_owner(id);
+        } else {
+            let (wid, epoch, turn) = (session.wid().to_owned(), session.epoch.to_string(), number.to_string());
+            let copied = ["epoch", &epoch, "turn", &turn, "request", request, "cid", cid, "body", body];
+            self.wake(&wid, id, &copied);
+        }
         say(["begun".to_owned(), number.to_string()])
     }
 

@@ -84,7 +84,7 @@ impl Model {
             client.credit.insert(feed.into(), sum.into());
             let wid = self.sessions.get(id).map(|session| session.wid().to_owned()).unwrap_or_default();
             if self.has_lease(&wid) {
-                self.wake(&wid, id);
+                self.wake(&wid, id, &["feed", feed, "credit", sum]);
             }
         }
         Value::ok()
