@@ -22,7 +22,7 @@ struct Cluster {
     worker: Worker,
     gate: Gate,
     /// Dropped last: the others wait for it for a while.
-    _server: Server,
+    server: Server,
 }
 
 /// A worker with room for some sessions. Its turn "wait" waits for the gate, "emit" emits until it is told to stop, and
@@ -40,6 +40,12 @@ fn cluster(room: usize) -> Option<Cluster> {
                 turn.emit(AgentEvent::TextDelta { delta: "word".into() })?;
             },
             "boom" => panic!("a fault on purpose"),
+            told if told.starts_with("tell ") => {
+                let id = told["tell ".len()..].parse().expect("an id");
+                let service = turn.service().expect("the worker's service");
+                let ended = service.start_turn(id, StartTurnRequest::new("hello"));
+                return Ok(turn.finish(ended.map_or_else(|error| error.code().to_owned(), |result| result.text)));
+            }
             _ => turn.emit(AgentEvent::TextDelta { delta: prompt.clone() })?,
         }
         Ok(turn.finish(prompt))
@@ -47,7 +53,7 @@ fn cluster(room: usize) -> Option<Cluster> {
     let config = EphemeralSessionService::configure(agent).max_sessions(room);
     let worker = Worker::start(config, engine.clone()).expect("the worker starts");
     let client = ClusterService::new(engine).expect("the client starts");
-    Some(Cluster { client, worker, gate, _server: server })
+    Some(Cluster { client, worker, gate, server })
 }
 
 impl Cluster {
@@ -86,6 +92,45 @@ fn c84_a_turn_that_overtakes_another_one_runs_under_its_own_number() {
         assert_eq!((over.text.as_str(), over.turn_id.get()), ("third", 3));
         assert_eq!(said(&client.history(id).unwrap()), ["third", "= third", "second", "= second"]);
         assert_eq!(client.start_turn(id, turn("fourth")).unwrap().turn_id.get(), 4);
+    });
+}
+
+#[test]
+fn c84_a_late_or_repeated_wake_up_begins_no_turn_twice() {
+    run(|| {
+        let Some(cluster) = cluster(4) else { return };
+        let id = cluster.open();
+        assert_eq!([cluster.ask(id, "one"), cluster.ask(id, "two")], ["one", "two"]);
+        let worker = cluster.server.command(&["HGET", &format!("turnwise:s:{id}"), "wid"]);
+        let stream = format!("turnwise:w:{}:q", worker.lines().nth(1).expect("its name").trim());
+        // The entry of the turn before the last one: as it was, and as one of another worker's epoch.
+        let repeat = |change: &str| {
+            let script = format!(
+                "local entry = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 2)[2][2] {change} \
+                 redis.call('XADD', KEYS[1], '*', unpack(entry)) return entry[5]"
+            );
+            assert!(cluster.server.command(&["EVAL", &script, "1", &stream]).contains("turn"));
+        };
+        repeat("");
+        assert_eq!(cluster.ask(id, "three"), "three");
+        repeat("entry[4] = '1000' entry[6] = '1000'");
+        assert_eq!(cluster.ask(id, "four"), "four");
+        assert_eq!(cluster.worker.stats().turns_begun, 4);
+        let expected = ["one", "= one", "two", "= two", "three", "= three", "four", "= four"];
+        assert_eq!(said(&cluster.client.history(id).unwrap()), expected);
+    });
+}
+
+#[test]
+fn c84_an_agent_begins_no_turn_of_the_engine_by_the_service_of_its_worker() {
+    run(|| {
+        let Some(cluster) = cluster(4) else { return };
+        let (first, second) = (cluster.open(), cluster.open());
+        assert_eq!(cluster.ask(second, "one"), "one");
+        assert_eq!(cluster.ask(first, &format!("tell {second}")), "AGENT_ERROR");
+        // The next turn of the engine has the number of the refused one.
+        assert_eq!(cluster.client.start_turn(second, turn("two")).unwrap().turn_id.get(), 2);
+        assert_eq!(said(&cluster.client.history(second).unwrap()), ["one", "= one", "two", "= two"]);
     });
 }
 
