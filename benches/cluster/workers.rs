@@ -50,11 +50,15 @@ pub(crate) fn measure(server: &Server, sync: &str) {
     let _ = attempt("fail-over", || fail_over(server));
 }
 
+/// A worker and a client, each with connections of its own, as in two processes.
+fn pair(server: &Server, namespace: &str, work: common::Work) -> (Worker, ClusterService) {
+    let worker = Worker::start(configure(work), engine(&server.url(), namespace)).expect("a worker");
+    (worker, ClusterService::new(engine(&server.url(), namespace)).expect("a client"))
+}
+
 /// One caller, one worker, no work.
 fn one_turn(server: &Server) {
-    let engine = engine(&server.url(), "one-turn");
-    let _worker = Worker::start(configure(common::nothing), engine.clone()).expect("a worker");
-    let client = ClusterService::new(engine).expect("a client");
+    let (_worker, client) = pair(server, "one-turn", common::nothing);
     let id = common::open(&client, 1)[0];
     let stop = AtomicBool::new(false);
     let turns = full_or_quick(500, 5);
@@ -97,12 +101,12 @@ fn run(client: &ClusterService, id: SessionId, prompt: &str) {
 
 /// Sixteen callers whose turns block for 10 ms, on workers that run eight turns at a time.
 fn two_workers(server: &Server) {
-    let engine = engine(&server.url(), "two-workers");
+    let engine = || engine(&server.url(), "two-workers");
     let start = || {
         let config = configure(common::block).max_sessions(64).max_running_turns(8);
-        Worker::start(config, engine.clone()).expect("a worker")
+        Worker::start(config, engine()).expect("a worker")
     };
-    let client = ClusterService::new(engine.clone()).expect("a client");
+    let client = ClusterService::new(engine()).expect("a client");
     let turns = full_or_quick(100, 2);
     let measure = |ids: &[SessionId]| {
         let all = time(|| {
@@ -125,9 +129,7 @@ fn two_workers(server: &Server) {
 }
 
 fn events(server: &Server) {
-    let engine = engine(&server.url(), "events");
-    let _worker = Worker::start(configure(common::emit), engine.clone()).expect("a worker");
-    let client = ClusterService::new(engine).expect("a client");
+    let (_worker, client) = pair(server, "events", common::emit);
     let id = common::open(&client, 1)[0];
     let count = full_or_quick(100_000, 200);
     let mut floor = Bare::connect(server);
@@ -145,9 +147,7 @@ fn events(server: &Server) {
 
 /// From the interrupt of a waiting turn to its result.
 fn interrupts(server: &Server) {
-    let engine = engine(&server.url(), "interrupts");
-    let _worker = Worker::start(configure(common::wait), engine.clone()).expect("a worker");
-    let client = ClusterService::new(engine).expect("a client");
+    let (_worker, client) = pair(server, "interrupts", common::wait);
     let first = client.create_session(CreateSessionRequest::new("")).expect("a session");
     let mut floor = Bare::connect(server);
     let mut all = Times::default();
@@ -168,46 +168,42 @@ fn interrupts(server: &Server) {
 fn fail_over(server: &Server) {
     let start = || {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.env(WORKER, server.url()).spawn().expect("a process")
+        let worker = command.env(WORKER, server.url()).spawn().expect("a process");
+        Process(worker)
     };
-    let mut workers: Vec<Child> = (0..2).map(|_| start()).collect();
-    let client = ClusterService::new(engine(&server.url(), "workers")).expect("a client");
-    let open = |workers: &mut Vec<Child>| loop {
-        match client.create_session(CreateSessionRequest::new("0")) {
-            Ok(first) => break first.session_id,
-            // No worker is there yet.
-            Err(error) => {
-                assert_eq!(error.code(), "CAPACITY_EXCEEDED");
-                assert!(
-                    workers.iter_mut().all(|worker| worker.try_wait().expect("a process").is_none()),
-                    "a worker ended"
-                );
-                thread::sleep(Duration::from_millis(5));
-            }
+    let wait_for_workers = |count: usize| {
+        while server.command(&["SCARD", "workers:workers"]).trim() != format!(":{count}") {
+            thread::sleep(Duration::from_millis(5));
         }
     };
+    let client = ClusterService::new(engine(&server.url(), "workers")).expect("a client");
     let mut all = Times::default();
+    let mut first = start();
+    wait_for_workers(1);
     for _ in 0..full_or_quick(5, 1) {
-        let id = open(&mut workers);
+        let id = client.create_session(CreateSessionRequest::new("0")).expect("a session").session_id;
+        let second = start();
+        wait_for_workers(2);
         let lost = client.begin_turn(id, StartTurnRequest::new("60000")).expect("a turn");
+        // The worker runs it by then.
         thread::sleep(Duration::from_millis(100));
         let killed = Instant::now();
-        // The worker that does not have the turn is killed too if it is first; then nothing is lost.
-        let mut first = workers.remove(0);
-        first.kill().expect("it can be killed");
-        first.wait().expect("it has ended");
-        workers.push(start());
-        let mut lost = lost;
-        if lost.wait_timeout(LEASE * 3).is_some() {
-            while client.start_turn(id, StartTurnRequest::new("0")).is_err() {}
-            all.add(Times::of(killed.elapsed()));
-        } else {
-            client.interrupt(id).expect("the turn runs");
-        }
+        drop(first);
+        assert_eq!(lost.wait().expect_err("a lost turn").code(), "WORKER_LOST");
+        client.start_turn(id, StartTurnRequest::new("0")).expect("the other worker runs it");
+        all.add(Times::of(killed.elapsed()));
+        wait_for_workers(1);
+        first = second;
     }
     report("kill of a worker to the next answer, over a lease", all.median(), LEASE);
-    for mut worker in workers {
-        let _ = worker.kill();
-        let _ = worker.wait();
+}
+
+/// A process that is killed at its drop.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -1510,13 +1510,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a finish answers no client",
         "src/cluster/scripts/finish.lua",
-        &[("local answers = answer(id, turn, 'done', body)", "redis.call('HDEL', session_key(id), 't:' .. turn .. ':cid')\nlocal answers = answer(id, turn, 'done', body)")],
+        &[("local answers, left = answer(id, turn, 'done', body)", "redis.call('HDEL', session_key(id), 't:' .. turn .. ':cid')\nlocal answers, left = answer(id, turn, 'done', body)")],
         Cluster("c81_the_scripts"),
     ),
     mutation(
         "a turn that is not the first one is finished",
         "src/cluster/scripts/finish.lua",
-        &[("elseif words(redis.call('HGET', session_key(id), 'flight'))[1] ~= turn then", "elseif not position(words(redis.call('HGET', session_key(id), 'flight')), turn) then")],
+        &[("or words(found[3])[1] ~= turn then", "or not position(words(found[3]), turn) then")],
         Cluster("c81_the_scripts"),
     ),
     mutation(
@@ -1552,7 +1552,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a finish is not fenced",
         "src/cluster/scripts/finish.lua",
-        &[("elseif not is_owner(id, wid, epoch) then", "elseif false then")],
+        &[("if found[1] ~= wid or found[2] ~= epoch or words", "if words")],
         Cluster("c81_the_scripts"),
     ),
     mutation(
@@ -1636,7 +1636,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a credit does not wake the worker",
         "src/cluster/scripts/credit.lua",
-        &[("        wake(wid, id)", "        redis.call('EXISTS', id)")],
+        &[("        wake(wid, id, 'feed', feed, 'credit', credit)", "        redis.call('EXISTS', id)")],
         Cluster("c81_the_scripts"),
     ),
     mutation(
@@ -1750,7 +1750,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a fault leaves the turns that are queued",
         "src/cluster/scripts/finish.lua",
-        &[("for _, queued in ipairs(words(redis.call('HGET', session_key(id), 'flight'))) do", "for _, queued in ipairs({}) do")],
+        &[("for _, queued in ipairs(words(left)) do", "for _, queued in ipairs({}) do")],
         Cluster("c81_the_scripts"),
     ),
     mutation(
@@ -1834,14 +1834,32 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the end of a turn looks for nothing that has come during it",
         "src/cluster/worker/attendant.rs",
-        &[("            Some(has_more) if has_more || std::mem::take(&mut self.has_more) => Next::Look,", "            Some(has_more) if has_more => Next::Look,")],
+        &[("            Some(has_more) if has_more || self.has_more => Next::Look,", "            Some(has_more) if has_more => Next::Look,")],
         Cluster("c86_a_session_that_is_archived_during"),
     ),
     mutation(
         "a worker numbers its turns itself",
         "src/cluster/worker/attendant.rs",
-        &[("self.begin_stored(request.number(TurnId::new(number)))", "{ let _ = number; self.begin_stored(request) }")],
+        &[(".number(TurnId::new(number));", ";")],
         Cluster("c84_a_turn_that_overtakes"),
+    ),
+    mutation(
+        "a late copy of a turn is begun once more",
+        "src/cluster/worker/hosting.rs",
+        &[(" && turn > state.highest", " && turn > 0")],
+        Cluster("c84_a_late"),
+    ),
+    mutation(
+        "a copy of a turn counts in every epoch",
+        "src/cluster/worker/hosting.rs",
+        &[("state.owner.as_ref() == Some(owner) && turn", "state.owner.is_some() && owner.wid.len() > 1 && turn")],
+        Cluster("c84_a_late"),
+    ),
+    mutation(
+        "an agent runs a turn of the engine by its own service",
+        "src/cluster/worker/agent.rs",
+        &[("if !turn.is_numbered() {", "if !turn.is_numbered() && turn.is_cancelled() {")],
+        Cluster("c84_an_agent_begins"),
     ),
     mutation(
         "a feed counts from 1 in every life",

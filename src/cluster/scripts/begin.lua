@@ -9,7 +9,7 @@
 -- {'tombstone'} if `outcome` has asked for the request before it came.
 local id, request, cid, seen, when_busy, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local key = session_key(id)
-local there, wid = settle_owner(id)
+local there, wid, limit, state = settle_owner(id)
 local known = repeated(id, request, cid)
 if known then
     return known
@@ -25,7 +25,6 @@ elseif below(answers, seen) then
 elseif found[4] and flight[1] ~= '0' then
     return { 'faulted', found[4] }
 end
-local _, limit = lease_of(wid)
 local queued = #flight - 1
 if #flight > 0 and when_busy == 'refuse' then
     return { 'busy', flight[1] }
@@ -33,7 +32,7 @@ elseif #flight > 0 and queued >= limit then
     return { 'full', tostring(queued), tostring(limit) }
 end
 if #flight == 0 then
-    wid = place(id, wid)
+    wid = place(id, wid, state)
     if not wid then
         return { 'capacity' }
     end

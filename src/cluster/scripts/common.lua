@@ -97,13 +97,14 @@ local function remove(id)
 end
 
 -- Ends a turn that is in flight, with its only verdict: takes it out of the list, keeps the verdict for its request, and
--- tells its clients. Returns how many turns of the session have been answered.
+-- tells its clients. Returns how many turns of the session have been answered, and those that are left in flight.
 local function answer(id, turn, kind, body)
     local key, field = session_key(id), 't:' .. turn .. ':'
     local found = redis.call('HMGET', key, 'wid', 'flight', field .. 'req', field .. 'cid', field .. 'in', field .. 'msg')
     local wid, flight, request = found[1], words(found[2]), found[3]
     table.remove(flight, position(flight, turn))
-    redis.call('HSET', key, 'flight', table.concat(flight, ' '))
+    local left = table.concat(flight, ' ')
+    redis.call('HSET', key, 'flight', left)
     local fields = { field .. 'req', field .. 'cid', field .. 'body', field .. 'cancel', field .. 'in', field .. 'msg' }
     for _, input in ipairs(words(found[5])) do
         fields[#fields + 1] = 'i:' .. input
@@ -127,7 +128,7 @@ local function answer(id, turn, kind, body)
     local answers = redis.call('HGET', key, 'answers')
     note_request(request, 'id', id, 'turn', turn, 'kind', kind, 'body', body, 'answers', answers)
     tell(words(found[4]), 'verdict', request, 'id', id, 'turn', turn, 'kind', kind, 'body', body, 'answers', answers)
-    return answers
+    return answers, left
 end
 
 -- Takes a session from a worker whose lease is gone: every turn in flight is lost. A session that was never built is
@@ -150,17 +151,21 @@ local function abandon(id)
     return true
 end
 
--- Abandons a session if its worker is gone. Returns whether the session is there, and its worker or ''.
+-- Abandons a session if its worker is gone. Returns whether the session is there, its worker or '', and the worker's
+-- limit of queued turns and state.
 local function settle_owner(id)
-    local key = session_key(id)
-    if redis.call('HEXISTS', key, 'made') == 0 then
+    local found = redis.call('HMGET', session_key(id), 'made', 'wid')
+    local wid = found[2] or ''
+    if not found[1] then
         return false, ''
+    elseif wid == '' then
+        return true, ''
     end
-    local wid = redis.call('HGET', key, 'wid') or ''
-    if wid ~= '' and not lease_of(wid) then
+    local max, limit, state = lease_of(wid)
+    if not max then
         return abandon(id), ''
     end
-    return true, wid
+    return true, wid, limit, state
 end
 
 -- Marks a turn as cancelled, with the first reason. Its input requests that have no response end with that.
@@ -200,9 +205,8 @@ local function give(id, wid)
 end
 
 -- The worker that runs the next turn of a session without one in flight: its own, or another one if that has no lease or
--- gets no more sessions. Returns nil if no worker has room.
-local function place(id, wid)
-    local _, _, state = lease_of(wid)
+-- gets no more sessions. `state` is that of its own. Returns nil if no worker has room.
+local function place(id, wid, state)
     if state == 'open' then
         return wid
     end
@@ -270,7 +274,7 @@ local function write_record(id, first, keeps_settings)
     local seen, next, stored, created = ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
     local key = session_key(id)
     local list = key .. ':h'
-    local found = redis.call('HMGET', key, 'rev', 'past')
+    local found = redis.call('HMGET', key, 'rev', 'past', 'labels', 'archived', 'turn')
     local past = words(found[2])
     if position(past, next) then
         return 'already'
@@ -292,16 +296,14 @@ local function write_record(id, first, keeps_settings)
     if #past > PAST_REVISIONS then
         table.remove(past, 1)
     end
-    redis.call('HSET', key, 'made', '1', 'rev', next, 'past', table.concat(past, ' '), 'head', ARGV[first + 4],
-        'sum', ARGV[first + 5])
-    if not keeps_settings then
-        redis.call('HSET', key, 'labels', ARGV[first + 6], 'archived', ARGV[first + 7])
-    else
-        redis.call('HSETNX', key, 'labels', ARGV[first + 6])
-        redis.call('HSETNX', key, 'archived', ARGV[first + 7])
+    local labels, archived, turn = ARGV[first + 6], ARGV[first + 7], ARGV[first + 8]
+    if keeps_settings then
+        labels, archived = found[3] or labels, found[4] or archived
     end
-    if below(redis.call('HGET', key, 'turn') or '0', ARGV[first + 8]) then
-        redis.call('HSET', key, 'turn', ARGV[first + 8])
+    redis.call('HSET', key, 'made', '1', 'rev', next, 'past', table.concat(past, ' '), 'head', ARGV[first + 4],
+        'sum', ARGV[first + 5], 'labels', labels, 'archived', archived)
+    if below(found[5] or '0', turn) then
+        redis.call('HSET', key, 'turn', turn)
     end
     if seen == '' then
         redis.call('ZADD', ns .. 'idx', created, id)

@@ -13,9 +13,9 @@ local id, wid, epoch, turn, request, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5], 
 local verdict = redis.call('HMGET', ns .. 'req:' .. request, 'kind', 'answers')
 if verdict[1] == 'done' then
     return { 'already', verdict[2] }
-elseif not is_owner(id, wid, epoch) then
-    return { 'conflict' }
-elseif words(redis.call('HGET', session_key(id), 'flight'))[1] ~= turn then
+end
+local found = redis.call('HMGET', session_key(id), 'wid', 'epoch', 'flight')
+if found[1] ~= wid or found[2] ~= epoch or words(found[3])[1] ~= turn then
     return { 'conflict' }
 end
 if ARGV[9] then
@@ -29,10 +29,10 @@ if ARGV[8] ~= '' then
 elseif turn == '0' then
     redis.call('HDEL', session_key(id), 'fault')
 end
-local answers = answer(id, turn, 'done', body)
+local answers, left = answer(id, turn, 'done', body)
 if ARGV[8] ~= '' then
-    for _, queued in ipairs(words(redis.call('HGET', session_key(id), 'flight'))) do
-        answers = answer(id, queued, 'refused', body)
+    for _, queued in ipairs(words(left)) do
+        answers, left = answer(id, queued, 'refused', body)
     end
 end
-return { 'ok', answers, redis.call('HGET', session_key(id), 'flight') }
+return { 'ok', answers, left }

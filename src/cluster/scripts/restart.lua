@@ -7,7 +7,7 @@
 -- Twice: as `begin`.
 local id, request, cid, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local key = session_key(id)
-local there, wid = settle_owner(id)
+local there, wid, _, state = settle_owner(id)
 local known = repeated(id, request, cid)
 if known then
     return known
@@ -23,7 +23,7 @@ elseif #flight > 0 then
 elseif not found[3] then
     return { 'sound' }
 end
-wid = place(id, wid)
+wid = place(id, wid, state)
 if not wid then
     return { 'capacity' }
 end
