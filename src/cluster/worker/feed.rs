@@ -4,6 +4,7 @@
 //! up to a sum of costs. Without credit the feed stops reading, so the channel fills up, and the emitter waits as for any
 //! slow reader. A client that is gone or wants no more ends the feed; the turn goes on.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -18,7 +19,7 @@ use super::super::scripts;
 use super::hosting::{Grant, Hosted, Owner};
 
 /// How many events one message has at most, and how many bytes it has after which no event is added.
-const MOST_EVENTS: u64 = 64;
+const MOST_EVENTS: usize = 64;
 const MOST_BYTES: usize = 64 << 10;
 /// How often a feed without credit asks for it, in case that the message of it was lost.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -96,20 +97,25 @@ impl Feed {
         progress: &Mutex<Progress>,
         (grant, granted): (&Grant, &Receiver<()>),
     ) -> FeedEnd {
+        let mut taken = VecDeque::with_capacity(MOST_EVENTS);
         loop {
-            // Without a wait first: if both are ready, `select!` picks either.
-            let first = match next() {
-                Some(event) => Some(event),
-                None => select! {
-                    recv(events) -> event => event.ok(),
-                    recv(over.receiver()) -> _ => return FeedEnd::Cut,
-                },
-            };
-            let Some(first) = first else { return FeedEnd::Drained };
+            if taken.is_empty() {
+                // Without a wait first: if both are ready, `select!` picks either.
+                let first = match next() {
+                    Some(event) => Some(event),
+                    None => select! {
+                        recv(events) -> event => event.ok(),
+                        recv(over.receiver()) -> _ => return FeedEnd::Cut,
+                    },
+                };
+                let Some(first) = first else { return FeedEnd::Drained };
+                taken.push_back(first);
+            }
+            // At once, before any of them becomes JSON. So an emitter that waits for room is woken once, and fills all of it.
+            taken.extend(std::iter::from_fn(&next).take(MOST_EVENTS - taken.len()));
             let mut batch = Batch::default();
-            batch.push(&first);
-            while batch.count < MOST_EVENTS && batch.json.len() < MOST_BYTES {
-                let Some(event) = next() else { break };
+            while batch.json.len() < MOST_BYTES {
+                let Some(event) = taken.pop_front() else { break };
                 batch.push(&event);
             }
             while !progress.lock().has_credit(grant) {
@@ -117,7 +123,8 @@ impl Feed {
                     recv(granted) -> _ => {}
                     recv(over.receiver()) -> _ => {
                         // The numbers tell the client that these are missing.
-                        progress.lock().next += batch.count + std::iter::from_fn(&next).count() as u64;
+                        let unsent = taken.len() + std::iter::from_fn(&next).count();
+                        progress.lock().next += batch.count + unsent as u64;
                         return FeedEnd::Cut;
                     }
                     default(ASK_AGAIN) => (),
