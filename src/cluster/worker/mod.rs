@@ -66,7 +66,9 @@ use store::{fenced, HostedStore};
 /// [`turn_queue`](ServiceConfig::turn_queue) is how many turns may wait for a session.
 ///
 /// The agents' own service, [`TurnContext::service`](crate::TurnContext::service), is the worker's: sub-agents run in the
-/// same process, and share its capacity.
+/// same process, and share its capacity. It begins no turn of a session that the engine gives out: such a turn fails with
+/// [`AgentError::Config`](crate::AgentError::Config). For those an agent needs a
+/// [`ClusterService`](super::ClusterService) of its own.
 ///
 /// ```no_run
 /// use std::time::Duration;
