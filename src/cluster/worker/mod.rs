@@ -449,7 +449,10 @@ impl<B: SessionAgentBuilder> Shared<B> {
     fn wake(self: &Arc<Self>, id: SessionId, wakeup: Wakeup) {
         let mut attendants = self.attendants.lock();
         if let Some(wake) = attendants.get(&id) {
-            let wakeup = if wake.is_empty() { wakeup } else { Wakeup::Look };
+            let wakeup = match wake.len() {
+                0 => wakeup,
+                _ => Wakeup::Look,
+            };
             // If it is full the attendant looks anyway.
             let _ = wake.try_send(wakeup);
             return;
