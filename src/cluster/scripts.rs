@@ -74,9 +74,11 @@
 //! result, `refused` with the worker's reason, `withdrawn` with the cancel reason, `lost` if the worker's lease has ended,
 //! or `deleted`.
 //!
-//! `events {feed} epoch {epoch} first {number} count {count} last {0 or 1} body {events}` has events of a feed. A turn has a
+//! `events {feed} epoch {epoch} first {number} count {count} last {0, 1 or gap} body {events}` has events of a feed. A turn has a
 //! feed with the name of its request, if its client wants that; a subscription has one of its own. The worker sends events
 //! while the sum of their costs is below the client's credit. It counts by epoch: the next worker of a session begins again.
+//! A message without events, with `gap`, tells that the events before its number are missing. It comes from a worker that
+//! gives up events which the client did not take, and from the step that takes a session from a dead worker.
 //!
 //! `steered {request} kind {kind} body {event}` reports what becomes of a message: `taken`, `event`, `end` from the worker;
 //! `over` and `lost` from the step that ends the turn.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use turnwise::cluster::{ClusterService, Engine, EngineConfig, Worker};
 use turnwise::testkit::Gate;
 use turnwise::{
-    agent_fn, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, Overflow, SessionEvent, SessionId,
-    SessionService, SessionSpec, StartTurnRequest, Subscription, TurnContext, WhenBusy,
+    agent_fn, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventStream, Overflow, SessionEvent,
+    SessionId, SessionService, SessionSpec, StartTurnRequest, Subscription, TurnContext, TurnHandle, WhenBusy,
 };
 
 use crate::server::Server;
@@ -57,6 +57,18 @@ impl Cluster {
 
     fn open(&self) -> SessionId {
         self.client.open_session(SessionSpec::new()).unwrap()
+    }
+
+    /// A turn that was told to stop, while it waited for a subscriber that does not read.
+    fn unread(&self, id: SessionId) -> (TurnHandle, EventStream) {
+        let options = Subscription::new().capacity(1).overflow(Overflow::Block);
+        let events = self.client.subscribe(id, options).unwrap();
+        let turn = self.client.begin_turn(id, turn("emit")).unwrap();
+        // A turn that waits for room has no running permit.
+        soon("the turn runs", || !events.events().is_empty());
+        soon("the emitter waits", || self.worker.stats().service.running_turns == 0);
+        turn.interrupt();
+        (turn, events)
     }
 }
 
@@ -204,6 +216,67 @@ fn c85_a_subscription_goes_on_after_a_fault_without_a_gap_or_a_repeat() {
             .collect();
         assert_eq!(texts, ["0", "1", "2", "3", "4", "last"], "{all:?}");
         assert!(all.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+    });
+}
+
+#[test]
+fn c85_a_session_that_is_archived_is_given_up_behind_its_unread_events() {
+    run(|| {
+        let Some(cluster) = cluster(4) else { return };
+        let id = cluster.open();
+        let (turn, events) = cluster.unread(id);
+        turn.wait().unwrap_err();
+        cluster.client.archive(id).unwrap();
+        // Reads while the worker waits.
+        let events: Vec<SessionEvent> = events.collect();
+        assert!(matches!(events.last().unwrap().event, AgentEvent::RunFailed { .. }), "{:?}", events.last());
+        assert!(events.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1));
+    });
+}
+
+#[test]
+fn c85_events_that_are_never_read_of_an_archived_session_are_reported() {
+    run(|| {
+        let Some(cluster) = cluster(4) else { return };
+        let id = cluster.open();
+        let (turn, events) = cluster.unread(id);
+        turn.wait().unwrap_err();
+        cluster.client.archive(id).unwrap();
+        cluster.client.archive_wait(id, LONG).unwrap();
+        let events: Vec<SessionEvent> = events.collect();
+        assert!(matches!(events.last().unwrap().event, AgentEvent::StreamTruncated { .. }), "{:?}", events.last());
+    });
+}
+
+#[test]
+fn c85_events_that_a_drained_worker_had_are_reported_also_if_none_follow() {
+    run(|| {
+        let Some(cluster) = cluster(4) else { return };
+        let id = cluster.open();
+        let (turn, events) = cluster.unread(id);
+        turn.wait().unwrap_err();
+        assert_eq!(cluster.worker.drain(LONG).given_up, 1);
+        cluster.client.archive(id).unwrap();
+        let events: Vec<SessionEvent> = events.collect();
+        assert!(matches!(events.last().unwrap().event, AgentEvent::StreamTruncated { .. }), "{:?}", events.last());
+    });
+}
+
+#[test]
+fn c85_events_that_a_dropped_worker_had_are_reported_also_if_none_follow() {
+    run(|| {
+        let Some(Cluster { client, worker, gate, _server }) = cluster(4) else { return };
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        let events = client.subscribe(id, Subscription::new()).unwrap();
+        let turn = client.begin_turn(id, turn("deaf")).unwrap();
+        gate.wait_arrived(1);
+        drop(worker);
+        assert_eq!(turn.wait().unwrap_err().code(), "WORKER_LOST");
+        gate.open();
+        client.archive(id).unwrap();
+        let kinds: Vec<AgentEvent> = events.map(|event| event.event).collect();
+        let truncated = |event: &&AgentEvent| matches!(event, AgentEvent::StreamTruncated { .. });
+        assert_eq!(kinds.iter().filter(truncated).count(), 1, "{kinds:?}");
     });
 }
 

@@ -45,8 +45,8 @@ use super::super::error::EngineError;
 use super::super::messages::{reason_of, Failure, FeedOptions, Order, Verdict};
 use super::super::scripts;
 use super::super::wire::Reply;
-use super::feed::{Feed, FeedEnd, Progress};
-use super::feeds::RunningFeed;
+use super::feed::{Feed, FeedEnd, Orders, Progress};
+use super::feeds::{RunningFeed, PATIENCE};
 use super::hosting::{Hosted, Owner};
 use super::lease::Incarnation;
 use super::store::{fenced, finish};
@@ -410,7 +410,6 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                     self.shared.spawn_session_feed(feed, stream, running);
                 }
                 Err(error) => {
-                    self.shared.feeds.end(self.id, name, &running);
                     let (id, code) = (self.id, error.code());
                     record!(Debug, "turnwise::cluster", "session {id}: no events for a client: {code}");
                 }
@@ -433,7 +432,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     /// Gives an archived session back.
     fn leave(&mut self, owner: &Owner) -> Next {
         self.end_life_now();
-        self.shared.feeds.finish(self.id);
+        self.shared.feeds.finish(self.id, &Clock::System.deadline(PATIENCE));
         let _ = self.shared.engine.write(fenced(&scripts::UNLOAD, self.id, owner));
         Next::Look
     }
@@ -505,8 +504,9 @@ impl<B: SessionAgentBuilder> Shared<B> {
         spawn("feed", move || {
             let progress = Mutex::new(Progress::new());
             // The events of a lost turn are of no use to anyone.
-            let next = || events.try_recv().ok().filter(|_| !incarnation.over().is_set());
-            if feed.run(&events, next, incarnation.over(), &progress) == FeedEnd::Drained {
+            let over = incarnation.over();
+            let orders = Orders { stop: over, cut: over, before: None, released: None };
+            if feed.run(events, &orders, &progress) == FeedEnd::Drained && !over.is_set() {
                 feed.end(&progress);
             }
         });
@@ -516,13 +516,10 @@ impl<B: SessionAgentBuilder> Shared<B> {
     fn spawn_session_feed(self: &Arc<Self>, feed: Feed, stream: EventStream, running: RunningFeed) {
         let shared = Arc::clone(self);
         spawn("feed", move || {
-            let id = feed.hosted.id;
-            let end = feed.run(stream.events(), || stream.try_recv().ok(), &running.end, &running.progress);
-            if end == FeedEnd::Unwanted {
-                let call = Call::new(&scripts::FOLLOW).arg(id.to_string()).arg(feed.cid.as_str());
+            if feed.run(stream, &running.orders(), &running.progress) == FeedEnd::Unwanted {
+                let call = Call::new(&scripts::FOLLOW).arg(feed.hosted.id.to_string()).arg(feed.cid.as_str());
                 let _ = shared.engine.write(call.arg(feed.name.as_str()).arg(""));
             }
-            shared.feeds.end(id, &feed.name, &running);
         });
     }
 

@@ -3,12 +3,22 @@
 //! A feed reads a channel of the local session and sends what is there in batches. A client gives *credit*: it takes events
 //! up to a sum of costs. Without credit the feed stops reading, so the channel fills up, and the emitter waits as for any
 //! slow reader. A client that is gone or wants no more ends the feed; the turn goes on.
+//!
+//! # The end of a feed's thread
+//!
+//! A thread that is told to [stop](Orders::stop) reads what is in the channel, drops the channel, and sends the rest as the
+//! client gives credit for it. The channel and the credit bound that rest: some 400 events. A thread that is told to
+//! [cut](Orders::cut) waits for no credit any more: what is left is missing. It counts these events, and sends their number,
+//! so that the client reports them even if no event follows.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::model::{AgentEvent, SessionEvent};
 use crate::panics::record;
+use crate::subscription::stream::EventStream;
 use crate::sync::{bounded, select, Arc, Mutex, Receiver};
 use crate::wait::latch::Latch;
 
@@ -34,12 +44,59 @@ pub(super) struct Feed {
 /// How a feed has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FeedEnd {
-    /// The channel has no more events.
+    /// The channel has no more events, and all of them are sent.
     Drained,
     /// The client is gone, or wants no more.
     Unwanted,
-    /// The engine is away, or the session is given up.
+    /// The engine is away, or the rest was cut.
     Cut,
+}
+
+/// What the thread of a feed is told.
+pub(super) struct Orders<'a> {
+    /// Read no more.
+    pub(super) stop: &'a Latch,
+    /// Wait for no credit.
+    pub(super) cut: &'a Latch,
+    /// Send nothing before this is set.
+    pub(super) before: Option<&'a Latch>,
+    /// Set by the thread, once it has dropped the channel.
+    pub(super) released: Option<&'a Latch>,
+}
+
+/// What a feed reads.
+pub(super) trait Source {
+    type Event: Serialize;
+
+    /// The channel of the events, for a wait.
+    fn channel(&self) -> &Receiver<Self::Event>;
+
+    /// The next event, if there is one now.
+    fn next(&self) -> Option<Self::Event>;
+}
+
+impl Source for Receiver<AgentEvent> {
+    type Event = AgentEvent;
+
+    fn channel(&self) -> &Self {
+        self
+    }
+
+    fn next(&self) -> Option<AgentEvent> {
+        self.try_recv().ok()
+    }
+}
+
+impl Source for EventStream {
+    type Event = SessionEvent;
+
+    fn channel(&self) -> &Receiver<SessionEvent> {
+        self.events()
+    }
+
+    fn next(&self) -> Option<SessionEvent> {
+        self.try_recv().ok()
+    }
 }
 
 /// What a feed has sent.
@@ -62,83 +119,137 @@ impl Progress {
         Self { next: 1, sent: 0, credit: WINDOW }
     }
 
-    pub(super) fn is_first(&self) -> bool {
-        self.next == 1
-    }
-
     fn has_credit(&self) -> bool {
         self.sent < self.credit
     }
 }
 
+/// What a message says besides its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remark {
+    /// More may follow.
+    More,
+    /// The events before this number that the client has not got are missing.
+    Gap,
+    /// Nothing follows.
+    Last,
+}
+
 impl Feed {
-    /// Passes events on until the channel disconnects, the client wants no more, or `over` is set and the channel is empty.
-    /// `next` reads the channel without a wait.
-    pub(super) fn run<T: Serialize>(
+    /// Passes events on until the channel disconnects, the client wants no more, or the orders end it.
+    pub(super) fn run<S: Source>(&self, source: S, orders: &Orders<'_>, progress: &Mutex<Progress>) -> FeedEnd {
+        let (notify, credit) = bounded(1);
+        self.hosted.add_credit_waiter(notify);
+        let mut unsent = VecDeque::new();
+        if orders.before.is_none_or(|before| wait_for(before, orders.stop)) {
+            match self.pass_on(&source, &credit, orders.stop, progress) {
+                Ok(batch) => unsent.extend(batch),
+                Err(end) => return end,
+            }
+        }
+        // Before anything that is waited for: the session may be about to give way to another one.
+        unsent.extend(std::iter::from_fn(|| Batch::read(&source)));
+        drop(source);
+        if let Some(released) = orders.released {
+            released.set();
+        }
+        if let Some(before) = orders.before {
+            wait_for(before, orders.cut);
+        }
+        self.send_rest(unsent, &credit, orders.cut, progress)
+    }
+
+    /// Passes events on until the channel disconnects, or `stop` is set. Returns those that the client has no credit for.
+    fn pass_on<S: Source>(
         &self,
-        events: &Receiver<T>,
-        next: impl Fn() -> Option<T>,
-        over: &Latch,
+        source: &S,
+        credit: &Receiver<()>,
+        stop: &Latch,
+        progress: &Mutex<Progress>,
+    ) -> Result<Option<Batch>, FeedEnd> {
+        while let Some(batch) = Batch::wait(source, stop) {
+            if !self.wait_for_credit(credit, stop, progress)? {
+                return Ok(Some(batch));
+            }
+            self.emit(batch, progress, Remark::More)?;
+        }
+        Ok(None)
+    }
+
+    /// Sends what was read, as the client gives credit, until `cut` is set.
+    fn send_rest(
+        &self,
+        mut unsent: VecDeque<Batch>,
+        credit: &Receiver<()>,
+        cut: &Latch,
         progress: &Mutex<Progress>,
     ) -> FeedEnd {
-        let (notify, notified) = bounded(1);
-        self.hosted.add_credit_waiter(notify);
-        loop {
-            // Without a wait first: if both are ready, `select!` picks either.
-            let first = match next() {
-                Some(event) => Some(event),
-                None => select! {
-                    recv(events) -> event => event.ok(),
-                    recv(over.receiver()) -> _ => return FeedEnd::Cut,
-                },
-            };
-            let Some(first) = first else { return FeedEnd::Drained };
-            let mut batch = Batch::default();
-            batch.push(&first);
-            while batch.count < MOST_EVENTS && batch.json.len() < MOST_BYTES {
-                let Some(event) = next() else { break };
-                batch.push(&event);
-            }
-            while !progress.lock().has_credit() {
-                // Without events it only reads the credit.
-                if let Err(end) = self.emit(Batch::default(), progress, false) {
-                    return end;
+        while !unsent.is_empty() {
+            match self.wait_for_credit(credit, cut, progress) {
+                Ok(true) => {}
+                Ok(false) => {
+                    progress.lock().next += unsent.iter().map(|batch| batch.count).sum::<u64>();
+                    let told = self.emit(Batch::default(), progress, Remark::Gap);
+                    return told.err().unwrap_or(FeedEnd::Cut);
                 }
-                if !progress.lock().has_credit() {
-                    select! {
-                        recv(notified) -> _ => {}
-                        recv(over.receiver()) -> _ => {
-                            // The numbers tell the client that these are missing.
-                            progress.lock().next += batch.count + std::iter::from_fn(&next).count() as u64;
-                            return FeedEnd::Cut;
-                        }
-                        default(ASK_AGAIN) => (),
-                    }
-                }
+                Err(end) => return end,
             }
-            if let Err(end) = self.emit(batch, progress, false) {
+            if let Some(Err(end)) = unsent.pop_front().map(|batch| self.emit(batch, progress, Remark::More)) {
                 return end;
             }
         }
+        FeedEnd::Drained
+    }
+
+    /// Waits until the client takes more. Returns `false` if `until` is set before.
+    fn wait_for_credit(
+        &self,
+        credit: &Receiver<()>,
+        until: &Latch,
+        progress: &Mutex<Progress>,
+    ) -> Result<bool, FeedEnd> {
+        while !progress.lock().has_credit() {
+            if until.is_set() {
+                return Ok(false);
+            }
+            // Without events it only reads the credit.
+            self.emit(Batch::default(), progress, Remark::More)?;
+            if !progress.lock().has_credit() {
+                select! {
+                    recv(credit) -> _ => {}
+                    recv(until.receiver()) -> _ => {}
+                    default(ASK_AGAIN) => (),
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Tells the client that no more events follow.
     pub(super) fn end(&self, progress: &Mutex<Progress>) {
-        let _ = self.emit(Batch::default(), progress, true);
+        let _ = self.emit(Batch::default(), progress, Remark::Last);
     }
 
     /// Sends a message.
-    fn emit(&self, batch: Batch, progress: &Mutex<Progress>, is_last: bool) -> Result<(), FeedEnd> {
+    fn emit(&self, batch: Batch, progress: &Mutex<Progress>, remark: Remark) -> Result<(), FeedEnd> {
         let Batch { mut json, count, cost } = batch;
         json.push(if json.is_empty() { b'[' } else { b' ' });
         json.push(b']');
-        // Held over the call: the thread of the last life may still send.
+        let remark = match remark {
+            Remark::More => "0",
+            Remark::Gap => "gap",
+            Remark::Last => "1",
+        };
+        // Held over the call: a thread that was cut does not wait for the one before it.
         let mut progress = progress.lock();
         let call = Call::new(&scripts::EMIT).arg(self.cid.as_str()).arg(self.name.as_str()).arg(&*self.owner.epoch);
         let call = call.arg(progress.next.to_string()).arg(count.to_string());
-        let answer = match self.engine.write(call.arg(if is_last { "1" } else { "0" }).arg(json)) {
+        let answer = match self.engine.write(call.arg(remark).arg(json)) {
             Ok(answer) => answer,
             Err(error) => {
+                // Whether the client has these is not known, and the channel may have more. The next message shows the
+                // client that something is missing.
+                progress.next += count + 1;
                 drop(progress);
                 let (id, code) = (self.hosted.id, error.code());
                 record!(Warn, "turnwise::cluster", "session {id}: events are lost: {code}");
@@ -155,7 +266,44 @@ impl Feed {
     }
 }
 
+/// Waits for a latch. Returns `false` if the other one is set before.
+fn wait_for(latch: &Latch, until: &Latch) -> bool {
+    select! {
+        recv(latch.receiver()) -> _ => {}
+        recv(until.receiver()) -> _ => {}
+    }
+    latch.is_set()
+}
+
 impl Batch {
+    /// What is in the channel, if anything is.
+    fn read<S: Source>(source: &S) -> Option<Self> {
+        source.next().map(|first| Self::with(first, source))
+    }
+
+    /// Waits for the next events. `None` at the end of the channel, or once it is empty and `stop` is set.
+    fn wait<S: Source>(source: &S, stop: &Latch) -> Option<Self> {
+        // Without a wait first: if both are ready, `select!` picks either.
+        if let Some(batch) = Self::read(source) {
+            return Some(batch);
+        }
+        let first = select! {
+            recv(source.channel()) -> event => event.ok(),
+            recv(stop.receiver()) -> _ => None,
+        };
+        first.map(|first| Self::with(first, source))
+    }
+
+    fn with<S: Source>(first: S::Event, source: &S) -> Self {
+        let mut batch = Self::default();
+        batch.push(&first);
+        while batch.count < MOST_EVENTS && batch.json.len() < MOST_BYTES {
+            let Some(event) = source.next() else { break };
+            batch.push(&event);
+        }
+        batch
+    }
+
     fn push<T: Serialize>(&mut self, event: &T) {
         // The events have no maps with other keys than texts, so this does not fail.
         let Ok(json) = serde_json::to_vec(event) else { return };

@@ -42,7 +42,7 @@ use crate::panics::{contain, record};
 use crate::service::ArchiveMode;
 use crate::store::PersistentSessionService;
 use crate::sync::{bounded, select, Arc, AtomicBool, Builder, JoinHandle, Mutex, Ordering, Receiver, Sender};
-use crate::time::clock::Clock;
+use crate::time::clock::{Clock, Deadline};
 use crate::turn::shared::Counter;
 use crate::wait::latch::Latch;
 
@@ -53,7 +53,7 @@ use super::store::RedisStore;
 use super::wire::Reply;
 use agent::ReportingBuilder;
 use attendant::{Attendant, END};
-use feeds::Feeds;
+use feeds::{Feeds, PATIENCE};
 use hosting::{Hosted, Hosting};
 use lease::Incarnation;
 pub use stats::{DrainReport, WorkerStats};
@@ -127,7 +127,7 @@ struct Shared<B: SessionAgentBuilder> {
     incarnation: Mutex<Option<Arc<Incarnation>>>,
     /// The attendants, each with the channel that wakes it.
     attendants: Mutex<HashMap<SessionId, Sender<()>>>,
-    feeds: Feeds,
+    feeds: Arc<Feeds>,
     counters: Counters,
     /// Set by a drain: the worker takes no more sessions, in the next incarnation either.
     is_draining: AtomicBool,
@@ -177,7 +177,7 @@ impl Worker {
             queue,
             incarnation: Mutex::default(),
             attendants: Mutex::default(),
-            feeds: Feeds::default(),
+            feeds: Arc::default(),
             counters: Counters::default(),
             is_draining: AtomicBool::new(false),
             sweep_now,
@@ -398,8 +398,9 @@ impl<B: SessionAgentBuilder> Shared<B> {
         is_left
     }
 
-    /// Gives up an idle session, with its last save. Returns whether it is given up.
-    fn unload(self: &Arc<Self>, hosted: &Hosted) -> bool {
+    /// Gives up an idle session, with its last save. Until `feeds` it waits for clients that have not read the last events.
+    /// Returns whether it is given up.
+    fn unload(self: &Arc<Self>, hosted: &Hosted, feeds: &Deadline) -> bool {
         let id = hosted.id;
         if self.service.has_life(id) {
             if let Err(error) = self.service.unload(id, END) {
@@ -407,7 +408,7 @@ impl<B: SessionAgentBuilder> Shared<B> {
                 return false;
             }
         }
-        self.feeds.finish(id);
+        self.feeds.finish(id, feeds);
         self.leave(hosted)
     }
 
@@ -516,8 +517,10 @@ impl<B: SessionAgentBuilder> Control for Arc<Shared<B>> {
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
+        // One for all sessions.
+        let feeds = Clock::System.deadline(PATIENCE);
         for hosted in self.hosting.all() {
-            if !self.is_attended(hosted.id) && self.unload(&hosted) {
+            if !self.is_attended(hosted.id) && self.unload(&hosted, &feeds) {
                 report.given_up += 1;
             }
         }

@@ -220,6 +220,7 @@ impl Model {
         let session = self.sessions.get_mut(id).unwrap();
         session.wid = Some(String::new());
         let (is_built, is_archived) = (session.record.is_some(), session.is_archived());
+        self.tell_gap(id);
         if !is_built {
             self.remove(id);
         } else if is_archived {
