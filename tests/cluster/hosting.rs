@@ -72,6 +72,16 @@ impl Cluster {
     }
 }
 
+/// The texts of the events that have one. A gap is a text too.
+fn texts(events: &[SessionEvent]) -> Vec<&str> {
+    let text = |event: &'_ SessionEvent| match &event.event {
+        AgentEvent::TextDelta { .. } | AgentEvent::StreamTruncated { .. } => true,
+        _ => false,
+    };
+    let events = events.iter().filter(|event| text(event));
+    events.map(|event| if let AgentEvent::TextDelta { delta } = &event.event { delta } else { "gap" }).collect()
+}
+
 /// Runs this until it is true.
 fn soon(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;
@@ -207,14 +217,7 @@ fn c85_a_subscription_goes_on_after_a_fault_without_a_gap_or_a_repeat() {
         assert_eq!(cluster.ask(id, "last"), "last");
         cluster.client.archive(id).unwrap();
         let all: Vec<SessionEvent> = events.collect();
-        let texts: Vec<&str> = all
-            .iter()
-            .filter_map(|event| match &event.event {
-                AgentEvent::TextDelta { delta } => Some(delta.as_str()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(texts, ["0", "1", "2", "3", "4", "last"], "{all:?}");
+        assert_eq!(texts(&all), ["0", "1", "2", "3", "4", "last"], "{all:?}");
         assert!(all.windows(2).all(|pair| pair[0].seq < pair[1].seq));
     });
 }
@@ -308,5 +311,53 @@ fn c86_more_sessions_than_fit_take_turns_in_a_worker() {
         for id in ids {
             assert_eq!(cluster.client.history(id).unwrap().iter().len(), 6);
         }
+    });
+}
+
+#[test]
+fn c86_watched_idle_sessions_make_room_and_their_subscribers_miss_nothing() {
+    run(|| {
+        let Some(cluster) = cluster(1) else { return };
+        let watch = |id| cluster.client.subscribe(id, Subscription::new().overflow(Overflow::Block)).unwrap();
+        let first = cluster.open();
+        let of_first = watch(first);
+        assert_eq!(cluster.ask(first, "1"), "1");
+        // A build needs room too.
+        let second = cluster.open();
+        let of_second = watch(second);
+        for text in ["2", "4", "6"] {
+            assert_eq!(cluster.ask(second, text), text);
+            let text = (text.parse::<u8>().unwrap() + 1).to_string();
+            assert_eq!(cluster.ask(first, &text), text);
+        }
+        let third = cluster.client.create_session(create("8")).unwrap().session_id;
+        assert_eq!(cluster.ask(first, "9"), "9");
+        for id in [first, second, third] {
+            cluster.client.archive(id).unwrap();
+        }
+        let [of_first, of_second]: [Vec<SessionEvent>; 2] = [of_first.collect(), of_second.collect()];
+        assert_eq!(texts(&of_first), ["1", "3", "5", "7", "9"], "{of_first:?}");
+        assert_eq!(texts(&of_second), ["2", "4", "6"], "{of_second:?}");
+    });
+}
+
+#[test]
+fn c86_a_session_whose_subscriber_is_behind_makes_room_and_loses_none_of_its_events() {
+    run(|| {
+        let Some(cluster) = cluster(1) else { return };
+        let first = cluster.open();
+        let (turn, events) = cluster.unread(first);
+        turn.wait().unwrap_err();
+        let second = cluster.open();
+        assert_eq!(cluster.ask(second, "2"), "2");
+        // The events of the next life wait for those of the last one.
+        let third = cluster.client.begin_turn(first, StartTurnRequest::new("3")).unwrap();
+        assert_eq!(third.wait().unwrap().text, "3");
+        let reader = std::thread::spawn(move || events.collect::<Vec<SessionEvent>>());
+        cluster.client.archive(first).unwrap();
+        let events = reader.join().unwrap();
+        assert!(!texts(&events).contains(&"gap"), "{events:?}");
+        assert_eq!(texts(&events).last(), Some(&"3"));
+        assert!(events.windows(2).all(|pair| pair[0].seq < pair[1].seq));
     });
 }

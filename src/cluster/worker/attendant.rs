@@ -2,7 +2,8 @@
 //!
 //! An attendant exists while there is something to do, and for a moment longer. It reads what is in flight, starts the
 //! first turn, passes cancellations, responses and messages on, and answers what no save has answered. It may wait for
-//! the engine, for a build, for a cancel hook, or for the end of a turn. No other session waits for it.
+//! the engine, for room, for a build without a turn, for a cancel hook, or for the end of a turn. No other session waits for
+//! it. The agent of a turn is built by the session thread: a cancellation reaches the build.
 //!
 //! # What it reads
 //!
@@ -33,7 +34,7 @@ use crate::model::{
     AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, RunResult, SessionId, TurnId,
 };
 use crate::panics::record;
-use crate::service::{CreateSessionRequest, SessionService, StartTurnRequest, WhenBusy};
+use crate::service::{CreateSessionRequest, SessionService, SessionSpec, StartTurnRequest, WhenBusy};
 use crate::subscription::stream::EventStream;
 use crate::subscription::{Overflow, Subscription};
 use crate::sync::{bounded, never, select, Arc, Mutex, Ordering, Receiver};
@@ -42,11 +43,11 @@ use crate::turn::handle::TurnHandle;
 
 use super::super::engine::{sleep, unexpected, Call};
 use super::super::error::EngineError;
-use super::super::messages::{reason_of, Failure, FeedOptions, Order, Verdict};
+use super::super::messages::{reason_of, Failure, FeedOptions, Order, Spec, Verdict};
 use super::super::scripts;
 use super::super::wire::Reply;
 use super::feed::{Feed, FeedEnd, Orders, Progress};
-use super::feeds::{RunningFeed, PATIENCE};
+use super::feeds::{BusySession, RunningFeed, PATIENCE};
 use super::hosting::{Hosted, Owner};
 use super::lease::Incarnation;
 use super::store::{fenced, finish};
@@ -76,6 +77,7 @@ struct Current {
     /// The messages and responses that were passed on.
     seen: HashSet<String>,
     is_cancelled: bool,
+    _busy: BusySession,
 }
 
 /// What there is to do for a session.
@@ -168,6 +170,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             }
             hosted.set_owner(look.owner.clone());
         }
+        self.shared.feeds.keep(self.id, |name| look.feeds.iter().any(|[feed, ..]| feed == name));
         if self.shared.service.is_live(self.id) {
             self.follow(&hosted, &look);
         }
@@ -223,11 +226,14 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         if turn.number == 0 {
             return self.build(hosted, turn, order);
         }
+        // Before the feeds are looked at.
+        let busy = self.shared.feeds.begin_turn(self.id);
         match self.begin_turn(hosted, look, turn, order) {
             Ok(handle) if handle.turn_id().get() == turn.number => {
                 self.shared.counters.begun.add_one();
                 let (number, request) = (turn.number, turn.request.clone());
-                let mut current = Current { number, request, handle, seen: HashSet::new(), is_cancelled: false };
+                let seen = HashSet::new();
+                let mut current = Current { number, request, handle, seen, is_cancelled: false, _busy: busy };
                 current.attend(&self.shared, self.id, turn);
                 self.current = Some(current);
                 Next::Wait
@@ -266,17 +272,19 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         });
         let service = &self.shared.service;
         let begun = match order.spec {
-            Some(spec) => {
-                service.begin_session(CreateSessionRequest::new("").session(spec.into_spec(id)).turn(request))
-            }
+            Some(spec) => self
+                .new_spec(spec)
+                .and_then(|spec| service.begin_session(CreateSessionRequest::new("").session(spec).turn(request))),
             None => {
-                if !look.feeds.is_empty() {
-                    // Before the turn, so that the clients get its first event.
-                    self.follow(hosted, look);
-                }
-                self.begin_stored(request.number(TurnId::new(number)))
+                // A life that the turn begins is followed before it starts, so that the clients get the first event. Then the
+                // agent is built, while this thread attends to the turn.
+                self.begin_stored(request.number(TurnId::new(number)), || self.follow(hosted, look))
             }
         };
+        if begun.is_ok() {
+            // Also a life that another caller has begun since the look.
+            self.follow(hosted, look);
+        }
         // Also for a turn that does not begin: the client waits for the end of its feed.
         if let Some((events, owner)) = events.zip(hosted.owner()) {
             self.shared.spawn_feed(self.feed(hosted, owner, &turn.request, &turn.cid), events);
@@ -284,12 +292,14 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         begun
     }
 
-    /// Begins a turn of a session that has a record. A life that is ending is waited for.
-    fn begin_stored(&self, mut request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
+    /// Begins a turn of a session that has a record. A life that is ending is waited for. `follow` is called if the turn
+    /// begins a life.
+    fn begin_stored(&self, mut request: StartTurnRequest, follow: impl Fn()) -> Result<TurnHandle, SessionError> {
         let patience = Clock::System.deadline(self.shared.engine.config().lease / 2);
         let mut pause = Duration::from_millis(1);
+        let mut room = Room::new(&self.shared);
         loop {
-            let refused = match self.shared.service.try_begin_turn(self.id, request) {
+            let refused = match self.shared.service.try_begin_turn_and(self.id, request, &follow) {
                 Ok(handle) => return Ok(handle),
                 Err(refused) => refused,
             };
@@ -299,16 +309,31 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                     pause = (pause * 2).min(Duration::from_millis(50));
                     request = refused.request;
                 }
+                SessionError::CapacityExceeded { .. } if room.make() => request = refused.request,
                 error => return Err(error),
             }
         }
     }
 
+    /// The specification of a new session, with room for it.
+    fn new_spec(&self, spec: Spec) -> Result<SessionSpec, SessionError> {
+        let mut room = Room::new(&self.shared);
+        let reservation = room.repeat(|| self.shared.service.make_room())?;
+        let spec = spec.into_spec(self.id);
+        Ok(match reservation {
+            Some(reservation) => spec.reservation(reservation),
+            None => spec,
+        })
+    }
+
     /// Builds the agent for no turn: of a new session, or of one that is faulted.
     fn build(&mut self, hosted: &Arc<Hosted>, turn: &InFlight, order: Order) -> Next {
         let built = match order.spec {
-            Some(spec) => self.shared.service.open_session(spec.into_spec(self.id)).map(drop),
-            None if self.end_life_now() => self.shared.service.resume(self.id),
+            Some(spec) => self.new_spec(spec).and_then(|spec| self.shared.service.open_session(spec).map(drop)),
+            None if self.end_life_now() => {
+                let mut room = Room::new(&self.shared);
+                room.repeat(|| self.shared.service.resume(self.id))
+            }
             None => Err(SessionError::Busy { id: self.id, turn: None }),
         };
         match built {
@@ -395,16 +420,15 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         Feed { engine, hosted, owner, name: name.to_owned(), cid: cid.to_owned() }
     }
 
-    /// Adds the feeds that are not running, and ends those that are not wanted any more.
+    /// Adds the feeds that are not running.
     fn follow(&self, hosted: &Arc<Hosted>, look: &Look) {
-        self.shared.feeds.keep(self.id, |name| look.feeds.iter().any(|[feed, ..]| feed == name));
         for [name, cid, options] in &look.feeds {
             let Some(running) = self.shared.feeds.start(self.id, name, &look.owner.epoch) else { continue };
             let options: FeedOptions = serde_json::from_str(options).unwrap_or(FeedOptions { from_seq: None });
             // A slow client is waited for. One that does not want that reads all the same, and drops what it has no room for.
             let mut subscription = Subscription::new().capacity(EVENTS).overflow(Overflow::Block);
             subscription.from_seq = options.from_seq.filter(|_| running.is_first());
-            match self.shared.service.subscribe(self.id, subscription) {
+            match self.shared.service.subscribe_live(self.id, subscription) {
                 Ok(stream) => {
                     let feed = self.feed(hosted, look.owner.clone(), name, cid);
                     self.shared.spawn_session_feed(feed, stream, running);
@@ -465,6 +489,50 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             record!(Warn, "turnwise::cluster", "session {id}: its agent has not ended: {code}");
         }
         ended.is_ok()
+    }
+}
+
+/// Room for a session, in a worker whose idle sessions have subscribers.
+struct Room<'a, B: SessionAgentBuilder> {
+    shared: &'a Arc<Shared<B>>,
+    deadline: Deadline,
+    released: Vec<SessionId>,
+}
+
+impl<'a, B: SessionAgentBuilder> Room<'a, B> {
+    fn new(shared: &'a Arc<Shared<B>>) -> Self {
+        Self { shared, deadline: Clock::System.deadline(END), released: Vec::new() }
+    }
+
+    /// Lets an idle session with subscribers be unloaded. Returns `false` if there is none, or the time is over.
+    fn make(&mut self) -> bool {
+        if !self.deadline.leaves_more_than(Duration::ZERO) {
+            return false;
+        }
+        let released = self.shared.feeds.release(&self.deadline);
+        self.released.extend(released);
+        released.is_some()
+    }
+
+    /// Makes a call that needs room.
+    fn repeat<T>(&mut self, mut call: impl FnMut() -> Result<T, SessionError>) -> Result<T, SessionError> {
+        loop {
+            match call() {
+                Err(SessionError::CapacityExceeded { .. }) if self.make() => {}
+                called => return called,
+            }
+        }
+    }
+}
+
+/// Sessions that were released and not unloaded are followed again.
+impl<B: SessionAgentBuilder> Drop for Room<'_, B> {
+    fn drop(&mut self) {
+        for id in self.released.drain(..) {
+            if self.shared.service.has_life(id) {
+                self.shared.attend(id);
+            }
+        }
     }
 }
 

@@ -3,12 +3,26 @@
 //! A feed has one thread that reads, for as long as the session has a local life. Its numbers go on within one epoch, from
 //! one life to the next. A thread that reads no more may still have events to send; the next one sends nothing before it
 //! has ended.
+//!
+//! # A session that makes room
+//!
+//! The local service unloads no session that has a subscriber. So the feeds of an idle session drop their streams when
+//! another session needs the room. The next life of the session goes on with them. A turn may begin at that moment:
+//!
+//! ```text
+//! attendant of the session                another attendant
+//! begin_turn: the session is busy
+//! start: goes on with the feeds           release: under the same lock, passes over busy sessions
+//! begins the turn
+//! ```
+//!
+//! If the release comes first, `start` finds that the feeds have stopped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::model::SessionId;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Instant, Mutex};
 use crate::time::clock::{Clock, Deadline};
 use crate::wait::latch::Latch;
 
@@ -21,7 +35,42 @@ const REPORT: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub(super) struct Feeds {
-    sessions: Mutex<HashMap<SessionId, HashMap<String, Entry>>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    sessions: HashMap<SessionId, SessionFeeds>,
+    /// The sessions with a turn here.
+    busy: HashSet<SessionId>,
+}
+
+struct SessionFeeds {
+    feeds: HashMap<String, Entry>,
+    /// When the session was used last.
+    used: Instant,
+}
+
+/// A session with a turn, whose feeds are not released.
+pub(super) struct BusySession {
+    feeds: Arc<Feeds>,
+    id: SessionId,
+}
+
+impl Drop for BusySession {
+    fn drop(&mut self) {
+        let mut table = self.feeds.table.lock();
+        table.busy.remove(&self.id);
+        if let Some(session) = table.sessions.get_mut(&self.id) {
+            session.used = Clock::System.now();
+        }
+    }
+}
+
+impl Table {
+    fn entries(&mut self, id: SessionId) -> impl Iterator<Item = &mut Entry> {
+        self.sessions.get_mut(&id).into_iter().flat_map(|session| session.feeds.values_mut())
+    }
 }
 
 struct Entry {
@@ -107,9 +156,10 @@ impl Entry {
 impl Feeds {
     /// Adds a feed, or goes on with it. `None` if it has a thread that reads.
     pub(super) fn start(self: &Arc<Self>, id: SessionId, name: &str, epoch: &Arc<str>) -> Option<RunningFeed> {
-        let mut sessions = self.sessions.lock();
-        let feeds = sessions.entry(id).or_default();
-        let entry = feeds.entry(name.to_owned()).or_insert_with(|| Entry::new(epoch));
+        let mut table = self.table.lock();
+        let new = || SessionFeeds { feeds: HashMap::new(), used: Clock::System.now() };
+        let session = table.sessions.entry(id).or_insert_with(new);
+        let entry = session.feeds.entry(name.to_owned()).or_insert_with(|| Entry::new(epoch));
         if entry.epoch != *epoch {
             // The life that the last thread follows has ended.
             entry.cut();
@@ -132,8 +182,8 @@ impl Feeds {
 
     /// The thread of a feed has ended.
     fn end(&self, id: SessionId, name: &str, thread: &Arc<FeedThread>) {
-        let mut sessions = self.sessions.lock();
-        let entry = sessions.get_mut(&id).and_then(|feeds| feeds.get_mut(name));
+        let mut table = self.table.lock();
+        let entry = table.sessions.get_mut(&id).and_then(|session| session.feeds.get_mut(name));
         let is_last = |entry: &&mut Entry| entry.thread.as_ref().is_some_and(|last| Arc::ptr_eq(last, thread));
         if let Some(entry) = entry.filter(is_last) {
             entry.is_reading = false;
@@ -142,17 +192,17 @@ impl Feeds {
 
     /// Removes those feeds of a session that are not wanted. Their threads wait for nothing.
     pub(super) fn keep(&self, id: SessionId, is_wanted: impl Fn(&str) -> bool) {
-        let mut sessions = self.sessions.lock();
-        if let Some(feeds) = sessions.get_mut(&id) {
-            feeds.retain(|name, entry| {
+        let mut table = self.table.lock();
+        if let Some(session) = table.sessions.get_mut(&id) {
+            session.feeds.retain(|name, entry| {
                 let is_wanted = is_wanted(name);
                 if !is_wanted {
                     entry.cut();
                 }
                 is_wanted
             });
-            if feeds.is_empty() {
-                sessions.remove(&id);
+            if session.feeds.is_empty() {
+                table.sessions.remove(&id);
             }
         }
     }
@@ -162,19 +212,49 @@ impl Feeds {
     /// begin.
     pub(super) fn finish(&self, id: SessionId, deadline: &Deadline) {
         self.stop(id);
-        let threads: Vec<Arc<FeedThread>> = {
-            let sessions = self.sessions.lock();
-            sessions.get(&id).into_iter().flat_map(HashMap::values).filter_map(|entry| entry.thread.clone()).collect()
-        };
+        let threads: Vec<Arc<FeedThread>> =
+            self.table.lock().entries(id).filter_map(|entry| entry.thread.clone()).collect();
         wait_until_ended(&threads, deadline);
-        self.sessions.lock().get_mut(&id).into_iter().flat_map(HashMap::values_mut).for_each(Entry::cut);
+        self.table.lock().entries(id).for_each(Entry::cut);
         wait_until_ended(&threads, &Clock::System.deadline(REPORT));
     }
 
     /// Ends the reading of a session's events. The next life goes on with the feeds.
     pub(super) fn stop(&self, id: SessionId) {
-        let mut sessions = self.sessions.lock();
-        sessions.get_mut(&id).into_iter().flat_map(HashMap::values_mut).for_each(Entry::stop);
+        self.table.lock().entries(id).for_each(Entry::stop);
+    }
+
+    /// A turn of the session is about to begin, until the value is dropped.
+    pub(super) fn begin_turn(self: &Arc<Self>, id: SessionId) -> BusySession {
+        self.table.lock().busy.insert(id);
+        BusySession { feeds: Arc::clone(self), id }
+    }
+
+    /// Whether a session has feeds, with a local life or without.
+    pub(super) fn has_any(&self, id: SessionId) -> bool {
+        self.table.lock().sessions.contains_key(&id)
+    }
+
+    /// Ends the reading of the events of the idle session that was used longest ago, so that it may be unloaded. Waits until
+    /// its streams are dropped. Returns the session. `None` if no idle session has a feed that reads, or not before
+    /// `deadline`.
+    pub(super) fn release(&self, deadline: &Deadline) -> Option<SessionId> {
+        let (id, threads) = {
+            let mut table = self.table.lock();
+            let Table { sessions, busy } = &*table;
+            let idle = sessions
+                .iter()
+                .filter(|(id, session)| !busy.contains(id) && session.feeds.values().any(|entry| entry.is_reading));
+            let id = *idle.min_by_key(|(_, session)| session.used)?.0;
+            let threads: Vec<Arc<FeedThread>> = table.entries(id).filter_map(|entry| entry.thread.clone()).collect();
+            table.entries(id).for_each(Entry::stop);
+            (id, threads)
+        };
+        let is_released = |thread: &Arc<FeedThread>| {
+            let _ = deadline.receive(thread.released.receiver());
+            thread.released.is_set()
+        };
+        threads.iter().all(is_released).then_some(id)
     }
 }
 

@@ -62,7 +62,7 @@ use store::{fenced, HostedStore};
 /// Hosts sessions of an engine, for the [clients](super::ClusterService) of any process.
 ///
 /// The settings of the service are those of any service. [`max_sessions`](ServiceConfig::max_sessions) is how many sessions
-/// are live at a time: sessions without a turn make room for others.
+/// are live at a time: sessions without a turn make room for others, also those with subscribers, which miss nothing.
 /// [`turn_queue`](ServiceConfig::turn_queue) is how many turns may wait for a session.
 ///
 /// The agents' own service, [`TurnContext::service`](crate::TurnContext::service), is the worker's: sub-agents run in the
@@ -346,14 +346,15 @@ impl<B: SessionAgentBuilder> Shared<B> {
     }
 
     /// Looks for what messages may have been missed, takes over what dead workers have left, and gives up sessions that have
-    /// made room for others.
+    /// made room for others. Those with subscribers stay: their events go on without a gap.
     fn sweep(self: &Arc<Self>, incarnation: &Incarnation) {
         let Some([busy, gone]) = self.look_around(incarnation) else { return };
         busy.iter().filter_map(|id| id.parse().ok()).for_each(|id| self.attend(id));
         gone.iter().for_each(|wid| self.abandon(wid, false));
         for hosted in self.hosting.all() {
             // A life that is about to end may still save.
-            if !self.is_attended(hosted.id) && !self.service.has_life(hosted.id) {
+            let is_used = self.is_attended(hosted.id) || self.service.has_life(hosted.id);
+            if !is_used && !self.feeds.has_any(hosted.id) {
                 self.leave(&hosted);
             }
         }
