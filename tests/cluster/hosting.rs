@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use turnwise::cluster::{ClusterService, Engine, EngineConfig, Worker};
-use turnwise::testkit::Gate;
+use turnwise::testkit::{self, Gate};
 use turnwise::{
-    agent_fn, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventStream, Overflow, SessionEvent,
-    SessionId, SessionService, SessionSpec, StartTurnRequest, Subscription, TurnContext, TurnHandle, WhenBusy,
+    agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventStream,
+    Overflow, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionEvent, SessionId, SessionService,
+    SessionSpec, StartTurnRequest, Subscription, TurnContext, TurnHandle, WhenBusy,
 };
 
 use crate::server::Server;
@@ -28,8 +29,6 @@ struct Cluster {
 /// A worker with room for some sessions. Its turn "wait" waits for the gate, "emit" emits until it is told to stop, and
 /// "deaf" waits for the gate whatever happens.
 fn cluster(room: usize) -> Option<Cluster> {
-    let server = Server::start(&[])?;
-    let engine = Engine::open(&server.url(), EngineConfig::new().lease(LEASE)).expect("the engine opens");
     let gate = Gate::new();
     let own = gate.clone();
     let agent = agent_fn(move |prompt: String, turn: &TurnContext| {
@@ -44,10 +43,38 @@ fn cluster(room: usize) -> Option<Cluster> {
         }
         Ok(turn.finish(prompt))
     });
-    let config = EphemeralSessionService::configure(agent).max_sessions(room);
+    cluster_of(agent, room, gate)
+}
+
+fn cluster_of(builder: impl SessionAgentBuilder, room: usize, gate: Gate) -> Option<Cluster> {
+    let server = Server::start(&[])?;
+    let engine = Engine::open(&server.url(), EngineConfig::new().lease(LEASE)).expect("the engine opens");
+    let config = EphemeralSessionService::configure(builder).max_sessions(room);
     let worker = Worker::start(config, engine.clone()).expect("the worker starts");
     let client = ClusterService::new(engine).expect("the client starts");
     Some(Cluster { client, worker, gate, _server: server })
+}
+
+/// An agent whose drop waits for the gate.
+struct GatedDrop {
+    agent: Box<dyn SessionAgent>,
+    gate: Gate,
+}
+
+impl SessionAgent for GatedDrop {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.agent.run_turn(prompt, turn)
+    }
+
+    fn session_clone(&self) -> Session {
+        self.agent.session_clone()
+    }
+}
+
+impl Drop for GatedDrop {
+    fn drop(&mut self) {
+        self.gate.pass_regardless();
+    }
 }
 
 impl Cluster {
@@ -74,11 +101,10 @@ impl Cluster {
 
 /// The texts of the events that have one. A gap is a text too.
 fn texts(events: &[SessionEvent]) -> Vec<&str> {
-    let text = |event: &'_ SessionEvent| match &event.event {
-        AgentEvent::TextDelta { .. } | AgentEvent::StreamTruncated { .. } => true,
-        _ => false,
+    let has_text = |event: &&SessionEvent| {
+        matches!(event.event, AgentEvent::TextDelta { .. } | AgentEvent::StreamTruncated { .. })
     };
-    let events = events.iter().filter(|event| text(event));
+    let events = events.iter().filter(has_text);
     events.map(|event| if let AgentEvent::TextDelta { delta } = &event.event { delta } else { "gap" }).collect()
 }
 
@@ -359,5 +385,50 @@ fn c86_a_session_whose_subscriber_is_behind_makes_room_and_loses_none_of_its_eve
         assert!(!texts(&events).contains(&"gap"), "{events:?}");
         assert_eq!(texts(&events).last(), Some(&"3"));
         assert!(events.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+    });
+}
+
+#[test]
+fn c86_a_cancel_reaches_the_build_of_a_watched_session() {
+    run(|| {
+        let gate = Gate::new();
+        let Some(cluster) = cluster_of(testkit::scripted().build_waits_at(&gate), 1, gate) else { return };
+        cluster.gate.let_through(2);
+        let first = cluster.open();
+        let events = cluster.client.subscribe(first, Subscription::new()).unwrap();
+        let _second = cluster.open();
+        let turn = cluster.client.begin_turn(first, turn("x")).unwrap();
+        cluster.gate.wait_arrived(3);
+        turn.interrupt();
+        assert_eq!(turn.wait().unwrap_err().cancel_reason(), Some(CancelReason::Interrupted));
+        cluster.client.archive(first).unwrap();
+        // The turn's beginning and its end.
+        let events: Vec<SessionEvent> = events.collect();
+        assert!(matches!(events.last().unwrap().event, AgentEvent::RunFailed { .. }), "{events:?}");
+    });
+}
+
+#[test]
+fn c86_an_agent_that_is_not_dropped_does_not_hold_up_other_sessions_for_ever() {
+    run(|| {
+        let gate = Gate::new();
+        let own = gate.clone();
+        let inner = agent_fn(|prompt: String, turn: &TurnContext| Ok(turn.finish(prompt)));
+        let builder = builder_fn(move |spec, session| {
+            let agent = Box::new(inner.build_agent(spec, session)?);
+            Ok::<_, AgentError>(GatedDrop { agent, gate: own.clone() })
+        });
+        let Some(cluster) = cluster_of(builder, 1, gate) else { return };
+        let first = cluster.open();
+        // The worker gives up the wait after ten seconds.
+        let refused = cluster.client.open_session(SessionSpec::new()).unwrap_err();
+        assert_eq!(refused.code(), "CAPACITY_EXCEEDED");
+        assert_eq!(cluster.gate.waiting(), 1);
+        let refused = cluster.client.start_turn(first, turn("x")).unwrap_err();
+        assert_eq!(refused.code(), "SESSION_ENDING");
+        cluster.gate.open();
+        let second = cluster.open();
+        assert_eq!(cluster.ask(second, "2"), "2");
+        assert_eq!(cluster.ask(first, "1"), "1");
     });
 }

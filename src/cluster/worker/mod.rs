@@ -63,6 +63,7 @@ use store::{fenced, HostedStore};
 ///
 /// The settings of the service are those of any service. [`max_sessions`](ServiceConfig::max_sessions) is how many sessions
 /// are live at a time: sessions without a turn make room for others, also those with subscribers, which miss nothing.
+/// A turn waits for the end of such a session for at most 10 seconds, and is refused then.
 /// [`turn_queue`](ServiceConfig::turn_queue) is how many turns may wait for a session.
 ///
 /// The agents' own service, [`TurnContext::service`](crate::TurnContext::service), is the worker's: sub-agents run in the
@@ -165,7 +166,8 @@ impl Worker {
             marks_faults: !restarts,
         };
         let wrap = |builder| ReportingBuilder { builder, engine: engine.clone(), hosting: Arc::clone(&hosting) };
-        let config = PersistentSessionService::configure(config.map_builder(wrap), store).unload_when_full(true);
+        let config = PersistentSessionService::configure(config.map_builder(wrap), store);
+        let config = config.unload_when_full(true).unload_patience(END);
         let service = config.build()?;
         let (sweep_now, asked) = bounded(1);
         let shared = Arc::new(Shared {
