@@ -10,6 +10,7 @@ use turnwise::{
     SessionSpec, StartTurnRequest, Subscription, TurnContext, TurnHandle, WhenBusy,
 };
 
+use crate::proxy::{Network, Proxy};
 use crate::server::Server;
 use crate::support::*;
 
@@ -430,5 +431,20 @@ fn c86_an_agent_that_is_not_dropped_does_not_hold_up_other_sessions_for_ever() {
         let second = cluster.open();
         assert_eq!(cluster.ask(second, "2"), "2");
         assert_eq!(cluster.ask(first, "1"), "1");
+    });
+}
+
+#[test]
+fn c89_the_drop_of_a_worker_whose_engine_is_away_takes_about_one_lease() {
+    run(|| {
+        let Some(server) = Server::start(&[]) else { return };
+        let (proxy, lease) = (Proxy::start(server.port()), Duration::from_secs(4));
+        let engine = Engine::open(&proxy.url(), EngineConfig::new().lease(lease)).expect("the engine opens");
+        let agent = agent_fn(|prompt: String, turn: &TurnContext| Ok(turn.finish(prompt)));
+        let worker = Worker::start(EphemeralSessionService::configure(agent), engine).expect("the worker starts");
+        proxy.set(Network::Cut);
+        let begun = Instant::now();
+        drop(worker);
+        assert!(begun.elapsed() < lease + lease / 4, "{:?}", begun.elapsed());
     });
 }

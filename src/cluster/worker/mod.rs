@@ -86,11 +86,49 @@ use store::{fenced, HostedStore};
 /// # Drop
 /// Gives the sessions up at once. Turns that run are lost: their callers get
 /// [`WorkerLost`](crate::SessionError::WorkerLost). [`drain`](Self::drain) lets them finish first. Waits for the engine,
-/// while that is away for some [leases](super::EngineConfig::lease) at most, and for no agent.
+/// while that is away for one [lease](super::EngineConfig::lease) at most, and for no agent. A thread that still waits for
+/// the engine then ends by itself, some leases later at most.
 #[must_use = "dropping it gives its sessions up"]
 pub struct Worker {
     control: Box<dyn Control>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
+    lease: Duration,
+}
+
+/// A thread of a worker that its drop waits for.
+struct Thread {
+    handle: JoinHandle<()>,
+    ended: Arc<Latch>,
+}
+
+/// Sets a latch when it is dropped.
+struct SetAtEnd(Arc<Latch>);
+
+impl Drop for SetAtEnd {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+impl Thread {
+    fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let ended = Arc::new(Latch::new());
+        let end = SetAtEnd(Arc::clone(&ended));
+        let handle = builder(name).spawn(move || {
+            let _end = end;
+            work();
+        })?;
+        Ok(Self { handle, ended })
+    }
+
+    /// Waits for the end of the thread. After the deadline it is left alone.
+    fn join_until(self, deadline: &Deadline) {
+        let _ = deadline.receive(self.ended.receiver());
+        if self.ended.is_set() {
+            // A panic of it was reported by the panic hook.
+            let _ = self.handle.join();
+        }
+    }
 }
 
 /// A worker could not start.
@@ -112,7 +150,8 @@ pub enum StartError {
 trait Control: Send + Sync {
     fn stats(&self) -> WorkerStats;
     fn drain(&self, timeout: Duration) -> DrainReport;
-    fn stop(&self);
+    /// Returns the thread that gives the lease up.
+    fn stop(&self) -> Option<Thread>;
 }
 
 /// What the threads of a worker share.
@@ -186,12 +225,13 @@ impl Worker {
             stopped: Latch::new(),
         });
         let first = shared.enrol()?;
-        let mut worker = Self { control: Box::new(Arc::clone(&shared)), threads: Vec::new() };
+        let lease = shared.engine.config().lease;
+        let mut worker = Self { control: Box::new(Arc::clone(&shared)), threads: Vec::new(), lease };
         let renewer = Arc::clone(&shared);
-        worker.threads.push(builder("renewer").spawn(move || renewer.renew())?);
+        worker.threads.push(Thread::start("renewer", move || renewer.renew())?);
         let sweeper = Arc::clone(&shared);
-        worker.threads.push(builder("sweeper").spawn(move || sweeper.sweep_again(&asked))?);
-        worker.threads.push(builder("supervisor").spawn(move || shared.supervise(first))?);
+        worker.threads.push(Thread::start("sweeper", move || sweeper.sweep_again(&asked))?);
+        worker.threads.push(Thread::start("supervisor", move || shared.supervise(first))?);
         Ok(worker)
     }
 
@@ -217,11 +257,10 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.control.stop();
-        for thread in self.threads.drain(..) {
-            // A panic of it was reported by the panic hook.
-            let _ = thread.join();
-        }
+        // One for all steps.
+        let deadline = Clock::System.deadline(self.lease);
+        let last = self.control.stop();
+        last.into_iter().chain(self.threads.drain(..)).for_each(|thread| thread.join_until(&deadline));
     }
 }
 
@@ -530,16 +569,18 @@ impl<B: SessionAgentBuilder> Control for Arc<Shared<B>> {
         report
     }
 
-    fn stop(&self) {
+    fn stop(&self) -> Option<Thread> {
         self.stopped.set();
-        if let Some(incarnation) = self.incarnation() {
+        let last = self.incarnation().and_then(|incarnation| {
             incarnation.end();
-            // First, so that others go on at once.
-            self.abandon(&incarnation.wid, true);
-        }
+            let shared = Self::clone(self);
+            // First, so that others go on at once. Without a thread the supervisor does it.
+            Thread::start("end", move || shared.abandon(&incarnation.wid, true)).ok()
+        });
         self.give_up_all();
         // Cancels what runs. Agents that do not stop are left alone.
         self.service.shutdown_with(ArchiveMode::Interrupt, Duration::ZERO);
+        last
     }
 }
 
