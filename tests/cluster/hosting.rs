@@ -448,3 +448,35 @@ fn c89_the_drop_of_a_worker_whose_engine_is_away_takes_about_one_lease() {
         assert!(begun.elapsed() < lease + lease / 4, "{:?}", begun.elapsed());
     });
 }
+
+#[test]
+fn c86_what_a_worker_could_not_look_at_is_done_when_the_engine_is_back() {
+    run(|| {
+        let Some(server) = Server::start(&[]) else { return };
+        // The worker is the default user, and the client another one.
+        server.command(&["ACL", "SETUSER", "other", "on", ">secret", "~*", "&*", "+@all"]);
+        let lease = Duration::from_secs(8);
+        let open = |url: &str| Engine::open(url, EngineConfig::new().lease(lease)).expect("the engine opens");
+        let agent = agent_fn(|prompt: String, turn: &TurnContext| Ok(turn.finish(prompt)));
+        let config = EphemeralSessionService::configure(agent);
+        let worker = Worker::start(config, open(&server.url())).expect("the worker starts");
+        let url = server.url().replace("redis://", "redis://other:secret@");
+        let client = ClusterService::new(open(&url)).expect("the client starts");
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        server.command(&["ACL", "SETUSER", "default", "-evalsha"]);
+        client.archive(id).unwrap();
+        // The renewer and the sweeper have called again: the wake-up is over by then.
+        let refused = || {
+            let calls = server.command(&["INFO", "commandstats"]);
+            let calls = calls.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:").map(str::to_owned));
+            let refused =
+                calls.and_then(|calls| calls.split("rejected_calls=").nth(1)?.split(',').next()?.parse().ok());
+            refused.unwrap_or(0)
+        };
+        soon("a few refused calls", || refused() >= 4);
+        assert_eq!(worker.stats().sessions, 1);
+        server.command(&["ACL", "SETUSER", "default", "+evalsha"]);
+        soon("the session is given up", || worker.stats().sessions == 0);
+        assert_eq!(worker.stats().incarnations, 1);
+    });
+}

@@ -159,6 +159,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                 let (id, code) = (self.id, error.code());
                 record!(Warn, "turnwise::cluster", "session {id}: the engine does not tell what to do: {code}");
                 // The sweep after the outage wakes it.
+                self.shared.note_missed();
                 return if self.current.is_some() { Next::Wait } else { Next::End };
             }
         };
@@ -212,7 +213,9 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         }
         let is_in_flight = |number| look.turns.iter().any(|turn| turn.number == number);
         if hosted.was_begun(is_in_flight, turn.number) {
-            // Its end could not be kept. To run it again is not the engine's to decide.
+            // Its end could not be kept, or the attendant that began it has panicked: then it still runs here. To run it again
+            // is not the engine's to decide.
+            self.end_life_and_keep(hosted);
             let text = "the worker could not keep the end of the turn".to_owned();
             return self.refuse(hosted, turn.number, &turn.request, &Failure::Store { text });
         }
@@ -410,6 +413,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                 let (id, code) = (self.id, error.code());
                 record!(Warn, "turnwise::cluster", "session {id}: a turn is not answered: {code}");
                 // The sweep looks again.
+                self.shared.note_missed();
                 Next::Wait
             }
         }
@@ -457,7 +461,9 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     fn leave(&mut self, owner: &Owner) -> Next {
         self.end_life_now();
         self.shared.feeds.finish(self.id, &Clock::System.deadline(PATIENCE));
-        let _ = self.shared.engine.write(fenced(&scripts::UNLOAD, self.id, owner));
+        if self.shared.engine.write(fenced(&scripts::UNLOAD, self.id, owner)).is_err() {
+            self.shared.note_missed();
+        }
         Next::Look
     }
 
@@ -569,26 +575,41 @@ impl Current {
 impl<B: SessionAgentBuilder> Shared<B> {
     fn spawn_feed(self: &Arc<Self>, feed: Feed, events: Receiver<AgentEvent>) {
         let Some(incarnation) = self.incarnation() else { return };
-        spawn("feed", move || {
+        let feed = Arc::new(feed);
+        let own = Arc::clone(&feed);
+        let is_spawned = spawn("feed", move || {
             let progress = Mutex::new(Progress::new());
             // The events of a lost turn are of no use to anyone.
             let over = incarnation.over();
             let orders = Orders { stop: over, cut: over, before: None, released: None };
-            if feed.run(events, &orders, &progress) == FeedEnd::Drained && !over.is_set() {
-                feed.end(&progress);
+            if own.run(events, &orders, &progress) == FeedEnd::Drained && !over.is_set() {
+                own.end(&progress);
             }
         });
+        if !is_spawned {
+            // The turn goes on without it. The client need not wait for events.
+            feed.end(&Mutex::new(Progress::of_lost_events()));
+        }
     }
 
     /// Passes the events of the session on. The end of the local life is not the end of the feed: the next one goes on.
-    fn spawn_session_feed(self: &Arc<Self>, feed: Feed, stream: EventStream, running: RunningFeed) {
+    /// Without a thread the next look tries again.
+    fn spawn_session_feed(self: &Arc<Self>, feed: Feed, stream: EventStream, mut running: RunningFeed) {
         let shared = Arc::clone(self);
-        spawn("feed", move || {
-            if feed.run(stream, &running.orders(), &running.progress) == FeedEnd::Unwanted {
-                let call = Call::new(&scripts::FOLLOW).arg(feed.hosted.id.to_string()).arg(feed.cid.as_str());
-                let _ = shared.engine.write(call.arg(feed.name.as_str()).arg(""));
+        let is_spawned = spawn("feed", move || {
+            running.begin();
+            match feed.run(stream, &running.orders(), &running.progress) {
+                FeedEnd::Unwanted => {
+                    let call = Call::new(&scripts::FOLLOW).arg(feed.hosted.id.to_string()).arg(feed.cid.as_str());
+                    let _ = shared.engine.write(call.arg(feed.name.as_str()).arg(""));
+                }
+                FeedEnd::Cut => shared.note_missed(),
+                FeedEnd::Drained => {}
             }
         });
+        if !is_spawned {
+            self.note_missed();
+        }
     }
 
     /// Passes a message on to the turn, and what becomes of it to the client.
@@ -601,7 +622,10 @@ impl<B: SessionAgentBuilder> Shared<B> {
             Err(_) => Err("the worker cannot read the message".to_owned()),
         };
         match steered {
-            Ok(subscription) => spawn("steering", move || tell.follow(subscription)),
+            Ok(subscription) => {
+                // Without a thread the client hears of the end of the turn.
+                spawn("steering", move || tell.follow(subscription));
+            }
             Err(error) => {
                 let interaction_id = InteractionId::new();
                 tell.send("end", Some(&AgentEvent::InteractionFailed { interaction_id, error }));

@@ -119,6 +119,11 @@ impl Progress {
         Self { next: 1, sent: 0, credit: WINDOW }
     }
 
+    /// Of a feed that sends none of its events.
+    pub(super) fn of_lost_events() -> Self {
+        Self { next: 2, ..Self::new() }
+    }
+
     fn has_credit(&self) -> bool {
         self.sent < self.credit
     }

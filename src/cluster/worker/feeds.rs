@@ -101,6 +101,7 @@ pub(super) struct RunningFeed {
     thread: Arc<FeedThread>,
     before: Option<Arc<FeedThread>>,
     cut: Arc<Latch>,
+    has_begun: bool,
     pub(super) progress: Arc<Mutex<Progress>>,
 }
 
@@ -116,6 +117,11 @@ impl RunningFeed {
         self.before.is_none()
     }
 
+    /// The thread runs. Without this the drop leaves the feed as it was before.
+    pub(super) fn begin(&mut self) {
+        self.has_begun = true;
+    }
+
     pub(super) fn orders(&self) -> Orders<'_> {
         Orders {
             stop: &self.thread.stop,
@@ -128,7 +134,7 @@ impl RunningFeed {
 
 impl Drop for RunningFeed {
     fn drop(&mut self) {
-        self.feeds.end(self.id, &self.name, &self.thread);
+        self.feeds.end(self);
         self.thread.released.set();
         self.thread.ended.set();
     }
@@ -177,16 +183,19 @@ impl Feeds {
         let before = entry.thread.replace(Arc::clone(&thread));
         let (cut, progress) = (Arc::clone(&entry.cut), Arc::clone(&entry.progress));
         let feeds = Arc::clone(self);
-        Some(RunningFeed { feeds, id, name: name.to_owned(), thread, before, cut, progress })
+        Some(RunningFeed { feeds, id, name: name.to_owned(), thread, before, cut, has_begun: false, progress })
     }
 
-    /// The thread of a feed has ended.
-    fn end(&self, id: SessionId, name: &str, thread: &Arc<FeedThread>) {
+    /// The thread of a feed has ended, or was not started.
+    fn end(&self, running: &RunningFeed) {
         let mut table = self.table.lock();
-        let entry = table.sessions.get_mut(&id).and_then(|session| session.feeds.get_mut(name));
-        let is_last = |entry: &&mut Entry| entry.thread.as_ref().is_some_and(|last| Arc::ptr_eq(last, thread));
+        let entry = table.sessions.get_mut(&running.id).and_then(|session| session.feeds.get_mut(&running.name));
+        let is_last = |entry: &&mut Entry| entry.thread.as_ref().is_some_and(|last| Arc::ptr_eq(last, &running.thread));
         if let Some(entry) = entry.filter(is_last) {
             entry.is_reading = false;
+            if !running.has_begun {
+                entry.thread.clone_from(&running.before);
+            }
         }
     }
 
@@ -262,5 +271,47 @@ impl Feeds {
 fn wait_until_ended(threads: &[Arc<FeedThread>], deadline: &Deadline) {
     for thread in threads {
         let _ = deadline.receive(thread.ended.receiver());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set() -> (Arc<Feeds>, SessionId, Arc<str>) {
+        (Arc::default(), SessionId::new(), "1".into())
+    }
+
+    #[test]
+    fn c85_a_feed_whose_thread_is_not_started_is_as_before() {
+        let (feeds, id, epoch) = set();
+        drop(feeds.start(id, "feed", &epoch).unwrap());
+        let mut running = feeds.start(id, "feed", &epoch).unwrap();
+        assert!(running.is_first());
+        assert!(feeds.start(id, "feed", &epoch).is_none(), "it has a thread");
+        running.begin();
+        drop(running);
+        drop(feeds.start(id, "feed", &epoch).unwrap());
+        assert!(!feeds.start(id, "feed", &epoch).unwrap().is_first());
+        assert!(feeds.start(id, "feed", &"2".into()).unwrap().is_first(), "in another epoch");
+    }
+
+    #[test]
+    fn c86_the_idle_session_that_was_used_longest_ago_is_released() {
+        let (feeds, first, epoch) = set();
+        let [second, third] = [(); 2].map(|()| SessionId::new());
+        let busy = feeds.begin_turn(first);
+        let running = [first, second, third].map(|id| feeds.start(id, "feed", &epoch).unwrap());
+        let release = || feeds.release(&Clock::System.deadline(Duration::ZERO));
+        // The thread has not dropped its stream.
+        assert_eq!(release(), None);
+        assert!(running[1].orders().stop.is_set() && !running[0].orders().stop.is_set());
+        running[2].orders().released.unwrap().set();
+        assert_eq!(release(), Some(third));
+        assert_eq!(release(), None, "the other one is busy");
+        running[0].orders().released.unwrap().set();
+        drop(busy);
+        assert_eq!(release(), Some(first));
+        assert_eq!(release(), None);
     }
 }

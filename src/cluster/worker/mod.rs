@@ -41,7 +41,9 @@ use crate::model::SessionId;
 use crate::panics::{contain, record};
 use crate::service::ArchiveMode;
 use crate::store::PersistentSessionService;
-use crate::sync::{bounded, select, Arc, AtomicBool, Builder, JoinHandle, Mutex, Ordering, Receiver, Sender};
+use crate::sync::{
+    bounded, room_for_a_thread, select, Arc, AtomicBool, Builder, JoinHandle, Mutex, Ordering, Receiver, Sender,
+};
 use crate::time::clock::{Clock, Deadline};
 use crate::turn::shared::Counter;
 use crate::wait::latch::Latch;
@@ -171,6 +173,8 @@ struct Shared<B: SessionAgentBuilder> {
     counters: Counters,
     /// Set by a drain: the worker takes no more sessions, in the next incarnation either.
     is_draining: AtomicBool,
+    /// Whether an attendant could not do its work: the next sweep looks at all sessions.
+    has_missed: AtomicBool,
     /// Asks for a sweep now.
     sweep_now: Sender<()>,
     stopped: Latch,
@@ -221,6 +225,7 @@ impl Worker {
             feeds: Arc::default(),
             counters: Counters::default(),
             is_draining: AtomicBool::new(false),
+            has_missed: AtomicBool::new(false),
             sweep_now,
             stopped: Latch::new(),
         });
@@ -392,6 +397,10 @@ impl<B: SessionAgentBuilder> Shared<B> {
         let Some([busy, gone]) = self.look_around(incarnation) else { return };
         busy.iter().filter_map(|id| id.parse().ok()).for_each(|id| self.attend(id));
         gone.iter().for_each(|wid| self.abandon(wid, false));
+        if self.has_missed.swap(false, Ordering::SeqCst) {
+            // Also an idle session may be archived since.
+            self.hosting.all().iter().for_each(|hosted| self.attend(hosted.id));
+        }
         for hosted in self.hosting.all() {
             // A life that is about to end may still save.
             let is_used = self.is_attended(hosted.id) || self.service.has_life(hosted.id);
@@ -410,6 +419,11 @@ impl<B: SessionAgentBuilder> Shared<B> {
             words.into_iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
         };
         Some([texts(busy), texts(gone)])
+    }
+
+    /// Notes that something is left to do for a session, which the engine or the system did not allow.
+    fn note_missed(&self) {
+        self.has_missed.store(true, Ordering::SeqCst);
     }
 
     fn is_attended(&self, id: SessionId) -> bool {
@@ -478,19 +492,22 @@ impl<B: SessionAgentBuilder> Shared<B> {
         let (wake, woken) = bounded(1);
         let attendant = Attendant::new(Arc::clone(self), id, woken);
         let shared = Arc::clone(self);
-        let spawned = builder("attendant").spawn(move || {
+        let work = move || {
             if contain(|| attendant.run()).is_err() {
                 record!(Error, "turnwise::cluster", "session {id}: its attendant panicked");
                 // The sweep wakes another one.
                 shared.attendants.lock().remove(&id);
+                shared.note_missed();
             }
-        });
+        };
+        let spawned = room_for_a_thread().and_then(|()| builder("attendant").spawn(work));
         if spawned.is_ok() {
             attendants.insert(id, wake);
             return;
         }
         drop(attendants);
         // The sweep tries again.
+        self.note_missed();
         record!(Error, "turnwise::cluster", "session {id}: the system has no thread for it");
     }
 
@@ -589,9 +606,11 @@ fn builder(name: &str) -> Builder {
     Builder::new().name(format!("turnwise-{name}"))
 }
 
-/// Starts a thread that is not joined. Without a thread the work is dropped.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
-    if builder(name).spawn(work).is_err() {
+/// Starts a thread that is not joined. Returns `false` if the system has none; the work is dropped then.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> bool {
+    let spawned = room_for_a_thread().and_then(|()| builder(name).spawn(work));
+    if spawned.is_err() {
         record!(Error, "turnwise::cluster", "the system has no thread for a {name}");
     }
+    spawned.is_ok()
 }
