@@ -35,7 +35,7 @@ use super::scripts::{self, Script};
 use super::wire::{Address, Command, Connection, Listener, Refusal, Reply};
 
 /// The version of the keys and the scripts. Programs with different versions must not share a namespace.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// A namespace on a Redis or Valkey server. A cheap handle: clones share two connections.
 ///

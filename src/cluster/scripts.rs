@@ -19,8 +19,8 @@
 //!    name and the session's epoch, compared by the step that writes. No clock decides what is kept.
 //! 2. **The hash decides, streams only wake.** All that a worker has to do for a session is in the session's hash, until
 //!    the turn ends. An entry of a worker's stream names a session to look at. An entry that is lost is found by a sweep, if
-//!    a turn is in flight; otherwise the next entry shows what there is to do. Some entries have a copy of what is in the
-//!    hash, which spares the worker the look: a short turn that is alone in flight, and the credit of a feed.
+//!    a turn is in flight; otherwise the next look shows what there is to do. Some entries have a copy of what is kept, which
+//!    spares the worker the look: a short turn that is alone in flight in a session without feeds, and the credit of a feed.
 //! 3. **No turn is repeated by the engine.** Each `begin` ends in exactly one of `finish`, `refuse`, a withdrawal and an
 //!    abandonment. The step that ends the turn keeps the verdict and tells the clients.
 //! 4. **Every step may be repeated** with the same arguments, after a lost reply. Steps that begin something are known by
@@ -75,9 +75,11 @@
 //! result, `refused` with the worker's reason, `withdrawn` with the cancel reason, `lost` if the worker's lease has ended,
 //! or `deleted`.
 //!
-//! `events {feed} epoch {epoch} first {number} count {count} last {0 or 1} body {events}` has events of a feed. A turn has a
+//! `events {feed} epoch {epoch} first {number} count {count} last {0, 1 or gap} body {events}` has events of a feed. A turn has a
 //! feed with the name of its request, if its client wants that; a subscription has one of its own. The worker sends events
 //! while the sum of their costs is below the client's credit. It counts by epoch: the next worker of a session begins again.
+//! A message without events, with `gap`, tells that the events before its number are missing. It comes from a worker that
+//! gives up events which the client did not take, and from the step that takes a session from a dead worker.
 //!
 //! `steered {request} kind {kind} body {event}` reports what becomes of a message: `taken`, `event`, `end` from the worker;
 //! `over` and `lost` from the step that ends the turn.

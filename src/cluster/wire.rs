@@ -207,8 +207,10 @@ pub(super) struct Listener {
     stream: String,
     /// The id of the last entry that was read.
     last: String,
-    /// The size of the entries that were read and are still in the stream.
+    /// The size of the entries that were read and were not removed.
     left: usize,
+    /// Whether the last read has found none.
+    is_idle: bool,
 }
 
 /// An entry of a stream: names and values by turns, in the order of the script that has added it.
@@ -223,7 +225,7 @@ impl Listener {
     /// Connects. Entries that are in the stream already are read too.
     pub(super) fn new(address: &Address, stream: String, timeout: Duration) -> Result<Self, EngineError> {
         let Connection(connection) = address.connect(timeout)?;
-        Ok(Self { connection, stream, last: "0".into(), left: 0 })
+        Ok(Self { connection, stream, last: "0".into(), left: 0, is_idle: false })
     }
 
     /// Goes on behind an entry that an earlier connection has read.
@@ -239,8 +241,9 @@ impl Listener {
 
     /// Returns the entries that follow those that were read before. Without any it waits for `block`.
     ///
-    /// Entries that were read leave the stream later, many at a time: a removal is a write, for which a server that syncs its
-    /// file would hold up everybody.
+    /// Entries that were read are removed later, many at a time: a removal is a write, for which a server that syncs its file
+    /// would hold up everybody. Until then the server has them: some 64 KiB and the last read, or what was read before an
+    /// empty read.
     ///
     /// # Errors
     /// After any error the connection must be dropped.
@@ -250,21 +253,21 @@ impl Listener {
         let patience = block + Duration::from_secs(5);
         self.connection.set_read_timeout(Some(patience)).map_err(|error| from_redis(&error))?;
         let mut pipeline = redis::pipe();
-        let removes = self.left >= Self::MOST_LEFT;
+        let removes = self.left >= Self::MOST_LEFT || self.is_idle && self.left > 0;
         if removes {
-            pipeline.cmd("XTRIM").arg(&self.stream).arg("MINID").arg(&self.last).ignore();
+            pipeline.cmd("XTRIM").arg(&self.stream).arg("MINID").arg(behind(&self.last)).ignore();
         }
         let millis = u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1);
         pipeline.cmd("XREAD").arg("COUNT").arg(MOST).arg("BLOCK").arg(millis);
         pipeline.arg("STREAMS").arg(&self.stream).arg(&self.last);
         let (found,): (Value,) = pipeline.query(&mut self.connection).map_err(|error| from_redis(&error))?;
         if removes {
-            // The last one stays.
             self.left = 0;
         }
         let invalid = || EngineError::failed("an entry of a stream that cannot be read");
         let found = reply(found).map_err(|_| invalid())?;
-        if found == Reply::Nil {
+        self.is_idle = found == Reply::Nil;
+        if self.is_idle {
             return Ok(Vec::new());
         }
         let stream = found.list().and_then(<[_]>::first).and_then(Reply::list).ok_or_else(invalid)?;
@@ -280,6 +283,12 @@ impl Listener {
         }
         Ok(read)
     }
+}
+
+/// The lowest id behind that of an entry.
+fn behind(id: &str) -> String {
+    let next = id.split_once('-').and_then(|(time, number)| Some((time, number.parse::<u64>().ok()?.checked_add(1)?)));
+    next.map_or_else(|| id.to_owned(), |(time, number)| format!("{time}-{number}"))
 }
 
 impl fmt::Debug for Listener {

@@ -391,7 +391,7 @@ fn profile(
 }
 
 fn unload_policy(core: &Core) -> UnloadPolicy {
-    let UnloadSettings { idle_after, when_full } = core.settings.unload;
+    let UnloadSettings { idle_after, when_full, .. } = core.settings.unload;
     UnloadPolicy {
         idle: idle_after.map(|after| (after, core.deadlines.alarms())),
         demand: when_full.then(|| Arc::clone(&core.demand)),

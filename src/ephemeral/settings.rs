@@ -45,12 +45,19 @@ pub(crate) struct UnloadSettings {
     pub(crate) idle_after: Option<Duration>,
     /// When another session needs the capacity.
     pub(crate) when_full: bool,
+    /// How long a caller waits for the end of a session that is unloaded. `None` for without a limit.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl UnloadSettings {
     /// Whether a session may be unloaded at all.
     pub(crate) fn is_on(self) -> bool {
         self.idle_after.is_some() || self.when_full
+    }
+
+    /// The longest wait for the end of a session that is unloaded.
+    pub(crate) fn patience(self) -> Duration {
+        self.patience.unwrap_or(Duration::MAX)
     }
 }
 

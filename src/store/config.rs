@@ -90,6 +90,14 @@ impl<B: SessionAgentBuilder> PersistentConfig<B> {
         self
     }
 
+    /// Limits the wait for the end of a session that is unloaded: for room, and of the session itself. Then the call fails
+    /// with `CapacityExceeded` or `Ending`. Default: no limit.
+    #[cfg(feature = "redis")]
+    pub(crate) fn unload_patience(mut self, patience: Duration) -> Self {
+        self.config.settings.unload.patience = Some(patience);
+        self
+    }
+
     /// Creates the service. Starts no thread.
     ///
     /// # Errors

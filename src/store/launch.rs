@@ -145,6 +145,23 @@ impl<B: SessionAgentBuilder> Inner<B> {
         self.begin_live_or_stored(id, request, Live::begin, FirstTurn::start)
     }
 
+    /// As [`begin`](Self::begin). If the turn begins a life, `registered` is called before the life starts: what subscribes
+    /// then gets its first event.
+    #[cfg(feature = "redis")]
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    pub(super) fn begin_and(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+        registered: impl FnOnce(),
+    ) -> Result<TurnHandle, RefusedTurn> {
+        let start = |first: FirstTurn<'_, B>| {
+            registered();
+            first.start()
+        };
+        self.begin_live_or_stored(id, request, Live::begin, start)
+    }
+
     /// As [`begin`](Self::begin), for a thread that will wait for the turn.
     #[allow(clippy::result_large_err)] // The turn itself is larger.
     fn begin_with_wait(&self, id: SessionId, request: StartTurnRequest) -> Result<TurnWithWait, RefusedTurn> {

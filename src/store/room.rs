@@ -25,7 +25,8 @@
 //! a session has given back. Then the caller unloads the next session.
 //!
 //! A look that finds no candidate is repeated a limited number of times, since sessions that are used all the time
-//! would otherwise keep a caller busy for ever.
+//! would otherwise keep a caller busy for ever. A service may also limit the wait for an end: a worker of a cluster does,
+//! since the drop of one agent must not hold up others.
 //!
 //! # One caller resumes a session
 //!
@@ -130,6 +131,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
             return Ok(None);
         }
         let (waiting, mut looks) = (self.live.stopwatch(), 0);
+        let patience = self.live.unload_settings().patience();
         let (mut refused, mut last_look) = (HashSet::new(), None);
         loop {
             let full = match self.live.reserve(Duration::ZERO) {
@@ -138,12 +140,16 @@ impl<B: SessionAgentBuilder> Inner<B> {
             };
             check()?;
             if let Some(life) = self.unload_longest_idle(&mut refused)? {
-                is_over(life.wait_until_ended(&waiting, Duration::MAX))?;
+                match life.wait_until_ended(&waiting, patience) {
+                    Err(SessionError::Timeout { .. }) => return Err(full),
+                    waited => is_over(waited)?,
+                };
                 continue;
             }
             let Look { unloading, states, .. } = self.live.look();
             if let Some(life) = unloading {
-                if is_over(life.wait_until_ended(&waiting, Duration::MAX))? {
+                let waited = life.wait_until_ended(&waiting, patience);
+                if !matches!(waited, Err(SessionError::Timeout { .. })) && is_over(waited)? {
                     continue;
                 }
                 return Err(full);
@@ -233,16 +239,17 @@ impl<B: SessionAgentBuilder> Inner<B> {
             return self.launch_stored(id).map(Some);
         }
         let waiting = self.live.stopwatch();
+        let patience = self.live.unload_settings().patience();
         let resume = match self.resumes.begin(id) {
             Ok(resume) => resume,
             Err(other) => {
-                let waited = reentrancy::receive(other.receiver(), &waiting.deadline(Duration::MAX));
-                waited.map_err(|error| error.into_session_error(id, &waiting))?;
+                let waited = reentrancy::receive(other.receiver(), &waiting.deadline(patience));
+                waited.map_err(|error| ending(error.into_session_error(id, &waiting)))?;
                 return Ok(None);
             }
         };
         // Another caller may have resumed it before this one had the right to.
-        if self.is_open(id) || self.wait_for_unload(id, &waiting, Duration::MAX)? {
+        if self.is_open(id) || self.wait_for_unload(id, &waiting, patience).map_err(ending)? {
             return Ok(None);
         }
         if room.is_none() {
@@ -261,7 +268,7 @@ impl<B: SessionAgentBuilder> Inner<B> {
             // Before the wait: other callers wait for the launch, and one of them may have the permit that this one
             // needs.
             drop((spec, launch));
-            life.wait_until_ended(&waiting, Duration::MAX)?;
+            life.wait_until_ended(&waiting, patience).map_err(ending)?;
             return Ok(None);
         }
         if let Some(room) = room.take() {
@@ -290,6 +297,14 @@ impl<B: SessionAgentBuilder> Inner<B> {
             Some(summary) if summary.archived => Err(SessionError::Archived { id }),
             Some(_) => Ok(()),
         }
+    }
+}
+
+/// The error of a wait for the end of a session that took too long.
+fn ending(error: SessionError) -> SessionError {
+    match error {
+        SessionError::Timeout { id, waited } => SessionError::Ending { id, waited },
+        error => error,
     }
 }
 

@@ -320,6 +320,32 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         self.inner.live.life(id).is_some()
     }
 
+    /// One unit of the capacity for a session that becomes live, as a call makes it itself. Then the call does not fail for
+    /// want of it. `None` if the service makes no room.
+    #[cfg(feature = "redis")]
+    pub(crate) fn make_room(&self) -> Result<Option<Reservation>, SessionError> {
+        self.inner.make_room(|| Ok(()))
+    }
+
+    /// As `try_begin_turn`. If the turn begins a life of the session, `registered` is called between its registration and its
+    /// start.
+    #[cfg(feature = "redis")]
+    #[allow(clippy::result_large_err)] // The turn itself is larger.
+    pub(crate) fn try_begin_turn_and(
+        &self,
+        id: SessionId,
+        request: StartTurnRequest,
+        registered: impl FnOnce(),
+    ) -> Result<TurnHandle, crate::service::RefusedTurn> {
+        self.inner.begin_and(id, request, registered)
+    }
+
+    /// As `subscribe`, for a session that is live. Builds no agent.
+    #[cfg(feature = "redis")]
+    pub(crate) fn subscribe_live(&self, id: SessionId, options: Subscription) -> Result<EventStream, SessionError> {
+        self.inner.live.subscribe(id, options)
+    }
+
     /// Ends the life of a session, if there is one, and waits for its end. Its record is not archived. A running turn is
     /// cancelled.
     #[cfg(feature = "redis")]

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use turnwise::cluster::{ClusterService, Engine, EngineConfig, Worker};
-use turnwise::testkit::Gate;
+use turnwise::testkit::{self, Gate};
 use turnwise::{
-    agent_fn, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, Overflow, SessionEvent, SessionId,
-    SessionService, SessionSpec, StartTurnRequest, Subscription, TurnContext, WhenBusy,
+    agent_fn, builder_fn, AgentError, AgentEvent, ArchiveMode, CancelReason, EphemeralSessionService, EventStream,
+    Overflow, RunResult, Session, SessionAgent, SessionAgentBuilder, SessionEvent, SessionId, SessionService,
+    SessionSpec, StartTurnRequest, Subscription, TurnContext, TurnHandle, WhenBusy,
 };
 
+use crate::proxy::{Network, Proxy};
 use crate::server::Server;
 use crate::support::*;
 
@@ -28,8 +30,6 @@ struct Cluster {
 /// A worker with room for some sessions. Its turn "wait" waits for the gate, "emit" emits until it is told to stop, and
 /// "deaf" waits for the gate whatever happens.
 fn cluster(room: usize) -> Option<Cluster> {
-    let server = Server::start(&[])?;
-    let engine = Engine::open(&server.url(), EngineConfig::new().lease(LEASE)).expect("the engine opens");
     let gate = Gate::new();
     let own = gate.clone();
     let agent = agent_fn(move |prompt: String, turn: &TurnContext| {
@@ -50,10 +50,38 @@ fn cluster(room: usize) -> Option<Cluster> {
         }
         Ok(turn.finish(prompt))
     });
-    let config = EphemeralSessionService::configure(agent).max_sessions(room);
+    cluster_of(agent, room, gate)
+}
+
+fn cluster_of(builder: impl SessionAgentBuilder, room: usize, gate: Gate) -> Option<Cluster> {
+    let server = Server::start(&[])?;
+    let engine = Engine::open(&server.url(), EngineConfig::new().lease(LEASE)).expect("the engine opens");
+    let config = EphemeralSessionService::configure(builder).max_sessions(room);
     let worker = Worker::start(config, engine.clone()).expect("the worker starts");
     let client = ClusterService::new(engine).expect("the client starts");
     Some(Cluster { client, worker, gate, server })
+}
+
+/// An agent whose drop waits for the gate.
+struct GatedDrop {
+    agent: Box<dyn SessionAgent>,
+    gate: Gate,
+}
+
+impl SessionAgent for GatedDrop {
+    fn run_turn(&mut self, prompt: String, turn: &TurnContext) -> Result<RunResult, AgentError> {
+        self.agent.run_turn(prompt, turn)
+    }
+
+    fn session_clone(&self) -> Session {
+        self.agent.session_clone()
+    }
+}
+
+impl Drop for GatedDrop {
+    fn drop(&mut self) {
+        self.gate.pass_regardless();
+    }
 }
 
 impl Cluster {
@@ -64,6 +92,27 @@ impl Cluster {
     fn open(&self) -> SessionId {
         self.client.open_session(SessionSpec::new()).unwrap()
     }
+
+    /// A turn that was told to stop, while it waited for a subscriber that does not read.
+    fn unread(&self, id: SessionId) -> (TurnHandle, EventStream) {
+        let options = Subscription::new().capacity(1).overflow(Overflow::Block);
+        let events = self.client.subscribe(id, options).unwrap();
+        let turn = self.client.begin_turn(id, turn("emit")).unwrap();
+        // A turn that waits for room has no running permit.
+        soon("the turn runs", || !events.events().is_empty());
+        soon("the emitter waits", || self.worker.stats().service.running_turns == 0);
+        turn.interrupt();
+        (turn, events)
+    }
+}
+
+/// The texts of the events that have one. A gap is a text too.
+fn texts(events: &[SessionEvent]) -> Vec<&str> {
+    let has_text = |event: &&SessionEvent| {
+        matches!(event.event, AgentEvent::TextDelta { .. } | AgentEvent::StreamTruncated { .. })
+    };
+    let events = events.iter().filter(has_text);
+    events.map(|event| if let AgentEvent::TextDelta { delta } = &event.event { delta } else { "gap" }).collect()
 }
 
 /// Runs this until it is true.
@@ -240,15 +289,69 @@ fn c85_a_subscription_goes_on_after_a_fault_without_a_gap_or_a_repeat() {
         assert_eq!(cluster.ask(id, "last"), "last");
         cluster.client.archive(id).unwrap();
         let all: Vec<SessionEvent> = events.collect();
-        let texts: Vec<&str> = all
-            .iter()
-            .filter_map(|event| match &event.event {
-                AgentEvent::TextDelta { delta } => Some(delta.as_str()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(texts, ["0", "1", "2", "3", "4", "last"], "{all:?}");
+        assert_eq!(texts(&all), ["0", "1", "2", "3", "4", "last"], "{all:?}");
         assert!(all.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+    });
+}
+
+#[test]
+fn c85_a_session_that_is_archived_is_given_up_behind_its_unread_events() {
+    run(|| {
+        let Some(cluster) = cluster(4) else { return };
+        let id = cluster.open();
+        let (turn, events) = cluster.unread(id);
+        turn.wait().unwrap_err();
+        cluster.client.archive(id).unwrap();
+        // Reads while the worker waits.
+        let events: Vec<SessionEvent> = events.collect();
+        assert!(matches!(events.last().unwrap().event, AgentEvent::RunFailed { .. }), "{:?}", events.last());
+        assert!(events.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1));
+    });
+}
+
+#[test]
+fn c85_events_that_are_never_read_of_an_archived_session_are_reported() {
+    run(|| {
+        let Some(cluster) = cluster(4) else { return };
+        let id = cluster.open();
+        let (turn, events) = cluster.unread(id);
+        turn.wait().unwrap_err();
+        cluster.client.archive(id).unwrap();
+        cluster.client.archive_wait(id, LONG).unwrap();
+        let events: Vec<SessionEvent> = events.collect();
+        assert!(matches!(events.last().unwrap().event, AgentEvent::StreamTruncated { .. }), "{:?}", events.last());
+    });
+}
+
+#[test]
+fn c85_events_that_a_drained_worker_had_are_reported_also_if_none_follow() {
+    run(|| {
+        let Some(cluster) = cluster(4) else { return };
+        let id = cluster.open();
+        let (turn, events) = cluster.unread(id);
+        turn.wait().unwrap_err();
+        assert_eq!(cluster.worker.drain(LONG).given_up, 1);
+        cluster.client.archive(id).unwrap();
+        let events: Vec<SessionEvent> = events.collect();
+        assert!(matches!(events.last().unwrap().event, AgentEvent::StreamTruncated { .. }), "{:?}", events.last());
+    });
+}
+
+#[test]
+fn c85_events_that_a_dropped_worker_had_are_reported_also_if_none_follow() {
+    run(|| {
+        let Some(Cluster { client, worker, gate, server: _server }) = cluster(4) else { return };
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        let events = client.subscribe(id, Subscription::new()).unwrap();
+        let turn = client.begin_turn(id, turn("deaf")).unwrap();
+        gate.wait_arrived(1);
+        drop(worker);
+        assert_eq!(turn.wait().unwrap_err().code(), "WORKER_LOST");
+        gate.open();
+        client.archive(id).unwrap();
+        let kinds: Vec<AgentEvent> = events.map(|event| event.event).collect();
+        let truncated = |event: &&AgentEvent| matches!(event, AgentEvent::StreamTruncated { .. });
+        assert_eq!(kinds.iter().filter(truncated).count(), 1, "{kinds:?}");
     });
 }
 
@@ -280,5 +383,145 @@ fn c86_more_sessions_than_fit_take_turns_in_a_worker() {
         for id in ids {
             assert_eq!(cluster.client.history(id).unwrap().iter().len(), 6);
         }
+    });
+}
+
+#[test]
+fn c86_watched_idle_sessions_make_room_and_their_subscribers_miss_nothing() {
+    run(|| {
+        let Some(cluster) = cluster(1) else { return };
+        let watch = |id| cluster.client.subscribe(id, Subscription::new().overflow(Overflow::Block)).unwrap();
+        let first = cluster.open();
+        let of_first = watch(first);
+        assert_eq!(cluster.ask(first, "1"), "1");
+        // A build needs room too.
+        let second = cluster.open();
+        let of_second = watch(second);
+        for text in ["2", "4", "6"] {
+            assert_eq!(cluster.ask(second, text), text);
+            let text = (text.parse::<u8>().unwrap() + 1).to_string();
+            assert_eq!(cluster.ask(first, &text), text);
+        }
+        let third = cluster.client.create_session(create("8")).unwrap().session_id;
+        assert_eq!(cluster.ask(first, "9"), "9");
+        for id in [first, second, third] {
+            cluster.client.archive(id).unwrap();
+        }
+        let [of_first, of_second]: [Vec<SessionEvent>; 2] = [of_first.collect(), of_second.collect()];
+        assert_eq!(texts(&of_first), ["1", "3", "5", "7", "9"], "{of_first:?}");
+        assert_eq!(texts(&of_second), ["2", "4", "6"], "{of_second:?}");
+    });
+}
+
+#[test]
+fn c86_a_session_whose_subscriber_is_behind_makes_room_and_loses_none_of_its_events() {
+    run(|| {
+        let Some(cluster) = cluster(1) else { return };
+        let first = cluster.open();
+        let (turn, events) = cluster.unread(first);
+        turn.wait().unwrap_err();
+        let second = cluster.open();
+        assert_eq!(cluster.ask(second, "2"), "2");
+        // The events of the next life wait for those of the last one.
+        let third = cluster.client.begin_turn(first, StartTurnRequest::new("3")).unwrap();
+        assert_eq!(third.wait().unwrap().text, "3");
+        let reader = std::thread::spawn(move || events.collect::<Vec<SessionEvent>>());
+        cluster.client.archive(first).unwrap();
+        let events = reader.join().unwrap();
+        assert!(!texts(&events).contains(&"gap"), "{events:?}");
+        assert_eq!(texts(&events).last(), Some(&"3"));
+        assert!(events.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+    });
+}
+
+#[test]
+fn c86_a_cancel_reaches_the_build_of_a_watched_session() {
+    run(|| {
+        let gate = Gate::new();
+        let Some(cluster) = cluster_of(testkit::scripted().build_waits_at(&gate), 1, gate) else { return };
+        cluster.gate.let_through(2);
+        let first = cluster.open();
+        let events = cluster.client.subscribe(first, Subscription::new()).unwrap();
+        let _second = cluster.open();
+        let turn = cluster.client.begin_turn(first, turn("x")).unwrap();
+        cluster.gate.wait_arrived(3);
+        turn.interrupt();
+        assert_eq!(turn.wait().unwrap_err().cancel_reason(), Some(CancelReason::Interrupted));
+        cluster.client.archive(first).unwrap();
+        // The turn's beginning and its end.
+        let events: Vec<SessionEvent> = events.collect();
+        assert!(matches!(events.last().unwrap().event, AgentEvent::RunFailed { .. }), "{events:?}");
+    });
+}
+
+#[test]
+fn c86_an_agent_that_is_not_dropped_does_not_hold_up_other_sessions_for_ever() {
+    run(|| {
+        let gate = Gate::new();
+        let own = gate.clone();
+        let inner = agent_fn(|prompt: String, turn: &TurnContext| Ok(turn.finish(prompt)));
+        let builder = builder_fn(move |spec, session| {
+            let agent = Box::new(inner.build_agent(spec, session)?);
+            Ok::<_, AgentError>(GatedDrop { agent, gate: own.clone() })
+        });
+        let Some(cluster) = cluster_of(builder, 1, gate) else { return };
+        let first = cluster.open();
+        // The worker gives up the wait after ten seconds.
+        let refused = cluster.client.open_session(SessionSpec::new()).unwrap_err();
+        assert_eq!(refused.code(), "CAPACITY_EXCEEDED");
+        assert_eq!(cluster.gate.waiting(), 1);
+        let refused = cluster.client.start_turn(first, turn("x")).unwrap_err();
+        assert_eq!(refused.code(), "SESSION_ENDING");
+        cluster.gate.open();
+        let second = cluster.open();
+        assert_eq!(cluster.ask(second, "2"), "2");
+        assert_eq!(cluster.ask(first, "1"), "1");
+    });
+}
+
+#[test]
+fn c89_the_drop_of_a_worker_whose_engine_is_away_takes_about_one_lease() {
+    run(|| {
+        let Some(server) = Server::start(&[]) else { return };
+        let (proxy, lease) = (Proxy::start(server.port()), Duration::from_secs(4));
+        let engine = Engine::open(&proxy.url(), EngineConfig::new().lease(lease)).expect("the engine opens");
+        let agent = agent_fn(|prompt: String, turn: &TurnContext| Ok(turn.finish(prompt)));
+        let worker = Worker::start(EphemeralSessionService::configure(agent), engine).expect("the worker starts");
+        proxy.set(Network::Cut);
+        let begun = Instant::now();
+        drop(worker);
+        assert!(begun.elapsed() < lease + lease / 4, "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn c86_what_a_worker_could_not_look_at_is_done_when_the_engine_is_back() {
+    run(|| {
+        let Some(server) = Server::start(&[]) else { return };
+        // The worker is the default user, and the client another one.
+        server.command(&["ACL", "SETUSER", "other", "on", ">secret", "~*", "&*", "+@all"]);
+        let lease = Duration::from_secs(8);
+        let open = |url: &str| Engine::open(url, EngineConfig::new().lease(lease)).expect("the engine opens");
+        let agent = agent_fn(|prompt: String, turn: &TurnContext| Ok(turn.finish(prompt)));
+        let config = EphemeralSessionService::configure(agent);
+        let worker = Worker::start(config, open(&server.url())).expect("the worker starts");
+        let url = server.url().replace("redis://", "redis://other:secret@");
+        let client = ClusterService::new(open(&url)).expect("the client starts");
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        server.command(&["ACL", "SETUSER", "default", "-evalsha"]);
+        client.archive(id).unwrap();
+        // The renewer and the sweeper have called again: the wake-up is over by then.
+        let refused = || {
+            let calls = server.command(&["INFO", "commandstats"]);
+            let calls = calls.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:").map(str::to_owned));
+            let refused =
+                calls.and_then(|calls| calls.split("rejected_calls=").nth(1)?.split(',').next()?.parse().ok());
+            refused.unwrap_or(0)
+        };
+        soon("a few refused calls", || refused() >= 4);
+        assert_eq!(worker.stats().sessions, 1);
+        server.command(&["ACL", "SETUSER", "default", "+evalsha"]);
+        soon("the session is given up", || worker.stats().sessions == 0);
+        assert_eq!(worker.stats().incarnations, 1);
     });
 }

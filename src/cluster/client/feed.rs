@@ -2,7 +2,8 @@
 //!
 //! A batch has the epoch of its worker, and the number of its first event within that epoch. A worker repeats a batch
 //! whose answer it did not get, and a worker that has lost the session may still send. So the client drops what it has
-//! seen, and all that is of an earlier epoch. What is missing it reports, since no worker sends it again.
+//! seen, and all that is of an earlier epoch. What is missing it reports, since no worker sends it again. A batch without
+//! events may tell it that events are missing, for the case that none follow.
 
 use serde::de::DeserializeOwned;
 
@@ -37,6 +38,8 @@ pub(super) struct Feed {
     /// How many events of the epoch were seen, or are missing.
     seen: u64,
     credit: Credit,
+    /// Whether missing events were the last that was reported, with no event since.
+    has_told_gap: bool,
 }
 
 /// How much of a feed the worker may send, in one epoch.
@@ -97,7 +100,7 @@ impl Feed {
         }
         let is_next_epoch = batch.epoch > self.epoch && self.epoch > 0;
         if batch.epoch > self.epoch {
-            *self = Self { epoch: batch.epoch, ..Self::default() };
+            *self = Self { epoch: batch.epoch, has_told_gap: self.has_told_gap, ..Self::default() };
         }
         let seen_before = (self.seen + 1).saturating_sub(batch.first).min(batch.count);
         let is_missing = batch.first > self.seen + 1;
@@ -117,7 +120,10 @@ impl Feed {
             self.credit.skip();
         }
         // The end of a feed may have a later epoch than its events.
-        let is_truncated = (is_next_epoch && batch.count > 0) || is_missing || is_damaged || is_unreadable;
+        let has_gap = (is_next_epoch && batch.count > 0) || is_missing || is_damaged || is_unreadable;
+        // Once for all that is missing at one place.
+        let is_truncated = has_gap && !self.has_told_gap;
+        self.has_told_gap = (has_gap || self.has_told_gap) && events.is_empty();
         Some(Received { is_truncated, events, is_last: batch.is_last })
     }
 
@@ -219,6 +225,19 @@ mod tests {
         assert!(feed.receive::<AgentEvent>(&batch(4, 2, &[delta("c")], true)).is_none());
         let same = feed.receive(&batch(6, 2, &[delta("d")], false)).unwrap();
         assert_eq!((texts(&same), same.is_truncated), (vec!["d"], false));
+    }
+
+    #[test]
+    fn c85_missing_events_are_reported_once_also_if_none_follow() {
+        let gap = |epoch, first| Batch { epoch, first, count: 0, is_last: false, body: b"[]".to_vec() };
+        let mut feed = Feed::default();
+        assert!(!feed.receive::<AgentEvent>(&batch(1, 1, &[delta("a")], false)).unwrap().is_truncated);
+        assert!(!feed.receive::<AgentEvent>(&gap(1, 2)).unwrap().is_truncated, "nothing is missing");
+        assert!(feed.receive::<AgentEvent>(&gap(1, 5)).unwrap().is_truncated);
+        assert!(!feed.receive::<AgentEvent>(&gap(1, 1 << 53)).unwrap().is_truncated);
+        let next = feed.receive(&batch(2, 1, &[delta("b")], false)).unwrap();
+        assert_eq!((texts(&next), next.is_truncated), (vec!["b"], false));
+        assert!(feed.receive::<AgentEvent>(&batch(3, 1, &[delta("c")], true)).unwrap().is_truncated);
     }
 
     #[test]

@@ -84,6 +84,16 @@ local function end_feeds(id)
     redis.call('HDEL', key, 'feeds')
 end
 
+-- Tells the clients of a session's feeds that events of this epoch may be missing. No worker numbers so many events.
+local function tell_gap(id)
+    local key = session_key(id)
+    local found = redis.call('HMGET', key, 'feeds', 'epoch')
+    for _, feed in ipairs(words(found[1])) do
+        tell({ redis.call('HGET', key, 'f:' .. feed .. ':cid') }, 'events', feed, 'epoch', found[2], 'first',
+            '9007199254740992', 'count', '0', 'last', 'gap', 'body', '[]')
+    end
+end
+
 -- Removes a session that was never built, or is deleted.
 local function remove(id)
     end_feeds(id)
@@ -131,8 +141,8 @@ local function answer(id, turn, kind, body)
     return answers, left
 end
 
--- Takes a session from a worker whose lease is gone: every turn in flight is lost. A session that was never built is
--- removed. Returns whether the session is still there.
+-- Takes a session from a worker whose lease is gone: every turn in flight is lost, and events that it had not sent. A
+-- session that was never built is removed. Returns whether the session is still there.
 local function abandon(id)
     local key = session_key(id)
     local found = redis.call('HMGET', key, 'wid', 'flight', 'rev')
@@ -142,6 +152,7 @@ local function abandon(id)
     redis.call('SREM', ns .. 'w:' .. found[1] .. ':s', id)
     redis.call('SREM', ns .. 'w:' .. found[1] .. ':b', id)
     redis.call('HSET', key, 'wid', '')
+    tell_gap(id)
     if not found[3] then
         remove(id)
         return false
@@ -229,10 +240,14 @@ local function put_in_flight(id, wid, flight, turn, request, cid, body)
     redis.call('SADD', ns .. 'w:' .. wid .. ':b', id)
     note_request(request, 'id', id, 'turn', turn)
     if #flight == 1 and turn ~= '0' and #body <= LONGEST_COPY then
-        wake(wid, id, 'epoch', redis.call('HGET', key, 'epoch'), 'turn', turn, 'request', request, 'cid', cid, 'body', body)
-    else
-        wake(wid, id)
+        local found = redis.call('HMGET', key, 'epoch', 'feeds')
+        -- A look begins the feeds before the turn.
+        if #words(found[2]) == 0 then
+            wake(wid, id, 'epoch', found[1], 'turn', turn, 'request', request, 'cid', cid, 'body', body)
+            return
+        end
     end
+    wake(wid, id)
 end
 
 -- Adds a client to those that are told how a turn in flight ends.

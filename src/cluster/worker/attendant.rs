@@ -2,24 +2,25 @@
 //!
 //! An attendant exists while there is something to do, and for a moment longer. It reads what is in flight, starts the
 //! first turn, passes cancellations, responses and messages on, and answers what no save has answered. It may wait for
-//! the engine, for a build, for a cancel hook, or for the end of a turn. No other session waits for it.
+//! the engine, for room, for a build without a turn, for a cancel hook, or for the end of a turn. No other session waits for
+//! it. The agent of a turn is built by the session thread: a cancellation reaches the build.
 //!
 //! # What it reads
 //!
 //! A wake-up names the session. The attendant then [looks](Look) at the session's hash, which has all that is to be done
 //! until the turn ends. So a wake-up that is lost, repeated or late does no harm, if another look follows: the sweep sees to
-//! that.
+//! that while a turn is in flight.
 //!
-//! The wake-up for a turn that is alone in flight has a copy of it. Where the session is live, the attendant begins such a
-//! [known turn](KnownTurn) without a look, which saves a round trip. The copy may be late: a look may have found the turn
-//! before. It counts only if
+//! The wake-up for a turn that is alone in flight, in a session without feeds, has a copy of it. Where the session is live,
+//! the attendant begins such a [known turn](KnownTurn) without a look, which saves a round trip. The copy may be late: a look
+//! may have found the turn before. It counts only if
 //!
 //! - its epoch is the one in which this worker has the session, and
-//! - its number is above that of every turn which was found in flight in this epoch.
+//! - its number is above that of every turn which was the first in flight when an attendant decided what to begin.
 //!
 //! The engine gives numbers out in rising order, so such a turn was neither begun nor refused here. It is the first in
 //! flight still: nothing overtakes the first turn, and only its worker ends it while the worker has its lease. What has
-//! come for it since, a cancellation for example, has a wake-up of its own behind this one.
+//! come for it since, a cancellation or the end of the session for example, has a wake-up of its own behind this one.
 //!
 //! # Who answers a turn
 //!
@@ -44,7 +45,7 @@ use crate::model::{
     AgentEvent, InputId, InputResponse, InteractionContent, InteractionId, RunResult, SessionId, TurnId,
 };
 use crate::panics::record;
-use crate::service::{CreateSessionRequest, SessionService, StartTurnRequest, WhenBusy};
+use crate::service::{CreateSessionRequest, SessionService, SessionSpec, StartTurnRequest, WhenBusy};
 use crate::subscription::stream::EventStream;
 use crate::subscription::{Overflow, Subscription};
 use crate::sync::{bounded, never, select, Arc, Mutex, Ordering, Receiver};
@@ -53,11 +54,11 @@ use crate::turn::handle::TurnHandle;
 
 use super::super::engine::{sleep, unexpected, Call};
 use super::super::error::EngineError;
-use super::super::messages::{reason_of, Failure, FeedOptions, Order, Verdict};
+use super::super::messages::{reason_of, Failure, FeedOptions, Order, Spec, Verdict};
 use super::super::scripts;
 use super::super::wire::Reply;
-use super::feed::{Feed, FeedEnd, Progress};
-use super::feeds::RunningFeed;
+use super::feed::{Feed, FeedEnd, Orders, Progress};
+use super::feeds::{BusySession, RunningFeed, PATIENCE};
 use super::hosting::{Hosted, Owner};
 use super::lease::Incarnation;
 use super::store::{fenced, finish};
@@ -103,6 +104,7 @@ struct Current {
     /// The messages and responses that were passed on.
     seen: HashSet<String>,
     is_cancelled: bool,
+    _busy: BusySession,
 }
 
 /// What there is to do for a session.
@@ -178,7 +180,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     /// Begins a turn without a look. That it is still to be begun follows from the fence and the number, see the head.
     fn begin_known(&mut self, known: KnownTurn) -> Next {
         if self.current.is_some() {
-            // The engine has the end of the local turn already.
+            // The engine has the end of the local turn already, or another session has the id.
             self.known = Some(known);
             return Next::Wait;
         }
@@ -187,7 +189,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         };
         let KnownTurn { epoch, turn } = known;
         let owner = Owner { wid: Arc::clone(&incarnation.wid), epoch };
-        // Without a local life there may be feeds to begin.
+        // Otherwise it has to be loaded, which takes as long as a look.
         let is_live = self.shared.service.is_live(self.id);
         let hosted = self.shared.hosting.find(self.id).filter(|hosted| is_live && hosted.is_new(&owner, turn.number));
         match hosted {
@@ -211,6 +213,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                 let (id, code) = (self.id, error.code());
                 record!(Warn, "turnwise::cluster", "session {id}: the engine does not tell what to do: {code}");
                 // The sweep after the outage wakes it.
+                self.shared.note_missed();
                 return if self.current.is_some() { Next::Wait } else { Next::End };
             }
         };
@@ -224,6 +227,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             }
             hosted.set_owner(look.owner.clone());
         }
+        self.shared.feeds.keep(self.id, |name| look.feeds.iter().any(|[feed, ..]| feed == name));
         if self.shared.service.is_live(self.id) {
             self.follow(&hosted, &look);
         }
@@ -264,7 +268,9 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         }
         let in_flight: Vec<u64> = look.turns.iter().map(|turn| turn.number).collect();
         if hosted.was_begun(&in_flight) {
-            // Its end could not be kept. To run it again is not the engine's to decide.
+            // Its end could not be kept, or the attendant that began it has panicked: then it still runs here. To run it again
+            // is not the engine's to decide.
+            self.end_life_and_keep(hosted);
             let text = "the worker could not keep the end of the turn".to_owned();
             return self.refuse(hosted, turn.number, &turn.request, &Failure::Store { text });
         }
@@ -278,11 +284,14 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         if turn.number == 0 {
             return self.build(hosted, turn, order);
         }
+        // Before the feeds are looked at.
+        let busy = self.shared.feeds.begin_turn(self.id);
         match self.begin_turn(hosted, look, turn, order) {
             Ok(handle) if handle.turn_id().get() == turn.number => {
                 self.shared.counters.begun.add_one();
                 let (number, request) = (turn.number, turn.request.clone());
-                let mut current = Current { number, request, handle, seen: HashSet::new(), is_cancelled: false };
+                let seen = HashSet::new();
+                let mut current = Current { number, request, handle, seen, is_cancelled: false, _busy: busy };
                 current.attend(&self.shared, self.id, turn);
                 self.current = Some(current);
                 self.has_more = look.has_more_than(turn.number);
@@ -322,17 +331,19 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         });
         let service = &self.shared.service;
         let begun = match order.spec {
-            Some(spec) => {
-                service.begin_session(CreateSessionRequest::new("").session(spec.into_spec(id)).turn(request))
-            }
+            Some(spec) => self
+                .new_spec(spec)
+                .and_then(|spec| service.begin_session(CreateSessionRequest::new("").session(spec).turn(request))),
             None => {
-                if !look.feeds.is_empty() {
-                    // Before the turn, so that the clients get its first event.
-                    self.follow(hosted, look);
-                }
-                self.begin_stored(request)
+                // A life that the turn begins is followed before it starts, so that the clients get the first event. Then the
+                // agent is built, while this thread attends to the turn.
+                self.begin_stored(request, || self.follow(hosted, look))
             }
         };
+        if begun.is_ok() && !look.feeds.is_empty() {
+            // Also a life that another caller has begun since the look.
+            self.follow(hosted, look);
+        }
         // Also for a turn that does not begin: the client waits for the end of its feed.
         if let Some((events, owner)) = events.zip(hosted.owner()) {
             self.shared.spawn_feed(self.feed(hosted, owner, &turn.request, &turn.cid), events);
@@ -340,12 +351,14 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         begun
     }
 
-    /// Begins a turn of a session that has a record. A life that is ending is waited for.
-    fn begin_stored(&self, mut request: StartTurnRequest) -> Result<TurnHandle, SessionError> {
+    /// Begins a turn of a session that has a record. A life that is ending is waited for. `follow` is called if the turn
+    /// begins a life.
+    fn begin_stored(&self, mut request: StartTurnRequest, follow: impl Fn()) -> Result<TurnHandle, SessionError> {
         let patience = Clock::System.deadline(self.shared.engine.config().lease / 2);
         let mut pause = Duration::from_millis(1);
+        let mut room = Room::new(&self.shared);
         loop {
-            let refused = match self.shared.service.try_begin_turn(self.id, request) {
+            let refused = match self.shared.service.try_begin_turn_and(self.id, request, &follow) {
                 Ok(handle) => return Ok(handle),
                 Err(refused) => refused,
             };
@@ -355,16 +368,31 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                     pause = (pause * 2).min(Duration::from_millis(50));
                     request = refused.request;
                 }
+                SessionError::CapacityExceeded { .. } if room.make() => request = refused.request,
                 error => return Err(error),
             }
         }
     }
 
+    /// The specification of a new session, with room for it.
+    fn new_spec(&self, spec: Spec) -> Result<SessionSpec, SessionError> {
+        let mut room = Room::new(&self.shared);
+        let reservation = room.repeat(|| self.shared.service.make_room())?;
+        let spec = spec.into_spec(self.id);
+        Ok(match reservation {
+            Some(reservation) => spec.reservation(reservation),
+            None => spec,
+        })
+    }
+
     /// Builds the agent for no turn: of a new session, or of one that is faulted.
     fn build(&mut self, hosted: &Arc<Hosted>, turn: &InFlight, order: Order) -> Next {
         let built = match order.spec {
-            Some(spec) => self.shared.service.open_session(spec.into_spec(self.id)).map(drop),
-            None if self.end_life_now() => self.shared.service.resume(self.id),
+            Some(spec) => self.new_spec(spec).and_then(|spec| self.shared.service.open_session(spec).map(drop)),
+            None if self.end_life_now() => {
+                let mut room = Room::new(&self.shared);
+                room.repeat(|| self.shared.service.resume(self.id))
+            }
             None => Err(SessionError::Busy { id: self.id, turn: None }),
         };
         match built {
@@ -385,6 +413,8 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         self.shared.counters.ended.add_one();
         let next = match hosted.end_turn() {
             Some(has_more) if has_more || self.has_more => Next::Look,
+            // Its life ends first, see below.
+            Some(_) if is_faulted => Next::Look,
             Some(_) => match self.known.take() {
                 Some(known) => self.begin_known(known),
                 None => Next::Wait,
@@ -444,6 +474,7 @@ impl<B: SessionAgentBuilder> Attendant<B> {
                 let (id, code) = (self.id, error.code());
                 record!(Warn, "turnwise::cluster", "session {id}: a turn is not answered: {code}");
                 // The sweep looks again.
+                self.shared.note_missed();
                 Next::Wait
             }
         }
@@ -454,22 +485,20 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         Feed { engine, hosted, owner, name: name.to_owned(), cid: cid.to_owned() }
     }
 
-    /// Adds the feeds that are not running, and ends those that are not wanted any more.
+    /// Adds the feeds that are not running.
     fn follow(&self, hosted: &Arc<Hosted>, look: &Look) {
-        self.shared.feeds.keep(self.id, |name| look.feeds.iter().any(|[feed, ..]| feed == name));
         for [name, cid, options] in &look.feeds {
             let Some(running) = self.shared.feeds.start(self.id, name, &look.owner.epoch) else { continue };
             let options: FeedOptions = serde_json::from_str(options).unwrap_or(FeedOptions { from_seq: None });
             // A slow client is waited for. One that does not want that reads all the same, and drops what it has no room for.
             let mut subscription = Subscription::new().capacity(EVENTS).overflow(Overflow::Block);
             subscription.from_seq = options.from_seq.filter(|_| running.is_first());
-            match self.shared.service.subscribe(self.id, subscription) {
+            match self.shared.service.subscribe_live(self.id, subscription) {
                 Ok(stream) => {
                     let feed = self.feed(hosted, look.owner.clone(), name, cid);
                     self.shared.spawn_session_feed(feed, stream, running);
                 }
                 Err(error) => {
-                    self.shared.feeds.end(self.id, name, &running);
                     let (id, code) = (self.id, error.code());
                     record!(Debug, "turnwise::cluster", "session {id}: no events for a client: {code}");
                 }
@@ -492,8 +521,10 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     /// Gives an archived session back.
     fn leave(&mut self, owner: &Owner) -> Next {
         self.end_life_now();
-        self.shared.feeds.finish(self.id);
-        let _ = self.shared.engine.write(fenced(&scripts::UNLOAD, self.id, owner));
+        self.shared.feeds.finish(self.id, &Clock::System.deadline(PATIENCE));
+        if self.shared.engine.write(fenced(&scripts::UNLOAD, self.id, owner)).is_err() {
+            self.shared.note_missed();
+        }
         Next::Look
     }
 
@@ -525,6 +556,50 @@ impl<B: SessionAgentBuilder> Attendant<B> {
             record!(Warn, "turnwise::cluster", "session {id}: its agent has not ended: {code}");
         }
         ended.is_ok()
+    }
+}
+
+/// Room for a session, in a worker whose idle sessions have subscribers.
+struct Room<'a, B: SessionAgentBuilder> {
+    shared: &'a Arc<Shared<B>>,
+    deadline: Deadline,
+    released: Vec<SessionId>,
+}
+
+impl<'a, B: SessionAgentBuilder> Room<'a, B> {
+    fn new(shared: &'a Arc<Shared<B>>) -> Self {
+        Self { shared, deadline: Clock::System.deadline(END), released: Vec::new() }
+    }
+
+    /// Lets an idle session with subscribers be unloaded. Returns `false` if there is none, or the time is over.
+    fn make(&mut self) -> bool {
+        if !self.deadline.leaves_more_than(Duration::ZERO) {
+            return false;
+        }
+        let released = self.shared.feeds.release(&self.deadline);
+        self.released.extend(released);
+        released.is_some()
+    }
+
+    /// Makes a call that needs room.
+    fn repeat<T>(&mut self, mut call: impl FnMut() -> Result<T, SessionError>) -> Result<T, SessionError> {
+        loop {
+            match call() {
+                Err(SessionError::CapacityExceeded { .. }) if self.make() => {}
+                called => return called,
+            }
+        }
+    }
+}
+
+/// Sessions that were released and not unloaded are followed again.
+impl<B: SessionAgentBuilder> Drop for Room<'_, B> {
+    fn drop(&mut self) {
+        for id in self.released.drain(..) {
+            if self.shared.service.has_life(id) {
+                self.shared.attend(id);
+            }
+        }
     }
 }
 
@@ -561,28 +636,41 @@ impl Current {
 impl<B: SessionAgentBuilder> Shared<B> {
     fn spawn_feed(self: &Arc<Self>, feed: Feed, events: Receiver<AgentEvent>) {
         let Some(incarnation) = self.incarnation() else { return };
-        spawn("feed", move || {
+        let feed = Arc::new(feed);
+        let own = Arc::clone(&feed);
+        let is_spawned = spawn("feed", move || {
             let progress = Mutex::new(Progress::new());
             // The events of a lost turn are of no use to anyone.
-            let next = || events.try_recv().ok().filter(|_| !incarnation.over().is_set());
-            if feed.run(&events, next, incarnation.over(), &progress) == FeedEnd::Drained {
-                feed.end(&progress);
+            let over = incarnation.over();
+            let orders = Orders { stop: over, cut: over, before: None, released: None };
+            if own.run(events, &orders, &progress) == FeedEnd::Drained && !over.is_set() {
+                own.end(&progress);
             }
         });
+        if !is_spawned {
+            // The turn goes on without it. The client need not wait for events.
+            feed.end(&Mutex::new(Progress::of_lost_events()));
+        }
     }
 
     /// Passes the events of the session on. The end of the local life is not the end of the feed: the next one goes on.
-    fn spawn_session_feed(self: &Arc<Self>, feed: Feed, stream: EventStream, running: RunningFeed) {
+    /// Without a thread the next look tries again.
+    fn spawn_session_feed(self: &Arc<Self>, feed: Feed, stream: EventStream, mut running: RunningFeed) {
         let shared = Arc::clone(self);
-        spawn("feed", move || {
-            let id = feed.hosted.id;
-            let end = feed.run(stream.events(), || stream.try_recv().ok(), &running.end, &running.progress);
-            if end == FeedEnd::Unwanted {
-                let call = Call::new(&scripts::FOLLOW).arg(id.to_string()).arg(feed.cid.as_str());
-                let _ = shared.engine.write(call.arg(feed.name.as_str()).arg(""));
+        let is_spawned = spawn("feed", move || {
+            running.begin();
+            match feed.run(stream, &running.orders(), &running.progress) {
+                FeedEnd::Unwanted => {
+                    let call = Call::new(&scripts::FOLLOW).arg(feed.hosted.id.to_string()).arg(feed.cid.as_str());
+                    let _ = shared.engine.write(call.arg(feed.name.as_str()).arg(""));
+                }
+                FeedEnd::Cut => shared.note_missed(),
+                FeedEnd::Drained => {}
             }
-            shared.feeds.end(id, &feed.name, &running);
         });
+        if !is_spawned {
+            self.note_missed();
+        }
     }
 
     /// Passes a message on to the turn, and what becomes of it to the client.
@@ -595,7 +683,10 @@ impl<B: SessionAgentBuilder> Shared<B> {
             Err(_) => Err("the worker cannot read the message".to_owned()),
         };
         match steered {
-            Ok(subscription) => spawn("steering", move || tell.follow(subscription)),
+            Ok(subscription) => {
+                // Without a thread the client hears of the end of the turn.
+                spawn("steering", move || tell.follow(subscription));
+            }
             Err(error) => {
                 let interaction_id = InteractionId::new();
                 tell.send("end", Some(&AgentEvent::InteractionFailed { interaction_id, error }));

@@ -38,7 +38,7 @@ struct State {
     own_turn: Option<TurnId>,
     /// The turns in flight that were begun here, in this epoch. None of them is begun again.
     begun: Vec<u64>,
-    /// The highest turn of this epoch that was found in flight or begun.
+    /// The highest turn of this epoch that was in flight when one of them was to be begun.
     highest: u64,
     /// What clients have granted to the feeds that run.
     grants: Vec<Arc<Grant>>,

@@ -6,7 +6,8 @@
 //!
 //! # Threads
 //!
-//! - the *supervisor*: makes the worker known, then blocks in a read of the worker's stream, which names sessions to attend
+//! - the *supervisor*: makes the worker known, then blocks in a read of the worker's stream: it wakes attendants, and passes
+//!   credit on to feeds
 //! - the *renewer*: renews the lease, and does nothing else
 //! - the *sweeper*: looks for missed messages, and takes over what dead workers have left
 //! - one [attendant](attendant) for each session that has something to do
@@ -41,8 +42,10 @@ use crate::model::SessionId;
 use crate::panics::{contain, record};
 use crate::service::ArchiveMode;
 use crate::store::PersistentSessionService;
-use crate::sync::{bounded, select, Arc, AtomicBool, Builder, JoinHandle, Mutex, Ordering, Receiver, Sender};
-use crate::time::clock::Clock;
+use crate::sync::{
+    bounded, room_for_a_thread, select, Arc, AtomicBool, Builder, JoinHandle, Mutex, Ordering, Receiver, Sender,
+};
+use crate::time::clock::{Clock, Deadline};
 use crate::turn::shared::Counter;
 use crate::wait::latch::Latch;
 
@@ -53,7 +56,7 @@ use super::store::RedisStore;
 use super::wire::Reply;
 use agent::ReportingBuilder;
 use attendant::{Attendant, Wakeup, END};
-use feeds::Feeds;
+use feeds::{Feeds, PATIENCE};
 use hosting::{Hosted, Hosting};
 use lease::Incarnation;
 pub use stats::{DrainReport, WorkerStats};
@@ -62,7 +65,8 @@ use store::{fenced, HostedStore};
 /// Hosts sessions of an engine, for the [clients](super::ClusterService) of any process.
 ///
 /// The settings of the service are those of any service. [`max_sessions`](ServiceConfig::max_sessions) is how many sessions
-/// are live at a time: sessions without a turn make room for others.
+/// are live at a time: sessions without a turn make room for others, also those with subscribers, which miss nothing.
+/// A turn waits for the end of such a session for at most 10 seconds, and is refused then.
 /// [`turn_queue`](ServiceConfig::turn_queue) is how many turns may wait for a session.
 ///
 /// The agents' own service, [`TurnContext::service`](crate::TurnContext::service), is the worker's: sub-agents run in the
@@ -87,11 +91,49 @@ use store::{fenced, HostedStore};
 /// # Drop
 /// Gives the sessions up at once. Turns that run are lost: their callers get
 /// [`WorkerLost`](crate::SessionError::WorkerLost). [`drain`](Self::drain) lets them finish first. Waits for the engine,
-/// while that is away for some [leases](super::EngineConfig::lease) at most, and for no agent.
+/// while that is away for one [lease](super::EngineConfig::lease) at most, and for no agent. A thread that still waits for
+/// the engine then ends by itself, some leases later at most.
 #[must_use = "dropping it gives its sessions up"]
 pub struct Worker {
     control: Box<dyn Control>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
+    lease: Duration,
+}
+
+/// A thread of a worker that its drop waits for.
+struct Thread {
+    handle: JoinHandle<()>,
+    ended: Arc<Latch>,
+}
+
+/// Sets a latch when it is dropped.
+struct SetAtEnd(Arc<Latch>);
+
+impl Drop for SetAtEnd {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+impl Thread {
+    fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let ended = Arc::new(Latch::new());
+        let end = SetAtEnd(Arc::clone(&ended));
+        let handle = builder(name).spawn(move || {
+            let _end = end;
+            work();
+        })?;
+        Ok(Self { handle, ended })
+    }
+
+    /// Waits for the end of the thread. After the deadline it is left alone.
+    fn join_until(self, deadline: &Deadline) {
+        let _ = deadline.receive(self.ended.receiver());
+        if self.ended.is_set() {
+            // A panic of it was reported by the panic hook.
+            let _ = self.handle.join();
+        }
+    }
 }
 
 /// A worker could not start.
@@ -113,7 +155,8 @@ pub enum StartError {
 trait Control: Send + Sync {
     fn stats(&self) -> WorkerStats;
     fn drain(&self, timeout: Duration) -> DrainReport;
-    fn stop(&self);
+    /// Returns the thread that gives the lease up.
+    fn stop(&self) -> Option<Thread>;
 }
 
 /// What the threads of a worker share.
@@ -129,10 +172,12 @@ struct Shared<B: SessionAgentBuilder> {
     incarnation: Mutex<Option<Arc<Incarnation>>>,
     /// The attendants, each with the channel that wakes it.
     attendants: Mutex<HashMap<SessionId, Sender<Wakeup>>>,
-    feeds: Feeds,
+    feeds: Arc<Feeds>,
     counters: Counters,
     /// Set by a drain: the worker takes no more sessions, in the next incarnation either.
     is_draining: AtomicBool,
+    /// Whether an attendant could not do its work: the next sweep looks at all sessions.
+    has_missed: AtomicBool,
     /// Asks for a sweep now.
     sweep_now: Sender<()>,
     stopped: Latch,
@@ -167,7 +212,8 @@ impl Worker {
             marks_faults: !restarts,
         };
         let wrap = |builder| ReportingBuilder { builder, engine: engine.clone(), hosting: Arc::clone(&hosting) };
-        let config = PersistentSessionService::configure(config.map_builder(wrap), store).unload_when_full(true);
+        let config = PersistentSessionService::configure(config.map_builder(wrap), store);
+        let config = config.unload_when_full(true).unload_patience(END);
         let service = config.build()?;
         let (sweep_now, asked) = bounded(1);
         let shared = Arc::new(Shared {
@@ -179,19 +225,21 @@ impl Worker {
             queue,
             incarnation: Mutex::default(),
             attendants: Mutex::default(),
-            feeds: Feeds::default(),
+            feeds: Arc::default(),
             counters: Counters::default(),
             is_draining: AtomicBool::new(false),
+            has_missed: AtomicBool::new(false),
             sweep_now,
             stopped: Latch::new(),
         });
         let first = shared.enrol()?;
-        let mut worker = Self { control: Box::new(Arc::clone(&shared)), threads: Vec::new() };
+        let lease = shared.engine.config().lease;
+        let mut worker = Self { control: Box::new(Arc::clone(&shared)), threads: Vec::new(), lease };
         let renewer = Arc::clone(&shared);
-        worker.threads.push(builder("renewer").spawn(move || renewer.renew())?);
+        worker.threads.push(Thread::start("renewer", move || renewer.renew())?);
         let sweeper = Arc::clone(&shared);
-        worker.threads.push(builder("sweeper").spawn(move || sweeper.sweep_again(&asked))?);
-        worker.threads.push(builder("supervisor").spawn(move || shared.supervise(first))?);
+        worker.threads.push(Thread::start("sweeper", move || sweeper.sweep_again(&asked))?);
+        worker.threads.push(Thread::start("supervisor", move || shared.supervise(first))?);
         Ok(worker)
     }
 
@@ -217,11 +265,10 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.control.stop();
-        for thread in self.threads.drain(..) {
-            // A panic of it was reported by the panic hook.
-            let _ = thread.join();
-        }
+        // One for all steps.
+        let deadline = Clock::System.deadline(self.lease);
+        let last = self.control.stop();
+        last.into_iter().chain(self.threads.drain(..)).for_each(|thread| thread.join_until(&deadline));
     }
 }
 
@@ -343,14 +390,19 @@ impl<B: SessionAgentBuilder> Shared<B> {
     }
 
     /// Looks for what messages may have been missed, takes over what dead workers have left, and gives up sessions that have
-    /// made room for others.
+    /// made room for others. Those with subscribers stay: their events go on without a gap.
     fn sweep(self: &Arc<Self>, incarnation: &Incarnation) {
         let Some([busy, gone]) = self.look_around(incarnation) else { return };
         busy.iter().filter_map(|id| id.parse().ok()).for_each(|id| self.attend(id));
         gone.iter().for_each(|wid| self.abandon(wid, false));
+        if self.has_missed.swap(false, Ordering::SeqCst) {
+            // Also an idle session may be archived since.
+            self.hosting.all().iter().for_each(|hosted| self.attend(hosted.id));
+        }
         for hosted in self.hosting.all() {
             // A life that is about to end may still save.
-            if !self.is_attended(hosted.id) && !self.service.has_life(hosted.id) {
+            let is_used = self.is_attended(hosted.id) || self.service.has_life(hosted.id);
+            if !is_used && !self.feeds.has_any(hosted.id) {
                 self.leave(&hosted);
             }
         }
@@ -365,6 +417,11 @@ impl<B: SessionAgentBuilder> Shared<B> {
             words.into_iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
         };
         Some([texts(busy), texts(gone)])
+    }
+
+    /// Notes that something is left to do for a session, which the engine or the system did not allow.
+    fn note_missed(&self) {
+        self.has_missed.store(true, Ordering::SeqCst);
     }
 
     fn is_attended(&self, id: SessionId) -> bool {
@@ -395,8 +452,9 @@ impl<B: SessionAgentBuilder> Shared<B> {
         is_left
     }
 
-    /// Gives up an idle session, with its last save. Returns whether it is given up.
-    fn unload(self: &Arc<Self>, hosted: &Hosted) -> bool {
+    /// Gives up an idle session, with its last save. Until `feeds` it waits for clients that have not read the last events.
+    /// Returns whether it is given up.
+    fn unload(self: &Arc<Self>, hosted: &Hosted, feeds: &Deadline) -> bool {
         let id = hosted.id;
         if self.service.has_life(id) {
             if let Err(error) = self.service.unload(id, END) {
@@ -404,7 +462,7 @@ impl<B: SessionAgentBuilder> Shared<B> {
                 return false;
             }
         }
-        self.feeds.finish(id);
+        self.feeds.finish(id, feeds);
         self.leave(hosted)
     }
 
@@ -462,19 +520,22 @@ impl<B: SessionAgentBuilder> Shared<B> {
         let _ = wake.try_send(wakeup);
         let attendant = Attendant::new(Arc::clone(self), id, woken);
         let shared = Arc::clone(self);
-        let spawned = builder("attendant").spawn(move || {
+        let work = move || {
             if contain(|| attendant.run()).is_err() {
                 record!(Error, "turnwise::cluster", "session {id}: its attendant panicked");
                 // The sweep wakes another one.
                 shared.attendants.lock().remove(&id);
+                shared.note_missed();
             }
-        });
+        };
+        let spawned = room_for_a_thread().and_then(|()| builder("attendant").spawn(work));
         if spawned.is_ok() {
             attendants.insert(id, wake);
             return;
         }
         drop(attendants);
         // The sweep tries again.
+        self.note_missed();
         record!(Error, "turnwise::cluster", "session {id}: the system has no thread for it");
     }
 
@@ -543,24 +604,28 @@ impl<B: SessionAgentBuilder> Control for Arc<Shared<B>> {
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
+        // One for all sessions.
+        let feeds = Clock::System.deadline(PATIENCE);
         for hosted in self.hosting.all() {
-            if !self.is_attended(hosted.id) && self.unload(&hosted) {
+            if !self.is_attended(hosted.id) && self.unload(&hosted, &feeds) {
                 report.given_up += 1;
             }
         }
         report
     }
 
-    fn stop(&self) {
+    fn stop(&self) -> Option<Thread> {
         self.stopped.set();
-        if let Some(incarnation) = self.incarnation() {
+        let last = self.incarnation().and_then(|incarnation| {
             incarnation.end();
-            // First, so that others go on at once.
-            self.abandon(&incarnation.wid, true);
-        }
+            let shared = Self::clone(self);
+            // First, so that others go on at once. Without a thread the supervisor does it.
+            Thread::start("end", move || shared.abandon(&incarnation.wid, true)).ok()
+        });
         self.give_up_all();
         // Cancels what runs. Agents that do not stop are left alone.
         self.service.shutdown_with(ArchiveMode::Interrupt, Duration::ZERO);
+        last
     }
 }
 
@@ -569,9 +634,11 @@ fn builder(name: &str) -> Builder {
     Builder::new().name(format!("turnwise-{name}"))
 }
 
-/// Starts a thread that is not joined. Without a thread the work is dropped.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
-    if builder(name).spawn(work).is_err() {
+/// Starts a thread that is not joined. Returns `false` if the system has none; the work is dropped then.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> bool {
+    let spawned = room_for_a_thread().and_then(|()| builder(name).spawn(work));
+    if spawned.is_err() {
         record!(Error, "turnwise::cluster", "the system has no thread for a {name}");
     }
+    spawned.is_ok()
 }

@@ -232,8 +232,8 @@ impl Play {
                 let sum = ["999", "1000", "3000", "3001", "2000000", "2000001", "closed", ""][usize::from(sum)];
                 ("credit", vec![id(session), self.cid(client), format!("f{feed}:{epoch}"), sum.into()])
             }
-            Emit { client, feed, epoch, count, is_last } => {
-                let last = if is_last { "1" } else { "0" };
+            Emit { client, feed, epoch, count, last } => {
+                let last = ["0", "1", "gap"][usize::from(last)];
                 let part = [epoch.to_string(), "1".into(), count.to_string(), last.into(), self.name("events ")];
                 ("emit", [self.cid(client), format!("f{feed}")].into_iter().chain(part).collect())
             }

@@ -220,6 +220,7 @@ impl Model {
         let session = self.sessions.get_mut(id).unwrap();
         session.wid = Some(String::new());
         let (is_built, is_archived) = (session.record.is_some(), session.is_archived());
+        self.tell_gap(id);
         if !is_built {
             self.remove(id);
         } else if is_archived {
@@ -272,8 +273,9 @@ impl Model {
         let known = Request { id: id.into(), turn: Some(number), ..Request::default() };
         self.requests.insert(request.into(), known);
         let session = &self.sessions[id];
-        // A turn that is alone is copied into the entry, if it is not too long.
-        if session.flight.len() > 1 || number == 0 || body.len() > 4096 {
+        let has_feeds = session.feeds.as_ref().is_some_and(|feeds| !feeds.is_empty());
+        // A turn that is alone is copied into the entry, if it is not too long and there are no feeds to begin.
+        if session.flight.len() > 1 || number == 0 || body.len() > 4096 || has_feeds {
             self.wake_owner(id);
         } else {
             let (wid, epoch, turn) = (session.wid().to_owned(), session.epoch.to_string(), number.to_string());

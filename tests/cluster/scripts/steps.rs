@@ -32,7 +32,7 @@ pub(super) enum Step {
     Restart { session: u8, client: u8 },
     Follow { session: u8, client: u8, feed: u8, ends: bool },
     Credit { session: u8, client: u8, feed: u8, epoch: u8, sum: u8 },
-    Emit { client: u8, feed: u8, epoch: u8, count: u8, is_last: bool },
+    Emit { client: u8, feed: u8, epoch: u8, count: u8, last: u8 },
     Tell { client: u8, kind: u8 },
     Unload { session: u8, fence: u8 },
     Outcome { request: u8, client: u8 },
@@ -84,8 +84,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(session, client, feed, ends)| Follow { session, client, feed, ends }),
         5 => (session.clone(), client.clone(), feed.clone(), epoch.clone(), 0..8_u8)
             .prop_map(|(session, client, feed, epoch, sum)| Credit { session, client, feed, epoch, sum }),
-        3 => (client.clone(), feed, epoch, 0..3_u8, any::<bool>())
-            .prop_map(|(client, feed, epoch, count, is_last)| Emit { client, feed, epoch, count, is_last }),
+        3 => (client.clone(), feed, epoch, 0..3_u8, 0..3_u8)
+            .prop_map(|(client, feed, epoch, count, last)| Emit { client, feed, epoch, count, last }),
         1 => (client, 0..3_u8).prop_map(|(client, kind)| Tell { client, kind }),
         2 => (session, fence()).prop_map(|(session, fence)| Unload { session, fence }),
         2 => (any::<u8>(), 0..3_u8).prop_map(|(request, client)| Outcome { request, client }),

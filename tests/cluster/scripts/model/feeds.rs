@@ -59,6 +59,19 @@ impl Model {
         Value::ok()
     }
 
+    /// Events of this epoch may be missing.
+    pub(super) fn tell_gap(&mut self, id: &str) {
+        let session = &self.sessions[id];
+        let epoch = session.epoch.to_string();
+        let feeds = session.feeds.iter().flatten();
+        let of: Vec<_> = feeds.map(|feed| (feed.name.clone(), feed.cid.clone())).collect();
+        for (name, cid) in of {
+            let first = (1_u64 << 53).to_string();
+            let entry = ["events", &name, "epoch", &epoch, "first", &first, "count", "0", "last", "gap", "body", "[]"];
+            self.tell(&cid, &entry);
+        }
+    }
+
     /// No events of the session follow.
     pub(super) fn end_feeds(&mut self, id: &str) {
         let session = self.sessions.get_mut(id).unwrap();
@@ -97,7 +110,7 @@ impl Model {
         if credit == "closed" {
             return say(["gone"]);
         }
-        if count != "0" || last == "1" {
+        if count != "0" || last != "0" {
             let entry = ["events", feed, "epoch", epoch, "first", first, "count", count, "last", last, "body", body];
             client.told.push(owned(&entry));
         }
