@@ -176,6 +176,10 @@ impl<B: SessionAgentBuilder> Inner<B> {
         begin: impl Fn(&Live<B>, SessionId, StartTurnRequest) -> Result<T, RefusedTurn>,
         start: impl FnOnce(FirstTurn<'a, B>) -> Result<T, SessionError>,
     ) -> Result<T, RefusedTurn> {
+        #[cfg(feature = "redis")]
+        if let Some(error) = self.given_out.get().filter(|_| request.number.is_none()).and_then(|refuse| refuse(id)) {
+            return Err(RefusedTurn::new(error, request));
+        }
         let (mut was_launching, mut room) = (true, None);
         loop {
             request = match begin(&self.live, id, request) {

@@ -16,6 +16,8 @@ use crate::service::{
 };
 use crate::subscription::stream::EventStream;
 use crate::subscription::Subscription;
+#[cfg(feature = "redis")]
+use crate::sync::WriteOnce;
 use crate::sync::{Arc, Weak};
 use crate::turn::handle::TurnHandle;
 use crate::turn::stream::TurnStream;
@@ -106,8 +108,15 @@ pub(super) struct Inner<B: SessionAgentBuilder> {
     pub(super) table: Arc<RecordTable>,
     pub(super) candidates: Candidates,
     pub(super) resumes: Resumes,
+    /// Set in a worker of a cluster.
+    #[cfg(feature = "redis")]
+    pub(super) given_out: WriteOnce<GivenOut>,
     weak: Weak<Inner<B>>,
 }
+
+/// Tells why a turn of a session is refused that has no number, because another process gives the turns of this session out.
+#[cfg(feature = "redis")]
+pub(crate) type GivenOut = Box<dyn Fn(SessionId) -> Option<SessionError> + Send + Sync>;
 
 impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     /// Creates a service with at most `max_sessions` live at a time, and any number of sessions in `store`.
@@ -144,7 +153,15 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
         let inner = Arc::new_cyclic(|weak: &Weak<Inner<B>>| {
             let outer = WeakService::new(weak.clone());
             let live = EphemeralSessionService::inside_of(outer, SavingBuilder { builder }, settings);
-            Inner { live, table, candidates: Candidates::default(), resumes: Resumes::default(), weak: weak.clone() }
+            Inner {
+                live,
+                table,
+                candidates: Candidates::default(),
+                resumes: Resumes::default(),
+                #[cfg(feature = "redis")]
+                given_out: WriteOnce::new(),
+                weak: weak.clone(),
+            }
         });
         Self { inner }
     }
@@ -318,6 +335,12 @@ impl<B: SessionAgentBuilder> PersistentSessionService<B> {
     #[cfg(feature = "redis")]
     pub(crate) fn has_life(&self, id: SessionId) -> bool {
         self.inner.live.life(id).is_some()
+    }
+
+    /// Refuses turns without a number, before anything is done for them. Only the first call has an effect.
+    #[cfg(feature = "redis")]
+    pub(crate) fn set_given_out(&self, given_out: GivenOut) {
+        self.inner.given_out.get_or_init(|| given_out);
     }
 
     /// One unit of the capacity for a session that becomes live, as a call makes it itself. Then the call does not fail for

@@ -176,10 +176,31 @@ fn c84_an_agent_begins_no_turn_of_the_engine_by_the_service_of_its_worker() {
         let Some(cluster) = cluster(4) else { return };
         let (first, second) = (cluster.open(), cluster.open());
         assert_eq!(cluster.ask(second, "one"), "one");
+        let events = cluster.client.subscribe(second, Subscription::new()).unwrap();
         assert_eq!(cluster.ask(first, &format!("tell {second}")), "AGENT_ERROR");
-        // The next turn of the engine has the number of the refused one.
         assert_eq!(cluster.client.start_turn(second, turn("two")).unwrap().turn_id.get(), 2);
         assert_eq!(said(&cluster.client.history(second).unwrap()), ["one", "= one", "two", "= two"]);
+        cluster.client.archive(second).unwrap();
+        let started = |event: &SessionEvent| matches!(event.event, AgentEvent::RunStarted { .. });
+        assert_eq!(events.filter(started).count(), 1);
+    });
+}
+
+#[test]
+fn c86_a_session_that_is_taken_leaves_no_text_on_the_server() {
+    run(|| {
+        let Some(cluster) = cluster(4) else { return };
+        let id = cluster.open();
+        let events = cluster.client.subscribe(id, Subscription::new()).unwrap();
+        assert_eq!(cluster.ask(id, "a secret"), "a secret");
+        assert_eq!(cluster.ask(id, "another secret"), "another secret");
+        drop(events);
+        cluster.client.take_session(id, SOON).unwrap();
+        let keys = cluster.server.command(&["KEYS", "turnwise:[cw]:*"]);
+        let streams: Vec<&str> = keys.lines().filter(|key| key.len() > 40 && !key.ends_with(":l")).collect();
+        assert!(streams.len() >= 2, "{keys}");
+        let text = |key: &&str| cluster.server.command(&["XRANGE", key, "-", "+"]).contains("secret");
+        soon("the streams are empty", || !streams.iter().any(text));
     });
 }
 

@@ -66,6 +66,7 @@ impl<A> ReportingAgent<A> {
         if let Some(hosted) = &hosted {
             hosted.note_own_turn((!turn.is_numbered()).then(|| turn.turn_id()));
             if !turn.is_numbered() {
+                // The service refuses it before, unless the session was given to this worker in between.
                 self.has_refused = true;
                 return Err(AgentError::Config(NOT_LOCAL.into()));
             }
@@ -101,7 +102,7 @@ impl<A> ReportingAgent<A> {
 
 /// Why a turn is refused that an agent has begun by the worker's own service, in a session that the engine gives out. The
 /// engine would not know of it: another turn could run at the same time elsewhere.
-const NOT_LOCAL: &str = "the engine gives out the turns of this session: begin them with a ClusterService";
+pub(super) const NOT_LOCAL: &str = "the engine gives out the turns of this session: begin them with a ClusterService";
 
 /// Calls the host's agent. The message of a panic becomes the verdict, and the panic goes on.
 fn note_panic<T>(hosted: Option<&Hosted>, turn: TurnId, call: impl FnOnce() -> T) -> T {

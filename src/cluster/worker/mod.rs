@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use crate::agent::SessionAgentBuilder;
 use crate::ephemeral::ServiceConfig;
-use crate::error::ConfigError;
+use crate::error::{AgentError, ConfigError, SessionError};
 use crate::model::SessionId;
 use crate::panics::{contain, record};
 use crate::service::ArchiveMode;
@@ -54,7 +54,7 @@ use super::error::EngineError;
 use super::scripts;
 use super::store::RedisStore;
 use super::wire::Reply;
-use agent::ReportingBuilder;
+use agent::{ReportingBuilder, NOT_LOCAL};
 use attendant::{Attendant, Wakeup, END};
 use feeds::{Feeds, PATIENCE};
 use hosting::{Hosted, Hosting};
@@ -215,6 +215,11 @@ impl Worker {
         let config = PersistentSessionService::configure(config.map_builder(wrap), store);
         let config = config.unload_when_full(true).unload_patience(END);
         let service = config.build()?;
+        let own = Arc::clone(&hosting);
+        service.set_given_out(Box::new(move |id| {
+            let refused = || SessionError::Agent { id, source: AgentError::Config(NOT_LOCAL.into()) };
+            own.find(id).map(|_| refused())
+        }));
         let (sweep_now, asked) = bounded(1);
         let shared = Arc::new(Shared {
             engine,
