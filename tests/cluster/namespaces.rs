@@ -113,6 +113,18 @@ impl Namespaces {
         Healing(end)
     }
 
+    /// Waits until the system has delivered all that a player has sent, also over connections that it has closed.
+    pub(crate) fn wait_until_all_is_delivered(&self, player: usize) {
+        let deadline = Instant::now() + LONG;
+        let connections = exec(&self.player(player)).join(" ") + " cat /proc/net/tcp";
+        // The fifth word of a line is `sent:received`, each a number of bytes that wait.
+        let waits = |line: &str| line.split_whitespace().nth(4).is_some_and(|queues| !queues.starts_with("00000000:"));
+        while ip(connections.trim_start_matches("ip ")).expect("a table").lines().skip(1).any(waits) {
+            assert!(Instant::now() < deadline, "something is never delivered");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn server(&self) -> String {
         format!("{}-server", self.prefix)
     }

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use turnwise::cluster::{ClusterService, Engine, EngineConfig, RedisStore, Worker};
 use turnwise::store::SessionStore;
-use turnwise::{EphemeralSessionService, SessionId, SessionService, SessionSpec};
+use turnwise::{agent_fn, EphemeralSessionService, SessionId, SessionService, SessionSpec, TurnContext};
 
 use crate::namespaces::{Cut, Healing, Namespaces};
 use crate::players::{faults, play, told, Heard, Player};
 use crate::proxy::{Network, Proxy};
 use crate::server::Server;
-use crate::support::*;
 
 const WORKERS: usize = 2;
 const CALLERS: usize = 2;
@@ -28,7 +27,12 @@ fn engine(url: &str) -> Engine {
 
 /// Hosts sessions until the process is killed.
 fn work(url: &str) {
-    let _worker = Worker::start(EphemeralSessionService::configure(echo()), engine(url)).expect("the worker starts");
+    // A turn takes a moment, so that a fault meets some that run.
+    let agent = agent_fn(|prompt, turn: &TurnContext| {
+        std::thread::sleep(Duration::from_millis(2));
+        Ok(turn.finish(prompt))
+    });
+    let _worker = Worker::start(EphemeralSessionService::configure(agent), engine(url)).expect("the worker starts");
     loop {
         std::thread::park();
     }
@@ -168,23 +172,31 @@ fn c88_late_messages_lose_no_answered_turn_and_keep_no_lost_one() {
     let sessions = open_sessions(&of_the_test);
     let callers = (WORKERS..WORKERS + CALLERS).map(|at| start(at, tell_caller(&url(at), at, &sessions)));
     let callers: Vec<Player> = callers.collect();
-    let faults = faults(9);
+    let faults = faults(12);
     for fault in 0..faults {
         heard.wait_for_results(30);
         let how = [Cut::Both, Cut::Answers, Cut::Requests][fault % 3];
         let (worker, caller) = (fault % WORKERS, WORKERS + fault % CALLERS);
-        let _cut = match fault / 3 % 3 {
+        match fault / 3 % 4 {
             // The connections go on.
-            0 => during(LEASE / 4, namespaces.cut(worker, how)),
+            0 => drop(during(LEASE / 4, namespaces.cut(worker, how))),
             // The connections are given up, and what they have sent arrives nevertheless.
-            1 => during(LEASE / 2, namespaces.cut(caller, how)),
+            1 => drop(during(LEASE / 2, namespaces.cut(caller, how))),
             // Past its lease: its sessions move to the other worker meanwhile.
-            _ => {
+            2 => {
                 let cut = during(LEASE * 3 / 2, namespaces.cut(worker, how));
                 heard.wait_for_results(10);
-                cut
+                drop(cut);
             }
-        };
+            // The same, but nobody uses the sessions until the ends of its lost turns have arrived.
+            _ => {
+                let cut = namespaces.cut(worker, how);
+                callers.iter().for_each(|caller| caller.signal("STOP"));
+                drop(during(LEASE * 3 / 2, cut));
+                namespaces.wait_until_all_is_delivered(worker);
+                callers.iter().for_each(|caller| caller.signal("CONT"));
+            }
+        }
     }
     heard.wait_for_results(30);
     drop((callers, workers));

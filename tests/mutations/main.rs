@@ -104,7 +104,8 @@ fn run(package: &Path, proof: Proof) -> Output {
             ("", "contract", filter)
         }
         Proof::Cluster(filter) => {
-            command.args(["--all-features", "--test", "cluster"]).env("TURNWISE_REQUIRE_REDIS", "1");
+            command.args(["--all-features", "--test", "cluster"]);
+            command.env("TURNWISE_REQUIRE_REDIS", "1").env("TURNWISE_REQUIRE_NAMESPACES", "1");
             ("", "contract", filter)
         }
         Proof::History => {

@@ -1550,6 +1550,15 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Cluster("c81_the_scripts"),
     ),
     mutation(
+        "a finish is neither fenced nor bound to the turn in flight",
+        "src/cluster/scripts/finish.lua",
+        &[
+            ("elseif not is_owner(id, wid, epoch) then", "elseif false then"),
+            ("elseif words(redis.call('HGET', session_key(id), 'flight'))[1] ~= turn then", "elseif false then"),
+        ],
+        Cluster("c88_late_messages"),
+    ),
+    mutation(
         "a finish is not fenced",
         "src/cluster/scripts/finish.lua",
         &[("elseif not is_owner(id, wid, epoch) then", "elseif false then")],
