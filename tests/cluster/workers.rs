@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use turnwise::cluster::{ClusterService, Engine, EngineConfig, RedisStore, Worker};
 use turnwise::store::SessionStore;
-use turnwise::{agent_fn, EphemeralSessionService, SessionId, SessionService, SessionSpec, TurnContext};
+use turnwise::{
+    agent_fn, CancelReason, EphemeralSessionService, SessionId, SessionService, SessionSpec, TurnContext, WhenBusy,
+};
 
 use crate::namespaces::{Cut, Healing, Namespaces};
 use crate::players::{faults, play, told, Heard, Player};
 use crate::proxy::{Network, Proxy};
 use crate::server::Server;
+use crate::support::*;
 
 const WORKERS: usize = 2;
 const CALLERS: usize = 2;
@@ -21,18 +24,18 @@ const THREADS: usize = 3;
 const SESSIONS: usize = 4;
 const LEASE: Duration = Duration::from_secs(2);
 
-fn engine(url: &str) -> Engine {
-    Engine::open(url, EngineConfig::new().lease(LEASE)).expect("the engine opens")
+fn engine(url: &str, lease: Duration) -> Engine {
+    Engine::open(url, EngineConfig::new().lease(lease)).expect("the engine opens")
 }
 
 /// Hosts sessions until the process is killed.
-fn work(url: &str) {
+fn work(engine: Engine) {
     // A turn takes a moment, so that a fault meets some that run.
     let agent = agent_fn(|prompt, turn: &TurnContext| {
         std::thread::sleep(Duration::from_millis(2));
         Ok(turn.finish(prompt))
     });
-    let _worker = Worker::start(EphemeralSessionService::configure(agent), engine(url)).expect("the worker starts");
+    let _worker = Worker::start(EphemeralSessionService::configure(agent), engine).expect("the worker starts");
     loop {
         std::thread::park();
     }
@@ -41,10 +44,12 @@ fn work(url: &str) {
 /// Does what a player is told. Returns `false` in the process of the test itself.
 fn is_player() -> bool {
     match told().as_deref() {
-        Some([role, url]) if role == "worker" => work(url),
+        Some([role, url, lease]) if role == "worker" => {
+            work(engine(url, Duration::from_secs(lease.parse().expect("seconds"))));
+        }
         Some([_, url, name, sessions @ ..]) => {
             let sessions: Vec<SessionId> = sessions.iter().map(|id| id.parse().expect("an id")).collect();
-            let service = ClusterService::new(engine(url)).expect("the client starts");
+            let service = ClusterService::new(engine(url, LEASE)).expect("the client starts");
             play(&service, name, THREADS, &sessions);
         }
         _ => return false,
@@ -52,8 +57,8 @@ fn is_player() -> bool {
     true
 }
 
-fn tell_worker(url: &str) -> String {
-    format!("worker {url}")
+fn tell_worker(url: &str, lease: Duration) -> String {
+    format!("worker {url} {}", lease.as_secs())
 }
 
 fn tell_caller(url: &str, name: usize, sessions: &[SessionId]) -> String {
@@ -63,7 +68,7 @@ fn tell_caller(url: &str, name: usize, sessions: &[SessionId]) -> String {
 
 /// Opens the sessions of a test. Waits for the first worker.
 fn open_sessions(url: &str) -> Vec<SessionId> {
-    let service = ClusterService::new(engine(url)).expect("the client starts");
+    let service = ClusterService::new(engine(url, LEASE)).expect("the client starts");
     let open = || loop {
         match service.open_session(SessionSpec::new()) {
             Ok(id) => break id,
@@ -77,7 +82,7 @@ fn open_sessions(url: &str) -> Vec<SessionId> {
 /// Compares what the players have printed with the records. The players are gone by now.
 fn check(mut heard: Heard, faults: usize, url: &str, sessions: Vec<SessionId>) {
     heard.finish();
-    let kept = RedisStore::new(engine(url));
+    let kept = RedisStore::new(engine(url, LEASE));
     for id in sessions {
         heard.check(id, &kept.load(id).unwrap().unwrap().0.history);
     }
@@ -96,7 +101,7 @@ fn c88_faults_lose_no_answered_turn_and_keep_no_lost_one() {
         let test = "workers::c88_faults_lose_no_answered_turn_and_keep_no_lost_one";
         Player::start(&[], test, &told, &sender)
     };
-    let start_worker = |at: usize| start(tell_worker(&networks[at].url()));
+    let start_worker = |at: usize| start(tell_worker(&networks[at].url(), LEASE));
     let mut workers: Vec<Player> = (0..WORKERS).map(start_worker).collect();
     let sessions = open_sessions(&server.url());
     let mut named = 0;
@@ -167,7 +172,7 @@ fn c88_late_messages_lose_no_answered_turn_and_keep_no_lost_one() {
         let test = "workers::c88_late_messages_lose_no_answered_turn_and_keep_no_lost_one";
         Player::start(&namespaces.exec(at), test, &told, &sender)
     };
-    let workers: Vec<Player> = (0..WORKERS).map(|at| start(at, tell_worker(&url(at)))).collect();
+    let workers: Vec<Player> = (0..WORKERS).map(|at| start(at, tell_worker(&url(at), LEASE))).collect();
     let of_the_test = format!("unix://{}", server.socket().display());
     let sessions = open_sessions(&of_the_test);
     let callers = (WORKERS..WORKERS + CALLERS).map(|at| start(at, tell_caller(&url(at), at, &sessions)));
@@ -208,4 +213,28 @@ fn c88_late_messages_lose_no_answered_turn_and_keep_no_lost_one() {
 fn during(length: Duration, cut: Healing) -> Healing {
     std::thread::sleep(length);
     cut
+}
+
+#[test]
+fn c84_a_timeout_ends_a_queued_turn_although_its_worker_is_frozen() {
+    if is_player() {
+        return;
+    }
+    let Some(server) = Server::start(&["--appendfsync", "no"]) else { return };
+    run(move || {
+        let lease = Duration::from_secs(30);
+        let (sender, _heard) = Heard::new();
+        let test = "workers::c84_a_timeout_ends_a_queued_turn_although_its_worker_is_frozen";
+        let worker = Player::start(&[], test, &tell_worker(&server.url(), lease), &sender);
+        let id = open_sessions(&server.url())[0];
+        let client = ClusterService::new(engine(&server.url(), lease)).unwrap();
+        worker.signal("STOP");
+        let first = client.begin_turn(id, turn("first")).unwrap();
+        let queued = turn("queued").when_busy(WhenBusy::Queue).timeout(Duration::from_millis(50));
+        let error = client.start_turn(id, queued).unwrap_err();
+        assert_eq!(error.cancel_reason(), Some(CancelReason::DeadlineExceeded), "{error}");
+        worker.signal("CONT");
+        assert_eq!(first.wait().unwrap().text, "first");
+        assert_eq!(said(&client.history(id).unwrap()), ["first", "= first"]);
+    });
 }

@@ -7,6 +7,7 @@ use turnwise::testkit::Gate;
 use turnwise::{AgentEvent, RequestId, SessionError, SessionService, SessionSpec, Subscription, WhenBusy};
 
 use super::*;
+use crate::proxy::{Network, Proxy};
 use crate::support::*;
 
 /// The names of the clients that have a lease.
@@ -103,6 +104,57 @@ fn c84_a_result_that_was_sent_to_an_ended_name_is_asked_for() {
         gate.open();
         assert_eq!(running.wait().unwrap().text, "wait");
         assert_eq!(client.history(id).unwrap().messages().len(), 2);
+    });
+}
+
+#[test]
+fn c84_a_result_that_was_lost_with_the_connection_is_asked_for_at_once() {
+    let Some(server) = start() else { return };
+    run(move || {
+        let gate = Gate::new();
+        let _worker = worker(&server, &gate);
+        // Without a connection that is cut, this client asks for its requests every 75 seconds.
+        let config = EngineConfig::new().lease(Duration::from_secs(300));
+        let engine = turnwise::cluster::Engine::open(&server.url(), config).unwrap();
+        let client = turnwise::cluster::ClusterService::new(engine).unwrap();
+        let lease = clients(&server).remove(0);
+        let running = client.begin_session(create("wait")).unwrap();
+        gate.wait_arrived(1);
+        server.command(&["DEL", lease.strip_suffix(":l").unwrap()]);
+        gate.open();
+        client.wait_idle(running.session_id(), LONG).unwrap();
+        assert!(!running.is_finished());
+        let begun = Instant::now();
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+        assert_eq!(running.wait().unwrap().text, "wait");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn c84_a_begin_that_has_run_is_known_although_its_repeat_is_refused() {
+    let Some(server) = start() else { return };
+    run(move || {
+        let (other, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let network = Proxy::start(server.port());
+        let engine = turnwise::cluster::Engine::open(&network.url(), EngineConfig::new().lease(LEASE)).unwrap();
+        let client = turnwise::cluster::ClusterService::new(engine).unwrap();
+        let id = other.open_session(SessionSpec::new()).unwrap();
+        // The server has the script from now on.
+        other.start_turn(id, turn("one")).unwrap();
+        network.set(Network::NoAnswers);
+        let running = std::thread::scope(|scope| {
+            let begun = scope.spawn(|| client.begin_turn(id, turn("wait")));
+            gate.wait_arrived(1);
+            server.command(&["CONFIG", "SET", "maxmemory", "1"]);
+            network.set(Network::Whole);
+            begun.join().unwrap().unwrap()
+        });
+        assert_eq!(running.turn_id().get(), 2);
+        server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+        gate.open();
+        assert_eq!(running.wait().unwrap().text, "wait");
     });
 }
 
