@@ -108,6 +108,10 @@ fn run(package: &Path, proof: Proof) -> Output {
             command.env("TURNWISE_REQUIRE_REDIS", "1").env("TURNWISE_REQUIRE_NAMESPACES", "1");
             ("", "contract", filter)
         }
+        Proof::Unit(filter) => {
+            command.args(["--all-features", "--lib"]);
+            ("", "contract", filter)
+        }
         Proof::History => {
             command.args(["--all-features", "--test", "history"]);
             ("", "contract", "histories_are_explained")
@@ -182,6 +186,7 @@ impl std::fmt::Display for Proof {
             Self::Contract(filter) => write!(f, "contract {filter}"),
             Self::Store(filter) => write!(f, "store {filter}"),
             Self::Cluster(filter) => write!(f, "cluster {filter}"),
+            Self::Unit(filter) => write!(f, "unit {filter}"),
             Self::History => write!(f, "history"),
             Self::Shuttle(filter) => write!(f, "shuttle {filter}"),
             Self::Loom(filter) => write!(f, "loom {filter}"),

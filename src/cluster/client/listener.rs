@@ -145,6 +145,7 @@ mod tests {
         // The engine is back, and the thread of the listener does not know it yet.
         let second = begin();
         listening.on_failure(&away(), since + PATIENCE);
+        assert!(first.is_finished());
         assert!(is_unknown(first) && is_unknown(with_events));
         assert_eq!(events.recv().ok(), None);
         assert!(!second.is_finished());
@@ -162,6 +163,7 @@ mod tests {
         listening.on_failure(&away(), since + PATIENCE);
         assert!(!third.is_finished());
         listening.on_failure(&away(), since + 2 * PATIENCE);
+        assert!(third.is_finished());
         assert!(is_unknown(third));
         assert_eq!(core.requests.count(), 0);
     }
