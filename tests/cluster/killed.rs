@@ -46,7 +46,7 @@ fn c82_killed_processes_and_servers_lose_no_answered_turn() {
     let mut start = || {
         named += 1;
         let test = "killed::c82_killed_processes_and_servers_lose_no_answered_turn";
-        Player::start(test, &format!("{url} p{named} {}", listed.join(" ")), &sender)
+        Player::start(&[], test, &format!("{url} p{named} {}", listed.join(" ")), &sender)
     };
     let mut players: Vec<Player> = (0..PLAYERS).map(|_| start()).collect();
     for fault in 0..faults(16) {

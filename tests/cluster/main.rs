@@ -1,7 +1,8 @@
 //! Sessions on a server: the tests start a `redis-server` of their own, on a free port and in a folder that is removed.
 //!
 //! Where the program is not installed, each of these tests says so in one line and proves nothing. With the environment
-//! variable `TURNWISE_REQUIRE_REDIS` its absence is a failure.
+//! variable `TURNWISE_REQUIRE_REDIS` its absence is a failure. The same holds for namespaces of networks: see the module
+//! `namespaces`.
 
 // The library's rule about locks does not apply to its tests.
 #![allow(clippy::disallowed_types)]
@@ -10,6 +11,8 @@
 mod hosting;
 #[cfg(unix)]
 mod killed;
+#[cfg(unix)]
+mod namespaces;
 mod opening;
 #[cfg(unix)]
 mod operations;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use turnwise::{SessionError, SessionId, SessionService};
 
+use crate::server::behind;
 use crate::support::*;
 
 /// The variable that makes a test a player, with what the player is told.
@@ -37,8 +38,10 @@ pub(crate) struct Line {
 pub(crate) enum End {
     /// With a result, under this number.
     Answered(u64),
-    /// The turn is not in the history, and never will be.
+    /// Its worker is gone: the turn is not in the history, and never will be.
     Lost,
+    /// It was not begun.
+    Refused,
 }
 
 impl Line {
@@ -50,6 +53,7 @@ impl Line {
         let end = match end {
             "begins" => None,
             "lost" => Some(End::Lost),
+            "refused" => Some(End::Refused),
             number => Some(End::Answered(number.parse().expect("a number"))),
         };
         Some(Self { at, session, prompt: prompt.into(), end })
@@ -61,14 +65,20 @@ impl Line {
             _ => None,
         }
     }
+
+    /// Whether the turn must not be in the history.
+    fn is_in_no_history(&self) -> bool {
+        matches!(self.end, Some(End::Lost | End::Refused))
+    }
 }
 
-fn say(session: SessionId, prompt: &str, end: Option<End>) {
+pub(crate) fn say(session: SessionId, prompt: &str, end: Option<End>) {
     let at = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time of today").as_nanos();
     let end = match end {
         None => "begins".into(),
         Some(End::Answered(number)) => number.to_string(),
         Some(End::Lost) => "lost".into(),
+        Some(End::Refused) => "refused".into(),
     };
     let line = format!("player {at} {session} {prompt} {end} .\n");
     // In one write, so that lines of several threads do not mix.
@@ -90,9 +100,8 @@ pub(crate) fn play(service: &(impl SessionService + Clone), name: &str, threads:
                         Ok(result) => say(session, &prompt, Some(End::Answered(result.turn_id.get()))),
                         Err(error) => match error.code() {
                             "WORKER_LOST" => say(session, &prompt, Some(End::Lost)),
-                            // Refused before it has begun.
                             "SESSION_BUSY" | "QUEUE_FULL" | "CAPACITY_EXCEEDED" => {
-                                say(session, &prompt, Some(End::Lost));
+                                say(session, &prompt, Some(End::Refused));
                                 pause_after(&error);
                             }
                             _ => pause_after(&error),
@@ -116,9 +125,9 @@ pub(crate) struct Player {
 }
 
 impl Player {
-    /// Starts `test` of this program as a player.
-    pub(crate) fn start(test: &str, told: &str, lines: &Sender<Line>) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("this test's program"));
+    /// Starts `test` of this program as a player, by a command that runs another one.
+    pub(crate) fn start(prefix: &[String], test: &str, told: &str, lines: &Sender<Line>) -> Self {
+        let mut command = behind(prefix, std::env::current_exe().expect("this test's program"));
         command.args([test, "--exact", "--nocapture"]);
         command.env(PLAYER, told).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.spawn().expect("a player starts");
@@ -176,8 +185,28 @@ impl Heard {
         self.all.extend(self.lines.iter());
     }
 
-    pub(crate) fn lost(&self) -> usize {
-        self.all.iter().filter(|line| line.end == Some(End::Lost)).count()
+    /// Reads lines until none comes for so long. Returns the last number of a result.
+    pub(crate) fn wait_for_silence(&mut self, length: Duration) -> u64 {
+        while let Ok(line) = self.lines.recv_timeout(length) {
+            self.all.push(line);
+        }
+        self.all.iter().rev().find_map(Line::number).expect("a result")
+    }
+
+    /// The numbers of the results, in their order.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        self.all.iter().filter_map(Line::number).collect()
+    }
+
+    /// Fails if no turn was lost: then nothing was proven about those. Prints the counts.
+    pub(crate) fn check_counts(&self, faults: usize) {
+        let count = |is_it: fn(&Line) -> bool| self.all.iter().filter(|line| is_it(line)).count();
+        let begun = count(|line| line.end.is_none());
+        let (answered, lost) = (count(|line| line.number().is_some()), count(|line| line.end == Some(End::Lost)));
+        let refused = count(|line| line.end == Some(End::Refused));
+        let unknown = begun - answered - lost - refused;
+        eprintln!("{faults} faults; {answered} turns answered, {lost} lost, {unknown} unknown, {refused} refused");
+        assert!(lost > 0, "no turn was lost, so nothing was proven about those");
     }
 
     /// Compares what was printed of a session with its record.
@@ -207,8 +236,8 @@ fn check(history: &[String], lines: &[&Line]) -> Result<(), String> {
     if let Some(prompt) = places.keys().find(|prompt| !begun.contains_key(**prompt)) {
         return Err(format!("{prompt} was not begun"));
     }
-    if let Some(line) = lines.iter().find(|line| line.end == Some(End::Lost) && places.contains_key(&*line.prompt)) {
-        return Err(format!("{} was lost, and is there", line.prompt));
+    if let Some(line) = lines.iter().find(|line| line.is_in_no_history() && places.contains_key(&*line.prompt)) {
+        return Err(format!("{} was lost or refused, and is there", line.prompt));
     }
     let mut numbers = BTreeSet::new();
     // By place: when the turn began, and when its result was there.
@@ -252,6 +281,8 @@ fn c82_the_checker_of_histories_finds_each_kind_of_fault() {
         line(5, "c", answered(3)),
         line(6, "d", None),
         line(7, "d", Some(End::Lost)),
+        line(8, "e", None),
+        line(9, "e", Some(End::Refused)),
     ];
     let checked = |history: &[&str], lines: &[Line]| {
         let history: Vec<String> = of(history);
@@ -266,13 +297,14 @@ fn c82_the_checker_of_histories_finds_each_kind_of_fault() {
         &["b", "a", "c"],
         &["a", "c", "d"],
         &["a", "c", "e"],
+        &["a", "c", "f"],
         &["a", "c", "a"],
         &["a", "b", "b", "c"],
     ];
     for bad in bad {
         assert!(checked(bad, &lines).is_err(), "{bad:?}");
     }
-    let twice = [lines.as_slice(), &[line(8, "b", answered(3))]].concat();
+    let twice = [lines.as_slice(), &[line(10, "b", answered(3))]].concat();
     assert!(checked(&["a", "c", "b"], &twice).is_err());
     assert!(check(&["a".into()], &[&lines[0]]).is_err());
 }

@@ -1,14 +1,17 @@
 //! A `redis-server` for one test.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// A running server. It is killed, and its folder is removed, when the value is dropped.
 pub(crate) struct Server {
     process: Child,
+    /// The command in front of that of the server.
+    prefix: Vec<String>,
     port: u16,
     folder: PathBuf,
     settings: Vec<String>,
@@ -16,10 +19,16 @@ pub(crate) struct Server {
 
 /// The settings of an ordinary server: it writes every answered turn to its append-only file before it answers.
 const SETTINGS: [&str; 8] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--bind", "127.0.0.1"];
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Server {
     /// Starts a server with these settings besides the usual ones. `None` where `redis-server` is not installed.
     pub(crate) fn start(settings: &[&str]) -> Option<Self> {
+        Self::start_in(&[], settings)
+    }
+
+    /// The same, by a command that runs another one.
+    pub(crate) fn start_in(prefix: &[String], settings: &[&str]) -> Option<Self> {
         if !is_installed() {
             assert!(std::env::var_os("TURNWISE_REQUIRE_REDIS").is_none(), "redis-server is not installed");
             eprintln!("nothing is proven here: redis-server is not installed");
@@ -31,8 +40,8 @@ impl Server {
         // Another program may take the port before the server does.
         for _ in 0..16 {
             let port = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("its address").port();
-            if let Some(process) = launch(port, &folder, &settings) {
-                return Some(Self { process, port, folder, settings });
+            if let Some(process) = launch(prefix, port, &folder, &settings) {
+                return Some(Self { process, prefix: prefix.to_vec(), port, folder, settings });
             }
         }
         panic!("no server starts with {settings:?}");
@@ -46,6 +55,12 @@ impl Server {
         self.port
     }
 
+    /// The socket of a server with the setting `--unixsocket socket`. It needs no network.
+    #[cfg(unix)]
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+
     /// Kills the server, as a crash does.
     pub(crate) fn kill(&mut self) {
         self.process.kill().expect("the server can be killed");
@@ -54,7 +69,7 @@ impl Server {
 
     /// Starts the killed server again, at the same port and with its data.
     pub(crate) fn start_again(&mut self) {
-        self.process = launch(self.port, &self.folder, &self.settings).expect("the server starts again");
+        self.process = launch(&self.prefix, self.port, &self.folder, &self.settings).expect("the server starts again");
     }
 
     /// Removes the data of the killed server.
@@ -71,22 +86,35 @@ impl Server {
 
     /// Sends one command on a connection of its own, and returns what the server answers at once.
     pub(crate) fn command(&self, parts: &[&str]) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the server listens");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
-        let mut text = format!("*{}\r\n", parts.len());
-        parts.iter().for_each(|part| text.push_str(&format!("${}\r\n{part}\r\n", part.len())));
-        // The answer to the second command ends with a word that no other answer has.
-        text.push_str("*2\r\n$4\r\nECHO\r\n$10\r\nthat-is-it\r\n");
-        stream.write_all(text.as_bytes()).expect("the command is sent");
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"that-is-it\r\n") {
-            let mut part = [0; 4096];
-            let len = stream.read(&mut part).expect("an answer");
-            assert!(len > 0, "the server has closed the connection");
-            answer.extend_from_slice(&part[..len]);
-        }
-        String::from_utf8_lossy(&answer).replace("$10\r\nthat-is-it\r\n", "")
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the server listens");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        ask(stream, parts)
     }
+
+    /// The same over the [socket](Self::socket).
+    #[cfg(unix)]
+    pub(crate) fn command_over_socket(&self, parts: &[&str]) -> String {
+        let stream = std::os::unix::net::UnixStream::connect(self.socket()).expect("the server listens");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        ask(stream, parts)
+    }
+}
+
+/// Sends one command, and returns what the server answers at once.
+fn ask(mut stream: impl Read + Write, parts: &[&str]) -> String {
+    let mut text = format!("*{}\r\n", parts.len());
+    parts.iter().for_each(|part| text.push_str(&format!("${}\r\n{part}\r\n", part.len())));
+    // The answer to the second command ends with a word that no other answer has.
+    text.push_str("*2\r\n$4\r\nECHO\r\n$10\r\nthat-is-it\r\n");
+    stream.write_all(text.as_bytes()).expect("the command is sent");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"that-is-it\r\n") {
+        let mut part = [0; 4096];
+        let len = stream.read(&mut part).expect("an answer");
+        assert!(len > 0, "the server has closed the connection");
+        answer.extend_from_slice(&part[..len]);
+    }
+    String::from_utf8_lossy(&answer).replace("$10\r\nthat-is-it\r\n", "")
 }
 
 impl Drop for Server {
@@ -102,6 +130,14 @@ fn is_installed() -> bool {
     version.is_ok_and(|status| status.success())
 }
 
+/// The command of a program, behind one that runs it. Both are one process.
+pub(crate) fn behind(prefix: &[String], program: impl AsRef<OsStr>) -> Command {
+    let Some((first, rest)) = prefix.split_first() else { return Command::new(program) };
+    let mut command = Command::new(first);
+    command.args(rest).arg(program);
+    command
+}
+
 /// A name that no other folder has.
 fn turnwise_id() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,8 +147,8 @@ fn turnwise_id() -> String {
 }
 
 /// Starts a server, and returns once it accepts connections. `None` if it ends before.
-fn launch(port: u16, folder: &std::path::Path, settings: &[String]) -> Option<Child> {
-    let mut command = Command::new("redis-server");
+fn launch(prefix: &[String], port: u16, folder: &Path, settings: &[String]) -> Option<Child> {
+    let mut command = behind(prefix, "redis-server");
     command.args(["--port", &port.to_string(), "--daemonize", "no", "--dir"]).arg(folder).args(settings);
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the server starts");
     let mut lines = BufReader::new(process.stdout.take().expect("its output"));

@@ -104,7 +104,12 @@ fn run(package: &Path, proof: Proof) -> Output {
             ("", "contract", filter)
         }
         Proof::Cluster(filter) => {
-            command.args(["--all-features", "--test", "cluster"]).env("TURNWISE_REQUIRE_REDIS", "1");
+            command.args(["--all-features", "--test", "cluster"]);
+            command.env("TURNWISE_REQUIRE_REDIS", "1").env("TURNWISE_REQUIRE_NAMESPACES", "1");
+            ("", "contract", filter)
+        }
+        Proof::Unit(filter) => {
+            command.args(["--all-features", "--lib"]);
             ("", "contract", filter)
         }
         Proof::History => {
@@ -181,6 +186,7 @@ impl std::fmt::Display for Proof {
             Self::Contract(filter) => write!(f, "contract {filter}"),
             Self::Store(filter) => write!(f, "store {filter}"),
             Self::Cluster(filter) => write!(f, "cluster {filter}"),
+            Self::Unit(filter) => write!(f, "unit {filter}"),
             Self::History => write!(f, "history"),
             Self::Shuttle(filter) => write!(f, "shuttle {filter}"),
             Self::Loom(filter) => write!(f, "loom {filter}"),

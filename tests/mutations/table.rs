@@ -1,6 +1,6 @@
 //! The table of mutations. Each has a file, its edits, and the tests of which one has to fail.
 
-use Proof::{Acp, Cluster, Contract, History, Loom, Shuttle, Store};
+use Proof::{Acp, Cluster, Contract, History, Loom, Shuttle, Store, Unit};
 
 /// A deliberate breakage of a protocol.
 pub(crate) struct Mutation {
@@ -23,6 +23,8 @@ pub(crate) enum Proof {
     Store(&'static str),
     /// The tests on Redis servers.
     Cluster(&'static str),
+    /// The tests in the modules of the library.
+    Unit(&'static str),
     /// Random histories, on real threads. Only for a breakage that every run of the default length finds.
     History,
     /// The scenarios under shuttle.
@@ -1550,6 +1552,15 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Cluster("c81_the_scripts"),
     ),
     mutation(
+        "a finish is neither fenced nor bound to the turn in flight",
+        "src/cluster/scripts/finish.lua",
+        &[
+            ("elseif not is_owner(id, wid, epoch) then", "elseif false then"),
+            ("elseif words(redis.call('HGET', session_key(id), 'flight'))[1] ~= turn then", "elseif false then"),
+        ],
+        Cluster("c88_late_messages"),
+    ),
+    mutation(
         "a finish is not fenced",
         "src/cluster/scripts/finish.lua",
         &[("if found[1] ~= wid or found[2] ~= epoch or words", "if words")],
@@ -1884,6 +1895,114 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "src/cluster/worker/mod.rs",
         &[("            let is_over = report.busy == 0 && self.attendants.lock().is_empty();", "            let is_over = true;")],
         Cluster("c89_a_drained_worker"),
+    ),
+    mutation(
+        "a begin that is refused when it is repeated was never begun",
+        "src/cluster/client/begin.rs",
+        &[("            Err(error) if !is_repeated => return", "            Err(error) if !is_repeated || self.requests.count() > 0 => return")],
+        Cluster("c84_a_begin_that_has_run"),
+    ),
+    mutation(
+        "the reply of a begin is not compared with a new name of the client",
+        "src/cluster/client/begin.rs",
+        &[("        if self.name() != *name {", "        if self.name().is_empty() && !name.is_empty() {")],
+        Unit("c84_a_request_that_is_accepted"),
+    ),
+    mutation(
+        "a lost history is an error for ever",
+        "src/cluster/client/begin.rs",
+        &[("            known.forget_answers();\n", "")],
+        Unit("c84_a_shorter_history"),
+    ),
+    mutation(
+        "a turn that its caller knows nothing of waits for a reader",
+        "src/cluster/client/begin.rs",
+        &[("            let _ = events.send(FeedMessage::Begin { receiver: None, turn: TurnId::new(0) });", "            std::mem::forget(events);")],
+        Cluster("c84_a_turn_whose_caller"),
+    ),
+    mutation(
+        "the deadline of a turn is left to its worker",
+        "src/cluster/client/begin.rs",
+        &[("            let _ = self.jobs.send(Job::Deadline(at, Arc::downgrade(&request)));", "            let _ = (at, Job::Deadline);")],
+        Cluster("c84_a_timeout_ends"),
+    ),
+    mutation(
+        "a client asks for nothing after a new connection",
+        "src/cluster/client/listener.rs",
+        &[("        if !std::mem::take(&mut self.is_first) {", "        if !std::mem::take(&mut self.is_first) && self.last.is_none() {")],
+        Cluster("c84_a_result_that_was_lost_with"),
+    ),
+    mutation(
+        "turns wait for ever for an engine that is away",
+        "src/cluster/client/listener.rs",
+        &[("        if now.saturating_duration_since(since) >= PATIENCE {", "        if now.saturating_duration_since(since) > 9 * PATIENCE {")],
+        Unit("c84_turns_are_unknown"),
+    ),
+    mutation(
+        "an outage of the engine begins with the first one",
+        "src/cluster/client/listener.rs",
+        &[("        if self.away_since.take().is_some() {", "        if self.away_since.is_some() {")],
+        Unit("c84_turns_are_unknown"),
+    ),
+    mutation(
+        "the turns that began behind an outage are given up too",
+        "src/cluster/client/core.rs",
+        &[("now.saturating_duration_since(request.since) >= age;", "now.saturating_duration_since(request.since) <= 2 * age;")],
+        Unit("c84_turns_are_unknown"),
+    ),
+    mutation(
+        "subscriptions do not learn of a new name of the client",
+        "src/cluster/client/core.rs",
+        &[("        self.feeds.rename();\n", "")],
+        Cluster("c84_a_client_whose_lease"),
+    ),
+    mutation(
+        "a queued turn shows as queued until its end",
+        "src/cluster/client/sender.rs",
+        &[("            Ok(false) => request.begin(),", "            Ok(false) => {}")],
+        Cluster("c84_a_queued_turn_without"),
+    ),
+    mutation(
+        "the removal of a feed is tried once",
+        "src/cluster/client/sender.rs",
+        &[("            Err(error) => self.repeat(Job::Unfollow(feed), &error),", "            Err(_) => {}")],
+        Cluster("c85_a_subscription_that_is_dropped_while"),
+    ),
+    mutation(
+        "a client that ends sends no interrupts",
+        "src/cluster/client/sender.rs",
+        &[("                Job::Interrupt(interrupt) => self.core.engine.write(interrupt.call()).map(drop),\n                Job::Unfollow", "                Job::Unfollow")],
+        Cluster("c84_an_interrupt_just"),
+    ),
+    mutation(
+        "an interrupt by another client does not end the wait of events for room",
+        "src/cluster/client/requests.rs",
+        &[("                self.end_wait_for_room(&result, kind);", "                let _ = Self::end_wait_for_room;")],
+        Cluster("c85_an_interrupt_ends"),
+    ),
+    mutation(
+        "the result of a turn does not wait for its last event",
+        "src/cluster/client/turn_events.rs",
+        &[("                return self.is_over() || self.is_closed || !may_send_more;", "                return self.is_over() || self.is_closed || may_send_more || !may_send_more;")],
+        Cluster("c85_a_stream_has_all"),
+    ),
+    mutation(
+        "events of an earlier epoch are passed on",
+        "src/cluster/client/feed.rs",
+        &[("        if batch.epoch < self.epoch {", "        if batch.epoch == 0 {")],
+        Unit("c85_events_of_an_earlier"),
+    ),
+    mutation(
+        "events that were seen are passed on again",
+        "src/cluster/client/feed.rs",
+        &[("(self.seen + 1).saturating_sub(batch.first).min(batch.count);", "0_u64.min(batch.count);")],
+        Unit("c85_repeated_events"),
+    ),
+    mutation(
+        "missing events take no credit",
+        "src/cluster/client/feed.rs",
+        &[("        self.consumed = self.consumed.max(self.granted);", "        self.consumed = self.consumed.max(0);")],
+        Unit("c85_a_gap"),
     ),
     // The connection to editors.
     mutation(

@@ -302,6 +302,7 @@ fn json(id: SessionId, order: &Order) -> Result<Vec<u8>, SessionError> {
 mod tests {
     use super::*;
     use crate::cluster::client::known::KnownSessions;
+    use crate::cluster::client::tests::core;
 
     fn answer(words: &[&str]) -> (Arc<Known>, Result<Answer, NotBegun>) {
         let id = SessionId::new();
@@ -340,6 +341,19 @@ mod tests {
         let (known, answer) = answer(&["shorter", "5"]);
         assert!(matches!(answer, Err(NotBegun::Refused(SessionError::HistoryLost { seen: 7, found: 5, .. }))));
         assert_eq!(known.answers(), 0);
+    }
+
+    #[test]
+    fn c84_a_request_that_is_accepted_under_an_old_name_is_asked_for() {
+        let ((core, jobs), id) = (core(), SessionId::new());
+        let (request, _outcome) = Request::new(id, core.known.get(id), None, Clock::System.now());
+        let name = core.name();
+        core.accept(&request, TurnId::new(1), &name);
+        assert!(jobs.try_recv().is_err());
+        core.rename().unwrap();
+        core.accept(&request, TurnId::new(1), &name);
+        let Ok(Job::Ask(asked)) = jobs.try_recv() else { panic!("nothing is asked for") };
+        assert!(asked.upgrade().is_some_and(|asked| Arc::ptr_eq(&asked, &request)));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the handles and the threads of a client share.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use crate::cluster::engine::{unexpected, Call, Engine};
@@ -144,9 +146,10 @@ impl Core {
         Clock::System.now() + self.engine.config().lease * 2
     }
 
-    /// Answers all accepted requests as unknown, after the engine was away for too long.
-    pub(super) fn give_up(&self) {
-        for request in self.requests.take_accepted() {
+    /// Answers the accepted requests of this age as unknown, after the engine was away for as long.
+    pub(super) fn give_up(&self, now: Instant, age: Duration) {
+        let is_old = |request: &Request| now.saturating_duration_since(request.since) >= age;
+        for request in self.requests.take_accepted(is_old) {
             request.fail(request.unknown());
         }
     }

@@ -47,6 +47,8 @@ mod requests;
 mod sender;
 mod steering;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod turn_events;
 mod verdict;
 mod waiting;

@@ -240,10 +240,10 @@ impl Requests {
         open.into_iter().filter(|request| request.accepted().is_some()).collect()
     }
 
-    /// Takes out the requests that the engine knows, and leaves those whose callers still wait for the reply.
-    pub(super) fn take_accepted(&self) -> Vec<Arc<Request>> {
-        let accepted = self.accepted();
-        accepted.iter().filter_map(|request| self.take(request.request)).collect()
+    /// Takes out some of the requests that the engine knows, and leaves those whose callers still wait for the reply.
+    pub(super) fn take_accepted(&self, is_wanted: impl Fn(&Request) -> bool) -> Vec<Arc<Request>> {
+        let wanted = self.accepted().into_iter().filter(|request| is_wanted(request));
+        wanted.filter_map(|request| self.take(request.request)).collect()
     }
 
     /// Takes out all requests, and lets no more in.

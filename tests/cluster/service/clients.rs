@@ -7,6 +7,7 @@ use turnwise::testkit::Gate;
 use turnwise::{AgentEvent, RequestId, SessionError, SessionService, SessionSpec, Subscription, WhenBusy};
 
 use super::*;
+use crate::proxy::{Network, Proxy};
 use crate::support::*;
 
 /// The names of the clients that have a lease.
@@ -107,6 +108,57 @@ fn c84_a_result_that_was_sent_to_an_ended_name_is_asked_for() {
 }
 
 #[test]
+fn c84_a_result_that_was_lost_with_the_connection_is_asked_for_at_once() {
+    let Some(server) = start() else { return };
+    run(move || {
+        let gate = Gate::new();
+        let _worker = worker(&server, &gate);
+        // Without a connection that is cut, this client asks for its requests every 75 seconds.
+        let config = EngineConfig::new().lease(Duration::from_secs(300));
+        let engine = turnwise::cluster::Engine::open(&server.url(), config).unwrap();
+        let client = turnwise::cluster::ClusterService::new(engine).unwrap();
+        let lease = clients(&server).remove(0);
+        let running = client.begin_session(create("wait")).unwrap();
+        gate.wait_arrived(1);
+        server.command(&["DEL", lease.strip_suffix(":l").unwrap()]);
+        gate.open();
+        client.wait_idle(running.session_id(), LONG).unwrap();
+        assert!(!running.is_finished());
+        let begun = Instant::now();
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+        assert_eq!(running.wait().unwrap().text, "wait");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn c84_a_begin_that_has_run_is_known_although_its_repeat_is_refused() {
+    let Some(server) = start() else { return };
+    run(move || {
+        let (other, gate) = (client(&server), Gate::new());
+        let _worker = worker(&server, &gate);
+        let network = Proxy::start(server.port());
+        let engine = turnwise::cluster::Engine::open(&network.url(), EngineConfig::new().lease(LEASE)).unwrap();
+        let client = turnwise::cluster::ClusterService::new(engine).unwrap();
+        let id = other.open_session(SessionSpec::new()).unwrap();
+        // The server has the script from now on.
+        other.start_turn(id, turn("one")).unwrap();
+        network.set(Network::NoAnswers);
+        let running = std::thread::scope(|scope| {
+            let begun = scope.spawn(|| client.begin_turn(id, turn("wait")));
+            gate.wait_arrived(1);
+            server.command(&["CONFIG", "SET", "maxmemory", "1"]);
+            network.set(Network::Whole);
+            begun.join().unwrap().unwrap()
+        });
+        assert_eq!(running.turn_id().get(), 2);
+        server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+        gate.open();
+        assert_eq!(running.wait().unwrap().text, "wait");
+    });
+}
+
+#[test]
 fn c84_a_request_that_was_never_seen_is_refused_from_then_on() {
     let Some(server) = start() else { return };
     run(move || {
@@ -157,25 +209,43 @@ fn c84_a_turn_that_began_behind_an_outage_is_found_by_its_request() {
 fn c84_a_turn_whose_caller_knows_nothing_of_it_does_not_wait_for_a_reader() {
     let Some(server) = start() else { return };
     run(move || {
-        let gate = Gate::new();
-        let engine = |lease| {
-            let config = EngineConfig::new().lease(Duration::from_secs(lease));
-            turnwise::cluster::Engine::open(&server.url(), config).unwrap()
-        };
-        let config = turnwise::EphemeralSessionService::configure(obedient(&gate));
-        let _worker = turnwise::cluster::Worker::start(config, engine(20)).unwrap();
-        let client = turnwise::cluster::ClusterService::new(engine(1)).unwrap();
+        let (other, gate) = (client(&server), Gate::new());
+        let own = clients(&server);
+        let _worker = worker(&server, &gate);
+        let network = Proxy::start(server.port());
+        let config = EngineConfig::new().lease(Duration::from_secs(1));
+        let engine = turnwise::cluster::Engine::open(&network.url(), config).unwrap();
+        let client = turnwise::cluster::ClusterService::new(engine).unwrap();
+        let lease = clients(&server).into_iter().find(|name| !own.contains(name)).unwrap();
         let id = client.open_session(SessionSpec::new()).unwrap();
-        // The server has the script from now on, so that it runs what it reads after the outage.
+        // The server has the script from now on.
         client.start_turn(id, turn("one")).unwrap();
-        server.signal("STOP");
-        let unknown = client.stream_turn(id, turn("emit 20000")).unwrap_err();
-        server.signal("CONT");
-        assert_eq!(unknown.code(), "OUTCOME_UNKNOWN");
-        eventually("the end of the turn", || client.wait_idle(id, LONG).ok());
-        let SessionError::OutcomeUnknown { request, .. } = unknown else { return };
-        let outcome = eventually("an outcome", || client.outcome(id, request).ok());
-        assert!(matches!(outcome, RequestOutcome::Answered(Ok(_)) | RequestOutcome::NeverSeen), "{outcome:?}");
+        // The begin does not reach the server if another call of the client is on its way to an answer that gets lost.
+        eventually("a turn that runs", || {
+            network.set(Network::NoAnswers);
+            let unknown = std::thread::scope(|scope| {
+                let begun = scope.spawn(|| client.stream_turn(id, turn("emit 20000")).unwrap_err());
+                // The worker goes on sending to this client for as long as it has a lease.
+                while !begun.is_finished() {
+                    for key in [&*lease, lease.strip_suffix(":l").unwrap()] {
+                        server.command(&["PEXPIRE", key, "60000"]);
+                    }
+                }
+                begun.join().unwrap()
+            });
+            network.set(Network::Whole);
+            let SessionError::OutcomeUnknown { request, .. } = unknown else { panic!("{unknown:?}") };
+            let outcome = eventually("the end of the turn", || match other.outcome(id, request).unwrap() {
+                RequestOutcome::Running(_) => None,
+                outcome => Some(outcome),
+            });
+            match outcome {
+                RequestOutcome::Answered(Ok(_)) => Some(()),
+                RequestOutcome::NeverSeen => None,
+                outcome => panic!("{outcome:?}"),
+            }
+        });
+        assert!(clients(&server).contains(&lease));
     });
 }
 

@@ -16,17 +16,20 @@ fn c84_an_interrupt_just_before_the_end_of_the_client_is_sent() {
     run(move || {
         let (other, gate) = (client(&server), Gate::new());
         let _worker = worker(&server, &gate);
-        for number in 1..=8 {
-            let first = client(&server);
-            let id = first.open_session(SessionSpec::new()).unwrap();
-            let turn = first.begin_turn(id, turn("wait")).unwrap();
-            gate.wait_arrived(number);
-            turn.interrupt();
-            drop(first);
+        let first = client(&server);
+        let turns: Vec<_> = (1..=3).map(|_| first.begin_session(create("wait")).unwrap()).collect();
+        gate.wait_arrived(3);
+        // The first interrupt is under way for as long as the server is stopped, and the others wait for it.
+        server.signal("STOP");
+        turns.iter().for_each(|turn| turn.interrupt());
+        drop(first);
+        let ids: Vec<SessionId> = turns.iter().map(|turn| turn.session_id()).collect();
+        for turn in turns {
             assert_eq!(turn.wait().unwrap_err().code(), "OUTCOME_UNKNOWN");
-            // Nobody opens the gate.
-            other.wait_idle(id, LONG).unwrap();
         }
+        server.signal("CONT");
+        // Nobody opens the gate.
+        ids.into_iter().for_each(|id| other.wait_idle(id, LONG).unwrap());
     });
 }
 

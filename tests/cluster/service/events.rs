@@ -247,3 +247,26 @@ fn c85_a_dropped_subscription_is_removed_from_the_session() {
         client.start_turn(id, turn("emit 300")).unwrap();
     });
 }
+
+#[test]
+fn c85_a_subscription_that_is_dropped_while_the_server_is_away_is_removed_later() {
+    let Some(mut server) = Server::start(&[]) else { return };
+    run(move || {
+        let gate = Gate::new();
+        let _worker = worker(&server, &gate);
+        let lease = EngineConfig::new().lease(Duration::from_secs(1));
+        let client = ClusterService::new(Engine::open(&server.url(), lease).unwrap()).unwrap();
+        let id = client.open_session(SessionSpec::new()).unwrap();
+        let feeds = |server: &Server| server.command(&["HGET", &format!("turnwise:s:{id}"), "feeds"]);
+        let events = client.subscribe(id, Subscription::new()).unwrap();
+        assert!(feeds(&server).len() > 36);
+        server.kill();
+        drop(events);
+        // The calls of a client wait for each other. So the removal of the feed has failed too by now.
+        for _ in 0..2 {
+            assert_eq!(code(client.interrupt(id)), "STORE_FAILED");
+        }
+        server.start_again();
+        eventually("the end of the feed", || feeds(&server).starts_with("$0").then_some(()));
+    });
+}
