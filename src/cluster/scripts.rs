@@ -47,6 +47,7 @@
 //! | `c:{cid}:l`, `c:{cid}` | string, stream with expiry | the lease of a client; its messages |
 //! | `c:{cid}:f` | hash with expiry | by feed and epoch, the credit of the client, or `closed` |
 //! | `req:{request}` | hash with expiry | `id`, `turn`, and once it is decided `kind`, `body` and `answers` |
+//! | `req:{feed}` | hash with expiry | `id`, and the `kind` `closed`: the feed was removed |
 //!
 //! A worker and a client take a new name in each incarnation, so that no key of a dead one is revived.
 //!
@@ -81,8 +82,8 @@
 //! A message without events, with `gap`, tells that the events before its number are missing. It comes from a worker that
 //! gives up events which the client did not take, and from the step that takes a session from a dead worker.
 //!
-//! `steered {request} kind {kind} body {event}` reports what becomes of a message: `taken`, `event`, `end` from the worker;
-//! `over` and `lost` from the step that ends the turn.
+//! `steered {request} kind {kind} body {event}` reports what becomes of a message: `taken`, `event`, `end` from the worker,
+//! with a `number {count}` that a repeated report has too; `over` and `lost` from the step that ends the turn.
 //!
 //! A client that sees a count of answers passes the highest one to `begin`. A server that has fewer has lost some in a
 //! fail-over: `shorter`.

@@ -22,7 +22,7 @@ use super::feeds::Feeds;
 use super::known::{Known, KnownSessions};
 use super::requests::{Closed, Request, Requests};
 use super::sender::{Job, PAUSE};
-use super::steering::Steered;
+use super::steering::{Report, Steered};
 use super::verdict::Ended;
 
 pub(super) struct Core {
@@ -106,8 +106,10 @@ impl Core {
                     self.feeds.pass(&feed, batch);
                 }
             }
-            [kind, request, _, what, _, body] if kind == b"steered" => {
-                self.steered.receive(request, what, body, &self.jobs, self.engine.config().lease);
+            [kind, request, _, what, _, body, rest @ ..] if kind == b"steered" => {
+                let number = rest.get(1).and_then(|number| super::feed::number(number));
+                let report = Report { number, what, body };
+                self.steered.receive(request, &report, &self.jobs, self.engine.config().lease);
             }
             _ => {}
         }

@@ -27,12 +27,26 @@ struct Message {
     reply: InteractionReply,
     /// Whether the turn has taken it. Then its end is reported by the worker.
     is_taken: bool,
+    /// The number of the last report of the worker.
+    reports: u64,
+}
+
+/// What becomes of a message: an entry `steered {request} kind {what} body {event} number {number}`. The step that ends a
+/// turn gives no number.
+pub(super) struct Report<'a> {
+    pub(super) number: Option<u64>,
+    pub(super) what: &'a [u8],
+    pub(super) body: &'a [u8],
 }
 
 impl Steered {
-    /// Takes a report `steered {request} kind {what} body {event}` in.
-    pub(super) fn receive(&self, request: &[u8], what: &[u8], body: &[u8], jobs: &Sender<Job>, lease: Duration) {
+    /// Takes a report in.
+    pub(super) fn receive(&self, request: &[u8], report: &Report<'_>, jobs: &Sender<Job>, lease: Duration) {
         let Some(id) = std::str::from_utf8(request).ok().and_then(|text| text.parse().ok()) else { return };
+        let Report { number, what, body } = *report;
+        if number.is_some_and(|number| !self.is_next(id, number)) {
+            return;
+        }
         let event = || serde_json::from_slice(body).ok().map(|event| with_id(event, id));
         match what {
             b"taken" => {
@@ -65,6 +79,15 @@ impl Steered {
         }
     }
 
+    /// Whether a report of a worker has not come before. A worker repeats one whose answer was lost.
+    fn is_next(&self, id: InteractionId, number: u64) -> bool {
+        let mut open = self.open.lock();
+        let Some(message) = open.get_mut(&id) else { return false };
+        let is_next = number > message.reports;
+        message.reports = message.reports.max(number);
+        is_next
+    }
+
     /// The turn has ended, and what has become of the message was not reported in time.
     pub(super) fn give_up(&self, id: InteractionId) {
         self.fail(id, "the worker has not reported its end");
@@ -94,7 +117,7 @@ impl Steered {
     /// Enters a message before its call is sent, since reports may come before the reply of the call.
     fn enter(&self, id: InteractionId) -> InteractionSubscription {
         let (reply, events) = InteractionReply::with_subscriber(id);
-        self.open.lock().insert(id, Message { reply, is_taken: false });
+        self.open.lock().insert(id, Message { reply, is_taken: false, reports: 0 });
         InteractionSubscription { id, events }
     }
 
@@ -124,6 +147,8 @@ impl Core {
                 [b"missing"] => SessionError::NotFound { id },
                 [b"archived"] => SessionError::Archived { id },
                 [b"idle"] => self.idle_error(id),
+                // Asked for before it came.
+                [b"tombstone"] => SessionError::NotRunning { id },
                 _ => engine_failed(Some(id), unexpected(&scripts::STEER)),
             },
             Ok(None) => engine_failed(Some(id), unexpected(&scripts::STEER)),
@@ -170,10 +195,15 @@ mod tests {
 
     impl Sent {
         fn report(&self, what: &str, event: Option<&AgentEvent>) {
+            self.report_as(what, event, None);
+        }
+
+        fn report_as(&self, what: &str, event: Option<&AgentEvent>, number: Option<u64>) {
             let body = event.map(|event| serde_json::to_string(event).unwrap()).unwrap_or_default();
             let request = self.message.id.to_string();
             let lease = Duration::from_secs(1);
-            self.steered.receive(request.as_bytes(), what.as_bytes(), body.as_bytes(), &self.jobs.0, lease);
+            let report = Report { number, what: what.as_bytes(), body: body.as_bytes() };
+            self.steered.receive(request.as_bytes(), &report, &self.jobs.0, lease);
         }
 
         fn events(&self) -> Vec<AgentEvent> {
@@ -193,6 +223,17 @@ mod tests {
         sent.report("end", Some(&end));
         let own = AgentEvent::InteractionComplete { interaction_id: sent.message.id, result };
         assert_eq!(sent.events(), [delta, own]);
+    }
+
+    #[test]
+    fn c87_a_report_that_is_repeated_is_shown_once() {
+        let sent = sent();
+        let deltas = ["a", "b"].map(|text| AgentEvent::TextDelta { delta: text.into() });
+        sent.report_as("taken", None, Some(1));
+        for (number, at) in [(2, 0), (2, 0), (3, 1), (2, 0), (3, 1)] {
+            sent.report_as("event", Some(&deltas[at]), Some(number));
+        }
+        assert_eq!(sent.events(), deltas);
     }
 
     #[test]

@@ -156,6 +156,10 @@ impl Core {
         loop {
             let call = Call::new(&scripts::TAKE).arg(id.to_string()).arg(request.to_string()).arg(revision);
             match self.engine.write(call) {
+                // Asked for before it came.
+                Ok(answer) if answer.is_list_of("tombstone") => {
+                    return Err(SessionError::OutcomeUnknown { id, request, turn: None });
+                }
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.is_passing() && patience.leaves_more_than(Duration::ZERO) => has_failed = true,
                 Err(EngineError::Replaced) => return Err(engine_failed(Some(id), EngineError::Replaced)),

@@ -4,10 +4,16 @@
 --
 -- ARGV: id, cid, feed, its options ('' removes it).
 -- Returns {'ok'}, {'missing'} or {'archived'}. An archived session gets no more feeds.
--- Twice: the second call changes nothing.
+-- Twice: the second call changes nothing. {'closed'} if the feed was removed before, in the last ten minutes: a call that
+-- comes late adds no feed that nobody reads.
 local id, cid, feed, options = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local key = session_key(id)
 local there, wid = settle_owner(id)
+if options == '' then
+    note_request(feed, 'id', id, 'kind', 'closed')
+elseif redis.call('HGET', ns .. 'req:' .. feed, 'kind') == 'closed' then
+    return { 'closed' }
+end
 if not there then
     return { 'missing' }
 end

@@ -1,5 +1,6 @@
 #!lua
--- save: writes a record that no worker has, if its revision is the one that the writer has seen.
+-- save: writes a record that no worker has, if its revision is the one that the writer has seen. A save that archives the
+-- session ends its feeds.
 --
 -- ARGV: id, record.
 -- Returns {'ok'}, {'conflict'}, or {'damaged', messages}. A worker that has the session is a conflict too.
@@ -12,5 +13,7 @@ end
 local result, messages = write_record(id, 3, false)
 if result == 'already' then
     result = 'ok'
+elseif result == 'ok' and ARGV[10] == '1' then
+    end_feeds(id)
 end
 return { result, messages }

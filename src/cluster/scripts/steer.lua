@@ -3,12 +3,15 @@
 --
 -- ARGV: id, turn ('' for the first in flight), request, cid, the message.
 -- Returns {'ok', turn}, {'missing'}, {'archived'}, or {'idle'} if that turn is not the first one.
--- Twice: the second call adds nothing, for ten minutes.
+-- Twice: the second call adds nothing, for ten minutes. {'tombstone'} if `outcome` has asked for the request before it
+-- came.
 local id, turn, request, cid = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local key = session_key(id)
 local known = redis.call('HMGET', ns .. 'req:' .. request, 'kind', 'turn')
 if known[1] == 'steered' then
     return { 'ok', known[2] }
+elseif known[1] == 'tombstone' then
+    return { 'tombstone' }
 end
 local there, wid = settle_owner(id)
 if not there then

@@ -3,10 +3,14 @@
 --
 -- ARGV: id, request, the revision that the caller has seen.
 -- Returns {'ok'}, {'missing'}, {'archived'}, {'busy', turn} or {'conflict'}.
--- Twice: the second call of one request is {'ok'}, for ten minutes.
+-- Twice: the second call of one request is {'ok'}, for ten minutes. {'tombstone'} if `outcome` has asked for the request
+-- before it came.
 local id, request, seen = ARGV[2], ARGV[3], ARGV[4]
-if redis.call('HGET', ns .. 'req:' .. request, 'kind') == 'deleted' then
+local known = redis.call('HGET', ns .. 'req:' .. request, 'kind')
+if known == 'deleted' then
     return { 'ok' }
+elseif known == 'tombstone' then
+    return { 'tombstone' }
 end
 local there, wid = settle_owner(id)
 local found = redis.call('HMGET', session_key(id), 'rev', 'flight', 'archived')

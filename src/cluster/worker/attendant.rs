@@ -675,7 +675,7 @@ impl<B: SessionAgentBuilder> Shared<B> {
 
     /// Passes a message on to the turn, and what becomes of it to the client.
     fn steer(self: &Arc<Self>, id: SessionId, turn: TurnId, request: &str, cid: &str, content: &[u8]) {
-        let tell = Tell { shared: Arc::clone(self), request: request.to_owned(), cid: cid.to_owned() };
+        let mut tell = Tell { shared: Arc::clone(self), request: request.to_owned(), cid: cid.to_owned(), sent: 0 };
         // Before the turn has it: the turn may end at once.
         tell.send("taken", None);
         let steered = match serde_json::from_slice::<InteractionContent>(content) {
@@ -700,20 +700,23 @@ struct Tell<B: SessionAgentBuilder> {
     shared: Arc<Shared<B>>,
     request: String,
     cid: String,
+    /// How many reports were sent: a report that is repeated has the same number.
+    sent: u64,
 }
 
 impl<B: SessionAgentBuilder> Tell<B> {
-    fn follow(&self, subscription: InteractionSubscription) {
+    fn follow(&mut self, subscription: InteractionSubscription) {
         while let Ok(event) = subscription.events.recv() {
             let is_end = matches!(event, AgentEvent::InteractionComplete { .. } | AgentEvent::InteractionFailed { .. });
             self.send(if is_end { "end" } else { "event" }, Some(&event));
         }
     }
 
-    fn send(&self, kind: &str, event: Option<&AgentEvent>) {
+    fn send(&mut self, kind: &str, event: Option<&AgentEvent>) {
+        self.sent += 1;
         let body = event.map(|event| serde_json::to_vec(event).unwrap_or_default()).unwrap_or_default();
         let call = Call::new(&scripts::TELL).arg(self.cid.as_str()).arg(self.request.as_str()).arg(kind).arg(body);
-        if let Err(error) = self.shared.engine.write(call) {
+        if let Err(error) = self.shared.engine.write(call.arg(self.sent.to_string())) {
             record!(Warn, "turnwise::cluster", "a message's report is lost: {}", error.code());
         }
     }

@@ -39,8 +39,8 @@ struct Play {
     requests: Vec<String>,
     /// Requests that the engine does not remember any more.
     forgotten: BTreeSet<String>,
-    /// Of workers, and of clients.
-    incarnations: [BTreeMap<u8, usize>; 2],
+    /// Of workers, of clients, and of feeds.
+    incarnations: [BTreeMap<u8, usize>; 3],
     named: usize,
 }
 
@@ -69,6 +69,10 @@ impl Play {
         format!("c{client}-{}", self.incarnations[1].get(&client).copied().unwrap_or(0))
     }
 
+    fn feed(&self, feed: u8) -> String {
+        format!("f{feed}-{}", self.incarnations[2].get(&feed).copied().unwrap_or(0))
+    }
+
     /// A request that was made lately, or one that the engine has not seen.
     fn late_request(&self, request: u8) -> String {
         let last = self.requests.iter().rev().nth(usize::from(request) % 8);
@@ -91,13 +95,13 @@ impl Play {
         self.model.in_flight(id, turn.into()).unwrap_or_else(|| "99".into())
     }
 
-    /// The arguments of a record: an append, an append of nothing, a replacement, or a damaged append.
+    /// The arguments of a record: an append, an append of nothing, a replacement, a damaged append, or another append.
     fn record(&mut self, id: &str, is_stale: bool, change: u8) -> Vec<String> {
         let (seen, len, created) = self.model.record(id);
         let seen = if is_stale { "none-such".into() } else { seen };
         let next = self.name("v");
         let stored = match change {
-            0 | 1 => len.to_string(),
+            0 | 1 | 4 => len.to_string(),
             2 => String::new(),
             _ => (len + 1).to_string(),
         };
@@ -197,7 +201,7 @@ impl Play {
             }
             Steer { session, client, turn } => {
                 let turn = if turn == 3 { String::new() } else { self.turn(&id(session), turn) };
-                ("steer", vec![id(session), turn, self.name("m"), self.cid(client), "message".into()])
+                ("steer", vec![id(session), turn, self.request(), self.cid(client), "message".into()])
             }
             Archive { session, interrupts } => {
                 let mode = if interrupts { "interrupt" } else { "drain" };
@@ -205,7 +209,10 @@ impl Play {
             }
             Label { session } => ("label", vec![id(session), self.name("labels")]),
             Save { session, stale, change } => {
-                let record = self.record(&id(session), stale, change);
+                let mut record = self.record(&id(session), stale, change);
+                if change == 4 {
+                    record[7] = "1".into();
+                }
                 ("save", [id(session)].into_iter().chain(record).collect())
             }
             Delete { session, seen } => {
@@ -218,28 +225,31 @@ impl Play {
             }
             Take { session, stale } => {
                 let seen = if stale { "none-such".into() } else { self.model.record(&id(session)).0 };
-                ("take", vec![id(session), self.name("r"), seen])
+                ("take", vec![id(session), self.request(), seen])
             }
             Restart { session, client } => {
                 ("restart", vec![id(session), self.request(), self.cid(client), "order".into()])
             }
             Follow { session, client, feed, ends } => {
+                let name = self.feed(feed);
+                // A name is not used again.
+                *self.incarnations[2].entry(feed).or_default() += usize::from(ends);
                 let options = if ends { String::new() } else { self.name("options ") };
-                ("follow", vec![id(session), self.cid(client), format!("f{feed}"), options])
+                ("follow", vec![id(session), self.cid(client), name, options])
             }
             Credit { session, client, feed, epoch, sum } => {
                 // As decimal numbers, they are not in the order of their texts.
                 let sum = ["999", "1000", "3000", "3001", "2000000", "2000001", "closed", ""][usize::from(sum)];
-                ("credit", vec![id(session), self.cid(client), format!("f{feed}:{epoch}"), sum.into()])
+                ("credit", vec![id(session), self.cid(client), format!("{}:{epoch}", self.feed(feed)), sum.into()])
             }
             Emit { client, feed, epoch, count, last } => {
                 let last = ["0", "1", "gap"][usize::from(last)];
                 let part = [epoch.to_string(), "1".into(), count.to_string(), last.into(), self.name("events ")];
-                ("emit", [self.cid(client), format!("f{feed}")].into_iter().chain(part).collect())
+                ("emit", [self.cid(client), self.feed(feed)].into_iter().chain(part).collect())
             }
             Tell { client, kind } => {
                 let kind = ["taken", "event", "end"][usize::from(kind)];
-                ("tell", vec![self.cid(client), "m1".into(), kind.into(), "event".into()])
+                ("tell", vec![self.cid(client), "m1".into(), kind.into(), "event".into(), "7".into()])
             }
             Unload { session, fence } => {
                 ("unload", [id(session)].into_iter().chain(self.fence(&id(session), fence)).collect())
@@ -371,7 +381,7 @@ const ANSWERS: [(&str, &[&str]); 32] = [
     ("emit", &["ok", "gone"]),
     ("enrol", &["ok", "taken"]),
     ("finish", &["ok", "already", "conflict", "damaged"]),
-    ("follow", &["ok", "missing", "archived"]),
+    ("follow", &["ok", "missing", "archived", "closed"]),
     ("interrupt", &["ok", "missing", "archived", "idle"]),
     ("keep", &["ok", "conflict", "damaged"]),
     ("label", &["ok", "missing", "archived"]),
@@ -387,10 +397,10 @@ const ANSWERS: [(&str, &[&str]); 32] = [
     ("restart", &["begun", "missing", "archived", "busy", "sound", "capacity", "answered", "tombstone"]),
     ("save", &["ok", "conflict", "damaged"]),
     ("settle", &["answered", "claimed", "cancelled", "conflict"]),
-    ("steer", &["ok", "missing", "archived", "idle"]),
+    ("steer", &["ok", "missing", "archived", "idle", "tombstone"]),
     ("summary", &["ok", "none"]),
     ("sweep", &["ok"]),
-    ("take", &["ok", "missing", "archived", "busy", "conflict"]),
+    ("take", &["ok", "missing", "archived", "busy", "conflict", "tombstone"]),
     ("tell", &["ok", "gone"]),
     ("unload", &["ok", "begun", "over"]),
 ];

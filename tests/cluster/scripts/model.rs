@@ -407,7 +407,13 @@ impl Model {
             },
             ("save", &[id, ref record @ ..]) => match self.settle_owner(id) && !self.sessions[id].wid().is_empty() {
                 true => say(["conflict"]),
-                false => say(self.write_record(id, &owned(record), false)),
+                false => {
+                    let written = self.write_record(id, &owned(record), false);
+                    if written[0] == "ok" && record[7] == "1" {
+                        self.end_feeds(id);
+                    }
+                    say(written)
+                }
             },
             ("finish", &[id, wid, epoch, turn, request, body, fault, ref record @ ..]) => {
                 self.finish(id, [wid, epoch], turn, request, body, fault, &owned(record))
@@ -438,8 +444,8 @@ impl Model {
             ("emit", &[cid, feed, epoch, first, count, last, body]) => {
                 self.emit(cid, feed, epoch, [first, count, last], body)
             }
-            ("tell", &[cid, request, kind, body]) => {
-                match self.tell(cid, &["steered", request, "kind", kind, "body", body]) {
+            ("tell", &[cid, request, kind, body, number]) => {
+                match self.tell(cid, &["steered", request, "kind", kind, "body", body, "number", number]) {
                     true => Value::ok(),
                     false => say(["gone"]),
                 }
@@ -643,6 +649,8 @@ impl Model {
     fn interrupt(&mut self, id: &str, turn: &str, reason: &str, request: &str) -> Value {
         if self.is_known(request, "interrupted") {
             return say(["ok".into(), self.requests[request].turn.unwrap().to_string()]);
+        } else if self.is_known(request, "tombstone") {
+            return say(["tombstone"]);
         } else if !self.settle_owner(id) {
             return say(["missing"]);
         }
@@ -717,6 +725,8 @@ impl Model {
     fn steer(&mut self, id: &str, turn: &str, request: &str, cid: &str, text: &str) -> Value {
         if self.is_known(request, "steered") {
             return say(["ok".into(), self.requests[request].turn.unwrap().to_string()]);
+        } else if self.is_known(request, "tombstone") {
+            return say(["tombstone"]);
         } else if !self.settle_owner(id) {
             return say(["missing"]);
         }
@@ -782,6 +792,8 @@ impl Model {
     fn take(&mut self, id: &str, request: &str, seen: &str) -> Value {
         if self.is_known(request, "deleted") {
             return Value::ok();
+        } else if self.is_known(request, "tombstone") {
+            return say(["tombstone"]);
         } else if !self.settle_owner(id) {
             return say(["missing"]);
         }

@@ -75,7 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (session.clone(), client.clone(), turn()).prop_map(|(session, client, turn)| Steer { session, client, turn }),
         1 => (session.clone(), any::<bool>()).prop_map(|(session, interrupts)| Archive { session, interrupts }),
         1 => session.clone().prop_map(|session| Label { session }),
-        2 => (session.clone(), any::<bool>(), 0..4_u8)
+        2 => (session.clone(), any::<bool>(), 0..5_u8)
             .prop_map(|(session, stale, change)| Save { session, stale, change }),
         1 => (session.clone(), 0..3_u8).prop_map(|(session, seen)| Delete { session, seen }),
         2 => (session.clone(), any::<bool>()).prop_map(|(session, stale)| Take { session, stale }),
@@ -128,24 +128,30 @@ pub(super) fn scene() -> impl Strategy<Value = Vec<Step>> {
         }
     });
     // Feeds, whose session may end with the next step.
-    let fed = (session.clone(), client.clone(), 0..2_u8, 0..5_u8).prop_map(|(session, client, feed, end)| {
+    let fed = (session.clone(), client.clone(), 0..2_u8, 0..7_u8).prop_map(|(session, client, feed, way)| {
         let follow = Follow { session, client, feed, ends: false };
-        let end = match end {
+        let end = match way {
             0 => Take { session, stale: false },
             1 => Delete { session, seen: 0 },
-            2 => Kill { worker: session },
-            _ => Archive { session, interrupts: end == 3 },
+            2 | 5 => Kill { worker: session },
+            _ => Archive { session, interrupts: way == 3 },
         };
-        vec![follow, end, Unload { session, fence: 0 }, Again { call: 1 }]
+        match way {
+            5 => vec![follow, end, follow, Save { session, stale: false, change: 4 }],
+            6 => vec![follow, Follow { session, client, feed, ends: true }, Again { call: 1 }],
+            _ => vec![follow, end, Unload { session, fence: 0 }, Again { call: 1 }],
+        }
     });
     let drained =
         (0..3_u8).prop_map(|worker| vec![Enrol { worker, max: 2, queue: 1 }, Drain { worker }, Again { call: 1 }]);
     // A request whose outcome is asked for before it comes again, or when it is remembered no more.
-    let asked = (session, client, 0..3_u8, any::<bool>()).prop_map(|(session, client, script, waits)| {
+    let asked = (session, client, 0..5_u8, any::<bool>()).prop_map(|(session, client, script, waits)| {
         let request = match script {
             0 => Open { session, client, with_turn: true },
             1 => Begin { session, client, when_busy: 0, seen: 0 },
-            _ => Restart { session, client },
+            2 => Restart { session, client },
+            3 => Take { session, stale: true },
+            _ => Steer { session, client, turn: 1 },
         };
         let outcome = Outcome { request: 0, client: 1 - client };
         match waits {

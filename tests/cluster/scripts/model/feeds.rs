@@ -36,7 +36,13 @@ impl Model {
     }
 
     pub(super) fn follow(&mut self, id: &str, cid: &str, feed: &str, options: &str) -> Value {
-        if !self.settle_owner(id) {
+        let is_there = self.settle_owner(id);
+        if options.is_empty() {
+            self.note(feed, id, None, "closed");
+        } else if self.is_known(feed, "closed") {
+            return say(["closed"]);
+        }
+        if !is_there {
             return say(["missing"]);
         }
         let session = self.sessions.get_mut(id).unwrap();
