@@ -1554,10 +1554,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a finish is neither fenced nor bound to the turn in flight",
         "src/cluster/scripts/finish.lua",
-        &[
-            ("elseif not is_owner(id, wid, epoch) then", "elseif false then"),
-            ("elseif words(redis.call('HGET', session_key(id), 'flight'))[1] ~= turn then", "elseif false then"),
-        ],
+        &[("if found[1] ~= wid or found[2] ~= epoch or words(found[3])[1] ~= turn then", "if false then")],
         Cluster("c88_late_messages"),
     ),
     mutation(
@@ -1623,7 +1620,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a take that is repeated looks for the session again",
         "src/cluster/scripts/take.lua",
-        &[("    return { 'ok' }\nend\nlocal there", "    redis.call('EXISTS', request)\nend\nlocal there")],
+        &[("if known == 'deleted' then\n    return { 'ok' }\nelseif", "if")],
         Cluster("c81_the_scripts"),
     ),
     mutation(
