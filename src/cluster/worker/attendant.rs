@@ -406,6 +406,10 @@ impl<B: SessionAgentBuilder> Attendant<B> {
 
     /// The local turn has ended: answers it, if no save has.
     fn end_turn(&mut self) -> Next {
+        if self.shared.incarnation().is_none_or(|incarnation| incarnation.over().is_set()) {
+            // If no save has answered the turn it is lost, and not refused because its agent was told to stop.
+            return self.give_up();
+        }
         let Some(mut current) = self.current.take() else { return Next::Look };
         let Some(hosted) = self.shared.hosting.find(self.id) else { return Next::Look };
         let result = current.handle.try_wait();
