@@ -1612,7 +1612,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a take that is repeated looks for the session again",
         "src/cluster/scripts/take.lua",
-        &[("    return { 'ok' }\nend\nlocal there", "    redis.call('EXISTS', request)\nend\nlocal there")],
+        &[("if known == 'deleted' then", "if known == 'never' then")],
         Cluster("c81_the_scripts"),
     ),
     mutation(
@@ -1840,13 +1840,55 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a worker numbers its turns itself",
         "src/cluster/worker/attendant.rs",
-        &[("self.begin_stored(request.number(TurnId::new(number)))", "{ let _ = number; self.begin_stored(request) }")],
+        &[("self.begin_stored(request.number(TurnId::new(number)), ||", "self.begin_stored(request, ||")],
         Cluster("c84_a_turn_that_overtakes"),
+    ),
+    mutation(
+        "a late call adds a feed that was removed",
+        "src/cluster/scripts/follow.lua",
+        &[("'kind') == 'closed' then", "'kind') == 'never' then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a save that archives leaves the feeds open",
+        "src/cluster/scripts/save.lua",
+        &[("ARGV[10] == '1'", "ARGV[10] == '2'")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "a take has its effect after its outcome was asked for",
+        "src/cluster/scripts/take.lua",
+        &[("elseif known == 'tombstone' then", "elseif known == 'never' then")],
+        Cluster("c81_the_scripts"),
+    ),
+    mutation(
+        "events that a dead worker had not sent are not reported",
+        "src/cluster/scripts/common.lua",
+        &[("    tell_gap(id)\n    if", "    if")],
+        Cluster("c85_events_that_a_dropped"),
+    ),
+    mutation(
+        "events that a feed gives up are not counted",
+        "src/cluster/worker/feed.rs",
+        &[("progress.lock().next += unsent", "let _: u64 = unsent")],
+        Cluster("c85_events_that_are_never_read"),
+    ),
+    mutation(
+        "no watched session makes room for a turn",
+        "src/cluster/worker/attendant.rs",
+        &[("SessionError::CapacityExceeded { .. } if room.make() => request", "SessionError::CapacityExceeded { .. } if room.released.len() > 9 && room.make() => request")],
+        Cluster("c86_watched_idle"),
+    ),
+    mutation(
+        "a worker forgets what it could not look at",
+        "src/cluster/worker/mod.rs",
+        &[("if self.has_missed.swap(false, Ordering::SeqCst) {", "if self.has_missed.swap(false, Ordering::SeqCst) && self.stopped.is_set() {")],
+        Cluster("c86_what_a_worker"),
     ),
     mutation(
         "a feed counts from 1 in every life",
         "src/cluster/worker/feeds.rs",
-        &[("        if entry.epoch != *epoch {", "        if entry.epoch != *epoch || entry.end.is_none() {")],
+        &[("        if entry.epoch != *epoch {", "        if entry.epoch != *epoch || !entry.is_reading {")],
         Cluster("c85_a_subscription_goes_on_after_a_fault"),
     ),
     mutation(
