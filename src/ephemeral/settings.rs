@@ -46,6 +46,7 @@ pub(crate) struct UnloadSettings {
     /// When another session needs the capacity.
     pub(crate) when_full: bool,
     /// How long a caller waits for the end of a session that is unloaded. `None` for without a limit.
+    #[cfg(feature = "store")]
     pub(crate) patience: Option<Duration>,
 }
 
@@ -56,6 +57,7 @@ impl UnloadSettings {
     }
 
     /// The longest wait for the end of a session that is unloaded.
+    #[cfg(feature = "store")]
     pub(crate) fn patience(self) -> Duration {
         self.patience.unwrap_or(Duration::MAX)
     }
