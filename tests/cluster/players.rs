@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use turnwise::{SessionError, SessionId, SessionService};
 
-use crate::server::behind;
+use crate::server::{behind, signal};
 use crate::support::*;
 
 /// The variable that makes a test a player, with what the player is told.
@@ -146,8 +146,7 @@ impl Player {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
-        assert!(status.expect("kill runs").success());
+        signal(self.process.id(), name);
     }
 }
 

@@ -80,8 +80,7 @@ impl Server {
 
     /// Stops the process of the server without ending it, or lets it go on.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
-        assert!(status.expect("kill runs").success());
+        signal(self.process.id(), name);
     }
 
     /// Sends one command on a connection of its own, and returns what the server answers at once.
@@ -98,6 +97,24 @@ impl Server {
         stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         ask(stream, parts)
     }
+}
+
+/// Sends a signal to a process. Returns from `STOP` once the process has stopped.
+pub(crate) fn signal(process: u32, name: &str) {
+    let process = process.to_string();
+    let status = Command::new("kill").args([&format!("-{name}"), &process]).status();
+    assert!(status.expect("kill runs").success());
+    // The threads of a process go on until one of them has seen the signal.
+    while name == "STOP" && !is_stopped(&process) {
+        std::thread::yield_now();
+    }
+}
+
+fn is_stopped(process: &str) -> bool {
+    let output = Command::new("ps").args(["-o", "state=", "-p", process]).output().expect("ps runs");
+    let state = output.stdout.trim_ascii().first().copied();
+    assert!(state.is_some_and(|state| state != b'Z'), "the process has ended");
+    state == Some(b'T')
 }
 
 /// Sends one command, and returns what the server answers at once.
