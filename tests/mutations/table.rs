@@ -1825,7 +1825,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "a worker saves a turn first and answers it later",
         "src/cluster/worker/store.rs",
         &[("            Some(ending) => self.finish(&hosted, &owner, save, ending),", "            Some(ending) => { let _ = (&ending.request, &ending.verdict, &hosted); self.keep(&owner, save) }")],
-        Cluster("c88_faults_lose_no"),
+        Cluster("c86_no_view_shows"),
     ),
     mutation(
         "a dropped worker gives nothing up",

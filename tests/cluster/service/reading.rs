@@ -159,3 +159,21 @@ fn c86_a_record_of_a_newer_format_is_refused_and_left_as_it_is() {
         assert_eq!(server.command(&["HGET", &key, "head"]), newer);
     });
 }
+
+#[test]
+fn c86_no_view_shows_a_turn_that_is_kept_and_still_runs() {
+    let Some(server) = start() else { return };
+    run(move || {
+        let client = client(&server);
+        let _worker = worker(&server, &Gate::new());
+        let id = client.create_session(create("first")).unwrap().session_id;
+        std::thread::scope(|scope| {
+            let caller = scope.spawn(|| (0..50).for_each(|_| drop(client.start_turn(id, turn("next")).unwrap())));
+            while !caller.is_finished() {
+                let state = client.read(id).unwrap().state;
+                let kept = state.turns - u64::from(state.is_active);
+                assert_eq!(state.message_count as u64, 2 * kept, "{state:?}");
+            }
+        });
+    });
+}
