@@ -84,10 +84,13 @@ impl Core {
     /// Gives the lease up, and wakes the listener.
     pub(super) fn give_up_lease(&self) {
         let name = self.name();
-        let wake = Call::new(&scripts::TELL).arg(name.as_bytes()).arg("").arg("taken").arg("");
+        let wake = Call::new(&scripts::TELL).arg(name.as_bytes()).arg("").arg("taken").arg("").arg("1");
         let give_up = Call::new(&scripts::RENEW).arg("c").arg(name.as_bytes()).arg("1");
-        // Without an answer of the engine the lease ends by itself.
-        let _ = self.engine.write(wake).and_then(|_| self.engine.write(give_up));
+        // Without an answer of the engine the lease ends by itself. A second call would wait as long as the first.
+        let is_away = self.engine.write(wake).is_err_and(|error| error.is_passing());
+        if !is_away {
+            let _ = self.engine.write(give_up);
+        }
     }
 
     /// Takes an entry of the client's stream in.

@@ -286,6 +286,10 @@ impl<B: SessionAgentBuilder> Attendant<B> {
         }
         // Before the feeds are looked at.
         let busy = self.shared.feeds.begin_turn(self.id);
+        if !look.feeds.is_empty() && self.shared.service.is_live(self.id) {
+            // Another session may have taken the streams away since the look.
+            self.follow(hosted, look);
+        }
         match self.begin_turn(hosted, look, turn, order) {
             Ok(handle) if handle.turn_id().get() == turn.number => {
                 self.shared.counters.begun.add_one();
@@ -513,9 +517,12 @@ impl<B: SessionAgentBuilder> Attendant<B> {
     /// The worker does not have the session any more: what is here is of no use.
     fn give_up(&mut self) -> Next {
         if let Some(hosted) = self.shared.hosting.find(self.id) {
-            if self.end_life(&hosted) {
-                self.shared.hosting.remove(self.id);
-                self.shared.feeds.keep(self.id, |_| false);
+            let has_ended = self.end_life(&hosted);
+            // Whether it has ended or not: the clients are told by the engine.
+            self.shared.feeds.keep(self.id, |_| false);
+            match has_ended {
+                true => self.shared.hosting.remove(self.id),
+                false => self.shared.note_missed(),
             }
         }
         self.current = None;
@@ -566,21 +573,23 @@ impl<B: SessionAgentBuilder> Attendant<B> {
 /// Room for a session, in a worker whose idle sessions have subscribers.
 struct Room<'a, B: SessionAgentBuilder> {
     shared: &'a Arc<Shared<B>>,
-    deadline: Deadline,
+    /// From the first session on that makes room: the call itself may have waited as long before.
+    deadline: Option<Deadline>,
     released: Vec<SessionId>,
 }
 
 impl<'a, B: SessionAgentBuilder> Room<'a, B> {
     fn new(shared: &'a Arc<Shared<B>>) -> Self {
-        Self { shared, deadline: Clock::System.deadline(END), released: Vec::new() }
+        Self { shared, deadline: None, released: Vec::new() }
     }
 
     /// Lets an idle session with subscribers be unloaded. Returns `false` if there is none, or the time is over.
     fn make(&mut self) -> bool {
-        if !self.deadline.leaves_more_than(Duration::ZERO) {
+        let deadline = self.deadline.get_or_insert_with(|| Clock::System.deadline(END));
+        if !deadline.leaves_more_than(Duration::ZERO) {
             return false;
         }
-        let released = self.shared.feeds.release(&self.deadline);
+        let released = self.shared.feeds.release(deadline);
         self.released.extend(released);
         released.is_some()
     }
@@ -663,7 +672,10 @@ impl<B: SessionAgentBuilder> Shared<B> {
         let shared = Arc::clone(self);
         let is_spawned = spawn("feed", move || {
             running.begin();
-            match feed.run(stream, &running.orders(), &running.progress) {
+            let end = feed.run(stream, &running.orders(), &running.progress);
+            // Before a sweep that looks for feeds without a thread.
+            drop(running);
+            match end {
                 FeedEnd::Unwanted => {
                     let call = Call::new(&scripts::FOLLOW).arg(feed.hosted.id.to_string()).arg(feed.cid.as_str());
                     let _ = shared.engine.write(call.arg(feed.name.as_str()).arg(""));

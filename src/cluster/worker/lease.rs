@@ -70,7 +70,7 @@ impl Incarnation {
                 Ok(())
             }
             Err(error) => {
-                if self.age() >= self.lease || error == EngineError::Replaced {
+                if self.longest_age() >= self.lease || error == EngineError::Replaced {
                     self.end();
                 }
                 Err(error)

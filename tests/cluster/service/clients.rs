@@ -38,7 +38,9 @@ fn c84_two_clients_share_a_session() {
 fn c84_the_drop_of_the_last_handle_gives_the_lease_up_and_leaves_the_turns() {
     let Some(server) = start() else { return };
     run(move || {
-        let (first, gate) = (client(&server), Gate::new());
+        // A lease that does not end by itself within the test.
+        let engine = Engine::open(&server.url(), EngineConfig::new().lease(2 * LONG)).unwrap();
+        let (first, gate) = (ClusterService::new(engine).unwrap(), Gate::new());
         let _worker = worker(&server, &gate);
         let clone = first.clone();
         let turn = first.begin_session(create("wait")).unwrap();
