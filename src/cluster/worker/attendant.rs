@@ -57,7 +57,7 @@ use super::super::error::EngineError;
 use super::super::messages::{reason_of, Failure, FeedOptions, Order, Spec, Verdict};
 use super::super::scripts;
 use super::super::wire::Reply;
-use super::feed::{Feed, FeedEnd, Orders, Progress};
+use super::feed::{Feed, FeedEnd, Orders, Progress, EVENTS};
 use super::feeds::{BusySession, RunningFeed, PATIENCE};
 use super::hosting::{Hosted, Owner};
 use super::lease::Incarnation;
@@ -66,8 +66,6 @@ use super::{spawn, Shared};
 
 /// How long an attendant without anything to do waits for more.
 const LINGER: Duration = Duration::from_secs(1);
-/// The capacity of the channel between a turn and its feed.
-const EVENTS: usize = 256;
 /// How long the end of a local life may take before the session is left as it is.
 pub(super) const END: Duration = Duration::from_secs(10);
 

@@ -27,6 +27,8 @@ use super::super::messages::{cost, WINDOW};
 use super::super::scripts;
 use super::hosting::{Grant, Hosted, Owner};
 
+/// The capacity of the channel that a feed reads.
+pub(super) const EVENTS: usize = 256;
 /// How many events one message has at most, and how many bytes it has after which no event is added.
 const MOST_EVENTS: usize = 64;
 const MOST_BYTES: usize = 64 << 10;
@@ -104,6 +106,8 @@ pub(super) struct Progress {
     next: u64,
     sent: u64,
     credit: u64,
+    /// Whether the client was not told yet that events are missing.
+    has_lost: bool,
 }
 
 /// The channel of a feed, and the events that were taken out of it and are in no batch yet.
@@ -131,7 +135,7 @@ struct Batch {
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self { next: 1, sent: 0, credit: WINDOW }
+        Self { next: 1, sent: 0, credit: WINDOW, has_lost: false }
     }
 
     /// Of a feed that sends none of its events.
@@ -164,13 +168,26 @@ impl Feed {
         let mut credit = Credit { hosted: &self.hosted, grant, changes, has_asked: false };
         let mut unsent = VecDeque::new();
         if orders.before.is_none_or(|before| wait_for(before, orders.stop)) {
+            let has_lost = progress.lock().has_lost;
+            if has_lost {
+                // By the thread before this one. No event may follow that would show it.
+                if let Err(end) = self.emit(Batch::default(), progress, Remark::Gap) {
+                    return end;
+                }
+            }
             match self.pass_on(&mut reader, &mut credit, orders.stop, progress) {
                 Ok(batch) => unsent.extend(batch),
                 Err(end) => return end,
             }
         }
         // Before anything that is waited for: the session may be about to give way to another one.
-        unsent.extend(std::iter::from_fn(|| reader.read()));
+        // Only what was in the channel: a feed that nobody wants any more may end while its turn emits.
+        let mut left = (EVENTS + MOST_EVENTS) as u64;
+        while left > 0 {
+            let Some(batch) = reader.read() else { break };
+            left = left.saturating_sub(batch.count);
+            unsent.push_back(batch);
+        }
         drop(reader);
         if let Some(released) = orders.released {
             released.set();
@@ -274,8 +291,9 @@ impl Feed {
             Ok(answer) => answer,
             Err(error) => {
                 // Whether the client has these is not known, and the channel may have more. The next message shows the
-                // client that something is missing.
+                // client that something is missing: an event, or the gap that the next thread sends.
                 progress.next += count + 1;
+                progress.has_lost = true;
                 drop(progress);
                 let (id, code) = (self.hosted.id, error.code());
                 record!(Warn, "turnwise::cluster", "session {id}: events are lost: {code}");
@@ -286,6 +304,7 @@ impl Feed {
         let Some([b"ok", credit]) = words.as_deref() else { return Err(FeedEnd::Unwanted) };
         progress.next += count;
         progress.sent += cost;
+        progress.has_lost = false;
         let granted = std::str::from_utf8(credit).ok().and_then(|credit| credit.parse().ok());
         progress.credit = progress.credit.max(granted.unwrap_or(0));
         Ok(())
