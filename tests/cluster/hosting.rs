@@ -104,6 +104,14 @@ impl Cluster {
         turn.interrupt();
         (turn, events)
     }
+
+    /// The same, after the end of the turn and the archive of the session.
+    fn archive_unread(&self, id: SessionId) -> EventStream {
+        let (turn, events) = self.unread(id);
+        turn.wait().unwrap_err();
+        self.client.archive(id).unwrap();
+        events
+    }
 }
 
 /// The texts of the events that have one. A gap is a text too.
@@ -320,9 +328,7 @@ fn c85_a_session_that_is_archived_is_given_up_behind_its_unread_events() {
     run(|| {
         let Some(cluster) = cluster(4) else { return };
         let id = cluster.open();
-        let (turn, events) = cluster.unread(id);
-        turn.wait().unwrap_err();
-        cluster.client.archive(id).unwrap();
+        let events = cluster.archive_unread(id);
         // Reads while the worker waits.
         let events: Vec<SessionEvent> = events.collect();
         assert!(matches!(events.last().unwrap().event, AgentEvent::RunFailed { .. }), "{:?}", events.last());
@@ -335,9 +341,7 @@ fn c85_events_that_are_never_read_of_an_archived_session_are_reported() {
     run(|| {
         let Some(cluster) = cluster(4) else { return };
         let id = cluster.open();
-        let (turn, events) = cluster.unread(id);
-        turn.wait().unwrap_err();
-        cluster.client.archive(id).unwrap();
+        let events = cluster.archive_unread(id);
         cluster.client.archive_wait(id, LONG).unwrap();
         let events: Vec<SessionEvent> = events.collect();
         assert!(matches!(events.last().unwrap().event, AgentEvent::StreamTruncated { .. }), "{:?}", events.last());

@@ -249,6 +249,15 @@ fn c83_a_server_that_comes_back_empty_is_an_error_for_everybody() {
     });
 }
 
+/// Looks again until it is true. A server tells of no change by itself.
+fn wait_until(is_true: impl Fn() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_true() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// How much of the primary's data a server has.
 fn offset(server: &Server) -> u64 {
     let replication = server.command(&["INFO", "replication"]);
@@ -262,20 +271,13 @@ fn c83_a_promoted_replica_that_lagged_is_noticed() {
         let (Some(mut primary), Some(replica)) = (Server::start(&[]), Server::start(&[])) else { return };
         let replication = Proxy::start(primary.port());
         replica.command(&["REPLICAOF", "127.0.0.1", &replication.port().to_string()]);
-        let deadline = Instant::now() + LONG;
-        while !replica.command(&["INFO", "replication"]).contains("master_link_status:up") {
-            assert!(Instant::now() < deadline);
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_until(|| replica.command(&["INFO", "replication"]).contains("master_link_status:up"));
         let network = Proxy::start(primary.port());
         let client = client(&network.url());
         let _worker = worker(&network.url());
         let id = client.create_session(create("one")).unwrap().session_id;
         let kept = offset(&primary);
-        while offset(&replica) < kept {
-            assert!(Instant::now() < deadline);
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        wait_until(|| offset(&replica) >= kept);
         replication.set(Network::Cut);
         assert_eq!(ask(&client, id, "lost").unwrap().text, "lost");
         replica.command(&["REPLICAOF", "NO", "ONE"]);

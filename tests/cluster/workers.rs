@@ -193,7 +193,7 @@ fn c88_late_messages_lose_no_answered_turn_and_keep_no_lost_one() {
                 heard.wait_for_results(10);
                 drop(cut);
             }
-            // The same, but nobody uses the sessions until the ends of its lost turns have arrived.
+            // The same, but the callers stand still until the ends of its lost turns have arrived.
             _ => {
                 let cut = namespaces.cut(worker, how);
                 callers.iter().for_each(|caller| caller.signal("STOP"));

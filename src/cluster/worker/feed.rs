@@ -181,7 +181,7 @@ impl Feed {
             }
         }
         // Before anything that is waited for: the session may be about to give way to another one.
-        // Only what was in the channel: a feed that nobody wants any more may end while its turn emits.
+        // Only what was in the channel: a feed that its client has removed may end while its turn emits.
         let mut left = (EVENTS + MOST_EVENTS) as u64;
         while left > 0 {
             let Some(batch) = reader.read() else { break };
@@ -251,7 +251,7 @@ impl Feed {
             if until.is_set() {
                 return Ok(false);
             }
-            // What came before this thread was added has reached nobody.
+            // Credit that came before this thread was added was passed to no thread.
             if std::mem::replace(&mut credit.has_asked, true) {
                 select! {
                     recv(credit.changes) -> _ => {}

@@ -28,7 +28,7 @@ fn c84_an_interrupt_just_before_the_end_of_the_client_is_sent() {
             assert_eq!(turn.wait().unwrap_err().code(), "OUTCOME_UNKNOWN");
         }
         server.signal("CONT");
-        // Nobody opens the gate.
+        // The gate stays closed.
         ids.into_iter().for_each(|id| other.wait_idle(id, LONG).unwrap());
     });
 }
